@@ -1,0 +1,57 @@
+"""What a data source is. To write one, extend `DataSource` and register it as an entry point."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple
+
+Split = Literal["train", "validation"]
+
+
+class Message(NamedTuple):
+    """One turn of a chat."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Document:
+    """One unit of text that is wholly train or wholly validation.
+
+    Exactly one of `text`, `messages`, `tokens` is given. `split` is set by sources whose data
+    comes divided already; None leaves the choice to `prepare`.
+    """
+
+    text: str | None = None
+    messages: tuple[Message, ...] | None = None
+    tokens: tuple[int, ...] | None = None
+    split: Split | None = None
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """The options of a data source that has none."""
+
+
+class DataSource(ABC):
+    """Yields documents. Making one reads nothing; `documents` reads lazily, in a fixed order.
+
+    Attributes:
+        Options: frozen dataclass of options (`newllm_core.config.option` documents a field).
+        input: file or folder given by the user, or None.
+    """
+
+    Options: ClassVar[type[Any]] = NoOptions
+
+    def __init__(self, input: str | None = None, options: Any = None) -> None:  # noqa: ANN401
+        self.input = input
+        self.options = self.Options() if options is None else options
+
+    @abstractmethod
+    def documents(self) -> Iterator[Document]:
+        """Yield every document.
+
+        Raises:
+            InputError: the input is missing, unreadable or of another format.
+        """

@@ -1,0 +1,1 @@
+"""Losses that keep contexts diverse; each is a plugin of the entry-point group."""

@@ -1,0 +1,201 @@
+"""Resolve a `Config`: defaults < preset or file < environment < flags.
+
+Every layer is a mapping `{section: {key: value}}`. Text (from the environment or `--set`) is turned
+into the type of its field. An unknown section or key is an error that names a near one.
+"""
+
+import dataclasses
+import difflib
+import json
+import os
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from newllm_core.config import PLUGIN_SECTIONS, SECTIONS, Config, check_bounds
+from newllm_core.errors import ConfigError
+
+Layer = Mapping[str, Mapping[str, Any]]
+ENVIRONMENT_PREFIX = "NEWLLM_"
+NOT_SETTINGS = ("NEWLLM_PLUGINS", "NEWLLM_DEBUG")
+PRESET_PREFIX = "preset:"
+
+
+def resolve(*layers: Layer) -> Config:
+    """The config that `layers` give, later ones winning key by key."""
+    merged: dict[str, dict[str, Any]] = {}
+    for layer in layers:
+        for section, values in layer.items():
+            merged.setdefault(section, {}).update(_checked(section, values))
+    sections: dict[str, Any] = {
+        name: make_section(SECTIONS[name], name, merged.get(name, {})) for name in SECTIONS
+    }
+    plugin_sections = {name: merged.get(name, {}) for name in PLUGIN_SECTIONS}
+    return Config(**sections, **plugin_sections)
+
+
+def make_section(section_type: type[Any], name: str, values: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    """A section dataclass (built in or a plugin's options) from checked, converted `values`.
+
+    Raises:
+        ConfigError: an unknown key, or a value of the wrong type or out of bounds.
+    """
+    hints = typing.get_type_hints(section_type)
+    known = [spec.name for spec in dataclasses.fields(section_type)]
+    for key in values:
+        if key not in known:
+            raise ConfigError(_unknown(f"key {name}.{key}", key, known))
+    converted = {
+        key: convert(value, hints[key], f"{name}.{key}") for key, value in values.items()
+    }
+    section = section_type(**converted)
+    check_bounds(section, name)
+    return section
+
+
+def convert(value: Any, hint: Any, where: str) -> Any:  # noqa: ANN401 - any TOML value, any annotation
+    """`value` as the type `hint`; text is parsed, other values must already fit."""
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        inner = [part for part in typing.get_args(hint) if part is not type(None)]
+        if value is None or (isinstance(value, str) and value.lower() in ("none", "null")):
+            return None
+        return convert(value, inner[0], where)
+    if typing.get_origin(hint) is tuple:
+        element = typing.get_args(hint)[0]
+        parts = value.strip("[]() ").split(",") if isinstance(value, str) else value
+        if not isinstance(parts, list | tuple):
+            raise ConfigError(f"{where} is {value!r}: give a list such as 1,1")
+        return tuple(convert(part, element, where) for part in parts if part != "")
+    if isinstance(value, str) and hint is not str:
+        return _parse(value.strip(), hint, where)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise ConfigError(f"{where} is {value!r}: expected {hint.__name__}")
+    return value
+
+
+def from_file(name: str) -> Layer:
+    """The layer of a TOML file, or of a shipped preset for `preset:NAME`."""
+    if name.startswith(PRESET_PREFIX):
+        return _from_preset(name.removeprefix(PRESET_PREFIX))
+    path = Path(name)
+    try:
+        return _from_toml(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the config file {path}: {error}") from error
+
+
+def preset_names() -> list[str]:
+    """The shipped presets."""
+    found = files("newllm_core") / "presets"
+    return sorted(item.name.removesuffix(".toml") for item in found.iterdir())
+
+
+def from_environment(environment: Mapping[str, str] = os.environ) -> Layer:
+    """The layer of variables such as `NEWLLM_PHASE1_MAX_ITERATIONS`."""
+    layer: dict[str, dict[str, Any]] = {}
+    for name, value in environment.items():
+        if not name.startswith(ENVIRONMENT_PREFIX) or name in NOT_SETTINGS:
+            continue
+        section, _, key = name.removeprefix(ENVIRONMENT_PREFIX).lower().partition("_")
+        try:
+            _checked(section, {key: value})
+        except ConfigError as error:
+            raise ConfigError(f"environment variable {name}: {error}") from error
+        layer.setdefault(section, {})[key] = value
+    return layer
+
+
+def from_assignments(assignments: Iterable[str]) -> Layer:
+    """The layer of `--set section.key=value` arguments."""
+    layer: dict[str, dict[str, Any]] = {}
+    for text in assignments:
+        target, equals, value = text.partition("=")
+        section, dot, key = target.strip().partition(".")
+        if not (equals and dot and key):
+            raise ConfigError(f"--set {text!r}: write section.key=value")
+        _checked(section, {key: value})
+        layer.setdefault(section, {})[key] = value
+    return layer
+
+
+def to_dict(config: Config) -> dict[str, dict[str, Any]]:
+    """Plain nested dictionaries, fit for JSON; `resolve` reads them back."""
+    return {
+        spec.name: (
+            dict(getattr(config, spec.name))
+            if spec.name in PLUGIN_SECTIONS
+            else dataclasses.asdict(getattr(config, spec.name))
+        )
+        for spec in dataclasses.fields(config)
+    }
+
+
+def _checked(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with shorthands written out; unknown sections and keys raise."""
+    if section in PLUGIN_SECTIONS:
+        return dict(values)
+    if section not in SECTIONS:
+        raise ConfigError(_unknown(f"section {section!r}", section, [*SECTIONS, *PLUGIN_SECTIONS]))
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{section} is {values!r}: it is a section and holds keys")
+    known = [spec.name for spec in dataclasses.fields(SECTIONS[section])]
+    shorthands = getattr(SECTIONS[section], "SHORTHANDS", {})
+    checked: dict[str, Any] = {}
+    for key, value in values.items():
+        if key in shorthands:
+            count = convert(value, int, f"{section}.{key}")
+            checked[shorthands[key]] = [1] * count
+        elif key in known:
+            checked[key] = value
+        else:
+            raise ConfigError(_unknown(f"key {section}.{key}", key, [*known, *shorthands]))
+    return checked
+
+
+def _unknown(what: str, name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"unknown {what}{hint} (known: {', '.join(known)})"
+
+
+def _parse(text: str, hint: type[Any], where: str) -> Any:  # noqa: ANN401
+    if hint is bool:
+        truth = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+        if text.lower() not in truth:
+            raise ConfigError(f"{where} is {text!r}: expected true or false")
+        return truth[text.lower()]
+    if hint in (int, float):
+        try:
+            return hint(text.replace("_", ""))
+        except ValueError as error:
+            raise ConfigError(f"{where} is {text!r}: expected {hint.__name__}") from error
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"{where} is {text!r}: expected {hint.__name__}") from error
+
+
+def _from_preset(name: str) -> Layer:
+    resource = files("newllm_core") / "presets" / f"{name}.toml"
+    if name not in preset_names():
+        raise ConfigError(_unknown(f"preset {name!r}", name, preset_names()))
+    return _from_toml(resource.read_text(encoding="utf-8"), f"preset {name}")
+
+
+def _from_toml(text: str, where: str) -> Layer:
+    try:
+        layer = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where} is not TOML: {error}") from error
+    for section, values in layer.items():
+        try:
+            _checked(section, values)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from error
+    return layer
