@@ -42,7 +42,9 @@ def check_bounds(section: Any, name: str) -> None:  # noqa: ANN401 - any datacla
         low, high = spec.metadata.get("low"), spec.metadata.get("high")
         choices = spec.metadata.get("choices")
         if choices and value not in choices:
-            raise ConfigError(f"{name}.{spec.name} is {value!r}: choose one of {', '.join(choices)}")
+            raise ConfigError(
+                f"{name}.{spec.name} is {value!r}: choose one of {', '.join(choices)}"
+            )
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, int | float) and not isinstance(number, bool):
                 if not (number == number and abs(number) != float("inf")):
@@ -140,8 +142,11 @@ class Phase1Config(_Section):
     SECTION = "phase1"
 
     reg: str = option("covariance-ema", "Regularizer (an entry point of newllm.regularizers).")
-    dist_reg_weight: float = option(
-        0.2, "w in loss = (1-w) objective + w regularizer.", low=0, high=1
+    dist_reg_weight: float | None = option(
+        None,
+        "w in loss = (1-w) objective + w regularizer; none takes the regularizer's own default.",
+        low=0,
+        high=1,
     )
     apply_to: str = option(
         "final", "Which contexts are regularized.", choices=("final", "every-layer")
@@ -165,7 +170,11 @@ class Phase1Config(_Section):
         20, "Iterations per window; 0 writes the untrained model, the random control.", low=0
     )
     min_iterations: int = option(5, "Iterations before early stopping may happen.", low=1)
-    batch_tokens: int = option(2048, "Tokens per optimizer step (parallel engine).", low=1)
+    batch_tokens: int = option(
+        2048,
+        "Tokens per optimizer step (parallel engine); 1/64 of a smaller window, but 256 at least.",
+        low=1,
+    )
     num_streams: int = option(64, "Streams in lock-step (streams engine).", low=1)
     chunk_steps: int = option(32, "Steps of every stream per optimizer step (streams).", low=1)
     lr_schedule: str = option(

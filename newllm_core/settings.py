@@ -49,9 +49,7 @@ def make_section(section_type: type[Any], name: str, values: Mapping[str, Any]) 
     for key in values:
         if key not in known:
             raise ConfigError(_unknown(f"key {name}.{key}", key, known))
-    converted = {
-        key: convert(value, hints[key], f"{name}.{key}") for key, value in values.items()
-    }
+    converted = {key: convert(value, hints[key], f"{name}.{key}") for key, value in values.items()}
     section = section_type(**converted)
     check_bounds(section, name)
     return section

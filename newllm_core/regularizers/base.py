@@ -23,10 +23,12 @@ class Regularizer(nn.Module):
 
     Attributes:
         Options: frozen dataclass of options (`newllm_core.config.option` documents a field).
+        default_weight: `phase1.dist_reg_weight` where the user sets none; fits the loss's scale.
         context_dim: D.
     """
 
     Options: ClassVar[type[Any]] = NoOptions
+    default_weight: ClassVar[float] = 0.2
 
     def __init__(self, context_dim: int, options: Any = None) -> None:  # noqa: ANN401
         super().__init__()

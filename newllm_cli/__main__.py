@@ -1,0 +1,32 @@
+"""Entry point of `newllm` and `python -m newllm_cli`: errors become exit codes here."""
+
+import os
+import sys
+
+from newllm_core.errors import INTERRUPTED, UserError
+
+
+def main() -> None:
+    """Run the command line.
+
+    A mistake the user can mend is one line on stderr and a documented exit code; anything else is
+    a bug and keeps its traceback. `NEWLLM_DEBUG=1` shows the traceback of every error.
+    """
+    from newllm_cli.app import app
+
+    try:
+        app()
+    except UserError as error:
+        if os.environ.get("NEWLLM_DEBUG") == "1":
+            raise
+        print(f"newllm: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("newllm: interrupted; checkpoints that exist are as they were", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()

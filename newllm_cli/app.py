@@ -1,0 +1,48 @@
+"""The command tree."""
+
+from typing import Annotated
+
+import typer
+
+from newllm_cli.commands.analyze import analyze
+from newllm_cli.commands.expand import expand
+from newllm_cli.commands.phase1 import phase1
+from newllm_cli.commands.phase2 import phase2
+from newllm_cli.commands.prepare import prepare
+from newllm_cli.commands.quickstart import quickstart
+
+EXIT_CODES = (
+    "Exit codes: 0 fine, 1 bug, 2 usage or configuration, 3 missing or unreadable input, "
+    "4 plugin, 5 diverged, 6 gate refused, 130 interrupted."
+)
+
+app = typer.Typer(
+    name="newllm",
+    help="Train and study context-vector language models: one fixed-size vector is all the memory.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from newllm_core import __version__
+
+        typer.echo(f"newllm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")
+    ] = False,
+) -> None:
+    """Train and study context-vector language models: one fixed-size vector is all the memory."""
+
+
+for command in (quickstart, prepare, phase1, analyze, phase2, expand):
+    app.command()(command)

@@ -1,0 +1,62 @@
+"""`newllm analyze`: what a checkpoint's memory is worth."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from newllm_cli.options import JsonOption, Settings, with_settings
+
+
+@with_settings("analysis", "run")
+def analyze(
+    given: Settings,
+    checkpoint: Annotated[
+        Path, typer.Argument(help="Checkpoint, or any matrix file with --tensor.", metavar="FILE")
+    ],
+    tensor: Annotated[
+        str | None, typer.Option(help="Look at this matrix of any safetensors file instead.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Say whether contexts are diverse, settled and used, next to the same model untrained.
+
+    Examples:
+        newllm analyze runs/phase1.safetensors
+
+        newllm analyze runs/phase1.safetensors --json > report.json
+
+        newllm analyze model.safetensors --tensor embeddings.word_embeddings.weight
+    """
+    from newllm_cli.output import console, print_json
+    from newllm_cli.progress import StderrProgress
+    from newllm_cli.render_analysis import render_analysis, render_matrix
+
+    progress = StderrProgress()
+    if tensor is not None or checkpoint.suffix == ".npy":
+        from newllm_core.analysis.matrix import analyze_matrix
+
+        report = analyze_matrix(checkpoint, tensor, config=given.resolve().analysis)
+        if json:
+            print_json(report)
+        else:
+            render_matrix(report, console())
+        return
+
+    from newllm_core.analysis.analyze import analyze as analyze_checkpoint
+    from newllm_core.checkpoint import load
+    from newllm_core.device import prepare_device
+
+    config = given.resolve()
+    device = prepare_device(config.run)
+    report = analyze_checkpoint(
+        load(checkpoint, device=device),
+        config=config.analysis,
+        checkpoint_path=checkpoint,
+        device=device,
+        progress=progress,
+    )
+    if json:
+        print_json(report)
+    else:
+        render_analysis(report, console())

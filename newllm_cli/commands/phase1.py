@@ -1,0 +1,88 @@
+"""`newllm phase1`: train the recurrence."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from newllm_cli.options import JsonOption, OverwriteOption, Settings, default_path, with_settings
+
+if TYPE_CHECKING:
+    from newllm_core.checkpoint import Checkpoint
+
+DEFAULT_DATA = Path("runs") / "data"
+
+
+@with_settings("phase1", "model", "analysis", "run")
+def phase1(
+    given: Settings,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Prepared folder; made from the default source if there is none.",
+            show_default="runs/data",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Checkpoint to write.", show_default="runs/phase1.safetensors"),
+    ] = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Train the update until contexts settle and stay diverse.
+
+    Examples:
+        newllm phase1
+
+        newllm phase1 --reg ema-variance --max-tokens 200000
+
+        newllm phase1 --config preset:cvfp-768 --data data --out runs/big.safetensors
+
+        newllm phase1 --max-iterations 0 --out runs/control.safetensors
+    """
+    from newllm_cli.commands.prepare import prepare_dataset
+    from newllm_cli.output import console, print_json
+    from newllm_cli.progress import StderrProgress
+    from newllm_cli.render import render_phase1
+    from newllm_core.atomic import refuse_existing
+
+    config = given.resolve()
+    path = default_path(out, "phase1.safetensors")
+    refuse_existing(path, overwrite=overwrite)
+    progress = StderrProgress()
+    if data is None and not DEFAULT_DATA.exists():
+        progress.message(
+            f"no prepared data yet: preparing {config.data.source} into {DEFAULT_DATA} first"
+        )
+        prepare_dataset(config, DEFAULT_DATA, overwrite=False, progress=progress)
+
+    from newllm_core.data.prepared import open_dataset
+    from newllm_core.device import prepare_device
+    from newllm_core.pipeline import run_phase1
+
+    checkpoint = run_phase1(
+        config,
+        open_dataset(data or DEFAULT_DATA),
+        path,
+        overwrite=overwrite,
+        device=prepare_device(config.run),
+        progress=progress,
+    )
+    summary = phase1_summary(path, checkpoint)
+    if json:
+        print_json(summary)
+    else:
+        render_phase1(summary, console())
+
+
+def phase1_summary(path: Path, checkpoint: "Checkpoint") -> dict[str, Any]:
+    """What `phase1` ends with."""
+    return {
+        "schema": 1,
+        "checkpoint": str(path),
+        "iterations": len(checkpoint.history),
+        "last_iteration": checkpoint.history[-1] if checkpoint.history else None,
+        "vacuous_terms": checkpoint.vacuous_terms,
+        "gate": checkpoint.gate,
+    }

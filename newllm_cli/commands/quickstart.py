@@ -1,0 +1,134 @@
+"""`newllm quickstart`: everything once, on the documentation inside Python."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from newllm_cli.options import JsonOption, Settings, with_settings
+
+PROMPT = "Return the"
+SAMPLE_TOKENS = 60
+
+
+@with_settings("run")
+def quickstart(
+    given: Settings,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for everything it makes; must be new.",
+            show_default="runs/quickstart, or the next free runs/quickstart-N",
+        ),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Prepare, train, analyse, give heads, expand, train the heads, generate: in minutes.
+
+    Examples:
+        newllm quickstart
+    """
+    from newllm_cli.commands.prepare import prepare_dataset
+    from newllm_cli.output import console, print_json
+    from newllm_cli.progress import StderrProgress
+    from newllm_cli.render import (
+        render_dataset,
+        render_language_model,
+        render_phase1,
+        render_sample,
+    )
+    from newllm_cli.render_analysis import render_analysis
+    from newllm_core.errors import InputError
+    from newllm_core.settings import from_file
+
+    began = time.monotonic()
+    config = given.resolve(from_file("preset:quickstart"))
+    folder = out or _free_folder()
+    if folder.exists():
+        raise InputError(f"{folder} exists: choose another --out")
+    progress = StderrProgress()
+    results: dict[str, Any] = {"schema": 1, "folder": str(folder)}
+
+    def stage(number: int, text: str) -> None:
+        progress.message(f"[{number}/6] {time.monotonic() - began:.0f} s: {text}")
+
+    def show(name: str, result: dict[str, Any], render: Any, *arguments: Any) -> None:  # noqa: ANN401
+        results[name] = result
+        if not json:
+            render(*arguments, result, console())
+
+    stage(1, f"prepare {config.data.source} (nothing is downloaded)")
+    info = prepare_dataset(config, folder / "data", overwrite=False, progress=progress)
+    show("dataset", info.to_dict(), render_dataset, str(folder / "data"))
+
+    from newllm_cli.commands.phase1 import phase1_summary
+    from newllm_cli.commands.phase2 import language_model_summary
+    from newllm_core.analysis.analyze import analyze
+    from newllm_core.data.prepared import open_dataset
+    from newllm_core.data.tokenizer import TextTokenizer
+    from newllm_core.device import prepare_device
+    from newllm_core.generation import generate
+    from newllm_core.pipeline import run_expand, run_phase1, run_phase2
+
+    dataset = open_dataset(folder / "data")
+    device = prepare_device(config.run)
+    common: dict[str, Any] = {"overwrite": False, "device": device, "progress": progress}
+
+    stage(2, "phase 1: train the update until contexts settle and stay diverse")
+    path = folder / "phase1.safetensors"
+    checkpoint = run_phase1(config, dataset, path, **common)
+    show("phase1", phase1_summary(path, checkpoint), render_phase1)
+
+    stage(3, "analyze the contexts, next to the same model untrained")
+    report = analyze(
+        checkpoint,
+        config=config.analysis,
+        checkpoint_path=path,
+        device=device,
+        progress=progress,
+    )
+    show("analysis", report, render_analysis)
+
+    stage(4, "phase 2: train one token head, and the blocks with it")
+    path = folder / "phase2.safetensors"
+    checkpoint = run_phase2(checkpoint, dataset, config, path, **common)
+    show("phase2", language_model_summary(path, checkpoint.results), render_language_model)
+
+    stage(5, "expand: clone the head to every block")
+    path = folder / "expanded.safetensors"
+    checkpoint = run_expand(checkpoint, dataset, path, **common)
+    show("expand", language_model_summary(path, checkpoint.results), render_language_model)
+
+    stage(6, "phase 2 for all heads")
+    path = folder / "heads.safetensors"
+    checkpoint = run_phase2(checkpoint, dataset, config, path, **common)
+    show("heads", language_model_summary(path, checkpoint.results), render_language_model)
+
+    tokenizer = TextTokenizer.from_json(checkpoint.tokenizer_json)
+    ids = generate(
+        checkpoint.model,
+        tokenizer.encode(PROMPT),
+        num_tokens=SAMPLE_TOKENS,
+        temperature=0.8,
+        top_p=0.95,
+        seed=config.run.seed,
+        end_id=tokenizer.end_id,
+    )
+    sample = tokenizer.decode(list(ids))
+    results |= {"sample": PROMPT + sample, "seconds": time.monotonic() - began}
+    if json:
+        print_json(results)
+    else:
+        render_sample(PROMPT, sample, console())
+    progress.message(f"done in {results['seconds']:.0f} s; everything is in {folder}")
+
+
+def _free_folder() -> Path:
+    """The first of runs/quickstart, runs/quickstart-2, … that does not exist."""
+    folder = Path("runs") / "quickstart"
+    number = 2
+    while folder.exists():
+        folder = folder.with_name(f"quickstart-{number}")
+        number += 1
+    return folder

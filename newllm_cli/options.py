@@ -1,0 +1,168 @@
+"""Command-line options made from the config dataclasses: names, help, bounds, shown defaults.
+
+Options are None unless given, so that a flag is told from a default and precedence is kept.
+"""
+
+import dataclasses
+import inspect
+import types
+import typing
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from newllm_core import settings
+from newllm_core.config import SECTIONS, Config
+
+PANELS = {
+    "run": "Run",
+    "data": "Data",
+    "model": "Model",
+    "phase1": "Phase 1",
+    "phase2": "Phase 2",
+    "gate": "Gate",
+    "analysis": "Analysis",
+}
+SEPARATOR = "__"
+
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document to stdout instead of tables.")
+]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")]
+
+
+class Settings:
+    """The layers that the user gave: file, environment, flags. Lowest first."""
+
+    def __init__(self, layers: list[settings.Layer]) -> None:
+        self.layers = layers
+
+    def resolve(self, base: settings.Layer | None = None) -> Config:
+        """The config, on top of `base` (a checkpoint's own) or the defaults.
+
+        Raises:
+            ConfigError: an unknown key or a bad value.
+        """
+        return settings.resolve(base or {}, *self.layers)
+
+
+def with_settings(*sections: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command `--config`, `--set` and a flag for every field of `sections`.
+
+    The command receives them as its keyword argument `given`, a `Settings`.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)
+        def run(**arguments: Any) -> None:  # noqa: ANN401 - typer passes what the signature says
+            flags: dict[str, dict[str, Any]] = {}
+            for name in [name for name in arguments if SEPARATOR in name]:
+                section, _, key = name.partition(SEPARATOR)
+                value = arguments.pop(name)
+                if value is not None:
+                    flags.setdefault(section, {})[key] = value
+            file = arguments.pop("config_file")
+            layers = [] if file is None else [settings.from_file(file)]
+            layers.append(settings.from_environment())
+            layers.append(settings.from_assignments(arguments.pop("assignments") or []))
+            layers.append(flags)
+            command(given=Settings(layers), **arguments)
+
+        own = [p for p in inspect.signature(command).parameters.values() if p.name != "given"]
+        generated = [p for section in sections for p in _parameters(section)]
+        parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in [*own, *_common(), *generated]]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
+        return run
+
+    return decorate
+
+
+def _common() -> list[inspect.Parameter]:
+    config = Annotated[
+        str | None,
+        typer.Option("--config", help="TOML file, or preset:NAME.", metavar="FILE|preset:NAME"),
+    ]
+    assign = Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="SECTION.KEY=VALUE",
+            help="Any setting, plugin options included (regularizer.KEY, source.KEY).",
+        ),
+    ]
+    return [_parameter("config_file", config), _parameter("assignments", assign)]
+
+
+def _parameters(section: str) -> list[inspect.Parameter]:
+    section_type = SECTIONS[section]
+    hints = typing.get_type_hints(section_type)
+    parameters = []
+    for spec in dataclasses.fields(section_type):
+        annotation = _flag_type(hints[spec.name])
+        name = spec.name.replace("_", "-")
+        negative = f"/--no-{name}" if annotation is bool else ""
+        option = typer.Option(
+            f"--{name}{negative}",
+            help=_help(spec),
+            show_default=_shown(spec.default),
+            metavar=_metavar(spec, annotation),
+            rich_help_panel=PANELS[section],
+        )
+        parameters.append(
+            _parameter(f"{section}{SEPARATOR}{spec.name}", Annotated[annotation | None, option])
+        )
+    for shorthand, target in getattr(section_type, "SHORTHANDS", {}).items():
+        option = typer.Option(
+            f"--{shorthand.replace('_', '-')}",
+            help=f"Shorthand for --{target.replace('_', '-')} 1,1,… of so many blocks.",
+            rich_help_panel=PANELS[section],
+        )
+        parameters.append(
+            _parameter(f"{section}{SEPARATOR}{shorthand}", Annotated[int | None, option])
+        )
+    return parameters
+
+
+def _parameter(name: str, annotation: Any) -> inspect.Parameter:  # noqa: ANN401
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
+    )
+
+
+def _flag_type(hint: Any) -> type[Any]:  # noqa: ANN401
+    if isinstance(hint, types.UnionType):
+        hint = next(part for part in typing.get_args(hint) if part is not type(None))
+    # Lists are typed as 1,1 and parsed with the same code as --set and the environment. Numbers
+    # too, so that one place words the error.
+    return bool if hint is bool else str
+
+
+def _metavar(spec: dataclasses.Field[Any], annotation: type[Any]) -> str | None:
+    if annotation is bool:
+        return None
+    choices = spec.metadata.get("choices")
+    if choices:
+        return "|".join(choices)
+    kind = str(spec.type).removesuffix(" | None")
+    known = {"int": "INTEGER", "float": "NUMBER", "str": "TEXT"}
+    name = getattr(spec.type, "__name__", kind)
+    return known.get(name, known.get(kind, "LIST"))
+
+
+def _help(spec: dataclasses.Field[Any]) -> str:
+    return str(spec.metadata["help"])
+
+
+def _shown(default: object) -> str:
+    if isinstance(default, tuple):
+        return ",".join(str(part) for part in default)
+    return str(default).lower() if isinstance(default, bool | type(None)) else str(default)
+
+
+def default_path(given: Path | None, name: str) -> Path:
+    """`given`, or `runs/NAME`."""
+    return given if given is not None else Path("runs") / name

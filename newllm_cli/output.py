@@ -1,0 +1,21 @@
+"""Results on stdout: tables for people, or one JSON document."""
+
+import json
+import sys
+from typing import Any
+
+from rich.console import Console
+
+NARROWEST = 80
+
+
+def console() -> Console:
+    """Where results go. Piped output has no colour and no wrapping narrower than 80 columns."""
+    if sys.stdout.isatty():
+        return Console()
+    return Console(width=max(NARROWEST, Console().width), no_color=True, highlight=False)
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """Print one JSON document; values that are no numbers would be a bug."""
+    print(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False))

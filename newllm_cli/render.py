@@ -1,0 +1,67 @@
+"""Tables of results, except those of `analyze` (see `render_analysis`)."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+
+def render_dataset(folder: str, info: dict[str, Any], console: Console) -> None:
+    """What `prepare` made."""
+    table = Table(title=f"dataset {folder}", title_justify="left")
+    for heading in ("split", "documents", "tokens", "bytes", "words"):
+        table.add_column(heading, justify="left" if heading == "split" else "right")
+    for split, figures in info["splits"].items():
+        numbers = (figures[key] for key in ("documents", "tokens", "bytes", "words"))
+        table.add_row(split, *(f"{number:,}" for number in numbers))
+    console.print(table)
+    console.print(f"vocabulary {info['vocab_size']:,}; next: newllm phase1 --data {folder}")
+
+
+def render_phase1(summary: dict[str, Any], console: Console) -> None:
+    """What Phase 1 reached, and what to do next."""
+    table = Table(title=f"phase 1: {summary['checkpoint']}", title_justify="left")
+    for heading in ("split", "ER/D", "mean cosine", "norm / √D", "converged"):
+        table.add_column(heading, justify="left" if heading == "split" else "right")
+    last = summary["last_iteration"]
+    for split in ("train", "validation"):
+        gate = summary["gate"][split]
+        converged = f"{last['converged_ratio'][split]:.1%}" if last else "-"
+        table.add_row(
+            split,
+            f"{gate['effective_rank_ratio']:.3f}",
+            f"{gate['mean_cosine']:.3f}",
+            f"{gate['norm_ratio']:.3f}",
+            converged,
+        )
+    console.print(table)
+    for term in summary["vacuous_terms"]:
+        console.print(f"vacuous term: {term} (its gradient was zero throughout)")
+    console.print(f"next: newllm analyze {summary['checkpoint']}", soft_wrap=True)
+
+
+def render_language_model(summary: dict[str, Any], console: Console) -> None:
+    """What the heads reach, per head and together."""
+    table = Table(title=f"language model: {summary['checkpoint']}", title_justify="left")
+    for heading in ("split", "head", "loss", "perplexity", "accuracy", "bits/byte"):
+        table.add_column(heading, justify="left" if heading in ("split", "head") else "right")
+    for split in ("train", "validation"):
+        figures = summary[split]
+        heads = figures["heads"]
+        rows = [(str(number), head) for number, head in enumerate(heads, 1)]
+        for name, row in rows if len(heads) == 1 else [*rows, ("together", figures)]:
+            table.add_row(
+                split if name == "1" else "",
+                name,
+                f"{row['loss']:.4f}",
+                f"{row['perplexity']:.2f}",
+                f"{row['accuracy']:.2%}",
+                f"{row['bits_per_byte']:.4f}",
+            )
+    console.print(table)
+
+
+def render_sample(prompt: str, text: str, console: Console) -> None:
+    """Generated text after its prompt."""
+    console.print(Text.assemble("sample: ", (prompt, "bold"), text), soft_wrap=True)

@@ -1,0 +1,85 @@
+"""Contexts of a checkpoint's probe passages: what every section looks at.
+
+Shapes: P passages, T tokens that count, S = T or T + 1 contexts in a row, C context_dim.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from newllm_core.errors import DivergedError, InputError
+from newllm_core.model.language_model import LanguageModel
+from newllm_core.progress import Task
+from newllm_core.trajectory.sequential import rollout
+
+# Progress is told after so many tokens of every passage.
+TOKENS_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class ProbeContexts:
+    """What a model made of the passages of one split.
+
+    Attributes:
+        tokens: ids of the tokens that count [P, T].
+        trajectory: contexts in a row [P, S, C]; with a warm-up the first is that before the first
+            token that counts (S = T + 1).
+    """
+
+    tokens: Tensor
+    trajectory: Tensor
+
+    @property
+    def contexts(self) -> Tensor:
+        """The context after every token that counts [P * T, C]."""
+        counted = self.trajectory[:, -self.tokens.shape[1] :]
+        return counted.reshape(-1, self.trajectory.shape[2])
+
+
+def equal_probes(probes: Mapping[str, Tensor], warmup: int) -> dict[str, Tensor]:
+    """Passages of every split, cut to the same number and length.
+
+    Raises:
+        InputError: nothing is left after the warm-up, or only one token.
+    """
+    passages = min(len(tokens) for tokens in probes.values())
+    length = min(tokens.shape[1] for tokens in probes.values())
+    if passages * (length - warmup) < 2:
+        raise InputError(
+            f"the checkpoint's probes hold {passages} passages of {length} tokens with a warm-up "
+            f"of {warmup}: too few to analyse; train on a longer text"
+        )
+    return {split: tokens[:passages, :length] for split, tokens in probes.items()}
+
+
+def probe_contexts(
+    model: LanguageModel, passages: Tensor, warmup: int, *, split: str, task: Task | None = None
+) -> ProbeContexts:
+    """Read `passages` [P, warmup + T] from the zero start, on the device of the model.
+
+    Raises:
+        DivergedError: a context is not finite.
+    """
+    passages = passages.to(model.embedding.weight.device)
+    before = min(warmup, 1)
+    context = model.start(len(passages))
+    kept = context.new_empty(len(passages), passages.shape[1] - warmup + before, model.context_dim)
+    skipped = warmup - before
+    for begin in range(0, passages.shape[1], TOKENS_AT_ONCE):
+        tokens = passages[:, begin : begin + TOKENS_AT_ONCE]
+        contexts = rollout(model, tokens, context)
+        context = contexts[:, -1]
+        first = max(0, skipped - begin)
+        if first < tokens.shape[1]:
+            at = begin + first - skipped
+            kept[:, at : at + tokens.shape[1] - first] = contexts[:, first:]
+        if task is not None:
+            task.advance(tokens.numel())
+    if not bool(torch.isfinite(kept).all()):
+        raise DivergedError(
+            f"contexts of the {split} passages are not finite: the recurrence explodes "
+            "(model.layernorm_mix near 1 or a smaller model.init_std keep it bounded)"
+        )
+    return ProbeContexts(tokens=passages[:, warmup:], trajectory=kept)

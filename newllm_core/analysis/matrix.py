@@ -1,0 +1,154 @@
+"""Sections 2 to 5 of the analysis on any matrix in a file, read a few rows at a time.
+
+The result has no identity or token figures: a file says nothing about the order of its rows.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from newllm_core.analysis.rows import CHUNK_ELEMENTS, Rows
+from newllm_core.analysis.sections import matrix_sections
+from newllm_core.analysis.singular_vectors import largest, projections
+from newllm_core.config import AnalysisConfig
+from newllm_core.errors import InputError
+from newllm_core.progress import Progress, Silent
+
+SCHEMA = 1
+ROWS_PER_VECTOR = 6
+
+
+def analyze_matrix(
+    path: Path,
+    tensor_name: str | None = None,
+    *,
+    config: AnalysisConfig | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+    chunk_elements: int = CHUNK_ELEMENTS,
+) -> dict[str, Any]:
+    """Figures of a matrix [N, D] in a `.safetensors` or `.npy` file.
+
+    Memory holds some rows and a square matrix of the smaller side, not the file.
+
+    Args:
+        path: the file.
+        tensor_name: the tensor of a safetensors file; its only matrix, if left out.
+        config: how many pairs and singular vectors.
+        seed: of the sampled pairs.
+        progress: told about rows that are read.
+        chunk_elements: about so many entries are in memory at a time.
+
+    Returns:
+        `schema`, `file`, `tensor`, `shape`, the figures, and `singular_vectors` with the `rows`
+        that load on them.
+
+    Raises:
+        InputError: the file or tensor is missing, unreadable, no matrix of at least two rows, or
+            holds values that are not finite.
+    """
+    config, progress = config or AnalysisConfig(), progress or Silent()
+    with _open(Path(path), tensor_name) as (rows, name):
+        count, width = rows.shape
+        label = f"{name or Path(path).name} [{count:,} x {width:,}]"
+        progress.message(f"analysing {label}: {count * width:,} values")
+        with progress.task(f"reading {label}", None, "rows") as task:
+            rows = replace(rows, chunk_elements=chunk_elements, on_read=task.advance)
+            _check_finite(rows, label)
+            figures, spectrum = matrix_sections(
+                rows, num_pairs=config.num_pairs, num_vectors=config.num_singular_vectors, seed=seed
+            )
+            projected = projections(rows, spectrum.right_vectors)
+    loadings = largest(torch.arange(count), projected, ROWS_PER_VECTOR)
+    vectors = [
+        {"singular_value": value, "rows": [{"id": row, "loading": x} for row, x in of_vector]}
+        for value, of_vector in zip(figures["top_singular_values"], loadings, strict=True)
+    ]
+    return {
+        "schema": SCHEMA,
+        "file": str(path),
+        "tensor": name,
+        "shape": [count, width],
+        **figures,
+        "singular_vectors": vectors,
+    }
+
+
+@contextmanager
+def _open(path: Path, tensor_name: str | None) -> Iterator[tuple[Rows, str | None]]:
+    if not path.is_file():
+        raise InputError(f"no such file: {path}")
+    if path.suffix == ".npy":
+        if tensor_name is not None:
+            raise InputError(f"{path} holds one array without a name: leave out --tensor")
+        yield _open_npy(path), None
+        return
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = list(file.keys())
+            name = _choose(path, {n: file.get_slice(n).get_shape() for n in names}, tensor_name)
+            source = file.get_slice(name)
+            shape = _matrix_shape(source.get_shape(), f"tensor {name!r} of {path}")
+            yield Rows(source, *shape, dtype=source[0:1, 0:1].dtype), name
+    except (SafetensorError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} is not a readable safetensors file: {reason}") from error
+
+
+def _choose(path: Path, shapes: dict[str, list[int]], asked: str | None) -> str:
+    if asked is not None and asked in shapes:
+        return asked
+    matrices = [name for name, shape in shapes.items() if len(shape) == 2]
+    if asked is None and len(matrices) == 1:
+        return matrices[0]
+    problem = f"no tensor {asked!r} in {path}" if asked else f"which tensor of {path}? use --tensor"
+    listed = ", ".join(matrices[:8]) + (", …" if len(matrices) > 8 else "")
+    raise InputError(f"{problem} (matrices in it: {listed or 'none'})")
+
+
+def _open_npy(path: Path) -> Rows:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} is not a readable .npy file: {reason}") from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
+        raise InputError(f"{path} does not hold an array of real numbers")
+    shape = _matrix_shape(list(array.shape), str(path))
+    exact = torch.float32 if array.dtype.kind == "f" and array.itemsize <= 4 else torch.float64
+    return Rows(_NpySource(array, exact), *shape, dtype=exact)
+
+
+class _NpySource:
+    """A memory-mapped array whose parts come as tensors of `dtype`."""
+
+    def __init__(self, array: np.ndarray, dtype: torch.dtype) -> None:
+        self.array = array
+        self.dtype = np.dtype("f4" if dtype == torch.float32 else "f8")
+
+    def __getitem__(self, index: tuple[slice, slice]) -> Tensor:
+        return torch.from_numpy(np.array(self.array[index], dtype=self.dtype))
+
+
+def _matrix_shape(shape: list[int], label: str) -> tuple[int, int]:
+    if len(shape) != 2 or shape[0] < 2 or shape[1] < 1:
+        raise InputError(f"{label} has shape {shape}: a matrix of at least two rows is needed")
+    return shape[0], shape[1]
+
+
+def _check_finite(rows: Rows, label: str) -> None:
+    begin = 0
+    for chunk in rows.chunks():
+        bad = ~torch.isfinite(chunk).all(dim=1)
+        if bool(bad.any()):
+            row = begin + int(bad.nonzero()[0])
+            raise InputError(f"{label} holds values that are not finite, first in row {row}")
+        begin += len(chunk)

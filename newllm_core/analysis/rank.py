@@ -1,0 +1,129 @@
+"""Information content: how many dimensions the contexts use.
+
+Singular values come from the Gram matrix of the smaller side, summed in float64 over chunks of the
+matrix, so memory does not grow with N. Squaring halves the digits: singular values below about
+1e-8 of the largest one are noise.
+
+Shapes: N contexts, D context_dim, S = min(N, D), K singular vectors.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from newllm_core.analysis.rows import Rows
+
+QUADRATURE_POINTS = 20_000
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Singular values [S], descending, and the first K right singular vectors [D, K], float64."""
+
+    singular_values: Tensor
+    right_vectors: Tensor
+
+
+def spectrum(matrix: Tensor | Rows, *, num_vectors: int = 0) -> Spectrum:
+    """Singular values of `matrix` [N, D] and its first `num_vectors` right singular vectors."""
+    rows = Rows.of(matrix)
+    # Scaled to a largest entry of 1, so that squares neither overflow nor vanish.
+    scale = rows.largest() or 1.0
+    tall = rows.num_rows >= rows.num_columns
+    gram = _gram(rows, tall=tall, scale=scale)
+    if not num_vectors:
+        values = torch.linalg.eigvalsh(gram)
+        vectors = gram.new_zeros(rows.num_columns, 0)
+    else:
+        values, basis = torch.linalg.eigh(gram)
+        vectors = basis.flip(1)[:, :num_vectors]
+        if not tall:
+            vectors = torch.cat([(chunk.T / scale) @ vectors for chunk in rows.column_chunks()])
+            vectors = vectors / vectors.norm(dim=0).clamp(min=1e-300)
+    return Spectrum(values.clamp(min=0).sqrt().flip(0) * scale, vectors)
+
+
+def _gram(rows: Rows, *, tall: bool, scale: float) -> Tensor:
+    gram: Tensor | float = 0.0
+    for chunk in rows.chunks() if tall else rows.column_chunks():
+        short = chunk / scale if tall else chunk.T / scale
+        gram = gram + short.T @ short
+    return torch.as_tensor(gram)
+
+
+def singular_values(matrix: Tensor | Rows) -> Tensor:
+    """Singular values [S] of `matrix` [N, D], descending, float64."""
+    return spectrum(matrix).singular_values
+
+
+def effective_rank(matrix: Tensor | Rows) -> float:
+    """Effective rank of `matrix` [N, D], uncentred: between 1 and min(N, D); 0 for zeros.
+
+    The exponential of the entropy of `p = σ/Σσ` (Roy & Vetterli, EUSIPCO 2007).
+    """
+    return spectrum_rank(singular_values(matrix))
+
+
+def spectrum_rank(singular_values_S: Tensor) -> float:
+    """Effective rank from singular values."""
+    total = float(singular_values_S.sum())
+    if total == 0:
+        return 0.0
+    p = singular_values_S.double() / total
+    return math.exp(-float(torch.special.xlogy(p, p).sum()))
+
+
+def actual_rank(singular_values_S: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> int:
+    """Singular values above numpy's `matrix_rank` tolerance `σ_1 max(N, D) eps` for `dtype`.
+
+    Half precision is judged as float32 (numpy's formula would call every long matrix empty),
+    whole numbers as float64. The tolerance is never below what the Gram matrix resolves.
+    """
+    largest = float(singular_values_S[0])
+    halves = dtype.is_floating_point and dtype != torch.float64
+    precision = torch.finfo(torch.float32 if halves else torch.float64).eps
+    resolved = math.sqrt(min(shape) * torch.finfo(torch.float64).eps)
+    tolerance = largest * max(max(shape) * precision, resolved)
+    return int((singular_values_S > tolerance).sum())
+
+
+@cache
+def effective_rank_ceiling(num_rows: int, num_columns: int) -> float:
+    """ER/D that N independent samples of a D-dimensional Gaussian reach.
+
+    Singular values of such a matrix are square roots `s` of Marchenko-Pastur eigenvalues, and
+    `ER/D = E[s] exp(-E[s ln s] / E[s])`; with fewer rows than dimensions the same holds for the
+    transpose and there are only N singular values. With `λ = 1 + γ - 2 √γ cos θ` the density
+    becomes `2 sin²θ / (π λ)` on [0, π], smooth enough for the midpoint rule.
+    """
+    gamma = min(num_rows, num_columns) / max(num_rows, num_columns)
+    theta = (torch.arange(QUADRATURE_POINTS, dtype=torch.float64) + 0.5) / QUADRATURE_POINTS
+    theta = theta * math.pi
+    eigenvalues = 1 + gamma - 2 * math.sqrt(gamma) * theta.cos()
+    density = theta.sin().square() / eigenvalues
+    density = density / density.sum()
+    s = eigenvalues.sqrt()
+    mean = float((density * s).sum())
+    ratio = mean * math.exp(-float((density * s * s.log()).sum()) / mean)
+    return ratio * min(1.0, num_rows / num_columns)
+
+
+def information_content(values: Tensor, rows: Rows, *, num_top: int) -> dict[str, object]:
+    """Every figure of this section from the singular values of `rows`.
+
+    Returns:
+        `effective_rank`; `effective_rank_ratio`, ER/D; `effective_rank_ceiling_ratio`, ER over the
+        ER that as many Gaussian samples reach; `actual_rank`; `top_singular_values`.
+    """
+    rank = spectrum_rank(values)
+    ratio = rank / rows.num_columns
+    return {
+        "effective_rank": rank,
+        "effective_rank_ratio": ratio,
+        "effective_rank_ceiling_ratio": ratio / effective_rank_ceiling(*rows.shape),
+        "actual_rank": actual_rank(values, rows.shape, rows.dtype),
+        "top_singular_values": values[:num_top].tolist(),
+    }

@@ -1,0 +1,37 @@
+"""Files that are either the old one or the new one, never half of each."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from newllm_core.errors import InputError
+
+
+def refuse_existing(path: Path, *, overwrite: bool) -> None:
+    """Raise `InputError` if `path` exists and may not be replaced."""
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists: choose another --out, or pass --overwrite to replace it")
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` make a temporary file beside `path`, flush it to disk, then rename it.
+
+    Raises:
+        InputError: the folder or file cannot be written; what was at `path` is still there.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,156 @@
+"""`dataset.json`: what a prepared data set is, and how it came about."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from newllm_core.data.policy import PolicyReport
+from newllm_core.errors import InputError
+
+FORMAT = "newllm-dataset"
+FORMAT_VERSION = 1
+INFO_FILE = "dataset.json"
+TOKENIZER_FILE = "tokenizer.json"
+SPLITS = ("train", "validation")
+SPLIT_FILES = ("{}.tokens", "{}.documents.npy", "{}.bytes.npy")
+DATA_FILES = (TOKENIZER_FILE, *(name.format(split) for split in SPLITS for name in SPLIT_FILES))
+DTYPES = {"uint16": "<u2", "uint32": "<u4"}
+
+
+@dataclass(frozen=True)
+class SplitInfo:
+    """Counts of one split; words are those between white space, plus line ends."""
+
+    documents: int
+    tokens: int
+    bytes: int
+    words: int
+
+
+@dataclass(frozen=True)
+class SourceInfo:
+    """Where documents came from, and which code read them."""
+
+    name: str
+    input: str | None
+    options: Mapping[str, Any]
+    distribution: str
+    version: str
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """Size and SHA-256 of one file of the folder."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """Everything in `dataset.json`.
+
+    Attributes:
+        dtype: of token ids, a key of `DTYPES`.
+        vocab_size: one more than the largest id the tokenizer has.
+        base_vocab_size: the same without the tokens that newllm added.
+        end_id: token that closes a document.
+        roles: token that opens a message of a role.
+        train: counts.
+        validation: counts, of what the policy left.
+        policy: what the validation policy did.
+        duplicates_dropped: validation documents left out because train has the same content.
+        source: of the training documents.
+        val_source: of the validation documents, where it is a separate one.
+        data: the data section of the config.
+        seed: of the run.
+        files: the other files of the folder.
+    """
+
+    dtype: str
+    vocab_size: int
+    base_vocab_size: int
+    end_id: int
+    roles: Mapping[str, int]
+    train: SplitInfo
+    validation: SplitInfo
+    policy: PolicyReport
+    duplicates_dropped: int
+    source: SourceInfo
+    val_source: SourceInfo | None
+    data: Mapping[str, Any]
+    seed: int
+    files: Mapping[str, FileInfo]
+
+    @property
+    def hash(self) -> str:
+        """One hash of every other file: the same for the same data, wherever it came from."""
+        lines = "".join(f"{self.files[name].sha256}  {name}\n" for name in sorted(self.files))
+        return hashlib.sha256(lines.encode("utf-8")).hexdigest()
+
+    def to_json(self) -> str:
+        """The text of `dataset.json`."""
+        head = {"format": FORMAT, "format_version": FORMAT_VERSION, "hash": self.hash}
+        content = {**head, **dataclasses.asdict(self)}
+        return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: Path) -> "DatasetInfo":
+        """Read what `to_json` wrote; `where` is the file, for messages.
+
+        Raises:
+            InputError: another format or version, or something missing.
+        """
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{where} is not JSON: prepare the data again") from error
+        if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+            raise InputError(f"{where} is not the description of a prepared data set")
+        version = content.pop("format_version", None)
+        if version != FORMAT_VERSION:
+            raise InputError(
+                f"{where} has format version {version!r}, this newllm reads {FORMAT_VERSION}: "
+                "prepare the data again"
+            )
+        try:
+            written_hash = content.pop("hash")
+            info = cls._from_dict(content)
+            altered = info.hash != written_hash
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(
+                f"{where} is damaged ({type(error).__name__}: {error}): prepare the data again"
+            ) from error
+        if altered:
+            raise InputError(f"{where} was altered, its hash is wrong: prepare the data again")
+        return info
+
+    @classmethod
+    def _from_dict(cls, content: dict[str, Any]) -> "DatasetInfo":
+        parts = {
+            **{name: _counts(SplitInfo, content[name]) for name in SPLITS},
+            "policy": PolicyReport(**content["policy"]),
+            "source": SourceInfo(**content["source"]),
+            "val_source": content["val_source"] and SourceInfo(**content["val_source"]),
+            "files": {name: FileInfo(**content["files"][name]) for name in DATA_FILES},
+        }
+        info = cls(**{**content, **parts})
+        _whole(info.vocab_size, info.end_id, *(file.size for file in info.files.values()))
+        if info.dtype not in DTYPES:
+            raise ValueError(f"dtype {info.dtype!r}")
+        return info
+
+
+def _counts(kind: type[SplitInfo], content: Mapping[str, int]) -> SplitInfo:
+    _whole(*content.values())
+    return kind(**content)
+
+
+def _whole(*numbers: object) -> None:
+    for number in numbers:
+        if type(number) is not int or number < 0:
+            raise ValueError(f"{number!r} is no count")

@@ -1,0 +1,120 @@
+"""Tokenizers to choose from: a BPE trained here, GPT-2's, or any `tokenizer.json`."""
+
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from newllm_core.config import DataConfig
+from newllm_core.data.hub import require_hub, unreachable
+from newllm_core.data.sources.files import reason
+from newllm_core.data.tokenizer import TextTokenizer
+from newllm_core.errors import ConfigError, InputError
+
+BYTES = 256
+TOKENIZER_FILE = "tokenizer.json"
+GPT2_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
+
+
+def make_tokenizer(
+    config: DataConfig, texts: Iterable[str], roles: Collection[str]
+) -> TextTokenizer:
+    """The tokenizer that `config` asks for, with a token for each of the chat roles.
+
+    Args:
+        config: says which.
+        texts: what a BPE is trained on; others do not read it.
+        roles: of the chats, if there are any.
+
+    Raises:
+        ConfigError: `vocab_size` or `tokenizer_path` does not fit the tokenizer.
+        InputError: files are missing, damaged or cannot be fetched.
+    """
+    if config.tokenizer_path is not None and config.tokenizer != "gpt2":
+        raise ConfigError(
+            f"data.tokenizer_path is for the gpt2 tokenizer, but data.tokenizer is "
+            f"{config.tokenizer!r}: leave it out, or set data.tokenizer to gpt2"
+        )
+    if config.tokenizer == "bpe":
+        return train_bpe(texts, config.vocab_size, roles)
+    if config.tokenizer == "gpt2" and config.tokenizer_path is None:
+        text = _gpt2_from_hub()
+        where = "gpt2"
+    else:
+        where = config.tokenizer_path or config.tokenizer
+        text = _from_path(Path(where))
+    try:
+        return TextTokenizer.adopt(text, roles)
+    except InputError as error:
+        raise InputError(f"tokenizer {where}: {error}") from error
+
+
+def train_bpe(texts: Iterable[str], vocab_size: int, roles: Collection[str]) -> TextTokenizer:
+    """A byte-level BPE with `vocab_size` tokens, control tokens included; fewer for little text.
+
+    Raises:
+        ConfigError: `vocab_size` has no room for bytes and control tokens.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    control = 1 + len(set(roles))
+    if vocab_size < BYTES + control:
+        raise ConfigError(
+            f"data.vocab_size is {vocab_size}: at least {BYTES + control} "
+            f"for {BYTES} bytes, the end token and {control - 1} chat roles"
+        )
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - control,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return TextTokenizer.adopt(tokenizer.to_str(), roles)
+
+
+def _from_path(path: Path) -> str:
+    """The `tokenizer.json` of a file or folder, or one made of GPT-2's two files."""
+    if not path.exists():
+        raise InputError(f"tokenizer {path} does not exist: give bpe, gpt2 or a tokenizer.json")
+    folder = path if path.is_dir() else path.parent
+    whole = path / TOKENIZER_FILE if path.is_dir() else path
+    pairs = [pair for pair in GPT2_FILES if path.is_dir() or path.name in pair]
+    if whole.is_file() and (path.is_dir() or not pairs):
+        try:
+            return whole.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"cannot read the tokenizer {whole}: {reason(error)}") from error
+    for vocabulary, merges in pairs:
+        if (folder / vocabulary).is_file() and (folder / merges).is_file():
+            return _from_gpt2_files(folder / vocabulary, folder / merges)
+    names = ", or ".join(" and ".join(pair) for pair in pairs)
+    raise InputError(f"{folder} lacks the files of a tokenizer: {TOKENIZER_FILE}, or {names}")
+
+
+def _from_gpt2_files(vocabulary: Path, merges: Path) -> str:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    try:
+        tokenizer = Tokenizer(models.BPE.from_file(str(vocabulary), str(merges)))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise InputError(
+            f"{vocabulary} and {merges} are not GPT-2's vocabulary and merges: {reason(error)}"
+        ) from error
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer.to_str()
+
+
+def _gpt2_from_hub() -> str:
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    instead = "give its files with --tokenizer-path PATH"
+    cached = try_to_load_from_cache("gpt2", TOKENIZER_FILE)
+    if isinstance(cached, str):
+        return Path(cached).read_text(encoding="utf-8")
+    require_hub("the gpt2 tokenizer", instead)
+    try:
+        return Path(hf_hub_download("gpt2", TOKENIZER_FILE)).read_text(encoding="utf-8")
+    except Exception as error:  # the hub's and the network's own types
+        raise unreachable("the gpt2 tokenizer", reason(error), instead) from error

@@ -1,0 +1,151 @@
+"""The validation policy: every token type of validation occurs in train.
+
+A model cannot have learnt a token it never saw, so lines with one are dropped (or counted only).
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+from newllm_core.data.measures import contents, count_bytes, split_lines
+from newllm_core.data.sources.base import Document, Message
+from newllm_core.data.tokenizer import TextTokenizer
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class PolicyReport:
+    """What the policy found in the validation documents and did about it.
+
+    Attributes:
+        policy: drop or keep.
+        unseen_types: token types of validation that train lacks, before anything was dropped.
+        lines: of all validation documents, before.
+        dropped_lines: of them left out.
+        bytes: of all validation documents, before.
+        dropped_bytes: of them left out.
+        dropped_documents: documents of which nothing was left.
+    """
+
+    policy: str
+    unseen_types: int
+    lines: int
+    dropped_lines: int
+    bytes: int
+    dropped_bytes: int
+    dropped_documents: int
+
+    @property
+    def dropped_line_share(self) -> float:
+        """Share of lines dropped."""
+        return self.dropped_lines / max(self.lines, 1)
+
+    @property
+    def dropped_byte_share(self) -> float:
+        """Share of bytes dropped."""
+        return self.dropped_bytes / max(self.bytes, 1)
+
+
+class ValidationPolicy:
+    """Applies the policy to validation documents one by one, and counts.
+
+    Args:
+        policy: drop or keep.
+        tokenizer: of the data set.
+        seen: for every token id whether train has it, bool [vocab_size].
+    """
+
+    def __init__(self, policy: str, tokenizer: TextTokenizer, seen: "Array") -> None:
+        self._policy = policy
+        self._tokenizer = tokenizer
+        self._seen = seen
+        self._unseen: set[int] = set()
+        self._lines = self._dropped_lines = 0
+        self._bytes = self._dropped_bytes = self._dropped_documents = 0
+
+    def apply(self, document: Document, ids: "Array") -> Document | None:
+        """What may stay of `document`, whose encoding is `ids`; None if nothing may."""
+        lines, size = self._measure(document)
+        self._lines += lines
+        self._bytes += size
+        unseen = ids[~self._seen[ids]]
+        self._unseen.update(unseen.tolist())
+        if self._policy == "keep" or not len(unseen):
+            return document
+        kept = self._kept(document)
+        kept_lines, kept_size = (0, 0) if kept is None else self._measure(kept)
+        self._dropped_lines += lines - kept_lines
+        self._dropped_bytes += size - kept_size
+        self._dropped_documents += kept is None
+        return kept
+
+    def report(self) -> PolicyReport:
+        """The counts of all documents so far."""
+        return PolicyReport(
+            policy=self._policy,
+            unseen_types=len(self._unseen),
+            lines=self._lines,
+            dropped_lines=self._dropped_lines,
+            bytes=self._bytes,
+            dropped_bytes=self._dropped_bytes,
+            dropped_documents=self._dropped_documents,
+        )
+
+    def _measure(self, document: Document) -> tuple[int, int]:
+        texts = contents(document)
+        if document.tokens is not None:
+            texts = (self._tokenizer.decode(document.tokens),)
+        return sum(len(split_lines(text)) for text in texts), sum(map(count_bytes, texts))
+
+    def _kept(self, document: Document) -> Document | None:
+        if document.tokens is not None or not self._seen[self._tokenizer.end_id]:
+            return None  # ids made by hand have no lines
+        if document.messages is None:
+            text = self._clean(document.text or "")
+            return Document(text=text) if text else None
+        messages = []
+        for message in document.messages:
+            if not self._seen[self._tokenizer.role_ids[message.role]]:
+                continue
+            content = self._clean(message.content)
+            if content or not message.content:
+                messages.append(Message(message.role, content))
+        return Document(messages=tuple(messages)) if any(m.content for m in messages) else None
+
+    def _clean(self, text: str) -> str:
+        """`text` without the lines that hold an unseen token, in whole or in part.
+
+        What is left is encoded anew, because tokens may form across the gap, until all is seen.
+        """
+        while text:
+            ids, offsets = self._tokenizer.encode_with_offsets(text)
+            unseen = [
+                span for number, span in zip(ids, offsets, strict=True) if not self._seen[number]
+            ]
+            if not unseen:
+                break
+            lines = split_lines(text)
+            dropped = lines_of_spans(lines, unseen)
+            text = "".join(line for index, line in enumerate(lines) if index not in dropped)
+        return text
+
+
+def lines_of_spans(lines: Sequence[str], spans: Sequence[tuple[int, int]]) -> set[int]:
+    """Numbers of the lines that share a character with one of the `[start, end)` spans.
+
+    An empty span counts as the character at its start.
+    """
+    starts = [0, *accumulate(len(line) for line in lines)]
+    last = starts[-1] - 1
+    touched: set[int] = set()
+    for start, end in spans:
+        first_line = bisect_right(starts, min(start, last)) - 1
+        last_line = bisect_right(starts, min(max(start, end - 1), last)) - 1
+        touched.update(range(first_line, last_line + 1))
+    return touched

@@ -1,0 +1,195 @@
+"""`prepare`: from a source to a folder of token files. Same input and options, same bytes."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from newllm_core import registry
+from newllm_core.config import DataConfig
+from newllm_core.data.dataset_info import INFO_FILE, TOKENIZER_FILE, DatasetInfo, SourceInfo
+from newllm_core.data.division import divide
+from newllm_core.data.make_tokenizer import make_tokenizer
+from newllm_core.data.measures import contents, count_bytes
+from newllm_core.data.policy import ValidationPolicy
+from newllm_core.data.publish import NEW, publishing
+from newllm_core.data.sources.base import DataSource, Document
+from newllm_core.data.sources.files import reason
+from newllm_core.data.split_encoder import SplitEncoder
+from newllm_core.data.spool import Record, Spool
+from newllm_core.data.token_files import file_info, smallest_dtype
+from newllm_core.data.tokenizer import TextTokenizer, cut_at_lines
+from newllm_core.errors import InputError, PluginError
+from newllm_core.progress import Progress, Silent
+from newllm_core.settings import make_section
+
+# The trainer buffers 256 texts, so long ones are cut.
+TRAINING_PIECE_CHARACTERS = 1 << 16
+
+
+@dataclass(frozen=True)
+class _OpenSource:
+    source: DataSource
+    info: SourceInfo
+
+    def __str__(self) -> str:
+        place = f" ({self.info.input})" if self.info.input is not None else ""
+        return f"source {self.info.name}{place}"
+
+
+def prepare(
+    config: DataConfig,
+    source_options: Mapping[str, Any],
+    out: Path,
+    *,
+    seed: int,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> DatasetInfo:
+    """Read the sources of `config` and write a prepared data set to the folder `out`.
+
+    Args:
+        config: the data section.
+        source_options: the source's own options; a validation source of the same name shares them.
+        out: a new folder, which appears only when everything is written.
+        seed: of the choice of validation documents.
+        overwrite: replace `out` if it is a prepared data set.
+        progress: who is told.
+
+    Returns:
+        What was written to `dataset.json`.
+
+    Raises:
+        ConfigError: an unknown source or option.
+        InputError: an input cannot be read or divided, or `out` is in the way.
+        PluginError: a source cannot be loaded or breaks its contract.
+    """
+    watcher: Progress = progress or Silent()
+    train_source = _open(config.source, config.input, source_options)
+    val_source = None
+    if config.val_source is not None or config.val_input is not None:
+        name = config.val_source or config.source
+        val_source = _open(name, config.val_input, source_options if name == config.source else {})
+    with (
+        publishing(out, overwrite=overwrite) as work,
+        closing(Spool(work / "spool", seed)) as spool,
+    ):
+        documents = _read(train_source, spool, config.max_documents, watcher)
+        separate = None
+        if val_source is not None:
+            separate = _read(val_source, spool, config.max_documents, watcher)
+        division = divide(documents, separate, config.val_fraction)
+        tokenizer = _tokenizer(config, spool, division.train, watcher)
+        folder = work / NEW
+        encoder = SplitEncoder(folder, spool, tokenizer, watcher)
+        train, seen = encoder.write_train(division.train, str(train_source))
+        policy = ValidationPolicy(config.val_token_policy, tokenizer, seen)
+        validation, unmasked = encoder.write_validation(
+            division, policy, str(val_source or train_source)
+        )
+        (folder / TOKENIZER_FILE).write_text(tokenizer.to_json(), encoding="utf-8")
+        files = {TOKENIZER_FILE: file_info(folder / TOKENIZER_FILE)}
+        info = DatasetInfo(
+            dtype=smallest_dtype(tokenizer.vocab_size),
+            vocab_size=tokenizer.vocab_size,
+            base_vocab_size=tokenizer.base_vocab_size,
+            end_id=tokenizer.end_id,
+            roles=tokenizer.role_ids,
+            train=train.info,
+            validation=validation.info,
+            policy=policy.report(),
+            duplicates_dropped=division.duplicates_dropped + unmasked,
+            source=train_source.info,
+            val_source=None if val_source is None else val_source.info,
+            data=dataclasses.asdict(config),
+            seed=seed,
+            files={**files, **train.files, **validation.files},
+        )
+        (folder / INFO_FILE).write_text(info.to_json(), encoding="utf-8")
+    _tell(info, watcher)
+    return info
+
+
+def _open(name: str, given: str | None, options: Mapping[str, Any]) -> _OpenSource:
+    plugin = registry.DATA_SOURCES.find(name)
+    source_type: type[DataSource] = registry.DATA_SOURCES.load(name)
+    section = make_section(source_type.Options, "source", options)
+    shown = dataclasses.asdict(section)
+    info = SourceInfo(name, given, shown, plugin.distribution, plugin.version)
+    return _OpenSource(source_type(given, section), info)
+
+
+def _documents(opened: _OpenSource) -> Iterator[Document]:
+    try:
+        yield from opened.source.documents()
+    except OSError as error:
+        raise InputError(f"{opened}: {reason(error)}") from error
+
+
+def _read(
+    opened: _OpenSource, spool: Spool, max_documents: int | None, progress: Progress
+) -> list[Record]:
+    records: list[Record] = []
+    with progress.task(f"reading {opened}", max_documents, "documents") as task:
+        for document in _documents(opened):
+            try:
+                record = spool.append(document)
+            except (InputError, PluginError) as error:
+                raise type(error)(f"{opened}: {error}") from error
+            if record is not None:
+                records.append(record)
+                task.advance(1)
+            if max_documents is not None and len(records) >= max_documents:
+                break
+    if not records:
+        raise InputError(f"{opened} gave no documents with any text")
+    return records
+
+
+def _tokenizer(
+    config: DataConfig, spool: Spool, train: Sequence[Record], progress: Progress
+) -> TextTokenizer:
+    if config.tokenizer != "bpe":
+        return make_tokenizer(config, [], spool.roles)
+    size = sum(record.size for record in train)
+    progress.message(f"training a tokenizer on {len(train):,} documents, {size:,} bytes")
+    num_texts = 0
+
+    def texts() -> Iterator[str]:
+        nonlocal num_texts
+        with progress.task("training the tokenizer", size, "bytes") as task:
+            for document in chain.from_iterable(spool.batches(train)):
+                for text in contents(document):
+                    num_texts += 1
+                    for piece in cut_at_lines(text, TRAINING_PIECE_CHARACTERS):
+                        yield piece
+                        task.advance(count_bytes(piece))
+
+    tokenizer = make_tokenizer(config, texts(), spool.roles)
+    if not num_texts:
+        raise InputError(
+            f"source {config.source} has no text to train a bpe on: give the tokenizer of its ids "
+            "with --tokenizer tokenizer.json"
+        )
+    return tokenizer
+
+
+def _tell(info: DatasetInfo, progress: Progress) -> None:
+    if info.duplicates_dropped:
+        progress.message(
+            f"dropped {info.duplicates_dropped:,} validation documents that are in train too"
+        )
+    report = info.policy
+    if report.policy == "drop" and report.dropped_lines:
+        progress.message(
+            f"dropped {report.dropped_line_share:.2%} of validation lines "
+            f"({report.dropped_byte_share:.2%} of bytes) with {report.unseen_types:,} token types "
+            "that train lacks"
+        )
+    elif report.unseen_types:
+        progress.warning(
+            f"validation has {report.unseen_types:,} token types that train lacks, and keeps them"
+        )

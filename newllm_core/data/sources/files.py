@@ -1,0 +1,100 @@
+"""Checks of what the user gave as input, and strict UTF-8 reading. Errors name the file."""
+
+import codecs
+from collections.abc import Iterator
+from pathlib import Path
+
+from newllm_core.errors import ConfigError, InputError
+
+CHUNK_BYTES = 1 << 20
+BYTE_ORDER_MARK = "\ufeff"
+
+
+def reason(error: BaseException, limit: int = 200) -> str:
+    """What a foreign exception says, on one line of at most `limit` characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def refuse_input(source: str, given: str | None) -> None:
+    """Raise `ConfigError` where a source that reads no file was given one."""
+    if given is not None:
+        raise ConfigError(f"source {source} reads no file, but input is {given!r}: leave it out")
+
+
+def input_path(source: str, given: str | None, what: str) -> Path:
+    """The existing file or folder that `source` needs; `what` names its kind for messages."""
+    if not given:
+        raise InputError(f"source {source} needs {what}: give it with --input PATH")
+    path = Path(given)
+    try:
+        path.stat()
+    except OSError as error:
+        raise InputError(
+            f"cannot read {path}: {error.strerror}; give {what} with --input PATH"
+        ) from error
+    return path
+
+
+def input_file(source: str, given: str | None, what: str) -> Path:
+    """Like `input_path`, for a file that is not empty."""
+    path = input_path(source, given, what)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, source {source} needs {what}")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty, source {source} needs {what}")
+    return path
+
+
+def input_folder(source: str, given: str | None, what: str) -> Path:
+    """Like `input_path`, for a folder."""
+    path = input_path(source, given, what)
+    if not path.is_dir():
+        raise InputError(f"{path} is not a folder, source {source} needs {what}")
+    return path
+
+
+def read_chunks(path: Path, chunk_bytes: int = CHUNK_BYTES) -> Iterator[str]:
+    """Yield the text of a UTF-8 file piece by piece, line ends as they are, without a BOM.
+
+    Raises:
+        InputError: it cannot be opened, or is not UTF-8; the message has the byte offset.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")("strict")
+    consumed = 0
+    at_start = True
+    try:
+        with path.open("rb") as file:
+            while True:
+                data = file.read(chunk_bytes)
+                # The decoder keeps the bytes of an unfinished character for the next chunk, and
+                # counts the position of an error from the first of them.
+                origin = consumed - len(decoder.getstate()[0])
+                try:
+                    text = decoder.decode(data, final=not data)
+                except UnicodeDecodeError as error:
+                    raise InputError(
+                        f"{path} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset "
+                        f"{origin + error.start}; convert it to UTF-8"
+                    ) from error
+                consumed += len(data)
+                if at_start and text:
+                    text = text.removeprefix(BYTE_ORDER_MARK)
+                    at_start = False
+                if text:
+                    yield text
+                if not data:
+                    return
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+
+
+def read_lines(path: Path, chunk_bytes: int = CHUNK_BYTES) -> Iterator[str]:
+    """Yield the lines of a UTF-8 file with their ends; only a line feed ends a line."""
+    rest = ""
+    for chunk in read_chunks(path, chunk_bytes):
+        *lines, rest = (rest + chunk).split("\n")
+        for line in lines:
+            yield line + "\n"
+    if rest:
+        yield rest

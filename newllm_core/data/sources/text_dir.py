@@ -1,0 +1,46 @@
+"""The `text-dir` source: the UTF-8 files of a folder and everything below it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from newllm_core.config import option
+from newllm_core.data.sources.base import Document
+from newllm_core.data.sources.files import input_folder
+from newllm_core.data.sources.text_file import TextFile, TextFileOptions, text_documents
+from newllm_core.errors import ConfigError, InputError
+
+
+@dataclass(frozen=True)
+class TextDirOptions(TextFileOptions):
+    """Which files are read, and how each becomes documents."""
+
+    pattern: str = option("*.txt", "Names of the files to read, in the folder and below it.")
+
+
+class TextDir(TextFile):
+    """One document per file (or per part of it), in the order of the files' relative paths."""
+
+    Options = TextDirOptions
+
+    def documents(self) -> Iterator[Document]:
+        """Yield the documents of every file; files of white space alone are left out.
+
+        Raises:
+            InputError: no folder, no file that matches, or one that is not UTF-8.
+        """
+        folder = input_folder("text-dir", self.input, "a folder of UTF-8 text files")
+        for path in self._files(folder):
+            yield from text_documents(path, self.separator)
+
+    def _files(self, folder: Path) -> list[Path]:
+        pattern = self.options.pattern
+        try:
+            found = [path for path in folder.rglob(pattern) if path.is_file()]
+        except (ValueError, NotImplementedError) as error:
+            raise ConfigError(
+                f"source.pattern is {pattern!r}: give a relative pattern such as *.txt"
+            ) from error
+        if not found:
+            raise InputError(f"{folder} has no file named {pattern}: set source.pattern")
+        return sorted(found, key=lambda path: path.relative_to(folder).parts)

@@ -1,0 +1,91 @@
+"""The `text-file` source: one UTF-8 file, whole or split at a separator."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from newllm_core.config import option
+from newllm_core.data.sources.base import DataSource, Document
+from newllm_core.data.sources.files import CHUNK_BYTES, input_file, read_chunks
+from newllm_core.errors import ConfigError
+
+_ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}
+
+
+@dataclass(frozen=True)
+class TextFileOptions:
+    """How a file becomes documents."""
+
+    document_separator: str | None = option(
+        None,
+        r"Text between documents, such as \n\n (escapes: \n \r \t \\); it belongs to neither.",
+    )
+
+
+class TextFile(DataSource):
+    r"""One document, or one per part between occurrences of `document_separator`.
+
+    A separator is found anywhere, not only on lines of its own: write `\n---\n` for a line.
+    Parts of white space alone are no documents. The file is read piece by piece.
+    """
+
+    Options = TextFileOptions
+
+    def __init__(self, input: str | None = None, options: Any = None) -> None:  # noqa: ANN401
+        super().__init__(input, options)
+        self.separator = unescape(self.options.document_separator)
+
+    def documents(self) -> Iterator[Document]:
+        """Yield the parts of the file in their order.
+
+        Raises:
+            InputError: no file, an empty one, or one that is not UTF-8.
+        """
+        path = input_file("text-file", self.input, "a UTF-8 text file")
+        yield from text_documents(path, self.separator)
+
+
+def unescape(separator: str | None) -> str | None:
+    r"""`separator` with `\n`, `\r`, `\t` and `\\` written out.
+
+    Raises:
+        ConfigError: it is empty, or has another escape.
+    """
+    if separator is None:
+        return None
+    if not separator:
+        raise ConfigError(r"source.document_separator is empty: give text such as \n\n")
+    unknown = re.search(r"\\([^nrt\\]|$)", separator.replace("\\\\", ""))
+    if unknown:
+        raise ConfigError(
+            f"source.document_separator has {unknown.group()!r}: the escapes are \\n \\r \\t \\\\"
+        )
+    return re.sub(r"\\([nrt\\])", lambda match: _ESCAPES[match.group(1)], separator)
+
+
+def text_documents(
+    path: Path, separator: str | None, chunk_bytes: int = CHUNK_BYTES
+) -> Iterator[Document]:
+    """Yield the documents of one file; parts of white space alone are left out."""
+    chunks = read_chunks(path, chunk_bytes)
+    parts = iter(["".join(chunks)]) if separator is None else split_chunks(chunks, separator)
+    for part in parts:
+        if part.strip():
+            yield Document(text=part)
+
+
+def split_chunks(chunks: Iterable[str], separator: str) -> Iterator[str]:
+    """What `"".join(chunks).split(separator)` gives, in the memory of the largest part."""
+    rest = ""
+    for chunk in chunks:
+        # A separator may straddle two chunks, but what was searched before holds none.
+        searched = max(0, len(rest) - len(separator) + 1)
+        rest += chunk
+        start = 0
+        while (found := rest.find(separator, max(start, searched))) >= 0:
+            yield rest[start:found]
+            start = found + len(separator)
+        rest = rest[start:]
+    yield rest

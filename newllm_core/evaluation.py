@@ -1,0 +1,155 @@
+"""What a model makes of a text: one function for training and validation text.
+
+Shapes: N rows (tokens), V vocabulary, C context_dim.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from newllm_core.errors import InputError
+from newllm_core.model.heads import weighted_mean
+from newllm_core.model.language_model import LanguageModel
+from newllm_core.progress import Progress, Silent
+from newllm_core.trajectory.text import NUM_STREAMS, WARMUP_TOKENS, Reading, read_text
+
+# Logits of so many (row, token) pairs exist at a time, whatever the vocabulary.
+LOGITS_AT_ONCE = 2**23
+
+
+class Text(Protocol):
+    """Tokens of documents, one after another, and how much text they stand for."""
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """Token ids [T]; every document is closed by the end token."""
+
+    @property
+    def document_starts(self) -> np.ndarray:
+        """Where documents begin, and at last T: [documents + 1]."""
+
+    @property
+    def document_bytes(self) -> np.ndarray:
+        """UTF-8 bytes of each document."""
+
+    @property
+    def num_words(self) -> int:
+        """Words of all documents."""
+
+
+def evaluate(
+    model: LanguageModel,
+    text: Text,
+    *,
+    end_id: int,
+    head_weights: Sequence[float],
+    max_tokens: int | None = None,
+    num_streams: int = NUM_STREAMS,
+    warmup: int = WARMUP_TOKENS,
+    progress: Progress | None = None,
+    label: str = "evaluating",
+) -> dict[str, Any]:
+    """Predict every token of `text` once, each from everything before it; constant memory.
+
+    Args:
+        model: on the device to compute on.
+        text: what to predict.
+        end_id: the token that closes a document; the first token is predicted from it.
+        head_weights: one for each head; what the heads reach together is weighted by them.
+        max_tokens: use whole documents up to so many tokens, at least one document, so that
+            bits per byte stay exact.
+        num_streams: streams in lock-step (see `read_text`); 1 is exact and slow.
+        warmup: tokens that streams after the first read beforehand.
+        progress: is told how far it is.
+        label: what the progress calls it.
+
+    Returns:
+        `num_tokens`, `num_bytes`, `num_words`; `loss` (nats per token), `perplexity`, `accuracy`,
+        `bits_per_byte`, `word_perplexity` of the heads together (perplexities from the mean loss);
+        and under `heads` a list of the same figures of each head. A figure that does not exist
+        (bytes of hand-made tokens, words of a part of the text, an exponential out of range) is
+        None.
+
+    Raises:
+        InputError: there are no tokens.
+    """
+    documents = _documents_within(text.document_starts, max_tokens)
+    num_tokens = int(text.document_starts[documents])
+    if num_tokens == 0:
+        raise InputError("there are no tokens to evaluate: prepare data with more documents")
+    num_bytes = int(np.sum(text.document_bytes[:documents], dtype=np.int64))
+    # Words are counted for the whole text only.
+    num_words = text.num_words if num_tokens == len(text.tokens) else None
+
+    nats = [0.0] * model.num_heads
+    correct = [0] * model.num_heads
+    readings = read_text(
+        model, text.tokens[:num_tokens], end_id=end_id, num_streams=num_streams, warmup=warmup
+    )
+    with (progress or Silent()).task(label, num_tokens, "tokens") as task:
+        for reading in readings:
+            for head, (loss, hits) in enumerate(_score(model, reading)):
+                nats[head] += loss
+                correct[head] += hits
+            task.advance(len(reading.positions_N))
+
+    def figures(loss: float, accuracy: float) -> dict[str, Any]:
+        total = loss * num_tokens
+        return {
+            "loss": loss,
+            "perplexity": _exp(loss),
+            "accuracy": accuracy,
+            "bits_per_byte": total / math.log(2) / num_bytes if num_bytes else None,
+            "word_perplexity": _exp(total / num_words) if num_words else None,
+        }
+
+    losses = [total / num_tokens for total in nats]
+    accuracies = [hits / num_tokens for hits in correct]
+    together = figures(weighted_mean(losses, head_weights), weighted_mean(accuracies, head_weights))
+    counts = {"num_tokens": num_tokens, "num_bytes": num_bytes, "num_words": num_words}
+    heads = [figures(*pair) for pair in zip(losses, accuracies, strict=True)]
+    return together | counts | {"heads": heads}
+
+
+@torch.no_grad()
+def _score(model: LanguageModel, reading: Reading) -> list[tuple[float, int]]:
+    """Summed nats and hits of each head; in float32 at least, summed in float64."""
+    rows = max(1, LOGITS_AT_ONCE // model.vocab_size)
+    scores = []
+    contexts = reading.contexts[len(reading.contexts) - model.num_heads :]
+    for head, context_NC in zip(model.token_output, contexts, strict=True):
+        nats = torch.zeros((), dtype=torch.float64, device=context_NC.device)
+        hits = torch.zeros((), dtype=torch.int64, device=context_NC.device)
+        for part_NC, targets_N in zip(
+            context_NC.split(rows), reading.targets_N.split(rows), strict=True
+        ):
+            logits_NV = _at_least_float32(head(part_NC))
+            losses_N = F.cross_entropy(logits_NV, targets_N, reduction="none")
+            nats += losses_N.sum(dtype=torch.float64)
+            hits += (logits_NV.argmax(-1) == targets_N).sum()
+        scores.append((float(nats), int(hits)))
+    return scores
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def _documents_within(document_starts: np.ndarray, max_tokens: int | None) -> int:
+    documents = len(document_starts) - 1
+    if max_tokens is None or documents <= 0:
+        return max(documents, 0)
+    fitting = int(np.searchsorted(document_starts, max_tokens, side="right")) - 1
+    return max(1, min(fitting, documents))
+
+
+def _exp(value: float) -> float | None:
+    try:
+        return math.exp(value)
+    except OverflowError:
+        return None

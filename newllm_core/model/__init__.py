@@ -1,0 +1,1 @@
+"""The recurrence and what reads it: layer, block, embeddings, heads, decoder. Knows no training."""

@@ -1,0 +1,25 @@
+"""Layers in sequence: the unit after which a context can be read."""
+
+from torch import Tensor, nn
+
+from newllm_core.model.layer import CVFPLayer
+
+
+class CVFPBlock(nn.Module):
+    """`layers` one after another, each updating context and token embedding."""
+
+    def __init__(self, layers: list[CVFPLayer]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, *, context: Tensor, token: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Update `context` [..., C] by `token` [..., E].
+
+        Returns:
+            The context after each layer, the last one being the block's, and the new token.
+        """
+        contexts = []
+        for layer in self.layers:
+            context, token = layer(context=context, token=token)
+            contexts.append(context)
+        return contexts, token

@@ -1,0 +1,155 @@
+"""The whole model: embedding, blocks, token heads, reconstruction decoder.
+
+Shapes: B streams, T tokens, N rows, C context_dim, E embed_dim, V vocabulary.
+"""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from newllm_core.config import ModelConfig
+from newllm_core.model.block import CVFPBlock
+from newllm_core.model.decoder import ReconstructionDecoder
+from newllm_core.model.layer import CVFPLayer
+
+HEAD_STD = 0.02
+
+
+class LanguageModel(nn.Module):
+    """A recurrent language model whose whole memory is one context vector.
+
+    Every part is initialised from its own random stream of `seed`, so that the untrained blocks
+    can be made again from a checkpoint whatever else it holds (`untrained`).
+
+    Args:
+        config: shape and initialisation.
+        vocab_size: V.
+        num_heads: 1 (reads the last block) or one per block.
+        reconstruction: whether there is a decoder.
+        seed: of every initial weight.
+
+    Attributes:
+        embedding: token embeddings [V, E]; a LayerNorm without parameters follows.
+        blocks: the recurrence.
+        token_output: heads, each a linear C -> V; the last one may be tied to the embedding.
+        decoder: of reconstruction learning, or None.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        vocab_size: int,
+        *,
+        num_heads: int = 1,
+        reconstruction: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.vocab_size = vocab_size
+        self.seed = seed
+        self.embedding = nn.Embedding(vocab_size, config.embed_dim)
+        self.blocks = nn.ModuleList(
+            CVFPBlock([_layer(config) for _ in range(count)]) for count in config.layer_structure
+        )
+        heads = (nn.Linear(config.context_dim, vocab_size) for _ in range(num_heads))
+        self.token_output = nn.ModuleList(heads)
+        if config.tie_weights:
+            self.token_output[-1].weight = self.embedding.weight
+        self.decoder = (
+            ReconstructionDecoder(config.context_dim, config.embed_dim) if reconstruction else None
+        )
+        self.embedding.requires_grad_(config.embeddings == "random")
+        self._initialise()
+
+    @property
+    def context_dim(self) -> int:
+        """C."""
+        return self.config.context_dim
+
+    @property
+    def num_heads(self) -> int:
+        """Token heads; with fewer heads than blocks, heads read the last blocks."""
+        return len(self.token_output)
+
+    def start(self, num_streams: int) -> Tensor:
+        """The start state c_0 = 0 of `num_streams` streams [B, C]."""
+        return self.embedding.weight.new_zeros(num_streams, self.context_dim)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Embeddings x [..., E] of token ids [...], as they enter the first block."""
+        return F.layer_norm(self.embedding(tokens), (self.config.embed_dim,))
+
+    def step(self, *, context: Tensor, token: Tensor) -> list[Tensor]:
+        """Read one token: the context [N, C] after each block, first block first.
+
+        Args:
+            context: c_{t-1} [N, C].
+            token: x_t [N, E].
+        """
+        return [of_block[-1] for of_block in self.step_layers(context=context, token=token)]
+
+    def step_layers(self, *, context: Tensor, token: Tensor) -> list[list[Tensor]]:
+        """Read one token: the context [N, C] after each layer of each block."""
+        contexts = []
+        for block in self.blocks:
+            of_block, token = block(context=context, token=token)
+            context = of_block[-1]
+            contexts.append(of_block)
+        return contexts
+
+    def logits(self, contexts: Sequence[Tensor]) -> list[Tensor]:
+        """Next-token logits [..., V] of every head from the contexts [..., C] after each block."""
+        read = contexts[len(contexts) - self.num_heads :]
+        return [head(context) for head, context in zip(self.token_output, read, strict=True)]
+
+    def expand_heads(self) -> None:
+        """One head per block, each a copy of the trained last one, which stays as it is."""
+        last = self.token_output[-1]
+        copies = [copy.deepcopy(last) for _ in range(self.config.num_blocks - 1)]
+        self.token_output = nn.ModuleList([*copies, last])
+
+    def untrained(self) -> "LanguageModel":
+        """A copy with the initial blocks: the random control."""
+        control = copy.deepcopy(self)
+        control._initialise_blocks()
+        return control
+
+    def _initialise(self) -> None:
+        generator = _stream(self.seed, "embedding")
+        with torch.no_grad():
+            # A LayerNorm follows the embedding, so this scale matters only to a tied head: it
+            # gives logits of standard deviation one.
+            self.embedding.weight.normal_(0, self.config.embed_dim**-0.5, generator=generator)
+            generator = _stream(self.seed, "heads")
+            for head in self.token_output:
+                if head.weight is not self.embedding.weight:
+                    head.weight.normal_(0, HEAD_STD, generator=generator)
+                head.bias.zero_()
+        if self.decoder is not None:
+            self.decoder.initialise(_stream(self.seed, "decoder"))
+        self._initialise_blocks()
+
+    def _initialise_blocks(self) -> None:
+        generator = _stream(self.seed, "blocks")
+        for block in self.blocks:
+            for layer in block.layers:
+                layer.initialise(self.config.init_std, generator)
+
+
+def _layer(config: ModelConfig) -> CVFPLayer:
+    return CVFPLayer(
+        config.context_dim,
+        config.embed_dim,
+        config.hidden_dim,
+        layernorm_mix=config.layernorm_mix,
+        update=config.update,
+    )
+
+
+def _stream(seed: int, part: str) -> torch.Generator:
+    """An independent random stream for one part of the model."""
+    return torch.Generator().manual_seed(seed ^ int.from_bytes(part.encode()[:5]) << 24)

@@ -1,0 +1,98 @@
+"""One update of the context.
+
+Shapes: N rows (tokens, streams or both), C context_dim, E embed_dim, H hidden_dim.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# A gate of σ(1) = 0.73 keeps most of the context from the start: memory must be there to be shaped.
+INITIAL_GATE_BIAS = 1.0
+
+
+class CVFPLayer(nn.Module):
+    """Update context and token embedding together, each with a residual and a LayerNorm.
+
+        u  = ReLU(W [c ; x] + b)
+        c' = norm_c(c + u[:C])      x' = norm_x(x + u[C:])
+
+    with `norm(z) = (1 - mix) z + mix LayerNorm(z)`. With `hidden_dim` other than C + E,
+    `u = W_out ReLU(W [c ; x] + b) + b_out`. With `update="gated"` the context becomes
+    `c' = g c + (1 - g) tanh(h)`, where `g = σ(W_g [c ; x] + b_g)` and `h` is the part of the
+    update before its ReLU that belongs to the context.
+
+    `W [c ; x]` is computed as `W_c c + W_x x`: the two halves are stored apart, so that nothing is
+    concatenated and no gradient is computed towards an input that needs none.
+
+    Args:
+        context_dim: C.
+        embed_dim: E.
+        hidden_dim: H; None means C + E.
+        layernorm_mix: share of LayerNorm, 0 to 1.
+        update: "residual" or "gated".
+    """
+
+    def __init__(
+        self,
+        context_dim: int,
+        embed_dim: int,
+        hidden_dim: int | None = None,
+        *,
+        layernorm_mix: float = 1.0,
+        update: str = "residual",
+    ) -> None:
+        super().__init__()
+        self.context_dim = context_dim
+        self.embed_dim = embed_dim
+        self.layernorm_mix = layernorm_mix
+        width = context_dim + embed_dim
+        hidden = width if hidden_dim is None else hidden_dim
+        self.context_weight = nn.Parameter(torch.empty(hidden, context_dim))
+        self.token_weight = nn.Parameter(torch.empty(hidden, embed_dim))
+        self.bias = nn.Parameter(torch.zeros(hidden))
+        self.output = None if hidden == width else nn.Linear(hidden, width)
+        self.gated = update == "gated"
+        if self.gated:
+            self.gate_context_weight = nn.Parameter(torch.empty(context_dim, context_dim))
+            self.gate_token_weight = nn.Parameter(torch.empty(context_dim, embed_dim))
+            self.gate_bias = nn.Parameter(torch.empty(context_dim))
+        else:
+            self.norm_context = nn.LayerNorm(context_dim)
+        self.norm_token = nn.LayerNorm(embed_dim)
+
+    @torch.no_grad()
+    def initialise(self, std: float, generator: torch.Generator) -> None:
+        """Draw every matrix from N(0, std²), biases 0, norms 1: an untrained layer."""
+        for parameter in self.parameters():
+            if parameter.ndim == 2:
+                parameter.normal_(0, std, generator=generator)
+            else:
+                parameter.zero_()
+        self.norm_token.weight.fill_(1.0)
+        if self.gated:
+            self.gate_bias.fill_(INITIAL_GATE_BIAS)
+        else:
+            self.norm_context.weight.fill_(1.0)
+
+    def forward(self, *, context: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
+        """Update `context` [..., C] by `token` [..., E]; returns the new pair."""
+        mixed = F.linear(context, self.context_weight, self.bias)
+        mixed = mixed + F.linear(token, self.token_weight)
+        if self.output is not None:
+            mixed = self.output(F.relu(mixed))
+        h_context, h_token = mixed.split([self.context_dim, self.embed_dim], dim=-1)
+        u_token = h_token if self.output is not None else F.relu(h_token)
+        new_token = self._norm(token + u_token, self.norm_token)
+        if self.gated:
+            gate = F.linear(context, self.gate_context_weight, self.gate_bias)
+            gate = torch.sigmoid(gate + F.linear(token, self.gate_token_weight))
+            candidate = torch.tanh(h_context)
+            return candidate + gate * (context - candidate), new_token
+        u_context = h_context if self.output is not None else F.relu(h_context)
+        return self._norm(context + u_context, self.norm_context), new_token
+
+    def _norm(self, z: Tensor, norm: nn.LayerNorm) -> Tensor:
+        if self.layernorm_mix == 1.0:
+            return norm(z)
+        return (1 - self.layernorm_mix) * z + self.layernorm_mix * norm(z)

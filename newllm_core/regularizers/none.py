@@ -1,0 +1,15 @@
+"""No regularizer: the control that shows what the others do."""
+
+from torch import Tensor
+
+from newllm_core.regularizers.base import Regularizer
+
+
+class NoRegularizer(Regularizer):
+    """The loss 0, without a gradient. Contexts trained with it may collapse."""
+
+    default_weight = 0.0
+
+    def loss(self, contexts_ND: Tensor, *, tokens_N: Tensor) -> Tensor:
+        """Zero."""
+        return contexts_ND.new_zeros(())

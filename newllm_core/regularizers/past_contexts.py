@@ -1,0 +1,71 @@
+"""Push every context away from the few before it."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from newllm_core.config import option
+from newllm_core.regularizers.base import Regularizer
+from newllm_core.regularizers.moments import at_least_float32
+
+# Cosines of shorter contexts are damped: a context of zeros has cosine 0 and a finite gradient.
+SMALLEST_NORM = 1e-6
+
+
+@dataclass(frozen=True)
+class PastContextsOptions:
+    """Options of `PastContexts`."""
+
+    num_contexts: int = option(10, "How many contexts back each one is compared.", low=1)
+
+
+def cosines_with_past(directions_ND: Tensor, past_kD: Tensor) -> Tensor:
+    """Cosines [N, k] of every row of `directions_ND` with the k rows before it, oldest first.
+
+    Args:
+        directions_ND: unit vectors [N, D] in the order they were read.
+        past_kD: unit vectors [k, D] read before them.
+    """
+    rows_D = torch.cat([past_kD, directions_ND.detach()])
+    # A view: row n sees rows n to n+k of `rows_D`, without a copy of them or an [N, N] product.
+    windows_NDk = rows_D.unfold(0, len(past_kD), 1)[: len(directions_ND)]
+    return torch.bmm(directions_ND[:, None], windows_NDk)[:, 0]
+
+
+class PastContexts(Regularizer):
+    """Mean squared cosine with the contexts just before.
+
+        loss = mean_n mean_{j=1..k} cos(c_n, c_{n-j})²
+
+    Rows are taken in reading order. The first rows of a batch see the last rows of the call before
+    (a buffer [k, D] of directions, and in training only); before the first call there are fixed
+    random directions, so that a batch of one always has something to differ from. The past carries
+    no gradient: a context moves away from it, not it away from the context.
+
+    The loss is 0 once any k + 1 contexts in a row are orthogonal. Contexts that go round in k + 1
+    dimensions reach that: for k + 1 < D it does not ask for all of them.
+    """
+
+    Options = PastContextsOptions
+    options: PastContextsOptions
+    past_kD: Tensor
+
+    def __init__(self, context_dim: int, options: PastContextsOptions | None = None) -> None:
+        super().__init__(context_dim, options)
+        shape = self.options.num_contexts, context_dim
+        directions_kD = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("past_kD", F.normalize(directions_kD, dim=1))
+
+    def loss(self, contexts_ND: Tensor, *, tokens_N: Tensor) -> Tensor:
+        """Mean squared cosine, a scalar between 0 and 1; tokens play no part."""
+        directions_ND = F.normalize(at_least_float32(contexts_ND), dim=1, eps=SMALLEST_NORM)
+        past_kD = self.past_kD.to(directions_ND.dtype)
+        # Autocast would round the products to bfloat16.
+        with torch.autocast(directions_ND.device.type, enabled=False):
+            cosines_Nk = cosines_with_past(directions_ND, past_kD)
+        if self.training:
+            newest_ND = directions_ND.detach()
+            self.past_kD.copy_(torch.cat([past_kD, newest_ND])[-len(past_kD) :])
+        return cosines_Nk.square().mean()

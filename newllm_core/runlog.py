@@ -1,0 +1,36 @@
+"""The figures of a run, one JSON object a line, in `NAME.metrics.jsonl` beside its checkpoint."""
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+
+def metrics_path(checkpoint: Path) -> Path:
+    """Where the metrics of `checkpoint` are."""
+    return checkpoint.with_suffix(".metrics.jsonl")
+
+
+class RunLog:
+    """Appends a line for every event; a line is on disk before the next is made."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        path = metrics_path(checkpoint)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("w", encoding="utf-8")
+
+    def write(self, event: str, **figures: Any) -> None:  # noqa: ANN401 - anything JSON can hold
+        """Add one line."""
+        self._file.write(json.dumps({"event": event} | figures) + "\n")
+        self._file.flush()
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()

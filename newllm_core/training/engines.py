@@ -1,0 +1,95 @@
+"""In which order a window is read, and where the incoming context of a token comes from.
+
+An engine yields batches; the loop computes the loss of a batch, makes a step, and stores the new
+contexts in the window before it asks for the next batch.
+
+Shapes: N tokens of a batch, B streams, n steps of a chunk, C context_dim.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from newllm_core.config import Phase1Config
+from newllm_core.model.language_model import LanguageModel
+from newllm_core.training.window import Window
+from newllm_core.trajectory.parallel import incoming
+from newllm_core.trajectory.sequential import rollout
+
+# Too few tokens make the covariance of a batch noise, too many make too few steps per iteration.
+FEWEST_BATCH_TOKENS = 256
+STEPS_PER_WINDOW = 64
+
+
+class Batch(NamedTuple):
+    """Tokens to read at once. Positions [N] in the window, incoming contexts [N, C]."""
+
+    positions_N: Tensor
+    incoming_NC: Tensor
+
+
+def batches(
+    model: LanguageModel, window: Window, config: Phase1Config, generator: torch.Generator
+) -> Iterator[Batch]:
+    """The batches of one reading of `window`, in the order of the configured engine."""
+    if config.engine == "parallel":
+        return _parallel(window, config, generator)
+    if config.engine == "online":
+        return _streams(model, window, num_streams=1, chunk_steps=1)
+    return _streams(model, window, num_streams=config.num_streams, chunk_steps=config.chunk_steps)
+
+
+def _parallel(window: Window, config: Phase1Config, generator: torch.Generator) -> Iterator[Batch]:
+    """Shuffled positions, incoming contexts from the reading before (Jacobi).
+
+    Shuffling makes the tokens of a batch representative, which the statistics of regularizers
+    need: neighbours in a text resemble each other.
+    """
+    batch_tokens = min(
+        config.batch_tokens, max(FEWEST_BATCH_TOKENS, len(window) // STEPS_PER_WINDOW)
+    )
+    num_batches = max(1, round(len(window) / batch_tokens))
+    order = torch.randperm(len(window), generator=generator).to(window.tokens_T.device)
+    begin_C = window.begin_C.clone()
+    for positions_N in order.tensor_split(num_batches):
+        yield Batch(positions_N, incoming(window.previous_TC, begin_C, positions_N))
+
+
+def _streams(
+    model: LanguageModel, window: Window, *, num_streams: int, chunk_steps: int
+) -> Iterator[Batch]:
+    """Consecutive streams in lock-step, incoming contexts from this very reading.
+
+    The first stream begins where the reading begins; the others begin at the context before them
+    in the reading before. A chunk is rolled out first without gradients, at the weights its step
+    starts from, so that the loss of the whole chunk is one large batch. Streams of a window that
+    does not divide evenly differ in length by one: the longer ones come first and take one more
+    step at the end.
+    """
+    num_streams = min(num_streams, len(window))
+    length, longer = divmod(len(window), num_streams)
+    device = window.tokens_T.device
+    streams = torch.arange(num_streams, device=device)
+    begins_B = streams * length + streams.clamp(max=longer)
+    context_BC = incoming(window.previous_TC, window.begin_C, begins_B)
+    if window.readings == 0:
+        context_BC = window.first_C.expand_as(context_BC)
+    steps = [
+        (first, min(chunk_steps, length - first), num_streams)
+        for first in range(0, length, chunk_steps)
+    ]
+    if longer:
+        steps.append((length, 1, longer))
+    for first, count, active in steps:
+        offsets = torch.arange(first, first + count, device=device)
+        positions_Bn = begins_B[:active, None] + offsets
+        context_BC = context_BC[:active]
+        incoming_BnC = context_BC[:, None]
+        if count > 1:
+            rolled = rollout(model, window.tokens_T[positions_Bn[:, :-1]], context_BC)
+            incoming_BnC = torch.cat([incoming_BnC, rolled], dim=1)
+        positions_N = positions_Bn.flatten()
+        yield Batch(positions_N, incoming_BnC.flatten(0, 1))
+        context_BC = window.current_TC[positions_Bn[:, -1]]

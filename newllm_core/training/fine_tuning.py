@@ -1,0 +1,87 @@
+"""Phase 2 through time: heads, blocks and embeddings learn together.
+
+The text is divided into contiguous streams that are read in lock-step, a window at a time. The
+state is carried from window to window; back-propagation ends where a window begins.
+
+Shapes: B streams, T tokens of a window, C context_dim.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from newllm_core.config import Phase2Config
+from newllm_core.model.language_model import LanguageModel
+from newllm_core.training.terms import Terms, cross_entropy, reconstruction
+from newllm_core.trajectory.sequential import unroll
+from newllm_core.trajectory.text import inputs_at
+
+
+class FineTuning:
+    """Losses of one window after another.
+
+    Args:
+        model: on the device to compute on.
+        tokens: training token ids [T].
+        end_id: the token that closes a document.
+        config: of Phase 2.
+        weights: of the heads.
+
+    Attributes:
+        num_steps: windows of an epoch.
+        num_tokens: tokens of an epoch: all but the few that do not fill every stream.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        tokens: np.ndarray,
+        *,
+        end_id: int,
+        config: Phase2Config,
+        weights: Sequence[float],
+    ) -> None:
+        self.model = model
+        self.tokens = tokens
+        self.end_id = end_id
+        self.config = config
+        self.weights = weights
+        # A short text makes fewer streams rather than streams shorter than a window.
+        self.num_streams = max(1, min(config.num_streams, len(tokens) // config.bptt))
+        self.stream_length = len(tokens) // self.num_streams
+        self.num_steps = -(-self.stream_length // config.bptt)
+        self.num_tokens = self.num_streams * self.stream_length
+        if config.reconstruction_weight > 0 and model.decoder is None:
+            raise ValueError("reconstruction needs a decoder")
+
+    def losses(self, generator: torch.Generator) -> Iterator[Terms]:
+        """One epoch; whoever iterates makes a step with each before asking for the next."""
+        device = self.model.embedding.weight.device
+        context_BC = self.model.start(self.num_streams)
+        starts_B1 = np.arange(self.num_streams)[:, None] * self.stream_length
+        for begin in range(0, self.stream_length, self.config.bptt):
+            steps = np.arange(begin, min(begin + self.config.bptt, self.stream_length))
+            positions_BT = starts_B1 + steps
+            inputs_BT = torch.from_numpy(inputs_at(self.tokens, positions_BT, self.end_id))
+            targets_BT = torch.from_numpy(np.asarray(self.tokens[positions_BT], np.int64))
+            inputs_BT, targets_BT = inputs_BT.to(device), targets_BT.to(device)
+
+            contexts = unroll(self.model, inputs_BT, context_BC)
+            read = contexts[len(contexts) - self.model.num_heads :]
+            total, plain = cross_entropy(
+                self.model,
+                [contexts_BTC.flatten(0, 1) for contexts_BTC in read],
+                targets_BT.flatten(),
+                weights=self.weights,
+                dropout=self.config.dropout,
+                generator=generator,
+            )
+            if self.config.reconstruction_weight > 0:
+                term = reconstruction(
+                    self.model, contexts[-1], start_BC=context_BC, inputs_BT=inputs_BT
+                )
+                total = total + self.config.reconstruction_weight * term
+                plain["reconstruction"] = float(term)
+            context_BC = contexts[-1][:, -1].detach()
+            yield Terms(total, plain, inputs_BT.numel())

@@ -1,0 +1,113 @@
+"""Phase 2 on frozen contexts: only heads learn, from contexts computed once.
+
+Shapes: N rows (tokens), K heads, C context_dim.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from newllm_core.config import Phase2Config
+from newllm_core.model.language_model import LanguageModel
+from newllm_core.progress import Progress
+from newllm_core.training.context_store import ContextStore
+from newllm_core.training.terms import Terms, cross_entropy
+from newllm_core.trajectory.text import read_text
+
+# Neighbouring rows that are read together; every pool of them is shuffled row by row.
+SEGMENT_ROWS = 256
+POOL_BYTES = 64 * 2**20
+
+
+def store_contexts(
+    model: LanguageModel,
+    tokens: np.ndarray,
+    store: ContextStore,
+    *,
+    end_id: int,
+    progress: Progress,
+) -> None:
+    """Fill `store` with what the heads read, computed as evaluation computes it."""
+    with progress.task("computing contexts", len(tokens), "tokens") as task:
+        for reading in read_text(model, tokens, end_id=end_id):
+            read = reading.contexts[len(reading.contexts) - model.num_heads :]
+            store.write(reading.positions_N, torch.stack(read, dim=1).cpu().numpy())
+            task.advance(len(reading.positions_N))
+
+
+class FrozenContexts:
+    """Losses of one shuffled batch after another.
+
+    Args:
+        model: its heads are trained.
+        tokens: training token ids [T].
+        store: the contexts in which they are predicted.
+        config: of Phase 2.
+        weights: of the heads.
+        seed: of the shuffling.
+
+    Attributes:
+        num_steps: batches of an epoch.
+        num_tokens: tokens of an epoch: all.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        tokens: np.ndarray,
+        store: ContextStore,
+        *,
+        config: Phase2Config,
+        weights: Sequence[float],
+        seed: int,
+    ) -> None:
+        self.model = model
+        self.tokens = tokens
+        self.store = store
+        self.config = config
+        self.weights = weights
+        self.shuffling = np.random.default_rng(seed)
+        self.num_tokens = len(tokens)
+        self.num_steps = -(-len(tokens) // config.batch_tokens)
+
+    def losses(self, generator: torch.Generator) -> Iterator[Terms]:
+        """One epoch; whoever iterates makes a step with each before asking for the next."""
+        device = self.model.embedding.weight.device
+        for rows_NKC, targets_N in self._batches():
+            total, plain = cross_entropy(
+                self.model,
+                rows_NKC.to(device).unbind(1),
+                targets_N.to(device),
+                weights=self.weights,
+                dropout=self.config.dropout,
+                generator=generator,
+            )
+            yield Terms(total, plain, len(targets_N))
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        size = self.config.batch_tokens
+        left_NKC = np.empty((0, *self.store.shape), np.float32)
+        left_N = np.empty(0, np.int64)
+        for segments in self._pools():
+            begins = [int(s) * SEGMENT_ROWS for s in segments]
+            counts = [min(SEGMENT_ROWS, self.num_tokens - begin) for begin in begins]
+            pieces = list(zip(begins, counts, strict=True))
+            rows_NKC = np.concatenate([left_NKC, *(self.store.read(*piece) for piece in pieces)])
+            targets_N = np.concatenate([left_N, *(self.tokens[b : b + n] for b, n in pieces)])
+            order = self.shuffling.permutation(len(targets_N))
+            full = len(order) // size * size
+            for begin in range(0, full, size):
+                chosen = order[begin : begin + size]
+                yield torch.from_numpy(rows_NKC[chosen]), torch.from_numpy(targets_N[chosen])
+            # What does not fill a batch is shuffled into the next pool.
+            left_NKC, left_N = rows_NKC[order[full:]], targets_N[order[full:]]
+        if len(left_N):
+            yield torch.from_numpy(left_NKC), torch.from_numpy(left_N)
+
+    def _pools(self) -> list[np.ndarray]:
+        rows = max(4 * self.config.batch_tokens, POOL_BYTES // self.store.row_bytes)
+        segments = self.shuffling.permutation(-(-self.num_tokens // SEGMENT_ROWS))
+        per_pool = max(1, rows // SEGMENT_ROWS)
+        return np.split(segments, range(per_pool, len(segments), per_pool))

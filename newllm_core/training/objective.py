@@ -1,0 +1,110 @@
+"""The loss of Phase 1: one implementation for every engine, for training and validation.
+
+Shapes: N tokens, C context_dim.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from newllm_core.config import Phase1Config
+from newllm_core.errors import PluginError
+from newllm_core.model.language_model import LanguageModel
+from newllm_core.regularizers.base import Regularizer
+
+REGULARIZER = "regularizer"
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The weighted sum and what it is made of.
+
+    Attributes:
+        weighted: name to weight times loss, of every term that the run uses.
+        plain: name to loss, for the log.
+        contexts_NC: the new contexts, detached.
+    """
+
+    weighted: dict[str, Tensor]
+    plain: dict[str, float]
+    contexts_NC: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """The loss that is minimised."""
+        return torch.stack(list(self.weighted.values())).sum()
+
+
+def regularizer_weight(regularizers: list[Regularizer], config: Phase1Config) -> float:
+    """The w that was asked for, or the regularizer's own default."""
+    weight = config.dist_reg_weight
+    return regularizers[0].default_weight if weight is None else weight
+
+
+class Phase1Loss(nn.Module):
+    """`(1 - w) objective + w regularizer` of one batch of tokens.
+
+    The objective is CVFP, `MSE(c_t, stopgrad c_t of the reading before)`, or the reconstruction of
+    `[c_{t-1} ; x_t]` from `c_t`. The incoming context is detached: no gradient flows from one token
+    to the next. A term of weight 0 is left out.
+
+    Args:
+        model: the recurrence.
+        regularizers: one for the final context, or one for the context after every layer.
+        config: weights and choices.
+    """
+
+    def __init__(
+        self, model: LanguageModel, regularizers: list[Regularizer], config: Phase1Config
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.regularizers = nn.ModuleList(regularizers)
+        self.config = config
+        weight = regularizer_weight(regularizers, config)
+        weights = {config.objective: 1 - weight, REGULARIZER: weight}
+        self.weights = {name: weight for name, weight in weights.items() if weight > 0}
+
+    def forward(self, *, incoming_NC: Tensor, tokens_N: Tensor, target_NC: Tensor) -> Terms:
+        """Read `tokens_N` once, each from its own incoming context.
+
+        Args:
+            incoming_NC: c_{t-1}.
+            tokens_N: token ids.
+            target_NC: c_t of the reading before.
+        """
+        incoming_NC = incoming_NC.detach()
+        x_NE = self.model.embed(tokens_N).detach()
+        by_block = self.model.step_layers(context=incoming_NC, token=x_NE)
+        final_NC = by_block[-1][-1]
+        losses = {}
+        if self.config.objective in self.weights:
+            if self.model.decoder is not None:
+                losses["reconstruction"] = self.model.decoder.loss(
+                    final_NC, previous=incoming_NC, tokens=x_NE
+                )
+            else:
+                losses["cvfp"] = F.mse_loss(final_NC, target_NC.detach())
+        if REGULARIZER in self.weights:
+            every_layer = self.config.apply_to == "every-layer"
+            contexts = [c for block in by_block for c in block] if every_layer else [final_NC]
+            losses[REGULARIZER] = self._regularize(contexts, tokens_N)
+        return Terms(
+            weighted={name: self.weights[name] * loss for name, loss in losses.items()},
+            plain={name: loss.item() for name, loss in losses.items()},
+            contexts_NC=final_NC.detach(),
+        )
+
+    def _regularize(self, contexts: list[Tensor], tokens_N: Tensor) -> Tensor:
+        losses = []
+        for regularizer, contexts_NC in zip(self.regularizers, contexts, strict=True):
+            loss = regularizer(contexts_NC, tokens_N=tokens_N)
+            if not (isinstance(loss, Tensor) and loss.ndim == 0):
+                raise PluginError(
+                    f"regularizer {self.config.reg!r} ({type(regularizer).__module__}:"
+                    f"{type(regularizer).__name__}) returned no scalar tensor"
+                )
+            losses.append(loss)
+        return torch.stack(losses).mean()

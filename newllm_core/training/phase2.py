@@ -1,0 +1,264 @@
+"""Phase 2: train token heads, and unless contexts are frozen everything below them too.
+
+Before the first epoch and after each one, training and validation text are evaluated by the same
+function. The weights with the best validation loss are the ones that are kept, be they the first.
+"""
+
+import copy
+import dataclasses
+import math
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from newllm_core.checkpoint import Checkpoint
+from newllm_core.config import Config, Phase2Config
+from newllm_core.data.prepared import PreparedDataset
+from newllm_core.errors import ConfigError, DivergedError, InputError
+from newllm_core.evaluation import evaluate
+from newllm_core.model.heads import head_weights
+from newllm_core.model.language_model import LanguageModel
+from newllm_core.progress import Progress, Silent
+from newllm_core.runlog import RunLog
+from newllm_core.training.context_store import ContextStore
+from newllm_core.training.fine_tuning import FineTuning
+from newllm_core.training.frozen import FrozenContexts, store_contexts
+from newllm_core.training.stepping import Stepper, trained_parameters, training_only
+from newllm_core.training.terms import Terms
+
+# Lines of step figures that an epoch adds to the run's log.
+STEPS_LOGGED = 100
+
+
+class Source(Protocol):
+    """What an epoch is made of: windows of streams, or batches of frozen contexts."""
+
+    num_steps: int
+    num_tokens: int
+
+    def losses(self, generator: torch.Generator) -> Iterator[Terms]:
+        """The loss of one step after another."""
+
+
+def train_phase2(
+    checkpoint: Checkpoint,
+    dataset: PreparedDataset,
+    config: Config,
+    *,
+    device: torch.device,
+    progress: Progress | None = None,
+    log: RunLog | None = None,
+    scratch: Path | None = None,
+) -> Checkpoint:
+    """Train the heads of a checkpoint that may have one or one per block.
+
+    Args:
+        checkpoint: what to start from; stays as it is.
+        dataset: prepared with the checkpoint's tokenizer.
+        config: uses the sections `phase2` and `run`.
+        device: where to compute.
+        progress: is told how far it is.
+        log: gets the figures of steps and epochs.
+        scratch: folder for frozen contexts (removed afterwards); the system's by default.
+
+    Returns:
+        A checkpoint with the trained model; `results` holds the figures of its weights under
+        "train" and "validation", those of every epoch under "epochs", and which was "best_epoch".
+
+    Raises:
+        ConfigError: options that exclude each other.
+        InputError: another tokenizer, too little text, or no room for frozen contexts.
+        DivergedError: a loss or gradient is not finite.
+    """
+    options = config.phase2
+    refuse_contradictions(checkpoint, dataset, options)
+    model = copy.deepcopy(checkpoint.model).to(device)
+    if options.reconstruction_weight > 0 and model.decoder is None:
+        # A model of one token draws the same decoder: every part has its own random stream.
+        twin = LanguageModel(model.config, 1, reconstruction=True, seed=model.seed)
+        model.decoder = twin.decoder.to(device) if twin.decoder is not None else None
+    parameters = trained_parameters(model, options)
+    with training_only(model, parameters):
+        run = _Phase2(model, dataset, config, parameters, progress or Silent(), log)
+        results = run.train(scratch or Path(tempfile.gettempdir()))
+    return dataclasses.replace(
+        checkpoint,
+        model=model,
+        config=dataclasses.replace(checkpoint.config, phase2=options),
+        phase="phase2",
+        results=results,
+    )
+
+
+def refuse_contradictions(
+    checkpoint: Checkpoint, dataset: PreparedDataset, options: Phase2Config
+) -> None:
+    """Raise for options, data and model that do not go together."""
+    if options.freeze_context and checkpoint.model.config.tie_weights:
+        raise ConfigError(
+            "phase2.freeze_context cannot train a head that is tied to the embedding: the contexts "
+            "would change with it. Fine-tune (without --freeze-context), or start from a phase1 "
+            "with model.tie_weights = false"
+        )
+    if options.freeze_context and options.reconstruction_weight > 0:
+        raise ConfigError(
+            "phase2.reconstruction_weight shapes contexts, and phase2.freeze_context keeps them "
+            "as they are: set one of them to zero"
+        )
+    if dataset.tokenizer_json != checkpoint.tokenizer_json:
+        raise InputError(
+            "the data was prepared with another tokenizer than the checkpoint's: pass the --data "
+            "that phase1 was trained on, or prepare this text with that tokenizer"
+        )
+    if min(len(dataset.train.tokens), options.max_tokens or len(dataset.train.tokens)) < 2:
+        raise InputError("there are fewer than two training tokens: prepare more text")
+
+
+class _Phase2:
+    def __init__(
+        self,
+        model: LanguageModel,
+        dataset: PreparedDataset,
+        config: Config,
+        parameters: list[torch.nn.Parameter],
+        progress: Progress,
+        log: RunLog | None,
+    ) -> None:
+        self.model = model
+        self.dataset = dataset
+        self.config = config.phase2
+        self.seed = config.run.seed
+        self.parameters = parameters
+        self.progress = progress
+        self.log = log
+        self.tokens = dataset.train.tokens[: self.config.max_tokens]
+        self.end_id = int(dataset.info.end_id)
+        self.weights = head_weights(self.config.head_weights, model.num_heads)
+
+    def train(self, scratch: Path) -> dict[str, Any]:
+        with ExitStack() as stack:
+            source = self._source(scratch, stack)
+            return self._epochs(source)
+
+    def _source(self, scratch: Path, stack: ExitStack) -> Source:
+        config, model = self.config, self.model
+        count = sum(p.numel() for p in self.parameters)
+        self.progress.message(
+            f"phase 2: {'heads on frozen contexts' if config.freeze_context else 'fine-tuning'}, "
+            f"{count:,} parameters, {len(self.tokens):,} tokens in each of up to "
+            f"{config.epochs} epochs: {len(self.tokens) * config.epochs:,} tokens to read"
+        )
+        if not config.freeze_context:
+            return FineTuning(
+                model, self.tokens, end_id=self.end_id, config=config, weights=self.weights
+            )
+        shape = (model.num_heads, model.context_dim)
+        store = stack.enter_context(ContextStore(scratch, len(self.tokens), shape))
+        if config.epochs > 0:
+            store_contexts(model, self.tokens, store, end_id=self.end_id, progress=self.progress)
+        return FrozenContexts(
+            model, self.tokens, store, config=config, weights=self.weights, seed=self.seed
+        )
+
+    def _epochs(self, source: Source) -> dict[str, Any]:
+        generator = torch.Generator(self.model.embedding.weight.device).manual_seed(self.seed)
+        stepper = Stepper(
+            self.model, self.parameters, self.config, source.num_steps * self.config.epochs
+        )
+        history = [self._figures(0, {})]
+        best, kept = history[0], self._weights()
+        for epoch in range(1, self.config.epochs + 1):
+            training = self._epoch(epoch, source, stepper, generator)
+            history.append(self._figures(epoch, training))
+            if history[-1]["validation"]["loss"] < best["validation"]["loss"]:
+                best, kept = history[-1], self._weights()
+            elif epoch - best["epoch"] >= self.config.patience:
+                self.progress.message(
+                    f"no better validation loss for {self.config.patience} epoch(s): stopping"
+                )
+                break
+        with torch.no_grad():
+            for parameter, value in zip(self.parameters, kept, strict=True):
+                parameter.copy_(value)
+        return {
+            "train": best["train"],
+            "validation": best["validation"],
+            "best_epoch": best["epoch"],
+            "epochs": history,
+        }
+
+    def _epoch(
+        self, epoch: int, source: Source, stepper: Stepper, generator: torch.Generator
+    ) -> dict[str, Any]:
+        sums: dict[str, float] = {}
+        read = 0
+        every = max(1, source.num_steps // STEPS_LOGGED)
+        begun = time.perf_counter()
+        label = f"epoch {epoch}/{self.config.epochs}"
+        with self.progress.task(label, source.num_tokens, "tokens") as task:
+            for terms in source.losses(generator):
+                stepper.make(terms)
+                read += terms.num_tokens
+                for name, value in terms.plain.items():
+                    sums[name] = sums.get(name, 0.0) + value * terms.num_tokens
+                shown = " ".join(f"{name} {value:.3f}" for name, value in terms.plain.items())
+                task.advance(terms.num_tokens, shown)
+                if self.log is not None and stepper.step % every == 0:
+                    self.log.write(
+                        "step",
+                        step=stepper.step,
+                        epoch=epoch,
+                        learning_rate=stepper.learning_rate,
+                        gradient_norm=stepper.gradient_norm,
+                        terms=terms.plain,
+                    )
+        return {
+            "terms": {name: total / read for name, total in sums.items()},
+            "tokens_per_second": read / (time.perf_counter() - begun),
+        }
+
+    def _figures(self, epoch: int, training: dict[str, Any]) -> dict[str, Any]:
+        """Both splits; of training no more than validation has, or an epoch would take as long."""
+        common = {
+            "end_id": self.end_id,
+            "head_weights": self.weights,
+            "progress": self.progress,
+        }
+        validation = evaluate(
+            self.model, self.dataset.validation, label="evaluating validation", **common
+        )
+        train = evaluate(
+            self.model,
+            self.dataset.train,
+            label="evaluating train",
+            max_tokens=validation["num_tokens"],
+            **common,
+        )
+        for split, figures in (("train", train), ("validation", validation)):
+            if not math.isfinite(figures["loss"]):
+                raise DivergedError(
+                    f"phase 2 diverged: the {split} loss is not finite after epoch {epoch}; try a "
+                    "lower --learning-rate"
+                )
+        entry = {"epoch": epoch, **training, "train": train, "validation": validation}
+        if self.log is not None:
+            self.log.write("epoch", **entry)
+        self.progress.message(
+            f"epoch {epoch}: {_shown('train', train)}; {_shown('validation', validation)}"
+        )
+        return entry
+
+    def _weights(self) -> list[torch.Tensor]:
+        return [parameter.detach().clone() for parameter in self.parameters]
+
+
+def _shown(split: str, figures: dict[str, Any]) -> str:
+    bits = figures["bits_per_byte"]
+    text = f"{split} loss {figures['loss']:.3f}, perplexity {figures['perplexity'] or math.inf:.1f}"
+    text += f", accuracy {figures['accuracy']:.1%}"
+    return text if bits is None else f"{text}, {bits:.3f} bits per byte"

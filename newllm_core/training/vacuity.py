@@ -1,0 +1,47 @@
+"""The guard against training that trains nothing: gradient norms of every term, weights moved."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+# A gradient that only rounding made differs from zero by less than this.
+VACUOUS_NORM = 1e-12
+
+
+class VacuityGuard:
+    """Follows how strongly each loss term pulls, and how far the weights went.
+
+    Attributes:
+        largest: the largest gradient norm seen of each term.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
+        self._parameters = [p for p in parameters if p.requires_grad]
+        self._initial = [p.detach().clone() for p in self._parameters]
+        self.largest: dict[str, float] = {}
+
+    def gradient_norms(self, terms: dict[str, Tensor]) -> dict[str, float]:
+        """The norm of each weighted term's gradient. Keeps the graph for the step that follows."""
+        norms = {}
+        for name, term in terms.items():
+            norms[name] = self._norm(term) if term.requires_grad else 0.0
+            self.largest[name] = max(self.largest.get(name, 0.0), norms[name])
+        return norms
+
+    def vacuous_terms(self) -> list[str]:
+        """Terms whose gradient was never anything but zero."""
+        return [name for name, norm in self.largest.items() if norm <= VACUOUS_NORM]
+
+    def weight_change(self) -> float:
+        """Distance of the weights from where they began, relative to their norm there."""
+        pairs = zip(self._parameters, self._initial, strict=True)
+        moved = sum((p.detach() - start).square().sum().item() for p, start in pairs)
+        norm = sum(start.square().sum().item() for start in self._initial)
+        return (moved / max(norm, 1e-30)) ** 0.5
+
+    def _norm(self, term: Tensor) -> float:
+        gradients = torch.autograd.grad(
+            term, self._parameters, retain_graph=True, allow_unused=True
+        )
+        return sum(g.square().sum().item() for g in gradients if g is not None) ** 0.5

@@ -1,0 +1,1 @@
+"""How contexts are computed over a text: sequential, parallel, and the naive reference."""

@@ -1,0 +1,104 @@
+"""Contexts over a whole text of any length, in constant memory: what evaluation is made of.
+
+The text is divided into contiguous streams that are read in lock-step. Every stream but the first
+warms up on the tokens before its own, so that its contexts are close to those of one stream that
+reads everything; with `num_streams=1` they are exactly those.
+
+Shapes: B streams, T tokens of a chunk, N rows (the tokens of a chunk that exist), C context_dim.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from newllm_core.model.language_model import LanguageModel
+from newllm_core.trajectory.sequential import unroll
+
+NUM_STREAMS = 128
+WARMUP_TOKENS = 256
+ROWS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Some tokens of a text, and the contexts in which they are predicted.
+
+    Attributes:
+        positions_N: their places in the text.
+        targets_N: their ids.
+        contexts: [N, C] after every block, from everything before them.
+    """
+
+    positions_N: np.ndarray
+    targets_N: Tensor
+    contexts: list[Tensor]
+
+
+def inputs_at(tokens: np.ndarray, positions: np.ndarray, end_id: int) -> np.ndarray:
+    """What is read before the token at each position is predicted: the one before it.
+
+    The first token of a text follows `end_id`, as every first token of a later document does.
+    """
+    before = np.asarray(tokens[np.maximum(positions - 1, 0)], np.int64)
+    return np.where(positions <= 0, end_id, before)
+
+
+def read_text(
+    model: LanguageModel,
+    tokens: np.ndarray,
+    *,
+    end_id: int,
+    num_streams: int = NUM_STREAMS,
+    warmup: int = WARMUP_TOKENS,
+) -> Iterator[Reading]:
+    """Every token of `tokens` [T] exactly once, a chunk at a time, without gradients.
+
+    Args:
+        model: the recurrence.
+        tokens: token ids, memory-mapped or not.
+        end_id: the token between documents.
+        num_streams: at most so many streams; fewer where they would be mostly warm-up.
+        warmup: tokens a later stream reads before its own.
+    """
+    length = len(tokens)
+    count = max(1, min(num_streams, length // max(1, 2 * warmup)))
+    bounds = np.arange(count + 1, dtype=np.int64) * length // count
+    starts_B1, ends_B1 = bounds[:-1, None], bounds[1:, None]
+    device = model.embedding.weight.device
+    context_BC = model.start(count)
+    chunk = max(1, ROWS_AT_ONCE // count)
+
+    if count > 1:
+        for begin in range(-warmup, 0, chunk):
+            steps = np.arange(begin, min(begin + chunk, 0))
+            inputs = inputs_at(tokens, starts_B1 + steps, end_id)
+            context_BC = _unroll(model, inputs, context_BC, device)[-1][:, -1]
+        # Nothing comes before the first stream.
+        context_BC[0] = 0.0
+
+    for begin in range(0, int((ends_B1 - starts_B1).max(initial=0)), chunk):
+        positions_BT = starts_B1 + np.arange(begin, begin + chunk)
+        # The lengths of streams differ by one: the last chunk has ends to cut off.
+        positions_BT = positions_BT[:, : int((positions_BT < ends_B1).sum(1).max())]
+        exists_BT = positions_BT < ends_B1
+        readable_BT = np.minimum(positions_BT, length - 1)
+        contexts = _unroll(model, inputs_at(tokens, readable_BT, end_id), context_BC, device)
+        context_BC = contexts[-1][:, -1]
+        positions_N = positions_BT[exists_BT]
+        chosen_BT = torch.from_numpy(exists_BT).to(device)
+        yield Reading(
+            positions_N,
+            torch.from_numpy(np.asarray(tokens[positions_N], np.int64)).to(device),
+            [of_block[chosen_BT] for of_block in contexts],
+        )
+
+
+# Not in the generator itself: a `no_grad` around a `yield` would leak into whoever iterates.
+@torch.no_grad()
+def _unroll(
+    model: LanguageModel, inputs_BT: np.ndarray, context_BC: Tensor, device: torch.device
+) -> list[Tensor]:
+    return unroll(model, torch.from_numpy(inputs_BT).to(device), context_BC)
