@@ -1,5 +1,6 @@
 """Entry point of `newllm` and `python -m newllm_cli`: errors become exit codes here."""
 
+import io
 import os
 import sys
 
@@ -14,6 +15,10 @@ def main() -> None:
     """
     from newllm_cli.app import app
 
+    # A terminal or pipe that cannot show a bar or a Greek letter shows "?" instead of failing.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         app()
     except UserError as error:

@@ -48,6 +48,10 @@ class Settings:
         """
         return settings.resolve(base or {}, *self.layers)
 
+    def sets(self, section: str, key: str) -> bool:
+        """Whether any layer gives `section.key`."""
+        return any(key in layer.get(section, {}) for layer in self.layers)
+
 
 def with_settings(*sections: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command `--config`, `--set` and a flag for every field of `sections`.

@@ -1,5 +1,6 @@
 """Files that are either the old one or the new one, never half of each."""
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -34,4 +35,5 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()

@@ -79,6 +79,7 @@ def save(checkpoint: Checkpoint, path: Path, *, overwrite: bool) -> None:
     Raises:
         InputError: `path` exists and `overwrite` is false, or it cannot be written.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     refuse_existing(path, overwrite=overwrite)
@@ -103,7 +104,14 @@ def save(checkpoint: Checkpoint, path: Path, *, overwrite: bool) -> None:
         ),
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+
+    def write(temporary: Path) -> None:
+        try:
+            save_file(tensors, temporary, metadata)
+        except SafetensorError as error:  # safetensors words its own I/O errors
+            raise OSError(str(error)) from error
+
+    write_atomically(path, write)
 
 
 def load(path: Path, *, device: torch.device | None = None) -> Checkpoint:
@@ -136,7 +144,7 @@ def load(path: Path, *, device: torch.device | None = None) -> Checkpoint:
         raise InputError(f"{path} is not a readable checkpoint: {reason}") from error
     try:
         checkpoint = _rebuild(metadata, tensors)
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, ConfigError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError, ConfigError) as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"{path} is a damaged checkpoint: {reason}") from error
     checkpoint.model.to(device or torch.device("cpu"))

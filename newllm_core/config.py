@@ -7,7 +7,7 @@ here. Values are checked when a section is made.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar
 
 from newllm_core.errors import ConfigError
 
@@ -97,7 +97,7 @@ class ModelConfig(_Section):
     """Shape and initialisation of the recurrence."""
 
     SECTION = "model"
-    SHORTHANDS = {"num_layers": "layer_structure"}
+    SHORTHANDS: ClassVar[dict[str, str]] = {"num_layers": "layer_structure"}
 
     context_dim: int = option(256, "Dimensions of the context, the whole memory.", low=1)
     embed_dim: int = option(256, "Dimensions of a token embedding.", low=1)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from newllm_core.data.prepared import PreparedDataset
 from newllm_core.errors import InputError
 from newllm_core.model.heads import weighted_mean
 from newllm_core.model.language_model import LanguageModel
@@ -114,6 +115,35 @@ def evaluate(
     counts = {"num_tokens": num_tokens, "num_bytes": num_bytes, "num_words": num_words}
     heads = [figures(*pair) for pair in zip(losses, accuracies, strict=True)]
     return together | counts | {"heads": heads}
+
+
+def evaluate_splits(
+    model: LanguageModel,
+    dataset: PreparedDataset,
+    *,
+    head_weights: Sequence[float],
+    progress: Progress | None = None,
+) -> dict[str, dict[str, Any]]:
+    """`evaluate` validation whole, and no more of train, or a report would take an epoch."""
+    end_id = int(dataset.info.end_id)
+    validation = evaluate(
+        model,
+        dataset.validation,
+        end_id=end_id,
+        head_weights=head_weights,
+        progress=progress,
+        label="evaluating validation",
+    )
+    train = evaluate(
+        model,
+        dataset.train,
+        end_id=end_id,
+        head_weights=head_weights,
+        max_tokens=validation["num_tokens"],
+        progress=progress,
+        label="evaluating train",
+    )
+    return {"train": train, "validation": validation}
 
 
 @torch.no_grad()

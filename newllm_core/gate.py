@@ -77,7 +77,9 @@ def check_gate(figures: Mapping[str, Mapping[str, Any]], config: GateConfig) -> 
         failed += split_failed
         hints += [hint for hint in split_hints if hint not in hints]
     if failed:
-        raise GateRefused(f"gate refused: {'; '.join(failed)}. Try {', or '.join(hints)}")
+        raise GateRefused(
+            f"gate refused: {'; '.join(failed)}. Try phase1 with {', or '.join(hints)}"
+        )
 
 
 def _failures(

@@ -16,10 +16,11 @@ from newllm_core.config import Config
 from newllm_core.data.prepared import PreparedDataset
 from newllm_core.data.probe import choose_probes
 from newllm_core.errors import ConfigError, InputError
-from newllm_core.evaluation import evaluate
+from newllm_core.evaluation import evaluate_splits
 from newllm_core.expansion import expand
 from newllm_core.gate import check_gate, measure_gate
 from newllm_core.model.embeddings import load_embeddings
+from newllm_core.model.heads import head_weights
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.progress import Progress
 from newllm_core.registry import REGULARIZERS
@@ -125,7 +126,13 @@ def run_phase2(
     )
     with RunLog(out) as log:
         trained = train_phase2(
-            checkpoint, dataset, config, device=device, progress=progress, log=log
+            checkpoint,
+            dataset,
+            config,
+            device=device,
+            progress=progress,
+            log=log,
+            scratch=out.parent,
         )
     checkpoints.save(trained, out, overwrite=overwrite)
     return trained
@@ -144,17 +151,12 @@ def run_expand(
     refuse_existing(out, overwrite=overwrite)
     check_dataset(checkpoint, dataset)
     expanded = expand(checkpoint)
-    expanded.results = {
-        name: evaluate(
-            expanded.model,
-            split,
-            end_id=dataset.info.end_id,
-            head_weights=checkpoint.config.phase2.head_weights,
-            device=device,
-            progress=progress,
-        )
-        for name, split in (("train", dataset.train), ("validation", dataset.validation))
-    }
+    expanded.results = evaluate_splits(
+        expanded.model,
+        dataset,
+        head_weights=head_weights(checkpoint.config.phase2.head_weights, expanded.model.num_heads),
+        progress=progress,
+    )
     checkpoints.save(expanded, out, overwrite=overwrite)
     return expanded
 

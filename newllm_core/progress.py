@@ -1,7 +1,7 @@
 """How long work in the core tells whoever is watching; the command line draws it."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 
@@ -21,16 +21,8 @@ class Progress(Protocol):
     def warning(self, text: str) -> None:
         """Show one line that should not be overlooked."""
 
-    def task(self, label: str, total: int | None, unit: str) -> "TaskContext":
+    def task(self, label: str, total: int | None, unit: str) -> AbstractContextManager[Task]:
         """Open a task of `total` units (None: not known beforehand)."""
-
-
-class TaskContext(Protocol):
-    """A context manager that yields a `Task`."""
-
-    def __enter__(self) -> Task: ...
-
-    def __exit__(self, *exc: object) -> bool | None: ...
 
 
 class Silent:

@@ -5,6 +5,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from newllm_core.errors import InputError
+
 
 def metrics_path(checkpoint: Path) -> Path:
     """Where the metrics of `checkpoint` are."""
@@ -12,12 +14,19 @@ def metrics_path(checkpoint: Path) -> Path:
 
 
 class RunLog:
-    """Appends a line for every event; a line is on disk before the next is made."""
+    """Appends a line for every event; a line is on disk before the next is made.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
 
     def __init__(self, checkpoint: Path) -> None:
         path = metrics_path(checkpoint)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("w", encoding="utf-8")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("w", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"cannot write {path}: {error.strerror or error}") from error
 
     def write(self, event: str, **figures: Any) -> None:  # noqa: ANN401 - anything JSON can hold
         """Add one line."""

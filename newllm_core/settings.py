@@ -34,8 +34,8 @@ def resolve(*layers: Layer) -> Config:
     sections: dict[str, Any] = {
         name: make_section(SECTIONS[name], name, merged.get(name, {})) for name in SECTIONS
     }
-    plugin_sections = {name: merged.get(name, {}) for name in PLUGIN_SECTIONS}
-    return Config(**sections, **plugin_sections)
+    sections |= {name: merged.get(name, {}) for name in PLUGIN_SECTIONS}
+    return Config(**sections)
 
 
 def make_section(section_type: type[Any], name: str, values: Mapping[str, Any]) -> Any:  # noqa: ANN401
@@ -136,12 +136,12 @@ def to_dict(config: Config) -> dict[str, dict[str, Any]]:
 
 def _checked(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """`values` with shorthands written out; unknown sections and keys raise."""
-    if section in PLUGIN_SECTIONS:
-        return dict(values)
-    if section not in SECTIONS:
+    if section not in SECTIONS and section not in PLUGIN_SECTIONS:
         raise ConfigError(_unknown(f"section {section!r}", section, [*SECTIONS, *PLUGIN_SECTIONS]))
     if not isinstance(values, Mapping):
         raise ConfigError(f"{section} is {values!r}: it is a section and holds keys")
+    if section in PLUGIN_SECTIONS:
+        return dict(values)
     known = [spec.name for spec in dataclasses.fields(SECTIONS[section])]
     shorthands = getattr(SECTIONS[section], "SHORTHANDS", {})
     checked: dict[str, Any] = {}

@@ -33,10 +33,14 @@ def analyze(
     from newllm_cli.render_analysis import render_analysis, render_matrix
 
     progress = StderrProgress()
+    config = given.resolve()
+    seed = config.run.seed if given.sets("run", "seed") else None
     if tensor is not None or checkpoint.suffix == ".npy":
         from newllm_core.analysis.matrix import analyze_matrix
 
-        report = analyze_matrix(checkpoint, tensor, config=given.resolve().analysis)
+        report = analyze_matrix(
+            checkpoint, tensor, config=config.analysis, seed=config.run.seed, progress=progress
+        )
         if json:
             print_json(report)
         else:
@@ -47,12 +51,12 @@ def analyze(
     from newllm_core.checkpoint import load
     from newllm_core.device import prepare_device
 
-    config = given.resolve()
     device = prepare_device(config.run)
     report = analyze_checkpoint(
         load(checkpoint, device=device),
         config=config.analysis,
         checkpoint_path=checkpoint,
+        seed=seed,
         device=device,
         progress=progress,
     )

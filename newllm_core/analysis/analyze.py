@@ -31,17 +31,20 @@ def analyze(
     checkpoint: Checkpoint,
     *,
     checkpoint_path: Path | str,
+    config: AnalysisConfig | None = None,
+    seed: int | None = None,
     device: torch.device | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Everything there is to say about a checkpoint, fit for JSON.
 
-    How much is looked at comes from `checkpoint.config.analysis`. Train and validation are cut to
-    the same number of tokens.
+    Train and validation are cut to the same number of tokens.
 
     Args:
         checkpoint: the model, its probes and its history; the model is moved to `device`.
         checkpoint_path: named in the result.
+        config: how many pairs and singular vectors; as the checkpoint says, by default.
+        seed: of everything that is sampled; that of the checkpoint, by default.
         device: where to compute; where the model is, by default.
         progress: told about every token that is read.
 
@@ -59,7 +62,7 @@ def analyze(
         model.to(device)
     probes = {split: checkpoint.probes[split] for split in SPLITS}
     probes = equal_probes(probes, checkpoint.warmup)
-    examiner = _Examiner(checkpoint)
+    examiner = _Examiner(checkpoint, config, seed)
     to_read = 2 * sum(tokens.numel() for tokens in probes.values())
     progress.message(
         f"analysing {to_read:,} tokens: train and validation, trained blocks and random control"
@@ -88,9 +91,11 @@ def analyze(
 class _Examiner:
     """What is the same for every split and model."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self.config: AnalysisConfig = checkpoint.config.analysis
-        self.seed = checkpoint.config.run.seed
+    def __init__(
+        self, checkpoint: Checkpoint, config: AnalysisConfig | None, seed: int | None
+    ) -> None:
+        self.config = config or checkpoint.config.analysis
+        self.seed = checkpoint.config.run.seed if seed is None else seed
         self.warmup = checkpoint.warmup
         self.text = TokenText(checkpoint.tokenizer_json)
 

@@ -21,7 +21,7 @@ class Threshold:
     """How one section of the analysis is judged.
 
     Attributes:
-        measure: what the value is.
+        measure: what the value is, as tables call it.
         high_is_good: whether healthy values lie above the thresholds.
         healthy: the value from which a section is healthy.
         degenerate: the value beyond which it is degenerate; between the two it is weak.
@@ -52,7 +52,7 @@ def _words(healthy: str, weak: str, degenerate: str) -> dict[str, str]:
 
 THRESHOLDS: dict[str, Threshold] = {
     "convergence": Threshold(
-        measure="converged share",
+        measure="converged",
         high_is_good=True,
         healthy=0.5,
         degenerate=0.1,
@@ -61,26 +61,27 @@ THRESHOLDS: dict[str, Threshold] = {
         messages=_words("contexts settle", "contexts settle slowly", "contexts do not settle"),
     ),
     "global_attractor": Threshold(
-        measure="mean pairwise cosine",
+        measure="pair cosine",
         high_is_good=False,
         healthy=0.5,
         degenerate=_GATE.max_mean_cosine,
-        why="Diverse contexts have a mean cosine near 0; near 1 they are one point, whatever was "
-        "read.",
+        why="The mean over pairs of contexts. Diverse ones are near 0; near 1 they are one point, "
+        "whatever was read.",
         messages=_words(
             "contexts differ", "contexts share a direction", "all contexts are nearly equal"
         ),
     ),
     "zero_solution": Threshold(
-        measure="mean norm / sqrt(D)",
+        measure="norm/sqrt(D)",
         high_is_good=True,
         healthy=0.2,
         degenerate=_GATE.min_norm,
-        why="LayerNorm gives 1, a bounded gate a few tenths; near 0 nothing is remembered.",
+        why="The mean norm. LayerNorm gives 1, a bounded gate a few tenths; near 0 nothing is "
+        "remembered.",
         messages=_words("norms are fine", "contexts are short", "contexts are nearly zero"),
     ),
     "distribution": Threshold(
-        measure="live dimensions",
+        measure="live dims",
         high_is_good=True,
         healthy=0.9,
         degenerate=0.5,
@@ -89,7 +90,7 @@ THRESHOLDS: dict[str, Threshold] = {
         messages=_words("dimensions vary", "some dimensions are dead", "most dimensions are dead"),
     ),
     "information_content": Threshold(
-        measure="ER / Gaussian ceiling",
+        measure="ER/ceiling",
         high_is_good=True,
         healthy=0.5,
         degenerate=_GATE.min_train_rank,
@@ -98,16 +99,16 @@ THRESHOLDS: dict[str, Threshold] = {
         messages=_words("many dimensions in use", "few dimensions in use", "rank has collapsed"),
     ),
     "identity_mapping": Threshold(
-        measure="cosine of c[t-1], c[t]",
+        measure="step cosine",
         high_is_good=False,
         healthy=0.9,
         degenerate=0.95,
-        why="Healthy contexts are at 0.4 to 0.5; a cosine of 0.9 is a memory of about ten tokens, "
-        "above 0.95 an update hardly changes anything.",
+        why="The cosine of c[t-1] and c[t]. Healthy contexts are at 0.4 to 0.5; a cosine of 0.9 is "
+        "a memory of about ten tokens, above 0.95 an update hardly changes anything.",
         messages=_words("contexts move", "contexts move slowly", "contexts copy the one before"),
     ),
     "token_dependency": Threshold(
-        measure="cosine over tokens",
+        measure="token cosine",
         high_is_good=False,
         healthy=0.9,
         degenerate=0.98,

@@ -5,8 +5,8 @@ Shapes: R contexts, M tokens, C context_dim, E embed_dim.
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from newllm_core.analysis.summary import cosine
 from newllm_core.model.language_model import LanguageModel
 
 NUM_CONTEXTS = 64
@@ -36,19 +36,20 @@ def token_dependency(
         types = torch.arange(model.vocab_size, device=tokens.device)
     contexts_RC = _sample(contexts_NC, NUM_CONTEXTS, generator)
     token_ME = model.embed(_sample(types, NUM_TOKENS, generator).to(contexts_NC.device))
-    first, second = torch.triu_indices(len(token_ME), len(token_ME), offset=1)
-    if not len(first):
+    count = len(token_ME)
+    if count < 2:
         return {"mean_cosine": 1.0, "mean_l2": 0.0}
     cosines, distances = 0.0, 0.0
-    for some_rC in contexts_RC.split(max(1, ROWS_AT_ONCE // len(token_ME))):
-        for after_MC in _read_each(model, some_rC, token_ME):
-            a, b = after_MC[first].double(), after_MC[second].double()
-            cosines += float(cosine(a, b).mean())
-            distances += float((a - b).norm(dim=1).mean())
-    return {
-        "mean_cosine": cosines / len(contexts_RC),
-        "mean_l2": distances / len(contexts_RC),
-    }
+    for some_rC in contexts_RC.split(max(1, ROWS_AT_ONCE // count)):
+        after_rMC = _read_each(model, some_rC, token_ME).double()
+        unit_rMC = F.normalize(after_rMC, dim=-1)
+        # Every pair is counted twice, and each token with itself: cosine 1, distance 0.
+        cosines += float((unit_rMC @ unit_rMC.mT).sum()) - len(some_rC) * count
+        # The product form of the distance would turn equal contexts into rounding noise.
+        mode = "donot_use_mm_for_euclid_dist"
+        distances += float(torch.cdist(after_rMC, after_rMC, compute_mode=mode).sum())
+    ordered_pairs = len(contexts_RC) * count * (count - 1)
+    return {"mean_cosine": cosines / ordered_pairs, "mean_l2": distances / ordered_pairs}
 
 
 def _read_each(model: LanguageModel, contexts_RC: Tensor, token_ME: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ FORMAT_VERSION = 1
 INFO_FILE = "dataset.json"
 TOKENIZER_FILE = "tokenizer.json"
 SPLITS = ("train", "validation")
+SHARES = ("dropped_line_share", "dropped_byte_share")  # derived, written for readers
 SPLIT_FILES = ("{}.tokens", "{}.documents.npy", "{}.bytes.npy")
 DATA_FILES = (TOKENIZER_FILE, *(name.format(split) for split in SPLITS for name in SPLIT_FILES))
 DTYPES = {"uint16": "<u2", "uint32": "<u4"}
@@ -92,11 +93,22 @@ class DatasetInfo:
         lines = "".join(f"{self.files[name].sha256}  {name}\n" for name in sorted(self.files))
         return hashlib.sha256(lines.encode("utf-8")).hexdigest()
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested dictionaries: the content of `dataset.json`."""
+        content = dataclasses.asdict(self)
+        shares = {name: getattr(self.policy, name) for name in SHARES}
+        content["policy"] |= shares
+        content["splits"] = {name: content.pop(name) for name in SPLITS}
+        return {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "hash": self.hash,
+            **{name: content[name] for name in sorted(content)},
+        }
+
     def to_json(self) -> str:
         """The text of `dataset.json`."""
-        head = {"format": FORMAT, "format_version": FORMAT_VERSION, "hash": self.hash}
-        content = {**head, **dataclasses.asdict(self)}
-        return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str, where: Path) -> "DatasetInfo":
@@ -119,7 +131,7 @@ class DatasetInfo:
             )
         try:
             written_hash = content.pop("hash")
-            info = cls._from_dict(content)
+            info = _from_dict(content)
             altered = info.hash != written_hash
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(
@@ -129,25 +141,27 @@ class DatasetInfo:
             raise InputError(f"{where} was altered, its hash is wrong: prepare the data again")
         return info
 
-    @classmethod
-    def _from_dict(cls, content: dict[str, Any]) -> "DatasetInfo":
-        parts = {
-            **{name: _counts(SplitInfo, content[name]) for name in SPLITS},
-            "policy": PolicyReport(**content["policy"]),
-            "source": SourceInfo(**content["source"]),
-            "val_source": content["val_source"] and SourceInfo(**content["val_source"]),
-            "files": {name: FileInfo(**content["files"][name]) for name in DATA_FILES},
-        }
-        info = cls(**{**content, **parts})
-        _whole(info.vocab_size, info.end_id, *(file.size for file in info.files.values()))
-        if info.dtype not in DTYPES:
-            raise ValueError(f"dtype {info.dtype!r}")
-        return info
+
+def _from_dict(content: dict[str, Any]) -> DatasetInfo:
+    splits = content.pop("splits")
+    policy = {name: value for name, value in content["policy"].items() if name not in SHARES}
+    parts = {
+        **{name: _counts(splits[name]) for name in SPLITS},
+        "policy": PolicyReport(**policy),
+        "source": SourceInfo(**content["source"]),
+        "val_source": content["val_source"] and SourceInfo(**content["val_source"]),
+        "files": {name: FileInfo(**content["files"][name]) for name in DATA_FILES},
+    }
+    info = DatasetInfo(**{**content, **parts})
+    _whole(info.vocab_size, info.end_id, *(file.size for file in info.files.values()))
+    if info.dtype not in DTYPES:
+        raise ValueError(f"dtype {info.dtype!r}")
+    return info
 
 
-def _counts(kind: type[SplitInfo], content: Mapping[str, int]) -> SplitInfo:
+def _counts(content: Mapping[str, int]) -> SplitInfo:
     _whole(*content.values())
-    return kind(**content)
+    return SplitInfo(**content)
 
 
 def _whole(*numbers: object) -> None:

@@ -14,18 +14,11 @@ TOKENIZER_FILE = "tokenizer.json"
 GPT2_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 
 
-def make_tokenizer(
-    config: DataConfig, texts: Iterable[str], roles: Collection[str]
-) -> TextTokenizer:
-    """The tokenizer that `config` asks for, with a token for each of the chat roles.
-
-    Args:
-        config: says which.
-        texts: what a BPE is trained on; others do not read it.
-        roles: of the chats, if there are any.
+def load_base(config: DataConfig) -> str | None:
+    """The `tokenizer.json` that `config` asks for; None for a BPE, which is trained.
 
     Raises:
-        ConfigError: `vocab_size` or `tokenizer_path` does not fit the tokenizer.
+        ConfigError: `tokenizer_path` is given for another tokenizer than gpt2.
         InputError: files are missing, damaged or cannot be fetched.
     """
     if config.tokenizer_path is not None and config.tokenizer != "gpt2":
@@ -34,17 +27,16 @@ def make_tokenizer(
             f"{config.tokenizer!r}: leave it out, or set data.tokenizer to gpt2"
         )
     if config.tokenizer == "bpe":
-        return train_bpe(texts, config.vocab_size, roles)
+        return None
     if config.tokenizer == "gpt2" and config.tokenizer_path is None:
-        text = _gpt2_from_hub()
-        where = "gpt2"
-    else:
-        where = config.tokenizer_path or config.tokenizer
-        text = _from_path(Path(where))
+        return _gpt2_from_hub()
+    path = Path(config.tokenizer_path or config.tokenizer)
+    text = _from_path(path)
     try:
-        return TextTokenizer.adopt(text, roles)
+        TextTokenizer.adopt(text)
     except InputError as error:
-        raise InputError(f"tokenizer {where}: {error}") from error
+        raise InputError(f"tokenizer {path}: {error}") from error
+    return text
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int, roles: Collection[str]) -> TextTokenizer:

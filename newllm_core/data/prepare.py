@@ -12,7 +12,7 @@ from newllm_core import registry
 from newllm_core.config import DataConfig
 from newllm_core.data.dataset_info import INFO_FILE, TOKENIZER_FILE, DatasetInfo, SourceInfo
 from newllm_core.data.division import divide
-from newllm_core.data.make_tokenizer import make_tokenizer
+from newllm_core.data.make_tokenizer import load_base, train_bpe
 from newllm_core.data.measures import contents, count_bytes
 from newllm_core.data.policy import ValidationPolicy
 from newllm_core.data.publish import NEW, publishing
@@ -21,7 +21,7 @@ from newllm_core.data.sources.files import reason
 from newllm_core.data.split_encoder import SplitEncoder
 from newllm_core.data.spool import Record, Spool
 from newllm_core.data.token_files import file_info, smallest_dtype
-from newllm_core.data.tokenizer import TextTokenizer, cut_at_lines
+from newllm_core.data.tokenizer import TextTokenizer, cut_at_words
 from newllm_core.errors import InputError, PluginError
 from newllm_core.progress import Progress, Silent
 from newllm_core.settings import make_section
@@ -73,6 +73,7 @@ def prepare(
     if config.val_source is not None or config.val_input is not None:
         name = config.val_source or config.source
         val_source = _open(name, config.val_input, source_options if name == config.source else {})
+    base = load_base(config)
     with (
         publishing(out, overwrite=overwrite) as work,
         closing(Spool(work / "spool", seed)) as spool,
@@ -82,7 +83,10 @@ def prepare(
         if val_source is not None:
             separate = _read(val_source, spool, config.max_documents, watcher)
         division = divide(documents, separate, config.val_fraction)
-        tokenizer = _tokenizer(config, spool, division.train, watcher)
+        if base is None:
+            tokenizer = _train_tokenizer(config, spool, division.train, watcher)
+        else:
+            tokenizer = TextTokenizer.adopt(base, spool.roles)
         folder = work / NEW
         encoder = SplitEncoder(folder, spool, tokenizer, watcher)
         train, seen = encoder.write_train(division.train, str(train_source))
@@ -149,11 +153,9 @@ def _read(
     return records
 
 
-def _tokenizer(
+def _train_tokenizer(
     config: DataConfig, spool: Spool, train: Sequence[Record], progress: Progress
 ) -> TextTokenizer:
-    if config.tokenizer != "bpe":
-        return make_tokenizer(config, [], spool.roles)
     size = sum(record.size for record in train)
     progress.message(f"training a tokenizer on {len(train):,} documents, {size:,} bytes")
     num_texts = 0
@@ -164,11 +166,11 @@ def _tokenizer(
             for document in chain.from_iterable(spool.batches(train)):
                 for text in contents(document):
                     num_texts += 1
-                    for piece in cut_at_lines(text, TRAINING_PIECE_CHARACTERS):
+                    for piece in cut_at_words(text, TRAINING_PIECE_CHARACTERS):
                         yield piece
                         task.advance(count_bytes(piece))
 
-    tokenizer = make_tokenizer(config, texts(), spool.roles)
+    tokenizer = train_bpe(texts(), config.vocab_size, spool.roles)
     if not num_texts:
         raise InputError(
             f"source {config.source} has no text to train a bpe on: give the tokenizer of its ids "

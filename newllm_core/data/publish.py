@@ -1,5 +1,6 @@
 """A folder that appears whole or not at all."""
 
+import json
 import os
 import shutil
 import tempfile
@@ -7,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from newllm_core.data.dataset_info import DATA_FILES, INFO_FILE, DatasetInfo
+from newllm_core.data.dataset_info import DATA_FILES, FORMAT, INFO_FILE
 from newllm_core.errors import InputError
 
 NEW, OLD = "new", "old"
@@ -49,12 +50,15 @@ def _check_free(out: Path, overwrite: bool) -> None:
     if not overwrite:
         raise InputError(f"{out} exists already: choose another --out, or give --overwrite")
     try:
-        DatasetInfo.from_json((out / INFO_FILE).read_text(encoding="utf-8"), out / INFO_FILE)
+        content = json.loads((out / INFO_FILE).read_text(encoding="utf-8"))
+        ours = isinstance(content, dict) and content.get("format") == FORMAT
         foreign = sorted({path.name for path in out.iterdir()} - {INFO_FILE, *DATA_FILES})
-    except (InputError, OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError):
+        ours = False
+    if not ours:
         raise InputError(
             f"{out} is not a prepared data set, so it is not overwritten: choose another --out"
-        ) from error
+        )
     if foreign:
         raise InputError(
             f"{out} is not overwritten, it also holds {foreign[0]}: choose another --out"

@@ -1,8 +1,6 @@
 """`TextTokenizer`: text and chats to token ids and back, re-creatable from its JSON alone.
 
-The JSON is an ordinary `tokenizer.json`. What newllm adds to a tokenizer is written in its
-post-processor, which is the usual place for control tokens: the document end token closes the
-template, and chat roles are its further special tokens. Encoding never runs the post-processor.
+The JSON is an ordinary `tokenizer.json`; `control_tokens` says where it keeps what newllm added.
 """
 
 import json
@@ -10,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from newllm_core.data.control_tokens import add_control_tokens, id_limit, read_control_tokens
 from newllm_core.data.measures import count_bytes
 from newllm_core.data.sources.base import Document, Message
 from newllm_core.data.sources.files import reason
@@ -17,14 +16,11 @@ from newllm_core.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
-    from tokenizers import Tokenizer
 
     Ids = np.ndarray[Any, np.dtype[np.uint32]]
 
-END_TOKENS = ("<|endoftext|>", "</s>", "[SEP]")
 PIECE_CHARACTERS = 1 << 20
-_BASE = "newllm:base_vocab_size"  # a special token of no template: carries a number
-_CUT = re.compile(r"(?<=\S\n)(?=\S)")
+_CUT = re.compile(r"(?=[ \n\r\t]\S)")
 
 
 class TextTokenizer:
@@ -42,23 +38,19 @@ class TextTokenizer:
 
         try:
             spec = json.loads(text)
-            template, special = (
-                spec["post_processor"][key] for key in ("single", "special_tokens")
-            )
-            end = template[-1]["SpecialToken"]["id"]
-            ids = {name: entry["ids"][0] for name, entry in special.items()}
-            self.base_vocab_size: int = ids.pop(_BASE)
-            self.end_id: int = ids.pop(end)
-            self.role_ids: dict[str, int] = {name[2:-2]: number for name, number in ids.items()}
+            control = read_control_tokens(spec)
             self._tokenizer = Tokenizer.from_str(text)
         except Exception as error:  # tokenizers raises bare Exception
-            raise InputError(f"this is no tokenizer that newllm wrote: {reason(error)}") from error
+            raise InputError(f"not a tokenizer that newllm wrote: {reason(error)}") from error
+        self.base_vocab_size = control.base_vocab_size
+        self.end_id = control.ids[control.end]
+        self.role_ids = {name[2:-2]: i for name, i in control.ids.items() if name != control.end}
         # What looks like a control token in a text is text; this setting is not in the JSON.
         self._tokenizer.encode_special_tokens = True
         self._text = text
         self._piece_characters = piece_characters
         self._cuttable = _is_plain_byte_level(spec)
-        self._literals = None if spec["model"]["type"] == "BPE" else _literals(end, *ids)
+        self._literals = None if spec["model"]["type"] == "BPE" else _literals(control.ids)
         self.vocab_size = id_limit(self._tokenizer)
 
     @classmethod
@@ -77,7 +69,7 @@ class TextTokenizer:
         Raises:
             InputError: it cannot be read, or its ids leave no room for more tokens.
         """
-        return cls(_with_control_tokens(text, sorted(set(roles))))
+        return cls(add_control_tokens(text, sorted(set(roles))))
 
     def to_json(self) -> str:
         """The description that `from_json` reads."""
@@ -148,10 +140,6 @@ class TextTokenizer:
         """Text of `ids`; control tokens are left out unless `keep_control`."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=not keep_control)
 
-    def token(self, number: int) -> str:
-        """How token `number` is written in the vocabulary; "" for an id without a token."""
-        return self._tokenizer.id_to_token(number) or ""
-
     def _role(self, message: Message) -> "Ids":
         import numpy as np
 
@@ -184,7 +172,8 @@ class TextTokenizer:
             if size >= self._piece_characters:
                 self._encode_pieces(waiting, parts, advance)
                 waiting, size = [], 0
-        self._encode_pieces(waiting, parts, advance)
+        if waiting:
+            self._encode_pieces(waiting, parts, advance)
         nothing = np.empty(0, dtype=np.uint32)
         return [np.concatenate(part) if part else nothing for part in parts]
 
@@ -211,15 +200,16 @@ class TextTokenizer:
                 yield text[start : match.start() + 1]
                 start = match.start() + 1
         if self._cuttable:
-            yield from cut_at_lines(text, self._piece_characters)
+            yield from cut_at_words(text, self._piece_characters)
         elif start < len(text):
             yield text[start:]
 
 
-def cut_at_lines(text: str, characters: int) -> Iterator[str]:
-    """Cut a long text where a byte-level BPE never has a token across: it trains and encodes alike.
+def cut_at_words(text: str, characters: int) -> Iterator[str]:
+    """Cut a long text where it makes no difference to a byte-level BPE, in training or encoding.
 
-    Such a place is after a line feed between two visible characters; parts are at least
+    GPT-2's rule for words never joins anything across the place before a white space character
+    that something visible follows, and never looks beyond that place. Parts are at least
     `characters` long but the last, and longer where there is no such place.
     """
     start = 0
@@ -233,54 +223,19 @@ def cut_at_lines(text: str, characters: int) -> Iterator[str]:
         yield text[start:]
 
 
-def id_limit(tokenizer: "Tokenizer") -> int:
-    """One more than the largest id: a vocabulary may have gaps."""
-    return max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
-
-
 def _is_plain_byte_level(spec: dict[str, Any]) -> bool:
-    """Whether a line feed between two visible characters is always a token boundary."""
+    """Whether `cut_at_words` may be used: GPT-2's rule for words, on the text as it is."""
     splitter = spec["pre_tokenizer"] or {}
-    plain = splitter.get("use_regex", True) and not splitter.get("add_prefix_space")
-    return splitter.get("type") == "ByteLevel" and plain and spec["normalizer"] is None
+    return (
+        spec["model"]["type"] == "BPE"
+        and spec["normalizer"] is None
+        and splitter.get("type") == "ByteLevel"
+        and splitter.get("use_regex", True)
+        and not splitter.get("add_prefix_space")
+        # Others are found in a text before words are, and may hold white space.
+        and all(added["special"] for added in spec["added_tokens"])
+    )
 
 
-def _literals(*control: str) -> re.Pattern[str]:
-    return re.compile("|".join(re.escape(name) for name in control if len(name) > 1))
-
-
-def _with_control_tokens(text: str, roles: list[str]) -> str:
-    from tokenizers import Tokenizer
-
-    try:
-        spec = json.loads(text)
-        # Texts are never cut or padded, and its own template is not ours.
-        spec.update(truncation=None, padding=None, post_processor=None)
-        tokenizer = Tokenizer.from_str(json.dumps(spec))
-    except Exception as error:  # tokenizers raises bare Exception
-        raise InputError(f"not a tokenizer.json: {reason(error)}") from error
-    base = id_limit(tokenizer)
-    found = (name for name in END_TOKENS if tokenizer.token_to_id(name) is not None)
-    end = next(found, END_TOKENS[0])
-    control = [end, *(f"<|{role}|>" for role in roles)]
-    if len(set(control)) != len(control):
-        raise InputError(f"chats have the role {end[2:-2]!r}, which is the document end token")
-    tokenizer.add_special_tokens(control)
-    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
-    if len(set(vocabulary.values())) != len(vocabulary):
-        raise InputError("the tokenizer's ids have gaps: tokens cannot be added to it")
-    spec = json.loads(tokenizer.to_str())
-    for added in spec["added_tokens"]:
-        added["special"] = added["special"] or added["content"] in control
-    ids = {**{name: vocabulary[name] for name in control}, _BASE: base}
-    end_piece = {"SpecialToken": {"id": end, "type_id": 0}}
-    first, second = ({"Sequence": {"id": name, "type_id": 0}} for name in "AB")
-    spec["post_processor"] = {
-        "type": "TemplateProcessing",
-        "single": [first, end_piece],
-        "pair": [first, second, end_piece],
-        "special_tokens": {
-            name: {"id": name, "ids": [number], "tokens": [name]} for name, number in ids.items()
-        },
-    }
-    return json.dumps(spec, ensure_ascii=False)
+def _literals(control: Iterable[str]) -> re.Pattern[str]:
+    return re.compile("|".join(map(re.escape, control)))

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 
 class ReconstructionDecoder(nn.Module):
-    """`decoder(c_t) = Linear(C -> C+E) -> ReLU -> Linear(C+E -> C+E)`, to equal `[c_{t-1} ; x_t]`."""
+    """`Linear(C -> C+E) -> ReLU -> Linear(C+E -> C+E)` of c_t, to equal `[c_{t-1} ; x_t]`."""
 
     def __init__(self, context_dim: int, embed_dim: int) -> None:
         super().__init__()

@@ -15,13 +15,18 @@ def load_embeddings(model: LanguageModel, spec: str, *, added_tokens: int) -> st
     no pretrained file: they keep random rows, scaled to the file's mean row norm.
 
     Raises:
-        InputError: no such file or tensor, or its shape does not fit vocabulary and embed_dim.
+        InputError: no such file or tensor, its shape does not fit vocabulary and embed_dim, or it
+            holds values that are not finite.
     """
     path, name = split_spec(spec)
     weight = read_tensor(path, name)
     embed_dim = model.config.embed_dim
     base_vocab = model.vocab_size - added_tokens
-    if weight.ndim != 2 or weight.shape[1] != embed_dim:
+    if weight.ndim != 2:
+        raise InputError(
+            f"embeddings {spec} have shape {list(weight.shape)}: name a matrix, a row per token"
+        )
+    if weight.shape[1] != embed_dim:
         raise InputError(
             f"embeddings {spec} have shape {list(weight.shape)}, "
             f"but model.embed_dim is {embed_dim}: set --embed-dim {weight.shape[-1]}"
@@ -31,6 +36,8 @@ def load_embeddings(model: LanguageModel, spec: str, *, added_tokens: int) -> st
             f"embeddings {spec} have {len(weight)} rows, but the tokenizer has {base_vocab} tokens "
             f"(and {added_tokens} added): prepare the data with the tokenizer they belong to"
         )
+    if not torch.isfinite(weight).all():
+        raise InputError(f"embeddings {spec} hold values that are not finite")
     table = model.embedding.weight
     with torch.no_grad():
         table.mul_(weight.float().norm(dim=1).mean() / table.norm(dim=1).mean())

@@ -75,6 +75,10 @@ class LanguageModel(nn.Module):
         """Token heads; with fewer heads than blocks, heads read the last blocks."""
         return len(self.token_output)
 
+    def layers(self) -> list[CVFPLayer]:
+        """Every layer of every block, in the order in which a token passes them."""
+        return [module for module in self.blocks.modules() if isinstance(module, CVFPLayer)]
+
     def start(self, num_streams: int) -> Tensor:
         """The start state c_0 = 0 of `num_streams` streams [B, C]."""
         return self.embedding.weight.new_zeros(num_streams, self.context_dim)
@@ -125,7 +129,9 @@ class LanguageModel(nn.Module):
             # gives logits of standard deviation one.
             self.embedding.weight.normal_(0, self.config.embed_dim**-0.5, generator=generator)
             generator = _stream(self.seed, "heads")
-            for head in self.token_output:
+            for head in self.token_output.modules():
+                if not isinstance(head, nn.Linear):
+                    continue
                 if head.weight is not self.embedding.weight:
                     head.weight.normal_(0, HEAD_STD, generator=generator)
                 head.bias.zero_()
@@ -135,9 +141,8 @@ class LanguageModel(nn.Module):
 
     def _initialise_blocks(self) -> None:
         generator = _stream(self.seed, "blocks")
-        for block in self.blocks:
-            for layer in block.layers:
-                layer.initialise(self.config.init_std, generator)
+        for layer in self.layers():
+            layer.initialise(self.config.init_std, generator)
 
 
 def _layer(config: ModelConfig) -> CVFPLayer:

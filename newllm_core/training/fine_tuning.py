@@ -82,6 +82,6 @@ class FineTuning:
                     self.model, contexts[-1], start_BC=context_BC, inputs_BT=inputs_BT
                 )
                 total = total + self.config.reconstruction_weight * term
-                plain["reconstruction"] = float(term)
+                plain["reconstruction"] = term.item()
             context_BC = contexts[-1][:, -1].detach()
             yield Terms(total, plain, inputs_BT.numel())

@@ -75,7 +75,7 @@ class FrozenContexts:
     def losses(self, generator: torch.Generator) -> Iterator[Terms]:
         """One epoch; whoever iterates makes a step with each before asking for the next."""
         device = self.model.embedding.weight.device
-        for rows_NKC, targets_N in self._batches():
+        for rows_NKC, targets_N in self.batches():
             total, plain = cross_entropy(
                 self.model,
                 rows_NKC.to(device).unbind(1),
@@ -86,7 +86,8 @@ class FrozenContexts:
             )
             yield Terms(total, plain, len(targets_N))
 
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Every row once, shuffled: contexts [N, K, C] and the tokens that follow [N]."""
         size = self.config.batch_tokens
         left_NKC = np.empty((0, *self.store.shape), np.float32)
         left_N = np.empty(0, np.int64)

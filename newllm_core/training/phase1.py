@@ -6,7 +6,7 @@ measurements at fixed weights (see `convergence`). Embeddings and heads are not 
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,7 +70,7 @@ def build_regularizers(config: Config, count: int) -> tuple[list[Regularizer], d
 def train_phase1(
     model: LanguageModel,
     regularizers: list[Regularizer],
-    tokens: dict[str, np.ndarray],
+    tokens: Mapping[str, np.ndarray],
     config: Config,
     *,
     device: torch.device,
@@ -99,7 +99,7 @@ class _Phase1:
         self,
         model: LanguageModel,
         regularizers: list[Regularizer],
-        tokens: dict[str, np.ndarray],
+        tokens: Mapping[str, np.ndarray],
         config: Config,
         device: torch.device,
         progress: Progress,
@@ -117,6 +117,7 @@ class _Phase1:
         self.guard = VacuityGuard(self.parameters)
         self.optimizer = torch.optim.Adam(self.parameters, fused=True)
         self.result = Phase1Result()
+        self.place = ""
 
     def run(self, log: RunLog | None) -> Phase1Result:
         config = self.config
@@ -146,6 +147,7 @@ class _Phase1:
         config = self.config
         validation = self._window(self.validation_tokens, window.first_C)
         for iteration in range(1, config.max_iterations + 1):
+            self.place = f"window {number + 1}, iteration {iteration}"
             generator = torch.Generator().manual_seed(
                 self.seed * 1_000_003 + number * 10_007 + iteration
             )
@@ -212,6 +214,9 @@ class _Phase1:
                 count = len(batch.positions_N)
                 for name, value in terms.plain.items():
                     sums[name] = sums.get(name, 0.0) + value * count
+                bad = [name for name, value in terms.plain.items() if not np.isfinite(value)]
+                if bad:
+                    raise self._diverged(f"loss term {', '.join(bad)}", read)
                 if training:
                     # The first batch and the middle one: two looks cost little, and a term that
                     # only matters once weights have moved is seen as well.
@@ -224,6 +229,8 @@ class _Phase1:
                 if task is not None:
                     task.advance(count)
         window.finish_reading()
+        if not torch.isfinite(window.previous_TC).all():
+            raise self._diverged("a context", read)
         return {name: total / len(window) for name, total in sums.items()}, norms
 
     def _step(self, terms: Terms, read: int) -> None:
@@ -234,14 +241,14 @@ class _Phase1:
         total.backward()
         norm = nn.utils.clip_grad_norm_(self.parameters, self.config.gradient_clip)
         if not torch.isfinite(norm):
-            bad = [name for name, value in terms.plain.items() if not np.isfinite(value)]
-            what = f"loss term {', '.join(bad)}" if bad else "the gradient"
-            iteration = len(self.result.history) + 1
-            raise DivergedError(
-                f"phase 1 diverged: {what} is not finite (iteration {iteration}, after {read:,} "
-                "tokens); try a lower --learning-rate or --dist-reg-weight"
-            )
+            raise self._diverged("the gradient", read)
         self.optimizer.step()
+
+    def _diverged(self, what: str, read: int) -> DivergedError:
+        return DivergedError(
+            f"phase 1 diverged: {what} is not finite ({self.place}, after {read:,} tokens); "
+            "try a lower --learning-rate, --dist-reg-weight or --init-std"
+        )
 
     def _window(self, ids: np.ndarray, first_C: Tensor) -> Window:
         tokens_T = torch.from_numpy(np.asarray(ids, dtype=np.int64)).to(self.device)

@@ -20,7 +20,7 @@ from newllm_core.checkpoint import Checkpoint
 from newllm_core.config import Config, Phase2Config
 from newllm_core.data.prepared import PreparedDataset
 from newllm_core.errors import ConfigError, DivergedError, InputError
-from newllm_core.evaluation import evaluate
+from newllm_core.evaluation import evaluate_splits
 from newllm_core.model.heads import head_weights
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.progress import Progress, Silent
@@ -154,6 +154,11 @@ class _Phase2:
             f"{config.epochs} epochs: {len(self.tokens) * config.epochs:,} tokens to read"
         )
         if not config.freeze_context:
+            embedding = model.embedding.weight
+            if model.config.tie_weights and not embedding.requires_grad:
+                self.progress.warning(
+                    "the last head is tied to embeddings that are not trained: only its bias learns"
+                )
             return FineTuning(
                 model, self.tokens, end_id=self.end_id, config=config, weights=self.weights
             )
@@ -217,35 +222,26 @@ class _Phase2:
                         gradient_norm=stepper.gradient_norm,
                         terms=terms.plain,
                     )
-        return {
-            "terms": {name: total / read for name, total in sums.items()},
-            "tokens_per_second": read / (time.perf_counter() - begun),
-        }
+        # Not among the figures of the checkpoint: the same seed makes the same file.
+        rate = read / (time.perf_counter() - begun)
+        self.progress.message(f"{label}: {read:,} tokens at {rate:,.0f} tokens/s")
+        if self.log is not None:
+            self.log.write("speed", epoch=epoch, tokens_per_second=rate)
+        return {"terms": {name: total / read for name, total in sums.items()}}
 
     def _figures(self, epoch: int, training: dict[str, Any]) -> dict[str, Any]:
-        """Both splits; of training no more than validation has, or an epoch would take as long."""
-        common = {
-            "end_id": self.end_id,
-            "head_weights": self.weights,
-            "progress": self.progress,
-        }
-        validation = evaluate(
-            self.model, self.dataset.validation, label="evaluating validation", **common
+        """What both splits say after `epoch`."""
+        figures = evaluate_splits(
+            self.model, self.dataset, head_weights=self.weights, progress=self.progress
         )
-        train = evaluate(
-            self.model,
-            self.dataset.train,
-            label="evaluating train",
-            max_tokens=validation["num_tokens"],
-            **common,
-        )
-        for split, figures in (("train", train), ("validation", validation)):
-            if not math.isfinite(figures["loss"]):
+        train, validation = figures["train"], figures["validation"]
+        for split, reached in figures.items():
+            if not math.isfinite(reached["loss"]):
                 raise DivergedError(
                     f"phase 2 diverged: the {split} loss is not finite after epoch {epoch}; try a "
                     "lower --learning-rate"
                 )
-        entry = {"epoch": epoch, **training, "train": train, "validation": validation}
+        entry = {"epoch": epoch, **training, **figures}
         if self.log is not None:
             self.log.write("epoch", **entry)
         self.progress.message(

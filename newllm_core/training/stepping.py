@@ -16,7 +16,7 @@ from newllm_core.training.terms import Terms
 def trained_parameters(model: LanguageModel, config: Phase2Config) -> list[nn.Parameter]:
     """What Phase 2 changes; a head tied to an embedding that is not trained keeps its matrix."""
     parts: list[nn.Module] = [model.token_output]
-    kept: list[nn.Parameter] = []
+    kept: nn.Parameter | None = None
     if not config.freeze_context:
         parts.append(model.blocks)
         if config.reconstruction_weight > 0 and model.decoder is not None:
@@ -24,9 +24,9 @@ def trained_parameters(model: LanguageModel, config: Phase2Config) -> list[nn.Pa
         if config.train_embeddings and model.config.embeddings == "random":
             parts.append(model.embedding)
         else:
-            kept.append(model.embedding.weight)
+            kept = model.embedding.get_parameter("weight")
     unique = {id(p): p for part in parts for p in part.parameters()}
-    return [p for p in unique.values() if not any(p is other for other in kept)]
+    return [p for p in unique.values() if p is not kept]
 
 
 @contextmanager
@@ -93,6 +93,7 @@ class Stepper:
             raise self._diverged(", ".join(bad))
         self.optimizer.zero_grad(set_to_none=True)
         terms.total.backward()
+        # Clipping at 0 would train nothing: it means no limit.
         limit = self.config.gradient_clip or float("inf")
         self.gradient_norm = float(nn.utils.clip_grad_norm_(self.parameters, limit))
         if not self.gradient_norm < float("inf"):

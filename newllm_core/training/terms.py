@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from newllm_core.model.heads import weighted_mean
 from newllm_core.model.language_model import LanguageModel
@@ -48,14 +48,14 @@ def cross_entropy(
         dropout: share of context dimensions that each head misses.
         generator: of the dropout, on the device of the contexts.
     """
-    losses = [
-        token_loss(head, drop(contexts_NC, dropout, generator), targets_N)
-        for head, contexts_NC in zip(model.token_output, contexts, strict=True)
-    ]
+    losses = []
+    for head, contexts_NC in zip(model.token_output, contexts, strict=True):
+        assert isinstance(head, nn.Linear)
+        losses.append(token_loss(head, drop(contexts_NC, dropout, generator), targets_N))
     together = weighted_mean(losses, weights)
-    plain = {"cross-entropy": float(together)}
+    plain = {"cross-entropy": together.item()}
     if len(losses) > 1:
-        plain |= {f"cross-entropy of head {k}": float(v) for k, v in enumerate(losses, start=1)}
+        plain |= {f"cross-entropy of head {k}": v.item() for k, v in enumerate(losses, start=1)}
     return together, plain
 
 

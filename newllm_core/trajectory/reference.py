@@ -20,9 +20,8 @@ def naive_trajectory(model: LanguageModel, tokens_T: Tensor, start_C: Tensor) ->
 def naive_step(model: LanguageModel, token: int, context_C: Tensor) -> Tensor:
     """The context after reading `token`, from the one before it."""
     x = _layer_norm(model.embedding.weight[token])
-    for block in model.blocks:
-        for layer in block.layers:
-            context_C, x = _update(layer, context_C, x)
+    for layer in model.layers():
+        context_C, x = _update(layer, context_C, x)
     return context_C
 
 

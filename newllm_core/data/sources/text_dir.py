@@ -42,5 +42,5 @@ class TextDir(TextFile):
                 f"source.pattern is {pattern!r}: give a relative pattern such as *.txt"
             ) from error
         if not found:
-            raise InputError(f"{folder} has no file named {pattern}: set source.pattern")
+            raise InputError(f"{folder} has no file named {pattern!r}: set source.pattern")
         return sorted(found, key=lambda path: path.relative_to(folder).parts)

@@ -1,0 +1,20 @@
+PYTHON ?= python3
+VENV ?= .venv
+
+quickstart: $(VENV)/installed
+	$(VENV)/bin/newllm quickstart
+
+test: $(VENV)/installed
+	$(VENV)/bin/python -m pytest
+
+check: $(VENV)/installed
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+.PHONY: quickstart test check

@@ -1,0 +1,246 @@
+"""The analysis as a page of text that fits 80 columns: verdicts, figures, vectors, history."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from newllm_core.analysis.thresholds import DEGENERATE, HEALTHY, THRESHOLDS, WEAK
+
+Figures = Mapping[str, Any]
+
+COLOURS = {HEALTHY: "green", WEAK: "yellow", DEGENERATE: "bold red"}
+BARS = "▁▂▃▄▅▆▇█"
+HISTORY_ROWS = 6
+SPARK_WIDTH = 32
+
+FIGURES: list[tuple[str, tuple[str, ...]]] = [
+    ("tokens", ("num_tokens",)),
+    ("ER/D", ("effective_rank_ratio",)),
+    ("ER/ceiling", ("effective_rank_ceiling_ratio",)),
+    ("effective rank", ("effective_rank",)),
+    ("actual rank", ("actual_rank",)),
+    ("norm, mean", ("norm", "mean")),
+    ("norm, std", ("norm", "std")),
+    ("pair distance, mean", ("pairwise_l2", "mean")),
+    ("  smallest", ("pairwise_l2", "min")),
+    ("  largest", ("pairwise_l2", "max")),
+    ("pair cosine, mean", ("pairwise_cosine", "mean")),
+    ("  standard error", ("pairwise_cosine", "stderr")),
+    ("  std", ("pairwise_cosine", "std")),
+    ("  largest", ("pairwise_cosine", "max")),
+    ("dimension mean, std", ("dimension_mean",)),
+    ("dimension variance, min", ("dimension_variance", "min")),
+    ("  mean", ("dimension_variance", "mean")),
+    ("  max", ("dimension_variance", "max")),
+    ("sparsity", ("sparsity",)),
+    ("step cosine, c[t-1] to c[t]", ("identity_cosine",)),
+    ("token cosine", ("token_dependency", "mean_cosine")),
+    ("token distance", ("token_dependency", "mean_l2")),
+]
+
+
+def render_analysis(report: Figures, console: Console) -> None:
+    """Print the report of a checkpoint: verdicts first, then the figures behind them."""
+    train, control = report["train"], report["random_control"]
+    console.print(Text(f"{report['checkpoint']}", style="bold"))
+    console.print(
+        f"{train['num_tokens']:,} contexts of {train['context_dim']} dimensions per split\n"
+    )
+    console.print(_verdict_table(report["verdicts"]))
+    console.print()
+    worries = _worries(report["verdicts"])
+    for line in worries:
+        console.print(line)
+    if worries:
+        console.print()
+    columns = {
+        "train": train,
+        "validation": report["validation"],
+        "control\ntrain": control["train"],
+        "control\nvalidation": control["validation"],
+    }
+    console.print(_figure_table(columns))
+    console.print()
+    _print_vectors(train, console, "tokens that load on it (train)")
+    _print_history(report["convergence"], console)
+
+
+def render_matrix(report: Figures, console: Console) -> None:
+    """Print the report of a matrix in a file."""
+    rows, columns = report["shape"]
+    name = f"{report['tensor']} in {report['file']}" if report["tensor"] else report["file"]
+    console.print(Text(name, style="bold"))
+    console.print(f"{rows:,} rows of {columns:,} dimensions\n")
+    console.print(_figure_table({"value": report}))
+    console.print()
+    _print_vectors(report, console, "rows that load on it")
+
+
+def sparkline(values: Sequence[float | None], width: int = SPARK_WIDTH) -> str:
+    """`values` as one character each, smallest to largest; thinned to `width`, gaps for None."""
+    if len(values) > width:
+        values = [values[i * (len(values) - 1) // (width - 1)] for i in range(width)]
+    known = [value for value in values if value is not None]
+    if not known:
+        return " " * len(values)
+    low, span = min(known), max(known) - min(known)
+    # A line that does not move is drawn along the bottom, as nothing to see.
+    steps = (len(BARS) - 1) / span if span else 0.0
+    return "".join(" " if value is None else BARS[round((value - low) * steps)] for value in values)
+
+
+def number(value: float | None) -> str:
+    """`value` in at most nine characters; – where there is none."""
+    if value is None:
+        return "–"
+    if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e7):
+        return f"{int(value):,}"
+    return f"{value:.4g}" if 1e-3 <= abs(value) < 1e6 else f"{value:.2e}"
+
+
+def _verdict_table(verdicts: Sequence[Figures]) -> Table:
+    splits = list(dict.fromkeys(verdict["split"] for verdict in verdicts))
+    table = _table()
+    for heading in ("section", *splits, "healthy if"):
+        table.add_column(heading, no_wrap=True)
+    by_section: dict[str, dict[str, Figures]] = {}
+    for verdict in verdicts:
+        by_section.setdefault(verdict["section"], {})[verdict["split"]] = verdict
+    for section, of_split in by_section.items():
+        rule = THRESHOLDS[section]
+        limit = f"{rule.measure} {'≥' if rule.high_is_good else '≤'} {rule.healthy:g}"
+        cells = [_status(of_split[split]) if split in of_split else Text("–") for split in splits]
+        table.add_row(section.replace("_", " "), *cells, limit)
+    return table
+
+
+def _status(verdict: Figures) -> Text:
+    value = verdict["value"]
+    if value is None:
+        shown = "–"
+    else:
+        shown = f"{value:.2f}" if value == 0 or 0.01 <= abs(value) < 1000 else f"{value:.0e}"
+    status = verdict["status"]
+    return Text.assemble((f"{status:<10}", COLOURS[status]), f" {shown:>5}")
+
+
+def _worries(verdicts: Sequence[Figures]) -> list[Text]:
+    """A line in words for every section that is not healthy; splits of the same words share it."""
+    every = {verdict["split"] for verdict in verdicts}
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for verdict in verdicts:
+        if verdict["status"] != HEALTHY:
+            words = verdict.get("message", "") + _missed(verdict)
+            found.setdefault((verdict["section"], verdict["status"], words), []).append(
+                verdict["split"]
+            )
+    lines = []
+    for (section, status, words), splits in found.items():
+        where = "" if set(splits) == every else f" of {' and '.join(splits)}"
+        text = f" {section.replace('_', ' ')}{where}: {words}"
+        lines.append(Text.assemble((f"{status:<10}", COLOURS[status]), text))
+    return lines
+
+
+def _missed(verdict: Figures) -> str:
+    """The threshold that was missed; nothing where the number is not what is wrong."""
+    value, threshold = verdict["value"], verdict["threshold"]
+    if value is None:
+        return ""
+    if THRESHOLDS[verdict["section"]].high_is_good:
+        return f" (below {threshold:g})" if value < threshold else ""
+    return f" (above {threshold:g})" if value > threshold else ""
+
+
+def _table() -> Table:
+    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1))
+
+
+def _figure_table(columns: Mapping[str, Figures | None]) -> Table:
+    table = _table()
+    table.add_column("figure", no_wrap=True)
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    for label, path in FIGURES:
+        cells = [_look_up(figures, path) for figures in columns.values()]
+        if any(cell is not None for cell in cells):
+            table.add_row(Text(label), *(number(cell) for cell in cells))
+    return table
+
+
+def _look_up(figures: Figures | None, path: tuple[str, ...]) -> float | None:
+    if figures is None or path[0] not in figures:
+        return None
+    value = figures[path[0]]
+    if path[0] == "dimension_mean":
+        mean = sum(value) / len(value)
+        return (sum((x - mean) ** 2 for x in value) / len(value)) ** 0.5
+    if path[0] == "dimension_variance":
+        chosen = {"min": min(value), "max": max(value), "mean": sum(value) / len(value)}
+        return chosen[path[1]]
+    return value[path[1]] if len(path) > 1 else value
+
+
+def _print_vectors(figures: Figures, console: Console, heading: str) -> None:
+    table = _table()
+    table.add_column("top singular values", justify="right", no_wrap=True)
+    table.add_column(heading, no_wrap=True, overflow="ellipsis")
+    for vector in figures.get("singular_vectors", []):
+        if "tokens" in vector:
+            shown = "  ".join(_printable(token["text"]) for token in vector["tokens"])
+        else:
+            shown = "  ".join(f"{row['id']}" for row in vector["rows"])
+        table.add_row(number(vector["singular_value"]), Text(shown))
+    console.print(table)
+
+
+def _printable(text: str) -> str:
+    """A token in a line of text: spaces shown, control characters escaped."""
+    if text.isprintable():
+        return text.replace(" ", "␣")
+    return repr(text)[1:-1].replace(" ", "␣")
+
+
+def _print_history(convergence: Figures, console: Console) -> None:
+    history = convergence["history"]
+    console.print()
+    if convergence["vacuous_terms"]:
+        names = ", ".join(convergence["vacuous_terms"])
+        console.print(Text(f"loss terms without a gradient: {names}", style=COLOURS[DEGENERATE]))
+    if not history:
+        console.print("Phase 1 has no history: these blocks are untrained.")
+        return
+    console.print(Text(f"Phase 1, {len(history)} iterations", style="bold"))
+    for group, label in (("terms", "loss"), ("gradient_norms", "gradient")):
+        for name in dict.fromkeys(name for entry in history for name in entry.get(group) or {}):
+            curve = [(entry.get(group) or {}).get(name) for entry in history]
+            known = [value for value in curve if value is not None]
+            if known:
+                line = sparkline(curve)
+                ends = f"{number(known[0])} → {number(known[-1])}"
+                console.print(Text(f"{label + ' ' + name:<26} {line}  {ends}"))
+    console.print()
+    console.print(_history_table(history))
+
+
+def _history_table(history: Sequence[Figures]) -> Table:
+    table = _table()
+    headings = ("window", "iteration", "converged\ntrain", "converged\nvalidation")
+    for heading in (*headings, "ER/D\ntrain", "ER/D\nvalidation", "weight\nchange"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    last = len(history) - 1
+    count = min(HISTORY_ROWS, len(history))
+    for index in sorted({i * last // max(1, count - 1) for i in range(count)}):
+        entry = history[index]
+        pairs = [
+            (entry.get(key) or {}).get(split)
+            for key in ("converged_ratio", "effective_rank_ratio")
+            for split in ("train", "validation")
+        ]
+        values = [entry.get("window"), entry.get("iteration"), *pairs, entry.get("weight_change")]
+        table.add_row(*(number(value) for value in values))
+    return table

@@ -1,0 +1,130 @@
+"""Small models whose contexts are known by construction, and checkpoints around them."""
+
+import torch
+
+from newllm_core.checkpoint import Checkpoint
+from newllm_core.config import AnalysisConfig, Config, ModelConfig
+from newllm_core.model.language_model import LanguageModel
+
+CONTEXT, EMBED, HIDDEN, VOCAB = 32, 40, 96, 120
+WARMUP, LENGTH, PASSAGES = 16, 80, 8
+
+
+def linear_model(keep=0.5, token_scale=None):
+    """c' = LayerNorm(keep c + sqrt(1 - keep²) Q x): a mean of the tokens read so far.
+
+    ReLU(a) - ReLU(-a) = a makes the layer linear. Tokens drawn independently then give isotropic
+    contexts with a cosine of `keep` between neighbours.
+    """
+    config = ModelConfig(
+        context_dim=CONTEXT, embed_dim=EMBED, hidden_dim=HIDDEN, layer_structure=(1,)
+    )
+    model = LanguageModel(config, VOCAB, seed=1)
+    generator = torch.Generator().manual_seed(5)
+    mixing = torch.linalg.qr(torch.randn(EMBED, EMBED, generator=generator))[0][:CONTEXT]
+    scale = (1 - keep**2) ** 0.5 if token_scale is None else token_scale
+    layer = model.blocks[0].layers[0]
+    change = (keep - 1) * torch.eye(CONTEXT)
+    with torch.no_grad():
+        for parameter in (layer.context_weight, layer.token_weight, layer.bias):
+            parameter.zero_()
+        layer.output.weight.zero_()
+        layer.output.bias.zero_()
+        layer.context_weight[:CONTEXT] = change
+        layer.context_weight[CONTEXT : 2 * CONTEXT] = -change
+        layer.token_weight[:CONTEXT] = scale * mixing
+        layer.token_weight[CONTEXT : 2 * CONTEXT] = -scale * mixing
+        layer.output.weight[:CONTEXT, :CONTEXT] = torch.eye(CONTEXT)
+        layer.output.weight[:CONTEXT, CONTEXT : 2 * CONTEXT] = -torch.eye(CONTEXT)
+    return model
+
+
+def last_norm(model):
+    return model.blocks[-1].layers[-1].norm_context
+
+
+def healthy():
+    return linear_model()
+
+
+def collapsed_to_rank(rank):
+    model = linear_model()
+    with torch.no_grad():
+        last_norm(model).weight[rank:] = 0
+    return model
+
+
+def nearly_zero():
+    model = linear_model()
+    with torch.no_grad():
+        last_norm(model).weight.mul_(1e-3)
+    return model
+
+
+def identity_mapping():
+    return linear_model(keep=1.0, token_scale=0.1)
+
+
+def ignoring_tokens():
+    """A chaotic walk of its own: only the context decides what comes next, never the token."""
+    model = linear_model(token_scale=0.0)
+    layer = model.blocks[0].layers[0]
+    generator = torch.Generator().manual_seed(9)
+    with torch.no_grad():
+        layer.context_weight[:] = torch.randn(HIDDEN, CONTEXT, generator=generator)
+        layer.bias[:] = torch.randn(HIDDEN, generator=generator)
+        layer.output.weight[:CONTEXT] = torch.randn(CONTEXT, HIDDEN, generator=generator)
+    return model
+
+
+def attractor():
+    """A large constant swamps whatever was read."""
+    model = linear_model()
+    generator = torch.Generator().manual_seed(9)
+    with torch.no_grad():
+        last_norm(model).bias.copy_(10 * torch.randn(CONTEXT, generator=generator))
+    return model
+
+
+def tokenizer_json():
+    from tokenizers import Tokenizer, models
+
+    vocab = {f"w{i}": i for i in range(VOCAB)}
+    return Tokenizer(models.WordLevel(vocab, unk_token="w0")).to_str()
+
+
+def good_history():
+    return [
+        {
+            "window": 1,
+            "iteration": i,
+            "converged_ratio": {"train": 0.9 + i / 100, "validation": 0.9},
+            "terms": {"cvfp": 1 / i, "covariance-ema": 2 / i},
+            "gradient_norms": {"cvfp": 0.1, "covariance-ema": 0.2},
+            "weight_change": 0.1 * i,
+            "effective_rank_ratio": {"train": 0.9, "validation": 0.9},
+        }
+        for i in (1, 2, 3)
+    ]
+
+
+def random_probes(seed=0, passages=PASSAGES, length=LENGTH):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (passages, WARMUP + length)
+    return {
+        split: torch.randint(VOCAB, shape, generator=generator) for split in ("train", "validation")
+    }
+
+
+def checkpoint_of(model, *, history=None, vacuous=(), probes=None, analysis=None):
+    config = Config(model=model.config, analysis=analysis or AnalysisConfig(num_pairs=3000))
+    return Checkpoint(
+        model=model,
+        config=config,
+        tokenizer_json=tokenizer_json(),
+        phase="phase1",
+        probes=probes or random_probes(),
+        warmup=WARMUP,
+        history=good_history() if history is None else history,
+        vacuous_terms=list(vacuous),
+    )

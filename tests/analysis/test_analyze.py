@@ -1,0 +1,220 @@
+import json
+
+import pytest
+import torch
+
+from newllm_core.analysis.analyze import analyze
+from newllm_core.analysis.thresholds import THRESHOLDS
+from newllm_core.config import AnalysisConfig, ModelConfig
+from newllm_core.errors import DivergedError, InputError
+from newllm_core.model.language_model import LanguageModel
+from newllm_core.progress import Silent
+
+from . import planted
+
+SPLIT_KEYS = {
+    "num_tokens",
+    "context_dim",
+    "effective_rank",
+    "effective_rank_ratio",
+    "effective_rank_ceiling_ratio",
+    "actual_rank",
+    "top_singular_values",
+    "norm",
+    "pairwise_l2",
+    "pairwise_cosine",
+    "dimension_mean",
+    "dimension_variance",
+    "sparsity",
+    "identity_cosine",
+    "token_dependency",
+    "singular_vectors",
+}
+
+
+def statuses(checkpoint):
+    report = analyze(checkpoint, checkpoint_path="x.safetensors")
+    found = {(v["section"], v["split"]): v["status"] for v in report["verdicts"]}
+    for section in THRESHOLDS:
+        assert found[section, "train"] == found[section, "validation"], section
+    return {section: found[section, "train"] for section in THRESHOLDS}, report
+
+
+def test_a_healthy_model_is_healthy_everywhere():
+    found, report = statuses(planted.checkpoint_of(planted.healthy()))
+    assert set(found.values()) == {"healthy"}
+    train = report["train"]
+    assert train["effective_rank_ratio"] > 0.9
+    assert abs(train["pairwise_cosine"]["mean"]) < 0.05
+    assert train["identity_cosine"] == pytest.approx(0.5, abs=0.05)
+    assert train["norm"]["mean"] == pytest.approx(planted.CONTEXT**0.5, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("make", "section"),
+    [
+        (lambda: planted.collapsed_to_rank(3), "information_content"),
+        (planted.nearly_zero, "zero_solution"),
+        (planted.identity_mapping, "identity_mapping"),
+        (planted.ignoring_tokens, "token_dependency"),
+        (planted.attractor, "global_attractor"),
+    ],
+)
+def test_planted_failures_are_degenerate(make, section):
+    found, _ = statuses(planted.checkpoint_of(make()))
+    assert found[section] == "degenerate"
+    assert found["convergence"] == "healthy"
+
+
+def test_each_failure_is_told_from_the_others():
+    collapsed, report = statuses(planted.checkpoint_of(planted.collapsed_to_rank(3)))
+    assert report["train"]["actual_rank"] == 3
+    assert report["train"]["effective_rank"] == pytest.approx(3, abs=0.1)
+    assert collapsed["zero_solution"] == collapsed["token_dependency"] == "healthy"
+    zero, _ = statuses(planted.checkpoint_of(planted.nearly_zero()))
+    assert [section for section, status in zero.items() if status != "healthy"] == ["zero_solution"]
+    identity, _ = statuses(planted.checkpoint_of(planted.identity_mapping()))
+    assert identity["global_attractor"] == identity["information_content"] == "healthy"
+
+
+def test_an_untrained_model_has_rank_but_no_history():
+    torch.manual_seed(0)
+    model = LanguageModel(ModelConfig(context_dim=64, embed_dim=64), planted.VOCAB)
+    found, report = statuses(planted.checkpoint_of(model, history=[]))
+    assert found["convergence"] == "weak"
+    assert found["information_content"] != "degenerate"
+    # The control of an untrained model is that model.
+    assert report["random_control"]["train"] == report["train"]
+    assert report["random_control"]["validation"] == report["validation"]
+
+
+def test_vacuous_terms_reach_the_report():
+    checkpoint = planted.checkpoint_of(planted.healthy(), vacuous=["ema-variance"])
+    found, report = statuses(checkpoint)
+    assert found["convergence"] == "degenerate"
+    assert report["convergence"]["vacuous_terms"] == ["ema-variance"]
+    assert len(report["convergence"]["history"]) == 3
+
+
+def test_the_report_is_complete_and_fits_json():
+    history = [*planted.good_history(), {"terms": {"cvfp": float("inf")}}]
+    model = planted.healthy()
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    report = analyze(
+        planted.checkpoint_of(model, history=history), checkpoint_path="a/b.safetensors"
+    )
+    again = json.loads(json.dumps(report, allow_nan=False))
+    assert again == report
+    assert list(report) == [
+        "schema",
+        "checkpoint",
+        "convergence",
+        "train",
+        "validation",
+        "random_control",
+        "verdicts",
+    ]
+    assert (report["schema"], report["checkpoint"]) == (1, "a/b.safetensors")
+    for split in (report["train"], report["validation"], *report["random_control"].values()):
+        assert set(split) == SPLIT_KEYS
+        assert split["num_tokens"] == planted.PASSAGES * planted.LENGTH
+        assert len(split["dimension_mean"]) == len(split["dimension_variance"]) == planted.CONTEXT
+        assert set(split["norm"]) == {"mean", "median", "std", "min", "max"}
+        assert set(split["pairwise_l2"]) == set(split["norm"]) | {"stderr", "num_pairs"}
+        assert len(split["top_singular_values"]) == len(split["singular_vectors"]) == 5
+        for vector in split["singular_vectors"]:
+            assert all(token["text"] == f"w{token['id']}" for token in vector["tokens"])
+            loadings = [token["loading"] for token in vector["tokens"]]
+            assert loadings == sorted(loadings, reverse=True)
+            assert loadings[-1] > 0
+    wanted = {"section", "split", "status", "value", "threshold", "message"}
+    assert all(set(verdict) == wanted for verdict in report["verdicts"])
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+
+def test_the_same_seed_gives_the_same_report():
+    first, second = (
+        analyze(planted.checkpoint_of(planted.healthy()), checkpoint_path="x") for _ in range(2)
+    )
+    assert first == second
+
+
+def test_splits_of_different_size_are_judged_on_equal_numbers_of_tokens():
+    probes = planted.random_probes()
+    probes["train"] = probes["train"][:, : planted.WARMUP + 50]
+    checkpoint = planted.checkpoint_of(planted.healthy(), probes=probes)
+    report = analyze(checkpoint, checkpoint_path="x")
+    assert report["train"]["num_tokens"] == report["validation"]["num_tokens"] == 8 * 50
+
+
+def test_options_decide_how_much_is_looked_at():
+    analysis = AnalysisConfig(num_pairs=77, num_singular_vectors=2)
+    checkpoint = planted.checkpoint_of(planted.healthy(), analysis=analysis)
+    train = analyze(checkpoint, checkpoint_path="x")["train"]
+    assert train["pairwise_l2"]["num_pairs"] == 77
+    assert len(train["top_singular_values"]) == 2
+
+
+def test_config_and_seed_can_be_given():
+    checkpoint = planted.checkpoint_of(planted.healthy())
+    analysis = AnalysisConfig(num_pairs=77)
+    first, second = (
+        analyze(checkpoint, checkpoint_path="x", config=analysis, seed=seed)["train"]
+        for seed in (1, 2)
+    )
+    assert first["pairwise_l2"]["num_pairs"] == 77
+    assert first["pairwise_l2"]["mean"] != second["pairwise_l2"]["mean"]
+    assert first["effective_rank"] == second["effective_rank"]
+
+
+def test_a_control_that_explodes_has_no_figures(monkeypatch):
+    model = planted.healthy()
+    broken = planted.healthy()
+    with torch.no_grad():
+        broken.blocks[0].layers[0].output.bias.fill_(float("inf"))
+    monkeypatch.setattr(model, "untrained", lambda: broken)
+    warnings = []
+    progress = Silent()
+    progress.warning = warnings.append
+    report = analyze(planted.checkpoint_of(model), checkpoint_path="x", progress=progress)
+    assert report["random_control"] == {"train": None, "validation": None}
+    assert len(warnings) == 2
+    with pytest.raises(DivergedError):
+        analyze(planted.checkpoint_of(broken), checkpoint_path="x")
+
+
+def test_progress_counts_every_token_that_is_read():
+    class Counting(Silent):
+        def __init__(self):
+            self.total, self.read, self.messages = None, 0, []
+
+        def message(self, text):
+            self.messages.append(text)
+
+        def task(self, label, total, unit):
+            self.total = total
+            return self
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *exc):
+            return None
+
+        def advance(self, amount, note=""):
+            self.read += amount
+
+    progress = Counting()
+    analyze(planted.checkpoint_of(planted.healthy()), checkpoint_path="x", progress=progress)
+    assert progress.read == progress.total == 4 * planted.PASSAGES * (16 + 80)
+    assert "3,072 tokens" in progress.messages[0]
+
+
+def test_tokens_without_a_tokenizer_keep_their_number():
+    checkpoint = planted.checkpoint_of(planted.healthy())
+    checkpoint.tokenizer_json = ""
+    token = analyze(checkpoint, checkpoint_path="x")["train"]["singular_vectors"][0]["tokens"][0]
+    assert token["text"] == f"#{token['id']}"
+    checkpoint.tokenizer_json = "no tokenizer"
+    with pytest.raises(InputError, match="tokenizer cannot be read"):
+        analyze(checkpoint, checkpoint_path="x")

@@ -1,0 +1,41 @@
+import pytest
+import torch
+
+from newllm_core.analysis.contexts import equal_probes, probe_contexts
+from newllm_core.errors import DivergedError, InputError
+from newllm_core.trajectory.reference import naive_trajectory
+
+from . import planted
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 63, 64, 65, 130])
+def test_contexts_are_those_of_the_naive_recurrence(warmup):
+    model = planted.healthy().double()
+    tokens = torch.randint(planted.VOCAB, (3, 150), generator=torch.Generator().manual_seed(0))
+    read = probe_contexts(model, tokens, warmup, split="train")
+    for passage, ids, trajectory in zip(tokens, read.tokens, read.trajectory, strict=True):
+        whole = naive_trajectory(model, passage, model.start(1)[0])
+        assert torch.equal(ids, passage[warmup:])
+        torch.testing.assert_close(trajectory, whole[max(0, warmup - 1) :])
+    expected = read.trajectory[:, min(warmup, 1) :].reshape(-1, planted.CONTEXT)
+    torch.testing.assert_close(read.contexts, expected)
+    assert len(read.contexts) == 3 * (150 - warmup)
+
+
+def test_splits_are_cut_to_the_same_size():
+    probes = {"train": torch.zeros(5, 40), "validation": torch.zeros(3, 60)}
+    assert {tuple(tokens.shape) for tokens in equal_probes(probes, 8).values()} == {(3, 40)}
+
+
+def test_probes_that_are_all_warm_up_are_refused():
+    probes = {"train": torch.zeros(2, 16), "validation": torch.zeros(2, 16)}
+    with pytest.raises(InputError, match="too few"):
+        equal_probes(probes, 16)
+
+
+def test_contexts_that_explode_are_refused_by_name():
+    model = planted.healthy()
+    with torch.no_grad():
+        model.blocks[0].layers[0].output.bias.fill_(float("inf"))
+    with pytest.raises(DivergedError, match="validation passages are not finite"):
+        probe_contexts(model, torch.zeros(1, 4, dtype=torch.long), 0, split="validation")

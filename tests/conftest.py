@@ -1,0 +1,12 @@
+"""What all tests share."""
+
+import pytest
+import torch
+
+# Bit-identical results, and small tensors gain nothing from more threads.
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(1234)

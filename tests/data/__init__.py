@@ -1,0 +1,1 @@
+"""Tests of sources, tokenizers, the validation policy and the prepared folder."""

@@ -1,0 +1,68 @@
+"""What several tests need: watching progress, checking errors, calling `prepare` briefly."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from newllm_core.config import DataConfig
+from newllm_core.data.dataset_info import DatasetInfo
+from newllm_core.data.prepare import prepare
+from newllm_core.errors import UserError
+
+
+class Recorder:
+    """Progress that remembers."""
+
+    def __init__(self):
+        self.messages = []
+        self.warnings = []
+        self.done = {}
+
+    def message(self, text):
+        self.messages.append(text)
+
+    def warning(self, text):
+        self.warnings.append(text)
+
+    @contextmanager
+    def task(self, label, total, unit):
+        self.done[label] = [0, total, unit]
+        yield _RecorderTask(self.done[label])
+
+
+class _RecorderTask:
+    def __init__(self, counts):
+        self.counts = counts
+
+    def advance(self, amount, note=""):
+        self.counts[0] += amount
+
+
+@contextmanager
+def one_line_error(kind: type[UserError], *parts: str) -> Iterator[None]:
+    """The body raises `kind`, and its message is one line that has every part."""
+    with pytest.raises(kind) as caught:
+        yield
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < 500
+    for part in parts:
+        assert str(part) in message
+
+
+def run(out: Path, options=None, *, seed=0, overwrite=False, progress=None, **data) -> DatasetInfo:
+    """`prepare` with byte-sized vocabularies unless told otherwise."""
+    data.setdefault("vocab_size", 300)
+    config = DataConfig(**{key: str(v) if isinstance(v, Path) else v for key, v in data.items()})
+    return prepare(config, options or {}, out, seed=seed, overwrite=overwrite, progress=progress)
+
+
+def contents_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8", newline="")
+    return path

@@ -1,0 +1,359 @@
+import json
+import os
+import subprocess
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from newllm_core.config import DataConfig
+from newllm_core.data.prepare import prepare
+from newllm_core.data.prepared import open_dataset
+from newllm_core.data.sources.base import Document
+from newllm_core.data.sources.text_file import TextFile
+from newllm_core.data.tokenizer import TextTokenizer
+from newllm_core.errors import ConfigError, InputError, PluginError
+
+from .cases import Recorder, contents_of, one_line_error, run, write
+
+BLANK = {"document_separator": r"\n\n"}
+
+
+def documents_of(dataset, split):
+    """The decoded documents of a split, control tokens written out."""
+    tokenizer = TextTokenizer.from_json(dataset.tokenizer_json)
+    starts = split.document_starts
+    return [
+        tokenizer.decode(split.tokens[start:end].tolist(), keep_control=True)
+        for start, end in pairwise(starts)
+    ]
+
+
+def test_everything_is_in_the_folder_and_comes_back(tmp_path, corpus):
+    info = run(
+        tmp_path / "out",
+        BLANK,
+        source="text-file",
+        input=corpus,
+        val_token_policy="keep",
+        val_fraction=0,
+    )
+    assert sorted(contents_of(tmp_path / "out")) == [
+        "dataset.json",
+        "tokenizer.json",
+        "train.bytes.npy",
+        "train.documents.npy",
+        "train.tokens",
+        "validation.bytes.npy",
+        "validation.documents.npy",
+        "validation.tokens",
+    ]
+    dataset = open_dataset(tmp_path / "out")
+    train, validation = (documents_of(dataset, s) for s in (dataset.train, dataset.validation))
+    assert len(train) == info.train.documents == 19
+    assert len(validation) == info.validation.documents == 1
+    pieces = corpus.read_text(encoding="utf-8").split("\n\n")
+    expected = [piece + "<|endoftext|>" for piece in pieces]
+    assert sorted(train + validation) == sorted(expected)
+    assert [text for text in expected if text in train] == train
+    assert dataset.train.document_bytes.tolist() == [
+        len(text.removesuffix("<|endoftext|>").encode("utf-8")) for text in train
+    ]
+    assert info.train.words + info.validation.words == sum(
+        len(piece.split()) + piece.count("\n") for piece in pieces
+    )
+    assert dataset.hash == info.hash
+    assert dataset.info == info
+    assert info.source.options == {"document_separator": r"\n\n"}
+    assert info.source.distribution == "newllm"
+
+
+def test_same_input_and_options_give_the_same_bytes_in_any_process(tmp_path, corpus):
+    options = {"source": "text-file", "input": str(corpus), "vocab_size": 300}
+    first = run(tmp_path / "a", BLANK, **options)
+    run(tmp_path / "b", BLANK, **options)
+    code = (
+        "import json, sys; from pathlib import Path;"
+        "from newllm_core.config import DataConfig; from newllm_core.data.prepare import prepare;"
+        "out, options, source = sys.argv[1:];"
+        "prepare(DataConfig(**json.loads(options)), json.loads(source), Path(out), seed=0)"
+    )
+    command = [sys.executable, "-c", code, tmp_path / "c", json.dumps(options), json.dumps(BLANK)]
+    environment = {**os.environ, "PYTHONHASHSEED": "11", "RAYON_NUM_THREADS": "1"}
+    subprocess.run(command, check=True, env=environment)
+    assert contents_of(tmp_path / "a") == contents_of(tmp_path / "b") == contents_of(tmp_path / "c")
+    moved = corpus.rename(tmp_path / "elsewhere.txt")
+    options["input"] = str(moved)
+    assert run(tmp_path / "d", BLANK, **options).hash == first.hash
+    assert run(tmp_path / "e", BLANK, seed=1, **options).hash != first.hash
+
+
+def test_duplicates_are_never_on_both_sides(tmp_path):
+    path = write(tmp_path / "a.txt", "|".join(["ab ba", "abba", "ab ba", "baab", "ab ba"]))
+    for seed in range(6):
+        run(
+            tmp_path / f"{seed}",
+            {"document_separator": "|"},
+            seed=seed,
+            source="text-file",
+            input=path,
+            val_token_policy="keep",
+        )
+        dataset = open_dataset(tmp_path / f"{seed}")
+        train, validation = (documents_of(dataset, s) for s in (dataset.train, dataset.validation))
+        assert len(train) + len(validation) == 5
+        assert not set(train) & set(validation)
+
+
+def test_policy_and_duplicates_of_a_separate_validation_file(tmp_path, byte_tokenizer):
+    train = write(tmp_path / "train.txt", "ab\nba\n|aa\n")
+    val = write(tmp_path / "val.txt", "aa\n|ab\nx\nb\n|aa\ny\n|é\n|bb")
+    progress = Recorder()
+    info = run(
+        tmp_path / "out",
+        {"document_separator": "|"},
+        source="text-file",
+        input=train,
+        val_input=val,
+        tokenizer=byte_tokenizer,
+        progress=progress,
+    )
+    dataset = open_dataset(tmp_path / "out")
+    # "aa\n" is in train; "aa\ny\n" would become it; "é\n" has no line left.
+    assert documents_of(dataset, dataset.validation) == ["ab\nb\n<|endoftext|>", "bb<|endoftext|>"]
+    assert info.duplicates_dropped == 2
+    report = info.policy
+    assert (report.lines, report.dropped_lines) == (3 + 2 + 1 + 1, 3)
+    assert (report.bytes, report.dropped_bytes) == (7 + 5 + 3 + 2, 2 + 2 + 3)
+    assert (report.unseen_types, report.dropped_documents) == (4, 1)
+    assert (info.validation.bytes, info.validation.tokens) == (5 + 2, 5 + 2 + 2)
+    assert any("42.86% of validation lines" in message for message in progress.messages)
+    assert any("2 validation documents" in message for message in progress.messages)
+    written = json.loads((tmp_path / "out" / "dataset.json").read_text(encoding="utf-8"))
+    assert written["policy"]["dropped_line_share"] == 3 / 7
+    assert written["splits"]["validation"]["documents"] == 2
+
+
+def test_keep_keeps_and_warns(tmp_path, byte_tokenizer):
+    train, val = write(tmp_path / "a.txt", "ab\n"), write(tmp_path / "b.txt", "ab\nx\n")
+    progress = Recorder()
+    info = run(
+        tmp_path / "out",
+        source="text-file",
+        input=train,
+        val_input=val,
+        tokenizer=byte_tokenizer,
+        val_token_policy="keep",
+        progress=progress,
+    )
+    assert (info.validation.bytes, info.policy.unseen_types) == (5, 1)
+    assert any("1 token types" in warning for warning in progress.warnings)
+
+
+def test_nothing_left_is_an_error_and_leaves_nothing(tmp_path, byte_tokenizer):
+    train, val = write(tmp_path / "a.txt", "ab\n"), write(tmp_path / "b.txt", "x\n")
+    with one_line_error(InputError, val, "--val-token-policy keep"):
+        run(
+            tmp_path / "out",
+            source="text-file",
+            input=train,
+            val_input=val,
+            tokenizer=byte_tokenizer,
+        )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "b.txt"]
+
+
+def test_chats_have_role_tokens_and_bytes_of_contents(tmp_path):
+    rows = [
+        {"messages": [{"role": role, "content": f"{word} é"} for role in ("user", "assistant")]}
+        for word in ("one", "two", "ten")
+    ]
+    path = write(tmp_path / "chats.jsonl", "\n".join(json.dumps(row) for row in rows))
+    info = run(
+        tmp_path / "out", source="ultrachat", input=path, val_token_policy="keep", vocab_size=265
+    )
+    dataset = open_dataset(tmp_path / "out")
+    assert info.roles == {"assistant": info.end_id + 1, "user": info.end_id + 2}
+    assert info.vocab_size - info.base_vocab_size == 3
+    (text,) = documents_of(dataset, dataset.validation)
+    word = text[len("<|user|>") :][:3]
+    assert text == f"<|user|>{word} é<|assistant|>{word} é<|endoftext|>"
+    assert (info.train.bytes, info.validation.bytes) == (4 * 6, 2 * 6)
+    assert (info.train.words, info.validation.words) == (8, 4)
+
+
+def test_validation_ids_made_by_hand(tmp_path, byte_bpe, byte_tokenizer):
+    train = write(tmp_path / "a.txt", "aé\n")
+    first, second = byte_bpe.encode("é"), [*byte_bpe.encode("a"), byte_bpe.end_id]
+    ids = write(tmp_path / "ids.json", json.dumps([first, second]))
+    info = run(
+        tmp_path / "out",
+        source="text-file",
+        input=train,
+        val_source="tokens",
+        val_input=ids,
+        tokenizer=byte_tokenizer,
+    )
+    dataset = open_dataset(tmp_path / "out")
+    assert dataset.validation.tokens.tolist() == [*first, *second]
+    assert dataset.validation.document_starts.tolist() == [0, 2, 4]
+    assert dataset.validation.document_bytes.tolist() == [2, 1]
+    assert info.val_source.name == "tokens"
+    write(ids, "[[9999]]")
+    with one_line_error(InputError, ids, "9999"):
+        run(
+            tmp_path / "out2",
+            source="text-file",
+            input=train,
+            val_source="tokens",
+            val_input=ids,
+        )
+
+
+def test_ids_cannot_train_a_bpe(tmp_path):
+    ids = write(tmp_path / "ids.json", "[[1], [2]]")
+    with one_line_error(InputError, "tokens", "--tokenizer"):
+        run(tmp_path / "out", source="tokens", input=ids)
+
+
+@pytest.mark.parametrize(("words", "dtype"), [(65_535, "uint16"), (65_536, "uint32")])
+def test_ids_take_the_smallest_type_that_fits(tmp_path, words, dtype):
+    from tokenizers import Tokenizer, models
+
+    model = models.WordLevel({f"w{i}": i for i in range(words)}, unk_token="w0")
+    Tokenizer(model).save(str(tmp_path / "tokenizer.json"))
+    ids = write(tmp_path / "ids.json", f"[[{words}, 1], [1, {words}]]")
+    info = run(tmp_path / "out", source="tokens", input=ids, tokenizer=tmp_path / "tokenizer.json")
+    dataset = open_dataset(tmp_path / "out")
+    assert (info.vocab_size, info.dtype, dataset.train.tokens.dtype) == (words + 1, dtype, dtype)
+    assert sorted(dataset.train.tokens.tolist()) == [1, words]
+
+
+def test_a_separate_source_of_the_same_name_shares_its_options(tmp_path):
+    train, val = write(tmp_path / "a.txt", "ab|ba|aa"), write(tmp_path / "b.txt", "bb|abab")
+    common = {"input": train, "val_input": val, "source": "text-file"}
+    common["val_token_policy"] = "keep"
+    separator = {"document_separator": "|"}
+    assert run(tmp_path / "1", separator, **common).validation.documents == 2
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    write(folder / "b.txt", "bb|abab")
+    common |= {"val_source": "text-dir", "val_input": folder}
+    info = run(tmp_path / "2", separator, **common)
+    assert info.validation.documents == 1
+    assert info.val_source.options == {"document_separator": None, "pattern": "*.txt"}
+
+
+def test_reading_stops_at_max_documents(tmp_path, monkeypatch):
+    yielded = []
+
+    def documents(self):
+        for number in range(100):
+            yielded.append(number)
+            yield Document(text=f"text {number}")
+
+    monkeypatch.setattr(TextFile, "documents", documents)
+    info = run(
+        tmp_path / "out", source="text-file", input="x", max_documents=5, val_token_policy="keep"
+    )
+    assert info.train.documents + info.validation.documents == 5
+    assert yielded == [0, 1, 2, 3, 4]
+
+
+def test_each_source_is_read_once(tmp_path, monkeypatch, corpus):
+    read = []
+    original = TextFile.documents
+    monkeypatch.setattr(TextFile, "documents", lambda self: read.append(1) or original(self))
+    run(tmp_path / "out", BLANK, source="text-file", input=corpus)
+    assert read == [1]
+
+
+@pytest.mark.parametrize("thing", [None, Document(), Document(text="a", tokens=(1,))])
+def test_a_source_that_breaks_its_contract_is_named(tmp_path, monkeypatch, thing):
+    monkeypatch.setattr(TextFile, "documents", lambda self: iter([thing]))
+    with one_line_error(PluginError, "source text-file (x)", "it yielded"):
+        run(tmp_path / "out", source="text-file", input="x")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_source_without_documents_is_an_error(tmp_path):
+    blank = write(tmp_path / "blank.txt", " \n ")
+    with one_line_error(InputError, blank, "no documents"):
+        run(tmp_path / "out", source="text-file", input=blank)
+
+
+def test_unknown_sources_and_options(tmp_path):
+    with one_line_error(ConfigError, "text-fil", "did you mean 'text-file'"):
+        run(tmp_path / "out", source="text-fil")
+    with one_line_error(ConfigError, "source.pattern"):
+        run(tmp_path / "out", {"pattern": "*"}, source="text-file")
+    assert not list(tmp_path.iterdir())
+
+
+def test_progress_says_beforehand_how_much_there_is_and_reaches_it(tmp_path, corpus):
+    progress = Recorder()
+    run(
+        tmp_path / "out",
+        BLANK,
+        source="text-file",
+        input=corpus,
+        val_fraction=0,
+        val_token_policy="keep",
+        progress=progress,
+    )
+    size = sum(len(p.encode()) for p in corpus.read_text(encoding="utf-8").split("\n\n"))
+    done = {label.split(" (")[0]: counts for label, counts in progress.done.items()}
+    assert done["reading source text-file"] == [20, None, "documents"]
+    train, validation = done["encoding train"], done["encoding validation"]
+    assert train[:2] == [train[0], train[0]]
+    assert done["training the tokenizer"] == train
+    assert train[0] + validation[0] == size
+    assert f"encoding train: 19 documents, {train[0]:,} bytes" in progress.messages
+
+
+def test_a_document_much_longer_than_a_batch(tmp_path):
+    lines = "".join(f"line {i} of a long text.\n" for i in range(60_000))
+    path = write(tmp_path / "long.txt", lines + "|short line 1 of a text.\n")
+    info = run(
+        tmp_path / "out",
+        {"document_separator": "|"},
+        source="text-file",
+        input=path,
+        val_token_policy="keep",
+    )
+    dataset = open_dataset(tmp_path / "out")
+    long = max((dataset.train, dataset.validation), key=lambda split: split.num_bytes)
+    assert documents_of(dataset, long) == [lines + "<|endoftext|>"]
+    assert info.train.bytes + info.validation.bytes == len(lines) + 24
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    code = (
+        "import sys; import newllm_core.data.prepare, newllm_core.data.prepared;"
+        "from newllm_core.registry import DATA_SOURCES as s; [s.load(n) for n in s.plugins()];"
+        "print({'numpy','torch','datasets','tokenizers','pyarrow'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert done.stdout.decode().strip() == "set()"
+
+
+def test_wikitext_keeps_its_word_count(tmp_path, shared_data):
+    info = run(
+        tmp_path / "out",
+        source="wikitext",
+        input=shared_data / "wikitext-2" / "valid.txt",
+        val_token_policy="keep",
+        vocab_size=2000,
+    )
+    assert info.train.documents + info.validation.documents == 60
+    assert info.train.words + info.validation.words == 217_646
+    assert info.train.bytes + info.validation.bytes == 1_121_681
+
+
+def test_default_options_work_with_nothing_else(tmp_path):
+    info = prepare(DataConfig(max_documents=90), {}, tmp_path / "out", seed=0)
+    assert info.train.tokens > 50_000
+    assert info.vocab_size == 8192
+    tokens = open_dataset(tmp_path / "out").train.tokens
+    assert np.unique(tokens).max() < 8192

@@ -1,0 +1,150 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from newllm_core.data.prepared import open_dataset
+from newllm_core.errors import InputError
+
+from .cases import one_line_error, run
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory, byte_tokenizer):
+    folder = tmp_path_factory.mktemp("original")
+    (folder / "a.txt").write_text("ab|ba|aabb|bbaa", encoding="utf-8")
+    run(
+        folder / "out",
+        {"document_separator": "|"},
+        source="text-file",
+        input=folder / "a.txt",
+        tokenizer=byte_tokenizer,
+    )
+    return folder / "out"
+
+
+@pytest.fixture
+def folder(original, tmp_path):
+    return shutil.copytree(original, tmp_path / "data")
+
+
+def edit(folder, change):
+    path = folder / "dataset.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def test_splits_are_mapped_read_only(folder):
+    dataset = open_dataset(str(folder))
+    for split, info in (
+        (dataset.train, dataset.info.train),
+        (dataset.validation, dataset.info.validation),
+    ):
+        assert isinstance(split.tokens, np.memmap)
+        assert not split.tokens.flags.writeable
+        assert split.tokens.dtype == np.dtype("<u2")
+        assert split.document_starts.dtype == np.int64
+        assert len(split.tokens) == info.tokens == split.document_starts[-1]
+        assert len(split.document_starts) == info.documents + 1
+        assert split.num_bytes == info.bytes == split.document_bytes.sum()
+        assert split.num_words == info.words == info.documents
+    assert dataset.path == folder
+
+
+def test_a_folder_that_is_not_there_or_not_ours(tmp_path, folder):
+    with one_line_error(InputError, tmp_path / "none", "newllm prepare --out"):
+        open_dataset(tmp_path / "none")
+    with one_line_error(InputError, tmp_path, "dataset.json"):
+        open_dataset(tmp_path)
+    (folder / "dataset.json").write_text("{", encoding="utf-8")
+    with one_line_error(InputError, folder / "dataset.json", "not JSON"):
+        open_dataset(folder)
+    (folder / "dataset.json").write_text('{"format": "other"}', encoding="utf-8")
+    with one_line_error(InputError, folder / "dataset.json", "not the description"):
+        open_dataset(folder)
+    (folder / "dataset.json").write_bytes(b"\xff")
+    with one_line_error(InputError, folder, "cannot read"):
+        open_dataset(folder)
+
+
+def set_key(*path, to):
+    def change(content):
+        for key in path[:-1]:
+            content = content[key]
+        content[path[-1]] = to
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (set_key("format_version", to=99), "version 99"),
+        (set_key("hash", to="0"), "altered"),
+        (set_key("files", "train.tokens", "sha256", to="0"), "altered"),
+        (lambda content: content.pop("splits"), "damaged (KeyError"),
+        (lambda content: content.pop("seed"), "damaged (TypeError"),
+        (lambda content: content["files"].pop("train.tokens"), "damaged (KeyError"),
+        (set_key("extra", to=1), "damaged (TypeError"),
+        (set_key("dtype", to="object"), "damaged (ValueError"),
+        (set_key("vocab_size", to="many"), "damaged (ValueError"),
+        (set_key("splits", "train", "tokens", to=-1), "damaged (ValueError"),
+        (set_key("splits", "train", "tokens", to=True), "damaged (ValueError"),
+        (set_key("policy", to=None), "damaged (AttributeError"),
+    ],
+)
+def test_descriptions_that_were_changed(folder, change, part):
+    edit(folder, change)
+    with one_line_error(InputError, folder / "dataset.json", part):
+        open_dataset(folder)
+
+
+@pytest.mark.parametrize("name", ["train.tokens", "validation.documents.npy", "tokenizer.json"])
+def test_files_that_are_missing_cut_or_longer(folder, name):
+    path = folder / name
+    data = path.read_bytes()
+    path.write_bytes(data[:-2])
+    with one_line_error(InputError, path, f"{len(data) - 2:,} bytes", f"{len(data):,}"):
+        open_dataset(folder)
+    path.write_bytes(data + b"\0\0")
+    with one_line_error(InputError, path):
+        open_dataset(folder)
+    path.unlink()
+    with one_line_error(InputError, path, "missing"):
+        open_dataset(folder)
+
+
+@pytest.mark.parametrize("name", ["train.bytes.npy", "validation.documents.npy", "tokenizer.json"])
+def test_small_files_are_checked_by_hash(folder, name):
+    data = bytearray((folder / name).read_bytes())
+    data[-1] ^= 1
+    (folder / name).write_bytes(data)
+    with one_line_error(InputError, folder / name, "hash"):
+        open_dataset(folder)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("splits", "train", "documents"), 1),
+        (("splits", "train", "bytes"), 1),
+        (("splits", "train", "tokens"), 1),
+        (("splits", "validation", "tokens"), 0),
+        (("dtype",), "uint32"),
+    ],
+)
+def test_counts_must_fit_the_files(folder, path, value):
+    edit(folder, set_key(*path, to=value))
+    with one_line_error(InputError, "prepare the data again"):
+        open_dataset(folder)
+
+
+def test_ids_outside_the_vocabulary(folder, monkeypatch):
+    monkeypatch.setattr("newllm_core.data.prepared.CHUNK_TOKENS", 3)
+    tokens = np.fromfile(folder / "train.tokens", "<u2")
+    tokens[-1] = 257
+    tokens.tofile(folder / "train.tokens")
+    with one_line_error(InputError, folder / "train.tokens", "257"):
+        open_dataset(folder)

@@ -1,0 +1,98 @@
+from pathlib import Path
+
+import pytest
+
+from newllm_core.data.prepared import open_dataset
+from newllm_core.data.token_files import SplitWriter
+from newllm_core.errors import InputError
+
+from .cases import contents_of, one_line_error, run, write
+
+BLANK = {"document_separator": r"\n\n"}
+
+
+def test_an_existing_folder_is_not_overwritten_unless_asked(tmp_path, corpus):
+    out = tmp_path / "out"
+    options = {"source": "text-file", "input": corpus}
+    first = run(out, BLANK, **options)
+    before = contents_of(out)
+    with one_line_error(InputError, out, "--overwrite"):
+        run(out, BLANK, seed=3, **options)
+    assert contents_of(out) == before
+    second = run(out, BLANK, seed=3, overwrite=True, **options)
+    assert second.hash != first.hash
+    assert open_dataset(out).hash == second.hash
+    (out / "train.tokens").write_bytes(b"damaged")
+    assert run(out, BLANK, overwrite=True, **options).hash == first.hash
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus.txt", "out"]
+
+
+def test_what_is_not_a_prepared_data_set_is_never_deleted(tmp_path, corpus):
+    options = {"source": "text-file", "input": corpus, "overwrite": True}
+    for make in (
+        lambda out: out.mkdir(),
+        lambda out: out.write_text("mine", encoding="utf-8"),
+        lambda out: (out.mkdir(), write(out / "dataset.json", '{"format": "other"}')),
+        lambda out: (out.mkdir(), write(out / "dataset.json", "[")),
+    ):
+        out = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
+        make(out)
+        with one_line_error(InputError, out, "not a prepared data set"):
+            run(out, BLANK, **options)
+        assert out.exists()
+    out = tmp_path / "kept"
+    run(out, BLANK, **options)
+    write(out / "notes.txt", "mine")
+    with one_line_error(InputError, out, "notes.txt"):
+        run(out, BLANK, **options)
+    assert (out / "notes.txt").read_text(encoding="utf-8") == "mine"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, OSError])
+@pytest.mark.parametrize("existing", [False, True])
+def test_an_interrupted_run_leaves_everything_as_it_was(
+    tmp_path, corpus, monkeypatch, error, existing
+):
+    out = tmp_path / "out"
+    options = {"source": "text-file", "input": corpus}
+    if existing:
+        run(out, BLANK, **options)
+    before = contents_of(out) if existing else None
+
+    def stop(self):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SplitWriter, "finish", stop)
+        with pytest.raises(InputError if error is OSError else error):
+            run(out, BLANK, overwrite=True, seed=1, **options)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus.txt", *["out"] * existing]
+    assert (contents_of(out) if existing else None) == before
+
+
+def test_a_failed_exchange_puts_the_old_folder_back(tmp_path, corpus, monkeypatch):
+    out = tmp_path / "out"
+    options = {"source": "text-file", "input": corpus}
+    run(out, BLANK, **options)
+    before = contents_of(out)
+    original = Path.rename
+
+    def rename(self, target):
+        if self.name == "new":
+            raise OSError(28, "No space left on device")
+        return original(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with one_line_error(InputError, out, "No space left"):
+        run(out, BLANK, overwrite=True, seed=1, **options)
+    assert contents_of(out) == before
+
+
+def test_an_out_that_cannot_be_written(tmp_path, corpus):
+    with one_line_error(InputError, corpus / "out"):
+        run(corpus / "out", BLANK, source="text-file", input=corpus)
+
+
+def test_missing_parents_of_out_are_made(tmp_path, corpus):
+    run(tmp_path / "a" / "b" / "out", BLANK, source="text-file", input=corpus)
+    assert open_dataset(tmp_path / "a" / "b" / "out").train.num_bytes > 0

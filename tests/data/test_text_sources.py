@@ -1,0 +1,139 @@
+import re
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from newllm_core.data.sources.files import read_chunks, read_lines
+from newllm_core.data.sources.text_dir import TextDir, TextDirOptions
+from newllm_core.data.sources.text_file import (
+    TextFile,
+    TextFileOptions,
+    split_chunks,
+    text_documents,
+    unescape,
+)
+from newllm_core.errors import ConfigError, InputError
+
+from .cases import one_line_error
+
+
+def texts(source):
+    return [document.text for document in source.documents()]
+
+
+def write(path, data):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data if isinstance(data, bytes) else data.encode("utf-8"))
+    return str(path)
+
+
+def test_a_file_without_separator_is_one_document_byte_for_byte(tmp_path):
+    content = "é\r\nline\rx\x85\u2028\n\n 𝄞 "
+    assert texts(TextFile(write(tmp_path / "a.txt", content))) == [content]
+
+
+def test_the_separator_is_found_anywhere_and_belongs_to_no_document(tmp_path):
+    path = write(tmp_path / "a.txt", "one\ntwo\n\nthree\n\n\n\n \n\nfour")
+    found = texts(TextFile(path, TextFileOptions(r"\n\n")))
+    assert found == ["one\ntwo", "three", "four"]  # blank parts are none
+
+
+def test_a_separator_of_a_line_of_its_own(tmp_path):
+    path = write(tmp_path / "a.txt", "a --- b\n---\nc")
+    assert texts(TextFile(path, TextFileOptions(r"\n---\n"))) == ["a --- b", "c"]
+
+
+@given(
+    text=st.text(alphabet="ab\n", max_size=40),
+    separator=st.text(alphabet="ab\n", min_size=1, max_size=4),
+    cuts=st.lists(st.integers(0, 40)),
+)
+def test_split_in_chunks_is_split_of_the_whole(text, separator, cuts):
+    edges = [0, *sorted(cuts), len(text)]
+    chunks = [text[a:b] for a, b in pairwise(edges)]
+    chunks = [chunk for chunk in chunks if chunk] if "".join(chunks) == text else [text]
+    assert list(split_chunks(chunks, separator)) == text.split(separator)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [(r"\n\n", "\n\n"), ("\n", "\n"), (r"\t|\r", "\t|\r"), (r"\\n", r"\n"), ("##", "##")],
+)
+def test_escapes(written, meant):
+    assert unescape(written) == meant
+
+
+@pytest.mark.parametrize("separator", ["", r"\d", "a\\", r"\\\x"])
+def test_wrong_separators(separator):
+    with one_line_error(ConfigError, "document_separator"):
+        TextFile("x", TextFileOptions(separator))
+
+
+@given(text=st.text(max_size=50), size=st.integers(1, 7))
+def test_reading_in_small_chunks(tmp_path_factory, text, size):
+    path = tmp_path_factory.mktemp("chunks") / "a.txt"
+    path.write_bytes(text.encode("utf-8"))
+    expected = text.removeprefix("\ufeff")
+    assert "".join(read_chunks(path, size)) == expected
+    assert list(read_lines(path, size)) == re.findall(r"[^\n]*\n|[^\n]+", expected)
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    path = write(tmp_path / "a.txt", b"\xef\xbb\xbfx\xef\xbb\xbf")
+    assert texts(TextFile(path)) == ["x\ufeff"]
+
+
+@pytest.mark.parametrize(
+    ("data", "offset", "byte"),
+    [
+        (b"ab\xffcd", 2, "0xff"),
+        ("é".encode() * 5 + b"\xe2\x28", 10, "0xe2"),
+        (b"a" * 9 + "𝄞".encode()[:3], 9, "0xf0"),  # cut off at the end of the file
+        ("text".encode("utf-16"), 0, "0xff"),
+    ],
+)
+@pytest.mark.parametrize("chunk_bytes", [1, 2, 3, 1 << 20])
+def test_bytes_that_are_not_utf8_are_located(tmp_path, data, offset, byte, chunk_bytes):
+    path = tmp_path / "a.txt"
+    path.write_bytes(data)
+    with one_line_error(InputError, path, f"offset {offset};", byte):
+        list(text_documents(path, None, chunk_bytes))
+
+
+def test_a_folder_is_read_recursively_in_the_order_of_relative_paths(tmp_path):
+    for name in ("b.txt", "a/z.txt", "a/b/c.txt", "a.txt", "a/skip.md", "empty.txt"):
+        write(tmp_path / name, "" if name == "empty.txt" else name)
+    (tmp_path / "folder.txt").mkdir()
+    assert texts(TextDir(str(tmp_path))) == ["a/b/c.txt", "a/z.txt", "a.txt", "b.txt"]
+    assert texts(TextDir(str(tmp_path), TextDirOptions(pattern="*.md"))) == ["a/skip.md"]
+    split = TextDir(str(tmp_path), TextDirOptions(pattern="a/*.txt", document_separator="/"))
+    assert texts(split) == ["a", "z.txt"]
+
+
+def test_a_pattern_must_be_relative(tmp_path):
+    with one_line_error(ConfigError, "source.pattern", "/abs/*.txt"):
+        texts(TextDir(str(tmp_path), TextDirOptions(pattern="/abs/*.txt")))
+
+
+def test_inputs_that_cannot_be_read(tmp_path):
+    missing, empty = tmp_path / "missing.txt", tmp_path / "empty.txt"
+    empty.touch()
+    with one_line_error(InputError, "text-file needs", "--input"):
+        texts(TextFile())
+    with one_line_error(InputError, missing, "No such file", "--input"):
+        texts(TextFile(str(missing)))
+    with one_line_error(InputError, empty, "is empty"):
+        texts(TextFile(str(empty)))
+    with one_line_error(InputError, tmp_path, "is a folder"):
+        texts(TextFile(str(tmp_path)))
+    with one_line_error(InputError, empty, "not a folder"):
+        texts(TextDir(str(empty)))
+    empty.unlink()
+    with one_line_error(InputError, tmp_path, "no file named '*.txt'", "source.pattern"):
+        texts(TextDir(str(tmp_path)))
+
+
+def test_nothing_is_read_before_documents_are_asked_for(tmp_path):
+    TextFile(str(tmp_path / "missing.txt")).documents()

@@ -1,0 +1,97 @@
+import json
+import pickle
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from newllm_core.data.sources.tokens import Tokens
+from newllm_core.errors import InputError
+
+from .cases import one_line_error
+
+
+def found(path):
+    return [document.tokens for document in Tokens(str(path)).documents()]
+
+
+@pytest.mark.parametrize(
+    ("content", "documents"),
+    [
+        ([3, 1, 2], [(3, 1, 2)]),
+        ([[3, 1], [2]], [(3, 1), (2,)]),
+        ([[3, 1], []], [(3, 1), ()]),
+        ([2**40], [(2**40,)]),
+    ],
+)
+def test_json(tmp_path, content, documents):
+    path = tmp_path / "ids.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    assert found(path) == documents
+
+
+@pytest.mark.parametrize("dtype", ["u1", "<u2", ">i4", "i8"])
+def test_npy(tmp_path, dtype):
+    np.save(tmp_path / "flat.npy", np.array([3, 1, 2], dtype))
+    np.save(tmp_path / "rows.npy", np.array([[3, 1], [2, 0]], dtype))
+    assert found(tmp_path / "flat.npy") == [(3, 1, 2)]
+    assert found(tmp_path / "rows.npy") == [(3, 1), (2, 0)]
+
+
+def test_safetensors_by_name(tmp_path):
+    tensors = {"b": np.array([9, 8], "u2"), "a": np.array([[1, 2], [3, 4]], "i8")}
+    save_file(tensors, tmp_path / "ids.safetensors")
+    assert found(tmp_path / "ids.safetensors") == [(1, 2), (3, 4), (9, 8)]
+    assert all(type(i) is int for ids in found(tmp_path / "ids.safetensors") for i in ids)
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", "3", "[1.0]", "[true]", '["1"]', "[[1], 2]", "[[[1]]]", "[", "[" * 100_000, "x"]
+)
+def test_json_of_something_else(tmp_path, text):
+    path = tmp_path / "ids.json"
+    path.write_text(text, encoding="utf-8")
+    with one_line_error(InputError, path):
+        found(path)
+
+
+def test_negative_ids(tmp_path):
+    np.save(tmp_path / "ids.npy", np.array([1, -2]))
+    with one_line_error(InputError, tmp_path / "ids.npy", "-2"):
+        found(tmp_path / "ids.npy")
+
+
+@pytest.mark.parametrize("array", [np.zeros(3), np.zeros((1, 2, 3), "i4"), np.array(3)])
+def test_arrays_of_another_kind(tmp_path, array):
+    np.save(tmp_path / "ids.npy", array)
+    with one_line_error(InputError, tmp_path / "ids.npy", str(array.dtype)):
+        found(tmp_path / "ids.npy")
+    save_file({"x": np.atleast_1d(array)}, tmp_path / "ids.safetensors")
+    if array.ndim:
+        with one_line_error(InputError, tmp_path / "ids.safetensors", "'x'"):
+            found(tmp_path / "ids.safetensors")
+
+
+class Bomb:
+    def __reduce__(self):
+        return (pytest.fail, ("a pickle was loaded",))
+
+
+def test_pickles_are_never_loaded(tmp_path):
+    np.save(tmp_path / "object.npy", np.array([Bomb()]), allow_pickle=True)
+    (tmp_path / "raw.npy").write_bytes(pickle.dumps(Bomb()))
+    (tmp_path / "raw.safetensors").write_bytes(pickle.dumps(Bomb()))
+    (tmp_path / "raw.pt").write_bytes(pickle.dumps(Bomb()))
+    for path in tmp_path.iterdir():
+        with one_line_error(InputError, path):
+            found(path)
+
+
+def test_inputs_that_cannot_be_read(tmp_path):
+    with one_line_error(InputError, "tokens needs", ".safetensors"):
+        list(Tokens().documents())
+    (tmp_path / "empty.json").touch()
+    with one_line_error(InputError, tmp_path / "empty.json", "empty"):
+        found(tmp_path / "empty.json")
+    with one_line_error(InputError, tmp_path, "folder"):
+        found(tmp_path)

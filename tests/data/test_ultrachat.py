@@ -1,0 +1,109 @@
+import json
+
+import pytest
+
+from newllm_core.data.sources.base import Document, Message
+from newllm_core.data.sources.ultrachat import UltraChat, chats
+from newllm_core.errors import InputError
+
+from .cases import one_line_error
+
+CHATS = [
+    [{"role": "user", "content": "Hé?\nTwo lines"}, {"role": "assistant", "content": "Yes."}],
+    [{"content": "", "role": "system"}, {"content": "x", "role": "user"}],
+]
+EXPECTED = [
+    Document(messages=(Message("user", "Hé?\nTwo lines"), Message("assistant", "Yes."))),
+    Document(messages=(Message("system", ""), Message("user", "x"))),
+]
+
+
+def write(path, rows):
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    joined = "\n".join(lines) if path.suffix == ".jsonl" else "[" + ",".join(lines) + "]"
+    path.write_text(joined, encoding="utf-8")
+    return path
+
+
+def found(path):
+    return list(UltraChat(str(path)).documents())
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", ".hidden/a[1]*.jsonl"])
+def test_json_files(tmp_path, name):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    rows = [{"prompt": "p", "messages": messages} for messages in CHATS]
+    assert found(write(path, rows)) == EXPECTED
+
+
+def test_parquet_files(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"messages": CHATS}), path)
+    assert found(path) == EXPECTED
+
+
+def test_reading_leaves_nothing_in_the_cache(tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(cache))
+    path = write(tmp_path / "a.jsonl", [{"messages": CHATS[0]}])
+    assert found(path) == EXPECTED[:1]
+    assert not cache.exists()
+
+
+def test_rows_of_the_hub_keep_their_split():
+    rows = iter([{"messages": CHATS[0]}])
+    (document,) = chats(rows, "hub", "validation")
+    assert document.split == "validation"
+
+
+@pytest.mark.parametrize(
+    ("row", "parts"),
+    [
+        ({"text": "x"}, ("row 1", "'messages'", "it has text")),
+        ({"messages": "x"}, ("row 1", "'messages'")),
+        ({"messages": ["x"]}, ("row 1", "'role'")),
+        ({"messages": [{"content": "x"}]}, ("row 1", "'role'")),
+        ({"messages": [{"role": "user"}]}, ("row 1", "'content'")),
+        ({"messages": [{"role": "user", "content": None}]}, ("row 1", "'content'")),
+        ({"messages": [{"role": "", "content": "x"}]}, ("row 1", "'role' is empty")),
+    ],
+)
+def test_rows_that_are_no_chats(tmp_path, row, parts):
+    path = write(tmp_path / "a.jsonl", [row])
+    with one_line_error(InputError, path, *parts):
+        found(path)
+
+
+def test_inputs_that_cannot_be_read(tmp_path):
+    with one_line_error(InputError, tmp_path / "none.jsonl", "No such file"):
+        found(tmp_path / "none.jsonl")
+    with one_line_error(InputError, tmp_path, "is a folder"):
+        found(tmp_path)
+    (tmp_path / "a.csv").write_text("x", encoding="utf-8")
+    with one_line_error(InputError, tmp_path / "a.csv", ".csv", ".parquet"):
+        found(tmp_path / "a.csv")
+    for name, content in (
+        ("a.jsonl", b'{"messages": ['),
+        ("b.jsonl", b"\xff\xfe\n"),
+        ("c.json", b"["),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with one_line_error(InputError, tmp_path / name):
+            found(tmp_path / name)
+
+
+def test_offline_hub_says_what_to_do(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with one_line_error(InputError, "HuggingFaceH4/ultrachat_200k", "--input"):
+        list(UltraChat().documents())
+
+
+def test_real_chats(shared_data):
+    documents = found(shared_data / "ultrachat" / "ultrachat_800.jsonl")
+    assert len(documents) == 800
+    assert sum(len(document.messages) for document in documents) == 3970
+    assert {m.role for document in documents for m in document.messages} == {"user", "assistant"}

@@ -1,0 +1,95 @@
+"""A file is the old one or the new one."""
+
+import os
+
+import pytest
+
+from newllm_core.atomic import refuse_existing, write_atomically
+from newllm_core.errors import InputError
+
+
+def names(folder):
+    return sorted(item.name for item in folder.iterdir())
+
+
+def test_a_new_file_and_its_folders(tmp_path):
+    path = tmp_path / "a" / "b" / "file"
+    write_atomically(path, lambda temporary: temporary.write_text("new"))
+    assert path.read_text() == "new"
+    assert names(path.parent) == ["file"]
+
+
+def test_the_temporary_file_is_in_the_same_folder_and_the_old_one_stays_until_the_end(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    seen = []
+
+    def write(temporary):
+        temporary.write_text("new")
+        seen.append((temporary.parent, path.read_text()))
+
+    write_atomically(path, write)
+    assert seen == [(tmp_path, "old")]
+    assert path.read_text() == "new"
+    assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("midway"), KeyboardInterrupt(), ValueError("x")])
+def test_a_writer_that_fails_midway_leaves_the_old_file_and_nothing_else(tmp_path, error):
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def write(temporary):
+        temporary.write_text("half of the n")
+        raise error
+
+    with pytest.raises(type(error)):
+        write_atomically(path, write)
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_full_disk_is_an_input_error_that_names_the_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def write(temporary):
+        temporary.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(InputError, match=r"cannot write .*file: No space left on device"):
+        write_atomically(path, write)
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_the_file_is_on_disk_before_it_gets_its_name(tmp_path, monkeypatch):
+    calls = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (calls.append("fsync"), fsync(fd)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (calls.append("replace"), replace(a, b)))
+    write_atomically(tmp_path / "file", lambda temporary: temporary.write_text("new"))
+    assert calls == ["fsync", "replace", "fsync"]
+
+
+def test_a_folder_that_is_a_file(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="cannot write"):
+        write_atomically(tmp_path / "file" / "below", lambda temporary: temporary.write_text("y"))
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_writer_that_writes_nothing(tmp_path):
+    with pytest.raises(InputError, match="cannot write"):
+        write_atomically(tmp_path / "file", lambda temporary: None)
+    assert names(tmp_path) == []
+
+
+def test_what_exists_is_replaced_only_on_request(tmp_path):
+    path = tmp_path / "file"
+    refuse_existing(path, overwrite=False)
+    path.write_text("old")
+    refuse_existing(path, overwrite=True)
+    with pytest.raises(InputError, match=r"file exists: .*--overwrite") as caught:
+        refuse_existing(path, overwrite=False)
+    assert caught.value.exit_code == 3

@@ -1,0 +1,181 @@
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from newllm_core.config import ModelConfig
+from newllm_core.errors import InputError
+from newllm_core.evaluation import evaluate
+from newllm_core.model.language_model import LanguageModel
+from newllm_core.trajectory import text as text_module
+from newllm_core.trajectory.reference import naive_step
+from newllm_core.trajectory.sequential import unroll
+from newllm_core.trajectory.text import inputs_at, read_text
+
+VOCAB, END = 11, 10
+
+
+def text_of(length, *, documents=1, seed=0):
+    tokens = np.random.default_rng(seed).integers(END, size=length).astype(np.uint16)
+    starts = np.linspace(0, length, documents + 1).astype(np.int64)
+    tokens[starts[1:] - 1] = END
+    sizes = np.diff(starts) * 2 + 1
+    return SimpleNamespace(
+        tokens=tokens,
+        document_starts=starts,
+        document_bytes=sizes,
+        num_bytes=int(sizes.sum()),
+        num_words=length // 3,
+    )
+
+
+def model_of(*, num_heads=1, **options):
+    shape = {"context_dim": 6, "embed_dim": 5, "hidden_dim": 9, "layer_structure": (1, 1)}
+    model = LanguageModel(ModelConfig(**shape | options), VOCAB, num_heads=num_heads).double()
+    # Fresh heads say almost nothing; these have opinions.
+    for head in model.token_output:
+        torch.nn.init.normal_(head.weight, std=0.7, generator=torch.Generator().manual_seed(1))
+    return model
+
+
+def naive_figures(model, text, head, blocks):
+    """One token at a time from a state that is never reset."""
+    part = SimpleNamespace(embedding=model.embedding, layers=lambda: model.layers()[:blocks])
+    state = torch.zeros(6, dtype=torch.float64)
+    nats = hits = 0
+    read = END
+    for target in text.tokens.tolist():
+        logits = model.token_output[head](naive_step(part, read, state))
+        state = naive_step(model, read, state)
+        nats -= float(logits[target] - torch.log(torch.exp(logits).sum()))
+        hits += int(logits.argmax()) == target
+        read = target
+    count = len(text.tokens)
+    return {
+        "loss": nats / count,
+        "perplexity": math.exp(nats / count),
+        "accuracy": hits / count,
+        "bits_per_byte": nats / math.log(2) / text.num_bytes,
+        "word_perplexity": math.exp(nats / text.num_words),
+    }
+
+
+def test_figures_equal_a_naive_loop():
+    model, text = model_of(num_heads=2), text_of(83, documents=4)
+    found = evaluate(model, text, end_id=END, head_weights=[0.5, 1.2], num_streams=1)
+    with torch.no_grad():
+        heads = [naive_figures(model, text, 0, 1), naive_figures(model, text, 1, 2)]
+    for head, expected in zip(found["heads"], heads, strict=True):
+        assert head == pytest.approx(expected, rel=1e-10, abs=1e-10)
+    loss = (0.5 * heads[0]["loss"] + 1.2 * heads[1]["loss"]) / 1.7
+    assert found["loss"] == pytest.approx(loss, abs=1e-10)
+    assert found["perplexity"] == pytest.approx(math.exp(loss))
+    assert found["bits_per_byte"] == pytest.approx(loss * 83 / math.log(2) / text.num_bytes)
+    assert found["word_perplexity"] == pytest.approx(math.exp(loss * 83 / text.num_words))
+    accuracy = (0.5 * heads[0]["accuracy"] + 1.2 * heads[1]["accuracy"]) / 1.7
+    assert found["accuracy"] == pytest.approx(accuracy)
+    assert (found["num_tokens"], found["num_bytes"]) == (83, text.num_bytes)
+
+
+def test_many_streams_are_close_to_one():
+    # A gated cell forgets a quarter of its state with every token.
+    model, text = model_of(update="gated"), text_of(1201)
+    options = {"end_id": END, "head_weights": [1.0]}
+    one = evaluate(model, text, num_streams=1, **options)
+    many = evaluate(model, text, num_streams=7, warmup=64, **options)
+    rough = evaluate(model, text, num_streams=7, warmup=1, **options)
+    assert many["num_tokens"] == one["num_tokens"] == 1201
+    assert many["loss"] == pytest.approx(one["loss"], abs=1e-8)
+    assert abs(rough["loss"] - one["loss"]) > abs(many["loss"] - one["loss"])
+
+
+def test_memory_bounds_do_not_change_figures(monkeypatch):
+    from newllm_core import evaluation
+
+    model, text = model_of(), text_of(157)
+    options = {"end_id": END, "head_weights": [1.0], "num_streams": 3, "warmup": 11}
+    whole = evaluate(model, text, **options)
+    monkeypatch.setattr(text_module, "ROWS_AT_ONCE", 14)
+    monkeypatch.setattr(evaluation, "LOGITS_AT_ONCE", 50)
+    assert evaluate(model, text, **options)["loss"] == pytest.approx(whole["loss"], rel=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    length=st.integers(1, 130),
+    streams=st.integers(1, 9),
+    warmup=st.integers(0, 12),
+    rows=st.integers(1, 40),
+)
+def test_every_token_is_read_once(length, streams, warmup, rows):
+    tokens = text_of(length).tokens
+    before = text_module.ROWS_AT_ONCE
+    text_module.ROWS_AT_ONCE = rows
+    try:
+        model = model_of(layer_structure=(1,))
+        readings = list(read_text(model, tokens, end_id=END, num_streams=streams, warmup=warmup))
+    finally:
+        text_module.ROWS_AT_ONCE = before
+    positions = np.concatenate([reading.positions_N for reading in readings])
+    targets = np.concatenate([reading.targets_N.numpy() for reading in readings])
+    assert sorted(positions.tolist()) == list(range(length))
+    assert (targets == tokens[positions]).all()
+    assert all(len(r.contexts[0]) == len(r.positions_N) for r in readings)
+
+
+def test_inputs_are_the_tokens_before():
+    tokens = np.array([4, 5, 6], np.uint16)
+    assert inputs_at(tokens, np.array([[0, 1, 2]]), END).tolist() == [[END, 4, 5]]
+
+
+def test_reading_leaves_gradients_on_for_whoever_iterates():
+    readings = read_text(model_of(), text_of(50).tokens, end_id=END)
+    next(readings)
+    assert torch.is_grad_enabled()
+
+
+def test_later_tokens_change_nothing_before_them():
+    model = model_of(num_heads=2).float()
+    tokens = torch.randint(VOCAB, (3, 17), generator=torch.Generator().manual_seed(0))
+    for t in (0, 8, 16):
+        other = tokens.clone()
+        other[:, t:] = (other[:, t:] + 1) % VOCAB
+        contexts, changed = (unroll(model, ids, model.start(3)) for ids in (tokens, other))
+        for a, b in zip(contexts, changed, strict=True):
+            assert torch.equal(a[:, :t], b[:, :t])
+            assert not torch.equal(a[:, t], b[:, t])
+        for a, b in zip(model.logits(contexts), model.logits(changed), strict=True):
+            assert torch.equal(a[:, :t], b[:, :t])
+
+
+def test_a_limit_takes_whole_documents():
+    model, text = model_of(), text_of(100, documents=4)
+    options = {"end_id": END, "head_weights": [1.0]}
+    for limit, documents in ((10, 1), (25, 1), (49, 1), (50, 2), (99, 3), (100, 4), (10**6, 4)):
+        found = evaluate(model, text, max_tokens=limit, **options)
+        assert found["num_tokens"] == 25 * documents
+        assert found["num_bytes"] == 51 * documents
+        assert (found["word_perplexity"] is None) == (documents < 4)
+
+
+def test_figures_that_do_not_exist_are_none():
+    text = text_of(20)
+    text.document_bytes, text.num_words = np.zeros(1, np.int64), 0
+    found = evaluate(model_of(), text, end_id=END, head_weights=[1.0])
+    assert found["bits_per_byte"] is None
+    assert found["word_perplexity"] is None
+
+
+def test_nothing_to_evaluate_is_said():
+    empty = SimpleNamespace(
+        tokens=np.zeros(0, np.uint16),
+        document_starts=np.zeros(1, np.int64),
+        document_bytes=np.zeros(0, np.int64),
+        num_words=0,
+    )
+    with pytest.raises(InputError, match="no tokens"):
+        evaluate(model_of(), empty, end_id=END, head_weights=[1.0])

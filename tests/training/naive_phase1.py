@@ -1,0 +1,98 @@
+"""The loss of Phase 1 one token at a time, and what its tests share."""
+
+import torch
+from recurrence import D, draw, draw_tokens, make_model, token_formula
+
+from newllm_core import settings
+from newllm_core.training.engines import batches
+from newllm_core.training.objective import Phase1Loss
+from newllm_core.training.phase1 import build_regularizers
+from newllm_core.training.window import Window
+
+
+def make_config(section=None, **phase1):
+    """A config with small streams; `section` holds keys of the other sections."""
+    small = {"num_streams": 4, "chunk_steps": 5, "reg": "distribution", "dist_reg_weight": 0.3}
+    shape = {"model": {"context_dim": 13, "embed_dim": 11}}
+    return settings.resolve(shape, {"phase1": small | phase1}, section or {})
+
+
+def make_loss(model, config):
+    every_layer = config.phase1.apply_to == "every-layer"
+    count = sum(model.config.layer_structure) if every_layer else 1
+    regularizers, _ = build_regularizers(config, count)
+    return Phase1Loss(model, regularizers, config.phase1)
+
+
+def make_window(length, *, start="carry", readings=0, first=True):
+    """A window whose contexts of the reading before are arbitrary, once there was one."""
+    window = Window(draw_tokens(length), draw(D, seed=1) if first else torch.zeros(D), start)
+    window.readings = readings
+    if readings:
+        window.previous_TC = draw(length, D, seed=2)
+    return window
+
+
+def walk(loss, window, config, *, seed=0):
+    """Every batch of one reading with its loss, at fixed weights."""
+    generator = torch.Generator().manual_seed(seed)
+    for batch in batches(loss.model, window, config.phase1, generator):
+        terms = loss(
+            incoming_NC=batch.incoming_NC,
+            tokens_N=window.tokens_T[batch.positions_N],
+            target_NC=window.previous_TC[batch.positions_N],
+        )
+        window.store(batch.positions_N, terms.contexts_NC)
+        yield batch, terms
+
+
+def naive_incoming(model, window, config):
+    """c_{t-1} of every position by the definition of the engine, one token at a time."""
+    phase1 = config.phase1
+    begin = window.previous_TC[-1] if window.start == "carry" and window.readings else None
+    begin = window.first_C if begin is None else begin
+    length = len(window)
+    if phase1.engine == "parallel":
+        return torch.stack([begin, *window.previous_TC[: length - 1]])
+    streams = 1 if phase1.engine == "online" else min(phase1.num_streams, length)
+    sizes = [length // streams + (number < length % streams) for number in range(streams)]
+    rows, position = [], 0
+    for size in sizes:
+        context = begin if position == 0 else window.previous_TC[position - 1]
+        for _ in range(size):
+            rows.append(context)
+            token = int(window.tokens_T[position])
+            context = token_formula(model, token, context)[-1].detach()
+            position += 1
+    return torch.stack(rows)
+
+
+def naive_loss(model, config, incoming, tokens, targets):
+    """`(1 - w) objective + w regularizer` of some tokens, from per-token contexts."""
+    by_token = [
+        token_formula(model, token, context.detach())
+        for token, context in zip(tokens.tolist(), incoming, strict=True)
+    ]
+    losses = []
+    for contexts, target, before, token in zip(by_token, targets, incoming, tokens, strict=True):
+        if config.phase1.objective == "cvfp":
+            losses.append(((contexts[-1] - target) ** 2).sum() / D)
+            continue
+        x = model.embed(token).detach()
+        decoder = model.decoder
+        hidden = torch.relu(decoder.hidden.weight @ contexts[-1] + decoder.hidden.bias)
+        error = decoder.output.weight @ hidden + decoder.output.bias - torch.cat([before, x])
+        losses.append((error**2).sum() / len(error))
+    first = 0 if config.phase1.apply_to == "every-layer" else len(by_token[0]) - 1
+    moments = []
+    for layer in range(first, len(by_token[0])):
+        rows = torch.stack([contexts[layer] for contexts in by_token])
+        mean = rows.sum(0) / len(rows)
+        variance = ((rows - mean) ** 2).sum(0) / len(rows)
+        moments.append(((mean**2) + (variance - 1) ** 2).sum() / D)
+    weight = config.phase1.dist_reg_weight
+    return (1 - weight) * sum(losses) / len(losses) + weight * sum(moments) / len(moments)
+
+
+def matching_model(config, **shape):
+    return make_model(reconstruction=config.phase1.objective == "reconstruction", **shape)

@@ -1,0 +1,180 @@
+"""The three engines against one token at a time."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from naive_phase1 import (
+    make_config,
+    make_loss,
+    make_window,
+    matching_model,
+    naive_incoming,
+    naive_loss,
+    walk,
+)
+from recurrence import D, T, make_model
+
+from newllm_core.training.engines import batches
+
+ENGINES = ("parallel", "streams", "online")
+MODEL = make_model(hidden_dim=3, layer_structure=(1,))
+
+
+@given(
+    engine=st.sampled_from(ENGINES),
+    length=st.integers(1, 90),
+    num_streams=st.integers(1, 20),
+    chunk_steps=st.integers(1, 20),
+    batch_tokens=st.integers(1, 40),
+    readings=st.integers(0, 2),
+)
+@settings(max_examples=60, deadline=None)
+def test_every_position_is_visited_once(
+    engine, length, num_streams, chunk_steps, batch_tokens, readings
+):
+    config = make_config(
+        engine=engine, num_streams=num_streams, chunk_steps=chunk_steps, batch_tokens=batch_tokens
+    ).phase1
+    window = make_window(length, readings=readings)
+    visited = []
+    for batch in batches(MODEL, window, config, torch.Generator()):
+        assert batch.incoming_NC.shape == (len(batch.positions_N), D)
+        visited += batch.positions_N.tolist()
+        window.store(batch.positions_N, torch.zeros(len(batch.positions_N), D).double())
+    assert sorted(visited) == list(range(length))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("start", ["zero", "carry"])
+@pytest.mark.parametrize("readings", [0, 1])
+@pytest.mark.parametrize("length", [T, 3])
+def test_incoming_contexts_are_the_definitions(engine, start, readings, length):
+    config = make_config(engine=engine)
+    model = make_model()
+    window = make_window(length, start=start, readings=readings)
+    expected = naive_incoming(model, window, config)
+    for batch, _ in walk(make_loss(model, config), window, config):
+        torch.testing.assert_close(
+            batch.incoming_NC, expected[batch.positions_N], rtol=0, atol=1e-10
+        )
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("start", ["zero", "carry"])
+def test_where_a_second_reading_begins(engine, start):
+    config = make_config(engine=engine)
+    model = make_model()
+    window = make_window(T, start=start)
+    begins, lasts = [], []
+    for _ in range(2):
+        for batch, _ in walk(make_loss(model, config), window, config):
+            begins += batch.incoming_NC[batch.positions_N == 0]
+        lasts.append(window.current_TC[-1].clone())
+        window.finish_reading()
+    assert torch.equal(begins[0], window.first_C)
+    assert torch.equal(begins[1], window.first_C if start == "zero" else lasts[0])
+    assert not torch.equal(lasts[0], window.first_C)
+
+
+@pytest.mark.parametrize("objective", ["cvfp", "reconstruction"])
+@pytest.mark.parametrize("apply_to", ["final", "every-layer"])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_loss_and_gradients_equal_the_naive_ones(engine, objective, apply_to):
+    length = T if engine != "online" else 9
+    config = make_config(engine=engine, objective=objective, apply_to=apply_to)
+    model = matching_model(config, layer_structure=(1, 2))
+    window = make_window(length, readings=1)
+    targets, incoming = window.previous_TC.clone(), naive_incoming(model, window, config)
+    parts = [model.blocks] if objective == "cvfp" else [model.blocks, model.decoder]
+    named = {n: p for part in parts for n, p in part.named_parameters()}
+    # Reconstruction compares in single precision at least, and no more than that.
+    precision = 1e-10 if objective == "cvfp" else 2e-6
+    for batch, terms in walk(make_loss(model, config), window, config):
+        at = batch.positions_N
+        expected = naive_loss(model, config, incoming[at], window.tokens_T[at], targets[at])
+        assert terms.total.item() == pytest.approx(expected.item(), rel=precision)
+        found = torch.autograd.grad(terms.total, list(named.values()), allow_unused=True)
+        wanted = torch.autograd.grad(expected, list(named.values()), allow_unused=True)
+        for name, one, other in zip(named, found, wanted, strict=True):
+            torch.testing.assert_close(one, other, rtol=precision, atol=precision, msg=name)
+        assert sum(g is not None and bool(g.any()) for g in found) >= len(named) - 3
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_no_gradient_flows_into_incoming_contexts(engine):
+    config = make_config(engine=engine)
+    model = make_model()
+    window = make_window(T, readings=1)
+    generator = torch.Generator().manual_seed(0)
+    batch = next(iter(batches(model, window, config.phase1, generator)))
+    assert not batch.incoming_NC.requires_grad
+    incoming = batch.incoming_NC.clone().requires_grad_()
+    targets = window.previous_TC[batch.positions_N].clone().requires_grad_()
+    terms = make_loss(model, config)(
+        incoming_NC=incoming, tokens_N=window.tokens_T[batch.positions_N], target_NC=targets
+    )
+    inputs = [incoming, targets, model.embedding.weight]
+    assert torch.autograd.grad(terms.total, inputs, allow_unused=True) == (None, None, None)
+
+
+def test_online_takes_one_token_at_a_time_and_streams_a_chunk_of_each():
+    sizes = {}
+    for engine in ("online", "streams"):
+        config = make_config(engine=engine, num_streams=4, chunk_steps=5)
+        window = make_window(T)
+        walked = walk(make_loss(MODEL, config), window, config)
+        sizes[engine] = [len(batch.positions_N) for batch, _ in walked]
+    assert sizes["online"] == [1] * 63
+    # 63 tokens are streams of 16, 16, 16 and 15: three chunks of five, then one more for three.
+    assert sizes["streams"] == [20, 20, 20, 3]
+
+
+@pytest.mark.parametrize(
+    ("length", "batch_tokens", "sizes"),
+    [
+        (63, 2048, [63]),
+        (1000, 10, [10] * 100),
+        (1000, 2048, [250] * 4),
+        (64_000, 2048, [1000] * 64),
+        (200_000, 2048, [2041] * 80 + [2040] * 18),
+    ],
+)
+def test_parallel_batches_are_a_64th_of_the_window_between_bounds(length, batch_tokens, sizes):
+    config = make_config(batch_tokens=batch_tokens).phase1
+    window = make_window(length)
+    found = batches(MODEL, window, config, torch.Generator())
+    assert [len(batch.positions_N) for batch in found] == sizes
+
+
+def test_parallel_order_is_shuffled_and_given_by_the_generator():
+    config = make_config(batch_tokens=10).phase1
+    window = make_window(T)
+    orders = [
+        [
+            position
+            for batch in batches(MODEL, window, config, torch.Generator().manual_seed(seed))
+            for position in batch.positions_N.tolist()
+        ]
+        for seed in (0, 0, 1)
+    ]
+    assert orders[0] == orders[1] != orders[2]
+    assert orders[0] != sorted(orders[0])
+
+
+def test_a_step_between_chunks_is_seen_by_the_next_chunk():
+    """Contexts inside a chunk are those of the weights its own step starts from."""
+    config = make_config(engine="streams", num_streams=1, chunk_steps=20)
+    model = make_model()
+    window = make_window(T, readings=1)
+    walked = walk(make_loss(model, config), window, config)
+    next(walked)
+    with torch.no_grad():
+        model.blocks[0].layers[0].bias.add_(1.0)
+    batch, _ = next(walked)
+    assert batch.positions_N.tolist() == list(range(20, 40))
+    window.tokens_T, kept = window.tokens_T[20:40], window.current_TC[19]
+    window.first_C, window.start = kept, "zero"
+    window.previous_TC = window.previous_TC[20:40]
+    expected = naive_incoming(model, window, config)
+    torch.testing.assert_close(batch.incoming_NC, expected, rtol=0, atol=1e-10)

@@ -1,0 +1,108 @@
+"""The terms of the Phase 1 loss and their weights."""
+
+import pytest
+import torch
+from naive_phase1 import make_config, make_loss, make_window, matching_model
+from recurrence import D, T, draw, make_model
+
+from newllm_core.errors import PluginError
+from newllm_core.regularizers.base import Regularizer
+from newllm_core.training.objective import Phase1Loss, regularizer_weight
+
+
+def terms_of(config, model=None, *, training=True):
+    model = model or matching_model(config)
+    window = make_window(T, readings=1)
+    loss = make_loss(model, config).train(training)
+    return loss(
+        incoming_NC=draw(T, D, seed=3), tokens_N=window.tokens_T, target_NC=window.previous_TC
+    )
+
+
+@pytest.mark.parametrize("weight", [0.2, 0.5, 0.95])
+def test_terms_are_weighted_and_summed(weight):
+    terms = terms_of(make_config(dist_reg_weight=weight))
+    plain = terms.plain
+    assert list(plain) == ["cvfp", "regularizer"]
+    assert terms.weighted["cvfp"].item() == pytest.approx((1 - weight) * plain["cvfp"])
+    assert terms.weighted["regularizer"].item() == pytest.approx(weight * plain["regularizer"])
+    total = (1 - weight) * plain["cvfp"] + weight * plain["regularizer"]
+    assert terms.total.item() == pytest.approx(total)
+
+
+@pytest.mark.parametrize(
+    ("weight", "objective", "names"),
+    [
+        (0.0, "cvfp", ["cvfp"]),
+        (1.0, "cvfp", ["regularizer"]),
+        (0.0, "reconstruction", ["reconstruction"]),
+        (0.5, "reconstruction", ["reconstruction", "regularizer"]),
+    ],
+)
+def test_a_term_of_weight_zero_is_left_out(weight, objective, names):
+    terms = terms_of(make_config(dist_reg_weight=weight, objective=objective))
+    assert list(terms.plain) == list(terms.weighted) == names
+
+
+def test_cvfp_is_the_mean_squared_change_without_any_normalising():
+    config = make_config(dist_reg_weight=0.0)
+    model = make_model()
+    window = make_window(T, readings=1)
+    incoming = draw(T, D, seed=3)
+    found = terms_of(config, model)
+    new = model.step(context=incoming, token=model.embed(window.tokens_T))[-1]
+    squares = (new - window.previous_TC).square().sum().item()
+    assert found.plain["cvfp"] == pytest.approx(squares / (T * D), rel=1e-12)
+    assert torch.equal(found.contexts_NC, new)
+    assert not found.contexts_NC.requires_grad
+
+
+def test_training_and_validation_are_the_same_computation():
+    config = make_config()
+    training, validation = (terms_of(config, training=flag) for flag in (True, False))
+    assert training.plain == validation.plain
+
+
+@pytest.mark.parametrize(
+    ("name", "default"), [("covariance-ema", None), ("none", 0.0), ("ema-variance", None)]
+)
+def test_the_weight_asked_for_wins_over_the_regularizers_own(name, default):
+    config = make_config(reg=name)
+    (regularizer,) = make_loss(make_model(), config).regularizers
+    assert regularizer_weight([regularizer], config.phase1) == 0.3
+    free = make_config(reg=name, dist_reg_weight="none").phase1
+    expected = regularizer.default_weight if default is None else default
+    assert regularizer_weight([regularizer], free) == expected
+
+
+@pytest.mark.parametrize("returned", ["vector", "number"])
+def test_a_regularizer_that_returns_no_scalar_is_named(returned):
+    class Broken(Regularizer):
+        def loss(self, contexts_ND, *, tokens_N):
+            return contexts_ND.mean(0) if returned == "vector" else 1.0
+
+    loss = Phase1Loss(make_model(), [Broken(D)], make_config().phase1)
+    window = make_window(T, readings=1)
+    with pytest.raises(PluginError, match="Broken") as caught:
+        loss(
+            incoming_NC=window.previous_TC,
+            tokens_N=window.tokens_T,
+            target_NC=window.previous_TC,
+        )
+    assert caught.value.exit_code == 4
+
+
+def test_every_layer_has_a_regularizer_of_its_own():
+    config = make_config(apply_to="every-layer", reg="covariance-ema")
+    model = make_model(layer_structure=(2, 3))
+    loss = make_loss(model, config)
+    window = make_window(T, readings=1)
+    loss(incoming_NC=window.previous_TC, tokens_N=window.tokens_T, target_NC=window.previous_TC)
+    means = [regularizer.mean_D for regularizer in loss.regularizers]
+    assert len(means) == 5
+    x = model.embed(window.tokens_T)
+    by_layer = [
+        c for block in model.step_layers(context=window.previous_TC, token=x) for c in block
+    ]
+    for mean, contexts in zip(means, by_layer, strict=True):
+        torch.testing.assert_close(mean, 0.1 * contexts.mean(0).float())

@@ -1,0 +1,397 @@
+"""Runs of Phase 1 on small text, and the published algorithm measured honestly."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from newllm_core import settings
+from newllm_core.errors import ConfigError, DivergedError, PluginError
+from newllm_core.model.language_model import LanguageModel
+from newllm_core.regularizers.base import Regularizer
+from newllm_core.runlog import RunLog, metrics_path
+from newllm_core.training import phase1
+from newllm_core.training.convergence import converged_ratio
+from newllm_core.training.phase1 import build_regularizers, train_phase1
+from newllm_core.training.window import Window
+from newllm_core.trajectory.sequential import rollout
+
+V, D = 50, 16
+ENGINES = ("parallel", "streams", "online")
+PUBLISHED = {"reg": "ema-variance", "engine": "online", "start": "zero"}
+DETACHED = {"regularizer": {"gradient": "detached"}}
+
+
+def markov_text(length, seed=0):
+    """Each token allows six others."""
+    noise = np.random.default_rng(seed).integers(0, 6, length)
+    tokens = np.zeros(length, np.uint16)
+    for place in range(1, length):
+        tokens[place] = (7 * int(tokens[place - 1]) + int(noise[place])) % V
+    return tokens
+
+
+TEXT = {"train": markov_text(600), "validation": markov_text(150, seed=1)}
+
+
+def make_config(section=None, **given):
+    small = {
+        "max_iterations": 5,
+        "num_streams": 8,
+        "chunk_steps": 8,
+        "convergence_tokens": 64,
+        "convergence_steps": 16,
+        "min_converged_ratio": 1.0,
+    }
+    shape = {"model": {"context_dim": D, "embed_dim": D}}
+    return settings.resolve(shape, {"phase1": small | given}, section or {})
+
+
+def make_model(config, seed=0):
+    objective = config.phase1.objective
+    return LanguageModel(config.model, V, reconstruction=objective == "reconstruction", seed=seed)
+
+
+def train(section=None, *, text=TEXT, regularizers=None, log=None, **given):
+    """A trained model and what happened."""
+    config = make_config(section, **given)
+    model = make_model(config)
+    if regularizers is None:
+        every_layer = config.phase1.apply_to == "every-layer"
+        count = sum(config.model.layer_structure) if every_layer else 1
+        regularizers, _ = build_regularizers(config, count)
+    result = train_phase1(model, regularizers, text, config, device=torch.device("cpu"), log=log)
+    return model, result
+
+
+def short(length):
+    return {"train": TEXT["train"][:length], "validation": TEXT["validation"][: length // 2]}
+
+
+def same(one, other):
+    return all(map(torch.equal, one.parameters(), other.parameters()))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_training_moves_blocks_only_and_contexts_settle(engine):
+    text = short(80) if engine == "online" else TEXT
+    model, result = train(engine=engine, max_iterations=8, text=text)
+    initial = make_model(make_config())
+    for (name, before), after in zip(initial.named_parameters(), model.parameters(), strict=True):
+        # The token that leaves the last layer is read by nobody.
+        unread = name.startswith("blocks.1.layers.0.norm_token")
+        moves = name.startswith("blocks.") and not unread
+        assert torch.equal(before, after) is not moves, name
+    assert result.vacuous_terms == []
+    assert result.weight_change > 0.01
+    assert [entry["iteration"] for entry in result.history] == list(range(1, 9))
+    for split in ("terms", "validation_terms"):
+        assert result.history[0][split] == {}
+        first, last = result.history[1][split]["cvfp"], result.history[-1][split]["cvfp"]
+        assert 0 < last < 0.85 * first
+    for entry in result.history[1:]:
+        assert min(entry["gradient_norms"].values()) > 1e-6
+        assert set(entry["gradient_norms"]) == {"cvfp", "regularizer"}
+        assert 1 / D < entry["effective_rank_ratio"]["train"] < 1
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_seed_gives_the_same_weights_bit_for_bit(engine):
+    text = short(60) if engine == "online" else TEXT
+    runs = [train(engine=engine, max_iterations=3, text=text) for _ in range(2)]
+    assert same(runs[0][0], runs[1][0])
+    assert runs[0][1] == runs[1][1]
+    assert runs[0][1].weight_change > 0
+
+
+def test_another_seed_reads_in_another_order():
+    models = [train({"run": {"seed": seed}}, max_iterations=3)[0] for seed in (0, 1)]
+    # Both began at the same weights.
+    assert torch.equal(models[0].embedding.weight, models[1].embedding.weight)
+    assert not same(*(model.blocks for model in models))
+
+
+def test_no_iterations_leave_the_model_as_it_was():
+    model, result = train(max_iterations=0)
+    assert same(model, make_model(make_config()))
+    assert (result.history, result.vacuous_terms, result.weight_change) == ([], [], 0.0)
+
+
+def test_the_first_iteration_only_reads():
+    config = make_config(max_iterations=1)
+    regularizers, _ = build_regularizers(config, 1)
+    model, result = train(max_iterations=1, regularizers=regularizers)
+    assert same(model, make_model(config))
+    assert [entry["weight_change"] for entry in result.history] == [0.0]
+    assert result.history[0]["gradient_norms"] == {}
+    # Statistics of regularizers are of training only.
+    assert not regularizers[0].mean_D.any()
+
+
+def test_learning_rates_by_stage():
+    _, result = train(max_iterations=10, text=short(60))
+    rates = [entry["learning_rate"] for entry in result.history]
+    assert rates == [0.0] + [0.002] * 2 + [0.0005] * 5 + [0.0001] * 2
+    _, result = train(max_iterations=4, text=short(60), lr_schedule="constant", learning_rate=0.01)
+    assert [entry["learning_rate"] for entry in result.history] == [0.0] + [0.01] * 3
+
+
+@pytest.mark.parametrize("rate", [0.002, 0.03])
+def test_the_first_step_has_the_size_of_the_learning_rate(rate):
+    """Adam's first step is the rate times the sign of the gradient; 200 tokens are one batch."""
+    model, _ = train(max_iterations=2, learning_rate=rate, text=short(200))
+    initial = make_model(make_config())
+    pairs = zip(model.blocks.parameters(), initial.blocks.parameters(), strict=True)
+    moved = torch.cat([(after - before).detach().flatten() for after, before in pairs])
+    assert moved.abs().max().item() == pytest.approx(rate, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "still", [{"learning_rate": 0, "lr_schedule": "constant"}, {"gradient_clip": 0}]
+)
+def test_without_a_step_gradients_are_reported_and_nothing_moves(still):
+    model, result = train(max_iterations=3, **still)
+    assert result.weight_change == 0.0
+    assert same(model, make_model(make_config()))
+    assert result.vacuous_terms == []
+    assert result.history[-1]["gradient_norms"]["regularizer"] > 1e-6
+
+
+@pytest.mark.parametrize(("fewest", "most", "expected"), [(1, 9, 1), (4, 9, 4), (9, 6, 6)])
+def test_early_stopping_waits_for_the_fewest_iterations(fewest, most, expected):
+    given = {"min_iterations": fewest, "max_iterations": most, "min_converged_ratio": 0}
+    _, result = train(text=short(60), **given)
+    assert len(result.history) == expected
+
+
+def test_early_stopping_looks_at_the_measured_ratio():
+    given = {"convergence_threshold": 0.3, "max_iterations": 12, "convergence_steps": 30}
+    _, free = train(**given)
+    ratios = [entry["converged_ratio"]["train"] for entry in free.history]
+    asked = sorted(ratios[1:])[-2]
+    first = next(number for number, ratio in enumerate(ratios) if ratio >= asked and number)
+    _, result = train(**given, min_converged_ratio=asked, min_iterations=2)
+    assert 0 < asked < 1
+    assert len(result.history) == first + 1
+    assert result.history == free.history[: first + 1]
+
+
+@pytest.fixture
+def windows(monkeypatch):
+    """Every window that a run makes: training and validation in turn."""
+    made = []
+
+    class Recorded(Window):
+        def __post_init__(self):
+            super().__post_init__()
+            made.append(self)
+
+    monkeypatch.setattr(phase1, "Window", Recorded)
+    return made
+
+
+@pytest.mark.parametrize("engine", ["parallel", "streams"])
+def test_a_long_text_is_walked_window_by_window(windows, engine):
+    _, result = train(engine=engine, window_tokens=170, max_iterations=2, max_tokens=500)
+    train_windows, validation_windows = windows[0::2], windows[1::2]
+    assert [len(window) for window in train_windows] == [170, 170, 160]
+    read = torch.cat([window.tokens_T for window in train_windows])
+    assert read.tolist() == TEXT["train"][:500].tolist()
+    assert not train_windows[0].first_C.any()
+    for one, following in itertools.pairwise(train_windows):
+        assert one.previous_TC.shape == one.current_TC.shape == (len(one), D)
+        assert torch.equal(following.first_C, one.previous_TC[-1])
+        assert following.first_C.norm() > 1
+    assert [len(window) for window in validation_windows] == [64] * 3
+    places = [(entry["window"], entry["iteration"]) for entry in result.history]
+    assert places == [(w, i) for w in (1, 2, 3) for i in (1, 2)]
+    changes = [entry["weight_change"] for entry in result.history]
+    assert 0 == changes[0] < changes[1] == changes[2] != changes[3]
+
+
+def test_every_layer_can_be_regularized():
+    section = {"model": {"layer_structure": [2, 1]}}
+    final, _ = train(section, max_iterations=2)
+    every, result = train(section, max_iterations=2, apply_to="every-layer")
+    assert not same(final, every)
+    assert result.history[-1]["gradient_norms"]["regularizer"] > 1e-6
+
+
+def test_the_reconstruction_objective_trains_blocks_and_decoder():
+    section = {"model": {"update": "gated", "layer_structure": [1]}}
+    config = make_config(section, objective="reconstruction")
+    given = {"objective": "reconstruction", "reg": "none", "lr_schedule": "constant"}
+    model, result = train(section, **given, learning_rate=0.01, batch_tokens=32, max_iterations=8)
+    initial = make_model(config)
+    assert not same(model.decoder, initial.decoder)
+    assert not same(model.blocks, initial.blocks)
+    assert same(model.token_output, initial.token_output)
+    losses = [entry["terms"]["reconstruction"] for entry in result.history[1:]]
+    assert losses[-1] < 0.8 * losses[0]
+    assert list(result.history[-1]["terms"]) == ["reconstruction"]
+
+
+def test_the_log_has_a_line_for_every_iteration(tmp_path):
+    path = tmp_path / "run.safetensors"
+    with RunLog(path) as log:
+        _, result = train(log=log, max_iterations=3)
+    lines = [json.loads(line) for line in metrics_path(path).read_text().splitlines()]
+    assert metrics_path(path).name == "run.metrics.jsonl"
+    assert lines == [{"event": "iteration"} | entry for entry in result.history]
+    assert len(lines) == 3
+
+
+class BrokenFromCall(Regularizer):
+    """Not finite from the n-th training call on; `pulls` says whether it has a gradient."""
+
+    def __init__(self, first, *, pulls=True, value=float("nan")):
+        super().__init__(D)
+        self.first, self.pulls, self.value, self.calls = first, pulls, value, 0
+
+    def loss(self, contexts_ND, *, tokens_N):
+        self.calls += self.training
+        broken = self.training and self.calls >= self.first
+        contexts = contexts_ND if self.pulls else contexts_ND.detach()
+        return contexts.square().mean() * (self.value if broken else 1.0)
+
+
+@pytest.mark.parametrize("pulls", [True, False])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("call", [1, 3])
+def test_a_loss_that_is_not_finite_ends_the_run(pulls, value, call):
+    """200 tokens are one batch: training call n is in iteration n + 1."""
+    broken = BrokenFromCall(call, pulls=pulls, value=value)
+    with pytest.raises(DivergedError) as caught:
+        train(regularizers=[broken], dist_reg_weight=0.5, text=short(200))
+    message = str(caught.value)
+    assert "loss term regularizer is not finite" in message
+    assert f"window 1, iteration {call + 1}," in message
+    assert "\n" not in message
+    assert caught.value.exit_code == 5
+
+
+def test_the_iteration_of_a_later_window_is_counted_within_it():
+    with pytest.raises(DivergedError, match="window 2, iteration 3,"):
+        train(
+            regularizers=[BrokenFromCall(6)],
+            dist_reg_weight=0.5,
+            text=short(200),
+            window_tokens=100,
+        )
+
+
+class InfiniteGradient(Regularizer):
+    def loss(self, contexts_ND, *, tokens_N):
+        return (contexts_ND * 0).sum().sqrt()
+
+
+def test_a_gradient_that_is_not_finite_ends_the_run():
+    with pytest.raises(DivergedError, match="the gradient is not finite"):
+        train(regularizers=[InfiniteGradient(D)], dist_reg_weight=0.5)
+
+
+def test_contexts_that_explode_while_reading_end_the_run():
+    section = {"model": {"layernorm_mix": 0, "init_std": 1.0}}
+    with pytest.raises(DivergedError, match=r"not finite \(window 1, iteration 1,"):
+        train(section, engine="streams", num_streams=1)
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """What the run knew whenever it measured convergence."""
+    calls = []
+
+    def record(model, window, config, generator):
+        calls.append((window.tokens_T.clone(), generator.get_state()))
+        return converged_ratio(model, window, config, generator)
+
+    monkeypatch.setattr(phase1, "converged_ratio", record)
+    return calls
+
+
+def test_the_published_algorithm_trains_nothing_and_says_so(measured):
+    model, result = train(DETACHED, **PUBLISHED, text=short(90), max_iterations=5)
+    config = make_config(DETACHED, **PUBLISHED)
+    untrained = make_model(config)
+
+    assert result.weight_change == 0.0
+    assert same(model, untrained)
+    assert result.vacuous_terms == ["cvfp", "regularizer"]
+    for entry in result.history[1:]:
+        # It reads exactly what it read before.
+        assert entry["terms"]["cvfp"] == 0.0
+        assert entry["terms"]["regularizer"] > 0.5
+        assert entry["gradient_norms"] == {"cvfp": 0.0, "regularizer": 0.0}
+
+    # Convergence is what an untrained network has, not the 100 % of a repeated computation.
+    reported = [entry["converged_ratio"][split] for entry in result.history for split in TEXT]
+    for (tokens, state), ratio in zip(measured, reported, strict=True):
+        window = Window(tokens, torch.zeros(D), "zero")
+        window.previous_TC = rollout(untrained, tokens[None], torch.zeros(1, D))[0]
+        window.readings = 1
+        generator = torch.Generator()
+        generator.set_state(state)
+        assert converged_ratio(untrained, window, config.phase1, generator) == ratio
+    assert max(reported) < 0.9
+
+
+def test_a_detached_regularizer_is_vacuous_where_the_objective_trains():
+    model, result = train(DETACHED, reg="ema-variance")
+    assert result.vacuous_terms == ["regularizer"]
+    assert result.weight_change > 0.01
+    cvfp_only, _ = train(reg="none", dist_reg_weight=0)
+    live, live_result = train(reg="ema-variance")
+    assert live_result.vacuous_terms == []
+
+    def distance(one, other):
+        pairs = zip(one.parameters(), other.parameters(), strict=True)
+        return max((a - b).abs().max().item() for a, b in pairs)
+
+    # Adam undoes the scale of the gradient: without the term the same steps are made.
+    assert distance(model, cvfp_only) < 1e-3 < 5e-3 < distance(live, cvfp_only)
+
+
+def test_no_regularizer_with_a_weight_is_vacuous_and_without_is_no_term():
+    _, result = train(reg="none", dist_reg_weight=0.2)
+    assert result.vacuous_terms == ["regularizer"]
+    _, result = train(reg="none")
+    assert result.vacuous_terms == []
+    assert list(result.history[-1]["terms"]) == ["cvfp"]
+
+
+def test_regularizers_are_made_from_their_options():
+    config = make_config({"regularizer": {"momentum": "0.5"}}, reg="covariance-ema")
+    made, options = build_regularizers(config, 3)
+    assert [regularizer.options.momentum for regularizer in made] == [0.5] * 3
+    assert len(set(map(id, made))) == 3
+    assert {regularizer.context_dim for regularizer in made} == {D}
+    assert options == {"momentum": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "words"),
+    [
+        ({}, "covariance", ["covariance-ema"]),
+        ({"regularizer": {"momentun": 1}}, "covariance-ema", ["regularizer.momentun", "momentum"]),
+        ({"regularizer": {"momentum": 3}}, "covariance-ema", ["regularizer.momentum is 3"]),
+    ],
+)
+def test_unknown_regularizers_and_options(section, name, words):
+    with pytest.raises(ConfigError) as caught:
+        build_regularizers(make_config(section, reg=name), 1)
+    assert all(word in str(caught.value) for word in words)
+
+
+def test_a_regularizer_that_cannot_be_made_is_named(monkeypatch):
+    class Broken(Regularizer):
+        def __init__(self, context_dim, options):
+            raise RuntimeError("out of luck")
+
+        def loss(self, contexts_ND, *, tokens_N):
+            return contexts_ND.sum()
+
+    monkeypatch.setattr(type(phase1.REGULARIZERS), "load", lambda self, name: Broken)
+    with pytest.raises(PluginError, match=r"'none' of newllm .* cannot be made: out of luck"):
+        build_regularizers(make_config(reg="none"), 1)

@@ -1,0 +1,255 @@
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from markov_text import END, checkpoint, dataset
+from torch import nn
+from torch.nn import functional as F
+
+from newllm_core.config import Phase2Config
+from newllm_core.errors import ConfigError, DivergedError
+from newllm_core.model.heads import head_weights, weighted_mean
+from newllm_core.progress import Silent
+from newllm_core.training import token_loss as token_loss_module
+from newllm_core.training.context_store import ContextStore
+from newllm_core.training.fine_tuning import FineTuning
+from newllm_core.training.frozen import SEGMENT_ROWS, FrozenContexts, store_contexts
+from newllm_core.training.schedule import one_cycle
+from newllm_core.training.stepping import Stepper
+from newllm_core.training.terms import Terms, drop, reconstruction
+from newllm_core.training.token_loss import token_loss
+from newllm_core.trajectory.reference import naive_step
+
+GENERATOR = torch.Generator().manual_seed(0)
+SIX = (0.5, 0.7, 0.8, 0.9, 1.0, 1.2)
+
+
+def test_head_weights_as_configured_and_interpolated():
+    assert head_weights(SIX, 6) == pytest.approx(SIX)
+    assert head_weights(SIX, 1) == [1.2]
+    assert head_weights(SIX, 2) == pytest.approx([0.5, 1.2])
+    # Places 0, 5/3, 10/3 and 5 on the line of six.
+    assert head_weights(SIX, 4) == pytest.approx([0.5, 0.7 + 0.1 * 2 / 3, 0.9 + 0.1 / 3, 1.2])
+    assert head_weights((2.0,), 3) == [2.0, 2.0, 2.0]
+    with pytest.raises(ConfigError, match="above zero"):
+        head_weights((0.0, 1.0, 0.0), 2)
+
+
+def test_the_multi_head_loss_is_the_weighted_mean():
+    losses = [torch.tensor(v) for v in (6.0, 5.0, 4.0, 3.0, 2.0, 1.0)]
+    expected = (3.0 + 3.5 + 3.2 + 2.7 + 2.0 + 1.2) / 5.1
+    assert float(weighted_mean(losses, SIX)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("rows", "vocab"), [(1, 3), (63, 17), (500, 65)])
+@pytest.mark.parametrize("slice_logits", [100, 2**23])
+def test_token_loss_equals_cross_entropy_with_every_gradient(
+    monkeypatch, rows, vocab, slice_logits
+):
+    monkeypatch.setattr(token_loss_module, "LOGITS_AT_ONCE", slice_logits)
+    torch.manual_seed(0)
+    head = nn.Linear(7, vocab).double()
+    contexts = torch.randn(rows, 7, dtype=torch.float64, requires_grad=True)
+    targets = torch.randint(vocab, (rows,))
+    inputs = (contexts, head.weight, head.bias)
+    ours = token_loss(head, contexts, targets)
+    reference = F.cross_entropy(head(contexts), targets)
+    torch.testing.assert_close(ours, reference, rtol=1e-12, atol=1e-12)
+    # Scaled, so that the incoming gradient is not one.
+    for a, b in zip(
+        torch.autograd.grad(ours * 1.7, inputs),
+        torch.autograd.grad(reference * 1.7, inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_token_loss_survives_huge_logits_and_makes_no_needless_gradients():
+    head = nn.Linear(2, 3)
+    contexts = torch.full((4, 2), 1e4)
+    head.weight.requires_grad_(False)
+    loss = token_loss(head, contexts, torch.zeros(4).long())
+    loss.backward()
+    assert math.isfinite(loss.item())
+    assert head.weight.grad is None
+    assert head.bias.grad is not None
+
+
+def small_run(*, num_heads=2, **options):
+    # Odd sizes: 3 streams of 19 of 59 tokens, windows of 7, 7 and 5.
+    start = checkpoint(
+        num_heads=num_heads, context_dim=5, embed_dim=7, hidden_dim=9, layer_structure=(1, 2)
+    )
+    model = start.model.double()
+    config = Phase2Config(num_streams=3, bptt=7, dropout=0.0, **options)
+    tokens = dataset().train.tokens[:59]
+    weights = head_weights(config.head_weights, num_heads)
+    source = FineTuning(model, tokens, end_id=END, config=config, weights=weights)
+    assert (source.num_streams, source.num_steps, source.num_tokens) == (3, 3, 57)
+    return model, tokens, weights, source
+
+
+def naive_window(model, tokens, weights, starts, begin, end):
+    """Loss of one window, token by token, and the states of the streams after it."""
+    first_block = SimpleNamespace(embedding=model.embedding, layers=lambda: model.layers()[:1])
+    losses, states = [[], []], []
+    for stream, state in enumerate(starts):
+        for step in range(begin, end):
+            position = 19 * stream + step
+            read = int(tokens[position - 1]) if position else END
+            after_first = naive_step(first_block, read, state)
+            state = naive_step(model, read, state)
+            for head, context in enumerate((after_first, state)):
+                logits = model.token_output[head](context)
+                losses[head].append(-logits.log_softmax(-1)[int(tokens[position])])
+        states.append(state.detach())
+    means = [torch.stack(of_head).mean() for of_head in losses]
+    total = (weights[0] * means[0] + weights[1] * means[1]) / (weights[0] + weights[1])
+    return total, states
+
+
+def test_windows_equal_a_naive_computation_with_every_gradient():
+    model, tokens, weights, source = small_run()
+    # Nothing reads the token that leaves the last layer: its norm has no gradient.
+    unread = set(model.blocks[-1].layers[-1].norm_token.parameters())
+    parameters = [p for p in model.parameters() if p not in unread]
+    states = [torch.zeros(5, dtype=torch.float64)] * 3
+    windows = [(0, 7), (7, 14), (14, 19)]
+    for terms, (begin, end) in zip(source.losses(GENERATOR), windows, strict=True):
+        expected, states = naive_window(model, tokens, weights, states, begin, end)
+        torch.testing.assert_close(terms.total, expected, rtol=1e-10, atol=1e-10)
+        assert terms.plain["cross-entropy"] == pytest.approx(expected.item(), abs=1e-10)
+        assert terms.num_tokens == 3 * (end - begin)
+        for a, b in zip(
+            torch.autograd.grad(terms.total, parameters),
+            torch.autograd.grad(expected, parameters),
+            strict=True,
+        ):
+            torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
+
+
+def test_reconstruction_term_has_its_formula_and_stops_at_the_target():
+    torch.manual_seed(0)
+    start = checkpoint()
+    twin = type(start.model)(start.model.config, 12, reconstruction=True)
+    contexts = torch.randn(2, 5, 16, requires_grad=True)
+    first = torch.randn(2, 16, requires_grad=True)
+    inputs = torch.randint(12, (2, 5))
+    loss = reconstruction(twin, contexts, start_BC=first, inputs_BT=inputs)
+    loss.backward()
+
+    errors, gradient = [], torch.zeros(2, 5, 16)
+    for stream in range(2):
+        for step in range(5):
+            c = contexts[stream, step].detach().requires_grad_()
+            before = (first[stream] if step == 0 else contexts[stream, step - 1]).detach()
+            x = F.layer_norm(twin.embedding.weight[inputs[stream, step]], (16,)).detach()
+            hidden = torch.relu(twin.decoder.hidden.weight @ c + twin.decoder.hidden.bias)
+            out = twin.decoder.output.weight @ hidden + twin.decoder.output.bias
+            error = (out - torch.cat([before, x])).square().mean() / 10
+            gradient[stream, step] = torch.autograd.grad(error, c)[0]
+            errors.append(error.detach())
+    torch.testing.assert_close(loss.detach(), torch.stack(errors).sum())
+    torch.testing.assert_close(contexts.grad, gradient)
+    assert first.grad is None
+    assert twin.embedding.weight.grad is None
+    assert twin.decoder.output.weight.grad.abs().sum() > 0
+
+
+def test_total_is_cross_entropy_plus_weighted_reconstruction():
+    model, *_ = small_run()
+    twin = type(model)(model.config, 12, num_heads=2, reconstruction=True, seed=3).double()
+    config = Phase2Config(num_streams=3, bptt=7, dropout=0.0, reconstruction_weight=0.3)
+    tokens = dataset().train.tokens[:59]
+    source = FineTuning(twin, tokens, end_id=END, config=config, weights=[1.0, 1.0])
+    for terms in source.losses(GENERATOR):
+        expected = terms.plain["cross-entropy"] + 0.3 * terms.plain["reconstruction"]
+        assert terms.total.item() == pytest.approx(expected)
+
+
+def test_dropout_keeps_the_mean_and_follows_its_generator():
+    values = torch.ones(100_000)
+    dropped = drop(values, 0.3, torch.Generator().manual_seed(1))
+    assert float((dropped == 0).float().mean()) == pytest.approx(0.3, abs=0.01)
+    assert float(dropped.mean()) == pytest.approx(1.0, abs=0.01)
+    assert torch.equal(dropped, drop(values, 0.3, torch.Generator().manual_seed(1)))
+    assert drop(values, 0.0, GENERATOR) is values
+
+
+def test_frozen_batches_hold_every_row_once_and_shuffled(tmp_path):
+    count = 3 * SEGMENT_ROWS + 17
+    tokens = np.random.default_rng(0).integers(12, size=count).astype(np.uint16)
+    start = checkpoint(num_heads=2)
+    with ContextStore(tmp_path, count, (2, 16)) as store:
+        rows = np.arange(count, dtype=np.float32)[:, None, None].repeat(2, 1).repeat(16, 2)
+        for positions in np.array_split(np.random.default_rng(1).permutation(count), 5):
+            store.write(positions, rows[positions])
+        source = FrozenContexts(
+            start.model,
+            tokens,
+            store,
+            config=Phase2Config(batch_tokens=100),
+            weights=[1.0, 1.0],
+            seed=0,
+        )
+        batches = list(source.batches())
+        again = list(source.batches())
+    assert [len(targets) for _, targets in batches] == [100] * 7 + [85]
+    assert len(batches) == source.num_steps
+    places = torch.cat([rows[:, 0, 0] for rows, _ in batches]).long()
+    targets = torch.cat([targets for _, targets in batches])
+    assert torch.equal(places.sort().values, torch.arange(count))
+    assert torch.equal(targets, torch.from_numpy(tokens.astype(np.int64))[places])
+    assert (places.diff() == 1).float().mean() < 0.1
+    assert not torch.equal(places, torch.cat([rows[:, 0, 0] for rows, _ in again]).long())
+
+
+def test_frozen_contexts_are_those_of_one_carried_stream(tmp_path):
+    start = checkpoint(num_heads=2, update="gated")
+    tokens = dataset().train.tokens[:1100]
+    with ContextStore(tmp_path, len(tokens), (2, 16)) as store:
+        store_contexts(start.model, tokens, store, end_id=END, progress=Silent())
+        stored = store.read(0, len(tokens))
+    state = torch.zeros(16)
+    for position, read in enumerate([END, *tokens[:-1].tolist()]):
+        state = naive_step(start.model, read, state)
+        if position % 97 == 0:
+            found = torch.from_numpy(stored[position, 1])
+            torch.testing.assert_close(found, state.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_one_cycle_rises_linearly_and_falls_to_almost_nothing():
+    rates = [one_cycle(s, total=100, peak=2.0, warmup_fraction=0.1) for s in range(100)]
+    assert rates[:10] == pytest.approx([0.2 * (s + 1) for s in range(10)])
+    assert rates[10] == 2.0
+    assert rates[55] == pytest.approx(1.0)
+    assert 0 < rates[-1] < 0.001
+    assert one_cycle(0, total=1, peak=2.0, warmup_fraction=0.0) == 2.0
+    assert one_cycle(9, total=10, peak=2.0, warmup_fraction=1.0) == 2.0
+
+
+def test_a_step_names_the_term_that_is_not_finite_and_moves_nothing():
+    model = checkpoint().model
+    parameters = list(model.parameters())
+    stepper = Stepper(model, parameters, Phase2Config(), total_steps=5)
+    before = [p.detach().clone() for p in parameters]
+    plain = {"cross-entropy": 1.0, "reconstruction": math.inf}
+    total = sum(p.sum() for p in parameters)
+    with pytest.raises(DivergedError, match=r"reconstruction is not finite \(step 1 of 5\)"):
+        stepper.make(Terms(total, plain, 1))
+    with pytest.raises(DivergedError, match="the gradient is not finite"):
+        stepper.make(Terms(total * math.inf, {"cross-entropy": 1.0}, 1))
+    assert all(torch.equal(a, b) for a, b in zip(before, parameters, strict=True))
+
+
+def test_only_matrices_decay():
+    model = checkpoint(tie_weights=True).model
+    parameters = list(model.parameters())
+    stepper = Stepper(model, parameters, Phase2Config(weight_decay=0.1), total_steps=5)
+    decaying = {
+        id(p) for g in stepper.optimizer.param_groups if g["weight_decay"] for p in g["params"]
+    }
+    for name, parameter in model.named_parameters():
+        assert (id(parameter) in decaying) == (parameter.ndim == 2 and name != "embedding.weight")

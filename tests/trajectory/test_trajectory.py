@@ -1,0 +1,182 @@
+"""Every way to compute contexts against one token at a time; nothing sees the future."""
+
+import numpy as np
+import pytest
+import torch
+from recurrence import SHAPES, D, T, draw, draw_tokens, make_model, token_formula
+
+from newllm_core.trajectory import parallel, sequential
+from newllm_core.trajectory.parallel import incoming, sweep
+from newllm_core.trajectory.reference import naive_trajectory
+from newllm_core.trajectory.sequential import rollout, unroll
+from newllm_core.trajectory.text import inputs_at, read_text
+
+B = 3
+
+
+@pytest.fixture(params=SHAPES.values(), ids=SHAPES, scope="module")
+def model(request):
+    return make_model(**request.param)
+
+
+@pytest.fixture(scope="module")
+def text():
+    return draw_tokens(B, T), draw(B, D, seed=7)
+
+
+@pytest.fixture(scope="module")
+def exact(model, text):
+    with torch.no_grad():
+        return naive(model, *text)
+
+
+def naive(model, tokens_BT, start_BC):
+    rows = zip(tokens_BT, start_BC, strict=True)
+    return torch.stack([naive_trajectory(model, tokens, start) for tokens, start in rows])
+
+
+def test_the_reference_equals_the_formula(model, text, exact):
+    tokens, context = text[0][0], text[1][0]
+    for token, row in zip(tokens.tolist(), exact[0], strict=True):
+        context = token_formula(model, token, context)[-1]
+        torch.testing.assert_close(row, context, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(("warmup", "at_once"), [(0, 65_536), (5, 40), (T - 1, 1)])
+def test_rollout_equals_the_reference(model, text, exact, warmup, at_once, monkeypatch):
+    monkeypatch.setattr(sequential, "EMBEDDED_AT_ONCE", at_once)
+    found = rollout(model, *text, warmup=warmup)
+    assert found.shape == (B, T - warmup, D)
+    torch.testing.assert_close(found, exact[:, warmup:], rtol=0, atol=1e-10)
+
+
+def test_unroll_gives_the_context_after_every_block(model, text, exact):
+    found = unroll(model, *text)
+    assert len(found) == model.config.num_blocks
+    torch.testing.assert_close(found[-1], exact, rtol=0, atol=1e-10)
+    # The last blocks' contexts feed the next token, whatever block is looked at.
+    before = torch.cat([text[1][:, None], found[-1][:, :-1]], dim=1)
+    expected = model.step(context=before, token=model.embed(text[0]))
+    for of_block, one_step in zip(found, expected, strict=True):
+        torch.testing.assert_close(of_block, one_step, rtol=0, atol=1e-10)
+
+
+def test_gradients_through_time_equal_the_reference(model, text):
+    weights = draw(B, T, D, seed=9)
+    tokens, start = text[0], text[1].clone().requires_grad_()
+    # Nothing reads the token that leaves the last layer.
+    unread = {id(p) for p in model.blocks[-1].layers[-1].norm_token.parameters()}
+    named = {name: p for name, p in model.blocks.named_parameters() if id(p) not in unread}
+    named |= {"start": start, "embedding": model.embedding.weight}
+    wanted = list(named.values())
+    found = torch.autograd.grad((unroll(model, tokens, start)[-1] * weights).sum(), wanted)
+    expected = torch.autograd.grad((naive(model, tokens, start) * weights).sum(), wanted)
+    for name, one, other in zip(named, found, expected, strict=True):
+        assert other.abs().max() > 0, name
+        scale = other.abs().max().item()
+        torch.testing.assert_close(one / scale, other / scale, rtol=0, atol=1e-9, msg=name)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 30, T - 2])
+def test_later_tokens_change_neither_contexts_nor_logits(model, text, cut):
+    tokens, start = text
+    changed = tokens.clone()
+    changed[:, cut + 1 :] = (changed[:, cut + 1 :] + 1) % model.vocab_size
+    one, other = unroll(model, tokens, start), unroll(model, changed, start)
+    for a, b in zip(one, other, strict=True):
+        assert torch.equal(a[:, : cut + 1], b[:, : cut + 1])
+        assert not torch.equal(a[:, cut + 1], b[:, cut + 1])
+    assert torch.equal(model.logits(one)[0][:, : cut + 1], model.logits(other)[0][:, : cut + 1])
+    assert torch.equal(rollout(model, changed, start)[:, : cut + 1], one[-1][:, : cut + 1])
+
+
+def test_a_sweep_does_not_see_later_tokens(model, text):
+    tokens, cut = text[0][0], 30
+    changed = tokens.clone()
+    changed[cut + 1 :] = (changed[cut + 1 :] + 1) % model.vocab_size
+    previous = draw(T, D, seed=3)
+    one, other = (sweep(model, ids, previous, text[1][0]) for ids in (tokens, changed))
+    assert torch.equal(one[: cut + 1], other[: cut + 1])
+    assert not torch.equal(one[cut + 1], other[cut + 1])
+
+
+def test_streams_do_not_see_each_other(model, text):
+    tokens, start = text
+    alone = torch.cat([rollout(model, tokens[b : b + 1], start[b : b + 1]) for b in range(B)])
+    torch.testing.assert_close(rollout(model, tokens, start), alone, rtol=0, atol=1e-10)
+
+
+def test_a_carried_state_continues_a_text(model, text):
+    tokens, start = text
+    first = rollout(model, tokens[:, :20], start)
+    second = rollout(model, tokens[:, 20:], first[:, -1])
+    whole = rollout(model, tokens, start)
+    torch.testing.assert_close(torch.cat([first, second], dim=1), whole, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("rows_at_once", [10, 8192])
+def test_after_k_sweeps_the_first_k_contexts_are_exact(
+    model, text, exact, rows_at_once, monkeypatch
+):
+    monkeypatch.setattr(parallel, "ROWS_AT_ONCE", rows_at_once)
+    tokens, start = text[0][0], text[1][0]
+    contexts = draw(T, D, seed=5)
+    for k in range(1, T + 1):
+        contexts = sweep(model, tokens, contexts, start)
+        torch.testing.assert_close(contexts[:k], exact[0, :k], rtol=0, atol=1e-10)
+        if k < 4:
+            assert (contexts[k] - exact[0, k]).abs().max() > 1e-4
+
+
+def test_incoming_contexts_are_those_one_place_before():
+    previous, start = draw(T, D), draw(D, seed=1)
+    positions = torch.tensor([4, 0, 62, 1, 0])
+    expected = torch.stack([previous[3], start, previous[61], previous[0], start])
+    assert torch.equal(incoming(previous, start, positions), expected)
+
+
+def test_a_token_is_predicted_after_the_one_before_it():
+    tokens = np.array([5, 6, 7], np.uint16)
+    found = inputs_at(tokens, np.array([[0, 1, 2], [-3, 0, 1]]), end_id=9)
+    assert found.tolist() == [[9, 5, 6], [9, 9, 5]]
+
+
+@pytest.mark.parametrize("length", [1, 2, 63, 500])
+@pytest.mark.parametrize("num_streams", [1, 4])
+def test_reading_a_text_visits_every_token_once(length, num_streams):
+    model = make_model()
+    tokens = draw_tokens(length).numpy().astype(np.uint16)
+    readings = list(read_text(model, tokens, end_id=2, num_streams=num_streams, warmup=16))
+    positions = np.concatenate([reading.positions_N for reading in readings])
+    assert sorted(positions.tolist()) == list(range(length))
+    for reading in readings:
+        assert np.array_equal(reading.targets_N.numpy(), tokens[reading.positions_N])
+        assert [c.shape for c in reading.contexts] == [(len(reading.positions_N), D)] * 2
+
+
+def test_one_stream_of_a_text_is_exact_and_predicts_from_before(monkeypatch):
+    monkeypatch.setattr("newllm_core.trajectory.text.ROWS_AT_ONCE", 10)
+    model = make_model()
+    ids = draw_tokens(T)
+    readings = list(read_text(model, ids.numpy(), end_id=2, num_streams=1))
+    assert len(readings) == 7
+    found = torch.cat([reading.contexts[-1] for reading in readings])
+    read = torch.cat([torch.tensor([2]), ids[:-1]])
+    expected = naive_trajectory(model, read, model.start(1)[0])
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+
+
+def test_later_streams_of_a_text_start_from_their_warmup():
+    model = make_model()
+    ids = draw_tokens(200)
+    readings = list(read_text(model, ids.numpy(), end_id=2, num_streams=4, warmup=25))
+    found = torch.empty(200, D, dtype=torch.float64)
+    for reading in readings:
+        found[reading.positions_N] = reading.contexts[-1]
+    read = torch.cat([torch.tensor([2]), ids[:-1]])
+    for begin in (0, 50, 100, 150):
+        first = max(0, begin - 25)
+        stream = naive_trajectory(model, read[first : begin + 50], model.start(1)[0])
+        torch.testing.assert_close(
+            found[begin : begin + 50], stream[begin - first :], rtol=0, atol=1e-10
+        )
