@@ -15,6 +15,9 @@ def main() -> None:
     """
     from newllm_cli.app import app
 
+    # A waiting thread that spins takes the core from whoever works on it: with one busy process
+    # beside us small matrix products become two to three times slower. Read when torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # A terminal or pipe that cannot show a bar or a Greek letter shows "?" instead of failing.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -55,6 +55,15 @@ class Checkpoint:
     results: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
 
+    def require_tokenizer(self, tokenizer_json: str) -> None:
+        """Raise `InputError` unless data was prepared with this checkpoint's tokenizer."""
+        if tokenizer_json != self.tokenizer_json:
+            raise InputError(
+                "the data was prepared with another tokenizer than the checkpoint's: pass the "
+                "--data that phase1 was trained on, or prepare this text with that tokenizer "
+                "(--tokenizer DIR/tokenizer.json)"
+            )
+
 
 STRUCTURED = ("history", "vacuous_terms", "gate", "results", "provenance")
 

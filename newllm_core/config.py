@@ -270,6 +270,11 @@ class RunConfig(_Section):
     seed: int = option(0, "Seed of everything random.", low=0, high=2**32 - 1)
     device: str = option("auto", "Where to compute.", choices=("auto", "cpu", "cuda"))
     threads: int | None = option(None, "Processor threads; all by default.", low=1)
+    precision: str = option(
+        "auto",
+        "Matrix products in training; auto takes bfloat16 where there are matrix units for it.",
+        choices=("auto", "float32", "bfloat16"),
+    )
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from newllm_core.checkpoint import Checkpoint
 from newllm_core.config import Config
 from newllm_core.data.prepared import PreparedDataset
 from newllm_core.data.probe import choose_probes
-from newllm_core.errors import ConfigError, InputError
+from newllm_core.device import matrix_precision
+from newllm_core.errors import ConfigError
 from newllm_core.evaluation import evaluate_splits
 from newllm_core.expansion import expand
 from newllm_core.gate import check_gate, measure_gate
@@ -71,13 +72,12 @@ def run_phase1(
         progress.message(load_embeddings(model, config.model.embeddings, added_tokens=added))
     model.to(device)
     tokens = {"train": dataset.train.tokens, "validation": dataset.validation.tokens}
-    with RunLog(out) as log:
+    with RunLog(out) as log, matrix_precision(config.run, device):
         result = train_phase1(
             model, regularizers, tokens, config, device=device, log=log, progress=progress
         )
-        probes, warmup = choose_probes(tokens, config.analysis)
-        gate = measure_gate(model, probes, warmup, device)
-        log.write("gate", **gate)
+    probes, warmup = choose_probes(tokens, config.analysis)
+    gate = measure_gate(model, probes, warmup, device)
     for term in result.vacuous_terms:
         progress.warning(f"vacuous term: {term} never had a gradient; it trained nothing")
     if config.phase1.max_iterations and result.weight_change == 0:
@@ -119,12 +119,11 @@ def run_phase2(
         InputError: `out` exists, or the dataset is not the checkpoint's.
     """
     refuse_existing(out, overwrite=overwrite)
-    check_dataset(checkpoint, dataset)
     check_gate(checkpoint.gate, config.gate)
     checkpoint = replace(
         checkpoint, gate=checkpoint.gate | {"thresholds": dataclasses.asdict(config.gate)}
     )
-    with RunLog(out) as log:
+    with RunLog(out) as log, matrix_precision(config.run, device):
         trained = train_phase2(
             checkpoint,
             dataset,
@@ -141,6 +140,7 @@ def run_phase2(
 def run_expand(
     checkpoint: Checkpoint,
     dataset: PreparedDataset,
+    config: Config,
     out: Path,
     *,
     overwrite: bool,
@@ -149,25 +149,15 @@ def run_expand(
 ) -> Checkpoint:
     """Clone the trained head to every block, evaluate each, save as `out`."""
     refuse_existing(out, overwrite=overwrite)
-    check_dataset(checkpoint, dataset)
+    checkpoint.require_tokenizer(dataset.tokenizer_json)
     expanded = expand(checkpoint)
-    expanded.results = evaluate_splits(
-        expanded.model,
-        dataset,
-        head_weights=head_weights(checkpoint.config.phase2.head_weights, expanded.model.num_heads),
-        progress=progress,
-    )
+    weights = head_weights(checkpoint.config.phase2.head_weights, expanded.model.num_heads)
+    with matrix_precision(config.run, device):
+        expanded.results = evaluate_splits(
+            expanded.model, dataset, head_weights=weights, progress=progress
+        )
     checkpoints.save(expanded, out, overwrite=overwrite)
     return expanded
-
-
-def check_dataset(checkpoint: Checkpoint, dataset: PreparedDataset) -> None:
-    """Raise `InputError` unless `dataset` was made with the checkpoint's tokenizer."""
-    if dataset.tokenizer_json != checkpoint.tokenizer_json:
-        raise InputError(
-            f"{dataset.path} was prepared with another tokenizer than the checkpoint's: pass "
-            "--data with the dataset it was trained on, or prepare with its tokenizer"
-        )
 
 
 def checkpoint_layer(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:

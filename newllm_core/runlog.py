@@ -10,7 +10,7 @@ from newllm_core.errors import InputError
 
 def metrics_path(checkpoint: Path) -> Path:
     """Where the metrics of `checkpoint` are."""
-    return checkpoint.with_suffix(".metrics.jsonl")
+    return checkpoint.with_name(checkpoint.name.removesuffix(".safetensors") + ".metrics.jsonl")
 
 
 class RunLog:

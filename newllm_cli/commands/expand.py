@@ -51,6 +51,7 @@ def expand(
     expanded = run_expand(
         loaded,
         dataset_of(loaded, data),
+        config,
         path,
         overwrite=overwrite,
         device=device,

@@ -97,7 +97,7 @@ def quickstart(
 
     stage(5, "expand: clone the head to every block")
     path = folder / "expanded.safetensors"
-    checkpoint = run_expand(checkpoint, dataset, path, **common)
+    checkpoint = run_expand(checkpoint, dataset, config, path, **common)
     show("expand", language_model_summary(path, checkpoint.results), render_language_model)
 
     stage(6, "phase 2 for all heads")

@@ -4,6 +4,7 @@ Shapes: B streams, T tokens, N rows, C context_dim, E embed_dim, V vocabulary.
 """
 
 import copy
+import zlib
 from collections.abc import Sequence
 
 import torch
@@ -118,9 +119,10 @@ class LanguageModel(nn.Module):
 
     def untrained(self) -> "LanguageModel":
         """A copy with the initial blocks: the random control."""
-        control = copy.deepcopy(self)
+        # Initial weights are drawn on the processor, so that they are the same on every device.
+        control = copy.deepcopy(self).cpu()
         control._initialise_blocks()
-        return control
+        return control.to(self.embedding.weight.device)
 
     def _initialise(self) -> None:
         generator = _stream(self.seed, "embedding")
@@ -156,5 +158,8 @@ def _layer(config: ModelConfig) -> CVFPLayer:
 
 
 def _stream(seed: int, part: str) -> torch.Generator:
-    """An independent random stream for one part of the model."""
-    return torch.Generator().manual_seed(seed ^ int.from_bytes(part.encode()[:5]) << 24)
+    """An independent random stream for one part of the model.
+
+    Hashed, because the generator of the CPU keeps no more than 32 bits of a seed.
+    """
+    return torch.Generator().manual_seed(zlib.crc32(f"{part} {seed}".encode()))

@@ -44,6 +44,7 @@ class CovarianceEma(Regularizer):
     """
 
     Options = CovarianceEmaOptions
+    default_weight = 0.8
     options: CovarianceEmaOptions
     mean_D: Tensor
     covariance_DD: Tensor

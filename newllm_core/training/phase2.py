@@ -110,11 +110,7 @@ def refuse_contradictions(
             "phase2.reconstruction_weight shapes contexts, and phase2.freeze_context keeps them "
             "as they are: set one of them to zero"
         )
-    if dataset.tokenizer_json != checkpoint.tokenizer_json:
-        raise InputError(
-            "the data was prepared with another tokenizer than the checkpoint's: pass the --data "
-            "that phase1 was trained on, or prepare this text with that tokenizer"
-        )
+    checkpoint.require_tokenizer(dataset.tokenizer_json)
     if min(len(dataset.train.tokens), options.max_tokens or len(dataset.train.tokens)) < 2:
         raise InputError("there are fewer than two training tokens: prepare more text")
 

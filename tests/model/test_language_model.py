@@ -114,6 +114,13 @@ def test_untrained_restores_the_initial_blocks_and_keeps_the_rest(shape):
     assert same(trained, trained_before)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_untrained_is_the_same_on_every_device():
+    control = small().cuda().untrained()
+    assert control.embedding.weight.is_cuda
+    assert same(control.cpu(), small())
+
+
 def test_tied_weights_are_one_parameter():
     model = small(embed_dim=D, tie_weights=True, num_heads=2)
     free = small(embed_dim=D, num_heads=2)

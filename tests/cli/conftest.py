@@ -1,0 +1,87 @@
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+SMALL = (
+    "--threads=1",
+    "--context-dim=16",
+    "--embed-dim=16",
+    "--max-iterations=3",
+    "--set=analysis.probe_tokens=512",
+    "--set=analysis.probe_passages=4",
+)
+
+
+@dataclass
+class Finished:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        return json.loads(self.out)
+
+
+def run(*arguments, cwd, **environment):
+    """Run the command line as a user would, in its own process."""
+    done = subprocess.run(
+        [sys.executable, "-m", "newllm_cli", *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    return Finished(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def newllm(tmp_path):
+    def call(*arguments, **environment):
+        return run(*arguments, cwd=tmp_path, **environment)
+
+    return call
+
+
+def write_corpus(path: Path, documents: int = 60) -> Path:
+    """Sentences of a small grammar: learnable, and different in every document."""
+    nouns = ["cat", "dog", "bird", "fish", "horse", "child", "teacher", "river"]
+    verbs = ["sees", "likes", "follows", "hears", "finds"]
+    text = []
+    for number in range(documents):
+        lines = [
+            f"The {nouns[(number + 3 * i) % 8]} {verbs[(number * i + i) % 5]} "
+            f"the {nouns[(number * 5 + i) % 8]} on day {number} at {i}."
+            for i in range(12)
+        ]
+        text.append("\n".join(lines))
+    path.write_text("\n\n".join(text), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A folder in which the whole pipeline was run once: data, phase1, phase2, expanded, heads."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    corpus = write_corpus(folder / "corpus.txt")
+    source = ("--source=text-file", f"--input={corpus}", "--document-separator=\\n\\n")
+    steps = {
+        "prepare": ("prepare", *source, "--out=data", "--vocab-size=400", "--val-fraction=0.2"),
+        "phase1": ("phase1", "--data=data", *SMALL),
+        "phase2": ("phase2", "runs/phase1.safetensors", "--epochs=2", "--threads=1"),
+        "expand": ("expand", "runs/phase2.safetensors", "--threads=1"),
+        "heads": (
+            *("phase2", "runs/expanded.safetensors", "--epochs=1", "--threads=1"),
+            "--out=runs/heads.safetensors",
+        ),
+    }
+    results = {name: run(*arguments, "--json", cwd=folder) for name, arguments in steps.items()}
+    failed = {name: result.err for name, result in results.items() if result.code}
+    assert not failed
+    return folder, results

@@ -1,0 +1,128 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from newllm_core.config import SECTIONS
+from tests.cli.conftest import write_corpus
+
+COMMANDS = ["", "quickstart", "prepare", "phase1", "analyze", "phase2", "expand"]
+HEAVY = ("torch", "numpy", "datasets", "tokenizers", "safetensors")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_loads_nothing_heavy(command):
+    program = (
+        "import sys; sys.argv = ['newllm', *sys.argv[1:]]\n"
+        "from newllm_cli.__main__ import main\n"
+        "try: main()\n"
+        "except SystemExit as end: code = end.code\n"
+        f"print('LOADED', [m for m in {HEAVY} if m in sys.modules], code)"
+    )
+    arguments = [*command.split(), "--help"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "LOADED [] 0"
+    assert "Usage:" in done.stdout
+
+
+@pytest.mark.parametrize("section", ["phase1", "model"])
+def test_every_setting_is_a_flag_with_its_default(newllm, section):
+    help_text = newllm("phase1", "--help", COLUMNS="200").out
+    for name, spec in SECTIONS[section].__dataclass_fields__.items():
+        flag = f"--{name.replace('_', '-')}"
+        line = next(line for line in help_text.splitlines() if flag in line.split()[1:2])
+        if isinstance(spec.default, int) and not isinstance(spec.default, bool):
+            assert str(spec.default) in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["phase1", "--reg=ema-varience"], 2, ["ema-varience", "did you mean 'ema-variance'"]),
+        (["phase1", "--set=phase1.enigne=online"], 2, ["phase1.enigne", "'engine'"]),
+        (["phase1", "--engine=serial"], 2, ["phase1.engine", "parallel, streams, online"]),
+        (["phase1", "--max-iterations=-1"], 2, ["phase1.max_iterations", "at least 0"]),
+        (["phase1", "--config=missing.toml"], 2, ["missing.toml"]),
+        (["phase1", "--config=preset:huge"], 2, ["huge", "tiny"]),
+        (["phase1", "--set=regularizer.gradint=live"], 2, ["regularizer.gradint", "momentum"]),
+        (["phase1", "--data=nowhere"], 3, ["nowhere"]),
+        (["phase1", "--no-such-flag"], 2, ["--no-such-flag"]),
+        (["phase2", "missing.safetensors"], 3, ["missing.safetensors"]),
+        (["expand", "missing.safetensors"], 3, ["missing.safetensors"]),
+        (["analyze", "missing.safetensors"], 3, ["missing.safetensors"]),
+        (["analyze", "notes.txt"], 3, ["notes.txt"]),
+        (["prepare", "--source=text-file", "--input=missing.txt"], 3, ["missing.txt"]),
+        (["prepare", "--source=text-file", "--input=empty.txt"], 3, ["empty.txt"]),
+        (["prepare", "--source=text-file", "--input=latin1.txt"], 3, ["latin1.txt"]),
+        (["prepare", "--source=text-fil"], 2, ["text-fil", "text-file"]),
+        (["prepare", "--tokenizer=foreign.json"], 3, ["foreign.json"]),
+    ],
+)
+def test_a_mistake_is_one_helpful_line(newllm, tmp_path, arguments, code, words):
+    (tmp_path / "notes.txt").write_text("no safetensors file")
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "latin1.txt").write_bytes("Käse und Brot\n\nÄpfel".encode("latin-1"))
+    (tmp_path / "foreign.json").write_text("{}")
+    write_corpus(tmp_path / "corpus.txt", documents=6)
+    newllm(
+        *("prepare", "--source=text-file", "--input=corpus.txt", "--document-separator=\\n\\n"),
+        *("--vocab-size=300", "--out=runs/data"),
+    )
+    result = newllm(*arguments)
+    assert result.code == code, result.err
+    assert result.out == ""
+    assert "Traceback" not in result.err
+    message = [line for line in result.err.splitlines() if line.startswith("newllm: ")]
+    if "--no-such-flag" not in words:
+        assert len(message) == 1
+    for word in words:
+        assert word in result.err
+
+
+def test_environment_beats_file_and_flag_beats_environment(newllm, tmp_path):
+    write_corpus(tmp_path / "corpus.txt", documents=6)
+    (tmp_path / "run.toml").write_text('[data]\nsource = "text-file"\nvocab_size = 300\n')
+    arguments = ["prepare", "--config=run.toml", "--input=corpus.txt", "--json"]
+    arguments += ["--document-separator=\\n\\n"]
+    by_file = newllm(*arguments, "--out=a").json["vocab_size"]
+    by_environment = newllm(*arguments, "--out=b", NEWLLM_DATA_VOCAB_SIZE="310").json["vocab_size"]
+    by_flag = newllm(*arguments, "--out=c", "--vocab-size=320", NEWLLM_DATA_VOCAB_SIZE="310").json[
+        "vocab_size"
+    ]
+    assert [by_file, by_environment, by_flag] == [300, 310, 320]
+    wrong = newllm(*arguments, "--out=d", NEWLLM_DATA_VOCABSIZE="310")
+    assert wrong.code == 2
+    assert "NEWLLM_DATA_VOCABSIZE" in wrong.err
+
+
+def test_nothing_is_overwritten_without_being_told(newllm, tmp_path):
+    write_corpus(tmp_path / "corpus.txt", documents=6)
+    prepare = ["prepare", "--source=text-file", "--input=corpus.txt", "--vocab-size=300"]
+    prepare += ["--document-separator=\\n\\n"]
+    assert newllm(*prepare).code == 0
+    again = newllm(*prepare)
+    assert again.code == 3
+    assert "--overwrite" in again.err
+    assert newllm(*prepare, "--overwrite").code == 0
+    untrained = ["phase1", "--max-iterations=0", "--context-dim=16", "--embed-dim=16"]
+    assert newllm(*untrained).code == 0
+    before = (tmp_path / "runs/phase1.safetensors").read_bytes()
+    refused = newllm(*untrained, "--seed=1")
+    assert refused.code == 3
+    assert "runs/phase1.safetensors" in refused.err
+    assert (tmp_path / "runs/phase1.safetensors").read_bytes() == before
+    assert newllm(*untrained, "--seed=1", "--overwrite").code == 0
+    assert (tmp_path / "runs/phase1.safetensors").read_bytes() != before
+
+
+def test_json_output_is_one_document_and_progress_is_elsewhere(newllm, tmp_path):
+    write_corpus(tmp_path / "corpus.txt", documents=6)
+    result = newllm(
+        *("prepare", "--source=text-file", "--input=corpus.txt", "--vocab-size=300", "--json"),
+        "--document-separator=\\n\\n",
+    )
+    assert json.loads(result.out)["vocab_size"] == 300
+    assert "training a tokenizer" in result.err

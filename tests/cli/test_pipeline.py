@@ -1,0 +1,149 @@
+import json
+
+import pytest
+
+from tests.cli.conftest import run
+
+
+def test_prepare_reports_both_splits(trained):
+    _, results = trained
+    report = results["prepare"].json
+    assert report["vocab_size"] == 400
+    assert (
+        report["splits"]["train"]["documents"] + report["splits"]["validation"]["documents"] == 60
+    )
+    share = report["splits"]["validation"]["bytes"] / report["splits"]["train"]["bytes"]
+    assert 0.15 < share < 0.40
+
+
+def test_phase1_trains_every_term_and_measures_the_gate(trained):
+    folder, results = trained
+    report = results["phase1"].json
+    assert report["checkpoint"] == "runs/phase1.safetensors"
+    assert report["iterations"] == 3
+    assert report["vacuous_terms"] == []
+    assert report["last_iteration"]["weight_change"] > 0.01
+    assert 0.2 < report["gate"]["validation"]["effective_rank_ratio"] <= 1
+    lines = (folder / "runs/phase1.metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["event"] for line in lines] == ["iteration"] * 3
+
+
+def test_phase2_learns_and_figures_agree(trained):
+    _, results = trained
+    report = results["phase2"].json
+    untrained, *_, last = report["epochs"]
+    assert last["validation"]["loss"] < untrained["validation"]["loss"] - 0.5
+    for split in ("train", "validation"):
+        assert len(report[split]["heads"]) == 1
+        head = report[split]["heads"][0]
+        assert head["loss"] == pytest.approx(report[split]["loss"])
+        assert 0 < report[split]["accuracy"] < 1
+        assert report[split]["perplexity"] == pytest.approx(2.718281828 ** report[split]["loss"])
+
+
+def test_expand_keeps_the_last_head_and_phase2_trains_all(trained):
+    _, results = trained
+    before = results["phase2"].json["validation"]
+    expanded = results["expand"].json["validation"]
+    assert len(expanded["heads"]) == 2
+    assert expanded["heads"][-1]["loss"] == pytest.approx(before["loss"], rel=1e-6)
+    assert expanded["heads"][0]["loss"] > expanded["heads"][-1]["loss"]
+    heads = results["heads"].json["validation"]["heads"]
+    assert heads[0]["loss"] < expanded["heads"][0]["loss"]
+
+
+def test_analyze_has_the_documented_shape(trained):
+    folder, _ = trained
+    result = run("analyze", "runs/phase1.safetensors", "--json", "--threads=1", cwd=folder)
+    assert result.code == 0
+    report = result.json
+    assert report["schema"] == 1
+    assert len(report["convergence"]["history"]) == 3
+    for split in (report["train"], report["validation"], *report["random_control"].values()):
+        assert split["num_tokens"] == report["train"]["num_tokens"]
+        assert split["context_dim"] == 16
+        assert 1 <= split["effective_rank"] <= 16
+        assert split["effective_rank_ratio"] == pytest.approx(split["effective_rank"] / 16)
+    assert report["train"] != report["random_control"]["train"]
+    sections = {verdict["section"] for verdict in report["verdicts"]}
+    assert {"convergence", "global_attractor", "zero_solution", "distribution"} <= sections
+    assert {"information_content", "identity_mapping", "token_dependency"} <= sections
+
+
+def test_analyze_prints_a_table_of_80_columns_without_colour(trained):
+    folder, _ = trained
+    result = run("analyze", "runs/phase1.safetensors", "--threads=1", cwd=folder, COLUMNS="80")
+    assert result.code == 0
+    assert max(map(len, result.out.splitlines())) <= 80
+    assert "\x1b[" not in result.out
+    assert "effective rank" in result.out.lower()
+
+
+def test_analyze_any_matrix(trained):
+    folder, _ = trained
+    result = run(
+        "analyze", "runs/phase1.safetensors", "--tensor=embedding.weight", "--json", cwd=folder
+    )
+    assert result.code == 0
+    assert result.json["shape"] == [400, 16]
+    assert result.json["effective_rank_ratio"] > 0.9  # random rows use all their dimensions
+
+
+def test_untrained_checkpoint_is_the_control(trained):
+    folder, _ = trained
+    made = run(
+        *("phase1", "--data=data", "--threads=1", "--context-dim=16", "--embed-dim=16"),
+        *("--max-iterations=0", "--out=runs/control.safetensors", "--json"),
+        cwd=folder,
+    )
+    assert made.code == 0
+    assert made.json["iterations"] == 0
+    report = run("analyze", "runs/control.safetensors", "--json", "--threads=1", cwd=folder).json
+    trained_as_given, control = report["train"], report["random_control"]["train"]
+    assert trained_as_given["effective_rank"] == pytest.approx(control["effective_rank"])
+
+
+def test_published_algorithm_is_called_vacuous_everywhere(trained):
+    folder, _ = trained
+    made = run(
+        *("phase1", "--data=data", "--threads=1", "--context-dim=16", "--embed-dim=16"),
+        *("--reg=ema-variance", "--set=regularizer.gradient=detached", "--engine=online"),
+        *("--set=phase1.start=zero", "--max-tokens=300", "--max-iterations=3"),
+        *("--out=runs/published.safetensors", "--json"),
+        cwd=folder,
+    )
+    assert made.code == 0
+    assert "regularizer" in made.json["vacuous_terms"]
+    assert made.json["last_iteration"]["weight_change"] == 0
+    assert made.json["last_iteration"]["terms"]["cvfp"] == 0
+    assert "nothing was trained" in made.err
+    assert "vacuous term: regularizer" in made.err
+    report = run("analyze", "runs/published.safetensors", "--json", "--threads=1", cwd=folder).json
+    assert "regularizer" in report["convergence"]["vacuous_terms"]
+    verdict = next(v for v in report["verdicts"] if v["section"] == "convergence")
+    assert verdict["status"] == "degenerate"
+
+
+def test_gate_refuses_with_its_own_code_and_writes_nothing(trained):
+    folder, _ = trained
+    result = run(
+        *("phase2", "runs/phase1.safetensors", "--min-val-rank=1", "--out=runs/no.safetensors"),
+        cwd=folder,
+    )
+    assert result.code == 6
+    assert len(result.err.strip().splitlines()) == 1
+    assert "validation" in result.err
+    assert not (folder / "runs/no.safetensors").exists()
+
+
+def test_frozen_phase2_records_its_thresholds(trained):
+    folder, _ = trained
+    result = run(
+        *("phase2", "runs/phase1.safetensors", "--freeze-context", "--epochs=1", "--threads=1"),
+        *("--min-train-rank=0", "--out=runs/frozen.safetensors", "--json"),
+        cwd=folder,
+    )
+    assert result.code == 0
+    from newllm_core.checkpoint import load
+
+    assert load(folder / "runs/frozen.safetensors").gate["thresholds"]["min_train_rank"] == 0
