@@ -123,6 +123,7 @@ def _parameters(section: str) -> list[inspect.Parameter]:
         option = typer.Option(
             f"--{shorthand.replace('_', '-')}",
             help=f"Shorthand for --{target.replace('_', '-')} 1,1,… of so many blocks.",
+            metavar="INTEGER",
             rich_help_panel=PANELS[section],
         )
         parameters.append(

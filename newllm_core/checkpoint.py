@@ -163,6 +163,8 @@ def load(path: Path, *, device: torch.device | None = None) -> Checkpoint:
 def _rebuild(metadata: dict[str, str], tensors: dict[str, Tensor]) -> Checkpoint:
     config = settings.resolve(json.loads(metadata["config"]))
     shape = json.loads(metadata["model"])
+    if not isinstance(shape["seed"], int):
+        raise ValueError("the seed is no integer")
     probes = {
         name.removeprefix(PROBE): tensors.pop(name).long()
         for name in list(tensors)

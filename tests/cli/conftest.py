@@ -15,6 +15,9 @@ SMALL = (
     "--set=analysis.probe_tokens=512",
     "--set=analysis.probe_passages=4",
 )
+VALIDATION = ("--val-fraction=0.2", "--val-token-policy=keep")
+# Few streams make many steps of a small text.
+STEPS = ("--threads=1", "--num-streams=4")
 
 
 @dataclass
@@ -72,12 +75,12 @@ def trained(tmp_path_factory):
     corpus = write_corpus(folder / "corpus.txt")
     source = ("--source=text-file", f"--input={corpus}", "--document-separator=\\n\\n")
     steps = {
-        "prepare": ("prepare", *source, "--out=data", "--vocab-size=400", "--val-fraction=0.2"),
+        "prepare": ("prepare", *source, "--out=data", "--vocab-size=350", *VALIDATION),
         "phase1": ("phase1", "--data=data", *SMALL),
-        "phase2": ("phase2", "runs/phase1.safetensors", "--epochs=2", "--threads=1"),
+        "phase2": ("phase2", "runs/phase1.safetensors", "--epochs=3", *STEPS),
         "expand": ("expand", "runs/phase2.safetensors", "--threads=1"),
         "heads": (
-            *("phase2", "runs/expanded.safetensors", "--epochs=1", "--threads=1"),
+            *("phase2", "runs/expanded.safetensors", "--epochs=1", *STEPS),
             "--out=runs/heads.safetensors",
         ),
     }

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import subprocess
 import sys
@@ -31,9 +32,9 @@ def test_help_loads_nothing_heavy(command):
 @pytest.mark.parametrize("section", ["phase1", "model"])
 def test_every_setting_is_a_flag_with_its_default(newllm, section):
     help_text = newllm("phase1", "--help", COLUMNS="200").out
-    for name, spec in SECTIONS[section].__dataclass_fields__.items():
-        flag = f"--{name.replace('_', '-')}"
-        line = next(line for line in help_text.splitlines() if flag in line.split()[1:2])
+    for spec in dataclasses.fields(SECTIONS[section]):
+        flag = f"--{spec.name.replace('_', '-')}"
+        line = next(line for line in help_text.splitlines() if line.startswith(f"│ {flag} "))
         if isinstance(spec.default, int) and not isinstance(spec.default, bool):
             assert str(spec.default) in line
 
@@ -54,11 +55,11 @@ def test_every_setting_is_a_flag_with_its_default(newllm, section):
         (["expand", "missing.safetensors"], 3, ["missing.safetensors"]),
         (["analyze", "missing.safetensors"], 3, ["missing.safetensors"]),
         (["analyze", "notes.txt"], 3, ["notes.txt"]),
-        (["prepare", "--source=text-file", "--input=missing.txt"], 3, ["missing.txt"]),
-        (["prepare", "--source=text-file", "--input=empty.txt"], 3, ["empty.txt"]),
-        (["prepare", "--source=text-file", "--input=latin1.txt"], 3, ["latin1.txt"]),
-        (["prepare", "--source=text-fil"], 2, ["text-fil", "text-file"]),
-        (["prepare", "--tokenizer=foreign.json"], 3, ["foreign.json"]),
+        (["prepare", "--source=text-file", "--input=missing.txt", "--out=new"], 3, ["missing.txt"]),
+        (["prepare", "--source=text-file", "--input=empty.txt", "--out=new"], 3, ["empty.txt"]),
+        (["prepare", "--source=text-file", "--input=latin1.txt", "--out=new"], 3, ["latin1.txt"]),
+        (["prepare", "--source=text-fil", "--out=new"], 2, ["text-fil", "text-file"]),
+        (["prepare", "--tokenizer=foreign.json", "--out=new"], 3, ["foreign.json"]),
     ],
 )
 def test_a_mistake_is_one_helpful_line(newllm, tmp_path, arguments, code, words):

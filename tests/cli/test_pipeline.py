@@ -8,7 +8,7 @@ from tests.cli.conftest import run
 def test_prepare_reports_both_splits(trained):
     _, results = trained
     report = results["prepare"].json
-    assert report["vocab_size"] == 400
+    assert report["vocab_size"] == 350
     assert (
         report["splits"]["train"]["documents"] + report["splits"]["validation"]["documents"] == 60
     )
@@ -85,7 +85,7 @@ def test_analyze_any_matrix(trained):
         "analyze", "runs/phase1.safetensors", "--tensor=embedding.weight", "--json", cwd=folder
     )
     assert result.code == 0
-    assert result.json["shape"] == [400, 16]
+    assert result.json["shape"] == [350, 16]
     assert result.json["effective_rank_ratio"] > 0.9  # random rows use all their dimensions
 
 
