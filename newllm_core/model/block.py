@@ -12,14 +12,23 @@ class CVFPBlock(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(layers)
 
-    def forward(self, *, context: Tensor, token: Tensor) -> tuple[list[Tensor], Tensor]:
+    def forward(
+        self, *, context: Tensor, token: Tensor, last: bool = False
+    ) -> tuple[list[Tensor], Tensor | None]:
         """Update `context` [..., C] by `token` [..., E].
+
+        Args:
+            context: c.
+            token: x.
+            last: nobody reads the token embedding that comes out.
 
         Returns:
             The context after each layer, the last one being the block's, and the new token.
         """
         contexts = []
-        for layer in self.layers:
-            context, token = layer(context=context, token=token)
+        for number, layer in enumerate(self.layers, 1):
+            context, token = layer(
+                context=context, token=token, last=last and number == len(self.layers)
+            )
             contexts.append(context)
         return contexts, token

@@ -100,8 +100,8 @@ class LanguageModel(nn.Module):
     def step_layers(self, *, context: Tensor, token: Tensor) -> list[list[Tensor]]:
         """Read one token: the context [N, C] after each layer of each block."""
         contexts = []
-        for block in self.blocks:
-            of_block, token = block(context=context, token=token)
+        for number, block in enumerate(self.blocks, 1):
+            of_block, token = block(context=context, token=token, last=number == len(self.blocks))
             context = of_block[-1]
             contexts.append(of_block)
         return contexts

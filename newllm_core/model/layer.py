@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from newllm_core.model.fused import FusedUpdate
+
 # A gate of σ(1) = 0.73 keeps most of the context from the start: memory must be there to be shaped.
 INITIAL_GATE_BIAS = 1.0
 
@@ -75,15 +77,23 @@ class CVFPLayer(nn.Module):
         else:
             self.norm_context.weight.fill_(1.0)
 
-    def forward(self, *, context: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
-        """Update `context` [..., C] by `token` [..., E]; returns the new pair."""
-        mixed = F.linear(context, self.context_weight, self.bias)
-        mixed = mixed + F.linear(token, self.token_weight)
-        if self.output is not None:
-            mixed = self.output(F.relu(mixed))
-        h_context, h_token = mixed.split([self.context_dim, self.embed_dim], dim=-1)
-        u_token = h_token if self.output is not None else F.relu(h_token)
-        new_token = self._norm(token + u_token, self.norm_token)
+    def forward(
+        self, *, context: Tensor, token: Tensor, last: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Update `context` [..., C] by `token` [..., E]; returns the new pair.
+
+        Args:
+            context: c.
+            token: x.
+            last: nobody reads x', so it is not computed (None is returned in its place).
+        """
+        if not self.gated and self.output is None and self.layernorm_mix == 1.0:
+            return self._fused(context, token, last=last)
+        h_context, h_token = self._mix(context, token)
+        new_token = None
+        if not last:
+            u_token = h_token if self.output is not None else F.relu(h_token)
+            new_token = self._norm(token + u_token, self.norm_token)
         if self.gated:
             gate = F.linear(context, self.gate_context_weight, self.gate_bias)
             gate = torch.sigmoid(gate + F.linear(token, self.gate_token_weight))
@@ -91,6 +101,29 @@ class CVFPLayer(nn.Module):
             return candidate + gate * (context - candidate), new_token
         u_context = h_context if self.output is not None else F.relu(h_context)
         return self._norm(context + u_context, self.norm_context), new_token
+
+    def _fused(self, context: Tensor, token: Tensor, *, last: bool) -> tuple[Tensor, Tensor | None]:
+        new_context, new_token = FusedUpdate.apply(
+            context.reshape(-1, self.context_dim),
+            token.reshape(-1, self.embed_dim),
+            self.context_weight,
+            self.token_weight,
+            self.bias,
+            self.norm_context.weight,
+            self.norm_context.bias,
+            None if last else self.norm_token.weight,
+            None if last else self.norm_token.bias,
+        )
+        return new_context.view_as(context), None if last else new_token.view_as(token)
+
+    def _mix(self, context: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
+        """`W [c ; x] + b`, through the hidden units if there are any: parts for c and x."""
+        mixed = F.linear(context, self.context_weight, self.bias)
+        mixed = mixed + F.linear(token, self.token_weight)
+        if self.output is not None:
+            mixed = self.output(F.relu(mixed))
+        h_context, h_token = mixed.split([self.context_dim, self.embed_dim], dim=-1)
+        return h_context, h_token
 
     def _norm(self, z: Tensor, norm: nn.LayerNorm) -> Tensor:
         if self.layernorm_mix == 1.0:
