@@ -10,6 +10,7 @@ import torch
 
 from newllm_core.config import RunConfig
 from newllm_core.errors import ConfigError
+from newllm_core.model.language_model import LanguageModel
 
 # mallopt parameters of glibc (malloc.h).
 M_TRIM_THRESHOLD = -1
@@ -51,17 +52,25 @@ def has_matrix_units(device: torch.device) -> bool:
 
 
 @contextmanager
-def matrix_precision(config: RunConfig, device: torch.device) -> Iterator[None]:
-    """Let float32 matrix products round their inputs to bfloat16 inside, if that is configured.
+def matrix_precision(
+    model: LanguageModel, config: RunConfig, device: torch.device
+) -> Iterator[None]:
+    """Let matrix products round their inputs to bfloat16, if that is configured.
 
-    Sums, statistics, losses, optimizer state and parameters stay float32.
+    Sums, statistics, losses, optimizer state, parameters and final contexts stay float32. On a
+    processor the blocks of the default update keep bfloat16 between their products as well;
+    everything else converts inside each product.
     """
     before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium" if uses_bfloat16(config, device) else "highest")
+    narrow = uses_bfloat16(config, device)
+    torch.set_float32_matmul_precision("medium" if narrow else "highest")
+    if narrow and device.type == "cpu" and all(layer.is_fused for layer in model.layers()):
+        model.compute_dtype = torch.bfloat16
     try:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+        model.compute_dtype = None
 
 
 def _keep_freed_memory() -> None:

@@ -72,7 +72,7 @@ def run_phase1(
         progress.message(load_embeddings(model, config.model.embeddings, added_tokens=added))
     model.to(device)
     tokens = {"train": dataset.train.tokens, "validation": dataset.validation.tokens}
-    with RunLog(out) as log, matrix_precision(config.run, device):
+    with RunLog(out) as log, matrix_precision(model, config.run, device):
         result = train_phase1(
             model, regularizers, tokens, config, device=device, log=log, progress=progress
         )
@@ -123,7 +123,7 @@ def run_phase2(
     checkpoint = replace(
         checkpoint, gate=checkpoint.gate | {"thresholds": dataclasses.asdict(config.gate)}
     )
-    with RunLog(out) as log, matrix_precision(config.run, device):
+    with RunLog(out) as log, matrix_precision(checkpoint.model, config.run, device):
         trained = train_phase2(
             checkpoint,
             dataset,
@@ -152,7 +152,7 @@ def run_expand(
     checkpoint.require_tokenizer(dataset.tokenizer_json)
     expanded = expand(checkpoint)
     weights = head_weights(checkpoint.config.phase2.head_weights, expanded.model.num_heads)
-    with matrix_precision(config.run, device):
+    with matrix_precision(expanded.model, config.run, device):
         expanded.results = evaluate_splits(
             expanded.model, dataset, head_weights=weights, progress=progress
         )

@@ -1,8 +1,8 @@
-"""The residual update with its gradient written out: fewer passes over memory than autograd makes.
+"""The residual update with its gradient written out: fewer passes over memory than autograd's.
 
 The formulas are those of `CVFPLayer`; tests compare values and every gradient with the naive
-reference. Matrix products are made in the dtype of the context (bfloat16 or float32), which is also
-that of the result; parameters and their gradients keep their own.
+reference. Matrix products are made in the dtype of the context (bfloat16 or float32); parameters
+and their gradients keep their own, and the last context is float32 at least.
 
 Shapes: N rows, C context_dim, E embed_dim, H = C + E.
 """
@@ -35,15 +35,21 @@ class FusedUpdate(torch.autograd.Function):
         shift_C: Tensor,
         gain_E: Tensor | None,
         shift_E: Tensor | None,
+        w_c: Tensor,
+        w_x: Tensor,
     ) -> tuple[Tensor, Tensor | None]:
-        """Without `gain_E` only the context is updated: nobody reads the token after it."""
-        dtype = c_NC.dtype
+        """Make products with `w_c` and `w_x`: the weights in the dtype of the context.
+
+        Without `gain_E` this is the last layer: nobody reads the token after it.
+        """
         dims = c_NC.shape[1]
-        rows = len(bias) if gain_E is not None else dims
-        w_c, w_x = context_weight[:rows].to(dtype), token_weight[:rows].to(dtype)
-        u_NH = torch.addmm(bias[:rows].to(dtype), c_NC, w_c.T)
+        last = gain_E is None
+        if last:
+            w_c, w_x, bias = w_c[:dims], w_x[:dims], bias[:dims]
+        u_NH = torch.addmm(bias.to(c_NC.dtype), c_NC, w_c.T)
         u_NH.addmm_(x_NE, w_x.T).relu_()
-        z_NC = c_NC + u_NH[:, :dims]
+        # What leaves the recurrence is compared and accumulated: it is not rounded.
+        z_NC = at_least_float32(c_NC) + u_NH if last else c_NC + u_NH[:, :dims]
         new_c, mean_c, rstd_c = _norm(z_NC, gain_C, shift_C)
         saved = [c_NC, x_NE, w_c, w_x, u_NH, gain_C, z_NC, mean_c, rstd_c]
         new_x = None
@@ -53,7 +59,7 @@ class FusedUpdate(torch.autograd.Function):
             saved += [gain_E, z_NE, mean_x, rstd_x]
         ctx.save_for_backward(*saved)
         ctx.set_materialize_grads(False)
-        ctx.full_rows = len(bias)
+        ctx.full_rows = len(context_weight)
         return new_c, new_x
 
     @staticmethod
@@ -67,6 +73,7 @@ class FusedUpdate(torch.autograd.Function):
             d_c = torch.zeros_like(c_NC)
         else:
             d_c, grad_C, shift_C = _norm_backward(grad_c, z_NC, mean_c, rstd_c, gain_C)
+            d_c = d_c.to(c_NC.dtype)
         d_x = None
         if grad_x is not None:
             gain_E, z_NE, mean_x, rstd_x = of_token
@@ -95,6 +102,8 @@ class FusedUpdate(torch.autograd.Function):
             shift_C,
             grad_E,
             shift_E,
+            None,
+            None,
         )
 
 
@@ -117,10 +126,14 @@ def _mask(grad: Tensor, activated: Tensor, out: Tensor) -> None:
 
 def _full(grad: Tensor, rows: int) -> Tensor:
     """`grad` in float32 (or wider), with zeros for the rows that no gradient reached."""
-    if len(grad) == rows:
-        return grad.to(torch.promote_types(grad.dtype, torch.float32))
-    padded = grad.new_zeros(
-        (rows, *grad.shape[1:]), dtype=torch.promote_types(grad.dtype, torch.float32)
+    grad = at_least_float32(grad)
+    return (
+        grad
+        if len(grad) == rows
+        else torch.cat([grad, grad.new_zeros(rows - len(grad), *grad.shape[1:])])
     )
-    padded[: len(grad)] = grad
-    return padded
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Float32 of anything narrower; float64 stays."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

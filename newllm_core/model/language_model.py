@@ -37,6 +37,8 @@ class LanguageModel(nn.Module):
         blocks: the recurrence.
         token_output: heads, each a linear C -> V; the last one may be tied to the embedding.
         decoder: of reconstruction learning, or None.
+        compute_dtype: dtype of the blocks' matrix products, if another than the parameters'; the
+            final context is float32 all the same. Set by `device.matrix_precision`.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class LanguageModel(nn.Module):
         self.config = config
         self.vocab_size = vocab_size
         self.seed = seed
+        self.compute_dtype: torch.dtype | None = None
         self.embedding = nn.Embedding(vocab_size, config.embed_dim)
         self.blocks = nn.ModuleList(
             CVFPBlock([_layer(config) for _ in range(count)]) for count in config.layer_structure
@@ -99,6 +102,8 @@ class LanguageModel(nn.Module):
 
     def step_layers(self, *, context: Tensor, token: Tensor) -> list[list[Tensor]]:
         """Read one token: the context [N, C] after each layer of each block."""
+        if self.compute_dtype is not None:
+            context, token = context.to(self.compute_dtype), token.to(self.compute_dtype)
         contexts = []
         for number, block in enumerate(self.blocks, 1):
             of_block, token = block(context=context, token=token, last=number == len(self.blocks))

@@ -62,6 +62,12 @@ class CVFPLayer(nn.Module):
         else:
             self.norm_context = nn.LayerNorm(context_dim)
         self.norm_token = nn.LayerNorm(embed_dim)
+        self._narrow: tuple[tuple[object, ...], list[Tensor]] = ((), [])
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether the update is the one that `fused` has by hand."""
+        return not self.gated and self.output is None and self.layernorm_mix == 1.0
 
     @torch.no_grad()
     def initialise(self, std: float, generator: torch.Generator) -> None:
@@ -87,7 +93,7 @@ class CVFPLayer(nn.Module):
             token: x.
             last: nobody reads x', so it is not computed (None is returned in its place).
         """
-        if not self.gated and self.output is None and self.layernorm_mix == 1.0:
+        if self.is_fused:
             return self._fused(context, token, last=last)
         h_context, h_token = self._mix(context, token)
         new_token = None
@@ -113,8 +119,19 @@ class CVFPLayer(nn.Module):
             self.norm_context.bias,
             None if last else self.norm_token.weight,
             None if last else self.norm_token.bias,
+            *self._weights_in(context.dtype),
         )
         return new_context.view_as(context), None if last else new_token.view_as(token)
+
+    def _weights_in(self, dtype: torch.dtype) -> list[Tensor]:
+        """The two halves of W in `dtype`, converted once per change of the weights."""
+        weights = [self.context_weight.detach(), self.token_weight.detach()]
+        if dtype == self.context_weight.dtype:
+            return weights
+        key = (dtype, *((w.data_ptr(), w._version) for w in weights))
+        if self._narrow[0] != key:
+            self._narrow = key, [w.to(dtype) for w in weights]
+        return self._narrow[1]
 
     def _mix(self, context: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
         """`W [c ; x] + b`, through the hidden units if there are any: parts for c and x."""
