@@ -5,7 +5,8 @@ Shapes: B streams, T tokens, N rows, C context_dim, E embed_dim, V vocabulary.
 
 import copy
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -98,7 +99,19 @@ class LanguageModel(nn.Module):
             context: c_{t-1} [N, C].
             token: x_t [N, E].
         """
-        return [of_block[-1] for of_block in self.step_layers(context=context, token=token)]
+        by_block = self.step_layers(context=context, token=token)
+        return [of_block[-1].to(context.dtype) for of_block in by_block]
+
+    @contextmanager
+    def fixed_weights(self) -> Iterator[None]:
+        """Inside, weights do not change: `compute_dtype` copies are made once, not per step."""
+        for layer in self.layers():
+            layer.fix_weights(self.compute_dtype)
+        try:
+            yield
+        finally:
+            for layer in self.layers():
+                layer.fix_weights(None)
 
     def step_layers(self, *, context: Tensor, token: Tensor) -> list[list[Tensor]]:
         """Read one token: the context [N, C] after each layer of each block."""

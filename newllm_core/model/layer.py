@@ -62,7 +62,7 @@ class CVFPLayer(nn.Module):
         else:
             self.norm_context = nn.LayerNorm(context_dim)
         self.norm_token = nn.LayerNorm(embed_dim)
-        self._narrow: tuple[tuple[object, ...], list[Tensor]] = ((), [])
+        self._fixed: tuple[torch.dtype, list[Tensor]] | None = None
 
     @property
     def is_fused(self) -> bool:
@@ -123,15 +123,18 @@ class CVFPLayer(nn.Module):
         )
         return new_context.view_as(context), None if last else new_token.view_as(token)
 
+    def fix_weights(self, dtype: torch.dtype | None) -> None:
+        """Keep the two halves of W in `dtype` until told otherwise (None): they will not change.
+
+        Without it they are converted in every call. A cache that watches the weights would be
+        wrong: fused optimizers change them without a trace.
+        """
+        self._fixed = None if dtype is None else (dtype, self._weights_in(dtype))
+
     def _weights_in(self, dtype: torch.dtype) -> list[Tensor]:
-        """The two halves of W in `dtype`, converted once per change of the weights."""
-        weights = [self.context_weight.detach(), self.token_weight.detach()]
-        if dtype == self.context_weight.dtype:
-            return weights
-        key = (dtype, *((w.data_ptr(), w._version) for w in weights))
-        if self._narrow[0] != key:
-            self._narrow = key, [w.to(dtype) for w in weights]
-        return self._narrow[1]
+        if self._fixed is not None and self._fixed[0] == dtype:
+            return self._fixed[1]
+        return [self.context_weight.detach().to(dtype), self.token_weight.detach().to(dtype)]
 
     def _mix(self, context: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
         """`W [c ; x] + b`, through the hidden units if there are any: parts for c and x."""

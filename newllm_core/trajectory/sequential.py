@@ -23,10 +23,11 @@ def unroll(model: LanguageModel, tokens_BT: Tensor, start_BC: Tensor) -> list[Te
     embedded = model.embed(tokens_BT).unbind(1)
     context = start_BC
     steps = []
-    for token in embedded:
-        contexts = model.step(context=context, token=token)
-        context = contexts[-1]
-        steps.append(contexts)
+    with model.fixed_weights():
+        for token in embedded:
+            contexts = model.step(context=context, token=token)
+            context = contexts[-1]
+            steps.append(contexts)
     return [torch.stack(of_block, dim=1) for of_block in zip(*steps, strict=True)]
 
 
@@ -46,10 +47,11 @@ def rollout(
     contexts = start_BC.new_empty(num_streams, length - warmup, model.context_dim)
     context = start_BC
     span = max(1, EMBEDDED_AT_ONCE // num_streams)
-    for begin in range(0, length, span):
-        embedded = model.embed(tokens_BT[:, begin : begin + span])
-        for offset, token in enumerate(embedded.unbind(1)):
-            context = model.step(context=context, token=token)[-1]
-            if begin + offset >= warmup:
-                contexts[:, begin + offset - warmup] = context
+    with model.fixed_weights():
+        for begin in range(0, length, span):
+            embedded = model.embed(tokens_BT[:, begin : begin + span])
+            for offset, token in enumerate(embedded.unbind(1)):
+                context = model.step(context=context, token=token)[-1]
+                if begin + offset >= warmup:
+                    contexts[:, begin + offset - warmup] = context
     return contexts
