@@ -1,0 +1,115 @@
+"""Where a class is written and what its first line says, found without importing anything."""
+
+import ast
+import sys
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+# Longest chain of `from .x import Name` that is followed to the class itself.
+MAX_HOPS = 5
+
+
+@dataclass(frozen=True)
+class ClassSource:
+    """Where a class statement is, and the first line of its docstring ("" without one)."""
+
+    path: Path
+    line: int
+    summary: str
+
+
+class ModuleMissing(Exception):
+    """No finder knows the module."""
+
+
+def find_class(module: str, name: str) -> ClassSource | None:
+    """The class statement of `module:name`, or None where reading the source does not tell.
+
+    Raises:
+        ModuleMissing: there is no such module.
+    """
+    for _ in range(MAX_HOPS):
+        path = module_path(module)
+        tree = parse(path) if path else None
+        if path is None or tree is None:
+            return None
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and node.name == name:
+                return ClassSource(path, node.lineno, first_line(node))
+        origin = _imported_from(tree, name)
+        if origin is None:
+            return None
+        module, name = _absolute(origin, module, is_package=path.stem == "__init__"), origin.name
+    return None
+
+
+def first_line(node: ast.ClassDef) -> str:
+    """The first line of a class's docstring."""
+    return (ast.get_docstring(node) or "").partition("\n")[0].strip()
+
+
+def parse(path: Path) -> ast.Module | None:
+    """The syntax tree of a source file; None for one that cannot be read or parsed."""
+    try:
+        return ast.parse(path.read_bytes())
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        return None
+
+
+def module_path(module: str) -> Path | None:
+    """The source file of a module; None for one without.
+
+    `importlib.util.find_spec` would import the packages above it.
+
+    Raises:
+        ModuleMissing: there is no such module.
+    """
+    parts = module.split(".")
+    search: list[str] | None = None
+    origin = None
+    for depth in range(1, len(parts) + 1):
+        spec = _spec(".".join(parts[:depth]), search)
+        if spec is None:
+            raise ModuleMissing(f"no module named {'.'.join(parts[:depth])!r}")
+        try:
+            search = list(spec.submodule_search_locations or [])
+        except KeyError:  # a namespace package inside another asks for its imported parent
+            return None
+        origin = spec.origin
+    return Path(origin) if origin and origin.endswith(".py") else None
+
+
+def _spec(name: str, search: list[str] | None) -> ModuleSpec | None:
+    for finder in sys.meta_path:
+        try:
+            spec = finder.find_spec(name, search)
+        except Exception:  # any package may have put its finder there
+            continue
+        if spec is not None:
+            return spec
+    return None
+
+
+@dataclass(frozen=True)
+class _Origin:
+    module: str
+    level: int
+    name: str
+
+
+def _imported_from(tree: ast.Module, name: str) -> _Origin | None:
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                if (alias.asname or alias.name) == name:
+                    return _Origin(node.module or "", node.level, alias.name)
+    return None
+
+
+def _absolute(origin: _Origin, module: str, *, is_package: bool) -> str:
+    if not origin.level:
+        return origin.module
+    parts = module.split(".")
+    kept = len(parts) - origin.level + (1 if is_package else 0)
+    return ".".join([*parts[:kept], *([origin.module] if origin.module else [])])
