@@ -69,26 +69,23 @@ def module_path(module: str) -> Path | None:
     search: list[str] | None = None
     origin = None
     for depth in range(1, len(parts) + 1):
-        spec = _spec(".".join(parts[:depth]), search)
-        if spec is None:
-            raise ModuleMissing(f"no module named {'.'.join(parts[:depth])!r}")
         try:
+            spec = _spec(".".join(parts[:depth]), search)
             search = list(spec.submodule_search_locations or [])
-        except KeyError:  # a namespace package inside another asks for its imported parent
+        except ModuleMissing:
+            raise
+        except Exception:  # any package may have its finder there; nested namespaces ask for more
             return None
         origin = spec.origin
     return Path(origin) if origin and origin.endswith(".py") else None
 
 
-def _spec(name: str, search: list[str] | None) -> ModuleSpec | None:
+def _spec(name: str, search: list[str] | None) -> ModuleSpec:
     for finder in sys.meta_path:
-        try:
-            spec = finder.find_spec(name, search)
-        except Exception:  # any package may have put its finder there
-            continue
+        spec = finder.find_spec(name, search)
         if spec is not None:
             return spec
-    return None
+    raise ModuleMissing(f"no module named {name!r}")
 
 
 @dataclass(frozen=True)

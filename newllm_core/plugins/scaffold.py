@@ -59,7 +59,8 @@ def new_plugin(name: str, kind: str, folder: Path | None = None) -> Path:
     folder = folder or Path(PREFIX + name)
     templates = files("newllm_core.plugins") / "templates"
     try:
-        (folder / "tests").mkdir(parents=True, exist_ok=False)
+        folder.mkdir(parents=True)
+        (folder / "tests").mkdir()
         for template, target in targets.items():
             text = (templates / template).read_text(encoding="utf-8")
             (folder / target).write_text(Template(text).substitute(values), encoding="utf-8")
