@@ -113,13 +113,14 @@ def new(
 
 def _details(registry: "Registry", plugin: "Plugin") -> dict[str, Any]:
     """What `show` knows of one plugin; imports it."""
-    import inspect
-
+    from newllm_core.plugins.locate import imported_source
     from newllm_core.plugins.options import describe_options
     from newllm_core.registry import REGULARIZERS
 
     found = registry.import_plugin(plugin)
-    options = describe_options(found.Options)
+    with registry.blame(plugin.name):
+        options = describe_options(found.Options)
+    source = imported_source(found)
     is_regularizer = registry is REGULARIZERS
     command, section = (
         (f"phase1 --reg {plugin.name}", "regularizer")
@@ -140,9 +141,9 @@ def _details(registry: "Registry", plugin: "Plugin") -> dict[str, Any]:
         "distribution": plugin.distribution,
         "version": plugin.version,
         "target": plugin.target,
-        "description": (inspect.getdoc(found) or plugin.about).partition("\n")[0],
-        "file": inspect.getsourcefile(found),
-        "line": inspect.getsourcelines(found)[1],
+        "description": source.summary or plugin.about,
+        "file": str(source.path),
+        "line": source.line,
         "default_weight": found.default_weight if is_regularizer else None,
         "section": section,
         "options": options,

@@ -1,6 +1,7 @@
 """Where a class is written and what its first line says, found without importing anything."""
 
 import ast
+import inspect
 import sys
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
@@ -42,6 +43,16 @@ def find_class(module: str, name: str) -> ClassSource | None:
             return None
         module, name = _absolute(origin, module, is_package=path.stem == "__init__"), origin.name
     return None
+
+
+def imported_source(found: type) -> ClassSource:
+    """The same of a class that is imported; line 0 for one that no class statement made."""
+    path = Path(getattr(sys.modules[found.__module__], "__file__", None) or found.__module__)
+    try:
+        line = inspect.getsourcelines(found)[1]
+    except (OSError, TypeError):
+        line = 0
+    return ClassSource(path, line, (found.__doc__ or "").strip().partition("\n")[0])
 
 
 def first_line(node: ast.ClassDef) -> str:

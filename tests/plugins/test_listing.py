@@ -99,3 +99,14 @@ def test_show_an_unknown_name(newllm):
     done = newllm("plugins", "show", "ema")
     assert done.code == 2
     done.one_line("no regularizer or data source is named 'ema'", "ema-variance", "wikitext")
+
+
+def test_show_a_class_that_no_statement_made(site, newllm):
+    source = (
+        "from newllm_core.regularizers.none import NoRegularizer\n"
+        "Made = type('Made', (NoRegularizer,), {'__module__': __name__, '__doc__': 'Made so.'})\n"
+    )
+    site.install("newllm-made", {"made": "made_plugin:Made"}, made_plugin=source)
+    (found,) = newllm("plugins", "show", "made", "--json").json["plugins"]
+    assert found["file"] == str(site.folder / "made_plugin.py")
+    assert (found["line"], found["description"]) == (0, "Made so.")
