@@ -8,6 +8,7 @@ from newllm_cli.commands.analyze import analyze
 from newllm_cli.commands.expand import expand
 from newllm_cli.commands.phase1 import phase1
 from newllm_cli.commands.phase2 import phase2
+from newllm_cli.commands.plugins import plugins_app
 from newllm_cli.commands.prepare import prepare
 from newllm_cli.commands.quickstart import quickstart
 
@@ -46,3 +47,4 @@ def root(
 
 for command in (quickstart, prepare, phase1, analyze, phase2, expand):
     app.command()(command)
+app.add_typer(plugins_app, name="plugins")

@@ -32,6 +32,14 @@ JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON document to stdout instead of tables.")
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")]
+PluginOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin",
+        metavar="FILE.py",
+        help="Use the regularizers and data sources of this file: class SpreadOut is spread-out.",
+    ),
+]
 
 
 class Settings:
@@ -171,3 +179,12 @@ def _shown(default: object) -> str:
 def default_path(given: Path | None, name: str) -> Path:
     """`given`, or `runs/NAME`."""
     return given if given is not None else Path("runs") / name
+
+
+def use_plugin_files(paths: list[Path] | None) -> None:
+    """Make the plugins of files given with `--plugin` known by their names."""
+    if paths:
+        from newllm_core.plugins.files import use_file
+
+        for path in paths:
+            use_file(path)

@@ -4,8 +4,10 @@ Tensors: the model's parameters (tied ones once) and `probe.train`, `probe.valid
 Metadata: strings, JSON where structured (see `Checkpoint`). No pickle is read or written.
 """
 
+import dataclasses
 import json
 import platform
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,10 @@ import newllm_core
 from newllm_core import settings
 from newllm_core.atomic import refuse_existing, write_atomically
 from newllm_core.config import Config
+from newllm_core.data.dataset_info import SourceInfo
 from newllm_core.errors import ConfigError, InputError
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.registry import Plugin
+from newllm_core.registry import DATA_SOURCES, Plugin
 
 FORMAT_VERSION = 1
 PROBE = "probe."
@@ -68,17 +71,40 @@ class Checkpoint:
 STRUCTURED = ("history", "vacuous_terms", "gate", "results", "provenance")
 
 
-def provenance(*, dataset: str, dataset_path: str, plugins: list[Plugin]) -> dict[str, Any]:
-    """Where a checkpoint comes from."""
+def plugin_record(kind: str, plugin: Plugin) -> dict[str, Any]:
+    """What a checkpoint says about a plugin; its options are in the config."""
+    return {
+        "kind": kind,
+        "name": plugin.name,
+        "distribution": plugin.distribution,
+        "version": plugin.version,
+        "target": plugin.target,
+    }
+
+
+def provenance(
+    *,
+    dataset: str,
+    dataset_path: str,
+    plugins: list[dict[str, Any]],
+    sources: Iterable[SourceInfo] = (),
+) -> dict[str, Any]:
+    """Where a checkpoint comes from.
+
+    Args:
+        dataset: hash of the prepared data set.
+        dataset_path: where that was.
+        plugins: records of the plugins that trained it.
+        sources: who read the text; their options are not in the config, as `prepare` had them.
+    """
+    read = [{"kind": DATA_SOURCES.kind, **dataclasses.asdict(source)} for source in sources]
     return {
         "newllm": newllm_core.__version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "dataset_hash": dataset,
         "dataset_path": dataset_path,
-        "plugins": [
-            {"name": p.name, "distribution": p.distribution, "version": p.version} for p in plugins
-        ],
+        "plugins": plugins + read,
     }
 
 

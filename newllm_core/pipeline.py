@@ -16,17 +16,19 @@ from newllm_core.config import Config
 from newllm_core.data.prepared import PreparedDataset
 from newllm_core.data.probe import choose_probes
 from newllm_core.device import matrix_precision
-from newllm_core.errors import ConfigError
+from newllm_core.errors import ConfigError, PluginError
 from newllm_core.evaluation import evaluate_splits
 from newllm_core.expansion import expand
 from newllm_core.gate import check_gate, measure_gate
 from newllm_core.model.embeddings import load_embeddings
 from newllm_core.model.heads import head_weights
 from newllm_core.model.language_model import LanguageModel
+from newllm_core.plugins.probe import probe
 from newllm_core.progress import Progress
-from newllm_core.registry import REGULARIZERS
+from newllm_core.registry import REGULARIZERS, Plugin
+from newllm_core.regularizers.base import Regularizer
 from newllm_core.runlog import RunLog
-from newllm_core.training.objective import regularizer_weight
+from newllm_core.training.objective import REGULARIZER, regularizer_weight
 from newllm_core.training.phase1 import build_regularizers, train_phase1
 from newllm_core.training.phase2 import train_phase2
 
@@ -55,6 +57,9 @@ def run_phase1(
     every_layer = config.phase1.apply_to == "every-layer"
     count = sum(config.model.layer_structure) if every_layer else 1
     regularizers, options = build_regularizers(config, count)
+    plugin = REGULARIZERS.find(config.phase1.reg)
+    if not plugin.is_own:
+        _probe(plugin, regularizers[0], progress)
     weight = regularizer_weight(regularizers, config.phase1)
     config = replace(
         config,
@@ -79,7 +84,10 @@ def run_phase1(
     probes, warmup = choose_probes(tokens, config.analysis)
     gate = measure_gate(model, probes, warmup, device)
     for term in result.vacuous_terms:
-        progress.warning(f"vacuous term: {term} never had a gradient; it trained nothing")
+        whose = (
+            "" if plugin.is_own or term != REGULARIZER else f" ({REGULARIZERS.describe(plugin)})"
+        )
+        progress.warning(f"vacuous term: {term} never had a gradient; it trained nothing{whose}")
     if config.phase1.max_iterations and result.weight_change == 0:
         progress.warning("nothing was trained: no weight moved from its initial value")
     checkpoint = Checkpoint(
@@ -95,7 +103,8 @@ def run_phase1(
         provenance=checkpoints.provenance(
             dataset=dataset.hash,
             dataset_path=str(Path(dataset.path).resolve()),
-            plugins=[REGULARIZERS.find(config.phase1.reg)],
+            plugins=[checkpoints.plugin_record(REGULARIZERS.kind, plugin)],
+            sources=dataset.info.sources,
         ),
     )
     checkpoints.save(checkpoint, out, overwrite=overwrite)
@@ -176,3 +185,15 @@ def check_unchanged(checkpoint: Checkpoint, layers: list[Mapping[str, Mapping[st
                 f"model.{spec.name} is {saved!r} in this checkpoint and cannot become {wanted!r}: "
                 "train another with newllm phase1"
             )
+
+
+def _probe(plugin: Plugin, regularizer: Regularizer, progress: Progress) -> None:
+    """Raise `PluginError` for a broken regularizer before anything else is spent on it."""
+    what = REGULARIZERS.describe(plugin)
+    with REGULARIZERS.blame(plugin.name):
+        try:
+            remark = probe(regularizer)
+        except PluginError as error:
+            raise PluginError(f"{what} {error}") from error
+    if remark:
+        progress.warning(f"{what} {remark}")

@@ -1,35 +1,72 @@
 """Names to plugins, through Python entry points.
 
 Built-in regularizers and data sources are registered exactly like anyone's (see the entry points
-in `pyproject.toml`). Listing imports no plugin; loading imports the one that was asked for. When a
-name is claimed more than once, newllm's own wins; two others clash, and asking for that name is an
-error that names both.
+in `pyproject.toml`). Listing imports no plugin; loading imports the one that was asked for.
+
+When a name is claimed more than once: newllm's own wins, then a `--plugin` file, and two installed
+distributions clash: asking for that name is an error that names both. A file may not take a name
+of newllm's own. `NEWLLM_PLUGINS` lists the plugins or distributions that may be used besides
+newllm's own; unset, all may, and empty, none.
 """
 
 import difflib
-from dataclasses import dataclass
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import reduce
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
-from newllm_core.errors import ConfigError, PluginError
+from newllm_core.errors import ConfigError, PluginError, UserError
+from newllm_core.plugins.files import import_file, used_files
+from newllm_core.plugins.guard import log, one_line, slow_notice, stdout_to_stderr
 
 OWN_DISTRIBUTION = "newllm"
+ALLOW_LIST = "NEWLLM_PLUGINS"
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """One registered name, not yet imported. `target` is `module:attribute`."""
+    """One registered name, not yet imported.
+
+    Attributes:
+        name: what users ask for.
+        target: `module:attribute`, or `FILE.py:attribute`.
+        distribution: who installed it; "file" for one of a `--plugin` file.
+        version: of the distribution, or of the file's content.
+        about: the distribution in its own words.
+        file: the `--plugin` file.
+    """
 
     name: str
     target: str
     distribution: str
     version: str
+    about: str = field(default="", compare=False)
+    file: Path | None = None
 
     @property
     def origin(self) -> str:
         """Where the plugin comes from, for messages."""
         return f"{self.distribution} {self.version} ({self.target})"
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is part of newllm."""
+        return self.distribution == OWN_DISTRIBUTION
+
+    @property
+    def is_allowed(self) -> bool:
+        """Whether `NEWLLM_PLUGINS` lets it be used; a file was asked for in so many words."""
+        listed = os.environ.get(ALLOW_LIST)
+        if listed is None or self.is_own or self.file is not None:
+            return True
+        names = {_normal(part) for part in listed.split(",")}
+        return bool({_normal(self.name), _normal(self.distribution)} & names)
 
 
 @dataclass(frozen=True)
@@ -41,12 +78,16 @@ class Registry:
     base: str
 
     def plugins(self) -> dict[str, list[Plugin]]:
-        """Every registered name with its claimants, in the order of their names."""
+        """Every registered name with its claimants, the one that wins first."""
         found: dict[str, set[Plugin]] = {}
         for entry in entry_points(group=self.group):
             found.setdefault(entry.name, set()).add(_describe(entry))
+        for given in used_files(self.kind):
+            target = f"{given.path}:{given.attribute}"
+            plugin = Plugin(given.name, target, "file", given.version, given.summary, given.path)
+            found.setdefault(plugin.name, set()).add(plugin)
         return {
-            name: sorted(found[name], key=lambda p: (p.distribution != OWN_DISTRIBUTION, p.origin))
+            name: sorted(found[name], key=lambda p: (not p.is_own, p.file is None, p.origin))
             for name in sorted(found)
         }
 
@@ -54,8 +95,9 @@ class Registry:
         """The plugin that `name` means.
 
         Raises:
-            ConfigError: nobody registered `name`; the message lists the names and a near one.
-            PluginError: two distributions claim `name` and neither is newllm itself.
+            ConfigError: nobody registered `name` (the message lists the names and a near one), or
+                the allow-list keeps it out.
+            PluginError: two claim `name` and the rule does not say who wins.
         """
         plugins = self.plugins()
         if name not in plugins:
@@ -63,42 +105,131 @@ class Registry:
             hint = f"; did you mean {near[0]!r}?" if near else ""
             known = ", ".join(plugins) or "none: is newllm installed (pip install -e .)?"
             raise ConfigError(f"unknown {self.kind} {name!r}{hint} (known: {known})")
-        first, *others = plugins[name]
-        if others and first.distribution != OWN_DISTRIBUTION:
-            claimants = " and ".join(p.origin for p in plugins[name])
-            raise PluginError(f"{self.kind} {name!r} is claimed by {claimants}; uninstall one")
-        return first
+        claimants = [plugin for plugin in plugins[name] if plugin.is_allowed]
+        if not claimants:
+            raise ConfigError(
+                f"{self.kind} {name!r} of {plugins[name][0].origin} is not allowed: "
+                f"{ALLOW_LIST} is {os.environ[ALLOW_LIST]!r}"
+            )
+        clash = self.clash(claimants)
+        if clash:
+            raise PluginError(clash)
+        return claimants[0]
+
+    def clash(self, claimants: list[Plugin]) -> str | None:
+        """Why none of the allowed `claimants` of one name can be used, or None."""
+        first, *others = claimants
+        name, origins = first.name, " and ".join(plugin.origin for plugin in claimants)
+        if first.is_own:
+            taken = next((plugin for plugin in others if plugin.file is not None), None)
+            if taken is not None:
+                return f"{self.kind} {name!r} is newllm's own: rename the class of {taken.origin}"
+            return None
+        if others and (first.file is None or others[0].file is not None):
+            advice = "rename one" if first.file else f"uninstall one, or allow one in {ALLOW_LIST}"
+            return f"{self.kind} {name!r} is claimed by {origins}; {advice}"
+        return None
+
+    def ignored(self, claimants: list[Plugin]) -> list[str]:
+        """One line for each of the allowed `claimants` that lost its name to the first."""
+        first, *others = claimants
+        return [
+            f"{self.kind} {first.name!r} of {other.origin} is ignored: "
+            f"{first.distribution} has that name"
+            for other in others
+        ]
 
     def load(self, name: str) -> type[Any]:
-        """Import the class that `name` means.
+        """Import the class that `name` means, and see that it is what it says.
 
         Raises:
             ConfigError: see `find`.
-            PluginError: it cannot be imported, or is not a subclass of this registry's base.
+            PluginError: it cannot be imported, or is no usable subclass of this registry's base.
         """
         plugin = self.find(name)
-        module_name, _, attribute = plugin.target.partition(":")
-        try:
-            found = getattr(import_module(module_name), attribute)
-        except Exception as error:  # a plugin may raise anything at import
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise PluginError(
-                f"{self.kind} {name!r} of {plugin.origin} cannot be imported: {reason}"
-            ) from error
+        claimants = [other for other in self.plugins()[name] if other.is_allowed]
+        for line in self.ignored(claimants):
+            log.warning("warning: %s", line)
+        return self.import_plugin(plugin)
+
+    def import_plugin(self, plugin: Plugin) -> type[Any]:
+        """Import and check the class of one claimant.
+
+        Raises:
+            PluginError: see `load`.
+        """
+        what = self.describe(plugin)
         base_module, _, base_name = self.base.partition(":")
+        # First, so that torch is not taken for a part of the plugin.
         base = getattr(import_module(base_module), base_name)
-        if not (isinstance(found, type) and issubclass(found, base)):
-            raise PluginError(
-                f"{self.kind} {name!r} of {plugin.origin} is not a subclass of {self.base}"
-            )
+        try:
+            with slow_notice(what), stdout_to_stderr():
+                found = _import(plugin)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin may raise anything at import, SystemExit too
+            raise PluginError(f"{what} cannot be imported: {one_line(error)}") from error
+        problem = self._problem(found, base)
+        if problem:
+            raise PluginError(f"{what} {problem}")
         return found
+
+    def describe(self, plugin: Plugin) -> str:
+        """Kind, name and origin, as every message about a plugin begins."""
+        return f"{self.kind} {plugin.name!r} of {plugin.origin}"
+
+    @contextmanager
+    def blame(self, name: str) -> Iterator[None]:
+        """Turn what a plugin's own code raises in the body into one line that names it.
+
+        Errors of newllm's own plugins are bugs and stay as they are, and so do those that are
+        worded for users.
+        """
+        try:
+            yield
+        except UserError:
+            raise
+        except (Exception, SystemExit) as error:
+            plugin = self.find(name)
+            if plugin.is_own:
+                raise
+            raise PluginError(f"{self.describe(plugin)} failed: {one_line(error)}") from error
+
+    def _problem(self, found: Any, base: type[Any]) -> str | None:  # noqa: ANN401 - anything
+        from newllm_core.plugins.options import options_problem
+
+        if not (isinstance(found, type) and issubclass(found, base)):
+            return f"is not a subclass of {self.base}"
+        missing = [name for name in dir(found) if _is_abstract(getattr(found, name, None))]
+        if missing:
+            return f"does not define {', '.join(missing)}"
+        return options_problem(getattr(found, "Options", None))
+
+
+def _import(plugin: Plugin) -> Any:  # noqa: ANN401 - whatever is there
+    if plugin.file:
+        return getattr(import_file(plugin.file), plugin.target.rpartition(":")[2])
+    module_name, _, attribute = plugin.target.partition(":")
+    return reduce(getattr, attribute.split(".") if attribute else [], import_module(module_name))
 
 
 def _describe(entry: EntryPoint) -> Plugin:
-    distribution = entry.dist
-    name = distribution.name if distribution else "unknown"
-    version = distribution.version if distribution else "?"
-    return Plugin(entry.name, entry.value, name, version)
+    target = entry.value.partition("[")[0].replace(" ", "")
+    try:
+        assert entry.dist is not None
+        metadata = entry.dist.metadata
+        facts = str(metadata["Name"]), str(metadata["Version"]), str(metadata["Summary"] or "")
+    except Exception:  # an unfinished installation must not hide the others
+        facts = "unknown", "?", ""
+    return Plugin(entry.name, target, *facts)
+
+
+def _is_abstract(member: object) -> bool:
+    return getattr(member, "__isabstractmethod__", False) is True
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name.strip()).lower()
 
 
 REGULARIZERS = Registry(

@@ -8,7 +8,16 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from newllm_core.checkpoint import FORMAT_VERSION, STRUCTURED, Checkpoint, load, provenance, save
+from newllm_core.checkpoint import (
+    FORMAT_VERSION,
+    STRUCTURED,
+    Checkpoint,
+    load,
+    plugin_record,
+    provenance,
+    save,
+)
+from newllm_core.data.dataset_info import SourceInfo
 from newllm_core.errors import InputError
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.registry import Plugin
@@ -155,11 +164,28 @@ def test_the_same_checkpoint_gives_the_same_tensors_on_disk(tmp_path):
 
 
 def test_provenance_names_versions_dataset_and_plugins():
-    plugin = Plugin("mine", "mine.reg:Mine", "newllm-mine", "1.2")
-    found = provenance(dataset="abc", dataset_path="/data", plugins=[plugin])
+    record = plugin_record("regularizer", Plugin("mine", "mine.reg:Mine", "newllm-mine", "1.2"))
+    source = SourceInfo("table", "a.csv", {"text_column": "text"}, "newllm-tables", "0.1")
+    found = provenance(dataset="abc", dataset_path="/data", plugins=[record], sources=[source])
     assert found["torch"] == torch.__version__
     assert (found["dataset_hash"], found["dataset_path"]) == ("abc", "/data")
-    assert found["plugins"] == [{"name": "mine", "distribution": "newllm-mine", "version": "1.2"}]
+    assert found["plugins"] == [
+        {
+            "kind": "regularizer",
+            "name": "mine",
+            "distribution": "newllm-mine",
+            "version": "1.2",
+            "target": "mine.reg:Mine",
+        },
+        {
+            "kind": "data source",
+            "name": "table",
+            "input": "a.csv",
+            "options": {"text_column": "text"},
+            "distribution": "newllm-tables",
+            "version": "0.1",
+        },
+    ]
 
 
 def test_nothing_is_overwritten_unasked(path):

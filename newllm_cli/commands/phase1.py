@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from newllm_cli.options import JsonOption, OverwriteOption, Settings, default_path, with_settings
+from newllm_cli.options import (
+    JsonOption,
+    OverwriteOption,
+    PluginOption,
+    Settings,
+    default_path,
+    use_plugin_files,
+    with_settings,
+)
 
 if TYPE_CHECKING:
     from newllm_core.checkpoint import Checkpoint
@@ -27,6 +35,7 @@ def phase1(
         Path | None,
         typer.Option(help="Checkpoint to write.", show_default="runs/phase1.safetensors"),
     ] = None,
+    plugin: PluginOption = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -40,6 +49,8 @@ def phase1(
         newllm phase1 --config preset:cvfp-768 --data data --out runs/big.safetensors
 
         newllm phase1 --max-iterations 0 --out runs/control.safetensors
+
+        newllm phase1 --plugin spread_out.py --reg spread-out --set regularizer.margin=0.5
     """
     from newllm_cli.commands.prepare import prepare_dataset
     from newllm_cli.output import console, print_json
@@ -47,6 +58,7 @@ def phase1(
     from newllm_cli.render import render_phase1
     from newllm_core.atomic import refuse_existing
 
+    use_plugin_files(plugin)
     config = given.resolve()
     path = default_path(out, "phase1.safetensors")
     refuse_existing(path, overwrite=overwrite)
@@ -60,15 +72,17 @@ def phase1(
     from newllm_core.data.prepared import open_dataset
     from newllm_core.device import prepare_device
     from newllm_core.pipeline import run_phase1
+    from newllm_core.plugins.guard import stdout_to_stderr
 
-    checkpoint = run_phase1(
-        config,
-        open_dataset(data or DEFAULT_DATA),
-        path,
-        overwrite=overwrite,
-        device=prepare_device(config.run),
-        progress=progress,
-    )
+    with stdout_to_stderr():  # a plugin may print while it trains
+        checkpoint = run_phase1(
+            config,
+            open_dataset(data or DEFAULT_DATA),
+            path,
+            overwrite=overwrite,
+            device=prepare_device(config.run),
+            progress=progress,
+        )
     summary = phase1_summary(path, checkpoint)
     if json:
         print_json(summary)

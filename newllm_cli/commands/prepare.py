@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from newllm_cli.options import JsonOption, OverwriteOption, Settings, default_path, with_settings
+from newllm_cli.options import (
+    JsonOption,
+    OverwriteOption,
+    PluginOption,
+    Settings,
+    default_path,
+    use_plugin_files,
+    with_settings,
+)
 
 if TYPE_CHECKING:
     from newllm_core.config import Config
@@ -23,6 +31,7 @@ def prepare(
         str | None,
         typer.Option(help=r"Where text-file and text-dir split a file, e.g. '\n\n'."),
     ] = None,
+    plugin: PluginOption = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -39,6 +48,7 @@ def prepare(
     from newllm_cli.progress import StderrProgress
     from newllm_cli.render import render_dataset
 
+    use_plugin_files(plugin)
     if document_separator is not None:
         given.layers.append({"source": {"document_separator": document_separator}})
     folder = default_path(out, "data")
@@ -54,12 +64,14 @@ def prepare_dataset(
 ) -> "DatasetInfo":
     """Prepare what `config` says into `out`."""
     from newllm_core.data.prepare import prepare as prepare_data
+    from newllm_core.plugins.guard import stdout_to_stderr
 
-    return prepare_data(
-        config.data,
-        config.source,
-        out,
-        seed=config.run.seed,
-        overwrite=overwrite,
-        progress=progress,
-    )
+    with stdout_to_stderr():  # a plugin may print while it reads
+        return prepare_data(
+            config.data,
+            config.source,
+            out,
+            seed=config.run.seed,
+            overwrite=overwrite,
+            progress=progress,
+        )

@@ -20,6 +20,7 @@ from newllm_core.checkpoint import Checkpoint
 from newllm_core.config import AnalysisConfig
 from newllm_core.errors import DivergedError
 from newllm_core.model.language_model import LanguageModel
+from newllm_core.plugins.missing import missing_plugins
 from newllm_core.progress import Progress, Silent, Task
 
 SCHEMA = 1
@@ -49,8 +50,9 @@ def analyze(
         progress: told about every token that is read.
 
     Returns:
-        `schema`, `checkpoint`, `convergence`, `train`, `validation`, `random_control` and
-        `verdicts`. A split of the random control is None if its contexts are not finite.
+        `schema`, `checkpoint`, `missing_plugins`, `convergence`, `train`, `validation`,
+        `random_control` and `verdicts`. A split of the random control is None if its contexts are
+        not finite.
 
     Raises:
         DivergedError: contexts of the trained model are not finite.
@@ -78,9 +80,13 @@ def analyze(
                 progress.warning(f"the random control explodes on {split}: it has no figures")
                 random_control[split] = None
     history = convergence(checkpoint.history, checkpoint.vacuous_terms)
+    missing = missing_plugins(checkpoint.provenance)
+    for line in missing:
+        progress.warning(line)
     return {
         "schema": SCHEMA,
         "checkpoint": str(checkpoint_path),
+        "missing_plugins": missing,
         "convergence": history,
         **trained,
         "random_control": random_control,

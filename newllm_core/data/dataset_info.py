@@ -88,6 +88,11 @@ class DatasetInfo:
     files: Mapping[str, FileInfo]
 
     @property
+    def sources(self) -> list[SourceInfo]:
+        """The training source, then the separate one of validation if there is one."""
+        return [self.source] if self.val_source is None else [self.source, self.val_source]
+
+    @property
     def hash(self) -> str:
         """One hash of every other file: the same for the same data, wherever it came from."""
         lines = "".join(f"{self.files[name].sha256}  {name}\n" for name in sorted(self.files))

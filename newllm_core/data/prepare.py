@@ -34,6 +34,7 @@ TRAINING_PIECE_CHARACTERS = 1 << 16
 class _OpenSource:
     source: DataSource
     info: SourceInfo
+    plugin: registry.Plugin
 
     def __str__(self) -> str:
         place = f" ({self.info.input})" if self.info.input is not None else ""
@@ -123,14 +124,16 @@ def _open(name: str, given: str | None, options: Mapping[str, Any]) -> _OpenSour
     section = make_section(source_type.Options, "source", options)
     shown = dataclasses.asdict(section)
     info = SourceInfo(name, given, shown, plugin.distribution, plugin.version)
-    return _OpenSource(source_type(given, section), info)
+    with registry.DATA_SOURCES.blame(name):
+        return _OpenSource(source_type(given, section), info, plugin)
 
 
 def _documents(opened: _OpenSource) -> Iterator[Document]:
-    try:
-        yield from opened.source.documents()
-    except OSError as error:
-        raise InputError(f"{opened}: {reason(error)}") from error
+    with registry.DATA_SOURCES.blame(opened.info.name):
+        try:
+            yield from opened.source.documents()
+        except OSError as error:
+            raise InputError(f"{opened}: {reason(error)}") from error
 
 
 def _read(
@@ -141,8 +144,10 @@ def _read(
         for document in _documents(opened):
             try:
                 record = spool.append(document)
-            except (InputError, PluginError) as error:
-                raise type(error)(f"{opened}: {error}") from error
+            except InputError as error:
+                raise InputError(f"{opened}: {error}") from error
+            except PluginError as error:
+                raise PluginError(f"{opened} of {opened.plugin.origin}: {error}") from error
             if record is not None:
                 records.append(record)
                 task.advance(1)

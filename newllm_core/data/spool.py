@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from newllm_core.data.measures import contents, count_bytes
 from newllm_core.data.sources.base import Document, Message, Split
@@ -58,7 +59,7 @@ class Spool:
             InputError: a text is not valid Unicode.
             PluginError: the document is none.
         """
-        _check(document)
+        check_document(document)
         if not (document.tokens or any(contents(document))):
             return None
         line = _to_line(document)
@@ -119,7 +120,7 @@ def _to_line(document: Document) -> bytes:
         raise InputError(f"a document holds {found}, which is not Unicode text") from error
 
 
-def _check(document: Document) -> None:
+def check_document(document: Any) -> None:  # noqa: ANN401 - whatever a source yielded
     """Raise `PluginError` unless a source kept the contract of `Document`."""
     if not isinstance(document, Document):
         raise PluginError(f"it yielded {type(document).__name__}, expected Document")
@@ -129,3 +130,11 @@ def _check(document: Document) -> None:
         raise PluginError(f"it yielded a document with {has} of text, messages and tokens")
     if document.split not in (None, "train", "validation"):
         raise PluginError(f"it yielded a document of the split {document.split!r}")
+    if not isinstance(document.text, str | None):
+        raise PluginError(f"it yielded a text that is {type(document.text).__name__}, expected str")
+    for message in document.messages or ():
+        if not (isinstance(message, Message) and all(isinstance(part, str) for part in message)):
+            raise PluginError(f"it yielded the message {message!r:.80}, expected Message(str, str)")
+    for token in document.tokens or ():
+        if type(token) is not int:
+            raise PluginError(f"it yielded the token {token!r:.80}, expected int")

@@ -21,14 +21,26 @@ class Regularizer(nn.Module):
     Statistics that live across calls are buffers; they change only while `self.training`.
     Buffers are float32 and hold what N(0, I) has until contexts were seen.
 
+    A class declares how it behaves in class attributes; `newllm_core.testing.check_regularizer`
+    holds it to them.
+
     Attributes:
         Options: frozen dataclass of options (`newllm_core.config.option` documents a field).
         default_weight: `phase1.dist_reg_weight` where the user sets none; fits the loss's scale.
+        has_gradient: whether the loss trains anything.
+        uses_tokens: whether token ids play a part.
+        uses_order: whether the order of the contexts does.
+        distributed: whether every process of a `torch.distributed` group returns the loss of all
+            their contexts together.
         context_dim: D.
     """
 
     Options: ClassVar[type[Any]] = NoOptions
     default_weight: ClassVar[float] = 0.2
+    has_gradient: ClassVar[bool] = True
+    uses_tokens: ClassVar[bool] = False
+    uses_order: ClassVar[bool] = False
+    distributed: ClassVar[bool] = False
 
     def __init__(self, context_dim: int, options: Any = None) -> None:  # noqa: ANN401
         super().__init__()

@@ -66,6 +66,7 @@ class FixedDimensions(Regularizer):
     """
 
     Options = FixedDimensionsOptions
+    uses_tokens = True
     options: FixedDimensionsOptions
     strides_S: Tensor
 

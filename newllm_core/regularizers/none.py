@@ -9,6 +9,7 @@ class NoRegularizer(Regularizer):
     """The loss 0, without a gradient. Contexts trained with it may collapse."""
 
     default_weight = 0.0
+    has_gradient = False
 
     def loss(self, contexts_ND: Tensor, *, tokens_N: Tensor) -> Tensor:
         """Zero."""

@@ -49,6 +49,7 @@ class PastContexts(Regularizer):
     """
 
     Options = PastContextsOptions
+    uses_order = True
     options: PastContextsOptions
     past_kD: Tensor
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from newllm_core.config import Phase1Config
 from newllm_core.errors import PluginError
 from newllm_core.model.language_model import LanguageModel
+from newllm_core.registry import REGULARIZERS
 from newllm_core.regularizers.base import Regularizer
 
 REGULARIZER = "regularizer"
@@ -100,7 +101,8 @@ class Phase1Loss(nn.Module):
     def _regularize(self, contexts: list[Tensor], tokens_N: Tensor) -> Tensor:
         losses = []
         for regularizer, contexts_NC in zip(self.regularizers, contexts, strict=True):
-            loss = regularizer(contexts_NC, tokens_N=tokens_N)
+            with REGULARIZERS.blame(self.config.reg):
+                loss = regularizer(contexts_NC, tokens_N=tokens_N)
             if not (isinstance(loss, Tensor) and loss.ndim == 0):
                 raise PluginError(
                     f"regularizer {self.config.reg!r} ({type(regularizer).__module__}:"

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from newllm_core.analysis.rank import effective_rank
 from newllm_core.config import Config
-from newllm_core.errors import DivergedError, PluginError
+from newllm_core.errors import ConfigError, DivergedError, PluginError
 from newllm_core.model.language_model import LanguageModel
+from newllm_core.plugins.guard import one_line
 from newllm_core.progress import Progress, Silent, Task
 from newllm_core.registry import REGULARIZERS
 from newllm_core.regularizers.base import Regularizer
@@ -61,9 +62,11 @@ def build_regularizers(config: Config, count: int) -> tuple[list[Regularizer], d
     options = make_section(plugin.Options, "regularizer", config.regularizer)
     try:
         made = [plugin(config.model.context_dim, options) for _ in range(count)]
-    except Exception as error:
-        origin = REGULARIZERS.find(name).origin
-        raise PluginError(f"regularizer {name!r} of {origin} cannot be made: {error}") from error
+    except ConfigError:
+        raise
+    except (Exception, SystemExit) as error:
+        what = REGULARIZERS.describe(REGULARIZERS.find(name))
+        raise PluginError(f"{what} cannot be made: {one_line(error)}") from error
     return made, dataclasses.asdict(options)
 
 

@@ -108,6 +108,7 @@ def test_the_report_is_complete_and_fits_json():
     assert list(report) == [
         "schema",
         "checkpoint",
+        "missing_plugins",
         "convergence",
         "train",
         "validation",

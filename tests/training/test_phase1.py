@@ -393,5 +393,7 @@ def test_a_regularizer_that_cannot_be_made_is_named(monkeypatch):
             return contexts_ND.sum()
 
     monkeypatch.setattr(type(phase1.REGULARIZERS), "load", lambda self, name: Broken)
-    with pytest.raises(PluginError, match=r"'none' of newllm .* cannot be made: out of luck"):
+    with pytest.raises(
+        PluginError, match=r"'none' of newllm .* cannot be made: RuntimeError: out of luck"
+    ):
         build_regularizers(make_config(reg="none"), 1)

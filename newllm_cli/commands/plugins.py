@@ -1,0 +1,151 @@
+"""`newllm plugins`: what can be plugged in, whether it works, and a new one to start from."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from newllm_cli.options import JsonOption, PluginOption, use_plugin_files
+
+if TYPE_CHECKING:
+    from newllm_core.registry import Plugin, Registry
+
+plugins_app = typer.Typer(
+    invoke_without_command=True,
+    rich_markup_mode="rich",
+    help="List regularizers and data sources, check them, show one, start a new one.",
+)
+
+
+@plugins_app.callback()
+def plugins(
+    context: typer.Context,
+    check: Annotated[
+        bool, typer.Option("--check", help="Import and try each; exit 4 if one is broken.")
+    ] = False,
+    plugin: PluginOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List every regularizer and data source without importing any.
+
+    NEWLLM_PLUGINS=name,name allows only those plugins or distributions besides newllm's own.
+
+    Examples:
+        newllm plugins
+
+        newllm plugins --check
+
+        newllm plugins show ema-variance
+
+        newllm plugins new spread-out --kind regularizer
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from newllm_cli.output import console, print_json
+    from newllm_cli.render_plugins import render_plugins
+    from newllm_core.errors import PluginError
+    from newllm_core.plugins.listing import PROBLEMS, list_plugins
+
+    use_plugin_files(plugin)
+    entries = list_plugins(check=check)
+    if json:
+        print_json({"schema": 1, "plugins": [entry.to_dict() for entry in entries]})
+    else:
+        render_plugins(entries, console())
+    # Every claimant of a clash has the same line.
+    for problem in dict.fromkeys(e.problem for e in entries if e.status in PROBLEMS):
+        typer.echo(f"newllm: {problem}", err=True)
+    if check and any(entry.status in PROBLEMS for entry in entries):
+        raise typer.Exit(PluginError.exit_code)
+
+
+@plugins_app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="Name of a regularizer or data source.")],
+    plugin: PluginOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show one plugin: its options, where it is written, how to use it.
+
+    Examples:
+        newllm plugins show ema-variance
+
+        newllm plugins show spread-out --plugin spread_out.py
+    """
+    from newllm_cli.output import console, print_json
+    from newllm_cli.render_plugins import render_plugin
+    from newllm_core.plugins.listing import registries_with
+
+    use_plugin_files(plugin)
+    found = [_details(registry, registry.find(name)) for registry in registries_with(name)]
+    if json:
+        print_json({"schema": 1, "plugins": found})
+    else:
+        for details in found:
+            render_plugin(details, console())
+
+
+@plugins_app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Name users will ask for, such as spread-out.")],
+    kind: Annotated[Literal["regularizer", "data-source"], typer.Option(help="What it is.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write.", show_default="newllm-NAME")
+    ] = None,
+) -> None:
+    """Write an installable, tested plugin to start from.
+
+    Examples:
+        newllm plugins new spread-out --kind regularizer
+
+        newllm plugins new mail --kind data-source --out my-mail
+    """
+    from newllm_cli.output import console
+    from newllm_core.plugins.scaffold import new_plugin
+
+    folder = new_plugin(name, kind, out)
+    console().print(
+        f"wrote {folder}; next: cd {folder} && make install && make test",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _details(registry: "Registry", plugin: "Plugin") -> dict[str, Any]:
+    """What `show` knows of one plugin; imports it."""
+    from newllm_core.plugins.locate import imported_source
+    from newllm_core.plugins.options import describe_options
+    from newllm_core.registry import REGULARIZERS
+
+    found = registry.import_plugin(plugin)
+    with registry.blame(plugin.name):
+        options = describe_options(found.Options)
+    source = imported_source(found)
+    is_regularizer = registry is REGULARIZERS
+    command, section = (
+        (f"phase1 --reg {plugin.name}", "regularizer")
+        if is_regularizer
+        else (f"prepare --source {plugin.name} --input PATH", "source")
+    )
+    example = [f"newllm {command}"]
+    if plugin.file:
+        example.append(f"--plugin {plugin.file}")
+    example += [
+        f"--set {section}.{option['name']}={option['default']}"
+        for option in options[:1]
+        if option["default"] is not None
+    ]
+    return {
+        "name": plugin.name,
+        "kind": registry.kind,
+        "distribution": plugin.distribution,
+        "version": plugin.version,
+        "target": plugin.target,
+        "description": source.summary or plugin.about,
+        "file": str(source.path),
+        "line": source.line,
+        "default_weight": found.default_weight if is_regularizer else None,
+        "section": section,
+        "options": options,
+        "example": " ".join(example),
+    }

@@ -1,0 +1,53 @@
+"""Running code that is not ours: what it prints, how long it takes, what it raises."""
+
+import logging
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
+
+# Nothing may be silent for ten seconds; most imports are done long before this.
+SLOW_IMPORT_SECONDS = 2.0
+
+log = logging.getLogger("newllm")
+
+
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """Type and message of a foreign exception, on one line of at most `limit` characters."""
+    text = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+@contextmanager
+def stdout_to_stderr() -> Iterator[None]:
+    """Send everything the body prints to stderr: stdout is for results.
+
+    Subprocesses and C libraries write to the descriptor, so that is turned too where there is one.
+    """
+    sys.stdout.flush()
+    kept = None
+    with suppress(OSError):
+        kept = os.dup(1)
+        os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if kept is not None:
+            os.dup2(kept, 1)
+            os.close(kept)
+
+
+@contextmanager
+def slow_notice(what: str, seconds: float = SLOW_IMPORT_SECONDS) -> Iterator[None]:
+    """Say once that `what` takes long, while it does."""
+    timer = threading.Timer(
+        seconds, log.warning, (f"{what} has been importing for {seconds:g} s and is not done",)
+    )
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -1,0 +1,123 @@
+"""Where a class is written and what its first line says, found without importing anything."""
+
+import ast
+import inspect
+import sys
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+# Longest chain of `from .x import Name` that is followed to the class itself.
+MAX_HOPS = 5
+
+
+@dataclass(frozen=True)
+class ClassSource:
+    """Where a class statement is, and the first line of its docstring ("" without one)."""
+
+    path: Path
+    line: int
+    summary: str
+
+
+class ModuleMissing(Exception):
+    """No finder knows the module."""
+
+
+def find_class(module: str, name: str) -> ClassSource | None:
+    """The class statement of `module:name`, or None where reading the source does not tell.
+
+    Raises:
+        ModuleMissing: there is no such module.
+    """
+    for _ in range(MAX_HOPS):
+        path = module_path(module)
+        tree = parse(path) if path else None
+        if path is None or tree is None:
+            return None
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and node.name == name:
+                return ClassSource(path, node.lineno, first_line(node))
+        origin = _imported_from(tree, name)
+        if origin is None:
+            return None
+        module, name = _absolute(origin, module, is_package=path.stem == "__init__"), origin.name
+    return None
+
+
+def imported_source(found: type) -> ClassSource:
+    """The same of a class that is imported; line 0 for one that no class statement made."""
+    path = Path(getattr(sys.modules[found.__module__], "__file__", None) or found.__module__)
+    try:
+        line = inspect.getsourcelines(found)[1]
+    except (OSError, TypeError):
+        line = 0
+    return ClassSource(path, line, (found.__doc__ or "").strip().partition("\n")[0])
+
+
+def first_line(node: ast.ClassDef) -> str:
+    """The first line of a class's docstring."""
+    return (ast.get_docstring(node) or "").partition("\n")[0].strip()
+
+
+def parse(path: Path) -> ast.Module | None:
+    """The syntax tree of a source file; None for one that cannot be read or parsed."""
+    try:
+        return ast.parse(path.read_bytes())
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        return None
+
+
+def module_path(module: str) -> Path | None:
+    """The source file of a module; None for one without.
+
+    `importlib.util.find_spec` would import the packages above it.
+
+    Raises:
+        ModuleMissing: there is no such module.
+    """
+    parts = module.split(".")
+    search: list[str] | None = None
+    origin = None
+    for depth in range(1, len(parts) + 1):
+        try:
+            spec = _spec(".".join(parts[:depth]), search)
+            search = list(spec.submodule_search_locations or [])
+        except ModuleMissing:
+            raise
+        except Exception:  # any package may have its finder there; nested namespaces ask for more
+            return None
+        origin = spec.origin
+    return Path(origin) if origin and origin.endswith(".py") else None
+
+
+def _spec(name: str, search: list[str] | None) -> ModuleSpec:
+    for finder in sys.meta_path:
+        spec = finder.find_spec(name, search)
+        if spec is not None:
+            return spec
+    raise ModuleMissing(f"no module named {name!r}")
+
+
+@dataclass(frozen=True)
+class _Origin:
+    module: str
+    level: int
+    name: str
+
+
+def _imported_from(tree: ast.Module, name: str) -> _Origin | None:
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                if (alias.asname or alias.name) == name:
+                    return _Origin(node.module or "", node.level, alias.name)
+    return None
+
+
+def _absolute(origin: _Origin, module: str, *, is_package: bool) -> str:
+    if not origin.level:
+        return origin.module
+    parts = module.split(".")
+    kept = len(parts) - origin.level + (1 if is_package else 0)
+    return ".".join([*parts[:kept], *([origin.module] if origin.module else [])])

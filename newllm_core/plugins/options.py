@@ -1,0 +1,60 @@
+"""The options of a plugin: a dataclass whose fields a user can set as text."""
+
+import dataclasses
+import types
+import typing
+from typing import Any
+
+SIMPLE_TYPES = (bool, int, float, str)
+ALLOWED = "bool, int, float, str, a tuple[...] of one of them, or one of these | None"
+
+
+def options_problem(options: Any) -> str | None:  # noqa: ANN401 - whatever a plugin put there
+    """What is wrong with the `Options` of a plugin, or None."""
+    if not (isinstance(options, type) and dataclasses.is_dataclass(options)):
+        return f"has Options that are no dataclass but {options!r}"
+    try:
+        hints = typing.get_type_hints(options)
+    except Exception as error:  # an annotation may name anything
+        return f"has Options whose annotations cannot be read: {error}"
+    for spec in dataclasses.fields(options):
+        if not _allowed(hints[spec.name]):
+            return (
+                f"has the option {spec.name!r} of type {type_name(hints[spec.name])}: use {ALLOWED}"
+            )
+        if spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
+            return f"has the option {spec.name!r} without a default"
+    return None
+
+
+def describe_options(options: type[Any]) -> list[dict[str, Any]]:
+    """Name, type, default, help, bounds and choices of every option, fit for JSON."""
+    hints = typing.get_type_hints(options)
+    defaults = options()
+    return [
+        {
+            "name": spec.name,
+            "type": type_name(hints[spec.name]),
+            "default": getattr(defaults, spec.name),
+            "help": str(spec.metadata.get("help", "")),
+            "low": spec.metadata.get("low"),
+            "high": spec.metadata.get("high"),
+            "choices": list(spec.metadata.get("choices") or ()),
+        }
+        for spec in dataclasses.fields(options)
+    ]
+
+
+def type_name(hint: Any) -> str:  # noqa: ANN401
+    """An annotation as one writes it."""
+    return hint.__name__ if type(hint) is type else str(hint).replace("typing.", "")
+
+
+def _allowed(hint: Any) -> bool:  # noqa: ANN401
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        parts = [part for part in typing.get_args(hint) if part is not type(None)]
+        return len(parts) == 1 and _allowed(parts[0])
+    if typing.get_origin(hint) is tuple:
+        element, *rest = typing.get_args(hint)
+        return element in SIMPLE_TYPES and rest == [Ellipsis]
+    return hint in SIMPLE_TYPES

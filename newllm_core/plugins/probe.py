@@ -1,0 +1,47 @@
+"""One call of a regularizer before hours of training: does it keep the least of its contract?"""
+
+import copy
+
+import torch
+from torch import Tensor
+
+from newllm_core.errors import PluginError
+from newllm_core.regularizers.base import Regularizer
+
+NUM_CONTEXTS = 64
+
+
+def probe_batch(context_dim: int, num_contexts: int = NUM_CONTEXTS) -> tuple[Tensor, Tensor]:
+    """Contexts [N, D] with a mean and a scale per dimension, and token ids [N]; always the same."""
+    generator = torch.Generator().manual_seed(0)
+    shift_D, scale_D = torch.randn(2, context_dim, generator=generator)
+    noise_ND = torch.randn(num_contexts, context_dim, generator=generator)
+    tokens_N = torch.randint(0, 256, (num_contexts,), generator=generator)
+    return noise_ND * (0.5 + scale_D.abs()) + 0.5 * shift_D, tokens_N
+
+
+def probe(regularizer: Regularizer) -> str | None:
+    """Call a copy of `regularizer` once; a line about its gradient if it has none.
+
+    Statistics and random numbers of the run are left as they are.
+
+    Raises:
+        PluginError: the loss is no finite scalar tensor, or its gradient is not finite.
+    """
+    contexts_ND, tokens_N = probe_batch(regularizer.context_dim)
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        trial = copy.deepcopy(regularizer).cpu().train()
+        loss = trial(contexts_ND.requires_grad_(), tokens_N=tokens_N)
+        if not (isinstance(loss, Tensor) and loss.ndim == 0):
+            shown = f"shape {list(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)[:80]
+            raise PluginError(f"returns no scalar tensor but {shown}")
+        if not loss.isfinite():
+            raise PluginError(f"returns {loss.item()} for ordinary contexts")
+        gradient_ND = None
+        if loss.requires_grad:
+            (gradient_ND,) = torch.autograd.grad(loss, contexts_ND, allow_unused=True)
+    if gradient_ND is None or not gradient_ND.any():
+        return "has no gradient with respect to the contexts: it trains nothing"
+    if not gradient_ND.isfinite().all():
+        raise PluginError("has a gradient that is not finite for ordinary contexts")
+    return None

@@ -1,0 +1,69 @@
+"""`newllm plugins new`: a complete distribution to start from."""
+
+import re
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from newllm_core.errors import ConfigError, InputError
+from newllm_core.plugins.listing import REGISTRIES
+
+NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z][a-z0-9]*)*")
+PREFIX = "newllm-"
+# What the generated class does, until its author writes another.
+SUMMARIES = {
+    "regularizer": "Asks every dimension for the same standard deviation.",
+    "data-source": "One document per line of a UTF-8 text file.",
+}
+GROUPS = {"regularizer": "newllm.regularizers", "data-source": "newllm.data_sources"}
+
+
+def new_plugin(name: str, kind: str, folder: Path | None = None) -> Path:
+    """Write the distribution `newllm-NAME` of one plugin; returns its folder.
+
+    Args:
+        name: what users will ask for, in lower case with hyphens.
+        kind: a key of `GROUPS`.
+        folder: a new folder; `newllm-NAME` by default.
+
+    Raises:
+        ConfigError: `name` is not of that form, or taken.
+        InputError: the folder exists or cannot be written.
+    """
+    name = name.removeprefix(PREFIX)
+    if not NAME.fullmatch(name):
+        raise ConfigError(
+            f"{name!r} cannot name a plugin: use lower case and hyphens, as in my-reg"
+        )
+    registry = next(registry for registry in REGISTRIES if registry.group == GROUPS[kind])
+    if name in registry.plugins():
+        origin = registry.plugins()[name][0].origin
+        raise ConfigError(f"{registry.kind} {name!r} is taken by {origin}: choose another name")
+    module = f"newllm_{name.replace('-', '_')}"
+    values = {
+        "name": name,
+        "distribution": PREFIX + name,
+        "module": module,
+        "class_name": "".join(part.capitalize() for part in name.split("-")),
+        "group": GROUPS[kind],
+        "summary": SUMMARIES[kind],
+    }
+    targets = {
+        "common/pyproject.toml.txt": "pyproject.toml",
+        "common/Makefile.txt": "Makefile",
+        "common/gitignore.txt": ".gitignore",
+        f"{kind}/README.md.txt": "README.md",
+        f"{kind}/module.py.txt": f"{module}.py",
+        f"{kind}/test.py.txt": f"tests/test_{module}.py",
+    }
+    folder = folder or Path(PREFIX + name)
+    templates = files("newllm_core.plugins") / "templates"
+    try:
+        folder.mkdir(parents=True)
+        (folder / "tests").mkdir()
+        for template, target in targets.items():
+            text = (templates / template).read_text(encoding="utf-8")
+            (folder / target).write_text(Template(text).substitute(values), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {folder}: {error.strerror}") from error
+    return folder

@@ -1,0 +1,7 @@
+"""Conformance kit: call these from the tests of a plugin; a failure says what to change."""
+
+from newllm_core.testing.data_source import check_data_source
+from newllm_core.testing.regularizer import check_regularizer
+from newllm_core.testing.report import ConformanceError
+
+__all__ = ["ConformanceError", "check_data_source", "check_regularizer"]

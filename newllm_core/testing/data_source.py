@@ -1,0 +1,153 @@
+"""What every data source promises, whatever it reads."""
+
+import tempfile
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from newllm_core.data.measures import contents
+from newllm_core.data.sources.base import DataSource, Document
+from newllm_core.data.spool import check_document
+from newllm_core.errors import PluginError, UserError
+from newllm_core.plugins.guard import one_line
+from newllm_core.testing.report import Failed, failures, report
+
+MAX_DOCUMENTS = 200
+GARBAGE = b"\xff\xfe\x00\x81\xc3\x28 not a file of any known format \x00\x9d"
+
+
+def check_data_source(
+    source: type[DataSource],
+    input: Path | str | None = None,
+    options: Any = None,  # noqa: ANN401
+) -> None:
+    """Hold a data source to its contract.
+
+    Args:
+        source: the class.
+        input: a small file or folder it reads, with at least one document; None if it reads none.
+        options: an instance of its `Options`; the defaults if None.
+
+    Raises:
+        ConformanceError: with one line for each check that failed.
+    """
+    case = _Case(source, None if input is None else str(input), options)
+    checks = {
+        "documents": case.documents,
+        "determinism": case.determinism,
+        "laziness": case.laziness,
+        "missing input": case.missing_input,
+    }
+    if input is not None:
+        checks |= {"empty input": case.empty_input, "damaged input": case.damaged_input}
+    report(source, failures(checks))
+
+
+class _Case:
+    def __init__(self, source: type[DataSource], given: str | None, options: Any) -> None:  # noqa: ANN401
+        self.type = source
+        self.input = given
+        self.options = options
+
+    def read(self, given: str | None) -> list[Document]:
+        source = self.type(given, self.options)
+        return list(islice(source.documents(), MAX_DOCUMENTS))
+
+    def documents(self) -> None:
+        documents = self.read(self.input)
+        for number, document in enumerate(documents, start=1):
+            try:
+                check_document(document)
+            except PluginError as error:
+                raise Failed(f"of number {number}: {error}") from error
+        if not any(document.tokens or any(contents(document)) for document in documents):
+            raise Failed("none has any text, messages or tokens; give an input that has some")
+
+    def determinism(self) -> None:
+        first, second = self.read(self.input), self.read(self.input)
+        if first != second:
+            raise Failed("two readings of the same input differ; sort files, seed random choices")
+        source = self.type(self.input, self.options)
+        again = [list(islice(source.documents(), MAX_DOCUMENTS)) for _ in range(2)]
+        if again[0] != again[1]:
+            raise Failed("documents() differs the second time; keep no position in the source")
+
+    def laziness(self) -> None:
+        with tempfile.TemporaryDirectory(prefix="newllm-") as folder:
+            missing = str(Path(folder) / "missing")
+            try:
+                source = self.type(missing, self.options)
+            except Exception as error:
+                raise Failed(
+                    f"making one with an input that is missing raised {one_line(error)}; read "
+                    "nothing before documents() is iterated"
+                ) from error
+            try:
+                documents = source.documents()
+            except Exception as error:
+                raise Failed(
+                    f"calling documents() raised {one_line(error)} before anything was asked for; "
+                    "make it a generator (yield)"
+                ) from error
+        if not isinstance(documents, Iterator):
+            raise Failed(
+                f"documents() gave a {type(documents).__name__}, which holds the whole corpus in "
+                "memory; yield each document"
+            )
+
+    def missing_input(self) -> None:
+        with tempfile.TemporaryDirectory(prefix="newllm-") as folder:
+            suffix = Path(self.input or "").suffix
+            self._refuses(str(Path(folder) / f"missing{suffix}"), "that is missing")
+
+    def empty_input(self) -> None:
+        with tempfile.TemporaryDirectory(prefix="newllm-") as folder:
+            self._refuses(str(self._stand_in(Path(folder), b"")), "that is empty")
+
+    def damaged_input(self) -> None:
+        with tempfile.TemporaryDirectory(prefix="newllm-") as folder:
+            path = self._stand_in(Path(folder), GARBAGE)
+            try:
+                self.read(str(path))
+            except UserError as error:
+                self._one_line(error, "with damaged content")
+            except Exception as error:
+                raise Failed(
+                    f"an input with damaged content raised {one_line(error)}; raise "
+                    "newllm_core.errors.InputError with a line that names the file"
+                ) from error
+
+    def _stand_in(self, folder: Path, content: bytes) -> Path:
+        """Something of the input's name and kind, but with other content."""
+        given = Path(self.input or "")
+        path = folder / given.name
+        if not given.is_dir():
+            path.write_bytes(content)
+            return path
+        path.mkdir()
+        for file in sorted(given.rglob("*")):
+            if file.is_file() and content:
+                copy = path / file.relative_to(given)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                copy.write_bytes(content)
+        return path
+
+    def _refuses(self, given: str, what: str) -> None:
+        try:
+            self.read(given)
+        except UserError as error:
+            self._one_line(error, what)
+            if Path(given).name not in str(error):
+                raise Failed(f"the error for an input {what} does not name it: {error}") from error
+        except Exception as error:
+            raise Failed(
+                f"an input {what} raised {one_line(error)}; raise newllm_core.errors.InputError "
+                "with a line that names it (newllm_core.data.sources.files.input_file does)"
+            ) from error
+        else:
+            raise Failed(f"an input {what} raised nothing; raise newllm_core.errors.InputError")
+
+    def _one_line(self, error: UserError, what: str) -> None:
+        if "\n" in str(error):
+            raise Failed(f"the error for an input {what} has several lines: {error}")

@@ -1,0 +1,33 @@
+"""Running checks to the end and saying at once all that is wrong."""
+
+from collections.abc import Callable, Mapping
+
+from newllm_core.plugins.guard import one_line
+
+
+class ConformanceError(AssertionError):
+    """A plugin does not keep its contract; the message has one line for each way."""
+
+
+class Failed(Exception):
+    """One check found something; the message says what and what to do."""
+
+
+def failures(checks: Mapping[str, Callable[[], None]]) -> list[str]:
+    """Run every check; one line for each that failed."""
+    found = []
+    for name, check in checks.items():
+        try:
+            check()
+        except Failed as failure:
+            found.append(f"{name}: {failure}")
+        except (Exception, SystemExit) as error:  # the plugin's own
+            found.append(f"{name}: it raised {one_line(error)}")
+    return found
+
+
+def report(subject: type, found: list[str]) -> None:
+    """Raise `ConformanceError` if anything was found."""
+    if found:
+        where = f"{subject.__module__}:{subject.__qualname__}"
+        raise ConformanceError("\n  ".join([f"{where} fails {len(found)} check(s):", *found]))

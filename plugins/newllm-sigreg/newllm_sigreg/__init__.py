@@ -1,0 +1,1 @@
+"""SIGReg and VICReg as regularizers of newllm."""

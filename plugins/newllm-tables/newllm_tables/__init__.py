@@ -1,0 +1,1 @@
+"""CSV, Parquet, JSON and Arrow files as a data source of newllm."""

@@ -1,0 +1,117 @@
+"""Distributions that exist only in a folder, and the command line run in this process."""
+
+import json
+import sys
+from dataclasses import dataclass
+
+import pytest
+
+from newllm_cli.__main__ import main
+from newllm_core.config import DataConfig
+from newllm_core.data.prepare import prepare
+from newllm_core.plugins.files import forget_files
+
+GROUPS = {"regularizer": "newllm.regularizers", "data source": "newllm.data_sources"}
+
+
+class Site:
+    """A folder on the import path, as if distributions were installed there."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def install(self, name, entries, *, kind="regularizer", version="1.2", summary="", **modules):
+        """The metadata of a distribution with `entries` (name: target), and its modules."""
+        info = self.folder / f"{name.replace('-', '_')}-{version}.dist-info"
+        info.mkdir()
+        header = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nSummary: {summary}\n"
+        (info / "METADATA").write_text(header)
+        lines = [f"{key} = {target}" for key, target in entries.items()]
+        (info / "entry_points.txt").write_text("\n".join([f"[{GROUPS[kind]}]", *lines, ""]))
+        for module, source in modules.items():
+            (self.folder / f"{module}.py").write_text(source)
+
+
+@pytest.fixture
+def site(tmp_path_factory, monkeypatch):
+    folder = tmp_path_factory.mktemp("site")
+    monkeypatch.syspath_prepend(folder)
+    before = set(sys.modules)
+    yield Site(folder)
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(folder)):
+            del sys.modules[name]
+
+
+@pytest.fixture(autouse=True)
+def no_files():
+    yield
+    forget_files()
+
+
+@dataclass
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        return json.loads(self.out)
+
+    @property
+    def lines(self):
+        return self.err.splitlines()
+
+    def one_line(self, *parts):
+        """The only line on stderr that begins like an error, which has every part."""
+        (line,) = [line for line in self.lines if line.startswith("newllm: ")]
+        assert all(part in line for part in parts), line
+        assert "Traceback" not in self.err
+        return line
+
+
+@pytest.fixture
+def newllm(monkeypatch, capfd):
+    """Run a command line; colours and width are those of a pipe."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["newllm", *map(str, arguments)])
+        capfd.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+        out, err = capfd.readouterr()
+        return Done(code, out, err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory):
+    """A small prepared data set."""
+    folder = tmp_path_factory.mktemp("plugins")
+    text = folder / "text.txt"
+    words = ["cat", "dog", "mat", "log"]
+    lines = [f"the {words[i % 4]} sat {i} times on the {words[i * 3 % 4]}\n\n" for i in range(200)]
+    text.write_text("".join(lines))
+    config = DataConfig(source="text-file", input=str(text), vocab_size=300)
+    prepare(config, {"document_separator": r"\n\n"}, folder / "data", seed=0)
+    return folder / "data"
+
+
+@pytest.fixture
+def phase1(newllm, dataset, tmp_path):
+    """Run a very short phase 1; `out` is the checkpoint."""
+
+    def run(*arguments, out=tmp_path / "phase1.safetensors"):
+        small = "--context-dim 8 --embed-dim 8 --max-iterations 2 --min-iterations 1"
+        probes = "--probe-tokens 64 --probe-passages 4 --warmup-tokens 4"
+        options = [*small.split(), *probes.split(), "--data", dataset, "--out", out]
+        return newllm("phase1", *options, *arguments)
+
+    return run

@@ -1,0 +1,237 @@
+"""What a broken plugin does to the command that asks for it, and to those that do not."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+BASE = "from newllm_core.regularizers.base import Regularizer\n"
+LOSS = "    def loss(self, contexts_ND, *, tokens_N):\n        return "
+
+# What is wrong: source of the module, and what the line must say besides who it is.
+BROKEN = {
+    "raises": ("raise RuntimeError('two\\nlines')", "RuntimeError: two lines"),
+    "exits": ("raise SystemExit('leaving')", "SystemExit: leaving"),
+    "exits at once": ("import sys\nsys.exit()", "SystemExit"),
+    "raises a base": ("raise BaseException('odd')", "BaseException: odd"),
+    "syntax": ("def f(:", "SyntaxError"),
+    "no such import": ("import not_a_module_anywhere", "ModuleNotFoundError"),
+    "no such class": ("", "AttributeError"),
+    "no class": ("Broken = 3", "is not a subclass of newllm_core.regularizers.base:Regularizer"),
+    "another class": ("class Broken: pass", "is not a subclass of"),
+    "a data source": (
+        "from newllm_core.data.sources.base import DataSource as Broken",
+        "is not a subclass of",
+    ),
+    "no loss": (BASE + "class Broken(Regularizer): pass", "does not define loss"),
+    "options no dataclass": (
+        BASE + f"class Broken(Regularizer):\n    Options = dict\n{LOSS}0.0",
+        "has Options that are no dataclass",
+    ),
+    "options of an odd type": (
+        "from dataclasses import dataclass\nfrom typing import Literal\n"
+        f"{BASE}@dataclass\nclass O:\n    form: Literal['a', 'b'] = 'a'\n"
+        f"class Broken(Regularizer):\n    Options = O\n{LOSS}0.0",
+        "has the option 'form' of type Literal['a', 'b']: use bool, int",
+    ),
+    "option without default": (
+        f"from dataclasses import dataclass\n{BASE}@dataclass\nclass O:\n    form: str\n"
+        f"class Broken(Regularizer):\n    Options = O\n{LOSS}0.0",
+        "has the option 'form' without a default",
+    ),
+    "cannot be made": (
+        BASE + "class Broken(Regularizer):\n"
+        f"    def __init__(self, dim, options=None):\n        raise OSError('no disk')\n{LOSS}0.0",
+        "OSError: no disk",
+    ),
+    "loss raises": (BASE + f"class Broken(Regularizer):\n{LOSS}1 / 0", "ZeroDivisionError"),
+    "NaN": (
+        BASE + f"class Broken(Regularizer):\n{LOSS}contexts_ND.mean() * float('nan')",
+        "nan for ",
+    ),
+    "infinite": (
+        BASE + f"class Broken(Regularizer):\n{LOSS}contexts_ND.mean() * float('inf')",
+        "inf for ",
+    ),
+    "no tensor": (BASE + f"class Broken(Regularizer):\n{LOSS}0.5", "0.5"),
+    "a vector": (BASE + f"class Broken(Regularizer):\n{LOSS}contexts_ND.mean(0)", "shape ["),
+    "gradient not finite": (
+        BASE + f"class Broken(Regularizer):\n{LOSS}(contexts_ND * 0).sum().sqrt()",
+        "gradient",
+    ),
+}
+
+
+@pytest.fixture(params=BROKEN, ids=lambda name: name.replace(" ", "-"))
+def broken(request, site):
+    """What the line about the installed broken plugin must say."""
+    source, reason = BROKEN[request.param]
+    site.install("newllm-broken", {"broken": "broken_plugin:Broken"}, broken_plugin=source)
+    return reason
+
+
+def test_a_broken_plugin_is_one_line_and_exit_code_4(broken, phase1, tmp_path):
+    done = phase1("--reg", "broken")
+    done.one_line("regularizer 'broken' of newllm-broken 1.2 (broken_plugin:Broken)", broken)
+    assert done.code == 4
+    assert not done.out
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_check_finds_it_and_listing_does_not_mind(broken, newllm):
+    assert newllm("plugins").code == 0
+    done = newllm("plugins", "--check", "--json")
+    line = done.one_line("regularizer 'broken' of newllm-broken 1.2 (broken_plugin:Broken)", broken)
+    assert done.code == 4
+    found = {entry["name"]: entry for entry in done.json["plugins"]}
+    assert found["broken"]["status"] == "broken"
+    assert f"newllm: {found['broken']['problem']}" == line
+    assert all(entry["status"] == "ok" for name, entry in found.items() if name != "broken")
+
+
+def test_other_commands_neither_fail_nor_mention_it(broken, phase1):
+    done = phase1("--reg", "none")
+    assert done.code == 0
+    assert "broken" not in done.out + done.err
+
+
+def test_debug_shows_the_traceback(site, phase1, monkeypatch):
+    source = "raise RuntimeError('deep inside')"
+    site.install("newllm-broken", {"broken": "broken_plugin:Broken"}, broken_plugin=source)
+    monkeypatch.setenv("NEWLLM_DEBUG", "1")
+    with pytest.raises(Exception, match="deep inside") as caught:
+        phase1("--reg", "broken")
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+def test_no_gradient_is_said_before_training_and_after(site, phase1):
+    source = BASE + f"class Flat(Regularizer):\n{LOSS}contexts_ND.detach().square().mean()"
+    site.install("newllm-flat", {"flat": "flat_plugin:Flat"}, flat_plugin=source)
+    done = phase1("--reg", "flat", "--json")
+    assert done.code == 0
+    first, last = [line for line in done.lines if "newllm-flat 1.2 (flat_plugin:Flat)" in line]
+    assert "has no gradient with respect to the contexts: it trains nothing" in first
+    assert "vacuous term: regularizer" in last
+    assert done.json["vacuous_terms"] == ["regularizer"]
+
+
+def test_the_look_beforehand_moves_no_statistics(site, phase1, tmp_path):
+    """A plugin that is a built-in by another name trains to the same history."""
+    source = (
+        "import torch\n"
+        "from newllm_core.regularizers.covariance_ema import CovarianceEma\n"
+        "class Twin(CovarianceEma):\n"
+        "    def __init__(self, *given):\n        super().__init__(*given)\n        torch.rand(3)\n"
+    )
+    site.install("newllm-twin", {"twin": "twin_plugin:Twin"}, twin_plugin=source)
+    reports = [
+        phase1("--reg", name, "--json", out=tmp_path / f"{name}.safetensors").json
+        for name in ("twin", "covariance-ema")
+    ]
+    assert reports[0]["last_iteration"] == reports[1]["last_iteration"]
+
+
+def test_printing_does_not_spoil_json(site, phase1):
+    source = (
+        f"import os, subprocess\n{BASE}print('hello from import')\nos.system('echo from a shell')\n"
+        f"class Loud(Regularizer):\n"
+        "    def loss(self, contexts_ND, *, tokens_N):\n"
+        "        print('hello from loss')\n        return contexts_ND.square().mean()\n"
+    )
+    site.install("newllm-loud", {"loud": "loud_plugin:Loud"}, loud_plugin=source)
+    done = phase1("--reg", "loud", "--json")
+    assert done.code == 0
+    assert done.json["schema"] == 1
+    for text in ("hello from import", "from a shell", "hello from loss"):
+        assert text in done.err
+
+
+def test_check_and_show_keep_what_plugins_print_off_stdout(site, newllm):
+    source = (
+        f"{BASE}print('hello from import')\nclass Loud(Regularizer):\n"
+        "    def loss(self, contexts_ND, *, tokens_N):\n"
+        "        print('hello from loss')\n        return contexts_ND.square().mean()\n"
+    )
+    site.install("newllm-loud", {"loud": "loud_plugin:Loud"}, loud_plugin=source)
+    done = newllm("plugins", "--check", "--json")
+    assert done.code == 0
+    assert {entry["status"] for entry in done.json["plugins"]} == {"ok"}
+    assert newllm("plugins", "show", "loud", "--json").json["plugins"][0]["name"] == "loud"
+
+
+def test_a_slow_import_is_named_while_it_lasts(site, newllm, caplog):
+    source = f"import time\n{BASE}time.sleep(2.5)\nclass Slow(Regularizer):\n{LOSS}0 * contexts_ND"
+    site.install("newllm-slow", {"slow": "slow_plugin:Slow"}, slow_plugin=source)
+    assert newllm("plugins").code == 0
+    assert caplog.messages == []
+    assert newllm("plugins", "show", "slow").code == 0
+    (line,) = caplog.messages
+    assert "regularizer 'slow' of newllm-slow 1.2 (slow_plugin:Slow)" in line
+    assert "importing for 2 s" in line
+
+
+def test_a_loss_that_breaks_during_training_names_the_plugin(site, phase1):
+    source = (
+        f"{BASE}class Late(Regularizer):\n    calls = 0\n"
+        "    def loss(self, contexts_ND, *, tokens_N):\n"
+        "        type(self).calls += 1\n"
+        "        if type(self).calls > 2:\n            raise KeyError('late')\n"
+        "        return contexts_ND.square().mean()\n"
+    )
+    site.install("newllm-late", {"late": "late_plugin:Late"}, late_plugin=source)
+    done = phase1("--reg", "late")
+    done.one_line("newllm-late 1.2 (late_plugin:Late) failed: KeyError: 'late'")
+    assert done.code == 4
+
+
+SOURCE_BASE = "from newllm_core.data.sources.base import DataSource, Document\n"
+BROKEN_SOURCES = {
+    "raises": ("        raise KeyError('row')\n        yield", "failed: KeyError: 'row'"),
+    "exits": ("        raise SystemExit(3)\n        yield", "failed: SystemExit: 3"),
+    "nothing to iterate": ("        return None", "failed: TypeError"),
+    "no document": ("        yield 'text'", "it yielded str, expected Document"),
+    "bytes": ("        yield Document(text=b'x')", "a text that is bytes, expected str"),
+    "message": ("        yield Document(messages=(('user', 'x'),))", "expected Message(str, str)"),
+    "token": ("        yield Document(tokens=(1.5,))", "the token 1.5, expected int"),
+    "empty": ("        yield Document()", "none of text, messages and tokens"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN_SOURCES)
+def test_a_broken_data_source(case, site, newllm, tmp_path):
+    body, reason = BROKEN_SOURCES[case]
+    source = f"{SOURCE_BASE}class Broken(DataSource):\n    def documents(self):\n{body}\n"
+    target = {"broken": "broken_source:Broken"}
+    site.install("newllm-broken", target, kind="data source", broken_source=source)
+    done = newllm("prepare", "--source", "broken", "--out", tmp_path / "data")
+    done.one_line("newllm-broken 1.2 (broken_source:Broken)", reason)
+    assert done.code == 4
+    assert not (tmp_path / "data").exists()
+
+
+def test_help_and_listing_import_no_plugin_and_no_torch(site):
+    """However many there are and whatever they do."""
+    site.install("newllm-exits", {"exits": "exits_plugin:X"}, exits_plugin="raise SystemExit(9)")
+    for number in range(20):
+        name = f"heavy_plugin{number}"
+        source = {name: f"import torch\nprint('imported')\n{BASE}"}
+        site.install(f"newllm-heavy-{number}", {f"heavy-{number}": f"{name}:Heavy"}, **source)
+    code = (
+        "import sys, json\n"
+        f"sys.path.insert(0, {str(site.folder)!r})\n"
+        "from newllm_cli.__main__ import main\n"
+        "sys.argv = ['newllm', *sys.argv[1:]]\n"
+        "try:\n    main()\n"
+        "except SystemExit as end:\n    assert not end.code, end.code\n"
+        "bad = {'torch', 'numpy', 'datasets', 'tokenizers', 'safetensors'} & set(sys.modules)\n"
+        "bad |= {name for name in sys.modules if name.startswith(('heavy_', 'exits_'))}\n"
+        "print(json.dumps(sorted(bad)), file=sys.stderr)\n"
+    )
+    for arguments in (["--help"], ["phase1", "--help"], ["plugins"], ["plugins", "--json"]):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+        )
+        assert json.loads(done.stderr.splitlines()[-1]) == []
+        assert "imported" not in done.stdout
+    assert "heavy-19" in done.stdout

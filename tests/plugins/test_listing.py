@@ -1,0 +1,112 @@
+"""What `newllm plugins` and `newllm plugins show` say."""
+
+import pytest
+
+from newllm_core.plugins.listing import list_plugins
+from newllm_core.plugins.locate import ModuleMissing, find_class, module_path
+from newllm_core.registry import OWN_DISTRIBUTION
+
+
+def test_built_ins_are_described_and_located():
+    own = [entry for entry in list_plugins() if entry.distribution == OWN_DISTRIBUTION]
+    assert {entry.kind for entry in own} == {"regularizer", "data source"}
+    for entry in own:
+        assert entry.status == "available"
+        assert len(entry.description) > 15
+        with open(entry.file, encoding="utf-8") as file:
+            line = file.read().splitlines()[entry.line - 1]
+        assert line.startswith(f"class {entry.target.partition(':')[2]}(")
+
+
+def test_the_table_shows_every_plugin(newllm, site):
+    site.install("newllm-x", {"extra": "nowhere:X"}, summary="Something else.")
+    done = newllm("plugins")
+    assert done.code == 0
+    for text in ("covariance-ema", "wikitext", "extra", "newllm-x 1.2", "broken", "Something"):
+        assert text in done.out
+    done.one_line("'extra' of newllm-x 1.2 (nowhere:X)", "no module named 'nowhere'")
+
+
+def test_a_class_that_a_package_passes_on_is_followed(site):
+    package = site.folder / "relay_package"
+    (package / "inner").mkdir(parents=True)
+    (package / "__init__.py").write_text("from .inner import Shown as Relayed\nraise RuntimeError")
+    (package / "inner" / "__init__.py").write_text("from relay_package.inner.deep import Shown")
+    (package / "inner" / "deep.py").write_text("\n\nclass Shown:\n    '''What it is.\n\n    x'''\n")
+    found = find_class("relay_package", "Relayed")
+    assert found.path == package / "inner" / "deep.py"
+    assert (found.line, found.summary) == (3, "What it is.")
+    assert find_class("relay_package", "Absent") is None
+
+
+def test_sources_that_do_not_tell(site):
+    (site.folder / "circular_a.py").write_text("from circular_a import Loop")
+    (site.folder / "damaged_a.py").write_text("def f(:")
+    assert find_class("circular_a", "Loop") is None
+    assert find_class("damaged_a", "Any") is None
+    assert find_class("math", "Any") is None
+    with pytest.raises(ModuleMissing, match=r"no module named 'newllm_core.nothing'"):
+        module_path("newllm_core.nothing.at.all")
+
+
+def test_a_nested_namespace_package_is_not_called_missing(site):
+    (site.folder / "space_one" / "space_two").mkdir(parents=True)
+    (site.folder / "space_one" / "space_two" / "leaf.py").write_text("class Leaf: 'It.'")
+    (site.folder / "space_one" / "top.py").write_text("class Top: 'It.'")
+    assert find_class("space_one.space_two.leaf", "Leaf") is None
+    assert find_class("space_one.top", "Top").summary == "It."
+
+
+def test_show(newllm):
+    done = newllm("plugins", "show", "ema-variance")
+    assert done.code == 0
+    for text in (
+        "newllm_core.regularizers.ema_variance:EmaVariance",
+        "ema_variance.py:",
+        "regularizer.momentum=0.99",
+        "float, at least 0, at most 0.9999",
+        "per-dimension|mean",
+        "newllm phase1 --reg ema-variance --set regularizer.momentum=0.99",
+    ):
+        assert text in done.out
+    (found,) = newllm("plugins", "show", "ema-variance", "--json").json["plugins"]
+    assert found["options"][1] == {
+        "name": "epsilon",
+        "type": "float",
+        "default": 0.01,
+        "help": "Added to variances: dimensions far below it count as equally dead.",
+        "low": 1e-8,
+        "high": None,
+        "choices": [],
+    }
+
+
+def test_show_a_data_source_and_one_without_options(newllm):
+    done = newllm("plugins", "show", "text-file")
+    assert "source.document_separator=none" in done.out
+    assert "newllm prepare --source text-file --input PATH" in done.out
+    assert "no options" in newllm("plugins", "show", "none").out
+
+
+def test_the_example_that_show_gives_runs(newllm, phase1):
+    (found,) = newllm("plugins", "show", "ema-variance", "--json").json["plugins"]
+    program, command, *arguments = found["example"].split()
+    assert (program, command) == ("newllm", "phase1")
+    assert phase1(*arguments).code == 0
+
+
+def test_show_an_unknown_name(newllm):
+    done = newllm("plugins", "show", "ema")
+    assert done.code == 2
+    done.one_line("no regularizer or data source is named 'ema'", "ema-variance", "wikitext")
+
+
+def test_show_a_class_that_no_statement_made(site, newllm):
+    source = (
+        "from newllm_core.regularizers.none import NoRegularizer\n"
+        "Made = type('Made', (NoRegularizer,), {'__module__': __name__, '__doc__': 'Made so.'})\n"
+    )
+    site.install("newllm-made", {"made": "made_plugin:Made"}, made_plugin=source)
+    (found,) = newllm("plugins", "show", "made", "--json").json["plugins"]
+    assert found["file"] == str(site.folder / "made_plugin.py")
+    assert (found["line"], found["description"]) == (0, "Made so.")

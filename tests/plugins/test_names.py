@@ -1,0 +1,198 @@
+"""Who gets a name: built-ins, files, distributions, and the allow-list."""
+
+import pytest
+
+from newllm_core.errors import ConfigError, InputError, PluginError
+from newllm_core.plugins.files import kebab_case, use_file
+from newllm_core.plugins.listing import list_plugins
+from newllm_core.registry import DATA_SOURCES, REGULARIZERS
+
+FILE = """
+from dataclasses import dataclass
+from newllm_core.config import option
+from newllm_core.data.sources.text_file import TextFile, TextFileOptions
+from newllm_core.regularizers import base
+from newllm_core.regularizers.covariance_ema import CovarianceEma
+
+@dataclass(frozen=True)
+class OtherOptions(TextFileOptions):
+    more: int = 1
+
+@dataclass(frozen=True)
+class SpreadOutOptions:
+    margin: float = option(1.0, "Deviation.", low=0)
+
+class SpreadOut(base.Regularizer):
+    '''Asks for a deviation.
+
+    More.
+    '''
+    Options = SpreadOutOptions
+    def loss(self, contexts_ND, *, tokens_N):
+        return (self.options.margin - contexts_ND.var(0, correction=0)).square().mean()
+
+class Child(SpreadOut): ...
+class Other(CovarianceEma): pass
+class _Hidden(SpreadOut): pass
+class Unrelated: pass
+class Lines(TextFile): pass
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "spread.py"
+    path.write_text(FILE)
+    return path
+
+
+def entries(name):
+    return [entry for entry in list_plugins() if entry.name == name]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("SpreadOut", "spread-out"), ("SIGReg", "sig-reg"), ("L2Norm", "l2-norm"), ("X", "x")],
+)
+def test_kebab_case(name, expected):
+    assert kebab_case(name) == expected
+
+
+def test_the_plugins_of_a_file_are_found_without_importing_it(file):
+    file.write_text(FILE + "raise RuntimeError('imported')\n")
+    found = {given.name: given.kind for given in use_file(file)}
+    assert found == {
+        "spread-out": "regularizer",
+        "child": "regularizer",
+        "other": "regularizer",
+        "lines": "data source",
+    }
+    (entry,) = entries("spread-out")
+    assert (entry.description, entry.line) == ("Asks for a deviation.", 16)
+    assert (entry.file, entry.distribution, entry.version[:7]) == (str(file), "file", "sha256:")
+    with pytest.raises(PluginError, match=r"'child' of file sha256:\w+ \(.*spread.py:Child\) can"):
+        REGULARIZERS.load("child")
+
+
+def test_a_file_trains_and_its_options_are_set_and_saved(file, phase1, tmp_path):
+    from newllm_core.checkpoint import load
+
+    done = phase1(
+        *("--plugin", file, "--reg", "spread-out", "--set", "regularizer.margin=0.5", "--json")
+    )
+    assert done.code == 0
+    checkpoint = load(tmp_path / "phase1.safetensors")
+    assert checkpoint.config.regularizer == {"margin": 0.5}
+    record, source = checkpoint.provenance["plugins"]
+    assert record["target"] == f"{file}:SpreadOut"
+    assert (record["distribution"], record["version"][:7]) == ("file", "sha256:")
+    assert (source["name"], source["distribution"]) == ("text-file", "newllm")
+    assert source["options"] == {"document_separator": r"\n\n"}
+
+
+def test_options_of_a_file_are_checked(file, phase1):
+    done = phase1("--plugin", file, "--reg", "spread-out", "--set", "regularizer.margin=-1")
+    assert done.code == 2
+    done.one_line("regularizer.margin is -1.0: at least 0")
+    done = phase1("--plugin", file, "--reg", "spread-out", "--set", "regularizer.margn=1")
+    assert done.code == 2
+    done.one_line("did you mean 'margin'?")
+
+
+def test_a_data_source_in_a_file_is_read(file, newllm, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("".join(f"line {n} of some text\n" for n in range(50)))
+    done = newllm(
+        *("prepare", "--plugin", file, "--source", "lines", "--input", text),
+        *("--document-separator", r"\n", "--vocab-size", "300", "--out", tmp_path / "data"),
+        "--json",
+    )
+    assert done.code == 0
+    assert (done.json["source"]["name"], done.json["source"]["distribution"]) == ("lines", "file")
+
+
+def test_a_file_that_is_missing_or_holds_none(tmp_path):
+    with pytest.raises(InputError, match=r"cannot read --plugin .*missing.py: No such file"):
+        use_file(tmp_path / "missing.py")
+    (tmp_path / "bad.py").write_text("def f(:")
+    with pytest.raises(PluginError, match="is not Python"):
+        use_file(tmp_path / "bad.py")
+    (tmp_path / "none.py").write_text("class A: pass")
+    with pytest.raises(PluginError, match="has no plugin"):
+        use_file(tmp_path / "none.py")
+
+
+def test_a_file_wins_over_a_distribution_and_says_so(site, file, caplog):
+    site.install("newllm-child", {"child": "nowhere:Child"})
+    use_file(file)
+    assert REGULARIZERS.load("child").__name__ == "Child"
+    assert [entry.status for entry in entries("child")] == ["available", "ignored"]
+    assert "'child' of newllm-child 1.2 (nowhere:Child) is ignored" in caplog.text
+
+
+def test_a_file_may_not_take_a_name_of_newllms_own(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(FILE.replace("class Child", "class EmaVariance"))
+    use_file(path)
+    with pytest.raises(PluginError, match=r"is newllm's own: rename the class of .*:EmaVariance"):
+        REGULARIZERS.load("ema-variance")
+    assert REGULARIZERS.load("none")
+
+
+def test_two_files_with_one_name(file, tmp_path):
+    other = tmp_path / "other.py"
+    other.write_text(FILE)
+    use_file(file)
+    use_file(other)
+    with pytest.raises(PluginError, match=r"spread.py:Child\); rename one"):
+        REGULARIZERS.find("child")
+
+
+def test_a_taken_name_is_ignored_and_named(site, newllm, phase1, caplog):
+    site.install("newllm-thief", {"none": "thief:Thief"}, thief="raise RuntimeError")
+    line = "regularizer 'none' of newllm-thief 1.2 (thief:Thief) is ignored: newllm has that name"
+    assert newllm("plugins").one_line(line)
+    assert newllm("plugins", "--check").code == 4
+    assert phase1("--reg", "none").code == 0
+    assert caplog.messages == [f"warning: {line}"]
+
+
+def test_two_distributions_clash_until_one_is_allowed(site, newllm, monkeypatch):
+    source = "from newllm_core.regularizers.none import NoRegularizer as One"
+    site.install("newllm-a", {"twice": "twice_a:One"}, twice_a=source)
+    site.install("newllm_B", {"twice": "twice_b:One"}, twice_b=source)
+    done = newllm("plugins", "--check", "--json")
+    done.one_line("newllm-a 1.2 (twice_a:One) and newllm_B 1.2 (twice_b:One)", "NEWLLM_PLUGINS")
+    assert done.code == 4
+    monkeypatch.setenv("NEWLLM_PLUGINS", "newllm-b")
+    assert REGULARIZERS.find("twice").target == "twice_b:One"
+    assert newllm("plugins", "--check").code == 0
+
+
+@pytest.mark.parametrize("allowed", ["", "other", "newllm-x-else"])
+def test_the_allow_list_keeps_others_out(site, newllm, monkeypatch, allowed):
+    site.install("newllm-x", {"extra": "nowhere:X"}, summary="About it.")
+    monkeypatch.setenv("NEWLLM_PLUGINS", allowed)
+    with pytest.raises(ConfigError, match=r"'extra' of newllm-x 1.2 .* is not allowed: NEWLLM_PL"):
+        REGULARIZERS.load("extra")
+    assert REGULARIZERS.load("none")
+    (entry,) = entries("extra")
+    assert (entry.status, entry.problem, entry.description) == ("not allowed", "", "About it.")
+    assert newllm("plugins", "--check").code == 0
+
+
+@pytest.mark.parametrize("allowed", ["extra", "a, newllm_x", "NewLLM.X"])
+def test_the_allow_list_names_plugins_or_distributions(site, monkeypatch, allowed):
+    site.install("newllm-x", {"extra": "nowhere:X"})
+    monkeypatch.setenv("NEWLLM_PLUGINS", allowed)
+    assert REGULARIZERS.find("extra").target == "nowhere:X"
+
+
+def test_an_unfinished_installation_hides_nobody(site):
+    info = site.folder / "newllm_half-1.dist-info"
+    info.mkdir()
+    (info / "entry_points.txt").write_text("[newllm.regularizers]\nhalf = half:Half\n")
+    assert REGULARIZERS.load("none")
+    assert DATA_SOURCES.plugins()
+    (entry,) = entries("half")
+    assert entry.status == "broken"

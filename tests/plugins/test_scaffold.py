@@ -1,0 +1,48 @@
+"""What `newllm plugins new` writes passes its own tests and plugs in."""
+
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+from newllm_core.plugins.files import use_file
+
+
+@pytest.mark.parametrize("kind", ["regularizer", "data-source"])
+@pytest.mark.parametrize("name", ["spread-out"])
+def test_a_new_plugin_passes_its_own_make_test(name, kind, newllm, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = newllm("plugins", "new", name, "--kind", kind)
+    assert done.code == 0
+    assert "cd newllm-spread-out && make install && make test" in done.out
+    folder = tmp_path / "newllm-spread-out"
+    make = ["make", "test", f"PYTHON={sys.executable}"]
+    ran = subprocess.run(make, cwd=folder, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "2 passed" in ran.stdout
+    project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+    group = {"regularizer": "newllm.regularizers", "data-source": "newllm.data_sources"}[kind]
+    assert project["entry-points"] == {group: {name: "newllm_spread_out:SpreadOut"}}
+    # The same file serves as a first try under the same name.
+    (given,) = use_file(folder / "newllm_spread_out.py")
+    assert given.name == name
+
+
+@pytest.mark.parametrize("name", ["Spread", "spread_out", "3d", "-x", "a--b", "newllm-", "a/b"])
+def test_names_that_cannot_be(name, newllm, tmp_path):
+    done = newllm("plugins", "new", "--kind", "regularizer", "--out", tmp_path / "x", "--", name)
+    assert done.code == 2
+    done.one_line("cannot name a plugin")
+    assert not (tmp_path / "x").exists()
+
+
+def test_taken_names_and_folders(newllm, tmp_path):
+    done = newllm("plugins", "new", "none", "--kind", "regularizer", "--out", tmp_path / "x")
+    assert done.code == 2
+    done.one_line("regularizer 'none' is taken by newllm")
+    (tmp_path / "x").mkdir()
+    done = newllm("plugins", "new", "other", "--kind", "regularizer", "--out", tmp_path / "x")
+    assert done.code == 3
+    done.one_line("cannot write", "File exists")
+    assert newllm("plugins", "new", "other", "--kind", "layer").code == 2
