@@ -62,6 +62,25 @@ def render_language_model(summary: dict[str, Any], console: Console) -> None:
     console.print(table)
 
 
+def render_bench(report: dict[str, Any], console: Console) -> None:
+    """Speed of every engine, and what the machine can do."""
+    table = Table(title=f"phase 1, preset {report['preset']}", title_justify="left")
+    for heading in ("engine", "precision", "tokens/s", "over naive", "of peak"):
+        table.add_column(heading, justify="left" if heading in ("engine", "precision") else "right")
+    for row in report["rows"]:
+        ratio = row["ratio_to_naive"]
+        table.add_row(
+            row["engine"],
+            row["precision"],
+            f"{row['tokens_per_second']:,.0f}",
+            "-" if ratio is None else f"{ratio:,.1f}",
+            f"{row['share_of_peak']:.0%}",
+        )
+    console.print(table)
+    peaks = ", ".join(f"{dtype} {rate:,.0f} GFLOP/s" for dtype, rate in report["peaks"].items())
+    console.print(f"measured peaks of {report['device']}: {peaks}")
+
+
 def render_sample(prompt: str, text: str, console: Console) -> None:
     """Generated text after its prompt."""
     console.print(Text.assemble("sample: ", (prompt, "bold"), text), soft_wrap=True)

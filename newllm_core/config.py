@@ -167,7 +167,7 @@ class Phase1Config(_Section):
     window_tokens: int = option(131_072, "Tokens an iteration re-reads; bounds memory.", low=2)
     max_tokens: int | None = option(None, "Use at most so many training tokens.", low=2)
     max_iterations: int = option(
-        20, "Iterations per window; 0 writes the untrained model, the random control.", low=0
+        10, "Iterations per window; 0 writes the untrained model, the random control.", low=0
     )
     min_iterations: int = option(5, "Iterations before early stopping may happen.", low=1)
     batch_tokens: int = option(
@@ -185,7 +185,7 @@ class Phase1Config(_Section):
     fine_learning_rate: float = option(0.0001, "Fine-tune stage (after iteration 8).", low=0)
     warmup_iterations: int = option(3, "Last iteration of the warm-up stage.", low=0)
     medium_iterations: int = option(8, "Last iteration of the medium stage.", low=0)
-    gradient_clip: float = option(1.0, "Largest gradient norm of a step.", low=0)
+    gradient_clip: float = option(1.0, "Largest gradient norm of a step; 0 sets no limit.", low=0)
     convergence_threshold: float = option(
         1e-3, "A token has converged below this mean squared difference.", low=0
     )
@@ -217,7 +217,7 @@ class Phase2Config(_Section):
     warmup_fraction: float = option(0.1, "Share of steps that warm up.", low=0, high=1)
     weight_decay: float = option(0.01, "AdamW decay of matrices.", low=0)
     dropout: float = option(0.1, "Dropout before the heads.", low=0, high=0.95)
-    gradient_clip: float = option(1.0, "Largest gradient norm of a step.", low=0)
+    gradient_clip: float = option(1.0, "Largest gradient norm of a step; 0 sets no limit.", low=0)
     patience: int = option(2, "Epochs without a better validation loss before stopping.", low=1)
     reconstruction_weight: float = option(0.0, "λ of the reconstruction term.", low=0)
     head_weights: tuple[float, ...] = option(

@@ -25,7 +25,7 @@ from newllm_core.regularizers.base import Regularizer
 from newllm_core.runlog import RunLog
 from newllm_core.settings import make_section
 from newllm_core.training.convergence import converged_ratio
-from newllm_core.training.engines import batches
+from newllm_core.training.engines import Batch, batches
 from newllm_core.training.objective import Phase1Loss, Terms
 from newllm_core.training.stages import learning_rate
 from newllm_core.training.vacuity import VacuityGuard
@@ -94,10 +94,12 @@ def train_phase1(
     Raises:
         DivergedError: a loss or gradient is not finite.
     """
-    return _Phase1(model, regularizers, tokens, config, device, progress or Silent()).run(log)
+    return Phase1Trainer(model, regularizers, tokens, config, device, progress or Silent()).run(log)
 
 
-class _Phase1:
+class Phase1Trainer:
+    """The loop: windows, iterations, batches. `train_phase1` is the way in."""
+
     def __init__(
         self,
         model: LanguageModel,
@@ -123,6 +125,7 @@ class _Phase1:
         self.place = ""
 
     def run(self, log: RunLog | None) -> Phase1Result:
+        """Train on every window in turn."""
         config = self.config
         if config.max_iterations == 0:
             return self.result
@@ -136,7 +139,7 @@ class _Phase1:
         with self.progress.task("phase 1", work, "tokens") as task:
             for number, begin in enumerate(starts):
                 ids = self.train_tokens[begin : begin + config.window_tokens]
-                window = self._window(ids, state_C)
+                window = self.window(ids, state_C)
                 for entry in self._train_window(window, number, task):
                     self.result.history.append(entry)
                     if log is not None:
@@ -148,7 +151,7 @@ class _Phase1:
 
     def _train_window(self, window: Window, number: int, task: Task) -> Iterator[dict[str, Any]]:
         config = self.config
-        validation = self._window(self.validation_tokens, window.first_C)
+        validation = self.window(self.validation_tokens, window.first_C)
         for iteration in range(1, config.max_iterations + 1):
             self.place = f"window {number + 1}, iteration {iteration}"
             generator = torch.Generator().manual_seed(
@@ -209,11 +212,7 @@ class _Phase1:
         read = 0
         with torch.set_grad_enabled(training):
             for batch in batches(self.model, window, self.config, generator):
-                terms = self.loss(
-                    incoming_NC=batch.incoming_NC,
-                    tokens_N=window.tokens_T[batch.positions_N],
-                    target_NC=window.previous_TC[batch.positions_N],
-                )
+                terms = self.terms(window, batch)
                 count = len(batch.positions_N)
                 for name, value in terms.plain.items():
                     sums[name] = sums.get(name, 0.0) + value * count
@@ -226,7 +225,7 @@ class _Phase1:
                     if read >= probed * len(window) // 2:
                         norms = self.guard.gradient_norms(terms.weighted)
                         probed += 1
-                    self._step(terms, read)
+                    self.step(terms, read)
                 window.store(batch.positions_N, terms.contexts_NC)
                 read += count
                 if task is not None:
@@ -236,15 +235,28 @@ class _Phase1:
             raise self._diverged("a context", read)
         return {name: total / len(window) for name, total in sums.items()}, norms
 
-    def _step(self, terms: Terms, read: int) -> None:
+    def terms(self, window: Window, batch: Batch) -> Terms:
+        """The loss of one batch of a window."""
+        return self.loss(
+            incoming_NC=batch.incoming_NC,
+            tokens_N=window.tokens_T[batch.positions_N],
+            target_NC=window.previous_TC[batch.positions_N],
+        )
+
+    def step(self, terms: Terms, read: int) -> None:
+        """One optimizer step, `read` tokens into a reading."""
         total = terms.total
         if not total.requires_grad:
             return
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.gradient_clip)
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
         if not torch.isfinite(norm):
             raise self._diverged("the gradient", read)
+        # Most steps need no clipping: they are spared the pass over all gradients.
+        if 0 < self.config.gradient_clip < norm:
+            nn.utils.clip_grads_with_norm_(self.parameters, self.config.gradient_clip, norm)
         self.optimizer.step()
 
     def _diverged(self, what: str, read: int) -> DivergedError:
@@ -253,7 +265,8 @@ class _Phase1:
             "try a lower --learning-rate, --dist-reg-weight or --init-std"
         )
 
-    def _window(self, ids: np.ndarray, first_C: Tensor) -> Window:
+    def window(self, ids: np.ndarray, first_C: Tensor) -> Window:
+        """A window of token ids [T] that begins in the state `first_C`."""
         tokens_T = torch.from_numpy(np.asarray(ids, dtype=np.int64)).to(self.device)
         return Window(tokens_T, first_C.to(self.device), self.config.start)
 

@@ -1,0 +1,73 @@
+"""`newllm bench`: how fast Phase 1 is here."""
+
+from typing import Annotated
+
+import typer
+
+from newllm_cli.options import JsonOption
+from newllm_core.settings import PRESET_PREFIX, from_file, resolve
+
+ENGINES = ("naive", "online", "streams", "parallel")
+PRECISIONS = ("float32", "bfloat16")
+
+
+def bench(
+    preset: Annotated[str, typer.Option(help="Model to measure.")] = "cvfp-768",
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(help="Only these rows; repeatable.", metavar="|".join(ENGINES)),
+    ] = None,
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(help="Only these rows; repeatable.", metavar="|".join(PRECISIONS)),
+    ] = None,
+    batch: Annotated[int | None, typer.Option(help="Tokens per step (parallel).", min=1)] = None,
+    reg: Annotated[str, typer.Option(help="Regularizer of every row.")] = "ema-variance",
+    rounds: Annotated[int, typer.Option(help="Rounds; medians are taken.", min=1)] = 9,
+    threads: Annotated[int | None, typer.Option(help="Processor threads.", min=1)] = None,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda")] = "auto",
+    json: JsonOption = False,
+) -> None:
+    """Measure Phase 1 beside the published per-token loop and the machine's own peak.
+
+    Examples:
+        newllm bench
+
+        newllm bench --preset tiny --engine parallel --engine naive --json
+    """
+    from newllm_cli.output import console, print_json
+    from newllm_cli.progress import StderrProgress
+    from newllm_cli.render import render_bench
+    from newllm_core.errors import ConfigError
+
+    for name, given, known in (
+        ("--engine", engine, ENGINES),
+        ("--precision", precision, PRECISIONS),
+    ):
+        for value in given or ():
+            if value not in known:
+                raise ConfigError(f"{name} {value!r}: choose from {', '.join(known)}")
+    phase1: dict[str, object] = {"reg": reg}
+    if batch is not None:
+        phase1 |= {"batch_tokens": batch, "window_tokens": 64 * batch}
+    config = resolve(
+        from_file(PRESET_PREFIX + preset),
+        {"phase1": phase1, "run": {"threads": threads, "device": device}},
+    )
+
+    from newllm_core.benchmark import benchmark
+    from newllm_core.device import prepare_device
+
+    result = benchmark(
+        config,
+        engines=engine or ENGINES,
+        precisions=precision or PRECISIONS,
+        rounds=rounds,
+        device=prepare_device(config.run),
+        progress=StderrProgress(),
+    )
+    report = {"schema": 1, "preset": preset, **result}
+    if json:
+        print_json(report)
+    else:
+        render_bench(report, console())

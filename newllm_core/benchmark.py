@@ -1,0 +1,175 @@
+"""Tokens per second of Phase 1, engine by engine, beside the published loop and the machine's peak.
+
+All rows are measured in one run, a round of each in turn, and medians are taken: absolute times of
+a shared machine are noise, ratios within a run are not.
+"""
+
+import itertools
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from newllm_core.config import Config
+from newllm_core.device import matrix_precision
+from newllm_core.model.language_model import LanguageModel
+from newllm_core.progress import Progress, Silent
+from newllm_core.training.engines import Batch, batches
+from newllm_core.training.naive import naive_phase1
+from newllm_core.training.objective import regularizer_weight
+from newllm_core.training.phase1 import Phase1Trainer, build_regularizers
+
+NAIVE = "naive"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+# Batches of a round: enough to time, few enough to alternate often.
+BATCHES_PER_ROUND = {NAIVE: 4, "online": 8, "streams": 2, "parallel": 2}
+PEAK_ROWS = 2048
+VOCAB_SIZE = 8192
+
+
+def benchmark(
+    config: Config,
+    *,
+    engines: Sequence[str],
+    precisions: Sequence[str],
+    rounds: int,
+    device: torch.device,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Measure every engine in every precision (the naive loop in float32 only).
+
+    Args:
+        config: model, regularizer, window and batch sizes of a real run.
+        engines: of `phase1.engine`, and "naive".
+        precisions: "float32", "bfloat16".
+        rounds: how often each row is measured.
+        device: where to compute.
+        progress: is told how far it is.
+
+    Returns:
+        `peaks`: GFLOP/s of a matrix product of the model's width in each dtype; `rows`: engine,
+        precision, tokens_per_second, ratio_to_naive (None without the naive loop) and
+        share_of_peak: 6 x weights x tokens per second over the peak, dense layers only.
+    """
+    rows = [
+        (engine, precision)
+        for engine in engines
+        for precision in precisions
+        if engine != NAIVE or precision == "float32"
+    ]
+    runners = {row: _Runner(config, *row, device) for row in rows}
+    rates: dict[tuple[str, str], list[float]] = {row: [] for row in rows}
+    peaks: dict[str, list[float]] = {precision: [] for precision in precisions}
+    width = config.model.context_dim + config.model.embed_dim
+    with (progress or Silent()).task("benchmark", rounds * len(rows), "rounds") as task:
+        for runner in runners.values():
+            runner.round()  # first calls allocate and choose kernels
+        for _ in range(rounds):
+            for precision, found in peaks.items():
+                found.append(_peak(width, DTYPES[precision], device))
+            for row, runner in runners.items():
+                rates[row].append(runner.round())
+                task.advance(1, f"{row[0]} {row[1]} {rates[row][-1]:,.0f} tokens/s")
+    peak = {precision: statistics.median(found) for precision, found in peaks.items()}
+    rate = {row: statistics.median(found) for row, found in rates.items()}
+    naive = rate.get((NAIVE, "float32"))
+    weights = next(iter(runners.values())).num_weights
+    return {
+        "device": str(device),
+        "peaks": peak,
+        "rows": [
+            {
+                "engine": engine,
+                "precision": precision,
+                "tokens_per_second": rate[engine, precision],
+                "ratio_to_naive": rate[engine, precision] / naive if naive else None,
+                "share_of_peak": 6 * weights * rate[engine, precision] / (peak[precision] * 1e9),
+            }
+            for engine, precision in rows
+        ],
+    }
+
+
+class _Runner:
+    """One row: keeps its model, optimizer and place in the text between rounds."""
+
+    def __init__(self, config: Config, engine: str, precision: str, device: torch.device) -> None:
+        self.engine = engine
+        self.run_config = replace(config.run, precision=precision)
+        self.device = device
+        self.model = LanguageModel(config.model, VOCAB_SIZE, seed=config.run.seed).to(device)
+        self.num_weights = sum(p.numel() for p in self.model.blocks.parameters() if p.ndim == 2)
+        self.regularizers, _ = build_regularizers(config, 1)
+        self.config = replace(
+            config.phase1, engine=engine if engine != NAIVE else "online", start="zero"
+        )
+        tokens = torch.arange(self.config.window_tokens).mul(2654435761).remainder(VOCAB_SIZE)
+        ids = tokens.numpy()
+        self.trainer = Phase1Trainer(
+            self.model,
+            self.regularizers,
+            {"train": ids, "validation": ids},
+            replace(config, phase1=self.config),
+            device,
+            Silent(),
+        )
+        self.window = self.trainer.window(ids, self.model.start(1)[0])
+        self.window.previous_TC.normal_()
+        self.window.readings = 1
+        self.steps = self._naive() if engine == NAIVE else self._engine()
+
+    def round(self) -> float:
+        """Tokens per second of a few batches."""
+        begun = time.perf_counter()
+        read = sum(itertools.islice(self.steps, BATCHES_PER_ROUND[self.engine]))
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return read / (time.perf_counter() - begun)
+
+    def _naive(self) -> Iterator[int]:
+        losses = naive_phase1(
+            self.model,
+            self.regularizers[0].to(self.device),
+            self.window.tokens_T,
+            self.window.previous_TC,
+            weight=regularizer_weight(self.regularizers, self.config),
+            learning_rate=self.config.learning_rate,
+            gradient_clip=self.config.gradient_clip,
+        )
+        for _ in losses:
+            yield 1
+
+    def _engine(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(0)
+        while True:
+            reading = batches(self.model, self.window, self.config, generator)
+            while (batch := self._next(reading)) is not None:
+                yield len(batch.positions_N)
+
+    def _next(self, reading: Iterator[Batch]) -> Batch | None:
+        """One batch and its step, in this row's precision; it must not leak into other rows."""
+        with matrix_precision(self.model, self.run_config, self.device):
+            batch = next(reading, None)
+            if batch is not None:
+                terms = self.trainer.terms(self.window, batch)
+                self.trainer.step(terms, 0)
+                self.window.store(batch.positions_N, terms.contexts_NC)
+        return batch
+
+
+def _peak(width: int, dtype: torch.dtype, device: torch.device) -> float:
+    """GFLOP/s of [2048, width] x [width, width]: the median of a few."""
+    rows = torch.randn(PEAK_ROWS, width, device=device, dtype=dtype)
+    weight = torch.randn(width, width, device=device, dtype=dtype)
+    seconds = []
+    for _ in range(5):
+        begun = time.perf_counter()
+        F.linear(rows, weight)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - begun)
+    return 2 * PEAK_ROWS * width * width / statistics.median(seconds) / 1e9
