@@ -21,6 +21,9 @@ from newllm_core.trajectory.sequential import rollout
 # Too few tokens make the covariance of a batch noise, too many make too few steps per iteration.
 FEWEST_BATCH_TOKENS = 256
 STEPS_PER_WINDOW = 64
+# Rows of a lock-step reading: enough for large matrix products, few enough that the start of a
+# stream, which does not know what came before it, is a small part of it.
+EXACT_STREAMS = 512
 
 
 class Batch(NamedTuple):
@@ -31,9 +34,19 @@ class Batch(NamedTuple):
 
 
 def batches(
-    model: LanguageModel, window: Window, config: Phase1Config, generator: torch.Generator
+    model: LanguageModel,
+    window: Window,
+    config: Phase1Config,
+    generator: torch.Generator,
+    *,
+    exact: bool = False,
 ) -> Iterator[Batch]:
-    """The batches of one reading of `window`, in the order of the configured engine."""
+    """The batches of one reading of `window`, in the order of the configured engine.
+
+    With `exact` the parallel engine reads in lock-step instead, without stale contexts.
+    """
+    if exact and config.engine == "parallel":
+        return _streams(model, window, num_streams=EXACT_STREAMS, chunk_steps=1)
     if config.engine == "parallel":
         return _parallel(window, config, generator)
     if config.engine == "online":

@@ -161,8 +161,12 @@ class Phase1Trainer:
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             training = iteration > 1
-            terms, norms = self._read(window, generator, training=training, task=task)
-            validation_terms, _ = self._read(validation, generator, training=False)
+            # A sweep from a constant state makes contexts that ignore their past. The first window
+            # learns to contract from being pulled to them; pulled to them again in every window,
+            # a model forgets faster and faster. Later windows begin with an exact reading.
+            exact = iteration == 1 and number > 0
+            terms, norms = self._read(window, generator, training=training, exact=exact, task=task)
+            validation_terms, _ = self._read(validation, generator, training=False, exact=exact)
             ratios = {
                 "train": converged_ratio(self.model, window, config, generator),
                 "validation": converged_ratio(self.model, validation, config, generator),
@@ -202,6 +206,7 @@ class Phase1Trainer:
         generator: torch.Generator,
         *,
         training: bool,
+        exact: bool,
         task: Task | None = None,
     ) -> tuple[dict[str, float], dict[str, float]]:
         """Read the window once: mean losses, and gradient norms where steps are made."""
@@ -211,7 +216,7 @@ class Phase1Trainer:
         probed = 0
         read = 0
         with torch.set_grad_enabled(training):
-            for batch in batches(self.model, window, self.config, generator):
+            for batch in batches(self.model, window, self.config, generator, exact=exact):
                 terms = self.terms(window, batch)
                 count = len(batch.positions_N)
                 for name, value in terms.plain.items():

@@ -148,11 +148,16 @@ def test_the_first_step_has_the_size_of_the_learning_rate(rate):
     assert moved.abs().max().item() == pytest.approx(rate, rel=1e-3)
 
 
-@pytest.mark.parametrize(
-    "still", [{"learning_rate": 0, "lr_schedule": "constant"}, {"gradient_clip": 0}]
-)
-def test_without_a_step_gradients_are_reported_and_nothing_moves(still):
-    model, result = train(max_iterations=3, **still)
+def test_clipping_limits_the_gradient_and_zero_sets_no_limit():
+    free, _ = train(max_iterations=3, gradient_clip=0)
+    loose, _ = train(max_iterations=3, gradient_clip=1e9)
+    tight, _ = train(max_iterations=3, gradient_clip=1e-9)
+    assert same(free, loose)
+    assert not same(free, tight)
+
+
+def test_without_a_step_gradients_are_reported_and_nothing_moves():
+    model, result = train(max_iterations=3, learning_rate=0, lr_schedule="constant")
     assert result.weight_change == 0.0
     assert same(model, make_model(make_config()))
     assert result.vacuous_terms == []
