@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from newllm_cli.commands.analyze import analyze
+from newllm_cli.commands.compare import compare
 from newllm_cli.commands.expand import expand
 from newllm_cli.commands.phase1 import phase1
 from newllm_cli.commands.phase2 import phase2
@@ -44,5 +45,5 @@ def root(
     """Train and study context-vector language models: one fixed-size vector is all the memory."""
 
 
-for command in (quickstart, prepare, phase1, analyze, phase2, expand):
+for command in (quickstart, prepare, phase1, analyze, compare, phase2, expand):
     app.command()(command)
