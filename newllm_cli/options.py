@@ -37,6 +37,10 @@ HtmlOption = Annotated[
 PngOption = Annotated[
     Path | None, typer.Option("--png", help="Write the charts into this folder (extra: png).")
 ]
+TensorBoardOption = Annotated[
+    bool,
+    typer.Option("--tensorboard", help="Write TensorBoard events too (extra: tensorboard)."),
+]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")]
 
 

@@ -41,6 +41,7 @@ def run_phase1(
     overwrite: bool,
     device: torch.device,
     progress: Progress,
+    tensorboard: bool = False,
 ) -> Checkpoint:
     """Train the blocks of a new model and save it as `out`.
 
@@ -71,7 +72,7 @@ def run_phase1(
         progress.message(load_embeddings(model, config.model.embeddings, added_tokens=added))
     model.to(device)
     tokens = {"train": dataset.train.tokens, "validation": dataset.validation.tokens}
-    with RunLog(out) as log:
+    with RunLog(out, tensorboard=tensorboard) as log:
         result = train_phase1(
             model, regularizers, tokens, config, device=device, log=log, progress=progress
         )
@@ -111,6 +112,7 @@ def run_phase2(
     overwrite: bool,
     device: torch.device,
     progress: Progress,
+    tensorboard: bool = False,
 ) -> Checkpoint:
     """Pass the gate, train the heads (and blocks), save as `out`.
 
@@ -124,7 +126,7 @@ def run_phase2(
     checkpoint = replace(
         checkpoint, gate=checkpoint.gate | {"thresholds": dataclasses.asdict(config.gate)}
     )
-    with RunLog(out) as log:
+    with RunLog(out, tensorboard=tensorboard) as log:
         trained = train_phase2(
             checkpoint,
             dataset,

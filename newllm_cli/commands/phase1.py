@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from newllm_cli.options import JsonOption, OverwriteOption, Settings, default_path, with_settings
+from newllm_cli.options import (
+    JsonOption,
+    OverwriteOption,
+    Settings,
+    TensorBoardOption,
+    default_path,
+    with_settings,
+)
 
 if TYPE_CHECKING:
     from newllm_core.checkpoint import Checkpoint
@@ -28,6 +35,7 @@ def phase1(
         typer.Option(help="Checkpoint to write.", show_default="runs/phase1.safetensors"),
     ] = None,
     overwrite: OverwriteOption = False,
+    tensorboard: TensorBoardOption = False,
     json: JsonOption = False,
 ) -> None:
     """Train the update until contexts settle and stay diverse.
@@ -50,6 +58,10 @@ def phase1(
     config = given.resolve()
     path = default_path(out, "phase1.safetensors")
     refuse_existing(path, overwrite=overwrite)
+    if tensorboard:
+        from newllm_core.tensorboard import require_tensorboard
+
+        require_tensorboard()
     progress = StderrProgress()
     if data is None and not DEFAULT_DATA.exists():
         progress.message(
@@ -68,6 +80,7 @@ def phase1(
         overwrite=overwrite,
         device=prepare_device(config.run),
         progress=progress,
+        tensorboard=tensorboard,
     )
     summary = phase1_summary(path, checkpoint)
     if json:
