@@ -6,6 +6,7 @@ import typer
 
 from newllm_cli.commands.analyze import analyze
 from newllm_cli.commands.bench import bench
+from newllm_cli.commands.compare import compare
 from newllm_cli.commands.expand import expand
 from newllm_cli.commands.phase1 import phase1
 from newllm_cli.commands.phase2 import phase2
@@ -46,6 +47,6 @@ def root(
     """Train and study context-vector language models: one fixed-size vector is all the memory."""
 
 
-for command in (quickstart, prepare, phase1, analyze, phase2, expand, bench):
+for command in (quickstart, prepare, phase1, analyze, compare, phase2, expand, bench):
     app.command()(command)
 app.add_typer(plugins_app, name="plugins")

@@ -31,6 +31,16 @@ SEPARATOR = "__"
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON document to stdout instead of tables.")
 ]
+HtmlOption = Annotated[
+    Path | None, typer.Option("--html", help="Write one self-contained page with charts.")
+]
+PngOption = Annotated[
+    Path | None, typer.Option("--png", help="Write the charts into this folder (extra: png).")
+]
+TensorBoardOption = Annotated[
+    bool,
+    typer.Option("--tensorboard", help="Write TensorBoard events too (extra: tensorboard)."),
+]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")]
 PluginOption = Annotated[
     list[Path] | None,

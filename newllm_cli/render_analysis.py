@@ -1,5 +1,6 @@
 """The analysis as a page of text that fits 80 columns: verdicts, figures, vectors, history."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from newllm_core.analysis.differences import look_up
+from newllm_core.analysis.report.figures import (
+    DIFFERENCES,
+    FIGURES,
+    difference,
+    figure_at,
+    number,
+    printable,
+)
 from newllm_core.analysis.thresholds import DEGENERATE, HEALTHY, THRESHOLDS, WEAK
 
 Figures = Mapping[str, Any]
@@ -17,30 +27,14 @@ BARS = "▁▂▃▄▅▆▇█"
 HISTORY_ROWS = 6
 SPARK_WIDTH = 32
 
-FIGURES: list[tuple[str, tuple[str, ...]]] = [
-    ("tokens", ("num_tokens",)),
-    ("ER/D", ("effective_rank_ratio",)),
-    ("ER/ceiling", ("effective_rank_ceiling_ratio",)),
-    ("effective rank", ("effective_rank",)),
-    ("actual rank", ("actual_rank",)),
-    ("norm, mean", ("norm", "mean")),
-    ("norm, std", ("norm", "std")),
-    ("pair distance, mean", ("pairwise_l2", "mean")),
-    ("  smallest", ("pairwise_l2", "min")),
-    ("  largest", ("pairwise_l2", "max")),
-    ("pair cosine, mean", ("pairwise_cosine", "mean")),
-    ("  standard error", ("pairwise_cosine", "stderr")),
-    ("  std", ("pairwise_cosine", "std")),
-    ("  largest", ("pairwise_cosine", "max")),
-    ("dimension mean, std", ("dimension_mean",)),
-    ("dimension variance, min", ("dimension_variance", "min")),
-    ("  mean", ("dimension_variance", "mean")),
-    ("  max", ("dimension_variance", "max")),
-    ("sparsity", ("sparsity",)),
-    ("step cosine, c[t-1] to c[t]", ("identity_cosine",)),
-    ("token cosine", ("token_dependency", "mean_cosine")),
-    ("token distance", ("token_dependency", "mean_l2")),
+# Curves of the terminal: label, place, and whether the y-axis is logarithmic.
+CURVES: list[tuple[str, tuple[str, ...], bool]] = [
+    ("echo by token, log", ("echo_state", "distances_by_step"), True),
+    ("drift by reading, log", ("repeat_drift", "by_repeat"), True),
+    ("memory by lag", ("token_memory", "by_lag"), False),
 ]
+SMALLEST_DRAWN = 1e-6
+CURVE_WIDTH = 28
 
 
 def render_analysis(report: Figures, console: Console) -> None:
@@ -64,6 +58,10 @@ def render_analysis(report: Figures, console: Console) -> None:
         "control\nvalidation": control["validation"],
     }
     console.print(_figure_table(columns))
+    console.print()
+    console.print(_difference_table(report["differences"]))
+    console.print()
+    _print_curves({"train": train, "control": control["train"]}, console)
     console.print()
     _print_vectors(train, console, "tokens that load on it (train)")
     _print_history(report["convergence"], console)
@@ -93,18 +91,9 @@ def sparkline(values: Sequence[float | None], width: int = SPARK_WIDTH) -> str:
     return "".join(" " if value is None else BARS[round((value - low) * steps)] for value in values)
 
 
-def number(value: float | None) -> str:
-    """`value` in at most nine characters; – where there is none."""
-    if value is None:
-        return "–"
-    if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e7):
-        return f"{int(value):,}"
-    return f"{value:.4g}" if 1e-3 <= abs(value) < 1e6 else f"{value:.2e}"
-
-
 def _verdict_table(verdicts: Sequence[Figures]) -> Table:
     splits = list(dict.fromkeys(verdict["split"] for verdict in verdicts))
-    table = _table()
+    table = plain_table()
     for heading in ("section", *splits, "healthy if"):
         table.add_column(heading, no_wrap=True)
     by_section: dict[str, dict[str, Figures]] = {}
@@ -156,53 +145,68 @@ def _missed(verdict: Figures) -> str:
     return f" (above {threshold:g})" if value > threshold else ""
 
 
-def _table() -> Table:
+def plain_table() -> Table:
+    """A table without a frame, as every report uses it."""
     return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1))
 
 
 def _figure_table(columns: Mapping[str, Figures | None]) -> Table:
-    table = _table()
+    table = plain_table()
     table.add_column("figure", no_wrap=True)
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
     for label, path in FIGURES:
-        cells = [_look_up(figures, path) for figures in columns.values()]
+        cells = [figure_at(figures, path) for figures in columns.values()]
         if any(cell is not None for cell in cells):
             table.add_row(Text(label), *(number(cell) for cell in cells))
     return table
 
 
-def _look_up(figures: Figures | None, path: tuple[str, ...]) -> float | None:
-    if figures is None or path[0] not in figures:
-        return None
-    value = figures[path[0]]
-    if path[0] == "dimension_mean":
-        mean = sum(value) / len(value)
-        return (sum((x - mean) ** 2 for x in value) / len(value)) ** 0.5
-    if path[0] == "dimension_variance":
-        chosen = {"min": min(value), "max": max(value), "mean": sum(value) / len(value)}
-        return chosen[path[1]]
-    return value[path[1]] if len(path) > 1 else value
+def _difference_table(differences: Figures) -> Table:
+    """What training and new text change, with the error of a difference of sampled figures."""
+    names = {
+        "train_minus_control": "train\n- control",
+        "validation_minus_control": "validation\n- control",
+        "validation_minus_train": "validation\n- train",
+    }
+    shown = {key: name for key, name in names.items() if differences.get(key)}
+    table = plain_table()
+    table.add_column("difference", no_wrap=True)
+    for name in shown.values():
+        table.add_column(name, justify="right", no_wrap=True)
+    for figure, label in DIFFERENCES.items():
+        cells = [difference(differences[key].get(figure)) for key in shown]
+        if any(cells):
+            table.add_row(label, *cells)
+    return table
+
+
+def _print_curves(columns: Mapping[str, Figures | None], console: Console) -> None:
+    for label, path, logarithmic in CURVES:
+        for index, (name, figures) in enumerate(columns.items()):
+            values = look_up(figures, path)
+            if not values:
+                continue
+            drawn = [
+                math.log(max(value, SMALLEST_DRAWN)) if logarithmic and value is not None else value
+                for value in values
+            ]
+            ends = f"{number(values[0])} → {number(values[-1])}"
+            line = f"{'' if index else label:<22} {name:<8}{sparkline(drawn, CURVE_WIDTH)}  {ends}"
+            console.print(Text(line))
 
 
 def _print_vectors(figures: Figures, console: Console, heading: str) -> None:
-    table = _table()
+    table = plain_table()
     table.add_column("top singular values", justify="right", no_wrap=True)
     table.add_column(heading, no_wrap=True, overflow="ellipsis")
     for vector in figures.get("singular_vectors", []):
         if "tokens" in vector:
-            shown = "  ".join(_printable(token["text"]) for token in vector["tokens"])
+            shown = "  ".join(printable(token["text"]) for token in vector["tokens"])
         else:
             shown = "  ".join(f"{row['id']}" for row in vector["rows"])
         table.add_row(number(vector["singular_value"]), Text(shown))
     console.print(table)
-
-
-def _printable(text: str) -> str:
-    """A token in a line of text: spaces shown, control characters escaped."""
-    if text.isprintable():
-        return text.replace(" ", "␣")
-    return repr(text)[1:-1].replace(" ", "␣")
 
 
 def _print_history(convergence: Figures, console: Console) -> None:
@@ -228,7 +232,7 @@ def _print_history(convergence: Figures, console: Console) -> None:
 
 
 def _history_table(history: Sequence[Figures]) -> Table:
-    table = _table()
+    table = plain_table()
     headings = ("window", "iteration", "converged\ntrain", "converged\nvalidation")
     for heading in (*headings, "ER/D\ntrain", "ER/D\nvalidation", "weight\nchange"):
         table.add_column(heading, justify="right", no_wrap=True)

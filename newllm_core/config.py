@@ -258,6 +258,13 @@ class AnalysisConfig(_Section):
     probe_passages: int = option(32, "Passages the probe tokens are spread over.", low=1)
     warmup_tokens: int = option(64, "Tokens read before a passage counts.", low=0)
     num_pairs: int = option(20_000, "Sampled pairs for pairwise figures.", low=2)
+    dynamics_passages: int = option(
+        16, "Passages of a split on which dynamics are measured.", low=1
+    )
+    dynamics_steps: int = option(
+        256, "Tokens of each such passage; sweeps are counted up to here.", low=1
+    )
+    memory_lags: int = option(32, "How many tokens back memory is looked for.", low=1)
     num_singular_vectors: int = option(5, "Top singular vectors shown with their tokens.", low=1)
 
 

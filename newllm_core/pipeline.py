@@ -44,6 +44,7 @@ def run_phase1(
     overwrite: bool,
     device: torch.device,
     progress: Progress,
+    tensorboard: bool = False,
 ) -> Checkpoint:
     """Train the blocks of a new model and save it as `out`.
 
@@ -77,7 +78,10 @@ def run_phase1(
         progress.message(load_embeddings(model, config.model.embeddings, added_tokens=added))
     model.to(device)
     tokens = {"train": dataset.train.tokens, "validation": dataset.validation.tokens}
-    with RunLog(out) as log, matrix_precision(model, config.run, device):
+    with (
+        RunLog(out, tensorboard=tensorboard) as log,
+        matrix_precision(model, config.run, device),
+    ):
         result = train_phase1(
             model, regularizers, tokens, config, device=device, log=log, progress=progress
         )
@@ -120,6 +124,7 @@ def run_phase2(
     overwrite: bool,
     device: torch.device,
     progress: Progress,
+    tensorboard: bool = False,
 ) -> Checkpoint:
     """Pass the gate, train the heads (and blocks), save as `out`.
 
@@ -132,7 +137,10 @@ def run_phase2(
     checkpoint = replace(
         checkpoint, gate=checkpoint.gate | {"thresholds": dataclasses.asdict(config.gate)}
     )
-    with RunLog(out) as log, matrix_precision(checkpoint.model, config.run, device):
+    with (
+        RunLog(out, tensorboard=tensorboard) as log,
+        matrix_precision(checkpoint.model, config.run, device),
+    ):
         trained = train_phase2(
             checkpoint,
             dataset,
@@ -142,6 +150,7 @@ def run_phase2(
             log=log,
             scratch=out.parent,
         )
+    trained.model.compute_dtype = None  # a copy, made while the precision was set
     checkpoints.save(trained, out, overwrite=overwrite)
     return trained
 

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Any
 
 from newllm_core.errors import InputError
+from newllm_core.tensorboard import TensorBoardEvents
 
 
 def metrics_path(checkpoint: Path) -> Path:
@@ -16,22 +17,30 @@ def metrics_path(checkpoint: Path) -> Path:
 class RunLog:
     """Appends a line for every event; a line is on disk before the next is made.
 
+    Args:
+        checkpoint: what the log lies beside.
+        tensorboard: write the same figures as TensorBoard events too.
+
     Raises:
         InputError: the file cannot be written.
+        ConfigError: TensorBoard is asked for and not installed.
     """
 
-    def __init__(self, checkpoint: Path) -> None:
+    def __init__(self, checkpoint: Path, *, tensorboard: bool = False) -> None:
         path = metrics_path(checkpoint)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("w", encoding="utf-8")
         except OSError as error:
             raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+        self._events = TensorBoardEvents(checkpoint) if tensorboard else None
 
     def write(self, event: str, **figures: Any) -> None:  # noqa: ANN401 - anything JSON can hold
         """Add one line."""
         self._file.write(json.dumps({"event": event} | figures) + "\n")
         self._file.flush()
+        if self._events is not None:
+            self._events.write(event, figures)
 
     def __enter__(self) -> "RunLog":
         return self
@@ -43,3 +52,5 @@ class RunLog:
         trace: TracebackType | None,
     ) -> None:
         self._file.close()
+        if self._events is not None:
+            self._events.close()

@@ -5,7 +5,14 @@ from typing import Annotated
 
 import typer
 
-from newllm_cli.options import JsonOption, Settings, with_settings
+from newllm_cli.options import (
+    HtmlOption,
+    JsonOption,
+    OverwriteOption,
+    PngOption,
+    Settings,
+    with_settings,
+)
 
 
 @with_settings("analysis", "run")
@@ -17,6 +24,9 @@ def analyze(
     tensor: Annotated[
         str | None, typer.Option(help="Look at this matrix of any safetensors file instead.")
     ] = None,
+    html: HtmlOption = None,
+    png: PngOption = None,
+    overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Say whether contexts are diverse, settled and used, next to the same model untrained.
@@ -26,20 +36,28 @@ def analyze(
 
         newllm analyze runs/phase1.safetensors --json > report.json
 
+        newllm analyze runs/phase1.safetensors --html report.html --png charts
+
         newllm analyze model.safetensors --tensor embeddings.word_embeddings.weight
     """
     from newllm_cli.output import console, print_json
     from newllm_cli.progress import StderrProgress
     from newllm_cli.render_analysis import render_analysis, render_matrix
+    from newllm_cli.reports import check_outputs, write_outputs
 
     progress = StderrProgress()
     config = given.resolve()
     seed = config.run.seed if given.sets("run", "seed") else None
+    check_outputs(html, png, overwrite=overwrite)
     if tensor is not None or checkpoint.suffix == ".npy":
         from newllm_core.analysis.matrix import analyze_matrix
+        from newllm_core.analysis.report.matrix_page import matrix_charts, matrix_page
 
         report = analyze_matrix(
             checkpoint, tensor, config=config.analysis, seed=config.run.seed, progress=progress
+        )
+        write_outputs(
+            html, png, lambda: matrix_page(report), lambda: matrix_charts(report), progress
         )
         if json:
             print_json(report)
@@ -48,6 +66,8 @@ def analyze(
         return
 
     from newllm_core.analysis.analyze import analyze as analyze_checkpoint
+    from newllm_core.analysis.report.analysis_page import analysis_page
+    from newllm_core.analysis.report.charts import analysis_charts
     from newllm_core.checkpoint import load
     from newllm_core.device import prepare_device
 
@@ -59,6 +79,9 @@ def analyze(
         seed=seed,
         device=device,
         progress=progress,
+    )
+    write_outputs(
+        html, png, lambda: analysis_page(report), lambda: analysis_charts(report), progress
     )
     if json:
         print_json(report)

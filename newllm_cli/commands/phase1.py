@@ -10,6 +10,7 @@ from newllm_cli.options import (
     OverwriteOption,
     PluginOption,
     Settings,
+    TensorBoardOption,
     default_path,
     use_plugin_files,
     with_settings,
@@ -37,6 +38,7 @@ def phase1(
     ] = None,
     plugin: PluginOption = None,
     overwrite: OverwriteOption = False,
+    tensorboard: TensorBoardOption = False,
     json: JsonOption = False,
 ) -> None:
     """Train the update until contexts settle and stay diverse.
@@ -62,6 +64,10 @@ def phase1(
     config = given.resolve()
     path = default_path(out, "phase1.safetensors")
     refuse_existing(path, overwrite=overwrite)
+    if tensorboard:
+        from newllm_core.tensorboard import require_tensorboard
+
+        require_tensorboard()
     progress = StderrProgress()
     if data is None and not DEFAULT_DATA.exists():
         progress.message(
@@ -82,6 +88,7 @@ def phase1(
             overwrite=overwrite,
             device=prepare_device(config.run),
             progress=progress,
+            tensorboard=tensorboard,
         )
     summary = phase1_summary(path, checkpoint)
     if json:

@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from newllm_cli.options import JsonOption, OverwriteOption, Settings, default_path, with_settings
+from newllm_cli.options import (
+    JsonOption,
+    OverwriteOption,
+    Settings,
+    TensorBoardOption,
+    default_path,
+    with_settings,
+)
 
 if TYPE_CHECKING:
     from newllm_core.checkpoint import Checkpoint
@@ -28,6 +35,7 @@ def phase2(
         typer.Option(help="Checkpoint to write.", show_default="runs/phase2.safetensors"),
     ] = None,
     overwrite: OverwriteOption = False,
+    tensorboard: TensorBoardOption = False,
     json: JsonOption = False,
 ) -> None:
     """Train token heads on contexts that passed the gate; the blocks too unless frozen.
@@ -44,6 +52,10 @@ def phase2(
 
     path = default_path(out, "phase2.safetensors")
     refuse_existing(path, overwrite=overwrite)
+    if tensorboard:
+        from newllm_core.tensorboard import require_tensorboard
+
+        require_tensorboard()
     given.resolve()  # a mistyped setting is reported before torch is loaded
 
     from newllm_core.checkpoint import load
@@ -63,6 +75,7 @@ def phase2(
         overwrite=overwrite,
         device=device,
         progress=StderrProgress(),
+        tensorboard=tensorboard,
     )
     summary = language_model_summary(path, trained.results)
     if json:

@@ -7,18 +7,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from newllm_core.analysis.contexts import ProbeContexts, equal_probes, probe_contexts
-from newllm_core.analysis.convergence import convergence
+from newllm_core.analysis.contexts import (
+    ProbeContexts,
+    equal_probes,
+    exploded,
+    read_splits,
+    refuse_exploded,
+)
+from newllm_core.analysis.convergence import convergence, finite
+from newllm_core.analysis.differences import differences
+from newllm_core.analysis.dynamics import dynamics, tokens_to_read
 from newllm_core.analysis.identity import identity_cosine
 from newllm_core.analysis.rows import Rows
 from newllm_core.analysis.sections import matrix_sections
 from newllm_core.analysis.singular_vectors import token_loadings
+from newllm_core.analysis.threads import worthwhile_threads
 from newllm_core.analysis.token_dependency import token_dependency
+from newllm_core.analysis.token_memory import label, token_memory
 from newllm_core.analysis.token_text import TokenText
 from newllm_core.analysis.verdicts import verdicts
 from newllm_core.checkpoint import Checkpoint
 from newllm_core.config import AnalysisConfig
-from newllm_core.errors import DivergedError
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.plugins.missing import missing_plugins
 from newllm_core.progress import Progress, Silent, Task
@@ -26,6 +35,8 @@ from newllm_core.progress import Progress, Silent, Task
 SCHEMA = 1
 SPLITS = ("train", "validation")
 TOKENS_PER_VECTOR = 6
+
+Splits = dict[str, dict[str, Any]]
 
 
 def analyze(
@@ -36,6 +47,7 @@ def analyze(
     seed: int | None = None,
     device: torch.device | None = None,
     progress: Progress | None = None,
+    with_control: bool = True,
 ) -> dict[str, Any]:
     """Everything there is to say about a checkpoint, fit for JSON.
 
@@ -44,15 +56,16 @@ def analyze(
     Args:
         checkpoint: the model, its probes and its history; the model is moved to `device`.
         checkpoint_path: named in the result.
-        config: how many pairs and singular vectors; as the checkpoint says, by default.
+        config: how much is looked at; as the checkpoint says, by default.
         seed: of everything that is sampled; that of the checkpoint, by default.
         device: where to compute; where the model is, by default.
         progress: told about every token that is read.
+        with_control: whether the untrained blocks are looked at too.
 
     Returns:
         `schema`, `checkpoint`, `missing_plugins`, `convergence`, `train`, `validation`,
-        `random_control` and `verdicts`. A split of the random control is None if its contexts are
-        not finite.
+        `random_control`, `differences` and `verdicts`. A split of the random control is None if its
+        contexts are not finite, or nobody asked for it; so is any number that is not finite.
 
     Raises:
         DivergedError: contexts of the trained model are not finite.
@@ -65,33 +78,40 @@ def analyze(
     probes = {split: checkpoint.probes[split] for split in SPLITS}
     probes = equal_probes(probes, checkpoint.warmup)
     examiner = _Examiner(checkpoint, config, seed)
-    to_read = 2 * sum(tokens.numel() for tokens in probes.values())
-    progress.message(
-        f"analysing {to_read:,} tokens: train and validation, trained blocks and random control"
-    )
-    with progress.task("reading probes", to_read, "tokens") as task:
-        trained = {split: examiner.split(model, split, probes[split], task) for split in SPLITS}
-        random_control: dict[str, Any] = {}
-        untrained = model.untrained()
-        for split in SPLITS:
-            try:
-                random_control[split] = examiner.split(untrained, split, probes[split], task)
-            except DivergedError:
+    to_read = (1 + with_control) * examiner.tokens_to_read(probes)
+    blocks = "trained blocks and random control" if with_control else "trained blocks"
+    progress.message(f"analysing {to_read:,} tokens: train and validation, {blocks}")
+    control: Splits = {}
+    rows = sum(len(passages) for passages in probes.values())
+    with (
+        worthwhile_threads(model.config, rows),
+        progress.task("reading probes", to_read, "tokens") as task,
+    ):
+        read = read_splits(model, probes, checkpoint.warmup, task=task)
+        refuse_exploded(read)
+        trained = examiner.figures(model, read, task)
+        if with_control:
+            untrained = model.untrained()
+            read = read_splits(untrained, probes, checkpoint.warmup, task=task)
+            for split in exploded(read):
                 progress.warning(f"the random control explodes on {split}: it has no figures")
-                random_control[split] = None
+                del read[split]
+            control = examiner.figures(untrained, read, task)
     history = convergence(checkpoint.history, checkpoint.vacuous_terms)
     missing = missing_plugins(checkpoint.provenance)
     for line in missing:
         progress.warning(line)
-    return {
+    report = {
         "schema": SCHEMA,
         "checkpoint": str(checkpoint_path),
         "missing_plugins": missing,
         "convergence": history,
         **trained,
-        "random_control": random_control,
+        "random_control": {split: control.get(split) for split in SPLITS},
+        "differences": differences(trained, control),
         "verdicts": verdicts(trained, history),
     }
+    return finite(report)
 
 
 class _Examiner:
@@ -105,11 +125,26 @@ class _Examiner:
         self.warmup = checkpoint.warmup
         self.text = TokenText(checkpoint.tokenizer_json)
 
-    def split(
-        self, model: LanguageModel, name: str, passages: Tensor, task: Task
-    ) -> Mapping[str, Any]:
-        """Every figure of one split."""
-        read = probe_contexts(model, passages, self.warmup, split=name, task=task)
+    def tokens_to_read(self, probes: Mapping[str, Tensor]) -> int:
+        """By one model, of all splits."""
+        return sum(
+            passages.numel() + tokens_to_read(passages, self.warmup, self.config)
+            for passages in probes.values()
+        )
+
+    def figures(
+        self, model: LanguageModel, read: Mapping[str, ProbeContexts], task: Task
+    ) -> Splits:
+        """Every figure of every split that was read."""
+        if not read:
+            return {}
+        moving = dynamics(model, read, self.config, seed=self.seed, task=task)
+        return {
+            split: self._split(model, of_split) | moving[split] | self._memory(of_split)
+            for split, of_split in read.items()
+        }
+
+    def _split(self, model: LanguageModel, read: ProbeContexts) -> dict[str, Any]:
         contexts = read.contexts
         rows = Rows.of(contexts)
         figures, spectrum = matrix_sections(
@@ -128,6 +163,11 @@ class _Examiner:
                 read, rows, spectrum.right_vectors, figures["top_singular_values"]
             ),
         }
+
+    def _memory(self, read: ProbeContexts) -> dict[str, Any]:
+        counted = read.trajectory[:, -read.tokens.shape[1] :]
+        labelled = label(counted, read.passages, lags=self.config.memory_lags)
+        return {"token_memory": token_memory(labelled)}
 
     def _singular_vectors(
         self, read: ProbeContexts, rows: Rows, vectors_DK: Tensor, values: list[float]

@@ -23,11 +23,13 @@ class ProbeContexts:
     """What a model made of the passages of one split.
 
     Attributes:
+        passages: every token that was read [P, warmup + T].
         tokens: ids of the tokens that count [P, T].
         trajectory: contexts in a row [P, S, C]; with a warm-up the first is that before the first
             token that counts (S = T + 1).
     """
 
+    passages: Tensor
     tokens: Tensor
     trajectory: Tensor
 
@@ -42,11 +44,11 @@ def equal_probes(probes: Mapping[str, Tensor], warmup: int) -> dict[str, Tensor]
     """Passages of every split, cut to the same number and length.
 
     Raises:
-        InputError: nothing is left after the warm-up, or only one token.
+        InputError: fewer than two tokens of a passage are left after the warm-up.
     """
     passages = min(len(tokens) for tokens in probes.values())
     length = min(tokens.shape[1] for tokens in probes.values())
-    if passages * (length - warmup) < 2:
+    if length - warmup < 2:
         raise InputError(
             f"the checkpoint's probes hold {passages} passages of {length} tokens with a warm-up "
             f"of {warmup}: too few to analyse; train on a longer text"
@@ -62,7 +64,20 @@ def probe_contexts(
     Raises:
         DivergedError: a context is not finite.
     """
-    passages = passages.to(model.embedding.weight.device)
+    read = read_splits(model, {split: passages}, warmup, task=task)
+    refuse_exploded(read)
+    return read[split]
+
+
+def read_splits(
+    model: LanguageModel, probes: Mapping[str, Tensor], warmup: int, *, task: Task | None = None
+) -> dict[str, ProbeContexts]:
+    """Read the passages [P, warmup + T] of all splits side by side, which is faster.
+
+    Contexts may turn out not to be finite: see `exploded`.
+    """
+    device = model.embedding.weight.device
+    passages = torch.cat(list(probes.values())).to(device)
     before = min(warmup, 1)
     context = model.start(len(passages))
     kept = context.new_empty(len(passages), passages.shape[1] - warmup + before, model.context_dim)
@@ -77,9 +92,28 @@ def probe_contexts(
             kept[:, at : at + tokens.shape[1] - first] = contexts[:, first:]
         if task is not None:
             task.advance(tokens.numel())
-    if not bool(torch.isfinite(kept).all()):
+    counts = [len(tokens) for tokens in probes.values()]
+    parts = zip(probes, passages.split(counts), kept.split(counts), strict=True)
+    return {
+        split: ProbeContexts(passages=tokens, tokens=tokens[:, warmup:], trajectory=trajectory)
+        for split, tokens, trajectory in parts
+    }
+
+
+def exploded(read: Mapping[str, ProbeContexts]) -> list[str]:
+    """The splits with a context that is not finite."""
+    return [
+        split
+        for split, of_split in read.items()
+        if not bool(torch.isfinite(of_split.trajectory).all())
+    ]
+
+
+def refuse_exploded(read: Mapping[str, ProbeContexts]) -> None:
+    """Raise `DivergedError` if a context is not finite."""
+    splits = exploded(read)
+    if splits:
         raise DivergedError(
-            f"contexts of the {split} passages are not finite: the recurrence explodes "
-            "(model.layernorm_mix near 1 or a smaller model.init_std keep it bounded)"
+            f"contexts of the {' and '.join(splits)} passages are not finite: the recurrence "
+            "explodes (model.layernorm_mix near 1 or a smaller model.init_std keep it bounded)"
         )
-    return ProbeContexts(tokens=passages[:, warmup:], trajectory=kept)

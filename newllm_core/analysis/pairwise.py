@@ -12,6 +12,7 @@ from newllm_core.analysis.summary import cosine, summary
 # Rows of sampled pairs that are held in memory at once, in entries: wide matrices get fewer pairs.
 HELD_ELEMENTS = 2**26
 PAIR_ELEMENTS = 2**21
+HISTOGRAM_BINS = 100
 
 
 def sample_pairs(num_rows: int, num_pairs: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -33,12 +34,13 @@ def sample_pairs(num_rows: int, num_pairs: int, seed: int) -> tuple[Tensor, Tens
 
 def pairwise(
     matrix: Tensor | Rows, *, num_pairs: int, seed: int
-) -> tuple[dict[str, float], dict[str, float]]:
+) -> tuple[dict[str, float], dict[str, float], list[float]]:
     """L2 distances and cosines of pairs of rows of `matrix` [N, D].
 
     Returns:
         For each of the two: mean, median, std, min, max, `stderr` (the standard error of the mean
-        that sampling leaves; 0 where every pair was used) and `num_pairs`.
+        that sampling leaves; 0 where every pair was used) and `num_pairs`. Third the histogram of
+        the cosines: shares of pairs in `HISTOGRAM_BINS` equal bins from -1 to 1.
     """
     rows = Rows.of(matrix)
     num_pairs = min(num_pairs, max(2, HELD_ELEMENTS // (2 * rows.num_columns)))
@@ -53,7 +55,13 @@ def pairwise(
         a, b = taken[i].double(), taken[j].double()
         distances.append((a - b).norm(dim=1))
         cosines.append(cosine(a, b))
-    return _describe(torch.cat(distances), exact), _describe(torch.cat(cosines), exact)
+    all_cosines = torch.cat(cosines)
+    counts = torch.histc(all_cosines.cpu(), bins=HISTOGRAM_BINS, min=-1, max=1)
+    return (
+        _describe(torch.cat(distances), exact),
+        _describe(all_cosines, exact),
+        (counts / len(all_cosines)).tolist(),
+    )
 
 
 def _describe(values_K: Tensor, exact: bool) -> dict[str, float]:

@@ -17,6 +17,8 @@ from torch import Tensor
 from newllm_core.analysis.rows import Rows
 
 QUADRATURE_POINTS = 20_000
+# Enough to draw a spectrum of any width.
+CURVE_POINTS = 256
 
 
 @dataclass(frozen=True)
@@ -111,12 +113,47 @@ def effective_rank_ceiling(num_rows: int, num_columns: int) -> float:
     return ratio * min(1.0, num_rows / num_columns)
 
 
+def gaussian_singular_values(num_rows: int, num_columns: int) -> Tensor:
+    """What the singular values [S] of N independent D-dimensional Gaussian samples tend to.
+
+    Quantiles of the same distribution as in `effective_rank_ceiling`, descending; entries have a
+    variance of one.
+    """
+    smaller, larger = sorted((num_rows, num_columns))
+    gamma = smaller / larger
+    theta = (torch.arange(QUADRATURE_POINTS, dtype=torch.float64) + 0.5) / QUADRATURE_POINTS
+    eigenvalues = 1 + gamma - 2 * math.sqrt(gamma) * (theta * math.pi).cos()
+    density = (theta * math.pi).sin().square() / eigenvalues
+    cumulative = density.cumsum(0) / density.sum()
+    wanted = (torch.arange(smaller, dtype=torch.float64) + 0.5) / smaller
+    found = eigenvalues[torch.searchsorted(cumulative, wanted).clamp(max=QUADRATURE_POINTS - 1)]
+    return (found * larger).sqrt().flip(0)
+
+
+def singular_spectrum(values_S: Tensor, rows: Rows) -> dict[str, list[float]]:
+    """The whole spectrum as a curve, next to that of Gaussian samples.
+
+    Returns:
+        `index`: at most `CURVE_POINTS` places in the spectrum, from 1; `singular_values` there;
+        `gaussian`: the same of as many Gaussian samples with the same sum of squares.
+    """
+    count = len(values_S)
+    places = torch.linspace(0, count - 1, min(count, CURVE_POINTS)).round().long()
+    gaussian_S = gaussian_singular_values(*rows.shape)
+    energy = values_S.double().square().sum() / gaussian_S.square().sum()
+    return {
+        "index": (places + 1).tolist(),
+        "singular_values": values_S.cpu()[places].tolist(),
+        "gaussian": (gaussian_S[places] * energy.sqrt().cpu()).tolist(),
+    }
+
+
 def information_content(values: Tensor, rows: Rows, *, num_top: int) -> dict[str, object]:
     """Every figure of this section from the singular values of `rows`.
 
     Returns:
         `effective_rank`; `effective_rank_ratio`, ER/D; `effective_rank_ceiling_ratio`, ER over the
-        ER that as many Gaussian samples reach; `actual_rank`; `top_singular_values`.
+        ER that as many Gaussian samples reach; `actual_rank`; `top_singular_values`; `spectrum`.
     """
     rank = spectrum_rank(values)
     ratio = rank / rows.num_columns
@@ -126,4 +163,5 @@ def information_content(values: Tensor, rows: Rows, *, num_top: int) -> dict[str
         "effective_rank_ceiling_ratio": ratio / effective_rank_ceiling(*rows.shape),
         "actual_rank": actual_rank(values, rows.shape, rows.dtype),
         "top_singular_values": values[:num_top].tolist(),
+        "spectrum": singular_spectrum(values, rows),
     }

@@ -14,8 +14,8 @@ from torch import Tensor
 CHUNK_ELEMENTS = 4 * 2**20
 
 
-def _nobody(rows: int) -> None:
-    pass
+def nobody(count: int) -> None:
+    """Hear about progress and do nothing."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Rows:
     num_columns: int
     dtype: torch.dtype
     chunk_elements: int = CHUNK_ELEMENTS
-    on_read: Callable[[int], None] = _nobody
+    on_read: Callable[[int], None] = nobody
 
     @classmethod
     def of(cls, matrix: "Tensor | Rows") -> "Rows":

@@ -21,12 +21,13 @@ def matrix_sections(
         seed: of the sample.
     """
     decomposed = spectrum(rows, num_vectors=num_vectors)
-    l2, cosine = pairwise(rows, num_pairs=num_pairs, seed=seed)
+    l2, cosine, histogram = pairwise(rows, num_pairs=num_pairs, seed=seed)
     figures = {
         **information_content(decomposed.singular_values, rows, num_top=num_vectors),
         "norm": norm_summary(rows),
         "pairwise_l2": l2,
         "pairwise_cosine": cosine,
+        "cosine_histogram": histogram,
         **distribution(rows),
     }
     return figures, decomposed

@@ -116,4 +116,26 @@ THRESHOLDS: dict[str, Threshold] = {
         "at 0.98 a token decides 2 % of the energy.",
         messages=_words("tokens matter", "tokens matter little", "tokens are ignored"),
     ),
+    "dynamics": Threshold(
+        measure="exponent λ",
+        high_is_good=False,
+        healthy=-0.01,
+        degenerate=0.05,
+        why="Above 0 neighbouring contexts part: no fixed point. At -0.01 they need 100 tokens to "
+        "draw near by 1/e, longer than most passages; at 0.05 they part by e in 20.",
+        messages=_words(
+            "starts are forgotten", "starts are hardly forgotten", "chaotic: starts never meet"
+        ),
+    ),
+    "memory": Threshold(
+        measure="tokens kept",
+        high_is_good=True,
+        healthy=1.25,
+        degenerate=0.5,
+        why="Tokens that linear probes read back, summed over lags. The token just read is worth "
+        "up to 1: below 1.25 hardly anything before it is there, below 0.5 not even that.",
+        messages=_words(
+            "earlier tokens can be read", "little but the last token", "tokens cannot be read back"
+        ),
+    ),
 }

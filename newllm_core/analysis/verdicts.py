@@ -24,6 +24,8 @@ VALUES: dict[str, Callable[[Figures], float]] = {
     "information_content": lambda figures: figures["effective_rank_ceiling_ratio"],
     "identity_mapping": lambda figures: figures["identity_cosine"],
     "token_dependency": lambda figures: figures["token_dependency"]["mean_cosine"],
+    "dynamics": lambda figures: figures["lyapunov_exponent"]["mean"],
+    "memory": lambda figures: figures["token_memory"]["total"],
 }
 
 

@@ -7,7 +7,7 @@ from newllm_core.config import AnalysisConfig, Config, ModelConfig
 from newllm_core.model.language_model import LanguageModel
 
 CONTEXT, EMBED, HIDDEN, VOCAB = 32, 40, 96, 120
-WARMUP, LENGTH, PASSAGES = 16, 80, 8
+WARMUP, LENGTH, PASSAGES = 16, 320, 16
 
 
 def linear_model(keep=0.5, token_scale=None):
@@ -62,7 +62,7 @@ def nearly_zero():
 
 
 def identity_mapping():
-    return linear_model(keep=1.0, token_scale=0.1)
+    return linear_model(keep=1.0, token_scale=0.07)
 
 
 def ignoring_tokens():

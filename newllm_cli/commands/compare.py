@@ -1,0 +1,63 @@
+"""`newllm compare`: checkpoints side by side."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from newllm_cli.options import (
+    HtmlOption,
+    JsonOption,
+    OverwriteOption,
+    PngOption,
+    Settings,
+    with_settings,
+)
+
+
+@with_settings("analysis", "run")
+def compare(
+    given: Settings,
+    checkpoints: Annotated[
+        list[Path], typer.Argument(help="Checkpoints to compare.", metavar="CKPT…")
+    ],
+    html: HtmlOption = None,
+    png: PngOption = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Say how checkpoints differ: in their settings, their health and as language models.
+
+    Examples:
+        newllm compare runs/a.safetensors runs/b.safetensors
+
+        newllm compare runs/*.safetensors --html compare.html
+    """
+    from newllm_cli.output import console, print_json
+    from newllm_cli.progress import StderrProgress
+    from newllm_cli.render_compare import render_compare
+    from newllm_cli.reports import check_outputs, write_outputs
+
+    config = given.resolve()
+    check_outputs(html, png, overwrite=overwrite)
+
+    from newllm_core.analysis import compare as comparisons
+    from newllm_core.device import prepare_device
+
+    progress = StderrProgress()
+    report = comparisons.compare(
+        checkpoints,
+        config=config.analysis,
+        seed=config.run.seed if given.sets("run", "seed") else None,
+        device=prepare_device(config.run),
+        progress=progress,
+    )
+    from newllm_core.analysis.report.compare_page import compare_page, comparison_curves
+
+    write_outputs(
+        html, png, lambda: compare_page(report), lambda: comparison_curves(report), progress
+    )
+    if json:
+        print_json(report)
+    else:
+        render_compare(report, console())

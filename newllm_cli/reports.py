@@ -1,0 +1,51 @@
+"""Reports in files: where they may go, and writing them."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from newllm_core.atomic import write_atomically
+from newllm_core.errors import InputError
+
+if TYPE_CHECKING:
+    from newllm_core.analysis.report.chart import Chart
+    from newllm_core.progress import Progress
+
+
+def check_outputs(html: Path | None, png: Path | None, *, overwrite: bool) -> None:
+    """Refuse before the work what could not be written after it.
+
+    Raises:
+        InputError: the file or folder exists and `overwrite` is false.
+        ConfigError: PNG files are asked for and matplotlib is not there.
+    """
+    if png is not None:
+        from newllm_core.analysis.report.png import require_matplotlib
+
+        require_matplotlib()
+    for path in (html, png):
+        if path is not None and path.exists() and not overwrite:
+            raise InputError(f"{path} exists: choose another name, or pass --overwrite")
+
+
+def write_outputs(
+    html: Path | None,
+    png: Path | None,
+    make_page: "Callable[[], str]",
+    make_charts: "Callable[[], Sequence[Chart]]",
+    progress: "Progress",
+) -> None:
+    """Write the page and the charts that were asked for."""
+    if html is not None:
+        text = make_page()
+        write_atomically(html, lambda temporary: _write(temporary, text))
+        progress.message(f"wrote {html}")
+    if png is not None:
+        from newllm_core.analysis.report.png import write_charts
+
+        names = write_charts(make_charts(), png)
+        progress.message(f"wrote {len(names)} charts to {png}")
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

@@ -1,0 +1,104 @@
+"""Dynamics: everything that needs the recurrence to be run again, for all splits at once.
+
+The weights of a large model are read from memory at every step, whatever the number of rows, so
+the passages of all splits go through it side by side. The contexts that the probes have already
+given are the trajectory that perturbed ones are compared with.
+
+Shapes: P passages of all splits, T tokens, S = T + 1 contexts in a row, C context_dim.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from newllm_core.analysis.contexts import ProbeContexts
+from newllm_core.analysis.echo_state import distances, echo_state, random_start
+from newllm_core.analysis.lyapunov import log_growth, lyapunov_exponent, memory_horizon
+from newllm_core.analysis.repeat import drift, repeat_drift
+from newllm_core.analysis.sampling import gaussian_like
+from newllm_core.analysis.sweeps import sweeps, text_errors, typical_errors
+from newllm_core.config import AnalysisConfig
+from newllm_core.model.language_model import LanguageModel
+from newllm_core.progress import Task
+
+# Short enough that a second reading still remembers the first where memory is a few tokens.
+REPEATED_TOKENS = 32
+READINGS = 6
+
+
+def dynamics(
+    model: LanguageModel,
+    read: Mapping[str, ProbeContexts],
+    config: AnalysisConfig,
+    *,
+    seed: int,
+    task: Task | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Perturb, restart and repeat the passages of every split.
+
+    Args:
+        model: the recurrence.
+        read: the contexts of every split, of equal shapes.
+        config: how many passages and steps.
+        seed: of perturbations and start states.
+        task: told about every token that is read.
+
+    Returns:
+        For each split `lyapunov_exponent`, `memory_horizon`, `echo_state`, `sweeps` and
+        `repeat_drift`.
+    """
+    trajectories, texts = zip(
+        *(_selected(of_split, config) for of_split in read.values()), strict=True
+    )
+    trajectory_PSC, tokens_PT = torch.cat(trajectories), torch.cat(texts)
+    advance = (lambda count: None) if task is None else task.advance
+
+    own_PC = trajectory_PSC[:, 0]
+    # Drawn split by split, so that a split has the same figures whatever is beside it.
+    firsts = [of_split[:, 0] for of_split in trajectories]
+    vector_PC = torch.cat([gaussian_like(of_split, seed) for of_split in firsts])
+    growth_PT = log_growth(model, tokens_PT, own_PC, vector_PC, on_read=advance)
+    random = [random_start(of_split, seed) for of_split in firsts]
+    starts = torch.cat([*random, torch.zeros_like(own_PC)])
+    apart = distances(
+        model, tokens_PT.repeat(2, 1), trajectory_PSC.repeat(2, 1, 1), starts, on_read=advance
+    )
+    from_random_PS, from_zero_PS = apart.chunk(2)
+    repeated_PL = tokens_PT[:, :REPEATED_TOKENS]
+    drift_PR = drift(model, repeated_PL, readings=READINGS, on_read=advance)
+
+    count = len(texts[0])
+    found = {}
+    for index, split in enumerate(read):
+        part = slice(index * count, (index + 1) * count)
+        exponent = lyapunov_exponent(growth_PT[part])
+        off, exact = from_zero_PS[part], trajectory_PSC[part]
+        errors = typical_errors(off, exact), text_errors(off, exact)
+        found[split] = {
+            "lyapunov_exponent": exponent,
+            "memory_horizon": memory_horizon(exponent["mean"]),
+            "echo_state": echo_state(from_random_PS[part]),
+            "sweeps": sweeps(*errors, exponent["mean"]),
+            "repeat_drift": repeat_drift(drift_PR[part]),
+        }
+    return found
+
+
+def tokens_to_read(passages: Tensor, warmup: int, config: AnalysisConfig) -> int:
+    """How many tokens `dynamics` reads for a split of `passages` [P, warmup + T]."""
+    count = min(len(passages), config.dynamics_passages)
+    steps = min(passages.shape[1] - max(1, warmup), config.dynamics_steps)
+    # A tangent costs as much as another row; an echo is read from two starts.
+    return count * (4 * steps + READINGS * min(steps, REPEATED_TOKENS))
+
+
+def _selected(read: ProbeContexts, config: AnalysisConfig) -> tuple[Tensor, Tensor]:
+    """Evenly spaced passages: contexts in a row [P, S, C] and the tokens between them [P, T]."""
+    passages = len(read.tokens)
+    count = min(passages, config.dynamics_passages)
+    chosen = torch.linspace(0, passages - 1, count).round().long().to(read.tokens.device)
+    steps = min(read.trajectory.shape[1] - 1, config.dynamics_steps)
+    tokens = read.tokens[:, read.tokens.shape[1] - read.trajectory.shape[1] + 1 :]
+    return read.trajectory[chosen, : steps + 1], tokens[chosen, :steps]

@@ -1,0 +1,57 @@
+"""Repeat test: read a passage n times and n + 1 times, carrying the state; how far apart are they?
+
+This is the fixed-point property itself: where it holds, the drift goes to zero with n.
+
+Shapes: P passages, L tokens of each, C context_dim.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from newllm_core.analysis.rows import nobody
+from newllm_core.analysis.sampling import mean_and_error
+from newllm_core.model.language_model import LanguageModel
+from newllm_core.trajectory.sequential import rollout
+
+
+@torch.no_grad()
+def drift(
+    model: LanguageModel,
+    tokens_PL: Tensor,
+    *,
+    readings: int,
+    on_read: Callable[[int], None] = nobody,
+) -> Tensor:
+    """Relative distance [P, readings - 1] of reading n + 1 from reading n, float64.
+
+    The first reading starts from zero. A distance is the root mean square over the tokens of a
+    passage, over that of the later reading's contexts.
+    """
+    context_PC = model.start(len(tokens_PL))
+    before_PLC = rollout(model, tokens_PL, context_PC)
+    on_read(tokens_PL.numel())
+    drifts = []
+    for _ in range(readings - 1):
+        after_PLC = rollout(model, tokens_PL, before_PLC[:, -1])
+        drifts.append(_relative(after_PLC, before_PLC))
+        before_PLC = after_PLC
+        on_read(tokens_PL.numel())
+    return torch.stack(drifts, dim=1)
+
+
+def repeat_drift(drift_PR: Tensor) -> dict[str, Any]:
+    """`by_repeat`: the mean drift after 1, 2, … readings, and the `stderr_by_repeat`."""
+    figures = [mean_and_error(of_repeat[:, None]) for of_repeat in drift_PR.unbind(1)]
+    return {
+        "by_repeat": [figure["mean"] for figure in figures],
+        "stderr_by_repeat": [figure["stderr"] for figure in figures],
+    }
+
+
+def _relative(after_PLC: Tensor, before_PLC: Tensor) -> Tensor:
+    moved_P = (after_PLC.double() - before_PLC.double()).square().sum(dim=(1, 2))
+    size_P = after_PLC.double().square().sum(dim=(1, 2))
+    return torch.where(moved_P > 0, (moved_P / size_P.clamp(min=1e-300)).sqrt(), 0.0)

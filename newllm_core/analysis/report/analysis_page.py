@@ -1,0 +1,207 @@
+"""The analysis of one checkpoint as a page: verdicts, charts, numbers."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from newllm_core.analysis.differences import look_up
+from newllm_core.analysis.report.charts import analysis_charts
+from newllm_core.analysis.report.figures import (
+    DIFFERENCES,
+    FIGURES,
+    difference,
+    figure_at,
+    number,
+    printable,
+)
+from newllm_core.analysis.report.html import card, chart_grid, page, status, table
+from newllm_core.analysis.thresholds import HEALTHY, THRESHOLDS
+
+Figures = Mapping[str, Any]
+SPLITS = ("train", "validation")
+
+TILES: list[tuple[str, tuple[str, ...]]] = [
+    ("effective rank / dimensions", ("effective_rank_ratio",)),
+    ("Lyapunov exponent λ", ("lyapunov_exponent", "mean")),
+    ("memory horizon, tokens", ("memory_horizon",)),
+    ("tokens remembered", ("token_memory", "total")),
+]
+DIFFERENCE_COLUMNS = {
+    "train_minus_control": "train − untrained",
+    "validation_minus_control": "validation − untrained",
+    "validation_minus_train": "validation − train",
+}
+
+
+def analysis_page(report: Figures) -> str:
+    """One self-contained HTML document about a report of `analyze`."""
+    train = report["train"]
+    name = str(report["checkpoint"])
+    body = [
+        f"<h1>{escape(name)}</h1>",
+        f'<p class="soft">{train["num_tokens"]:,} contexts of {train["context_dim"]} dimensions '
+        "from training text and as many from validation text, next to the same model with "
+        "untrained blocks. Large figures are those of validation text.</p>",
+        _lead(report["verdicts"]),
+        _tiles(report),
+        "<h2>Verdicts</h2>",
+        card(verdict_table(report["verdicts"])),
+        "<h2>Charts</h2>",
+        chart_grid(analysis_charts(report)),
+        "<h2>What training and new text change</h2>",
+        card(_differences(report["differences"])),
+        "<h2>All figures</h2>",
+        card(figure_table(_columns(report))),
+        "<h2>Strongest directions of the contexts</h2>",
+        card(_vectors(train)),
+        "<h2>History of Phase 1</h2>",
+        card(_history(report["convergence"])),
+        "<footer>Made by newllm analyze. Thresholds and their reasons: "
+        "newllm_core/analysis/thresholds.py.</footer>",
+    ]
+    return page(f"newllm: {name}", "\n".join(body))
+
+
+def verdict_table(verdicts: Sequence[Figures]) -> str:
+    """A row for every section, a column for every split, and what the threshold is."""
+    splits = list(dict.fromkeys(verdict["split"] for verdict in verdicts))
+    rows = []
+    for section, rule in THRESHOLDS.items():
+        found = {v["split"]: v for v in verdicts if v["section"] == section}
+        if not found:
+            continue
+        cells = [
+            status(found[split]["status"], _value(found[split]["value"])) if split in found else "–"
+            for split in splits
+        ]
+        limit = f"{rule.measure} {'≥' if rule.high_is_good else '≤'} {rule.healthy:g}"
+        words = " · ".join(dict.fromkeys(v["message"] for v in found.values()))
+        named = (
+            f'<span title="{escape(rule.why)}">{escape(section.replace("_", " "))}</span>'
+            f'<div class="caption">{escape(words)}; healthy if <span class="limit">'
+            f"{escape(limit)}</span></div>"
+        )
+        rows.append([named, *cells])
+    return table(["section", *splits], rows, words=(0,), kind="verdicts")
+
+
+def figure_table(columns: Mapping[str, Figures | None]) -> str:
+    """Every figure of every column."""
+    rows = []
+    for label, path in FIGURES:
+        cells = [figure_at(figures, path) for figures in columns.values()]
+        if any(cell is not None for cell in cells):
+            shown = "&nbsp;" + escape(label.strip()) if label.startswith(" ") else escape(label)
+            rows.append([shown, *(number(cell) for cell in cells)])
+    return table(["figure", *columns], rows)
+
+
+def _lead(verdicts: Sequence[Figures]) -> str:
+    """The verdicts in a sentence, and in a list what is wrong."""
+    wrong = [verdict for verdict in verdicts if verdict["status"] != HEALTHY]
+    if not wrong:
+        return f'<div class="lead">{status(HEALTHY)} in every section, on both splits.</div>'
+    worst = "degenerate" if any(v["status"] == "degenerate" for v in wrong) else "weak"
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for verdict in wrong:
+        key = (verdict["section"], verdict["status"], verdict["message"])
+        found.setdefault(key, []).append(verdict["split"])
+    items = "".join(
+        f"<li><b>{escape(section.replace('_', ' '))}</b> is {name}"
+        f"{'' if len(splits) == len(SPLITS) else ' on ' + escape(splits[0])}: {escape(words)}</li>"
+        for (section, name, words), splits in found.items()
+    )
+    sections = {verdict["section"] for verdict in verdicts}
+    ill = {verdict["section"] for verdict in wrong}
+    return (
+        f'<div class="lead">{status(worst)} {len(sections) - len(ill)} of {len(sections)} sections '
+        f"are healthy.<ul>{items}</ul></div>"
+    )
+
+
+def _tiles(report: Figures) -> str:
+    control = report["random_control"]["validation"]
+    tiles = []
+    for name, path in TILES:
+        train, validation = (look_up(report[split], path) for split in SPLITS)
+        untrained = look_up(control, path)
+        tiles.append(
+            f'<div class="card tile"><div class="name">{escape(name)}</div>'
+            f'<div class="value">{_tile(validation)}</div>'
+            f'<div class="beside"><span>train {_tile(train)}</span> · '
+            f"<span>untrained {_tile(untrained)}</span></div></div>"
+        )
+    return f'<div class="tiles">{"".join(tiles)}</div>'
+
+
+def _tile(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}".replace("-", "−")
+
+
+def _value(value: float | None) -> str:
+    if value is None:
+        return "–"
+    shown = f"{value:.2f}" if abs(value) < 1000 else f"{value:.0e}"
+    return shown.replace("-", "−")
+
+
+def _columns(report: Figures) -> dict[str, Figures | None]:
+    control = report["random_control"]
+    return {
+        "train": report["train"],
+        "validation": report["validation"],
+        "untrained, train": control["train"],
+        "untrained, validation": control["validation"],
+    }
+
+
+def _differences(differences: Figures) -> str:
+    shown = {key: name for key, name in DIFFERENCE_COLUMNS.items() if differences.get(key)}
+    rows = [
+        [escape(label), *(difference(differences[key].get(figure)) or "–" for key in shown)]
+        for figure, label in DIFFERENCES.items()
+    ]
+    return table(["figure", *shown.values()], rows) + (
+        '<p class="caption">± is the standard error that sampling leaves; figures without one '
+        "were computed on every context.</p>"
+    )
+
+
+def _vectors(figures: Figures) -> str:
+    rows = []
+    for vector in figures["singular_vectors"]:
+        tokens = "".join(
+            f'<span class="token" title="loading {token["loading"]:.3g}">'
+            f"{escape(printable(token['text']))}</span>"
+            for token in vector["tokens"]
+        )
+        rows.append([number(vector["singular_value"]), tokens])
+    return table(["singular value", "tokens whose contexts load on it most"], rows, words=(1,))
+
+
+def _history(convergence: Figures) -> str:
+    history = convergence["history"]
+    vacuous = convergence["vacuous_terms"]
+    warning = ""
+    if vacuous:
+        warning = (
+            f"<p>{status('degenerate')} terms without a gradient: {escape(', '.join(vacuous))}</p>"
+        )
+    if not history:
+        return warning + "<p>There is none: these blocks are untrained.</p>"
+    names = list(dict.fromkeys(name for entry in history for name in entry.get("terms") or {}))
+    headings = ["window", "iteration", *(f"loss {name}" for name in names)]
+    headings += [f"gradient {name}" for name in names]
+    headings += ["converged, train", "converged, validation", "ER/D, train", "ER/D, validation"]
+    rows = []
+    for entry in history:
+        values = [entry.get("window"), entry.get("iteration")]
+        for group in ("terms", "gradient_norms"):
+            values += [(entry.get(group) or {}).get(name) for name in names]
+        for group in ("converged_ratio", "effective_rank_ratio"):
+            found = entry.get(group)
+            found = found if isinstance(found, Mapping) else dict.fromkeys(SPLITS, found)
+            values += [found.get(split) for split in SPLITS]
+        rows.append([number(value) for value in [*values, entry.get("weight_change")]])
+    shown = table([*headings, "weight change"], rows)
+    return f"{warning}<details><summary>{len(history)} iterations</summary>{shown}</details>"

@@ -1,0 +1,130 @@
+"""A chart as data: what is drawn, whoever draws it."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+Values = Sequence[float | None]
+LEAST_POWERS = 2.0
+
+
+@dataclass(frozen=True)
+class Series:
+    """One curve.
+
+    Attributes:
+        name: as the legend calls it.
+        x: where its points are.
+        y: how high; None leaves a gap.
+        role: what it stands for, which decides its colour: "train", "validation", "control",
+            "reference", or "a" to "h" for anything else.
+        dashed: drawn as dashes.
+        markers: every point is shown.
+    """
+
+    name: str
+    x: Sequence[float]
+    y: Values
+    role: str
+    dashed: bool = False
+    markers: bool = False
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Curves over the same axes.
+
+    Attributes:
+        key: a short name, for files and anchors.
+        title: what is shown.
+        caption: how to read it, in a sentence.
+        x_label: quantity on the x-axis.
+        y_label: quantity on the y-axis.
+        series: curves, the most important one last so that it is drawn on top.
+        log_y: whether the y-axis is logarithmic.
+        floor: values below are cut off, on a logarithmic axis.
+        zero: whether a linear y-axis includes zero.
+    """
+
+    key: str
+    title: str
+    caption: str
+    x_label: str
+    y_label: str
+    series: Sequence[Series] = field(default_factory=tuple)
+    log_y: bool = False
+    floor: float = 1e-7
+    zero: bool = True
+
+    def drawable(self, value: float | None) -> float | None:
+        """`value` as it goes on the y-axis: its logarithm to base 10 on a logarithmic one."""
+        if value is None or not math.isfinite(value):
+            return None
+        if not self.log_y:
+            return value
+        return math.log10(max(value, self.floor)) if value >= 0 else None
+
+    def y_range(self) -> tuple[float, float]:
+        """Lowest and highest point on the y-axis, as `drawable` gives them."""
+        drawn = [self.drawable(y) for series in self.series for y in series.y]
+        known = [y for y in drawn if y is not None]
+        if self.zero and not self.log_y:
+            known.append(0.0)
+        low, high = _spread(known)
+        # Two powers of ten at least: noise around a level must not look like an event.
+        return (min(low, high - LEAST_POWERS), high) if self.log_y else (low, high)
+
+    def x_range(self) -> tuple[float, float]:
+        """First and last point on the x-axis."""
+        return _spread([x for series in self.series for x in series.x])
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to draw."""
+        return not any(y is not None for series in self.series for y in series.y)
+
+
+def _spread(values: Sequence[float]) -> tuple[float, float]:
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """About `count` round numbers from `low` to `high`."""
+    raw = (high - low) / max(1, count)
+    magnitude = 10 ** math.floor(math.log10(raw))
+    step = next(
+        (size * magnitude for size in (1, 2, 2.5, 5) if size * magnitude >= raw), 10 * magnitude
+    )
+    first = math.ceil(low / step - 1e-9)
+    last = math.floor(high / step + 1e-9)
+    return [round(index * step, 12) for index in range(first, last + 1)]
+
+
+def log_ticks(low: float, high: float, count: int = 6) -> list[float]:
+    """Whole powers of ten between the logarithms `low` and `high`, thinned to about `count`."""
+    first, last = math.ceil(low - 1e-9), math.floor(high + 1e-9)
+    if last - first < 2:
+        # Less than three powers of ten: 1, 2 and 5 times each.
+        powers = range(math.floor(low), math.ceil(high) + 1)
+        fine = [power + math.log10(digit) for power in powers for digit in (1, 2, 5)]
+        inside = [value for value in fine if low <= value <= high]
+        return inside if len(inside) > 1 else [low, high]
+    step = max(1, math.ceil((last - first) / count))
+    return [float(power) for power in range(first, last + 1, step)]
+
+
+def tick_text(value: float, *, log: bool = False) -> str:
+    """A tick in as few characters as possible."""
+    if log:
+        if abs(value - round(value)) > 1e-9:
+            return f"{10**value:.3g}"
+        power = round(value)
+        return f"{10.0**power:g}" if -3 <= power <= 3 else "10" + _superscript(power)
+    if abs(value) >= 10_000:
+        return f"{value / 1000:g}k"
+    return f"{value:g}"
+
+
+def _superscript(power: int) -> str:
+    return str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))

@@ -1,0 +1,105 @@
+"""The figures of a report by the names that people read, and how their numbers are written."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from newllm_core.analysis.differences import look_up
+from newllm_core.analysis.thresholds import DEGENERATE, HEALTHY, WEAK
+
+Figures = Mapping[str, Any]
+
+FIGURES: list[tuple[str, tuple[str, ...]]] = [
+    ("tokens", ("num_tokens",)),
+    ("ER/D", ("effective_rank_ratio",)),
+    ("ER/ceiling", ("effective_rank_ceiling_ratio",)),
+    ("effective rank", ("effective_rank",)),
+    ("actual rank", ("actual_rank",)),
+    ("norm, mean", ("norm", "mean")),
+    ("norm, std", ("norm", "std")),
+    ("pair distance, mean", ("pairwise_l2", "mean")),
+    ("  smallest", ("pairwise_l2", "min")),
+    ("  largest", ("pairwise_l2", "max")),
+    ("pair cosine, mean", ("pairwise_cosine", "mean")),
+    ("  standard error", ("pairwise_cosine", "stderr")),
+    ("  std", ("pairwise_cosine", "std")),
+    ("  largest", ("pairwise_cosine", "max")),
+    ("dimension mean, std", ("dimension_mean",)),
+    ("dimension variance, min", ("dimension_variance", "min")),
+    ("  mean", ("dimension_variance", "mean")),
+    ("  max", ("dimension_variance", "max")),
+    ("sparsity", ("sparsity",)),
+    ("step cosine, c[t-1] to c[t]", ("identity_cosine",)),
+    ("token cosine", ("token_dependency", "mean_cosine")),
+    ("token distance", ("token_dependency", "mean_l2")),
+    ("Lyapunov exponent λ", ("lyapunov_exponent", "mean")),
+    ("  standard error", ("lyapunov_exponent", "stderr")),
+    ("memory horizon, tokens", ("memory_horizon",)),
+    ("echo left at the end", ("echo_state", "index")),
+    ("sweeps to 1%, predicted", ("sweeps", "predicted", "1%")),
+    ("  typical token", ("sweeps", "measured", "1%")),
+    ("  whole text", ("sweeps", "measured_text", "1%")),
+    ("sweeps to 0.01%, predicted", ("sweeps", "predicted", "0.01%")),
+    ("  typical token", ("sweeps", "measured", "0.01%")),
+    ("  whole text", ("sweeps", "measured_text", "0.01%")),
+    ("tokens remembered", ("token_memory", "total")),
+    ("  standard error", ("token_memory", "stderr")),
+]
+
+
+DIFFERENCES = {
+    "effective_rank_ratio": "ER/D",
+    "pairwise_cosine": "pair cosine",
+    "identity_cosine": "step cosine",
+    "token_cosine": "token cosine",
+    "lyapunov_exponent": "exponent λ",
+    "tokens_remembered": "tokens remembered",
+}
+
+
+def number(value: float | None) -> str:
+    """`value` in at most nine characters; – where there is none."""
+    if value is None:
+        return "–"
+    if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e7):
+        return f"{int(value):,}"
+    return f"{value:.4g}" if 1e-3 <= abs(value) < 1e6 else f"{value:.2e}"
+
+
+def figure_at(figures: Figures | None, path: tuple[str, ...]) -> float | None:
+    """The number at `path`, of lists a summary; None where there is none."""
+    if figures is None or path[0] not in figures:
+        return None
+    value = figures[path[0]]
+    if path[0] == "dimension_mean":
+        mean = sum(value) / len(value)
+        return (sum((x - mean) ** 2 for x in value) / len(value)) ** 0.5
+    if path[0] == "dimension_variance":
+        chosen = {"min": min(value), "max": max(value), "mean": sum(value) / len(value)}
+        return chosen[path[1]]
+    return look_up(figures, path)
+
+
+def difference(found: Figures | None) -> str:
+    """A difference with its sign, and ± its standard error where it has one."""
+    if found is None or found["difference"] is None:
+        return ""
+    error = found["stderr"]
+    return f"{found['difference']:+.3f}" + (f" ±{error:.3f}" if error else "")
+
+
+def printable(text: str) -> str:
+    """A token in a line of text: spaces shown, control characters escaped."""
+    if text.isprintable():
+        return text.replace(" ", "␣")
+    return repr(text)[1:-1].replace(" ", "␣")
+
+
+def worst_verdicts(report: Figures) -> dict[str, Figures]:
+    """For each section the verdict of the split that fares worse; empty where there are none."""
+    order = (HEALTHY, WEAK, DEGENERATE)
+    worst: dict[str, Figures] = {}
+    for verdict in report["verdicts"] or []:
+        known = worst.get(verdict["section"])
+        if known is None or order.index(verdict["status"]) > order.index(known["status"]):
+            worst[verdict["section"]] = verdict
+    return worst

@@ -1,0 +1,94 @@
+"""Charts as PNG files, by matplotlib: an extra that only this needs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from newllm_core.analysis.report.chart import Chart
+from newllm_core.errors import ConfigError, InputError
+
+# The colours of the page in light, see style.css.
+COLOURS = {
+    "train": "#1f6fd6",
+    "validation": "#d9650b",
+    "control": "#8b93a1",
+    "reference": "#a9b0bc",
+    "a": "#1f6fd6",
+    "b": "#d9650b",
+    "c": "#17876d",
+    "d": "#a33ea1",
+    "e": "#8a6d00",
+    "f": "#c22f4a",
+    "g": "#4b5bd0",
+    "h": "#6b7280",
+}
+INCHES = (6.0, 4.0)
+DOTS_PER_INCH = 160
+
+
+def require_matplotlib() -> Any:  # noqa: ANN401 - an optional module
+    """The class of a figure.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ConfigError(
+            "--png needs matplotlib: pip install 'newllm[png]' (--html needs nothing)"
+        ) from error
+    return Figure
+
+
+def write_charts(charts: Sequence[Chart], folder: Path) -> list[Path]:
+    """Write a file for every chart into `folder`, named after its key.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+        InputError: the folder cannot be written.
+    """
+    figure_class = require_matplotlib()
+    paths = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for chart in charts:
+            figure = figure_class(figsize=INCHES, dpi=DOTS_PER_INCH, layout="constrained")
+            _draw(chart, figure.subplots())
+            path = folder / f"{chart.key}.png"
+            figure.savefig(path)
+            paths.append(path)
+    except OSError as error:
+        raise InputError(f"cannot write charts to {folder}: {error.strerror or error}") from error
+    return paths
+
+
+def _draw(chart: Chart, axes: Any) -> None:  # noqa: ANN401 - matplotlib is optional
+    for series in chart.series:
+        heights = [
+            None if (drawn := chart.drawable(y)) is None else 10**drawn if chart.log_y else drawn
+            for y in series.y
+        ]
+        axes.plot(
+            series.x,
+            [float("nan") if height is None else height for height in heights],
+            color=COLOURS[series.role],
+            linestyle="--" if series.dashed else "-",
+            marker="o" if series.markers else None,
+            markersize=3.5,
+            linewidth=1.8,
+            label=series.name,
+        )
+    low, high = chart.y_range()
+    if chart.log_y:
+        axes.set_yscale("log")
+        margin = 0.04 * (high - low)
+        axes.set_ylim(10 ** (low - margin), 10 ** (high + margin))
+    elif chart.zero and low == 0:
+        axes.set_ylim(bottom=0)
+    axes.set_title(chart.title, fontsize=12, loc="left")
+    axes.set_xlabel(chart.x_label)
+    axes.set_ylabel(chart.y_label)
+    axes.grid(axis="y", color="#e3e6eb", linewidth=0.8)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=9, reverse=True)

@@ -1,0 +1,132 @@
+import io
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from newllm_cli.render_compare import render_compare
+from newllm_core.analysis.compare import compare, config_differences, short_names
+from newllm_core.checkpoint import save
+from newllm_core.config import Config, ModelConfig, Phase1Config, Phase2Config, RunConfig
+from newllm_core.errors import InputError
+
+from . import planted
+
+
+def saved(folder, name, model, **changes):
+    checkpoint = planted.checkpoint_of(model)
+    for key, value in changes.items():
+        setattr(checkpoint, key, value)
+    path = folder / f"{name}.safetensors"
+    save(checkpoint, path, overwrite=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    figures = {
+        "loss": 2.0,
+        "perplexity": 7.4,
+        "accuracy": 0.5,
+        "bits_per_byte": 1.5,
+        "word_perplexity": None,
+    }
+    return compare(
+        [
+            saved(folder, "good", planted.healthy()),
+            saved(folder, "flat", planted.collapsed_to_rank(3)),
+            saved(
+                folder,
+                "heads",
+                planted.healthy(),
+                phase="phase2",
+                results={"train": figures, "validation": figures | {"loss": 2.5}},
+            ),
+        ]
+    )
+
+
+def printed(comparison):
+    stream = io.StringIO()
+    render_compare(comparison, Console(file=stream, width=80))
+    return stream.getvalue().splitlines()
+
+
+def test_health_and_figures_stand_side_by_side(comparison):
+    lines = printed(comparison)
+    row = {line.split("  ")[0]: line.split()[-3:] for line in lines}
+    assert row["information content"] == ["ok", "degenerate", "ok"]
+    assert row["ER/D"][0] == row["ER/D"][2] != row["ER/D"][1]
+    assert row["bits per byte"] == ["–", "–", "1.5"]
+    assert row["loss, nats per token"] == ["–", "–", "2.5"]
+
+
+def test_it_fits_json_and_80_columns(comparison):
+    assert json.loads(json.dumps(comparison, allow_nan=False)) == comparison
+    assert max(len(line) for line in printed(comparison)) <= 80
+    assert [entry["name"] for entry in comparison["checkpoints"]] == ["good", "flat", "heads"]
+    assert comparison["checkpoints"][0]["language_model"] is None
+
+
+def test_more_than_fit_get_tables_of_their_own(comparison):
+    many = comparison | {"checkpoints": comparison["checkpoints"] * 4}
+    lines = printed(many | {"config_differences": {"phase1.reg": ["a"] * 12}})
+    assert max(len(line) for line in lines) <= 80
+    assert sum(line.startswith("health") for line in lines) == 3
+    assert any(line.split()[-2:] == ["K", "L"] for line in lines)
+
+
+def test_a_recurrence_that_explodes_is_a_column_without_figures(tmp_path):
+    broken = planted.healthy()
+    with torch.no_grad():
+        planted.last_norm(broken).bias.fill_(3e38)
+        broken.blocks[0].layers[0].context_weight.mul_(1e5)
+    paths = [saved(tmp_path, "a", planted.healthy()), saved(tmp_path, "b", broken)]
+    entries = compare(paths)["checkpoints"]
+    assert entries[0]["error"] is None
+    assert "not finite" in entries[1]["error"]
+    assert entries[1]["validation"] is None
+    lines = printed(compare(paths))
+    assert next(line for line in lines if line.startswith("dynamics")).split() == [
+        "dynamics",
+        "ok",
+        "explodes",
+    ]
+
+
+def test_a_missing_checkpoint_is_named(tmp_path):
+    with pytest.raises(InputError, match="no such checkpoint"):
+        compare([tmp_path / "none.safetensors"])
+
+
+def test_settings_that_differ():
+    base = Config()
+    other = Config(
+        model=ModelConfig(init_std=0.05),
+        phase1=Phase1Config(reg="distribution"),
+        phase2=Phase2Config(epochs=9),
+        run=RunConfig(threads=2),
+    )
+    assert config_differences([("phase1", base), ("phase1", other)]) == {
+        "model.init_std": [0.1, 0.05],
+        "phase1.reg": ["covariance-ema", "distribution"],
+    }
+    later = config_differences([("phase1", base), ("phase2", base), ("phase2", other)])
+    assert later["phase2.epochs"] == [None, 3, 9]
+    assert config_differences([("phase1", base)]) == {}
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["runs/a.safetensors", "runs/b.safetensors"], ["a", "b"]),
+        (["x/a.safetensors", "y/a.safetensors"], ["x/a", "y/a"]),
+        (["a.safetensors", "a.safetensors"], ["a", "a"]),
+        (["runs/v1.2.safetensors"], ["v1.2"]),
+    ],
+)
+def test_names_are_as_short_as_they_can_be(paths, names):
+    assert short_names([Path(path) for path in paths]) == names

@@ -1,0 +1,132 @@
+"""Token memory against theory and scikit-learn."""
+
+import numpy as np
+import pytest
+import torch
+
+from newllm_core.analysis.token_memory import Labelled, Scores, _Fitting, label, token_memory
+
+from . import maps
+
+
+def delay_line(length, vocab=8):
+    """The last `length` tokens, one-hot, and nothing else."""
+
+    def shift(context, token):
+        newest = torch.nn.functional.one_hot(token[:, 0].long(), vocab).double()
+        return torch.cat([newest, context[:, :-vocab]], dim=1)
+
+    return maps.Map(length * vocab, shift)
+
+
+def memory_of(model, tokens, lags, warmup=0):
+    contexts = maps.trajectory(model, tokens, model.start(len(tokens)))[:, 1:]
+    return token_memory(label(contexts[:, warmup:], tokens, lags=lags))
+
+
+@pytest.mark.parametrize("length", [1, 3, 5])
+def test_a_delay_line_remembers_its_length_and_nothing_beyond(length):
+    tokens = maps.random_tokens(16, 300, 8)
+    found = memory_of(delay_line(length), tokens, lags=10, warmup=20)
+    assert found["by_lag"][:length] == pytest.approx([1.0] * length, abs=0.01)
+    assert max(found["by_lag"][length:]) < 0.01
+    assert found["total"] == pytest.approx(length, abs=0.05)
+    assert found["num_classes"] == 8
+
+
+def test_contexts_that_ignore_tokens_remember_nothing():
+    contexts = maps.draw(16, 300, 12)
+    found = token_memory(label(contexts, maps.random_tokens(16, 300, 8), lags=6))
+    assert found["total"] < 0.02
+    constant = token_memory(label(torch.ones(16, 300, 12), maps.random_tokens(16, 300, 8), lags=6))
+    assert constant["total"] < 0.02
+
+
+def test_half_of_what_was_read_is_half_a_token():
+    """A context that knows a token of four equally likely ones up to one bit."""
+    tokens = maps.random_tokens(24, 500, 4)
+    contexts = (tokens // 2)[..., None].double() + 0.01 * maps.draw(24, 500, 1)
+    found = token_memory(label(contexts, tokens, lags=1))
+    assert found["total"] == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_standard_error_covers_the_memory_of_a_noisy_channel(seed):
+    """A symmetric channel: H - CE is its capacity, known in closed form."""
+    flip = 0.2
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(2, (40, 200), generator=generator)
+    wrong = torch.rand(40, 200, generator=generator) < flip
+    contexts = torch.where(wrong, 1 - tokens, tokens)[..., None].double()
+    found = token_memory(label(contexts, tokens, lags=1))
+    capacity = 1 + flip * np.log2(flip) + (1 - flip) * np.log2(1 - flip)
+    assert abs(found["total"] - capacity) < 4 * found["stderr"]
+    assert 0 < found["stderr"] < 0.05
+
+
+def test_the_probe_is_scikit_learns_linear_discriminant_analysis(monkeypatch):
+    discriminant = pytest.importorskip("sklearn.discriminant_analysis")
+    monkeypatch.setattr("newllm_core.analysis.token_memory.RIDGE", 0.0)  # it has none
+    classes = torch.arange(600) % 5
+    means = 0.7 * maps.draw(5, 9, seed=1)
+    mixing = torch.eye(9) + 0.2 * maps.draw(9, 9, seed=3)
+    contexts = means[classes] + maps.draw(600, 9, seed=2) @ mixing + 2
+    scores, prior = _Fitting(contexts).fit(classes, 5)
+    ours = (prior + scores(contexts)).log_softmax(-1)
+    peer = discriminant.LinearDiscriminantAnalysis(solver="lsqr", priors=prior.exp().numpy())
+    peer.fit(contexts.numpy(), classes.numpy())
+    expected = torch.from_numpy(peer.predict_log_proba(contexts.numpy()))
+    torch.testing.assert_close(ours, expected)
+
+
+def test_a_probe_of_logistic_regression_finds_about_as_much():
+    linear = pytest.importorskip("sklearn.linear_model")
+    mixing = 0.6 * torch.linalg.qr(maps.draw(40, 40))[0]
+    codes = maps.draw(6, 40, seed=5)
+    model = maps.Map(40, lambda c, x: torch.tanh(c @ mixing.T + codes[x[:, 0].long()]))
+    tokens = maps.random_tokens(16, 400, 6)
+    contexts = maps.trajectory(model, tokens, model.start(16))[:, 1:]
+    labelled = label(contexts[:, 20:], tokens, lags=4)
+    found = token_memory(labelled)["by_lag"]
+    held = torch.arange(16) % 4 == 3
+    seen, judged = (labelled.contexts[part].flatten(0, 1).numpy() for part in (~held, held))
+    for lag, ours in enumerate(found):
+        wanted = labelled.classes[lag, held].flatten().numpy()
+        peer = linear.LogisticRegression(max_iter=500)
+        peer.fit(seen, labelled.classes[lag, ~held].flatten().numpy())
+        loss = -peer.predict_log_proba(judged)[np.arange(len(wanted)), wanted].mean()
+        assert ours == pytest.approx(1 - loss / np.log(6), abs=0.08)
+
+
+def test_lags_point_at_the_tokens_that_were_read():
+    tokens = torch.arange(24).view(2, 12) % 5
+    labelled = label(torch.zeros(2, 8, 1), tokens, lags=3)
+    # Two passages are cut into eight: 8 counted tokens become 4 parts of 2.
+    assert labelled.contexts.shape == (8, 2, 1)
+    for lag in range(3):
+        expected = tokens[:, 4 - lag : 12 - lag].reshape(8, 2)
+        # Classes are ranks of frequency: the same token has the same class.
+        ids, ranks = (x.flatten().tolist() for x in (expected, labelled.classes[lag]))
+        pairs = set(zip(ids, ranks, strict=True))
+        assert len(pairs) == len({token for token, _ in pairs})
+
+
+def test_rare_tokens_share_a_class_and_short_texts_have_fewer_lags():
+    tokens = maps.random_tokens(8, 40, 500)
+    labelled = label(torch.zeros(8, 40, 2), tokens, lags=32)
+    assert labelled.num_classes == 65
+    assert labelled.classes.shape == (20, 8, 40 - 19)
+    assert int(labelled.classes.max()) == 64
+
+
+def test_a_probe_with_more_dimensions_than_contexts_is_not_fooled():
+    contexts = maps.draw(8, 20, 300)
+    found = token_memory(label(contexts, maps.random_tokens(8, 20, 4), lags=3))
+    assert found["total"] < 0.15
+
+
+def test_scores_are_linear():
+    scores = Scores(maps.draw(3, 4), maps.draw(3, seed=1))
+    a, b = maps.draw(5, 4, seed=2), maps.draw(5, 4, seed=3)
+    torch.testing.assert_close(scores(a) + scores(b), scores(a + b) - scores.offset_Y)
+    assert isinstance(label(a[None], maps.random_tokens(1, 5, 3), lags=1), Labelled)
