@@ -66,7 +66,8 @@ def push_forward(
 
     # Two reverse passes are as exact as one forward and run in C++ alone; torch's forward mode
     # spends most of its time in Python here, and imports a compiler first.
-    after_PC, pushed_PC = jvp(update, context_PC, vector_PC)
+    with model.twice_differentiable():
+        after_PC, pushed_PC = jvp(update, context_PC, vector_PC)
     return after_PC, pushed_PC
 
 

@@ -103,6 +103,17 @@ class LanguageModel(nn.Module):
         return [of_block[-1].to(context.dtype) for of_block in by_block]
 
     @contextmanager
+    def twice_differentiable(self) -> Iterator[None]:
+        """Inside, gradients of the update can be differentiated again, at the cost of speed."""
+        for layer in self.layers():
+            layer.twice_differentiable = True
+        try:
+            yield
+        finally:
+            for layer in self.layers():
+                layer.twice_differentiable = False
+
+    @contextmanager
     def fixed_weights(self) -> Iterator[None]:
         """Inside, weights do not change: `compute_dtype` copies are made once, not per step."""
         for layer in self.layers():

@@ -62,12 +62,15 @@ class CVFPLayer(nn.Module):
         else:
             self.norm_context = nn.LayerNorm(context_dim)
         self.norm_token = nn.LayerNorm(embed_dim)
+        # The gradient written by hand cannot be differentiated again, autograd's can.
+        self.twice_differentiable = False
         self._fixed: tuple[torch.dtype, list[Tensor]] | None = None
 
     @property
     def is_fused(self) -> bool:
         """Whether the update is the one that `fused` has by hand."""
-        return not self.gated and self.output is None and self.layernorm_mix == 1.0
+        default = not self.gated and self.output is None and self.layernorm_mix == 1.0
+        return default and not self.twice_differentiable
 
     @torch.no_grad()
     def initialise(self, std: float, generator: torch.Generator) -> None:
