@@ -10,7 +10,10 @@ HEADLINES: dict[str, tuple[tuple[str, ...], tuple[str, ...] | None]] = {
     "effective_rank_ratio": (("effective_rank_ratio",), None),
     "pairwise_cosine": (("pairwise_cosine", "mean"), ("pairwise_cosine", "stderr")),
     "identity_cosine": (("identity_cosine",), None),
-    "token_cosine": (("token_dependency", "mean_cosine"), None),
+    "token_cosine": (
+        ("token_dependency", "mean_cosine"),
+        ("token_dependency", "stderr"),
+    ),
     "lyapunov_exponent": (("lyapunov_exponent", "mean"), ("lyapunov_exponent", "stderr")),
     "tokens_remembered": (("token_memory", "total"), ("token_memory", "stderr")),
 }

@@ -10,9 +10,12 @@ from newllm_core.analysis.rank import (
     actual_rank,
     effective_rank,
     effective_rank_ceiling,
+    gaussian_singular_values,
     information_content,
+    singular_spectrum,
     singular_values,
     spectrum,
+    spectrum_rank,
 )
 from newllm_core.analysis.rows import Rows
 
@@ -145,3 +148,24 @@ def test_half_precision_has_a_rank_too():
 def test_only_matrices_have_a_rank(shape):
     with pytest.raises(ValueError, match="expected a matrix"):
         effective_rank(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("shape", [(800, 100), (300, 300), (100, 800)])
+def test_the_gaussian_spectrum_is_that_of_samples_and_of_the_ceiling(shape):
+    expected = gaussian_singular_values(*shape)
+    assert spectrum_rank(expected) / shape[1] == pytest.approx(
+        effective_rank_ceiling(*shape), rel=0.005
+    )
+    matrix = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+    found = torch.linalg.svdvals(matrix.double())
+    assert float((found - expected).abs().max()) < 0.05 * float(found[0])
+
+
+def test_a_spectrum_is_thinned_with_both_ends_and_its_energy():
+    matrix = torch.randn(2000, 600, generator=torch.Generator().manual_seed(0))
+    values = singular_values(matrix)
+    curve = singular_spectrum(values, Rows.of(matrix))
+    assert (curve["index"][0], curve["index"][-1], len(curve["index"])) == (1, 600, 256)
+    assert curve["singular_values"][-1] == pytest.approx(float(values[-1]))
+    # The matrix is Gaussian: both curves are the same.
+    assert curve["gaussian"] == pytest.approx(curve["singular_values"], rel=0.05)

@@ -29,7 +29,7 @@ def report_of(model, **options):
 
 def test_verdicts_come_first_one_line_each():
     lines = printed(render_analysis, report_of(planted.healthy()))
-    sections = [line.split("  ")[0] for line in lines[5:12]]
+    sections = [line.split("  ")[0] for line in lines[5:14]]
     assert sections == [
         "convergence",
         "global attractor",
@@ -38,8 +38,10 @@ def test_verdicts_come_first_one_line_each():
         "information content",
         "identity mapping",
         "token dependency",
+        "dynamics",
+        "memory",
     ]
-    assert all(line.count("healthy") == 2 for line in lines[5:12])
+    assert all(line.count("healthy") == 2 for line in lines[5:14])
     assert "ER/ceiling ≥ 0.5" in lines[9]
     assert not any(line.startswith(("weak", "degenerate")) for line in lines)
 
@@ -63,6 +65,28 @@ def test_figures_stand_beside_the_control():
     ]
     assert row.split()[1:] == [number(split["effective_rank_ratio"]) for split in splits]
     assert any("c[t-1]" in line for line in lines)
+
+
+def test_differences_are_spelled_out_with_their_errors():
+    report = report_of(planted.healthy())
+    lines = printed(render_analysis, report)
+    row = next(line for line in lines if line.startswith("exponent λ"))
+    found = report["differences"]["train_minus_control"]["lyapunov_exponent"]
+    assert row.split()[2:4] == [f"{found['difference']:+.3f}", f"±{found['stderr']:.3f}"]
+    begin = next(i for i, line in enumerate(lines) if line.startswith("difference"))
+    er = next(line for line in lines[begin:] if line.startswith("ER/D"))
+    control = report["random_control"]["train"]["effective_rank_ratio"]
+    assert er.split()[1] == f"{report['train']['effective_rank_ratio'] - control:+.3f}"
+
+
+def test_curves_are_sparklines_of_train_and_control():
+    lines = printed(render_analysis, report_of(planted.healthy()))
+    echo = next(i for i, line in enumerate(lines) if line.startswith("echo by token, log"))
+    assert lines[echo].split()[4] == "train"
+    assert lines[echo + 1].split()[0] == "control"
+    assert lines[echo].index("█") < lines[echo].rindex("▁")
+    memory = next(line for line in lines if line.startswith("memory by lag"))
+    assert "█" in memory
 
 
 def test_a_long_history_is_shown_in_a_few_lines():

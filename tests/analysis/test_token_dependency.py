@@ -40,3 +40,16 @@ def test_a_text_of_one_token_type_is_compared_with_the_vocabulary():
     found = token_dependency(planted.healthy(), contexts(), torch.full((9,), 3), seed=0)
     assert found["mean_cosine"] < 0.9
     assert found["mean_l2"] > 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_standard_error_covers_all_contexts_and_tokens(seed, monkeypatch):
+    model = planted.healthy()
+    contexts = torch.randn(300, planted.CONTEXT, generator=torch.Generator().manual_seed(1))
+    tokens = torch.arange(planted.VOCAB)
+    sampled = token_dependency(model, contexts, tokens, seed=seed)
+    monkeypatch.setattr("newllm_core.analysis.token_dependency.NUM_CONTEXTS", 300)
+    monkeypatch.setattr("newllm_core.analysis.token_dependency.NUM_TOKENS", planted.VOCAB)
+    exact = token_dependency(model, contexts, tokens, seed=seed)
+    assert abs(sampled["mean_cosine"] - exact["mean_cosine"]) < 4 * sampled["stderr"]
+    assert 0 < sampled["stderr"] < 0.1

@@ -30,6 +30,7 @@ FIGURES: list[tuple[str, tuple[str, ...]]] = [
     ("sparsity", ("sparsity",)),
     ("step cosine, c[t-1] to c[t]", ("identity_cosine",)),
     ("token cosine", ("token_dependency", "mean_cosine")),
+    ("  standard error", ("token_dependency", "stderr")),
     ("token distance", ("token_dependency", "mean_l2")),
     ("Lyapunov exponent λ", ("lyapunov_exponent", "mean")),
     ("  standard error", ("lyapunov_exponent", "stderr")),

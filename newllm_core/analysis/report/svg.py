@@ -7,7 +7,7 @@ from newllm_core.analysis.report.chart import Chart, Series, log_ticks, tick_tex
 
 # Small enough that text stays readable when a phone scales it down.
 WIDTH, HEIGHT = 420, 280
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 24, 42
+LEFT, RIGHT, TOP, BOTTOM = 54, 12, 24, 42
 
 
 class _Axes:
