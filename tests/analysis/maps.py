@@ -1,5 +1,7 @@
 """Recurrences whose dynamics are known exactly, with as much of a model as analysis needs."""
 
+from contextlib import nullcontext
+
 import torch
 
 
@@ -18,6 +20,12 @@ class Map:
 
     def step(self, *, context, token):
         return [self.function(context, token)]
+
+    def twice_differentiable(self):
+        return nullcontext()
+
+    def fixed_weights(self):
+        return nullcontext()
 
 
 def trajectory(model, tokens_PT, start_PC):

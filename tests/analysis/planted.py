@@ -26,6 +26,8 @@ def linear_model(keep=0.5, token_scale=None):
     layer = model.blocks[0].layers[0]
     change = (keep - 1) * torch.eye(CONTEXT)
     with torch.no_grad():
+        # Without a common mean a long sum of tokens does not drift anywhere.
+        model.embedding.weight -= model.embedding.weight.mean(0)
         for parameter in (layer.context_weight, layer.token_weight, layer.bias):
             parameter.zero_()
         layer.output.weight.zero_()
