@@ -62,6 +62,36 @@ def render_language_model(summary: dict[str, Any], console: Console) -> None:
     console.print(table)
 
 
+def render_quickstart(results: dict[str, Any], console: Console) -> None:
+    """The whole run in one table, validation figures only."""
+    report = results["analysis"]
+    trained, control = report["validation"], report["random_control"]["validation"] or {}
+    table = Table(title="in short, on validation text", title_justify="left")
+    for heading in ("figure", "trained", "untrained"):
+        table.add_column(heading, justify="left" if heading == "figure" else "right")
+    for label, key in (
+        ("dimensions used, ER/D", "effective_rank_ratio"),
+        ("same contexts for different tokens, cosine", "token_dependency"),
+        ("growth of a disturbance per token, λ", "lyapunov_exponent"),
+    ):
+        table.add_row(label, *(_figure(split.get(key)) for split in (trained, control)))
+    untrained = results["phase2"]["epochs"][0]["validation"]
+    for label, name in (("one head", "phase2"), ("last of all heads", "heads")):
+        head = results[name]["validation"]["heads"][-1]
+        table.add_row(
+            f"bits per byte, {label}",
+            _figure(head["bits_per_byte"]),
+            _figure(untrained["bits_per_byte"]),
+        )
+    console.print(table)
+
+
+def _figure(value: Any) -> str:  # noqa: ANN401 - a number, or the mapping that holds its mean
+    if isinstance(value, dict):
+        value = value.get("mean", value.get("mean_cosine"))
+    return "-" if value is None else f"{value:.3f}"
+
+
 def render_bench(report: dict[str, Any], console: Console) -> None:
     """Speed of every engine, and what the machine can do."""
     table = Table(title=f"phase 1, preset {report['preset']}", title_justify="left")

@@ -43,6 +43,7 @@ def quickstart(
         render_dataset,
         render_language_model,
         render_phase1,
+        render_quickstart,
         render_sample,
     )
     from newllm_cli.render_analysis import render_analysis
@@ -128,6 +129,7 @@ def quickstart(
     if json:
         print_json(results)
     else:
+        render_quickstart(results, console())
         render_sample(PROMPT, sample, console())
     progress.message(f"done in {results['seconds']:.0f} s; everything is in {folder}")
 
