@@ -41,7 +41,7 @@ class _RecorderTask:
 
 
 @contextmanager
-def one_line_error(kind: type[UserError], *parts: str) -> Iterator[None]:
+def assert_one_line_error(kind: type[UserError], *parts: str) -> Iterator[None]:
     """The body raises `kind`, and its message is one line that has every part."""
     with pytest.raises(kind) as caught:
         yield

@@ -7,7 +7,7 @@ from newllm_core.data.sources.base import Document, Message
 from newllm_core.data.spool import Spool
 from newllm_core.errors import InputError, PluginError
 
-from .cases import one_line_error
+from .cases import assert_one_line_error
 
 
 @pytest.fixture
@@ -67,12 +67,12 @@ def test_documents_without_contents_are_left_out(spool):
     ],
 )
 def test_sources_must_yield_documents(spool, document):
-    with one_line_error(PluginError, "it yielded"):
+    with assert_one_line_error(PluginError, "it yielded"):
         spool.append(document)
 
 
 def test_half_a_surrogate_pair_is_no_text(spool):
-    with one_line_error(InputError, r"\ud800", "not Unicode"):
+    with assert_one_line_error(InputError, r"\ud800", "not Unicode"):
         spool.append(Document(text="a\ud800"))
 
 
@@ -121,7 +121,7 @@ def test_the_fraction_is_of_bytes(spool):
 
 def test_fewer_than_two_contents_cannot_be_divided(spool):
     records = add(spool, "a", "a", "a")
-    with one_line_error(InputError, "3 documents", "--document-separator", "--val-input"):
+    with assert_one_line_error(InputError, "3 documents", "--document-separator", "--val-input"):
         divide(records, None, 0.05)
 
 
@@ -153,7 +153,7 @@ def test_a_separate_source(spool):
 
 
 def test_a_side_without_documents_is_an_error(spool):
-    with one_line_error(InputError, "all 2 validation documents", "--val-input"):
+    with assert_one_line_error(InputError, "all 2 validation documents", "--val-input"):
         divide(add(spool, "a", "b"), add(spool, "a", "b"), 0.05)
-    with one_line_error(InputError, "nothing to train on"):
+    with assert_one_line_error(InputError, "nothing to train on"):
         divide(add(spool, "a", split="validation"), add(spool, "b"), 0.05)

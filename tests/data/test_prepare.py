@@ -15,7 +15,7 @@ from newllm_core.data.sources.text_file import TextFile
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import ConfigError, InputError, PluginError
 
-from .cases import Recorder, contents_of, one_line_error, run, write
+from .cases import Recorder, assert_one_line_error, contents_of, run, write
 
 BLANK = {"document_separator": r"\n\n"}
 
@@ -153,7 +153,7 @@ def test_keep_keeps_and_warns(tmp_path, byte_tokenizer):
 
 def test_nothing_left_is_an_error_and_leaves_nothing(tmp_path, byte_tokenizer):
     train, val = write(tmp_path / "a.txt", "ab\n"), write(tmp_path / "b.txt", "x\n")
-    with one_line_error(InputError, val, "--val-token-policy keep"):
+    with assert_one_line_error(InputError, val, "--val-token-policy keep"):
         run(
             tmp_path / "out",
             source="text-file",
@@ -201,7 +201,7 @@ def test_validation_ids_made_by_hand(tmp_path, byte_bpe, byte_tokenizer):
     assert dataset.validation.document_bytes.tolist() == [2, 1]
     assert info.val_source.name == "tokens"
     write(ids, "[[9999]]")
-    with one_line_error(InputError, ids, "9999"):
+    with assert_one_line_error(InputError, ids, "9999"):
         run(
             tmp_path / "out2",
             source="text-file",
@@ -213,7 +213,7 @@ def test_validation_ids_made_by_hand(tmp_path, byte_bpe, byte_tokenizer):
 
 def test_ids_cannot_train_a_bpe(tmp_path):
     ids = write(tmp_path / "ids.json", "[[1], [2]]")
-    with one_line_error(InputError, "tokens", "--tokenizer"):
+    with assert_one_line_error(InputError, "tokens", "--tokenizer"):
         run(tmp_path / "out", source="tokens", input=ids)
 
 
@@ -272,21 +272,21 @@ def test_each_source_is_read_once(tmp_path, monkeypatch, corpus):
 @pytest.mark.parametrize("thing", [None, Document(), Document(text="a", tokens=(1,))])
 def test_a_source_that_breaks_its_contract_is_named(tmp_path, monkeypatch, thing):
     monkeypatch.setattr(TextFile, "documents", lambda self: iter([thing]))
-    with one_line_error(PluginError, "source text-file (x)", "it yielded"):
+    with assert_one_line_error(PluginError, "source text-file (x)", "it yielded"):
         run(tmp_path / "out", source="text-file", input="x")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_source_without_documents_is_an_error(tmp_path):
     blank = write(tmp_path / "blank.txt", " \n ")
-    with one_line_error(InputError, blank, "no documents"):
+    with assert_one_line_error(InputError, blank, "no documents"):
         run(tmp_path / "out", source="text-file", input=blank)
 
 
 def test_unknown_sources_and_options(tmp_path):
-    with one_line_error(ConfigError, "text-fil", "did you mean 'text-file'"):
+    with assert_one_line_error(ConfigError, "text-fil", "did you mean 'text-file'"):
         run(tmp_path / "out", source="text-fil")
-    with one_line_error(ConfigError, "source.pattern"):
+    with assert_one_line_error(ConfigError, "source.pattern"):
         run(tmp_path / "out", {"pattern": "*"}, source="text-file")
     assert not list(tmp_path.iterdir())
 

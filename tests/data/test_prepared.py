@@ -7,7 +7,7 @@ import pytest
 from newllm_core.data.prepared import open_dataset
 from newllm_core.errors import InputError
 
-from .cases import one_line_error, run
+from .cases import assert_one_line_error, run
 
 
 @pytest.fixture(scope="module")
@@ -54,18 +54,18 @@ def test_splits_are_mapped_read_only(folder):
 
 
 def test_a_folder_that_is_not_there_or_not_ours(tmp_path, folder):
-    with one_line_error(InputError, tmp_path / "none", "newllm prepare --out"):
+    with assert_one_line_error(InputError, tmp_path / "none", "newllm prepare --out"):
         open_dataset(tmp_path / "none")
-    with one_line_error(InputError, tmp_path, "dataset.json"):
+    with assert_one_line_error(InputError, tmp_path, "dataset.json"):
         open_dataset(tmp_path)
     (folder / "dataset.json").write_text("{", encoding="utf-8")
-    with one_line_error(InputError, folder / "dataset.json", "not JSON"):
+    with assert_one_line_error(InputError, folder / "dataset.json", "not JSON"):
         open_dataset(folder)
     (folder / "dataset.json").write_text('{"format": "other"}', encoding="utf-8")
-    with one_line_error(InputError, folder / "dataset.json", "not the description"):
+    with assert_one_line_error(InputError, folder / "dataset.json", "not the description"):
         open_dataset(folder)
     (folder / "dataset.json").write_bytes(b"\xff")
-    with one_line_error(InputError, folder, "cannot read"):
+    with assert_one_line_error(InputError, folder, "cannot read"):
         open_dataset(folder)
 
 
@@ -97,7 +97,7 @@ def set_key(*path, to):
 )
 def test_descriptions_that_were_changed(folder, change, part):
     edit(folder, change)
-    with one_line_error(InputError, folder / "dataset.json", part):
+    with assert_one_line_error(InputError, folder / "dataset.json", part):
         open_dataset(folder)
 
 
@@ -106,13 +106,13 @@ def test_files_that_are_missing_cut_or_longer(folder, name):
     path = folder / name
     data = path.read_bytes()
     path.write_bytes(data[:-2])
-    with one_line_error(InputError, path, f"{len(data) - 2:,} bytes", f"{len(data):,}"):
+    with assert_one_line_error(InputError, path, f"{len(data) - 2:,} bytes", f"{len(data):,}"):
         open_dataset(folder)
     path.write_bytes(data + b"\0\0")
-    with one_line_error(InputError, path):
+    with assert_one_line_error(InputError, path):
         open_dataset(folder)
     path.unlink()
-    with one_line_error(InputError, path, "missing"):
+    with assert_one_line_error(InputError, path, "missing"):
         open_dataset(folder)
 
 
@@ -121,7 +121,7 @@ def test_small_files_are_checked_by_hash(folder, name):
     data = bytearray((folder / name).read_bytes())
     data[-1] ^= 1
     (folder / name).write_bytes(data)
-    with one_line_error(InputError, folder / name, "hash"):
+    with assert_one_line_error(InputError, folder / name, "hash"):
         open_dataset(folder)
 
 
@@ -137,7 +137,7 @@ def test_small_files_are_checked_by_hash(folder, name):
 )
 def test_counts_must_fit_the_files(folder, path, value):
     edit(folder, set_key(*path, to=value))
-    with one_line_error(InputError, "prepare the data again"):
+    with assert_one_line_error(InputError, "prepare the data again"):
         open_dataset(folder)
 
 
@@ -146,5 +146,5 @@ def test_ids_outside_the_vocabulary(folder, monkeypatch):
     tokens = np.fromfile(folder / "train.tokens", "<u2")
     tokens[-1] = 257
     tokens.tofile(folder / "train.tokens")
-    with one_line_error(InputError, folder / "train.tokens", "257"):
+    with assert_one_line_error(InputError, folder / "train.tokens", "257"):
         open_dataset(folder)

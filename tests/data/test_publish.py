@@ -6,7 +6,7 @@ from newllm_core.data.prepared import open_dataset
 from newllm_core.data.token_files import SplitWriter
 from newllm_core.errors import InputError
 
-from .cases import contents_of, one_line_error, run, write
+from .cases import assert_one_line_error, contents_of, run, write
 
 BLANK = {"document_separator": r"\n\n"}
 
@@ -16,7 +16,7 @@ def test_an_existing_folder_is_not_overwritten_unless_asked(tmp_path, corpus):
     options = {"source": "text-file", "input": corpus}
     first = run(out, BLANK, **options)
     before = contents_of(out)
-    with one_line_error(InputError, out, "--overwrite"):
+    with assert_one_line_error(InputError, out, "--overwrite"):
         run(out, BLANK, seed=3, **options)
     assert contents_of(out) == before
     second = run(out, BLANK, seed=3, overwrite=True, **options)
@@ -37,13 +37,13 @@ def test_what_is_not_a_prepared_data_set_is_never_deleted(tmp_path, corpus):
     ):
         out = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
         make(out)
-        with one_line_error(InputError, out, "not a prepared data set"):
+        with assert_one_line_error(InputError, out, "not a prepared data set"):
             run(out, BLANK, **options)
         assert out.exists()
     out = tmp_path / "kept"
     run(out, BLANK, **options)
     write(out / "notes.txt", "mine")
-    with one_line_error(InputError, out, "notes.txt"):
+    with assert_one_line_error(InputError, out, "notes.txt"):
         run(out, BLANK, **options)
     assert (out / "notes.txt").read_text(encoding="utf-8") == "mine"
 
@@ -83,13 +83,13 @@ def test_a_failed_exchange_puts_the_old_folder_back(tmp_path, corpus, monkeypatc
         return original(self, target)
 
     monkeypatch.setattr(Path, "rename", rename)
-    with one_line_error(InputError, out, "No space left"):
+    with assert_one_line_error(InputError, out, "No space left"):
         run(out, BLANK, overwrite=True, seed=1, **options)
     assert contents_of(out) == before
 
 
 def test_an_out_that_cannot_be_written(tmp_path, corpus):
-    with one_line_error(InputError, corpus / "out"):
+    with assert_one_line_error(InputError, corpus / "out"):
         run(corpus / "out", BLANK, source="text-file", input=corpus)
 
 

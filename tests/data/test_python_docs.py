@@ -6,7 +6,7 @@ from newllm_core.data.sources import python_docs
 from newllm_core.data.sources.python_docs import PythonDocs, module_text
 from newllm_core.errors import ConfigError
 
-from .cases import one_line_error
+from .cases import assert_one_line_error
 
 SOURCE = '''"""About the module."""
 raise SystemExit("never imported")
@@ -104,5 +104,5 @@ def test_the_running_python_has_about_two_megabytes_of_english():
 
 
 def test_it_takes_no_input():
-    with one_line_error(ConfigError, "python-docs", "book.txt"):
+    with assert_one_line_error(ConfigError, "python-docs", "book.txt"):
         list(PythonDocs("book.txt").documents())

@@ -16,7 +16,7 @@ from newllm_core.data.sources.text_file import (
 )
 from newllm_core.errors import ConfigError, InputError
 
-from .cases import one_line_error
+from .cases import assert_one_line_error
 
 
 def texts(source):
@@ -67,7 +67,7 @@ def test_escapes(written, meant):
 
 @pytest.mark.parametrize("separator", ["", r"\d", "a\\", r"\\\x"])
 def test_wrong_separators(separator):
-    with one_line_error(ConfigError, "document_separator"):
+    with assert_one_line_error(ConfigError, "document_separator"):
         TextFile("x", TextFileOptions(separator))
 
 
@@ -98,7 +98,7 @@ def test_a_byte_order_mark_is_no_text(tmp_path):
 def test_bytes_that_are_not_utf8_are_located(tmp_path, data, offset, byte, chunk_bytes):
     path = tmp_path / "a.txt"
     path.write_bytes(data)
-    with one_line_error(InputError, path, f"offset {offset};", byte):
+    with assert_one_line_error(InputError, path, f"offset {offset};", byte):
         list(text_documents(path, None, chunk_bytes))
 
 
@@ -113,25 +113,25 @@ def test_a_folder_is_read_recursively_in_the_order_of_relative_paths(tmp_path):
 
 
 def test_a_pattern_must_be_relative(tmp_path):
-    with one_line_error(ConfigError, "source.pattern", "/abs/*.txt"):
+    with assert_one_line_error(ConfigError, "source.pattern", "/abs/*.txt"):
         texts(TextDir(str(tmp_path), TextDirOptions(pattern="/abs/*.txt")))
 
 
 def test_inputs_that_cannot_be_read(tmp_path):
     missing, empty = tmp_path / "missing.txt", tmp_path / "empty.txt"
     empty.touch()
-    with one_line_error(InputError, "text-file needs", "--input"):
+    with assert_one_line_error(InputError, "text-file needs", "--input"):
         texts(TextFile())
-    with one_line_error(InputError, missing, "No such file", "--input"):
+    with assert_one_line_error(InputError, missing, "No such file", "--input"):
         texts(TextFile(str(missing)))
-    with one_line_error(InputError, empty, "is empty"):
+    with assert_one_line_error(InputError, empty, "is empty"):
         texts(TextFile(str(empty)))
-    with one_line_error(InputError, tmp_path, "is a folder"):
+    with assert_one_line_error(InputError, tmp_path, "is a folder"):
         texts(TextFile(str(tmp_path)))
-    with one_line_error(InputError, empty, "not a folder"):
+    with assert_one_line_error(InputError, empty, "not a folder"):
         texts(TextDir(str(empty)))
     empty.unlink()
-    with one_line_error(InputError, tmp_path, "no file named '*.txt'", "source.pattern"):
+    with assert_one_line_error(InputError, tmp_path, "no file named '*.txt'", "source.pattern"):
         texts(TextDir(str(tmp_path)))
 
 

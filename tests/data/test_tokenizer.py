@@ -14,7 +14,7 @@ from newllm_core.data.sources.base import Document, Message
 from newllm_core.data.tokenizer import TextTokenizer, cut_at_words
 from newllm_core.errors import ConfigError, InputError
 
-from .cases import one_line_error
+from .cases import assert_one_line_error
 
 # White space of every kind, because that is where pre-tokenizers are delicate.
 DELICATE = st.text(alphabet="ab1.,'s \n\r\t\x1c\x85\u2028é𝄞", max_size=60)
@@ -65,7 +65,7 @@ def test_chat_document_is_role_content_for_each_message_then_the_end(bpe):
 
 def test_token_document_is_taken_as_it_is_but_inside_the_vocabulary(bpe):
     assert bpe.encode_document(Document(tokens=(5, 267, 0))) == [5, 267, 0]
-    with one_line_error(InputError, "270", "0 to 269"):
+    with assert_one_line_error(InputError, "270", "0 to 269"):
         bpe.encode_document(Document(tokens=(5, 270)))
 
 
@@ -159,21 +159,21 @@ def test_adopting_our_own_json_changes_nothing_and_new_roles_go_behind(bpe):
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"post_processor": null}', "null"])
 def test_json_of_something_else_is_refused(text):
-    with one_line_error(InputError, "not a tokenizer"):
+    with assert_one_line_error(InputError, "not a tokenizer"):
         TextTokenizer.from_json(text)
-    with one_line_error(InputError, "not a tokenizer.json"):
+    with assert_one_line_error(InputError, "not a tokenizer.json"):
         TextTokenizer.adopt(text)
 
 
 def test_ids_with_gaps_are_refused():
     vocabulary = {"?": 0, "a": 2, "b": 3}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="?"))
-    with one_line_error(InputError, "gaps"):
+    with assert_one_line_error(InputError, "gaps"):
         TextTokenizer.adopt(tokenizer.to_str())
 
 
 def test_a_role_may_not_be_the_end_token(bpe):
-    with one_line_error(InputError, "endoftext"):
+    with assert_one_line_error(InputError, "endoftext"):
         TextTokenizer.adopt(bpe.to_json(), ["endoftext"])
 
 
@@ -223,7 +223,7 @@ def test_offsets_cover_the_text_in_order(bpe, text):
 
 
 def test_vocabulary_without_room_for_bytes_is_refused():
-    with one_line_error(ConfigError, "259", "data.vocab_size is 258"):
+    with assert_one_line_error(ConfigError, "259", "data.vocab_size is 258"):
         train_bpe(["a"], 258, {"user", "assistant"})
 
 
@@ -283,22 +283,22 @@ def test_bpe_needs_no_files():
 
 
 def test_tokenizer_errors(tmp_path):
-    with one_line_error(InputError, tmp_path / "no", "does not exist", "bpe, gpt2"):
+    with assert_one_line_error(InputError, tmp_path / "no", "does not exist", "bpe, gpt2"):
         load_base(DataConfig(tokenizer=str(tmp_path / "no")))
-    with one_line_error(InputError, tmp_path, "vocab.json and merges.txt"):
+    with assert_one_line_error(InputError, tmp_path, "vocab.json and merges.txt"):
         load_base(DataConfig(tokenizer="gpt2", tokenizer_path=str(tmp_path)))
-    with one_line_error(ConfigError, "tokenizer_path", "gpt2"):
+    with assert_one_line_error(ConfigError, "tokenizer_path", "gpt2"):
         load_base(DataConfig(tokenizer_path=str(tmp_path)))
     broken = tmp_path / "tokenizer.json"
     broken.write_text('{"model": 3}', encoding="utf-8")
-    with one_line_error(InputError, broken, "not a tokenizer.json"):
+    with assert_one_line_error(InputError, broken, "not a tokenizer.json"):
         load_base(DataConfig(tokenizer=str(broken)))
     broken.write_bytes(b"\xff\xfe")
-    with one_line_error(InputError, broken, "cannot read"):
+    with assert_one_line_error(InputError, broken, "cannot read"):
         load_base(DataConfig(tokenizer=str(broken)))
     (tmp_path / "vocab.json").write_text("[]", encoding="utf-8")
     (tmp_path / "merges.txt").write_text("t", encoding="utf-8")
-    with one_line_error(InputError, tmp_path / "vocab.json"):
+    with assert_one_line_error(InputError, tmp_path / "vocab.json"):
         load_base(DataConfig(tokenizer="gpt2", tokenizer_path=str(tmp_path / "vocab.json")))
 
 
@@ -306,5 +306,5 @@ def test_gpt2_without_files_and_offline_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *arguments: None)
-    with one_line_error(InputError, "gpt2", "--tokenizer-path", "HF_HUB_OFFLINE"):
+    with assert_one_line_error(InputError, "gpt2", "--tokenizer-path", "HF_HUB_OFFLINE"):
         load_base(DataConfig(tokenizer="gpt2"))

@@ -1,5 +1,4 @@
 import json
-import pickle
 
 import numpy as np
 import pytest
@@ -8,7 +7,7 @@ from safetensors.numpy import save_file
 from newllm_core.data.sources.tokens import Tokens
 from newllm_core.errors import InputError
 
-from .cases import one_line_error
+from .cases import assert_one_line_error
 
 
 def found(path):
@@ -51,24 +50,24 @@ def test_safetensors_by_name(tmp_path):
 def test_json_of_something_else(tmp_path, text):
     path = tmp_path / "ids.json"
     path.write_text(text, encoding="utf-8")
-    with one_line_error(InputError, path):
+    with assert_one_line_error(InputError, path):
         found(path)
 
 
 def test_negative_ids(tmp_path):
     np.save(tmp_path / "ids.npy", np.array([1, -2]))
-    with one_line_error(InputError, tmp_path / "ids.npy", "-2"):
+    with assert_one_line_error(InputError, tmp_path / "ids.npy", "-2"):
         found(tmp_path / "ids.npy")
 
 
 @pytest.mark.parametrize("array", [np.zeros(3), np.zeros((1, 2, 3), "i4"), np.array(3)])
 def test_arrays_of_another_kind(tmp_path, array):
     np.save(tmp_path / "ids.npy", array)
-    with one_line_error(InputError, tmp_path / "ids.npy", str(array.dtype)):
+    with assert_one_line_error(InputError, tmp_path / "ids.npy", str(array.dtype)):
         found(tmp_path / "ids.npy")
     save_file({"x": np.atleast_1d(array)}, tmp_path / "ids.safetensors")
     if array.ndim:
-        with one_line_error(InputError, tmp_path / "ids.safetensors", "'x'"):
+        with assert_one_line_error(InputError, tmp_path / "ids.safetensors", "'x'"):
             found(tmp_path / "ids.safetensors")
 
 
@@ -79,19 +78,19 @@ class Bomb:
 
 def test_pickles_are_never_loaded(tmp_path):
     np.save(tmp_path / "object.npy", np.array([Bomb()]), allow_pickle=True)
-    (tmp_path / "raw.npy").write_bytes(pickle.dumps(Bomb()))
-    (tmp_path / "raw.safetensors").write_bytes(pickle.dumps(Bomb()))
-    (tmp_path / "raw.pt").write_bytes(pickle.dumps(Bomb()))
+    raw = np.array([Bomb()]).dumps()
+    for name in ("raw.npy", "raw.safetensors", "raw.pt"):
+        (tmp_path / name).write_bytes(raw)
     for path in tmp_path.iterdir():
-        with one_line_error(InputError, path):
+        with assert_one_line_error(InputError, path):
             found(path)
 
 
 def test_inputs_that_cannot_be_read(tmp_path):
-    with one_line_error(InputError, "tokens needs", ".safetensors"):
+    with assert_one_line_error(InputError, "tokens needs", ".safetensors"):
         list(Tokens().documents())
     (tmp_path / "empty.json").touch()
-    with one_line_error(InputError, tmp_path / "empty.json", "empty"):
+    with assert_one_line_error(InputError, tmp_path / "empty.json", "empty"):
         found(tmp_path / "empty.json")
-    with one_line_error(InputError, tmp_path, "folder"):
+    with assert_one_line_error(InputError, tmp_path, "folder"):
         found(tmp_path)

@@ -6,7 +6,7 @@ from newllm_core.data.sources.base import Document, Message
 from newllm_core.data.sources.ultrachat import UltraChat, chats
 from newllm_core.errors import InputError
 
-from .cases import one_line_error
+from .cases import assert_one_line_error
 
 CHATS = [
     [{"role": "user", "content": "Hé?\nTwo lines"}, {"role": "assistant", "content": "Yes."}],
@@ -74,17 +74,17 @@ def test_rows_of_the_hub_keep_their_split():
 )
 def test_rows_that_are_no_chats(tmp_path, row, parts):
     path = write(tmp_path / "a.jsonl", [row])
-    with one_line_error(InputError, path, *parts):
+    with assert_one_line_error(InputError, path, *parts):
         found(path)
 
 
 def test_inputs_that_cannot_be_read(tmp_path):
-    with one_line_error(InputError, tmp_path / "none.jsonl", "No such file"):
+    with assert_one_line_error(InputError, tmp_path / "none.jsonl", "No such file"):
         found(tmp_path / "none.jsonl")
-    with one_line_error(InputError, tmp_path, "is a folder"):
+    with assert_one_line_error(InputError, tmp_path, "is a folder"):
         found(tmp_path)
     (tmp_path / "a.csv").write_text("x", encoding="utf-8")
-    with one_line_error(InputError, tmp_path / "a.csv", ".csv", ".parquet"):
+    with assert_one_line_error(InputError, tmp_path / "a.csv", ".csv", ".parquet"):
         found(tmp_path / "a.csv")
     for name, content in (
         ("a.jsonl", b'{"messages": ['),
@@ -92,13 +92,13 @@ def test_inputs_that_cannot_be_read(tmp_path):
         ("c.json", b"["),
     ):
         (tmp_path / name).write_bytes(content)
-        with one_line_error(InputError, tmp_path / name):
+        with assert_one_line_error(InputError, tmp_path / name):
             found(tmp_path / name)
 
 
 def test_offline_hub_says_what_to_do(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with one_line_error(InputError, "HuggingFaceH4/ultrachat_200k", "--input"):
+    with assert_one_line_error(InputError, "HuggingFaceH4/ultrachat_200k", "--input"):
         list(UltraChat().documents())
 
 

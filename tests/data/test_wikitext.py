@@ -6,7 +6,7 @@ from newllm_core.data.measures import count_words
 from newllm_core.data.sources.wikitext import WikiText, articles, split_files
 from newllm_core.errors import InputError
 
-from .cases import one_line_error
+from .cases import assert_one_line_error
 
 ONE = " \n = One = \n \n Text of one . \n \n = = Part = = \n \n = Goals ; A = \n More . \n"
 TWO = " \n = Two words = \n \n Text é . \n"
@@ -92,30 +92,30 @@ def test_a_folder_of_parquet_shards(tmp_path):
 
 
 def test_inputs_that_cannot_be_read(tmp_path):
-    with one_line_error(InputError, tmp_path, "no training file", "train.txt"):
+    with assert_one_line_error(InputError, tmp_path, "no training file", "train.txt"):
         found(tmp_path)
     (tmp_path / "train.txt").write_text(ONE, encoding="utf-8")
     write_parquet(tmp_path / "train.parquet", [ONE], column="body")
-    with one_line_error(InputError, tmp_path, "train.parquet, train.txt"):
+    with assert_one_line_error(InputError, tmp_path, "train.parquet, train.txt"):
         split_files(tmp_path)
-    with one_line_error(InputError, tmp_path / "train.parquet", "'text'", "body"):
+    with assert_one_line_error(InputError, tmp_path / "train.parquet", "'text'", "body"):
         found(tmp_path / "train.parquet")
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 no")
-    with one_line_error(InputError, tmp_path / "bad.parquet", "parquet"):
+    with assert_one_line_error(InputError, tmp_path / "bad.parquet", "parquet"):
         found(tmp_path / "bad.parquet")
     (tmp_path / "bad.txt").write_bytes(b"ok \xff")
-    with one_line_error(InputError, tmp_path / "bad.txt", "offset 3"):
+    with assert_one_line_error(InputError, tmp_path / "bad.txt", "offset 3"):
         found(tmp_path / "bad.txt")
-    with one_line_error(InputError, tmp_path / "none", "No such file"):
+    with assert_one_line_error(InputError, tmp_path / "none", "No such file"):
         found(tmp_path / "none")
     (tmp_path / "empty.txt").touch()
-    with one_line_error(InputError, tmp_path / "empty.txt", "empty"):
+    with assert_one_line_error(InputError, tmp_path / "empty.txt", "empty"):
         found(tmp_path / "empty.txt")
 
 
 def test_offline_hub_says_what_to_do(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with one_line_error(InputError, "Salesforce/wikitext", "--input"):
+    with assert_one_line_error(InputError, "Salesforce/wikitext", "--input"):
         list(WikiText().documents())
 
 
