@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 DEFAULT_DATA = Path("runs") / "data"
 
 
-@with_settings("phase1", "model", "analysis", "run")
+@with_settings("phase1", "model", "run")
 def phase1(
     given: Settings,
     data: Annotated[
@@ -59,11 +59,13 @@ def phase1(
     from newllm_cli.progress import StderrProgress
     from newllm_cli.render import render_phase1
     from newllm_core.atomic import refuse_existing
+    from newllm_core.registry import REGULARIZERS
 
     use_plugin_files(plugin)
     config = given.resolve()
     path = default_path(out, "phase1.safetensors")
     refuse_existing(path, overwrite=overwrite)
+    REGULARIZERS.find(config.phase1.reg)  # a mistyped name is reported before data is prepared
     if tensorboard:
         from newllm_core.tensorboard import require_tensorboard
 
