@@ -110,8 +110,9 @@ def phase1(newllm, dataset, tmp_path):
 
     def run(*arguments, out=tmp_path / "phase1.safetensors"):
         small = "--context-dim 8 --embed-dim 8 --max-iterations 2 --min-iterations 1"
-        probes = "--set analysis.probe_tokens=64 --set analysis.probe_passages=4 --set analysis.warmup_tokens=4"
-        options = [*small.split(), *probes.split(), "--data", dataset, "--out", out]
+        probes = ("probe_tokens=64", "probe_passages=4", "warmup_tokens=4")
+        options = [*small.split(), *(f"--set=analysis.{probe}" for probe in probes)]
+        options += ["--data", dataset, "--out", out]
         return newllm("phase1", *options, *arguments)
 
     return run
