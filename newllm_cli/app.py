@@ -13,6 +13,7 @@ from newllm_cli.commands.phase2 import phase2
 from newllm_cli.commands.plugins import plugins_app
 from newllm_cli.commands.prepare import prepare
 from newllm_cli.commands.quickstart import quickstart
+from newllm_cli.help import HelpfulCommand
 
 EXIT_CODES = (
     "Exit codes: 0 fine, 1 bug, 2 usage or configuration, 3 missing or unreadable input, "
@@ -25,8 +26,8 @@ app = typer.Typer(
     epilog=EXIT_CODES,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
 
@@ -48,5 +49,5 @@ def root(
 
 
 for command in (quickstart, prepare, phase1, analyze, compare, phase2, expand, bench):
-    app.command()(command)
+    app.command(cls=HelpfulCommand)(command)
 app.add_typer(plugins_app, name="plugins")

@@ -15,8 +15,8 @@ import torch
 from torch.nn import functional as F
 
 from newllm_core.config import Config
-from newllm_core.device import matrix_precision
 from newllm_core.model.language_model import LanguageModel
+from newllm_core.precision import matrix_precision
 from newllm_core.progress import Progress, Silent
 from newllm_core.training.engines import Batch, batches
 from newllm_core.training.naive import naive_phase1

@@ -9,13 +9,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from newllm_core.data.prepared import PreparedDataset
 from newllm_core.errors import InputError
 from newllm_core.model.heads import weighted_mean
 from newllm_core.model.language_model import LanguageModel
+from newllm_core.precision import at_least_float32
 from newllm_core.progress import Progress, Silent
 from newllm_core.trajectory.text import NUM_STREAMS, WARMUP_TOKENS, Reading, read_text
 
@@ -158,16 +158,12 @@ def _score(model: LanguageModel, reading: Reading) -> list[tuple[float, int]]:
         for part_NC, targets_N in zip(
             context_NC.split(rows), reading.targets_N.split(rows), strict=True
         ):
-            logits_NV = _at_least_float32(head(part_NC))
+            logits_NV = at_least_float32(head(part_NC))
             losses_N = F.cross_entropy(logits_NV, targets_N, reduction="none")
             nats += losses_N.sum(dtype=torch.float64)
             hits += (logits_NV.argmax(-1) == targets_N).sum()
         scores.append((float(nats), int(hits)))
     return scores
-
-
-def _at_least_float32(values: Tensor) -> Tensor:
-    return values if values.dtype == torch.float64 else values.float()
 
 
 def _documents_within(document_starts: np.ndarray, max_tokens: int | None) -> int:

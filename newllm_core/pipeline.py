@@ -15,7 +15,6 @@ from newllm_core.checkpoint import Checkpoint
 from newllm_core.config import Config
 from newllm_core.data.prepared import PreparedDataset
 from newllm_core.data.probe import choose_probes
-from newllm_core.device import matrix_precision
 from newllm_core.errors import ConfigError, PluginError
 from newllm_core.evaluation import evaluate_splits
 from newllm_core.expansion import expand
@@ -24,6 +23,7 @@ from newllm_core.model.embeddings import load_embeddings
 from newllm_core.model.heads import head_weights
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.plugins.probe import probe
+from newllm_core.precision import matrix_precision
 from newllm_core.progress import Progress
 from newllm_core.registry import REGULARIZERS, Plugin
 from newllm_core.regularizers.base import Regularizer

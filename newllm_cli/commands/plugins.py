@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from newllm_cli.help import HelpfulCommand
 from newllm_cli.options import JsonOption, PluginOption, use_plugin_files
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 plugins_app = typer.Typer(
     invoke_without_command=True,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
     help="List regularizers and data sources, check them, show one, start a new one.",
 )
 
@@ -59,7 +60,7 @@ def plugins(
         raise typer.Exit(PluginError.exit_code)
 
 
-@plugins_app.command()
+@plugins_app.command(cls=HelpfulCommand)
 def show(
     name: Annotated[str, typer.Argument(help="Name of a regularizer or data source.")],
     plugin: PluginOption = None,
@@ -85,7 +86,7 @@ def show(
             render_plugin(details, console())
 
 
-@plugins_app.command()
+@plugins_app.command(cls=HelpfulCommand)
 def new(
     name: Annotated[str, typer.Argument(help="Name users will ask for, such as spread-out.")],
     kind: Annotated[Literal["regularizer", "data-source"], typer.Option(help="What it is.")],

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from newllm_core.precision import at_least_float32
+
 LAYER_NORM_EPSILON = 1e-5
 
 
@@ -132,8 +134,3 @@ def _full(grad: Tensor, rows: int) -> Tensor:
         if len(grad) == rows
         else torch.cat([grad, grad.new_zeros(rows - len(grad), *grad.shape[1:])])
     )
-
-
-def at_least_float32(tensor: Tensor) -> Tensor:
-    """Float32 of anything narrower; float64 stays."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -1,15 +1,6 @@
-"""Precision and running moments, which several regularizers share. N: contexts, D: dimensions."""
+"""Running moments, which several regularizers share. N: contexts, D: dimensions."""
 
-import torch
 from torch import Tensor
-
-
-def at_least_float32(values: Tensor) -> Tensor:
-    """`values` in float32, or as they are where that is more precise already.
-
-    Squares summed over a batch need more than the 8 bits of bfloat16.
-    """
-    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def running_moments(

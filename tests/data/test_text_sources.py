@@ -136,4 +136,6 @@ def test_inputs_that_cannot_be_read(tmp_path):
 
 
 def test_nothing_is_read_before_documents_are_asked_for(tmp_path):
-    TextFile(str(tmp_path / "missing.txt")).documents()
+    documents = TextFile(str(tmp_path / "missing.txt")).documents()
+    with pytest.raises(InputError, match=r"missing\.txt"):
+        next(iter(documents))

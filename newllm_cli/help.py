@@ -1,0 +1,41 @@
+"""`--help` as plain text: importing and drawing boxes took longer than everything else it does."""
+
+import inspect
+import re
+from typing import Any
+
+from typer.core import TyperCommand
+
+
+class HelpfulCommand(TyperCommand):
+    """A command whose options are listed by section and whose examples keep their lines."""
+
+    def format_help_text(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
+        """Write the description, then each example on a line of its own."""
+        text, _, examples = inspect.cleandoc(self.help or "").partition("Examples:\n")
+        formatter.write_paragraph()
+        with formatter.indentation():
+            formatter.write_text(text.strip())
+        if examples:
+            with formatter.section("Examples"):
+                for line in filter(None, map(str.strip, examples.splitlines())):
+                    formatter.write(f"  {line}\n")
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
+        """Write one list for every section of the configuration."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is None:
+                continue
+            if parameter.param_type_name == "argument":
+                title = "Arguments"
+            else:
+                title = getattr(parameter, "rich_help_panel", None) or "Options"
+            # A default given as text comes in round brackets within the square ones.
+            flags, text = record
+            text = re.sub(r"\[default: \((.*)\)\]$", r"[default: \1]", text)
+            sections.setdefault(title, []).append((flags, text))
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
