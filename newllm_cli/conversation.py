@@ -1,5 +1,6 @@
 """A conversation on a terminal or a pipe: lines in, replies out."""
 
+import contextlib
 import sys
 from collections.abc import Iterator
 
@@ -66,6 +67,8 @@ def _lines() -> Iterator[str]:
     """Lines that are no command and not blank."""
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     if terminal:
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401 - lines can be edited from now on
         print(f"{QUIT} or Ctrl-D ends the conversation", file=sys.stderr)
     while True:
         try:

@@ -64,10 +64,11 @@ def convert(value: Any, hint: Any, where: str) -> Any:  # noqa: ANN401 - any TOM
         return convert(value, inner[0], where)
     if typing.get_origin(hint) is tuple:
         element = typing.get_args(hint)[0]
-        parts = value.strip("[]() ").split(",") if isinstance(value, str) else value
-        if not isinstance(parts, list | tuple):
+        if isinstance(value, str):
+            value = [part for part in value.strip("[]() ").split(",") if part]
+        if not isinstance(value, list | tuple):
             raise ConfigError(f"{where} is {value!r}: give a list such as 1,1")
-        return tuple(convert(part, element, where) for part in parts if part != "")
+        return tuple(convert(part, element, where) for part in value)
     if isinstance(value, str) and hint is not str:
         return _parse(value.strip(), hint, where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):

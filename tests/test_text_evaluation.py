@@ -1,4 +1,5 @@
 import math
+import tracemalloc
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from tests.data.cases import Recorder
 from tests.data.cases import run as prepare
 from tests.generation.cases import TOKENIZERS, make_model
 
-TEXT = "the cat sat on the mat.\n\nça va, é? 日本 𝄞 here.\r\n\tThe END <|user|> of it" * 40
+TEXT = "the cat sat on the mat.\n\nça va, é? 日本 𝄞 here.\r\n\tThe END <|user|> of it" * 20
 
 
 @pytest.fixture(params=["bpe", "bytes", "word-pieces"], scope="module")
@@ -68,7 +69,7 @@ def test_figures_are_those_of_the_whole_text_read_one_by_one(model, tokenizer, p
     }
 
 
-@pytest.mark.parametrize("piece", [1, 17, 300, 10**6])
+@pytest.mark.parametrize("piece", [7, 300, 10**6])
 def test_the_size_of_pieces_changes_nothing(model, tokenizer, path, piece):
     whole = evaluate_file(model, tokenizer, path, head_weights=[1, 1])
     assert evaluate_file(model, tokenizer, path, head_weights=[1, 1], piece_characters=piece) == (
@@ -98,6 +99,21 @@ def test_a_file_is_what_prepare_makes_of_it(tmp_path, path):
     assert {key: by_file[key] for key in prepared if key != "heads"} == {
         key: value for key, value in prepared.items() if key != "heads"
     }
+
+
+def test_memory_does_not_grow_with_the_text(tmp_path):
+    tokenizer = TOKENIZERS["bpe"]()
+    model = make_model(tokenizer.vocab_size)
+    path = tmp_path / "text.txt"
+    sizes = {"piece_characters": 1000, "segment_tokens": 1200}
+    peaks = []
+    for copies in (500, 500, 4000):  # the first one fills caches
+        path.write_text("the cat sat on the mat.\n" * copies, encoding="utf-8")
+        tracemalloc.start()
+        evaluate_file(model, tokenizer, path, head_weights=[1], **sizes)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] - peaks[1] < path.stat().st_size / 2
 
 
 def test_a_byte_order_mark_is_no_text(model, tokenizer, path):
