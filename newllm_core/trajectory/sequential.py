@@ -28,7 +28,7 @@ def unroll(
     """
     layers = model.layers()
     if all(layer.is_fused for layer in layers):
-        ends = list(itertools.accumulate(len(block.layers) for block in model.blocks))
+        ends = list(itertools.accumulate(model.config.layer_structure))
         outputs = [end - 1 for end in (ends[-1:] if final_only else ends)]
         dtype = model.compute_dtype or start_BC.dtype
         by_block = unroll_fused(layers, outputs, model.embed(tokens_BT.T), start_BC, dtype)
