@@ -64,12 +64,13 @@ def train(case, home, out, *, resume=True, overwrite=False, progress=None, **lay
 
 def start(case, home, out, **layers):
     """`train` in another process."""
-    process = SERVER.Process(target=_child, args=(case, home, out, layers))
+    process = SERVER.Process(target=child, args=(case, home, out, layers))
     process.start()
     return process
 
 
-def _child(case, home, out, layers):
+def child(case, home, out, layers):
+    """What the process of `start` does: errors become exit codes."""
     torch.set_num_threads(1)
     try:
         train(case, Path(home), Path(out), **layers)
