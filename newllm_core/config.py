@@ -171,8 +171,8 @@ class Phase1Config(_Section):
     )
     min_iterations: int = option(5, "Iterations before early stopping may happen.", low=1)
     batch_tokens: int = option(
-        2048,
-        "Tokens per optimizer step (parallel engine); 1/64 of a smaller window, but 256 at least.",
+        4096,
+        "Tokens per optimizer step (parallel engine); 1/32 of a smaller window, but 256 at least.",
         low=1,
     )
     num_streams: int = option(64, "Streams in lock-step (streams engine).", low=1)

@@ -20,7 +20,7 @@ from newllm_core.trajectory.sequential import rollout
 
 # Too few tokens make the covariance of a batch noise, too many make too few steps per iteration.
 FEWEST_BATCH_TOKENS = 256
-STEPS_PER_WINDOW = 64
+STEPS_PER_WINDOW = 32
 # Rows of a lock-step reading: enough for large matrix products, few enough that the start of a
 # stream, which does not know what came before it, is a small part of it.
 EXACT_STREAMS = 512
