@@ -282,6 +282,9 @@ class RunConfig(_Section):
         "Matrix products in training; auto takes bfloat16 where there are matrix units for it.",
         choices=("auto", "float32", "bfloat16"),
     )
+    save_interval_seconds: float = option(
+        600.0, "Seconds between two saves of the state that --resume continues from.", low=0
+    )
 
 
 @dataclass(frozen=True)

@@ -42,3 +42,13 @@ class GateRefused(UserError):
 
 
 INTERRUPTED = 130
+
+
+class Interrupted(UserError):
+    """A run was asked to stop, or lost one of its processes; its state is saved."""
+
+    exit_code = INTERRUPTED
+
+
+class ProcessLost(Interrupted):
+    """Another process of the run ended or cannot be reached any more."""
