@@ -17,8 +17,7 @@ from newllm_core.data.dataset_info import (
     DatasetInfo,
     SplitInfo,
 )
-from newllm_core.data.sources.files import reason
-from newllm_core.errors import InputError
+from newllm_core.errors import InputError, reason
 
 if TYPE_CHECKING:
     import numpy as np
