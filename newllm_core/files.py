@@ -6,8 +6,8 @@ from pathlib import Path
 
 from newllm_core.errors import InputError, UserError, reason
 
-# More than any description or vocabulary needs; JSON takes some ten times its size in memory.
-LARGEST_TEXT = 1 << 26
+# More than any vocabulary needs; JSON may take twenty times its size in memory.
+LARGEST_TEXT = 40_000_000
 
 
 def regular_file(
