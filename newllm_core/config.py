@@ -11,6 +11,9 @@ from typing import Any, ClassVar
 
 from newllm_core.errors import ConfigError
 
+MOST_LAYERS = 1000
+WIDEST = 1 << 20
+
 
 def option(
     default: Any,  # noqa: ANN401 - the field's own annotation says the type
@@ -99,10 +102,15 @@ class ModelConfig(_Section):
     SECTION = "model"
     SHORTHANDS: ClassVar[dict[str, str]] = {"num_layers": "layer_structure"}
 
-    context_dim: int = option(256, "Dimensions of the context, the whole memory.", low=1)
-    embed_dim: int = option(256, "Dimensions of a token embedding.", low=1)
+    context_dim: int = option(
+        256, "Dimensions of the context, the whole memory.", low=1, high=WIDEST
+    )
+    embed_dim: int = option(256, "Dimensions of a token embedding.", low=1, high=WIDEST)
     hidden_dim: int | None = option(
-        None, "Hidden units of an update; context_dim + embed_dim means one matrix.", low=1
+        None,
+        "Hidden units of an update; context_dim + embed_dim means one matrix.",
+        low=1,
+        high=WIDEST,
     )
     layer_structure: tuple[int, ...] = option(
         (1, 1), "Layers in each block: 2,3 is a block of two and a block of three.", low=1
@@ -123,6 +131,8 @@ class ModelConfig(_Section):
         super().__post_init__()
         if not self.layer_structure:
             raise ConfigError("model.layer_structure is empty: give at least one block, e.g. 1,1")
+        if sum(self.layer_structure) > MOST_LAYERS:
+            raise ConfigError(f"model.layer_structure has more than {MOST_LAYERS:,} layers")
         if self.tie_weights and self.context_dim != self.embed_dim:
             raise ConfigError(
                 f"model.tie_weights needs context_dim = embed_dim, "

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from newllm_core.data.control_tokens import add_control_tokens, id_limit, read_control_tokens
 from newllm_core.data.measures import count_bytes
 from newllm_core.data.sources.base import Document, Message
-from newllm_core.data.sources.files import reason
-from newllm_core.errors import InputError
+from newllm_core.errors import InputError, reason
 
 if TYPE_CHECKING:
     import numpy as np
