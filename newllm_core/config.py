@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 from newllm_core.errors import ConfigError
+from newllm_core.escapes import unescape
 
 MOST_LAYERS = 1000
 WIDEST = 1 << 20
@@ -279,6 +280,40 @@ class AnalysisConfig(_Section):
 
 
 @dataclass(frozen=True)
+class GenerationConfig(_Section):
+    """How text is written, token by token."""
+
+    SECTION = "generation"
+
+    max_tokens: int = option(200, "At most so many tokens; with --chat, in each reply.", low=0)
+    temperature: float = option(
+        0.8, "Divides the logits; 0 always takes the most likely token.", low=0
+    )
+    top_k: int | None = option(None, "Choose among so many most likely tokens only.", low=1)
+    top_p: float = option(
+        0.95,
+        "Choose among the fewest most likely tokens with this much probability together.",
+        low=0,
+        high=1,
+    )
+    stop: tuple[str, ...] = option(
+        (), r"The text ends before this string; repeatable (escapes: \n \r \t \\)."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.stop_strings()
+
+    def stop_strings(self) -> list[str]:
+        """`stop` with its escapes written out.
+
+        Raises:
+            ConfigError: one is empty or has an unknown escape.
+        """
+        return [unescape(text, "generation.stop") for text in self.stop]
+
+
+@dataclass(frozen=True)
 class RunConfig(_Section):
     """What is the same for every command."""
 
@@ -289,7 +324,8 @@ class RunConfig(_Section):
     threads: int | None = option(None, "Processor threads; all by default.", low=1)
     precision: str = option(
         "auto",
-        "Matrix products in training; auto takes bfloat16 where there are matrix units for it.",
+        "Matrix products in training and evaluation; auto takes bfloat16 where there are matrix "
+        "units for it.",
         choices=("auto", "float32", "bfloat16"),
     )
     save_interval_seconds: float = option(
@@ -308,6 +344,7 @@ class Config:
     phase2: Phase2Config = Phase2Config()
     gate: GateConfig = GateConfig()
     analysis: AnalysisConfig = AnalysisConfig()
+    generation: GenerationConfig = GenerationConfig()
     regularizer: Mapping[str, Any] = field(default_factory=dict)
     source: Mapping[str, Any] = field(default_factory=dict)
 
