@@ -166,16 +166,20 @@ def _figures(
     """What `train_peer` returns, from the results and the log of Phase 2."""
     rates = [event["tokens_per_second"] for event in events if event["event"] == "speed"]
     steps = [event for event in events if event["event"] == "step"]
-    of_step = config.phase2.num_streams * config.phase2.bptt
+    read = config.phase2.max_tokens or 0
+    streams = max(1, min(config.phase2.num_streams, read // config.phase2.bptt))
+    of_step = read / -(-(read // streams) // config.phase2.bptt)
     validation = results["validation"]
     return {
         **{name: validation[name] for name in ("loss", "perplexity", "bits_per_byte")},
         "num_tokens": validation["num_tokens"],
         "best_epoch": results["best_epoch"],
         "epochs": len(rates),
-        "tokens": len(rates) * (config.phase2.max_tokens or 0),
+        "tokens": len(rates) * read,
         "rates": rates,
-        "curve": [[event["step"] * of_step, event["terms"]["cross-entropy"]] for event in steps],
+        "curve": [
+            [round(event["step"] * of_step), event["terms"]["cross-entropy"]] for event in steps
+        ],
     }
 
 
