@@ -180,6 +180,7 @@ class Phase1Config(_Section):
     max_iterations: int = option(
         10, "Iterations per window; 0 writes the untrained model, the random control.", low=0
     )
+    later_iterations: int = option(4, "Iterations of windows after the first, at most.", low=1)
     min_iterations: int = option(5, "Iterations before early stopping may happen.", low=1)
     batch_tokens: int = option(
         4096,

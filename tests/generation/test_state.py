@@ -107,7 +107,7 @@ def test_nothing_is_overwritten_without_being_told(saved):
 
 
 def test_another_checkpoint_is_refused(saved):
-    path, checkpoint, tokenizer = saved
+    path, _checkpoint, tokenizer = saved
     same = checkpoint_of(tokenizer)
     assert load_state(path, same, tokenizer).pending is not None
     with torch.no_grad():
