@@ -194,7 +194,7 @@ class Phase1Trainer:
         return first * self._iterations_of(0) + (tokens - first) * self._iterations_of(1)
 
     def _iterations_of(self, number: int) -> int:
-        """Iterations, at most, of a window. What later windows teach is new text, not a new task."""
+        """Iterations of a window, at most. Later windows are new text, not a new task."""
         config = self.config
         later = min(config.max_iterations, config.later_iterations)
         return config.max_iterations if number == 0 else later
