@@ -163,9 +163,15 @@ class Phase1Config(_Section):
         "final", "Which contexts are regularized.", choices=("final", "every-layer")
     )
     objective: str = option(
-        "cvfp",
-        "cvfp: contexts settle; reconstruction: contexts give back their inputs.",
-        choices=("cvfp", "reconstruction"),
+        "auto",
+        "cvfp: contexts repeat themselves; reconstruction: contexts give back their inputs; auto: "
+        "reconstruction, or cvfp with --start zero, as published.",
+        choices=("auto", "cvfp", "reconstruction"),
+    )
+    context_weight: float = option(
+        0.74,
+        "Weight of c_{t-1} in the reconstruction, where x_t has 1: more remembers longer.",
+        low=0,
     )
     engine: str = option(
         "parallel",
@@ -180,7 +186,7 @@ class Phase1Config(_Section):
     max_iterations: int = option(
         10, "Iterations per window; 0 writes the untrained model, the random control.", low=0
     )
-    later_iterations: int = option(4, "Iterations of windows after the first, at most.", low=1)
+    later_iterations: int = option(3, "Iterations of windows after the first, at most.", low=1)
     min_iterations: int = option(5, "Iterations before early stopping may happen.", low=1)
     batch_tokens: int = option(
         4096,
@@ -188,7 +194,7 @@ class Phase1Config(_Section):
         low=1,
     )
     num_streams: int = option(64, "Streams in lock-step (streams engine).", low=1)
-    chunk_steps: int = option(32, "Steps of every stream per optimizer step (streams).", low=1)
+    chunk_steps: int = option(64, "Steps of every stream per optimizer step (streams).", low=1)
     lr_schedule: str = option(
         "staged", "staged by iteration, or constant.", choices=("staged", "constant")
     )

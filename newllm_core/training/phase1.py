@@ -206,7 +206,7 @@ class Phase1Trainer:
             generator = torch.Generator().manual_seed(
                 self.seed * 1_000_003 + self.number * 10_007 + iteration
             )
-            rate = learning_rate(config, iteration)
+            rate = learning_rate(config, iteration, first_window=self.number == 0)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             training = iteration > 1
