@@ -28,6 +28,7 @@ CHUNK = 1_000_000
 
 
 def main() -> None:
+    """Print the peaks."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", default="cvfp-16")
     parser.add_argument("--tokens", type=int, nargs="+", default=[1_000_000, 20_000_000])
@@ -48,6 +49,7 @@ def main() -> None:
 
 
 def write_tokens(path: Path, count: int) -> Path:
+    """A file of `count` random tokens."""
     generator = np.random.default_rng(0)
     with path.open("wb") as file:
         for begin in range(0, count, CHUNK):

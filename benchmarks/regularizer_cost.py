@@ -8,11 +8,13 @@ Steps of all regularizers alternate in one run; medians are compared.
 import argparse
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 
 from newllm_core import settings
+from newllm_core.config import Config
 from newllm_core.device import prepare_device
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.precision import matrix_precision
@@ -21,9 +23,11 @@ from newllm_core.training.objective import Phase1Loss
 from newllm_core.training.phase1 import build_regularizers
 
 VOCAB_SIZE = 8192
+Batch = dict[str, torch.Tensor]
 
 
 def main() -> None:
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", default="cvfp-768")
     parser.add_argument("--rounds", type=int, default=7)
@@ -52,7 +56,7 @@ def main() -> None:
         print(f"{name:20} {statistics.median(seconds[name][1:]) / without - 1:+.1%}")
 
 
-def stepper(name, config, device):
+def stepper(name: str, config: Config, device: torch.device) -> Callable[[Batch], None]:
     """A function that makes one step; the loss is CVFP and the regularizer."""
     phase1 = replace(config.phase1, reg=name, objective="cvfp", dist_reg_weight=0.5)
     config = replace(config, phase1=phase1, regularizer={})
@@ -62,7 +66,7 @@ def stepper(name, config, device):
     parameters = list(model.blocks.parameters())
     optimizer = torch.optim.Adam(parameters, fused=True)
 
-    def step(batch):
+    def step(batch: Batch) -> None:
         with matrix_precision(model, config.run, device):
             optimizer.zero_grad(set_to_none=True)
             loss(**batch).total.backward()
