@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from newllm_core import distributed
 from newllm_core.config import option
 from newllm_core.precision import at_least_float32
 from newllm_core.regularizers.base import Regularizer
@@ -45,6 +46,7 @@ class CovarianceEma(Regularizer):
 
     Options = CovarianceEmaOptions
     default_weight = 0.8
+    distributed = True
     options: CovarianceEmaOptions
     mean_D: Tensor
     covariance_DD: Tensor
@@ -61,13 +63,14 @@ class CovarianceEma(Regularizer):
         deviations_ND = contexts_ND - self.mean_D.to(contexts_ND.dtype)
         # Autocast would round the product to bfloat16.
         with torch.autocast(contexts_ND.device.type, enabled=False):
-            batch_DD = deviations_ND.detach().T @ deviations_ND / len(contexts_ND)
+            products_DD = deviations_ND.detach().T @ deviations_ND
+        batch_DD = distributed.total(products_DD) / distributed.count(contexts_ND)
         # The gradient of the loss with respect to Σ̂ is symmetric, so both factors of the product
         # receive the same: one of them, doubled, saves a third of the matrix products.
         batch_DD = 2 * batch_DD - batch_DD.detach()
         past_DD = self.covariance_DD.to(contexts_ND.dtype)
         covariance_DD = torch.lerp(batch_DD, past_DD, momentum)
         if self.training:
-            self.mean_D.add_(deviations_ND.detach().mean(0), alpha=1 - momentum)
+            self.mean_D.add_(distributed.mean(deviations_ND.detach()), alpha=1 - momentum)
             self.covariance_DD.copy_(covariance_DD.detach())
         return covariance_loss(covariance_DD)
