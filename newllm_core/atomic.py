@@ -1,6 +1,5 @@
 """Files that are either the old one or the new one, never half of each."""
 
-import contextlib
 import errno
 import glob
 import os
