@@ -10,10 +10,12 @@ from pathlib import Path
 from newllm_core.errors import InputError
 
 
-def refuse_existing(path: Path, *, overwrite: bool) -> None:
-    """Raise `InputError` if `path` exists and may not be replaced."""
+def refuse_existing(path: Path, *, overwrite: bool, option: str = "--out") -> None:
+    """Raise `InputError` if `path`, given with `option`, exists and may not be replaced."""
     if path.exists() and not overwrite:
-        raise InputError(f"{path} exists: choose another --out, or pass --overwrite to replace it")
+        raise InputError(
+            f"{path} exists: choose another {option}, or pass --overwrite to replace it"
+        )
 
 
 def reason(error: OSError) -> str:

@@ -15,8 +15,10 @@ from newllm_core.checkpoint import Checkpoint
 from newllm_core.config import Config
 from newllm_core.data.prepared import PreparedDataset
 from newllm_core.data.probe import choose_probes
+from newllm_core.data.text_stream import count_line_ends
+from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import ConfigError, PluginError
-from newllm_core.evaluation import evaluate_splits
+from newllm_core.evaluation import evaluate_splits, without_line_ends
 from newllm_core.expansion import expand
 from newllm_core.gate import check_gate, measure_gate
 from newllm_core.lock import exclusive
@@ -28,6 +30,7 @@ from newllm_core.precision import matrix_precision
 from newllm_core.progress import Progress
 from newllm_core.registry import REGULARIZERS, Plugin
 from newllm_core.regularizers.base import Regularizer
+from newllm_core.text_evaluation import evaluate_file
 from newllm_core.training.objective import REGULARIZER, regularizer_weight
 from newllm_core.training.phase1 import Phase1Result, build_regularizers, train_phase1
 from newllm_core.training.phase2 import train_phase2
@@ -221,6 +224,39 @@ def run_expand(
         )
     checkpoints.save(expanded, out, overwrite=overwrite)
     return expanded
+
+
+def run_evaluate(
+    checkpoint: Checkpoint,
+    target: PreparedDataset | Path,
+    config: Config,
+    *,
+    device: torch.device,
+    progress: Progress,
+) -> dict[str, dict[str, Any]]:
+    """Figures of every head on a data set ("train", "validation"), or on a text file ("text").
+
+    Raises:
+        InputError: the head was never trained, the data set has another tokenizer, or the file
+            cannot be read.
+    """
+    checkpoint.require_trained_head()
+    model = checkpoint.model
+    weights = head_weights(config.phase2.head_weights, model.num_heads)
+    tokenizer = TextTokenizer.from_json(checkpoint.tokenizer_json)
+    with matrix_precision(model, config.run, device):
+        if isinstance(target, Path):
+            figures = evaluate_file(
+                model, tokenizer, target, head_weights=weights, progress=progress
+            )
+            return {"text": figures}
+        checkpoint.require_tokenizer(target.tokenizer_json)
+        found = evaluate_splits(model, target, head_weights=weights, progress=progress)
+    for name, split in (("train", target.train), ("validation", target.validation)):
+        whole = found[name]["num_words"] is not None
+        line_ends = count_line_ends(tokenizer, split.tokens) if whole else None
+        found[name] = without_line_ends(found[name], line_ends)
+    return found
 
 
 def checkpoint_layer(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:

@@ -1,5 +1,6 @@
 """`newllm phase2`: train the token heads."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -92,10 +93,10 @@ def dataset_of(checkpoint: "Checkpoint", data: Path | None) -> "PreparedDataset"
     from newllm_core.data.prepared import open_dataset
     from newllm_core.errors import InputError
 
-    folder = data or Path(checkpoint.provenance["dataset_path"])
-    if data is None and not folder.exists():
-        raise InputError(f"the checkpoint's dataset {folder} is gone: pass --data DIR")
-    return open_dataset(folder)
+    saved = checkpoint.provenance.get("dataset_path", "")
+    if data is None and not os.path.isdir(saved):
+        raise InputError(f"the checkpoint's dataset {saved} is gone: pass --data DIR")
+    return open_dataset(data or saved)
 
 
 def language_model_summary(path: Path, results: dict[str, Any]) -> dict[str, Any]:

@@ -149,10 +149,10 @@ class Phase1Trainer:
         config = self.config
         if config.max_iterations == 0:
             return self.result
-        work = len(self.train_tokens) * config.max_iterations
+        work = self._work(len(self.train_tokens))
         self.progress.message(
             f"phase 1: {len(self.train_tokens):,} tokens in {self._num_windows} window(s), up to "
-            f"{config.max_iterations} iterations each: {work:,} tokens to read"
+            f"{config.max_iterations} iterations of the first: {work:,} tokens to read"
         )
         with self.progress.task("phase 1", work - self._tokens_read(), "tokens") as task:
             while self.number < self._num_windows:
@@ -186,12 +186,23 @@ class Phase1Trainer:
 
     def _tokens_read(self) -> int:
         """Tokens that need not be read any more, of those that a run reads at most."""
-        before = self.number * self.config.window_tokens * self.config.max_iterations
+        before = self._work(self.number * self.config.window_tokens)
         return before + (self.iteration - 1) * len(self.train_window) + self.reading.tokens
+
+    def _work(self, tokens: int) -> int:
+        """Tokens to read, at most, for the first `tokens` of the text."""
+        first = min(tokens, self.config.window_tokens)
+        return first * self._iterations_of(0) + (tokens - first) * self._iterations_of(1)
+
+    def _iterations_of(self, number: int) -> int:
+        """Iterations of a window, at most. Later windows are new text, not a new task."""
+        config = self.config
+        later = min(config.max_iterations, config.later_iterations)
+        return config.max_iterations if number == 0 else later
 
     def _train_window(self, task: Task) -> Iterator[dict[str, Any]]:
         config, window, validation = self.config, self.train_window, self.validation_window
-        while self.iteration <= config.max_iterations:
+        while self.iteration <= self._iterations_of(self.number):
             iteration = self.iteration
             generator = torch.Generator().manual_seed(
                 self.seed * 1_000_003 + self.number * 10_007 + iteration
