@@ -61,9 +61,9 @@ def start(count: int, arguments: argparse.Namespace) -> dict[str, float]:
     """What `count` processes on two cores measure."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
     options = [f"--preset={arguments.preset}", f"--engine={arguments.engine}"]
+    options.append(f"--seconds={arguments.seconds}")
     done = subprocess.run(
-        [sys.executable, *torchrun, "-m", "benchmarks.processes", "--worker", *options]
-        + [f"--seconds={arguments.seconds}"],
+        [sys.executable, *torchrun, "-m", "benchmarks.processes", "--worker", *options],
         env=os.environ | {"OMP_NUM_THREADS": str(2 // count), "OMP_WAIT_POLICY": "PASSIVE"},
         stdout=subprocess.PIPE,
         text=True,

@@ -19,8 +19,8 @@ def is_first_process() -> bool:
 
 
 def speaks(error: UserError) -> bool:
-    """Whether this process reports `error`; the second does where the first may be gone."""
-    return is_first_process() or (isinstance(error, ProcessLost) and os.environ["RANK"] == "1")
+    """Whether this process reports `error`; another one does where the first is gone."""
+    return is_first_process() or (isinstance(error, ProcessLost) and error.speaks)
 
 
 def run_progress() -> "Progress":

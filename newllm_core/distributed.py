@@ -71,7 +71,10 @@ def mean(values_nD: Tensor) -> Tensor:
     """
     if size() == 1:
         return values_nD.mean(0)
-    return total(values_nD.sum(0)) / count(values_nD)
+    summed_D = values_nD.sum(0)
+    rows = summed_D.new_full((1,), len(values_nD))
+    message = total(torch.cat([summed_D.reshape(-1), rows]))  # both at once: messages cost time
+    return message[:-1].view_as(summed_D) / message[-1]
 
 
 def mean_of(own_mean: Tensor, of_each: Sequence[int]) -> Tensor:

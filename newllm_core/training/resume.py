@@ -77,9 +77,12 @@ class Saver:
         try:
             yield
         except (DivergedError, ProcessLost) as error:
+            explained = type(error)(f"{error}; the state before is in {self.path}")
             if distributed.rank() == 0 or self._first_is_gone():
                 self._write(state())
-            raise type(error)(f"{error}; the state before is in {self.path}") from error
+                if isinstance(explained, ProcessLost):
+                    explained.speaks = True
+            raise explained from error
 
     @contextmanager
     def interruptible(self, state: Callable[[], State]) -> Iterator[None]:
