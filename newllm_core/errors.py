@@ -72,4 +72,10 @@ class Interrupted(UserError):
 
 
 class ProcessLost(Interrupted):
-    """Another process of the run ended or cannot be reached any more."""
+    """Another process of the run ended or cannot be reached any more.
+
+    Attributes:
+        speaks: whether this process reports it although it is not the first.
+    """
+
+    speaks = False
