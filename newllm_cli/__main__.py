@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import sys
 
 from newllm_core.errors import INTERRUPTED, UserError
@@ -22,6 +23,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C does
     try:
         app()
     except UserError as error:
@@ -30,7 +32,7 @@ def main() -> None:
         print(f"newllm: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("newllm: interrupted; checkpoints that exist are as they were", file=sys.stderr)
+        print("newllm: interrupted; files that exist are as they were", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -4,6 +4,8 @@ A message is one line: what is wrong, where, and what to do about it. Anything t
 `UserError` is a bug in newllm (or in a plugin) and ends in a traceback and exit code 1.
 """
 
+import errno
+
 LONGEST_MESSAGE = 2000
 
 
@@ -15,9 +17,14 @@ def one_line(text: str, limit: int) -> str:
 
 
 def reason(error: BaseException, limit: int = 200) -> str:
-    """What a foreign exception says, on one line of at most `limit` characters."""
+    """What a foreign exception says, on one line of at most `limit` characters.
+
+    Where a disk is full, also what to do about it.
+    """
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return one_line(str(said), limit) or type(error).__name__
+    text = one_line(str(said), limit) or type(error).__name__
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return f"{text}; free some space (or raise the limit) and run it again" if full else text
 
 
 class UserError(Exception):

@@ -63,7 +63,8 @@ def phase2(
     from newllm_core.device import prepare_device
     from newllm_core.pipeline import check_unchanged, checkpoint_layer, run_phase2
 
-    loaded = load(checkpoint)
+    progress = StderrProgress()
+    loaded = load(checkpoint, progress=progress)
     check_unchanged(loaded, list(given.layers))
     config = given.resolve(checkpoint_layer(loaded))
     device = prepare_device(config.run)
@@ -75,7 +76,7 @@ def phase2(
         path,
         overwrite=overwrite,
         device=device,
-        progress=StderrProgress(),
+        progress=progress,
         tensorboard=tensorboard,
     )
     summary = language_model_summary(path, trained.results)
