@@ -2,10 +2,11 @@
 
 import io
 import os
+import shlex
 import signal
 import sys
 
-from newllm_core.errors import INTERRUPTED, UserError
+from newllm_core.errors import INTERRUPTED, Interrupted, UserError
 
 
 def main() -> None:
@@ -30,12 +31,19 @@ def main() -> None:
         if os.environ.get("NEWLLM_DEBUG") == "1":
             raise
         print(f"newllm: {error}", file=sys.stderr)
+        if isinstance(error, Interrupted):
+            print(f"to continue: {_command_to_resume()}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("newllm: interrupted; files that exist are as they were", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _command_to_resume() -> str:
+    arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
+    return shlex.join(["newllm", *arguments, "--resume"])
 
 
 if __name__ == "__main__":

@@ -1,17 +1,36 @@
 """Files that are either the old one or the new one, never half of each."""
 
 import contextlib
+import glob
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from newllm_core.errors import InputError
+from newllm_core.errors import InputError, reason
 
 
-def refuse_existing(path: Path, *, overwrite: bool) -> None:
-    """Raise `InputError` if `path` exists and may not be replaced."""
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} exists: choose another --out, or pass --overwrite to replace it")
+def refuse_existing(path: Path, *, overwrite: bool, option: str = "--out") -> None:
+    """Raise `InputError` if `path`, given with `option`, cannot be or exists and must stay."""
+    try:
+        there = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as error:  # ValueError: a NUL character
+        raise InputError(f"cannot write {path}: {reason(error)}") from error
+    if stat.S_ISDIR(there.st_mode):
+        raise InputError(f"{path} is a folder: choose another {option}")
+    if not overwrite:
+        raise InputError(
+            f"{path} exists: choose another {option}, or pass --overwrite to replace it"
+        )
+
+
+def sweep(path: Path) -> None:
+    """Remove what killed writers of `path` left beside it; only for who holds its lock."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with contextlib.suppress(OSError):
+            left.unlink()
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -33,7 +52,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         finally:
             os.close(folder)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+        raise InputError(f"cannot write {path}: {reason(error)}") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()

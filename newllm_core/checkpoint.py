@@ -78,6 +78,24 @@ class Checkpoint:
                 "(--tokenizer DIR/tokenizer.json)"
             )
 
+    def require_trained_head(self) -> None:
+        """Raise `InputError` unless a head was trained."""
+        if self.phase == "phase1":
+            raise InputError(
+                "this checkpoint comes from phase1 and has no trained head: "
+                "run newllm phase2 on it first"
+            )
+
+    def identity(self) -> str:
+        """SHA-256 of what its contexts and tokens mean: parameters, their shape, the tokenizer."""
+        found = hashlib.sha256()
+        found.update(json.dumps(dataclasses.asdict(self.config.model)).encode())
+        found.update(self.tokenizer_json.encode())
+        for name, tensor in sorted(_parameters(self.model).items()):
+            found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+            found.update(tensor.detach().cpu().contiguous().numpy().data)
+        return found.hexdigest()
+
 
 def plugin_record(kind: str, plugin: Plugin) -> dict[str, Any]:
     """What a checkpoint says about a plugin; its options are in the config."""

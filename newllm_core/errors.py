@@ -5,6 +5,7 @@ A message is one line: what is wrong, where, and what to do about it. Anything t
 """
 
 import errno
+import os
 
 LONGEST_MESSAGE = 2000
 
@@ -23,8 +24,11 @@ def reason(error: BaseException, limit: int = 200) -> str:
     """
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
     text = one_line(str(said), limit) or type(error).__name__
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    return f"{text}; free some space (or raise the limit) and run it again" if full else text
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    # Libraries that word their own errors keep the system's words for these.
+    if full or any(words in text for words in map(os.strerror, (errno.ENOSPC, errno.EFBIG))):
+        return f"{text}; free some space (or raise the limit) and run the command again"
+    return text
 
 
 class UserError(Exception):
@@ -70,3 +74,13 @@ class GateRefused(UserError):
 
 
 INTERRUPTED = 130
+
+
+class Interrupted(UserError):
+    """A run was asked to stop, or lost one of its processes; its state is saved."""
+
+    exit_code = INTERRUPTED
+
+
+class ProcessLost(Interrupted):
+    """Another process of the run ended or cannot be reached any more."""

@@ -22,7 +22,6 @@ from newllm_core.errors import InputError
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.registry import Plugin
 from newllm_core.settings import resolve
-
 from tests.data.cases import Recorder
 
 V = 23

@@ -104,7 +104,7 @@ def test_all_sources_at_once_win_key_by_key(layer):
         layers.append({"phase1": values})
     found = resolve(*layers).phase1
     assert [getattr(found, key) for key in keys] == [10, 11, 12, 13]
-    assert found.batch_tokens == 2048
+    assert found.batch_tokens == 4096
 
 
 def test_a_preset_is_below_environment_and_flags():

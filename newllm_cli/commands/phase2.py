@@ -9,6 +9,7 @@ import typer
 from newllm_cli.options import (
     JsonOption,
     OverwriteOption,
+    ResumeOption,
     Settings,
     TensorBoardOption,
     default_path,
@@ -36,6 +37,7 @@ def phase2(
         typer.Option(help="Checkpoint to write.", show_default="runs/phase2.safetensors"),
     ] = None,
     overwrite: OverwriteOption = False,
+    resume: ResumeOption = False,
     tensorboard: TensorBoardOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -52,7 +54,7 @@ def phase2(
     from newllm_core.atomic import refuse_existing
 
     path = default_path(out, "phase2.safetensors")
-    refuse_existing(path, overwrite=overwrite)
+    refuse_existing(path, overwrite=overwrite or resume)
     if tensorboard:
         from newllm_core.tensorboard import require_tensorboard
 
@@ -78,6 +80,7 @@ def phase2(
         device=device,
         progress=progress,
         tensorboard=tensorboard,
+        resume=resume,
     )
     summary = language_model_summary(path, trained.results)
     if json:

@@ -9,12 +9,12 @@ from typing import Any
 
 from newllm_core import registry
 from newllm_core.config import DataConfig
-from newllm_core.data.cutting import cut_at_words
 from newllm_core.data.dataset_info import INFO_FILE, TOKENIZER_FILE, DatasetInfo, SourceInfo
 from newllm_core.data.division import divide
 from newllm_core.data.documents import Documents, Selection
 from newllm_core.data.make_tokenizer import load_base, train_bpe
 from newllm_core.data.measures import contents, count_bytes
+from newllm_core.data.pieces import cut_at_words
 from newllm_core.data.policy import ValidationPolicy
 from newllm_core.data.publish import NEW, publishing
 from newllm_core.data.sources.base import Broken, DataSource, Document

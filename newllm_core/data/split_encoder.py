@@ -1,6 +1,6 @@
 """Turns the documents of both splits into token files, through one function."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +9,7 @@ from newllm_core.data.ahead import map_ahead, map_here
 from newllm_core.data.division import Division
 from newllm_core.data.documents import Selection
 from newllm_core.data.measures import contents, count_bytes, count_words
+from newllm_core.data.pieces import pieces
 from newllm_core.data.policy import ValidationPolicy
 from newllm_core.data.sources.base import Document
 from newllm_core.data.spool import Cut, Spool, in_one_part
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     Array = np.ndarray[Any, Any]
+
+PART_CHARACTERS = 1 << 20
 
 
 class SplitEncoder:
@@ -56,7 +59,7 @@ class SplitEncoder:
 
         seen = np.zeros(self._tokenizer.vocab_size, dtype=bool)
         with closing(SplitWriter(self._folder, "train", self._dtype)) as writer:
-            for document, ids in self._encoded(selection, "train", origin, self._tokenizer.parts):
+            for document, ids in self._encoded(selection, "train", origin, self._parts):
                 seen[ids] = True
                 self._add(writer, document, ids)
             return writer.finish(), seen
@@ -102,6 +105,9 @@ class SplitEncoder:
             )
         return written, duplicates
 
+    def _parts(self, chunks: Iterable[str]) -> Iterator[str]:
+        return pieces(self._tokenizer, chunks, PART_CHARACTERS)
+
     def _encoded(
         self, selection: Selection, split: str, origin: str, cut: Cut
     ) -> Iterator[tuple[Document, "Array"]]:
@@ -110,7 +116,7 @@ class SplitEncoder:
         batches = self._spool.batches(selection, cut)
         # A tokenizer that may panic prints to stderr, which is then turned away: nobody else may
         # be at work.
-        encode_all = map_ahead if self._tokenizer.is_plain else map_here
+        encode_all = map_ahead if self._tokenizer.is_cut_at_words else map_here
         with self._progress.task(f"encoding {split}", size, "bytes") as task:
             try:
                 for batch, encoded in encode_all(self._tokenizer.encode_documents, batches):

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from newllm_core.data.control_tokens import add_control_tokens, read_control_tokens
-from newllm_core.data.cutting import cut_at_words
 from newllm_core.data.measures import contents
+from newllm_core.data.pieces import cut_at_words, pieces
 from newllm_core.data.sources.base import Document, Message
 from newllm_core.data.tokenizer_library import id_limit, load_tokenizer, panics_contained
 from newllm_core.errors import InputError, reason
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 # hundred bytes a token.
 PIECE_CHARACTERS = 1 << 16
 BATCH_CHARACTERS = 1 << 20
-LONGEST_WORD = 1 << 20
 # Tokenizers with rules of their own read texts whole, up to this length.
 WHOLE_CHARACTERS = 1 << 22
 
@@ -37,8 +36,9 @@ class TextTokenizer:
         base_vocab_size: the same without the tokens that newllm added.
         end_id: id of the token that closes a document.
         role_ids: id of the token that opens a message, for each role.
-        is_plain: whether it is a byte-level BPE with GPT-2's rule for words: such a tokenizer can
-            be trusted with any text, and long texts can be cut.
+        is_byte_level: every token stands for bytes, whatever is around it.
+        is_cut_at_words: it is a byte-level BPE with GPT-2's rule for words: `cut_at_words` makes no
+            difference to ids, and it can be trusted with any text.
     """
 
     def __init__(self, text: str, *, piece_characters: int = PIECE_CHARACTERS) -> None:
@@ -46,7 +46,9 @@ class TextTokenizer:
             spec = json.loads(text)
             control = read_control_tokens(spec)
             self._tokenizer = load_tokenizer(spec, text)
-            self.is_plain = _is_plain_byte_level(spec)
+            self._special = {added["id"] for added in spec["added_tokens"] if added["special"]}
+            self.is_byte_level = (spec["decoder"] or {}).get("type") == "ByteLevel"
+            self.is_cut_at_words = _is_plain_byte_level(spec)
             self._literals = None if spec["model"]["type"] == "BPE" else _literals(control.ids)
         except Exception as error:  # a description may lack anything
             raise InputError(f"not a tokenizer that newllm wrote: {reason(error)}") from error
@@ -119,23 +121,13 @@ class TextTokenizer:
                 result.append(ids if document.continues else np.concatenate([ids, end]))
         return result
 
-    def parts(self, chunks: Iterable[str]) -> Iterator[str]:
-        """The parts of a long text that are encoded one by one; together they are the text.
-
-        They give the ids of the whole: exactly, if `is_plain` and no word is longer than
-        `LONGEST_WORD`; but for the places of the cuts otherwise.
-        """
-        if self.is_plain:
-            return cut_at_words(chunks, BATCH_CHARACTERS, LONGEST_WORD)
-        return cut_at_words(chunks, WHOLE_CHARACTERS, 2 * WHOLE_CHARACTERS)
-
     def encodings(self, text: str) -> "Iterator[tuple[Ids, list[tuple[int, int]]]]":
         """Piece by piece the ids of a text, and for each the characters `[start, end)` of it."""
         import numpy as np
 
         start = 0
         for piece in self._pieces(text):
-            with panics_contained(self.is_plain):
+            with panics_contained(self.is_cut_at_words):
                 encoding = self._tokenizer.encode(piece, add_special_tokens=False)
             offsets = [(start + first, start + last) for first, last in encoding.offsets]
             yield np.array(encoding.ids, dtype=np.uint32), offsets
@@ -143,8 +135,12 @@ class TextTokenizer:
 
     def decode(self, ids: Sequence[int], *, keep_control: bool = False) -> str:
         """Text of `ids`; control tokens are left out unless `keep_control`."""
-        with panics_contained(self.is_plain):
+        with panics_contained(self.is_cut_at_words):
             return self._tokenizer.decode(list(ids), skip_special_tokens=not keep_control)
+
+    def spelling(self, token: int) -> str | None:
+        """How the vocabulary writes a token; None for a control token, and for no token."""
+        return None if token in self._special else self._tokenizer.id_to_token(token)
 
     def _role(self, message: Message) -> "Ids":
         import numpy as np
@@ -184,17 +180,17 @@ class TextTokenizer:
         import numpy as np
 
         texts = [piece for _, piece in waiting]
-        with panics_contained(self.is_plain):
+        with panics_contained(self.is_cut_at_words):
             encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         for (index, _), encoding in zip(waiting, encodings, strict=True):
             parts[index].append(np.array(encoding.ids, dtype=np.uint32))
 
     def _pieces(self, text: str) -> Iterator[str]:
         """Parts of a text to encode one by one; together they give the ids of the whole."""
-        if self.is_plain:
-            yield from cut_at_words((text,), self._piece_characters, LONGEST_WORD)
+        if self.is_cut_at_words:
+            yield from cut_at_words((text,), self._piece_characters)
             return
-        for part in self.parts((text,)):
+        for part in pieces(self, (text,), WHOLE_CHARACTERS):
             start = 0
             # Such a model finds a control token that is written out in a text: cut it in two.
             for match in self._literals.finditer(part) if self._literals is not None else ():

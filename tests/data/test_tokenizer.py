@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from newllm_core.config import DataConfig
-from newllm_core.data.cutting import cut_at_words
 from newllm_core.data.make_tokenizer import load_base, train_bpe
+from newllm_core.data.pieces import cut_at_words
 from newllm_core.data.sources.base import Document, Message
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import ConfigError, InputError

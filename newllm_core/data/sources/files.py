@@ -59,6 +59,7 @@ def read_chunks(path: Path, chunk_bytes: int = CHUNK_BYTES) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")("strict")
     consumed = 0
     at_start = True
+    regular_file(path)
     try:
         with path.open("rb") as file:
             while True:
