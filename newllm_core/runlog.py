@@ -9,8 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from newllm_core.atomic import reason
-from newllm_core.errors import InputError
+from newllm_core.errors import InputError, reason
 from newllm_core.tensorboard import TensorBoardEvents
 
 
