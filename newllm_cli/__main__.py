@@ -2,9 +2,11 @@
 
 import io
 import os
+import shlex
+import signal
 import sys
 
-from newllm_core.errors import INTERRUPTED, UserError
+from newllm_core.errors import INTERRUPTED, Interrupted, UserError
 
 
 def main() -> None:
@@ -22,18 +24,26 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C does
     try:
         app()
     except UserError as error:
         if os.environ.get("NEWLLM_DEBUG") == "1":
             raise
         print(f"newllm: {error}", file=sys.stderr)
+        if isinstance(error, Interrupted):
+            print(f"to continue: {_command_to_resume()}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("newllm: interrupted; checkpoints that exist are as they were", file=sys.stderr)
+        print("newllm: interrupted; files that exist are as they were", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _command_to_resume() -> str:
+    arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
+    return shlex.join(["newllm", *arguments, "--resume"])
 
 
 if __name__ == "__main__":

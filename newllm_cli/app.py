@@ -7,7 +7,9 @@ import typer
 from newllm_cli.commands.analyze import analyze
 from newllm_cli.commands.bench import bench
 from newllm_cli.commands.compare import compare
+from newllm_cli.commands.evaluate import evaluate
 from newllm_cli.commands.expand import expand
+from newllm_cli.commands.generate import generate
 from newllm_cli.commands.phase1 import phase1
 from newllm_cli.commands.phase2 import phase2
 from newllm_cli.commands.plugins import plugins_app
@@ -17,7 +19,7 @@ from newllm_cli.help import HelpfulCommand
 
 EXIT_CODES = (
     "Exit codes: 0 fine, 1 bug, 2 usage or configuration, 3 missing or unreadable input, "
-    "4 plugin, 5 diverged, 6 gate refused, 130 interrupted."
+    "4 plugin, 5 diverged, 6 gate refused, 130 interrupted with state saved."
 )
 
 app = typer.Typer(
@@ -48,6 +50,18 @@ def root(
     """Train and study context-vector language models: one fixed-size vector is all the memory."""
 
 
-for command in (quickstart, prepare, phase1, analyze, compare, phase2, expand, bench):
+COMMANDS = (
+    quickstart,
+    prepare,
+    phase1,
+    analyze,
+    compare,
+    phase2,
+    expand,
+    evaluate,
+    generate,
+    bench,
+)
+for command in COMMANDS:
     app.command(cls=HelpfulCommand)(command)
 app.add_typer(plugins_app, name="plugins")

@@ -25,6 +25,7 @@ PANELS = {
     "phase2": "Phase 2",
     "gate": "Gate",
     "analysis": "Analysis",
+    "generation": "Generation",
 }
 SEPARATOR = "__"
 
@@ -42,6 +43,10 @@ TensorBoardOption = Annotated[
     typer.Option("--tensorboard", help="Write TensorBoard events too (extra: tensorboard)."),
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")]
+ResumeOption = Annotated[
+    bool,
+    typer.Option("--resume", help="Continue an unfinished run of these settings, if there is one."),
+]
 PluginOption = Annotated[
     list[Path] | None,
     typer.Option(
@@ -84,7 +89,7 @@ def with_settings(*sections: str) -> Callable[[Callable[..., None]], Callable[..
             for name in [name for name in arguments if SEPARATOR in name]:
                 section, _, key = name.partition(SEPARATOR)
                 value = arguments.pop(name)
-                if value is not None:
+                if value is not None and value != []:  # a repeatable flag that is not given
                     flags.setdefault(section, {})[key] = value
             file = arguments.pop("config_file")
             layers = [] if file is None else [settings.from_file(file)]
@@ -159,6 +164,8 @@ def _parameter(name: str, annotation: Any) -> inspect.Parameter:  # noqa: ANN401
 def _flag_type(hint: Any) -> type[Any]:  # noqa: ANN401
     if isinstance(hint, types.UnionType):
         hint = next(part for part in typing.get_args(hint) if part is not type(None))
+    if hint == tuple[str, ...]:
+        return list[str]  # texts may hold commas: the flag is repeated instead
     # Lists are typed as 1,1 and parsed with the same code as --set and the environment. Numbers
     # too, so that one place words the error.
     return bool if hint is bool else str
@@ -170,6 +177,8 @@ def _metavar(spec: dataclasses.Field[Any], annotation: type[Any]) -> str | None:
     choices = spec.metadata.get("choices")
     if choices:
         return "|".join(choices)
+    if annotation == list[str]:
+        return "TEXT"
     kind = str(spec.type).removesuffix(" | None")
     known = {"int": "INTEGER", "float": "NUMBER", "str": "TEXT"}
     name = getattr(spec.type, "__name__", kind)
@@ -182,7 +191,7 @@ def _help(spec: dataclasses.Field[Any]) -> str:
 
 def _shown(default: object) -> str:
     if isinstance(default, tuple):
-        return ",".join(str(part) for part in default)
+        return ",".join(str(part) for part in default) or "none"
     return str(default).lower() if isinstance(default, bool | type(None)) else str(default)
 
 

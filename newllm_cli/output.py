@@ -19,3 +19,10 @@ def console() -> Console:
 def print_json(document: dict[str, Any]) -> None:
     """Print one JSON document; values that are no numbers would be a bug."""
     print(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def write_through(text: str) -> None:
+    """Print a piece of text at once, as it is."""
+    if text:
+        sys.stdout.write(text)
+        sys.stdout.flush()

@@ -44,9 +44,10 @@ def render_phase1(summary: dict[str, Any], console: Console) -> None:
 def render_language_model(summary: dict[str, Any], console: Console) -> None:
     """What the heads reach, per head and together."""
     table = Table(title=f"language model: {summary['checkpoint']}", title_justify="left")
-    for heading in ("split", "head", "loss", "perplexity", "accuracy", "bits/byte"):
+    for heading in ("split", "head", "loss", "perplexity", "per word", "accuracy", "bits/byte"):
         table.add_column(heading, justify="left" if heading in ("split", "head") else "right")
-    for split in ("train", "validation"):
+    splits = [name for name in ("train", "validation", "text") if name in summary]
+    for split in splits:
         figures = summary[split]
         heads = figures["heads"]
         rows = [(str(number), head) for number, head in enumerate(heads, 1)]
@@ -55,11 +56,21 @@ def render_language_model(summary: dict[str, Any], console: Console) -> None:
                 split if name == "1" else "",
                 name,
                 f"{row['loss']:.4f}",
-                f"{row['perplexity']:.2f}",
+                _number(row["perplexity"], ".2f"),
+                _number(row["word_perplexity"], ".2f"),
                 f"{row['accuracy']:.2%}",
-                f"{row['bits_per_byte']:.4f}",
+                _number(row["bits_per_byte"], ".4f"),
             )
     console.print(table)
+    for split in splits:
+        words = summary[split].get("num_whitespace_words")
+        if words is not None:
+            count = _number(summary[split]["whitespace_word_perplexity"], ".2f")
+            console.print(f"{split}: {count} per word of {words:,} between white space alone")
+
+
+def _number(value: float | None, shape: str) -> str:
+    return "-" if value is None else format(value, shape)
 
 
 def render_quickstart(results: dict[str, Any], console: Console) -> None:

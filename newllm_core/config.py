@@ -10,6 +10,10 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 from newllm_core.errors import ConfigError
+from newllm_core.escapes import unescape
+
+MOST_LAYERS = 1000
+WIDEST = 1 << 20
 
 
 def option(
@@ -99,10 +103,15 @@ class ModelConfig(_Section):
     SECTION = "model"
     SHORTHANDS: ClassVar[dict[str, str]] = {"num_layers": "layer_structure"}
 
-    context_dim: int = option(256, "Dimensions of the context, the whole memory.", low=1)
-    embed_dim: int = option(256, "Dimensions of a token embedding.", low=1)
+    context_dim: int = option(
+        256, "Dimensions of the context, the whole memory.", low=1, high=WIDEST
+    )
+    embed_dim: int = option(256, "Dimensions of a token embedding.", low=1, high=WIDEST)
     hidden_dim: int | None = option(
-        None, "Hidden units of an update; context_dim + embed_dim means one matrix.", low=1
+        None,
+        "Hidden units of an update; context_dim + embed_dim means one matrix.",
+        low=1,
+        high=WIDEST,
     )
     layer_structure: tuple[int, ...] = option(
         (1, 1), "Layers in each block: 2,3 is a block of two and a block of three.", low=1
@@ -123,6 +132,8 @@ class ModelConfig(_Section):
         super().__post_init__()
         if not self.layer_structure:
             raise ConfigError("model.layer_structure is empty: give at least one block, e.g. 1,1")
+        if sum(self.layer_structure) > MOST_LAYERS:
+            raise ConfigError(f"model.layer_structure has more than {MOST_LAYERS:,} layers")
         if self.tie_weights and self.context_dim != self.embed_dim:
             raise ConfigError(
                 f"model.tie_weights needs context_dim = embed_dim, "
@@ -152,9 +163,15 @@ class Phase1Config(_Section):
         "final", "Which contexts are regularized.", choices=("final", "every-layer")
     )
     objective: str = option(
-        "cvfp",
-        "cvfp: contexts settle; reconstruction: contexts give back their inputs.",
-        choices=("cvfp", "reconstruction"),
+        "auto",
+        "cvfp: contexts repeat themselves; reconstruction: contexts give back their inputs; auto: "
+        "reconstruction, or cvfp with --start zero, as published.",
+        choices=("auto", "cvfp", "reconstruction"),
+    )
+    context_weight: float = option(
+        0.72,
+        "Weight of c_{t-1} in the reconstruction, where x_t has 1: more remembers longer.",
+        low=0,
     )
     engine: str = option(
         "parallel",
@@ -169,14 +186,15 @@ class Phase1Config(_Section):
     max_iterations: int = option(
         10, "Iterations per window; 0 writes the untrained model, the random control.", low=0
     )
+    later_iterations: int = option(3, "Iterations of windows after the first, at most.", low=1)
     min_iterations: int = option(5, "Iterations before early stopping may happen.", low=1)
     batch_tokens: int = option(
-        2048,
-        "Tokens per optimizer step (parallel engine); 1/64 of a smaller window, but 256 at least.",
+        4096,
+        "Tokens per optimizer step (parallel engine); 1/32 of a smaller window, but 256 at least.",
         low=1,
     )
     num_streams: int = option(64, "Streams in lock-step (streams engine).", low=1)
-    chunk_steps: int = option(32, "Steps of every stream per optimizer step (streams).", low=1)
+    chunk_steps: int = option(64, "Steps of every stream per optimizer step (streams).", low=1)
     lr_schedule: str = option(
         "staged", "staged by iteration, or constant.", choices=("staged", "constant")
     )
@@ -269,6 +287,40 @@ class AnalysisConfig(_Section):
 
 
 @dataclass(frozen=True)
+class GenerationConfig(_Section):
+    """How text is written, token by token."""
+
+    SECTION = "generation"
+
+    max_tokens: int = option(200, "At most so many tokens; with --chat, in each reply.", low=0)
+    temperature: float = option(
+        0.8, "Divides the logits; 0 always takes the most likely token.", low=0
+    )
+    top_k: int | None = option(None, "Choose among so many most likely tokens only.", low=1)
+    top_p: float = option(
+        0.95,
+        "Choose among the fewest most likely tokens with this much probability together.",
+        low=0,
+        high=1,
+    )
+    stop: tuple[str, ...] = option(
+        (), r"The text ends before this string; repeatable (escapes: \n \r \t \\)."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.stop_strings()
+
+    def stop_strings(self) -> list[str]:
+        """`stop` with its escapes written out.
+
+        Raises:
+            ConfigError: one is empty or has an unknown escape.
+        """
+        return [unescape(text, "generation.stop") for text in self.stop]
+
+
+@dataclass(frozen=True)
 class RunConfig(_Section):
     """What is the same for every command."""
 
@@ -279,8 +331,12 @@ class RunConfig(_Section):
     threads: int | None = option(None, "Processor threads; all by default.", low=1)
     precision: str = option(
         "auto",
-        "Matrix products in training; auto takes bfloat16 where there are matrix units for it.",
+        "Matrix products in training and evaluation; auto takes bfloat16 where there are matrix "
+        "units for it.",
         choices=("auto", "float32", "bfloat16"),
+    )
+    save_interval_seconds: float = option(
+        600.0, "Seconds between two saves of the state that --resume continues from.", low=0
     )
 
 
@@ -295,6 +351,7 @@ class Config:
     phase2: Phase2Config = Phase2Config()
     gate: GateConfig = GateConfig()
     analysis: AnalysisConfig = AnalysisConfig()
+    generation: GenerationConfig = GenerationConfig()
     regularizer: Mapping[str, Any] = field(default_factory=dict)
     source: Mapping[str, Any] = field(default_factory=dict)
 

@@ -4,11 +4,32 @@ A message is one line: what is wrong, where, and what to do about it. Anything t
 `UserError` is a bug in newllm (or in a plugin) and ends in a traceback and exit code 1.
 """
 
+LONGEST_MESSAGE = 2000
+
+
+def one_line(text: str, limit: int) -> str:
+    """`text` without line ends or control characters, cut to `limit` characters."""
+    shown = " ".join(text[: 4 * limit].split())
+    shown = "".join(char if char.isprintable() else "?" for char in shown)
+    return shown if len(shown) <= limit else shown[: limit - 3] + "..."
+
+
+def reason(error: BaseException, limit: int = 200) -> str:
+    """What a foreign exception says, on one line of at most `limit` characters."""
+    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return one_line(str(said), limit) or type(error).__name__
+
 
 class UserError(Exception):
-    """Base of every error a user can mend. `exit_code` is documented in `newllm --help`."""
+    """Base of every error a user can mend. `exit_code` is documented in `newllm --help`.
+
+    A message quotes files and arguments, which may hold anything: it is made one line here.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message, LONGEST_MESSAGE))
 
 
 class ConfigError(UserError):
@@ -42,3 +63,13 @@ class GateRefused(UserError):
 
 
 INTERRUPTED = 130
+
+
+class Interrupted(UserError):
+    """A run was asked to stop, or lost one of its processes; its state is saved."""
+
+    exit_code = INTERRUPTED
+
+
+class ProcessLost(Interrupted):
+    """Another process of the run ended or cannot be reached any more."""

@@ -4,11 +4,13 @@ Shapes: N rows (tokens), V vocabulary, C context_dim.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from newllm_core.data.prepared import PreparedDataset
@@ -16,11 +18,13 @@ from newllm_core.errors import InputError
 from newllm_core.model.heads import weighted_mean
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.precision import at_least_float32
-from newllm_core.progress import Progress, Silent
+from newllm_core.progress import Progress, Silent, Task
 from newllm_core.trajectory.text import NUM_STREAMS, WARMUP_TOKENS, Reading, read_text
 
 # Logits of so many (row, token) pairs exist at a time, whatever the vocabulary.
 LOGITS_AT_ONCE = 2**23
+# Of the training split so many are predicted: enough to see overfitting.
+TRAIN_TOKENS = 65_536
 
 
 class Text(Protocol):
@@ -87,34 +91,12 @@ def evaluate(
     # Words are counted for the whole text only.
     num_words = text.num_words if num_tokens == len(text.tokens) else None
 
-    nats = [0.0] * model.num_heads
-    correct = [0] * model.num_heads
     readings = read_text(
         model, text.tokens[:num_tokens], end_id=end_id, num_streams=num_streams, warmup=warmup
     )
     with (progress or Silent()).task(label, num_tokens, "tokens") as task:
-        for reading in readings:
-            for head, (loss, hits) in enumerate(_score(model, reading)):
-                nats[head] += loss
-                correct[head] += hits
-            task.advance(len(reading.positions_N))
-
-    def figures(loss: float, accuracy: float) -> dict[str, Any]:
-        total = loss * num_tokens
-        return {
-            "loss": loss,
-            "perplexity": _exp(loss),
-            "accuracy": accuracy,
-            "bits_per_byte": total / math.log(2) / num_bytes if num_bytes else None,
-            "word_perplexity": _exp(total / num_words) if num_words else None,
-        }
-
-    losses = [total / num_tokens for total in nats]
-    accuracies = [hits / num_tokens for hits in correct]
-    together = figures(weighted_mean(losses, head_weights), weighted_mean(accuracies, head_weights))
-    counts = {"num_tokens": num_tokens, "num_bytes": num_bytes, "num_words": num_words}
-    heads = [figures(*pair) for pair in zip(losses, accuracies, strict=True)]
-    return together | counts | {"heads": heads}
+        scores = score(model, readings, task)
+    return scores.figures(head_weights, num_bytes=num_bytes, num_words=num_words)
 
 
 def evaluate_splits(
@@ -124,7 +106,7 @@ def evaluate_splits(
     head_weights: Sequence[float],
     progress: Progress | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """`evaluate` validation whole, and no more of train, or a report would take an epoch."""
+    """`evaluate` validation whole and the beginning of train, or a report would take an epoch."""
     end_id = int(dataset.info.end_id)
     validation = evaluate(
         model,
@@ -139,11 +121,82 @@ def evaluate_splits(
         dataset.train,
         end_id=end_id,
         head_weights=head_weights,
-        max_tokens=validation["num_tokens"],
+        max_tokens=min(validation["num_tokens"], TRAIN_TOKENS),
         progress=progress,
         label="evaluating train",
     )
     return {"train": train, "validation": validation}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What every head made of some tokens: nats and hits, summed."""
+
+    num_tokens: int
+    nats: Sequence[float]
+    hits: Sequence[int]
+
+    def figures(
+        self, head_weights: Sequence[float], *, num_bytes: int, num_words: int | None
+    ) -> dict[str, Any]:
+        """The mapping that `evaluate` returns, for tokens that stand for so many bytes and words.
+
+        Args:
+            head_weights: one for each head.
+            num_bytes: UTF-8 bytes of the text; 0 if there is none.
+            num_words: None where they are not known.
+        """
+        losses = [total / self.num_tokens for total in self.nats]
+        accuracies = [hits / self.num_tokens for hits in self.hits]
+
+        def of_one(loss: float, accuracy: float) -> dict[str, Any]:
+            total = loss * self.num_tokens
+            return {
+                "loss": loss,
+                "perplexity": _exp(loss),
+                "accuracy": accuracy,
+                "bits_per_byte": total / math.log(2) / num_bytes if num_bytes else None,
+                "word_perplexity": _exp(total / num_words) if num_words else None,
+            }
+
+        together = of_one(
+            weighted_mean(losses, head_weights), weighted_mean(accuracies, head_weights)
+        )
+        counts = {"num_tokens": self.num_tokens, "num_bytes": num_bytes, "num_words": num_words}
+        heads = [of_one(*pair) for pair in zip(losses, accuracies, strict=True)]
+        return together | counts | {"heads": heads}
+
+
+def without_line_ends(figures: dict[str, Any], num_line_ends: int | None) -> dict[str, Any]:
+    """Figures of `evaluate`, with those for words between white space alone.
+
+    Published perplexities of WikiText count a line end as a word, and so does `num_words`.
+    `num_whitespace_words` and `whitespace_word_perplexity` do not; they are None where one of the
+    two counts is not known.
+    """
+    words = figures["num_words"]
+    words = None if words is None or num_line_ends is None else words - num_line_ends
+
+    def added(of_one: dict[str, Any]) -> dict[str, Any]:
+        total = of_one["loss"] * figures["num_tokens"]
+        return of_one | {"whitespace_word_perplexity": _exp(total / words) if words else None}
+
+    heads = [added(head) for head in figures["heads"]]
+    return added(figures) | {"num_whitespace_words": words, "heads": heads}
+
+
+def score(model: LanguageModel, readings: Iterable[Reading], task: Task) -> Scores:
+    """Score every token of `readings` with every head; `task` is told of each chunk."""
+    num_tokens = 0
+    nats = [0.0] * model.num_heads
+    hits = [0] * model.num_heads
+    for reading in readings:
+        for head, (loss, correct) in enumerate(_score(model, reading)):
+            nats[head] += loss
+            hits[head] += correct
+        num_tokens += len(reading.positions_N)
+        task.advance(len(reading.positions_N))
+    return Scores(num_tokens, nats, hits)
 
 
 @torch.no_grad()
@@ -161,9 +214,16 @@ def _score(model: LanguageModel, reading: Reading) -> list[tuple[float, int]]:
             logits_NV = at_least_float32(head(part_NC))
             losses_N = F.cross_entropy(logits_NV, targets_N, reduction="none")
             nats += losses_N.sum(dtype=torch.float64)
-            hits += (logits_NV.argmax(-1) == targets_N).sum()
+            hits += _hits(logits_NV, targets_N)
         scores.append((float(nats), int(hits)))
     return scores
+
+
+def _hits(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+    """How many targets are the first of the largest logits; `argmax` of every row is slow."""
+    reached_N = logits_NV.gather(1, targets_N[:, None])[:, 0]
+    candidates = (reached_N == logits_NV.amax(-1)).nonzero()[:, 0]
+    return (logits_NV[candidates].argmax(-1) == targets_N[candidates]).sum()
 
 
 def _documents_within(document_starts: np.ndarray, max_tokens: int | None) -> int:

@@ -16,11 +16,7 @@ def expand(checkpoint: Checkpoint) -> Checkpoint:
     Raises:
         InputError: the head was never trained, or every block has one already.
     """
-    if checkpoint.phase == "phase1":
-        raise InputError(
-            "this checkpoint comes from phase1 and has no trained head to clone: "
-            "run newllm phase2 on it first"
-        )
+    checkpoint.require_trained_head()
     num_heads = checkpoint.model.num_heads
     if num_heads >= checkpoint.model.config.num_blocks:
         raise InputError(

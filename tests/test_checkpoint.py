@@ -10,13 +10,13 @@ from safetensors.torch import load_file, save_file
 
 from newllm_core.checkpoint import (
     FORMAT_VERSION,
-    STRUCTURED,
     Checkpoint,
     load,
     plugin_record,
     provenance,
     save,
 )
+from newllm_core.checkpoint_metadata import GATE_FIGURES, STRUCTURED
 from newllm_core.data.dataset_info import SourceInfo
 from newllm_core.errors import InputError
 from newllm_core.model.language_model import LanguageModel
@@ -61,9 +61,9 @@ def make(num_heads=1, reconstruction=False, **shape):
         warmup=5,
         history=[{"iteration": 1, "terms": {"cvfp": 0.1234567890123}}, {"iteration": 2}],
         vacuous_terms=["regularizer"],
-        gate={"train": {"effective_rank_ratio": 0.5}},
-        results={"train": {"loss": 1e-17}},
-        provenance={"torch": "x", "plugins": []},
+        gate={"train": dict.fromkeys(GATE_FIGURES, 0.5) | {"num_tokens": 8, "context_dim": 13}},
+        results={"train": {"loss": 1e-17}, "validation": {"loss": None}},
+        provenance={"torch": "x", "dataset_path": "data", "plugins": []},
     )
 
 
@@ -226,7 +226,7 @@ def test_a_file_that_cannot_be_written(tmp_path):
 
 def test_missing_files_and_folders(tmp_path):
     assert "no such checkpoint" in refused(tmp_path / "absent.safetensors")
-    assert "no such checkpoint" in refused(tmp_path)
+    assert "is a folder" in refused(tmp_path)
 
 
 @pytest.mark.parametrize("kept", [0, 5, 100, 0.5, 0.999])

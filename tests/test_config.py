@@ -33,7 +33,8 @@ def make(section, name, value):
 
 
 def test_sections():
-    assert list(SECTIONS) == ["run", "data", "model", "phase1", "phase2", "gate", "analysis"]
+    steps = ["data", "model", "phase1", "phase2", "gate", "analysis", "generation"]
+    assert list(SECTIONS) == ["run", *steps]
     assert PLUGIN_SECTIONS == ("regularizer", "source")
     assert [section_type.SECTION for section_type in SECTIONS.values()] == list(SECTIONS)
     assert [spec.name for spec in dataclasses.fields(Config)] == [*SECTIONS, *PLUGIN_SECTIONS]

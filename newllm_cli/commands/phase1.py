@@ -9,6 +9,7 @@ from newllm_cli.options import (
     JsonOption,
     OverwriteOption,
     PluginOption,
+    ResumeOption,
     Settings,
     TensorBoardOption,
     default_path,
@@ -38,6 +39,7 @@ def phase1(
     ] = None,
     plugin: PluginOption = None,
     overwrite: OverwriteOption = False,
+    resume: ResumeOption = False,
     tensorboard: TensorBoardOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -64,7 +66,7 @@ def phase1(
     use_plugin_files(plugin)
     config = given.resolve()
     path = default_path(out, "phase1.safetensors")
-    refuse_existing(path, overwrite=overwrite)
+    refuse_existing(path, overwrite=overwrite or resume)
     REGULARIZERS.find(config.phase1.reg)  # a mistyped name is reported before data is prepared
     if tensorboard:
         from newllm_core.tensorboard import require_tensorboard
@@ -91,6 +93,7 @@ def phase1(
             device=prepare_device(config.run),
             progress=progress,
             tensorboard=tensorboard,
+            resume=resume,
         )
     summary = phase1_summary(path, checkpoint)
     if json:

@@ -1,5 +1,6 @@
 """`newllm phase2`: train the token heads."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,6 +9,7 @@ import typer
 from newllm_cli.options import (
     JsonOption,
     OverwriteOption,
+    ResumeOption,
     Settings,
     TensorBoardOption,
     default_path,
@@ -35,6 +37,7 @@ def phase2(
         typer.Option(help="Checkpoint to write.", show_default="runs/phase2.safetensors"),
     ] = None,
     overwrite: OverwriteOption = False,
+    resume: ResumeOption = False,
     tensorboard: TensorBoardOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -51,7 +54,7 @@ def phase2(
     from newllm_core.atomic import refuse_existing
 
     path = default_path(out, "phase2.safetensors")
-    refuse_existing(path, overwrite=overwrite)
+    refuse_existing(path, overwrite=overwrite or resume)
     if tensorboard:
         from newllm_core.tensorboard import require_tensorboard
 
@@ -76,6 +79,7 @@ def phase2(
         device=device,
         progress=StderrProgress(),
         tensorboard=tensorboard,
+        resume=resume,
     )
     summary = language_model_summary(path, trained.results)
     if json:
@@ -89,10 +93,10 @@ def dataset_of(checkpoint: "Checkpoint", data: Path | None) -> "PreparedDataset"
     from newllm_core.data.prepared import open_dataset
     from newllm_core.errors import InputError
 
-    folder = data or Path(checkpoint.provenance["dataset_path"])
-    if data is None and not folder.exists():
-        raise InputError(f"the checkpoint's dataset {folder} is gone: pass --data DIR")
-    return open_dataset(folder)
+    saved = checkpoint.provenance.get("dataset_path", "")
+    if data is None and not os.path.isdir(saved):
+        raise InputError(f"the checkpoint's dataset {saved} is gone: pass --data DIR")
+    return open_dataset(data or saved)
 
 
 def language_model_summary(path: Path, results: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from newllm_cli.options import (
 )
 
 PROMPT = "Return the"
-SAMPLE_TOKENS = 60
 
 
 @with_settings("run")
@@ -77,7 +76,8 @@ def quickstart(
     from newllm_core.data.prepared import open_dataset
     from newllm_core.data.tokenizer import TextTokenizer
     from newllm_core.device import prepare_device
-    from newllm_core.generation import generate
+    from newllm_core.generation.session import Session
+    from newllm_core.generation.writer import Writer
     from newllm_core.pipeline import run_expand, run_phase1, run_phase2
 
     dataset = open_dataset(folder / "data")
@@ -115,16 +115,11 @@ def quickstart(
     show("heads", language_model_summary(path, checkpoint.results), render_language_model)
 
     tokenizer = TextTokenizer.from_json(checkpoint.tokenizer_json)
-    ids = generate(
-        checkpoint.model,
-        tokenizer.encode(PROMPT),
-        num_tokens=SAMPLE_TOKENS,
-        temperature=0.8,
-        top_p=0.95,
-        seed=config.run.seed,
-        end_id=tokenizer.end_id,
-    )
-    sample = tokenizer.decode(list(ids))
+    end_id = tokenizer.end_id
+    session = Session(checkpoint.model, config.generation, seed=config.run.seed, start_id=end_id)
+    writer = Writer(session, tokenizer)
+    writer.read(tokenizer.encode(PROMPT))
+    sample = "".join(writer.write(config.generation.max_tokens, {end_id}))
     results |= {"sample": PROMPT + sample, "seconds": time.monotonic() - began}
     if json:
         print_json(results)

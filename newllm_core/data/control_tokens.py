@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from newllm_core.data.sources.files import reason
-from newllm_core.errors import InputError
+from newllm_core.errors import InputError, reason
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

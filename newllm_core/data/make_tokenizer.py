@@ -5,9 +5,8 @@ from pathlib import Path
 
 from newllm_core.config import DataConfig
 from newllm_core.data.hub import require_hub, unreachable
-from newllm_core.data.sources.files import reason
 from newllm_core.data.tokenizer import TextTokenizer
-from newllm_core.errors import ConfigError, InputError
+from newllm_core.errors import ConfigError, InputError, reason
 
 BYTES = 256
 TOKENIZER_FILE = "tokenizer.json"

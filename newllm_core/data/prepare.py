@@ -17,12 +17,11 @@ from newllm_core.data.measures import contents, count_bytes
 from newllm_core.data.policy import ValidationPolicy
 from newllm_core.data.publish import NEW, publishing
 from newllm_core.data.sources.base import DataSource, Document
-from newllm_core.data.sources.files import reason
 from newllm_core.data.split_encoder import SplitEncoder
 from newllm_core.data.spool import Record, Spool
 from newllm_core.data.token_files import file_info, smallest_dtype
 from newllm_core.data.tokenizer import TextTokenizer, cut_at_words
-from newllm_core.errors import InputError, PluginError
+from newllm_core.errors import InputError, PluginError, reason
 from newllm_core.progress import Progress, Silent
 from newllm_core.settings import make_section
 

@@ -1,6 +1,5 @@
 """A folder that appears whole or not at all."""
 
-import json
 import os
 import shutil
 import tempfile
@@ -8,8 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from newllm_core.data.dataset_info import DATA_FILES, FORMAT, INFO_FILE
+from newllm_core.data.dataset_info import DATA_FILES, FORMAT, INFO_FILE, LARGEST_INFO
 from newllm_core.errors import InputError
+from newllm_core.files import read_text
+from newllm_core.strict_json import parse_json
 
 NEW, OLD = "new", "old"
 
@@ -50,10 +51,10 @@ def _check_free(out: Path, overwrite: bool) -> None:
     if not overwrite:
         raise InputError(f"{out} exists already: choose another --out, or give --overwrite")
     try:
-        content = json.loads((out / INFO_FILE).read_text(encoding="utf-8"))
+        content = parse_json(read_text(out / INFO_FILE, limit=LARGEST_INFO))
         ours = isinstance(content, dict) and content.get("format") == FORMAT
         foreign = sorted({path.name for path in out.iterdir()} - {INFO_FILE, *DATA_FILES})
-    except (OSError, ValueError):
+    except (OSError, ValueError, InputError):
         ours = False
     if not ours:
         raise InputError(

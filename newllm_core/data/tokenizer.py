@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from newllm_core.data.control_tokens import add_control_tokens, id_limit, read_control_tokens
 from newllm_core.data.measures import count_bytes
 from newllm_core.data.sources.base import Document, Message
-from newllm_core.data.sources.files import reason
-from newllm_core.errors import InputError
+from newllm_core.errors import InputError, reason
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +30,8 @@ class TextTokenizer:
         base_vocab_size: the same without the tokens that newllm added.
         end_id: id of the token that closes a document.
         role_ids: id of the token that opens a message, for each role.
+        is_byte_level: every token stands for bytes, whatever is around it.
+        is_cut_at_words: `cut_at_words` makes no difference to ids.
     """
 
     def __init__(self, text: str, *, piece_characters: int = PIECE_CHARACTERS) -> None:
@@ -49,7 +50,9 @@ class TextTokenizer:
         self._tokenizer.encode_special_tokens = True
         self._text = text
         self._piece_characters = piece_characters
-        self._cuttable = _is_plain_byte_level(spec)
+        self._special = {added["id"] for added in spec["added_tokens"] if added["special"]}
+        self.is_byte_level = (spec["decoder"] or {}).get("type") == "ByteLevel"
+        self.is_cut_at_words = _is_plain_byte_level(spec)
         self._literals = None if spec["model"]["type"] == "BPE" else _literals(control.ids)
         self.vocab_size = id_limit(self._tokenizer)
 
@@ -140,6 +143,10 @@ class TextTokenizer:
         """Text of `ids`; control tokens are left out unless `keep_control`."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=not keep_control)
 
+    def spelling(self, token: int) -> str | None:
+        """How the vocabulary writes a token; None for a control token, and for no token."""
+        return None if token in self._special else self._tokenizer.id_to_token(token)
+
     def _role(self, message: Message) -> "Ids":
         import numpy as np
 
@@ -199,7 +206,7 @@ class TextTokenizer:
             for match in self._literals.finditer(text):
                 yield text[start : match.start() + 1]
                 start = match.start() + 1
-        if self._cuttable:
+        if self.is_cut_at_words:
             yield from cut_at_words(text, self._piece_characters)
         elif start < len(text):
             yield text[start:]

@@ -7,7 +7,7 @@ reads everything; with `num_streams=1` they are exactly those.
 Shapes: B streams, T tokens of a chunk, N rows (the tokens of a chunk that exist), C context_dim.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,15 +53,20 @@ def read_text(
     end_id: int,
     num_streams: int = NUM_STREAMS,
     warmup: int = WARMUP_TOKENS,
-) -> Iterator[Reading]:
+    start_1C: Tensor | None = None,
+) -> Generator[Reading, None, Tensor]:
     """Every token of `tokens` [T] exactly once, a chunk at a time, without gradients.
 
     Args:
         model: the recurrence.
         tokens: token ids, memory-mapped or not.
-        end_id: the token between documents.
+        end_id: the token before the first one, which is the one between documents.
         num_streams: at most so many streams; fewer where they would be mostly warm-up.
         warmup: tokens a later stream reads before its own.
+        start_1C: the context before `end_id`; none by default.
+
+    Returns:
+        The context [1, C] in which the last token was predicted: it goes on from there.
     """
     length = len(tokens)
     count = max(1, min(num_streams, length // max(1, 2 * warmup)))
@@ -76,8 +81,8 @@ def read_text(
             steps = np.arange(begin, min(begin + chunk, 0))
             inputs = inputs_at(tokens, starts_B1 + steps, end_id)
             context_BC = _unroll(model, inputs, context_BC, device)[-1][:, -1]
-        # Nothing comes before the first stream.
-        context_BC[0] = 0.0
+    # The first stream does not come from a warm-up.
+    context_BC[:1] = model.start(1) if start_1C is None else start_1C
 
     for begin in range(0, int((ends_B1 - starts_B1).max(initial=0)), chunk):
         positions_BT = starts_B1 + np.arange(begin, begin + chunk)
@@ -94,6 +99,38 @@ def read_text(
             torch.from_numpy(np.asarray(tokens[positions_N], np.int64)).to(device),
             [of_block[chosen_BT] for of_block in contexts],
         )
+    # No stream is longer than the last one, so it is the one that read nothing twice.
+    return context_BC[-1:]
+
+
+def read_segments(
+    model: LanguageModel,
+    segments: Iterable[np.ndarray],
+    *,
+    end_id: int,
+    num_streams: int = NUM_STREAMS,
+    warmup: int = WARMUP_TOKENS,
+) -> Iterator[Reading]:
+    """`read_text` of a text that comes in segments, each going on where the one before ended.
+
+    Args:
+        model: the recurrence.
+        segments: token ids in order, none of them empty; longer ones take less time.
+        end_id: the token before the first one.
+        num_streams: in each segment.
+        warmup: tokens a later stream reads before its own.
+    """
+    context_1C = None
+    for tokens in segments:
+        context_1C = yield from read_text(
+            model,
+            tokens,
+            end_id=end_id,
+            num_streams=num_streams,
+            warmup=warmup,
+            start_1C=context_1C,
+        )
+        end_id = int(tokens[-1])
 
 
 # Not in the generator itself: a `no_grad` around a `yield` would leak into whoever iterates.

@@ -12,7 +12,6 @@ from newllm_core.data.sources.text_file import (
     TextFileOptions,
     split_chunks,
     text_documents,
-    unescape,
 )
 from newllm_core.errors import ConfigError, InputError
 
@@ -55,14 +54,6 @@ def test_split_in_chunks_is_split_of_the_whole(text, separator, cuts):
     chunks = [text[a:b] for a, b in pairwise(edges)]
     chunks = [chunk for chunk in chunks if chunk] if "".join(chunks) == text else [text]
     assert list(split_chunks(chunks, separator)) == text.split(separator)
-
-
-@pytest.mark.parametrize(
-    ("written", "meant"),
-    [(r"\n\n", "\n\n"), ("\n", "\n"), (r"\t|\r", "\t|\r"), (r"\\n", r"\n"), ("##", "##")],
-)
-def test_escapes(written, meant):
-    assert unescape(written) == meant
 
 
 @pytest.mark.parametrize("separator", ["", r"\d", "a\\", r"\\\x"])

@@ -10,12 +10,6 @@ CHUNK_BYTES = 1 << 20
 BYTE_ORDER_MARK = "\ufeff"
 
 
-def reason(error: BaseException, limit: int = 200) -> str:
-    """What a foreign exception says, on one line of at most `limit` characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= limit else text[: limit - 3] + "..."
-
-
 def refuse_input(source: str, given: str | None) -> None:
     """Raise `ConfigError` where a source that reads no file was given one."""
     if given is not None:

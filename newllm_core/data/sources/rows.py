@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from newllm_core.data.hub import require_hub, unreachable
-from newllm_core.data.sources.files import reason
-from newllm_core.errors import InputError
+from newllm_core.errors import InputError, reason
 
 BUILDERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 

@@ -1,6 +1,5 @@
 """The `text-file` source: one UTF-8 file, whole or split at a separator."""
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +8,7 @@ from typing import Any
 from newllm_core.config import option
 from newllm_core.data.sources.base import DataSource, Document
 from newllm_core.data.sources.files import CHUNK_BYTES, input_file, read_chunks
-from newllm_core.errors import ConfigError
-
-_ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}
+from newllm_core.escapes import unescape
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,10 @@ class TextFile(DataSource):
 
     def __init__(self, input: str | None = None, options: Any = None) -> None:  # noqa: ANN401
         super().__init__(input, options)
-        self.separator = unescape(self.options.document_separator)
+        separator = self.options.document_separator
+        self.separator = (
+            None if separator is None else unescape(separator, "source.document_separator")
+        )
 
     def documents(self) -> Iterator[Document]:
         """Yield the parts of the file in their order.
@@ -45,24 +45,6 @@ class TextFile(DataSource):
         """
         path = input_file("text-file", self.input, "a UTF-8 text file")
         yield from text_documents(path, self.separator)
-
-
-def unescape(separator: str | None) -> str | None:
-    r"""`separator` with `\n`, `\r`, `\t` and `\\` written out.
-
-    Raises:
-        ConfigError: it is empty, or has another escape.
-    """
-    if separator is None:
-        return None
-    if not separator:
-        raise ConfigError(r"source.document_separator is empty: give text such as \n\n")
-    unknown = re.search(r"\\([^nrt\\]|$)", separator.replace("\\\\", ""))
-    if unknown:
-        raise ConfigError(
-            f"source.document_separator has {unknown.group()!r}: the escapes are \\n \\r \\t \\\\"
-        )
-    return re.sub(r"\\([nrt\\])", lambda match: _ESCAPES[match.group(1)], separator)
 
 
 def text_documents(

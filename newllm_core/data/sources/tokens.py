@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from newllm_core.data.sources.base import DataSource, Document
-from newllm_core.data.sources.files import input_file, reason
-from newllm_core.errors import InputError
+from newllm_core.data.sources.files import input_file
+from newllm_core.errors import InputError, reason
 
 if TYPE_CHECKING:
     import numpy as np

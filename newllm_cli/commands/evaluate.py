@@ -1,0 +1,63 @@
+"""`newllm evaluate`: loss, perplexity, bits per byte and accuracy of every head."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from newllm_cli.commands.phase2 import DataOption, dataset_of, language_model_summary
+from newllm_cli.options import JsonOption, Settings, with_settings
+
+TrainedArgument = Annotated[Path, typer.Argument(help="Checkpoint whose heads were trained.")]
+
+
+@with_settings("run")
+def evaluate(
+    given: Settings,
+    checkpoint: TrainedArgument,
+    data: DataOption = None,
+    text: Annotated[
+        Path | None,
+        typer.Option(help="UTF-8 text of any length, as one document, instead of --data."),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Say how well trained heads predict a text: each head, and all of them together.
+
+    Loss is in nats per token. Bits per byte count the UTF-8 bytes of the text itself, whatever the
+    tokenizer makes of them. Perplexity per word comes twice: with line ends as words, as WikiText
+    is published, and with the words between white space alone.
+
+    Examples:
+        newllm evaluate runs/phase2.safetensors
+
+        newllm evaluate runs/phase2.safetensors --text book.txt --json
+    """
+    from newllm_cli.output import console, print_json
+    from newllm_cli.progress import StderrProgress
+    from newllm_cli.render import render_language_model
+    from newllm_core.errors import ConfigError
+
+    if data is not None and text is not None:
+        raise ConfigError("--data and --text exclude each other: give one of them")
+    given.resolve()  # a mistyped setting is reported before torch is loaded
+
+    from newllm_core.checkpoint import load
+    from newllm_core.device import prepare_device
+    from newllm_core.pipeline import run_evaluate
+    from newllm_core.settings import to_dict
+
+    loaded = load(checkpoint)
+    loaded.require_trained_head()
+    # The heads count together as they did in training.
+    config = given.resolve({"phase2": to_dict(loaded.config)["phase2"]})
+    device = prepare_device(config.run)
+    loaded.model.to(device)
+    target = text or dataset_of(loaded, data)
+    source = {"file": str(target)} if isinstance(target, Path) else {"data": str(target.path)}
+    figures = run_evaluate(loaded, target, config, device=device, progress=StderrProgress())
+    summary = language_model_summary(checkpoint, source | figures)
+    if json:
+        print_json(summary)
+    else:
+        render_language_model(summary, console())

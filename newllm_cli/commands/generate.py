@@ -1,0 +1,136 @@
+"""`newllm generate`: text from a model, or a conversation with it."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from newllm_cli.commands.evaluate import TrainedArgument
+from newllm_cli.options import JsonOption, OverwriteOption, Settings, with_settings
+
+STDIN = "-"
+
+
+@with_settings("generation", "run")
+def generate(
+    given: Settings,
+    checkpoint: TrainedArgument,
+    prompt: Annotated[str | None, typer.Option(help="What the text begins with.")] = None,
+    prompt_file: Annotated[
+        str | None,
+        typer.Option(help="UTF-8 file (- is stdin) with the prompt, as it is.", metavar="FILE|-"),
+    ] = None,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Answer each line of stdin, with a model of chats.")
+    ] = False,
+    save_state: Annotated[
+        Path | None, typer.Option(help="Keep where the text ended in this file.", metavar="FILE")
+    ] = None,
+    load_state: Annotated[
+        Path | None,
+        typer.Option(
+            help="Go on where --save-state ended; --seed then makes new choices.", metavar="FILE"
+        ),
+    ] = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+) -> None:
+    r"""Continue a prompt with the last head, or talk; the same seed gives the same text.
+
+    The continuation goes to stdout as it is written; the prompt is repeated on a terminal only. A
+    text ends after --max-tokens, at a --stop string, or where the model closes the document. Time
+    and memory per token do not depend on how much was read or written before.
+
+    Examples:
+        newllm generate runs/phase2.safetensors --prompt 'Return the' --max-tokens 100
+
+        newllm generate runs/phase2.safetensors --prompt 'Return the' --temperature 0 --stop '\n'
+
+        newllm generate runs/phase2.safetensors --prompt-file book.txt --save-state book.state
+
+        newllm generate runs/phase2.safetensors --load-state book.state --json
+
+        newllm generate runs/chat.safetensors --chat
+    """
+    from newllm_cli.output import print_json
+    from newllm_core.atomic import refuse_existing
+    from newllm_core.errors import ConfigError
+
+    if prompt is not None and prompt_file is not None:
+        raise ConfigError("--prompt and --prompt-file exclude each other: give one of them")
+    if chat and not (prompt is None and prompt_file is None):
+        raise ConfigError("--chat takes its messages from stdin: leave out the prompt")
+    config = given.resolve()
+    if save_state is not None:
+        refuse_existing(save_state, overwrite=overwrite, option="--save-state")
+    if prompt_file is not None:
+        prompt = _read(prompt_file)
+
+    from newllm_core.checkpoint import load
+    from newllm_core.data.tokenizer import TextTokenizer
+    from newllm_core.device import prepare_device
+    from newllm_core.generation.session import Session
+    from newllm_core.generation.state import load_state as load_saved
+    from newllm_core.generation.state import save_state as save
+    from newllm_core.generation.writer import Tail, encode_prompt
+
+    loaded = load(checkpoint, device=prepare_device(config.run))
+    loaded.require_trained_head()
+    tokenizer = TextTokenizer.from_json(loaded.tokenizer_json)
+    ids = encode_prompt(tokenizer, prompt or "")
+    # A new text follows the end of another one, as in training.
+    start_id = tokenizer.end_id if load_state is None else None
+    session = Session(loaded.model, config.generation, seed=config.run.seed, start_id=start_id)
+    tail = Tail()
+    if load_state is not None:
+        state = load_saved(load_state, loaded, tokenizer)
+        state.restore(session, keep_random=given.sets("run", "seed"))
+        tail = state.tail
+
+    result: dict[str, Any]
+    if chat:
+        from newllm_cli.conversation import Conversation
+        from newllm_core.generation.chat import Chat
+
+        talk = Conversation(Chat(session, tokenizer, config.generation), show=not json)
+        talk.run()
+        result, tail, interrupted = {"messages": talk.messages}, Tail(), talk.interrupted
+    else:
+        from newllm_cli.continuation import continue_text, read_prompt
+        from newllm_core.generation.writer import Writer
+
+        # Behind a new prompt nothing of the text before can become a stop string.
+        before, tail = (tail.held, Tail()) if ids else ("", tail)
+        writer = Writer(session, tokenizer, config.generation.stop_strings(), tail)
+        if ids:
+            read_prompt(writer, prompt or "", ids, show=not json)
+        text = continue_text(
+            writer,
+            config.generation.max_tokens,
+            tokenizer.end_id,
+            before=before,
+            keep_tail=save_state is not None,
+            show=not json,
+        )
+        result, tail, interrupted = text.result, text.tail, text.interrupted
+        result = {"prompt": prompt or "", "num_prompt_tokens": len(ids), **result}
+    if save_state is not None:
+        save(session, tail, save_state, identity=loaded.identity(), overwrite=overwrite)
+    if json:
+        print_json({"schema": 1, "checkpoint": str(checkpoint), **result})
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+def _read(file: str) -> str:
+    """The text of a prompt file, or of stdin."""
+    from newllm_core.data.sources.files import read_chunks, reason
+    from newllm_core.errors import InputError
+
+    if file != STDIN:
+        return "".join(read_chunks(Path(file)))
+    try:
+        return sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"stdin is not UTF-8: {reason(error)}; convert it to UTF-8") from error

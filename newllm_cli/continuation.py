@@ -1,0 +1,89 @@
+"""A text on a terminal or a pipe, as it is written."""
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from newllm_cli.interrupt import Interrupt
+from newllm_cli.output import write_through
+from newllm_cli.progress import StderrProgress
+from newllm_core.generation.writer import Tail, Writer
+
+# A prompt is read so many tokens at a time between two looks at the clock.
+READ_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class Continued:
+    """What `continue_text` did.
+
+    Attributes:
+        result: `text`, `tokens`, `num_tokens` and `finish_reason`; the first two only unless shown.
+        tail: what is not out yet.
+        interrupted: Ctrl-C ended it.
+    """
+
+    result: dict[str, Any]
+    tail: Tail
+    interrupted: bool
+
+
+def continue_text(
+    writer: Writer, limit: int, end_id: int, *, before: str, keep_tail: bool, show: bool
+) -> Continued:
+    """Write up to `limit` tokens of text.
+
+    Args:
+        writer: where the text is.
+        limit: at most so many tokens.
+        end_id: the token that ends the text.
+        before: text that comes first.
+        keep_tail: leave what is not certain for somebody who goes on from here.
+        show: print the text as it comes, and keep nothing of it. On a pipe stdout gets the text
+            and nothing else, not even a line end.
+    """
+    pieces: list[str] = []
+    tokens: list[int] | None = None if show else []
+    put = write_through if show else pieces.append
+    interrupted = False
+    began = time.perf_counter()
+    with Interrupt() as interrupt:
+        for piece in chain([before], writer.write(limit, {end_id}, tokens)):
+            put(piece)
+            if interrupt.asked:
+                interrupted = True
+                break
+    if not keep_tail:
+        put(writer.finish())
+    seconds = time.perf_counter() - began
+    if show and sys.stdout.isatty():
+        print()
+    if writer.num_tokens:
+        rate = writer.num_tokens / seconds
+        StderrProgress().message(f"{writer.num_tokens:,} tokens at {rate:,.0f} tokens/s")
+    elif limit and writer.finish_reason == "end":
+        StderrProgress().message("the text has ended: a --prompt begins another one behind it")
+    result = {
+        "text": "".join(pieces),
+        "tokens": tokens,
+        "num_tokens": writer.num_tokens,
+        "finish_reason": writer.finish_reason,
+    }
+    return Continued(result, writer.tail, interrupted)
+
+
+def read_prompt(writer: Writer, prompt: str, ids: Sequence[int], *, show: bool) -> None:
+    """Read a prompt, and repeat it on a terminal."""
+    with StderrProgress().task("reading the prompt", len(ids), "tokens") as task:
+        for begin in range(0, len(ids), READ_AT_ONCE):
+            part = ids[begin : begin + READ_AT_ONCE]
+            writer.read(part)
+            task.advance(len(part))
+    if show and sys.stdout.isatty():
+        Console().print(Text(prompt, "bold"), end="", soft_wrap=True)

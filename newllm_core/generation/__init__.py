@@ -1,0 +1,1 @@
+"""From a model to text: choosing tokens, showing them, chats, and states to go on from later."""

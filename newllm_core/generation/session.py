@@ -1,0 +1,100 @@
+"""A text under way, token by token: the memory is one context, however long the text gets."""
+
+from collections.abc import Collection, Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from newllm_core.config import GenerationConfig
+from newllm_core.errors import InputError
+from newllm_core.generation.sampling import choose
+from newllm_core.model.language_model import LanguageModel
+from newllm_core.trajectory.single import SingleStream
+
+
+class Session:
+    """Reads tokens and chooses the next ones with the last head.
+
+    Args:
+        model: on the device to compute on; its weights must not change afterwards.
+        options: how tokens are chosen.
+        seed: of the choices.
+        start_id: the token that closes a document; it is read first, as in training.
+
+    Attributes:
+        context_C: the context after everything that was read [C].
+        pending: the token chosen last, which was not read yet; None if there is none.
+        random: the source of choices.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        options: GenerationConfig,
+        *,
+        seed: int = 0,
+        start_id: int | None = None,
+    ) -> None:
+        self._stream = SingleStream(model)
+        self._options = options
+        self._vocab_size = model.vocab_size
+        self.random = torch.Generator().manual_seed(seed)
+        self._state: tuple[Tensor, int | None] = (self._stream.start(), None)
+        if start_id is not None:
+            self.read([start_id])
+
+    @property
+    def context_C(self) -> Tensor:
+        """The context after everything that was read [C]."""
+        return self._state[0]
+
+    @property
+    def pending(self) -> int | None:
+        """The token chosen last, which was not read yet."""
+        return self._state[1]
+
+    def go_on_from(self, context_C: Tensor, pending: int | None) -> None:
+        """Continue the text that another session left there."""
+        self._state = (context_C.to(self._stream.start()), pending)
+
+    def read(self, ids: Iterable[int]) -> None:
+        """Read what was chosen last, and then `ids`.
+
+        Raises:
+            InputError: an id is outside the vocabulary.
+        """
+        self._read_pending()
+        for token in ids:
+            if not 0 <= token < self._vocab_size:
+                raise InputError(f"id {token} is outside the vocabulary of {self._vocab_size}")
+            self._state = (self._stream.step(self.context_C, token), None)
+
+    def forget_pending(self, ids: Collection[int]) -> None:
+        """Never read the token chosen last, if it is one of `ids`."""
+        if self.pending in ids:
+            self._state = (self.context_C, None)
+
+    def choose(self, limit: int, ends: Collection[int] = ()) -> Iterator[int]:
+        """Yield tokens as they are chosen, up to `limit`; one of `ends` ends the text instead.
+
+        A text that has ended stays so until something is read.
+
+        Raises:
+            DivergedError: logits are not finite.
+        """
+        for _ in range(limit):
+            if self.pending in ends:
+                return
+            self._read_pending()
+            context_C = self.context_C
+            token = choose(self._stream.logits(context_C), self._options, self.random)
+            self._state = (context_C, token)
+            if token in ends:
+                return
+            yield token
+
+    def _read_pending(self) -> None:
+        context_C, pending = self._state
+        if pending is not None:
+            # One assignment, so that an interrupt leaves the token either read or pending.
+            self._state = (self._stream.step(context_C, pending), None)

@@ -1,0 +1,154 @@
+"""A text or conversation in a file, to go on from later: its size does not depend on its length.
+
+One safetensors file. Tensors: `context` [C] and `random` (state of the generator). Metadata:
+format, version, the identity of the checkpoint, the token chosen but not read, what is not shown
+yet, and a hash of all of it.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from newllm_core.atomic import refuse_existing, write_atomically
+from newllm_core.checkpoint import Checkpoint
+from newllm_core.data.sources.files import reason
+from newllm_core.data.text_stream import text_stream
+from newllm_core.data.tokenizer import TextTokenizer
+from newllm_core.errors import InputError
+from newllm_core.generation.session import Session
+from newllm_core.generation.writer import Tail
+
+FORMAT = "newllm-state"
+FORMAT_VERSION = 1
+OPTION = "--save-state"
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """Where a text was left.
+
+    Attributes:
+        context_C: the context after everything that was read [C].
+        pending: the token chosen last, which was not read.
+        random: state of the generator [bytes].
+        tail: the end of the text that is not out yet.
+    """
+
+    context_C: Tensor
+    pending: int | None
+    random: Tensor
+    tail: Tail
+
+    def restore(self, session: Session, *, keep_random: bool = False) -> None:
+        """Put `session` there; `keep_random` leaves it its own choices."""
+        session.go_on_from(self.context_C, self.pending)
+        if not keep_random:
+            session.random.set_state(self.random)
+
+
+def save_state(session: Session, tail: Tail, path: Path, *, identity: str, overwrite: bool) -> None:
+    """Write atomically.
+
+    Args:
+        session: where the text is.
+        tail: what of it is not out yet.
+        path: of the file.
+        identity: of the checkpoint.
+        overwrite: replace what is at `path`.
+
+    Raises:
+        InputError: `path` exists and `overwrite` is false, or it cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    refuse_existing(path, overwrite=overwrite, option=OPTION)
+    tensors = {
+        "context": session.context_C.detach().cpu().clone(),
+        "random": session.random.get_state(),
+    }
+    text = {"pending": session.pending, "undecoded": list(tail.undecoded), "held": tail.held}
+    metadata = {
+        "format": FORMAT,
+        "format_version": str(FORMAT_VERSION),
+        "checkpoint": identity,
+        "text": json.dumps(text),
+    }
+    metadata["sha256"] = _digest(tensors, metadata)
+
+    def write(temporary: Path) -> None:
+        try:
+            save_file(tensors, temporary, metadata)
+        except SafetensorError as error:  # safetensors words its own I/O errors
+            raise OSError(str(error)) from error
+
+    write_atomically(path, write)
+
+
+def load_state(path: Path, checkpoint: Checkpoint, tokenizer: TextTokenizer) -> SavedState:
+    """Read and validate a state of `checkpoint`.
+
+    Raises:
+        InputError: missing, damaged, foreign, of another format version or another checkpoint.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise InputError(f"no such state: {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is not a readable state: {reason(error)}") from error
+    if metadata.get("format") != FORMAT:
+        raise InputError(f"{path} is a safetensors file, but no state that generate saved")
+    if metadata.get("format_version") != str(FORMAT_VERSION):
+        raise InputError(
+            f"{path} has format version {metadata.get('format_version')!r}, this newllm reads "
+            f"{FORMAT_VERSION}: save it again"
+        )
+    if metadata.get("sha256") != _digest(tensors, metadata):
+        raise InputError(f"{path} is damaged: its hash is wrong; save it again")
+    if metadata.get("checkpoint") != checkpoint.identity():
+        raise InputError(f"{path} is a state of another checkpoint: pass the one it was saved with")
+    try:
+        return _rebuild(metadata, tensors, checkpoint, tokenizer)
+    except (ValueError, LookupError, TypeError, RuntimeError, OverflowError) as error:
+        raise InputError(f"{path} is a damaged state: {reason(error)}") from error
+
+
+def _rebuild(
+    metadata: Mapping[str, str],
+    tensors: Mapping[str, Tensor],
+    checkpoint: Checkpoint,
+    tokenizer: TextTokenizer,
+) -> SavedState:
+    model = checkpoint.model
+    context_C = tensors["context"]
+    if context_C.shape != (model.context_dim,) or not torch.isfinite(context_C).all():
+        raise ValueError("the context does not fit the model")
+    torch.Generator().set_state(tensors["random"])
+    text = json.loads(metadata["text"])
+    pending, held, undecoded = text["pending"], text["held"], text["undecoded"]
+    if pending is not None and pending not in range(model.vocab_size):
+        raise ValueError("the pending token is outside the vocabulary")
+    if not isinstance(held, str):
+        raise ValueError("what was held is no text")
+    text_stream(tokenizer, undecoded)
+    return SavedState(context_C, pending, tensors["random"], Tail(undecoded, held))
+
+
+def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    found = hashlib.sha256()
+    described = {name: value for name, value in metadata.items() if name != "sha256"}
+    found.update(json.dumps(described, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        found.update(tensor.contiguous().numpy().data)
+    return found.hexdigest()

@@ -1,0 +1,109 @@
+"""Text in, text out, on top of a session's tokens."""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+from newllm_core.data.text_stream import text_stream
+from newllm_core.data.tokenizer import TextTokenizer
+from newllm_core.errors import InputError
+from newllm_core.generation.session import Session
+from newllm_core.generation.stop import StopStrings
+
+
+@dataclass(frozen=True)
+class Tail:
+    """The end of a text that is not out yet.
+
+    Attributes:
+        undecoded: state of a text stream: tokens of a character that is not finished.
+        held: what may be the beginning of a stop string.
+    """
+
+    undecoded: Sequence[int] = ()
+    held: str = ""
+
+
+class Writer:
+    """Writes one text: whole characters, up to a stop string, piece by piece.
+
+    Args:
+        session: where the text is.
+        tokenizer: the model's.
+        stop: strings that end the text before them.
+        tail: what is left of the text before, if this goes on with it.
+
+    Attributes:
+        num_tokens: chosen so far.
+        finish_reason: why the last `write` ended: "length" (so many tokens were asked for), "stop"
+            (a stop string) or "end" (a token that ends the text).
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        tokenizer: TextTokenizer,
+        stop: Sequence[str] = (),
+        tail: Tail | None = None,
+    ) -> None:
+        tail = tail or Tail()
+        self._session = session
+        self._tokenizer = tokenizer
+        self._decoded = text_stream(tokenizer, tail.undecoded)
+        self._stop = StopStrings(stop, tail.held)
+        self.num_tokens = 0
+        self.finish_reason = ""
+
+    @property
+    def tail(self) -> Tail:
+        """What `write` has not let out yet."""
+        return Tail(self._decoded.state(), self._stop.held)
+
+    def read(self, ids: Sequence[int]) -> None:
+        """Read a prompt; what is written next follows it."""
+        self._session.read(ids)
+        self._decoded.follow(ids)
+
+    def write(
+        self, limit: int, ends: Collection[int], record: list[int] | None = None
+    ) -> Iterator[str]:
+        """Yield text as soon as it is certain, "" included, once for each token at least.
+
+        What may still become a stop string stays in `tail`; see `finish`.
+
+        Args:
+            limit: at most so many tokens.
+            ends: tokens that end the text and have no text themselves.
+            record: gets every token.
+        """
+        yield self._stop.push("")
+        self.finish_reason = "length"
+        if self._stop.found is None:
+            for token in self._session.choose(limit, ends):
+                self.num_tokens += 1
+                if record is not None:
+                    record.append(token)
+                yield self._stop.push(self._decoded.push(token))
+                if self._stop.found is not None:
+                    break
+        if self._stop.found is not None:
+            self.finish_reason = "stop"
+        elif self._session.pending in ends:
+            self.finish_reason = "end"
+
+    def finish(self) -> str:
+        """The rest of the text, now that it is over; an unfinished character is no text."""
+        return self._stop.flush()
+
+
+def encode_prompt(tokenizer: TextTokenizer, text: str) -> list[int]:
+    """Ids of a prompt.
+
+    Raises:
+        InputError: it is not Unicode text.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        found = ascii(error.object[error.start])
+        raise InputError(f"the prompt holds {found}, which is not Unicode text") from error
+    return tokenizer.encode(text)

@@ -1,0 +1,121 @@
+"""What a model makes of a text file of any length: read, encoded and scored in constant memory.
+
+The figures are those of a prepared data set whose only validation document is the file.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from newllm_core.data.measures import count_bytes, count_words
+from newllm_core.data.pieces import PIECE_CHARACTERS, pieces
+from newllm_core.data.sources.files import CHUNK_BYTES, read_chunks
+from newllm_core.data.tokenizer import TextTokenizer
+from newllm_core.errors import InputError
+from newllm_core.evaluation import score, without_line_ends
+from newllm_core.model.language_model import LanguageModel
+from newllm_core.progress import Progress, Silent, Task
+from newllm_core.trajectory.text import read_segments
+
+# Tokens are scored so many at a time: streams in lock-step must be long to be worth their warm-up.
+SEGMENT_TOKENS = 1 << 19
+
+
+def evaluate_file(
+    model: LanguageModel,
+    tokenizer: TextTokenizer,
+    path: Path,
+    *,
+    head_weights: Sequence[float],
+    progress: Progress | None = None,
+    segment_tokens: int = SEGMENT_TOKENS,
+    piece_characters: int = PIECE_CHARACTERS,
+) -> dict[str, Any]:
+    """Predict every token of a UTF-8 file, and the end token behind it, from all before it.
+
+    Bytes and words are those of the file itself (a byte order mark is no part of a text), whatever
+    the tokenizer makes of them.
+
+    Args:
+        model: on the device to compute on.
+        tokenizer: the model's.
+        path: a UTF-8 text.
+        head_weights: one for each head; what the heads reach together is weighted by them.
+        progress: is told how far it is.
+        segment_tokens: tokens that are scored in one go, see `read_segments`.
+        piece_characters: characters that are encoded in one go; makes no difference to figures.
+
+    Returns:
+        The mapping of `evaluation.evaluate`, with what `without_line_ends` adds.
+
+    Raises:
+        InputError: the file is missing, empty or not UTF-8.
+    """
+    watcher: Progress = progress or Silent()
+    text = _Text(tokenizer, path, piece_characters)
+    segments = joined(text.encoded(), segment_tokens)
+    readings = read_segments(model, segments, end_id=tokenizer.end_id)
+    size = path.stat().st_size if path.is_file() else None
+    if size is not None:
+        watcher.message(f"evaluating {path}: {size:,} bytes")
+    with watcher.task("evaluating", size, "bytes") as task:
+        scores = score(model, readings, _InBytes(task, text))
+    figures = scores.figures(head_weights, num_bytes=text.num_bytes, num_words=text.num_words)
+    return without_line_ends(figures, text.num_line_ends)
+
+
+class _Text:
+    """Counts a file while it is encoded."""
+
+    def __init__(self, tokenizer: TextTokenizer, path: Path, piece_characters: int) -> None:
+        self._tokenizer = tokenizer
+        self._path = path
+        self._piece_characters = piece_characters
+        self.num_bytes = self.num_words = self.num_line_ends = self.num_tokens = 0
+
+    def encoded(self) -> Iterator[list[int]]:
+        chunks = read_chunks(self._path, min(CHUNK_BYTES, 16 * self._piece_characters))
+        for piece in pieces(self._tokenizer, chunks, self._piece_characters):
+            self.num_bytes += count_bytes(piece)
+            # Pieces begin with white space, so none begins in the middle of a word.
+            self.num_words += count_words(piece)
+            self.num_line_ends += piece.count("\n")
+            ids = self._tokenizer.encode(piece)
+            self.num_tokens += len(ids)
+            yield ids
+        if not self.num_bytes:
+            raise InputError(f"{self._path} is empty: there is nothing to evaluate")
+        yield [self._tokenizer.end_id]
+
+
+class _InBytes:
+    """Tells a task of bytes about tokens: how many there will be is not known beforehand."""
+
+    def __init__(self, task: Task, text: _Text) -> None:
+        self._task = task
+        self._text = text
+        self._tokens = self._bytes = 0
+
+    def advance(self, amount: int, note: str = "") -> None:
+        self._tokens += amount
+        reached = self._text.num_bytes * self._tokens // (self._text.num_tokens + 1)
+        self._task.advance(reached - self._bytes, note)
+        self._bytes = reached
+
+
+def joined(parts: Iterable[Sequence[int]], size: int) -> Iterator[np.ndarray]:
+    """The ids of all `parts`, `size` at a time and the rest at last."""
+    waiting: list[np.ndarray] = []
+    length = 0
+    for part in parts:
+        waiting.append(np.asarray(part, np.uint32))
+        length += len(part)
+        if length >= size:
+            ids = np.concatenate(waiting)
+            full = length - length % size
+            yield from ids[:full].reshape(-1, size)
+            waiting, length = [ids[full:]], length - full
+    if length:
+        yield np.concatenate(waiting)

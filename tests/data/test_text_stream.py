@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from newllm_core.data.text_stream import count_line_ends, text_stream, token_bytes
+from tests.generation.cases import TOKENIZERS
+
+MADE = {name: make() for name, make in TOKENIZERS.items()}
+BYTE_LEVEL = ["bpe", "bytes"]
+MULTI_BYTE = "añ€𝄞 日本\n\tthe cat, é 🇩🇪👩‍👩‍👧"
+
+
+def ids_of(tokenizer):
+    return st.lists(st.integers(0, tokenizer.vocab_size - 1), max_size=30)
+
+
+def whole(text):
+    """Without the beginnings of characters at its end."""
+    return text.rstrip("\ufffd")
+
+
+@pytest.mark.parametrize("name", BYTE_LEVEL)
+@given(data=st.data())
+def test_pieces_of_any_ids_are_the_text_of_all(name, data):
+    tokenizer = MADE[name]
+    ids = data.draw(ids_of(tokenizer))
+    stream = text_stream(tokenizer)
+    text = "".join(map(stream.push, ids))
+    assert whole(text) == whole(tokenizer.decode(ids))
+    assert tokenizer.decode(ids).startswith(text)
+    encoded = b"".join(token_bytes(tokenizer, token) for token in ids)
+    assert encoded.decode("utf-8", "replace") == tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("name", ["bpe", "bytes", "byte-fallback"])
+@pytest.mark.parametrize("given", ["", "a", "añ€"])
+def test_characters_come_whole_and_at_once(name, given):
+    tokenizer = MADE[name]
+    ids = tokenizer.encode(MULTI_BYTE)
+    given_ids = len(tokenizer.encode(given))
+    stream = text_stream(tokenizer)
+    stream.follow(ids[:given_ids])
+    pieces = list(map(stream.push, ids[given_ids:]))
+    assert not any("\ufffd" in piece for piece in pieces)
+    assert "".join(pieces) == tokenizer.decode(ids)[len(tokenizer.decode(ids[:given_ids])) :]
+    assert "".join(pieces).endswith(MULTI_BYTE[-9:])
+    assert len([piece for piece in pieces if piece]) > 10
+
+
+def test_white_space_between_words_depends_on_what_was_before():
+    tokenizer = MADE["word-pieces"]
+    ids = tokenizer.encode("the cats sat , on the mat .")
+    stream = text_stream(tokenizer)
+    stream.follow(ids[:2])
+    assert list(map(stream.push, ids[2:])) == ["s", " sat", ",", " on", " the", " mat", "."]
+    assert text_stream(tokenizer).push(ids[0]) == "the"
+
+
+def test_control_tokens_are_no_text():
+    for tokenizer in MADE.values():
+        stream = text_stream(tokenizer)
+        control = [tokenizer.end_id, *tokenizer.role_ids.values()]
+        assert list(map(stream.push, control)) == ["", "", ""]
+
+
+@pytest.mark.parametrize("name", MADE)
+@given(data=st.data())
+def test_a_stream_goes_on_from_its_state(name, data):
+    tokenizer = MADE[name]
+    ids = data.draw(ids_of(tokenizer))
+    cut = data.draw(st.integers(0, len(ids)))
+    first = text_stream(tokenizer)
+    text = "".join(map(first.push, ids[:cut]))
+    second = text_stream(tokenizer, first.state())
+    text += "".join(map(second.push, ids[cut:]))
+    once = text_stream(tokenizer)
+    assert text == "".join(map(once.push, ids))
+    assert len(once.state()) < 16
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_bytes_that_are_no_text_do_not_pile_up(name):
+    tokenizer = MADE[name]
+    lone = tokenizer.encode("é")[-1]  # a byte that continues a character, where there are bytes
+    stream = text_stream(tokenizer)
+    pieces = [stream.push(lone) for _ in range(100)]
+    assert len("".join(pieces)) > 80
+    assert len(stream.state()) < 16
+
+
+@pytest.mark.parametrize(
+    ("name", "state"),
+    [("bpe", [65]), ("bpe", [300]), ("bpe", ["a"]), ("word-pieces", [3, 1]), ("bytes", [195, 195])],
+)
+def test_states_of_nothing_are_refused(name, state):
+    with pytest.raises((ValueError, TypeError)):
+        text_stream(MADE[name], state)
+
+
+def test_line_ends_are_counted_in_tokens():
+    text = "the cat\n\nsat\r\n on\n" * 50
+    for name in BYTE_LEVEL:
+        tokens = np.array(MADE[name].encode(text), np.uint16)
+        assert count_line_ends(MADE[name], tokens) == text.count("\n")
+    assert count_line_ends(MADE["word-pieces"], np.array([1], np.uint16)) is None

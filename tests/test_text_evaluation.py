@@ -1,0 +1,134 @@
+import math
+
+import pytest
+import torch
+
+from newllm_core.data.prepared import open_dataset
+from newllm_core.data.tokenizer import TextTokenizer
+from newllm_core.errors import InputError
+from newllm_core.evaluation import evaluate
+from newllm_core.text_evaluation import evaluate_file, joined
+from newllm_core.trajectory.reference import naive_step
+from tests.data.cases import Recorder
+from tests.data.cases import run as prepare
+from tests.generation.cases import TOKENIZERS, make_model
+
+TEXT = "the cat sat on the mat.\n\nça va, é? 日本 𝄞 here.\r\n\tThe END <|user|> of it" * 40
+
+
+@pytest.fixture(params=["bpe", "bytes", "word-pieces"], scope="module")
+def tokenizer(request):
+    return TOKENIZERS[request.param]()
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    # A gated cell forgets a quarter of its state with every token.
+    return make_model(tokenizer.vocab_size, num_heads=2, update="gated").double()
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT, encoding="utf-8", newline="")
+    return path
+
+
+def naive_nats(model, ids, start):
+    """Of the last head, one token at a time."""
+    state = torch.zeros(8, dtype=torch.float64)
+    nats = 0.0
+    with torch.no_grad():
+        for read, target in zip([start, *ids[:-1]], ids, strict=True):
+            state = naive_step(model, read, state)
+            nats -= float(torch.log_softmax(model.token_output[-1](state), -1)[target])
+    return nats
+
+
+def test_figures_are_those_of_the_whole_text_read_one_by_one(model, tokenizer, path):
+    found = evaluate_file(model, tokenizer, path, head_weights=[1, 3])
+    ids = [*tokenizer.encode(TEXT), tokenizer.end_id]
+    nats = naive_nats(model, ids, tokenizer.end_id)
+    size, words, line_ends = len(TEXT.encode()), len(TEXT.split()), TEXT.count("\n")
+    last = found["heads"][-1]
+    assert last["loss"] == pytest.approx(nats / len(ids), rel=1e-9)
+    assert last["bits_per_byte"] == pytest.approx(nats / math.log(2) / size, rel=1e-9)
+    assert last["word_perplexity"] == pytest.approx(math.exp(nats / (words + line_ends)))
+    assert last["whitespace_word_perplexity"] == pytest.approx(math.exp(nats / words))
+    loss = (found["heads"][0]["loss"] + 3 * last["loss"]) / 4
+    assert found["loss"] == pytest.approx(loss)
+    together = math.exp(loss * len(ids) / words)
+    assert found["whitespace_word_perplexity"] == pytest.approx(together)
+    counts = {key: found[key] for key in found if key.startswith("num_")}
+    assert counts == {
+        "num_tokens": len(ids),
+        "num_bytes": size,
+        "num_words": words + line_ends,
+        "num_whitespace_words": words,
+    }
+
+
+@pytest.mark.parametrize("piece", [1, 17, 300, 10**6])
+def test_the_size_of_pieces_changes_nothing(model, tokenizer, path, piece):
+    whole = evaluate_file(model, tokenizer, path, head_weights=[1, 1])
+    assert evaluate_file(model, tokenizer, path, head_weights=[1, 1], piece_characters=piece) == (
+        whole
+    )
+
+
+@pytest.mark.parametrize("segment", [97, 640])
+def test_segments_go_on_from_each_other(model, tokenizer, path, segment):
+    whole = evaluate_file(model, tokenizer, path, head_weights=[1, 1])
+    found = evaluate_file(model, tokenizer, path, head_weights=[1, 1], segment_tokens=segment)
+    assert found["loss"] == pytest.approx(whole["loss"], rel=1e-7)
+    assert {**found, "loss": 0, "heads": 0} == pytest.approx({**whole, "loss": 0, "heads": 0})
+
+
+def test_a_file_is_what_prepare_makes_of_it(tmp_path, path):
+    other = tmp_path / "other.txt"
+    other.write_text("the cat sat on the mat.\nça va, é?\n" * 30, encoding="utf-8")
+    data = tmp_path / "data"
+    options = {"source": "text-file", "input": other, "val_input": path}
+    prepare(data, **options, val_token_policy="keep", vocab_size=300)
+    dataset = open_dataset(data)
+    tokenizer = TextTokenizer.from_json(dataset.tokenizer_json)
+    model = make_model(tokenizer.vocab_size)
+    by_file = evaluate_file(model, tokenizer, path, head_weights=[1])
+    prepared = evaluate(model, dataset.validation, end_id=tokenizer.end_id, head_weights=[1])
+    assert {key: by_file[key] for key in prepared if key != "heads"} == {
+        key: value for key, value in prepared.items() if key != "heads"
+    }
+
+
+def test_a_byte_order_mark_is_no_text(model, tokenizer, path):
+    plain = evaluate_file(model, tokenizer, path, head_weights=[1, 1])
+    path.write_text(TEXT, encoding="utf-8-sig", newline="")
+    assert evaluate_file(model, tokenizer, path, head_weights=[1, 1]) == plain
+
+
+def test_progress_is_in_bytes_and_ends_with_the_file(model, tokenizer, path):
+    watcher = Recorder()
+    evaluate_file(model, tokenizer, path, head_weights=[1, 1], progress=watcher)
+    assert watcher.done == {"evaluating": [len(TEXT.encode())] * 2 + ["bytes"]}
+    assert f"{len(TEXT.encode()):,} bytes" in watcher.messages[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(b"", "empty"), (b"\xef\xbb\xbf", "empty"), (b"a\xff", "offset 1")]
+)
+def test_files_without_text_are_refused(tmp_path, content, words):
+    tokenizer = TOKENIZERS["bytes"]()
+    model = make_model(tokenizer.vocab_size)
+    path = tmp_path / "a.txt"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=words):
+        evaluate_file(model, tokenizer, path, head_weights=[1])
+    with pytest.raises(InputError, match="No such file"):
+        evaluate_file(model, tokenizer, tmp_path / "none", head_weights=[1])
+
+
+def test_parts_are_joined_to_equal_segments():
+    parts = [[1, 2], [], [3, 4, 5, 6, 7, 8, 9], [10]]
+    assert [ids.tolist() for ids in joined(parts, 4)] == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10]]
+    assert [ids.tolist() for ids in joined(parts, 5)] == [[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]]
+    assert list(joined([], 4)) == []
