@@ -78,13 +78,14 @@ def mean(values_nD: Tensor) -> Tensor:
 
 
 def mean_of(own_mean: Tensor, of_each: Sequence[int]) -> Tensor:
-    """The mean over all rows from the mean over this process's rows, with gradient."""
+    """A loss term of all rows from that of this process's rows, with gradient."""
     if size() == 1:
         return own_mean
     rows = of_each[rank()]
     # The mean of no rows is not a number; their sum is zero, and still leads back to the model.
     own_mean = own_mean if rows else own_mean.nan_to_num(0.0)
-    return total(own_mean * (rows / sum(of_each)))
+    loss: Tensor = _Loss.apply(own_mean * (rows / sum(of_each)))
+    return loss
 
 
 def count(values_nD: Tensor) -> int:
@@ -98,7 +99,10 @@ def count(values_nD: Tensor) -> int:
 
 
 def gather(values_nD: Tensor, of_each: Sequence[int]) -> Tensor:
-    """The rows [N, D] of all processes in their order, with gradient."""
+    """The rows [N, D] of all processes in their order, with gradient.
+
+    Every process must make the same of them, as it does of a loss.
+    """
     if size() == 1:
         return values_nD
     gathered: Tensor = _Gather.apply(values_nD, of_each)
@@ -150,22 +154,34 @@ def barrier() -> None:
 
 
 class _Total(torch.autograd.Function):
-    """Everybody goes on to the same loss, so everybody has the same gradient of the sum.
-
-    Times the number of processes, because the mean is taken of what follows from it; that is also
-    what `torch.distributed.nn.functional.all_reduce` returns, after another message.
-    """
+    """What becomes of the sum may differ between processes, so their gradients are summed too."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:  # noqa: ANN401 - what torch passes
-        summed = values.clone()
-        with _reaching_others():
-            dist.all_reduce(summed)
-        return summed
+        return _summed(values)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # noqa: ANN401
+        return _summed(grad)
+
+
+class _Loss(torch.autograd.Function):
+    """The sum is the loss, in every process: its gradient is known without another message."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:  # noqa: ANN401
+        return _summed(values)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:  # noqa: ANN401
         return grad * size()
+
+
+def _summed(values: Tensor) -> Tensor:
+    summed = values.clone(memory_format=torch.contiguous_format)
+    with _reaching_others():
+        dist.all_reduce(summed)
+    return summed
 
 
 class _Gather(torch.autograd.Function):

@@ -23,7 +23,7 @@ SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["newllm_core.pipeline", "torch._dynamo", __name__])
 
 COMMON = {
-    "run": {"threads": 1},
+    "run": {"threads": 1, "precision": "float32"},
     "model": {"context_dim": 16, "embed_dim": 16},
     "analysis": {"probe_tokens": 256, "probe_passages": 4},
     "gate": {"min_train_rank": 0.0, "min_val_rank": 0.0, "max_mean_cosine": 1.0, "min_norm": 0.0},
