@@ -19,8 +19,8 @@ from newllm_core.device import prepare_device
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.precision import matrix_precision
 from newllm_core.registry import REGULARIZERS
+from newllm_core.regularizers.build import build_regularizers
 from newllm_core.training.objective import Phase1Loss
-from newllm_core.training.phase1 import build_regularizers
 
 VOCAB_SIZE = 8192
 Batch = dict[str, torch.Tensor]
