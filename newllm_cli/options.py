@@ -43,6 +43,10 @@ TensorBoardOption = Annotated[
     typer.Option("--tensorboard", help="Write TensorBoard events too (extra: tensorboard)."),
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")]
+ResumeOption = Annotated[
+    bool,
+    typer.Option("--resume", help="Continue an unfinished run of these settings, if there is one."),
+]
 PluginOption = Annotated[
     list[Path] | None,
     typer.Option(

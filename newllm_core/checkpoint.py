@@ -7,8 +7,9 @@ Metadata: strings, JSON where structured (see `Checkpoint`). No pickle is read o
 import dataclasses
 import hashlib
 import json
+import math
 import platform
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,21 @@ from torch import Tensor
 import newllm_core
 from newllm_core import settings
 from newllm_core.atomic import refuse_existing, write_atomically
+from newllm_core.checkpoint_metadata import SPLITS, STRUCTURED, model_shape, phase, structured
 from newllm_core.config import Config
 from newllm_core.data.dataset_info import SourceInfo
-from newllm_core.errors import ConfigError, InputError
+from newllm_core.errors import ConfigError, InputError, reason
 from newllm_core.model.language_model import LanguageModel
+from newllm_core.model.size import count_parameters
+from newllm_core.progress import Progress
 from newllm_core.registry import DATA_SOURCES, Plugin
+from newllm_core.strict_json import finite, parse_json
+from newllm_core.tensor_files import open_tensors, save_tensors
 
 FORMAT_VERSION = 1
 PROBE = "probe."
+HASH = "content_hash"
+SMALL = 1 << 20
 
 
 @dataclass
@@ -45,6 +53,7 @@ class Checkpoint:
         gate: the figures the gate judges, per split, and its thresholds once it was passed.
         results: what Phase 2 reached, per split; empty before.
         provenance: versions, seed, dataset and plugin distributions.
+        altered: whether the file it was read from is not as newllm wrote it.
     """
 
     model: LanguageModel
@@ -58,6 +67,7 @@ class Checkpoint:
     gate: dict[str, Any] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    altered: bool = False
 
     def require_tokenizer(self, tokenizer_json: str) -> None:
         """Raise `InputError` unless data was prepared with this checkpoint's tokenizer."""
@@ -85,9 +95,6 @@ class Checkpoint:
             found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
             found.update(tensor.detach().cpu().contiguous().numpy().data)
         return found.hexdigest()
-
-
-STRUCTURED = ("history", "vacuous_terms", "gate", "results", "provenance")
 
 
 def plugin_record(kind: str, plugin: Plugin) -> dict[str, Any]:
@@ -133,15 +140,13 @@ def save(checkpoint: Checkpoint, path: Path, *, overwrite: bool) -> None:
     Raises:
         InputError: `path` exists and `overwrite` is false, or it cannot be written.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
     refuse_existing(path, overwrite=overwrite)
     model = checkpoint.model
     tensors = _parameters(model)
     for split, tokens in checkpoint.probes.items():
         tensors[PROBE + split] = tokens.to(torch.int32)
-    metadata = {name: json.dumps(getattr(checkpoint, name)) for name in STRUCTURED} | {
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    metadata = {name: json.dumps(finite(getattr(checkpoint, name))) for name in STRUCTURED} | {
         "format": "newllm",
         "format_version": str(FORMAT_VERSION),
         "config": json.dumps(settings.to_dict(checkpoint.config)),
@@ -157,99 +162,120 @@ def save(checkpoint: Checkpoint, path: Path, *, overwrite: bool) -> None:
             }
         ),
     }
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-
-    def write(temporary: Path) -> None:
-        try:
-            save_file(tensors, temporary, metadata)
-        except SafetensorError as error:  # safetensors words its own I/O errors
-            raise OSError(str(error)) from error
-
-    write_atomically(path, write)
+    metadata[HASH] = _content_hash(metadata, sorted(tensors), tensors.__getitem__)
+    write_atomically(path, lambda temporary: save_tensors(tensors, temporary, metadata))
 
 
-def load(path: Path, *, device: torch.device | None = None) -> Checkpoint:
+def load(
+    path: Path, *, device: torch.device | None = None, progress: Progress | None = None
+) -> Checkpoint:
     """Read and validate a checkpoint.
+
+    One that is valid but not as newllm wrote it, by somebody's will or by damage, is `altered`.
+
+    Args:
+        path: the file.
+        device: where the model goes.
+        progress: is warned of an altered checkpoint.
 
     Raises:
         InputError: missing, truncated, foreign, of a newer format, or with tensors that do not
             fit its config.
     """
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise InputError(f"no such checkpoint: {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != "newllm":
-                raise InputError(
-                    f"{path} is a safetensors file, but not a newllm checkpoint "
-                    "(to look at one of its matrices: newllm analyze FILE --tensor NAME)"
-                )
-            if metadata.get("format_version") != str(FORMAT_VERSION):
-                raise InputError(
-                    f"{path} has format version {metadata.get('format_version')!r}, this newllm "
-                    f"reads {FORMAT_VERSION}: install the version that wrote it"
-                )
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path} is not a readable checkpoint: {reason}") from error
-    try:
-        checkpoint = _rebuild(metadata, tensors)
-    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError, ConfigError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"{path} is a damaged checkpoint: {reason}") from error
+    with open_tensors(path, "checkpoint") as file:
+        metadata = file.metadata() or {}
+        if metadata.get("format") != "newllm":
+            raise InputError(
+                f"{path} is a safetensors file, but not a newllm checkpoint "
+                "(to look at one of its matrices: newllm analyze FILE --tensor NAME)"
+            )
+        if metadata.get("format_version") != str(FORMAT_VERSION):
+            raise InputError(
+                f"{path} has format version {metadata.get('format_version')!r}, this newllm "
+                f"reads {FORMAT_VERSION}: install the version that wrote it"
+            )
+        try:
+            checkpoint = _rebuild(metadata, file)
+        except (ValueError, LookupError, ConfigError) as error:
+            raise InputError(f"{path} is a damaged checkpoint: {reason(error, 300)}") from error
+        wrote = metadata.get(HASH)
+        checkpoint.altered = wrote != _content_hash(metadata, sorted(file.keys()), file.get_tensor)
+    if checkpoint.altered and progress is not None:
+        progress.warning(f"{path} is not as newllm wrote it: its content hash is another")
     checkpoint.model.to(device or torch.device("cpu"))
     return checkpoint
 
 
-def _rebuild(metadata: dict[str, str], tensors: dict[str, Tensor]) -> Checkpoint:
-    config = settings.resolve(json.loads(metadata["config"]))
-    shape = json.loads(metadata["model"])
-    if not isinstance(shape["seed"], int):
-        raise ValueError("the seed is no integer")
-    probes = {
-        name.removeprefix(PROBE): tensors.pop(name).long()
-        for name in list(tensors)
-        if name.startswith(PROBE)
-    }
-    for split in ("train", "validation"):
-        if split not in probes or probes[split].ndim != 2 or not probes[split].numel():
-            raise ValueError(f"no probe tokens of {split}")
-        if not 0 <= int(probes[split].min()) <= int(probes[split].max()) < shape["vocab_size"]:
-            raise ValueError(f"probe tokens of {split} are outside the vocabulary")
-    expected = config.model.embed_dim * shape["vocab_size"]
-    if tensors["embedding.weight"].numel() != expected:
-        raise ValueError("the embedding does not fit the config")
-    model = LanguageModel(
-        config.model,
-        shape["vocab_size"],
-        num_heads=shape["num_heads"],
-        reconstruction=shape["reconstruction"],
-        seed=shape["seed"],
-    )
+def _rebuild(metadata: dict[str, str], file: Any) -> Checkpoint:  # noqa: ANN401 - has no type
+    """A checkpoint, every part of which is checked before the next larger one is made."""
+    config = settings.resolve(parse_json(metadata["config"]))
+    shape = model_shape(metadata)
+    arguments = {name: shape[name] for name in ("vocab_size", "num_heads", "reconstruction")}
+    if shape["num_heads"] > config.model.num_blocks:
+        raise ValueError(f"{shape['num_heads']} heads do not fit {config.model.num_blocks} blocks")
+    stored = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+    probes = {split: _probe(stored.pop(PROBE + split, None), split, shape) for split in SPLITS}
+    # Before the model is made: a config could ask for any amount of memory. What is not far off is
+    # made, to say which tensor does not fit.
+    count = sum(math.prod(tensor.get_shape()) for tensor in stored.values())
+    expected = count_parameters(config.model, **arguments)
+    if sum(config.model.layer_structure) > len(stored) or expected > 2 * count + SMALL:
+        raise ValueError(f"tensors do not fit the config: {count:,} values, not {expected:,}")
+    model = LanguageModel(config.model, **arguments, seed=shape["seed"])
     wanted = _parameters(model)
-    if set(wanted) != set(tensors):
-        difference = ", ".join(sorted(set(wanted) ^ set(tensors))[:4])
+    if set(wanted) != set(stored):
+        difference = ", ".join(sorted(set(wanted) ^ set(stored))[:4])
         raise ValueError(f"tensors do not fit the config: {difference}")
-    for name, tensor in tensors.items():
-        if tensor.shape != wanted[name].shape or tensor.dtype != wanted[name].dtype:
-            raise ValueError(f"tensor {name} is {tensor.dtype} {list(tensor.shape)}")
-        if not torch.isfinite(tensor).all():
-            raise ValueError(f"tensor {name} holds values that are not finite")
-        with torch.no_grad():
-            wanted[name].copy_(tensor)
+    for name, parameter in wanted.items():
+        _fill(parameter, stored[name], name)
     return Checkpoint(
         model=model,
         config=config,
         tokenizer_json=metadata["tokenizer"],
-        phase=metadata["phase"],
+        phase=phase(metadata),
         probes=probes,
         warmup=shape["warmup"],
-        **{name: json.loads(metadata[name]) for name in STRUCTURED},
+        **structured(metadata),
     )
+
+
+def _probe(stored: Any, split: str, shape: dict[str, Any]) -> Tensor:  # noqa: ANN401
+    """Token ids [P, warmup + L] of one split."""
+    if stored is None or stored.get_dtype() != "I32" or len(stored.get_shape()) != 2:
+        raise ValueError(f"no probe tokens of {split}")
+    tokens = stored[:].long()
+    if not tokens.numel():
+        raise ValueError(f"no probe tokens of {split}")
+    if not 0 <= int(tokens.min()) <= int(tokens.max()) < shape["vocab_size"]:
+        raise ValueError(f"probe tokens of {split} are outside the vocabulary")
+    if shape["warmup"] >= tokens.shape[1]:
+        raise ValueError(
+            f"a warm-up of {shape['warmup']} leaves nothing of the probe tokens of {split}, "
+            f"{tokens.shape[1]} a passage"
+        )
+    return tokens
+
+
+def _fill(parameter: Tensor, stored: Any, name: str) -> None:  # noqa: ANN401
+    if stored.get_shape() != list(parameter.shape) or stored.get_dtype() != "F32":
+        raise ValueError(f"tensor {name} is {stored.get_dtype()} {stored.get_shape()}")
+    tensor = stored[:]
+    if not torch.isfinite(tensor).all():
+        raise ValueError(f"tensor {name} holds values that are not finite")
+    with torch.no_grad():
+        parameter.copy_(tensor)
+
+
+def _content_hash(
+    metadata: Mapping[str, str], names: Iterable[str], tensor: Callable[[str], Tensor]
+) -> str:
+    """SHA-256 of all metadata but the hash itself, and of all tensors."""
+    digest = hashlib.sha256()
+    digest.update(json.dumps({k: metadata[k] for k in sorted(metadata) if k != HASH}).encode())
+    for name in names:
+        digest.update(name.encode("utf-8"))
+        digest.update(tensor(name).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _parameters(model: LanguageModel) -> dict[str, Tensor]:

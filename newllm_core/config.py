@@ -12,6 +12,9 @@ from typing import Any, ClassVar
 from newllm_core.errors import ConfigError
 from newllm_core.escapes import unescape
 
+MOST_LAYERS = 1000
+WIDEST = 1 << 20
+
 
 def option(
     default: Any,  # noqa: ANN401 - the field's own annotation says the type
@@ -90,7 +93,18 @@ class DataConfig(_Section):
         None, "Folder or file of the gpt2 tokenizer: vocab.json + merges.txt, or tokenizer.json."
     )
     vocab_size: int = option(8192, "Vocabulary of the trained bpe.", low=258, high=1_000_000)
+    tokenizer_bytes: int = option(
+        16_000_000,
+        "Bytes of training text the bpe is trained on at most, taken evenly from all of it.",
+        low=1,
+    )
     max_documents: int | None = option(None, "Read at most so many documents.", low=2)
+    max_broken_share: float = option(
+        0.01,
+        "Largest share of rows that may be damaged; they are left out and reported.",
+        low=0,
+        high=1,
+    )
 
 
 @dataclass(frozen=True)
@@ -100,10 +114,15 @@ class ModelConfig(_Section):
     SECTION = "model"
     SHORTHANDS: ClassVar[dict[str, str]] = {"num_layers": "layer_structure"}
 
-    context_dim: int = option(256, "Dimensions of the context, the whole memory.", low=1)
-    embed_dim: int = option(256, "Dimensions of a token embedding.", low=1)
+    context_dim: int = option(
+        256, "Dimensions of the context, the whole memory.", low=1, high=WIDEST
+    )
+    embed_dim: int = option(256, "Dimensions of a token embedding.", low=1, high=WIDEST)
     hidden_dim: int | None = option(
-        None, "Hidden units of an update; context_dim + embed_dim means one matrix.", low=1
+        None,
+        "Hidden units of an update; context_dim + embed_dim means one matrix.",
+        low=1,
+        high=WIDEST,
     )
     layer_structure: tuple[int, ...] = option(
         (1, 1), "Layers in each block: 2,3 is a block of two and a block of three.", low=1
@@ -124,6 +143,8 @@ class ModelConfig(_Section):
         super().__post_init__()
         if not self.layer_structure:
             raise ConfigError("model.layer_structure is empty: give at least one block, e.g. 1,1")
+        if sum(self.layer_structure) > MOST_LAYERS:
+            raise ConfigError(f"model.layer_structure has more than {MOST_LAYERS:,} layers")
         if self.tie_weights and self.context_dim != self.embed_dim:
             raise ConfigError(
                 f"model.tie_weights needs context_dim = embed_dim, "
@@ -153,9 +174,15 @@ class Phase1Config(_Section):
         "final", "Which contexts are regularized.", choices=("final", "every-layer")
     )
     objective: str = option(
-        "cvfp",
-        "cvfp: contexts settle; reconstruction: contexts give back their inputs.",
-        choices=("cvfp", "reconstruction"),
+        "auto",
+        "cvfp: contexts repeat themselves; reconstruction: contexts give back their inputs; auto: "
+        "reconstruction, or cvfp with --start zero, as published.",
+        choices=("auto", "cvfp", "reconstruction"),
+    )
+    context_weight: float = option(
+        0.72,
+        "Weight of c_{t-1} in the reconstruction, where x_t has 1: more remembers longer.",
+        low=0,
     )
     engine: str = option(
         "parallel",
@@ -170,14 +197,15 @@ class Phase1Config(_Section):
     max_iterations: int = option(
         10, "Iterations per window; 0 writes the untrained model, the random control.", low=0
     )
+    later_iterations: int = option(3, "Iterations of windows after the first, at most.", low=1)
     min_iterations: int = option(5, "Iterations before early stopping may happen.", low=1)
     batch_tokens: int = option(
-        2048,
-        "Tokens per optimizer step (parallel engine); 1/64 of a smaller window, but 256 at least.",
+        4096,
+        "Tokens per optimizer step (parallel engine); 1/32 of a smaller window, but 256 at least.",
         low=1,
     )
     num_streams: int = option(64, "Streams in lock-step (streams engine).", low=1)
-    chunk_steps: int = option(32, "Steps of every stream per optimizer step (streams).", low=1)
+    chunk_steps: int = option(64, "Steps of every stream per optimizer step (streams).", low=1)
     lr_schedule: str = option(
         "staged", "staged by iteration, or constant.", choices=("staged", "constant")
     )
@@ -317,6 +345,9 @@ class RunConfig(_Section):
         "Matrix products in training and evaluation; auto takes bfloat16 where there are matrix "
         "units for it.",
         choices=("auto", "float32", "bfloat16"),
+    )
+    save_interval_seconds: float = option(
+        600.0, "Seconds between two saves of the state that --resume continues from.", low=0
     )
 
 

@@ -4,11 +4,43 @@ A message is one line: what is wrong, where, and what to do about it. Anything t
 `UserError` is a bug in newllm (or in a plugin) and ends in a traceback and exit code 1.
 """
 
+import errno
+import os
+
+LONGEST_MESSAGE = 2000
+
+
+def one_line(text: str, limit: int) -> str:
+    """`text` without line ends or control characters, cut to `limit` characters."""
+    shown = " ".join(text[: 4 * limit].split())
+    shown = "".join(char if char.isprintable() else "?" for char in shown)
+    return shown if len(shown) <= limit else shown[: limit - 3] + "..."
+
+
+def reason(error: BaseException, limit: int = 200) -> str:
+    """What a foreign exception says, on one line of at most `limit` characters.
+
+    Where a disk is full, also what to do about it.
+    """
+    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    text = one_line(str(said), limit) or type(error).__name__
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    # Libraries that word their own errors keep the system's words for these.
+    if full or any(words in text for words in map(os.strerror, (errno.ENOSPC, errno.EFBIG))):
+        return f"{text}; free some space (or raise the limit) and run the command again"
+    return text
+
 
 class UserError(Exception):
-    """Base of every error a user can mend. `exit_code` is documented in `newllm --help`."""
+    """Base of every error a user can mend. `exit_code` is documented in `newllm --help`.
+
+    A message quotes files and arguments, which may hold anything: it is made one line here.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message, LONGEST_MESSAGE))
 
 
 class ConfigError(UserError):
@@ -42,3 +74,19 @@ class GateRefused(UserError):
 
 
 INTERRUPTED = 130
+
+
+class Interrupted(UserError):
+    """A run was asked to stop, or lost one of its processes; its state is saved."""
+
+    exit_code = INTERRUPTED
+
+
+class ProcessLost(Interrupted):
+    """Another process of the run ended or cannot be reached any more.
+
+    Attributes:
+        speaks: whether this process reports it although it is not the first.
+    """
+
+    speaks = False

@@ -1,7 +1,8 @@
 """The commands as functions: from a dataset to a checkpoint, from a checkpoint to the next."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 
 from newllm_core import checkpoint as checkpoints
-from newllm_core import settings
+from newllm_core import distributed, settings
 from newllm_core.atomic import refuse_existing
 from newllm_core.checkpoint import Checkpoint
 from newllm_core.config import Config
@@ -21,6 +22,7 @@ from newllm_core.errors import ConfigError, PluginError
 from newllm_core.evaluation import evaluate_splits, without_line_ends
 from newllm_core.expansion import expand
 from newllm_core.gate import check_gate, measure_gate
+from newllm_core.lock import exclusive
 from newllm_core.model.embeddings import load_embeddings
 from newllm_core.model.heads import head_weights
 from newllm_core.model.language_model import LanguageModel
@@ -29,14 +31,19 @@ from newllm_core.precision import matrix_precision
 from newllm_core.progress import Progress
 from newllm_core.registry import REGULARIZERS, Plugin
 from newllm_core.regularizers.base import Regularizer
-from newllm_core.runlog import RunLog
+from newllm_core.regularizers.build import build_regularizers
 from newllm_core.text_evaluation import evaluate_file
-from newllm_core.training.objective import REGULARIZER, regularizer_weight
-from newllm_core.training.phase1 import build_regularizers, train_phase1
+from newllm_core.training.objective import REGULARIZER, objective_of, regularizer_weight
+from newllm_core.training.phase1 import Phase1Result, train_phase1
 from newllm_core.training.phase2 import train_phase2
+from newllm_core.training.resume import begin, finished, prepare_place
+from newllm_core.training.state import identity_of
 
 # A checkpoint decides these; phase 2 and analysis read them from it.
 CHECKPOINT_SECTIONS = ("data", "model", "phase1", "regularizer", "source")
+# What a run depends on, and must be the same to resume it.
+PHASE1_SECTIONS = ("run", "model", "phase1", "regularizer", "analysis")
+PHASE2_SECTIONS = ("run", "phase2", "gate")
 
 
 def run_phase1(
@@ -48,48 +55,101 @@ def run_phase1(
     device: torch.device,
     progress: Progress,
     tensorboard: bool = False,
+    resume: bool = False,
 ) -> Checkpoint:
     """Train the blocks of a new model and save it as `out`.
 
+    With `resume` an unfinished run goes on from its state, and a finished one is returned as it is.
+
     Raises:
-        InputError: `out` exists, or the embeddings cannot be used.
-        ConfigError: an unknown regularizer or option.
+        InputError: `out` exists, somebody else is writing it, or the embeddings cannot be used.
+        ConfigError: an unknown regularizer or option, or other settings than those to resume.
         PluginError: the regularizer is broken.
-        DivergedError: a loss or gradient is not finite.
+        DivergedError: a loss or gradient is not finite; the state before is saved.
+        Interrupted: the run was asked to stop; its state is saved.
     """
-    refuse_existing(out, overwrite=overwrite)
-    every_layer = config.phase1.apply_to == "every-layer"
-    count = sum(config.model.layer_structure) if every_layer else 1
-    regularizers, options = build_regularizers(config, count)
-    plugin = REGULARIZERS.find(config.phase1.reg)
-    if not plugin.is_own:
-        _probe(plugin, regularizers[0], progress)
-    weight = regularizer_weight(regularizers, config.phase1)
-    config = replace(
-        config,
-        regularizer=options,
-        phase1=replace(config.phase1, dist_reg_weight=weight),
-    )
-    model = LanguageModel(
-        config.model,
-        dataset.info.vocab_size,
-        reconstruction=config.phase1.objective == "reconstruction",
-        seed=config.run.seed,
-    )
-    if config.model.embeddings != "random":
-        added = dataset.info.vocab_size - dataset.info.base_vocab_size
-        progress.message(load_embeddings(model, config.model.embeddings, added_tokens=added))
-    model.to(device)
-    tokens = {"train": dataset.train.tokens, "validation": dataset.validation.tokens}
-    with (
-        RunLog(out, tensorboard=tensorboard) as log,
-        matrix_precision(model, config.run, device),
-    ):
-        result = train_phase1(
-            model, regularizers, tokens, config, device=device, log=log, progress=progress
+    with _writing(out):
+        prepare_place(out, overwrite=overwrite, resume=resume)
+        every_layer = config.phase1.apply_to == "every-layer"
+        count = sum(config.model.layer_structure) if every_layer else 1
+        regularizers, options = build_regularizers(config, count)
+        plugin = REGULARIZERS.find(config.phase1.reg)
+        if not plugin.is_own:
+            _probe(plugin, regularizers[0], progress)
+        weight = regularizer_weight(regularizers, config.phase1)
+        config = replace(
+            config,
+            regularizer=options,
+            phase1=replace(
+                config.phase1, dist_reg_weight=weight, objective=objective_of(config.phase1)
+            ),
         )
-    probes, warmup = choose_probes(tokens, config.analysis)
-    gate = measure_gate(model, probes, warmup, device)
+        model = LanguageModel(
+            config.model,
+            dataset.info.vocab_size,
+            reconstruction=config.phase1.objective == "reconstruction",
+            seed=config.run.seed,
+        )
+        if config.model.embeddings != "random":
+            added = dataset.info.vocab_size - dataset.info.base_vocab_size
+            progress.message(load_embeddings(model, config.model.embeddings, added_tokens=added))
+        identity = identity_of(config, PHASE1_SECTIONS, dataset.hash, model)
+        if resume and (done := finished(out, identity)) is not None:
+            progress.message(f"{out} is finished: there is nothing left to do")
+            return done
+        model.to(device)
+        tokens = {"train": dataset.train.tokens, "validation": dataset.validation.tokens}
+        with begin(
+            out, identity, config.run, resume=resume, tensorboard=tensorboard, progress=progress
+        ) as run:
+            with matrix_precision(model, config.run, device):
+                result = train_phase1(
+                    model,
+                    regularizers,
+                    tokens,
+                    config,
+                    device=device,
+                    log=run.log,
+                    progress=progress,
+                    saver=run.saver,
+                    resumed=run.state,
+                )
+            probes, warmup = choose_probes(tokens, config.analysis)
+            gate = measure_gate(model, probes, warmup, device)
+            _warn_of_vacuous(result, plugin, config, progress)
+            checkpoint = Checkpoint(
+                model=model,
+                config=config,
+                tokenizer_json=dataset.tokenizer_json,
+                phase="phase1",
+                probes=probes,
+                warmup=warmup,
+                history=result.history,
+                vacuous_terms=result.vacuous_terms,
+                gate=gate,
+                provenance=checkpoints.provenance(
+                    dataset=dataset.hash,
+                    dataset_path=str(Path(dataset.path).resolve()),
+                    plugins=[checkpoints.plugin_record(REGULARIZERS.kind, plugin)],
+                    sources=dataset.info.sources,
+                )
+                | {"identity": identity},
+            )
+            if distributed.rank() == 0:
+                checkpoints.save(checkpoint, out, overwrite=overwrite or resume)
+    return checkpoint
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """The lock of `out` for the first process, which is the one that writes."""
+    with exclusive(out) if distributed.rank() == 0 else nullcontext():
+        yield
+
+
+def _warn_of_vacuous(
+    result: Phase1Result, plugin: Plugin, config: Config, progress: Progress
+) -> None:
     for term in result.vacuous_terms:
         whose = (
             "" if plugin.is_own or term != REGULARIZER else f" ({REGULARIZERS.describe(plugin)})"
@@ -97,25 +157,6 @@ def run_phase1(
         progress.warning(f"vacuous term: {term} never had a gradient; it trained nothing{whose}")
     if config.phase1.max_iterations and result.weight_change == 0:
         progress.warning("nothing was trained: no weight moved from its initial value")
-    checkpoint = Checkpoint(
-        model=model,
-        config=config,
-        tokenizer_json=dataset.tokenizer_json,
-        phase="phase1",
-        probes=probes,
-        warmup=warmup,
-        history=result.history,
-        vacuous_terms=result.vacuous_terms,
-        gate=gate,
-        provenance=checkpoints.provenance(
-            dataset=dataset.hash,
-            dataset_path=str(Path(dataset.path).resolve()),
-            plugins=[checkpoints.plugin_record(REGULARIZERS.kind, plugin)],
-            sources=dataset.info.sources,
-        ),
-    )
-    checkpoints.save(checkpoint, out, overwrite=overwrite)
-    return checkpoint
 
 
 def run_phase2(
@@ -128,33 +169,50 @@ def run_phase2(
     device: torch.device,
     progress: Progress,
     tensorboard: bool = False,
+    resume: bool = False,
 ) -> Checkpoint:
     """Pass the gate, train the heads (and blocks), save as `out`.
 
+    With `resume` an unfinished run goes on from its state, and a finished one is returned as it is.
+
     Raises:
         GateRefused: Phase 1 left contexts that are degenerate; nothing is written.
-        InputError: `out` exists, or the dataset is not the checkpoint's.
+        InputError: `out` exists, somebody else is writing it, or the dataset is not the
+            checkpoint's.
+        ConfigError: options that exclude each other, or other settings than those to resume.
+        DivergedError: a loss or gradient is not finite; the state before is saved.
+        Interrupted: the run was asked to stop; its state is saved.
     """
-    refuse_existing(out, overwrite=overwrite)
-    check_gate(checkpoint.gate, config.gate)
-    checkpoint = replace(
-        checkpoint, gate=checkpoint.gate | {"thresholds": dataclasses.asdict(config.gate)}
-    )
-    with (
-        RunLog(out, tensorboard=tensorboard) as log,
-        matrix_precision(checkpoint.model, config.run, device),
-    ):
-        trained = train_phase2(
+    with _writing(out):
+        prepare_place(out, overwrite=overwrite, resume=resume)
+        check_gate(checkpoint.gate, config.gate)
+        identity = identity_of(config, PHASE2_SECTIONS, dataset.hash, checkpoint.model)
+        if resume and (done := finished(out, identity)) is not None:
+            progress.message(f"{out} is finished: there is nothing left to do")
+            return done
+        checkpoint = replace(
             checkpoint,
-            dataset,
-            config,
-            device=device,
-            progress=progress,
-            log=log,
-            scratch=out.parent,
+            gate=checkpoint.gate | {"thresholds": dataclasses.asdict(config.gate)},
+            provenance=checkpoint.provenance | {"identity": identity},
         )
-    trained.model.compute_dtype = None  # a copy, made while the precision was set
-    checkpoints.save(trained, out, overwrite=overwrite)
+        with begin(
+            out, identity, config.run, resume=resume, tensorboard=tensorboard, progress=progress
+        ) as run:
+            with matrix_precision(checkpoint.model, config.run, device):
+                trained = train_phase2(
+                    checkpoint,
+                    dataset,
+                    config,
+                    device=device,
+                    progress=progress,
+                    log=run.log,
+                    scratch=out.parent,
+                    saver=run.saver,
+                    resumed=run.state,
+                )
+            trained.model.compute_dtype = None  # a copy, made while the precision was set
+            if distributed.rank() == 0:
+                checkpoints.save(trained, out, overwrite=overwrite or resume)
     return trained
 
 

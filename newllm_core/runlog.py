@@ -1,11 +1,14 @@
 """The figures of a run, one JSON object a line, in `NAME.metrics.jsonl` beside its checkpoint."""
 
+import contextlib
+import itertools
 import json
+import os
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
-from newllm_core.errors import InputError
+from newllm_core.errors import InputError, reason
 from newllm_core.tensorboard import TensorBoardEvents
 
 
@@ -18,29 +21,73 @@ class RunLog:
     """Appends a line for every event; a line is on disk before the next is made.
 
     Args:
-        checkpoint: what the log lies beside.
+        checkpoint: what the log lies beside; None keeps no log (in all processes but the first).
         tensorboard: write the same figures as TensorBoard events too.
+        resume_after: how many lines of the log that is there belong to the run; those after them
+            are dropped, because the run will make them again. 0 begins a new log.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: the file cannot be written, or lines that belong to the run are not there.
         ConfigError: TensorBoard is asked for and not installed.
     """
 
-    def __init__(self, checkpoint: Path, *, tensorboard: bool = False) -> None:
-        path = metrics_path(checkpoint)
+    def __init__(
+        self, checkpoint: Path | None, *, tensorboard: bool = False, resume_after: int = 0
+    ) -> None:
+        self._lines = resume_after
+        self._events: TensorBoardEvents | None = None
+        self._file: BinaryIO | None = None
+        if checkpoint is None:
+            return
+        self.path = metrics_path(checkpoint)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("w", encoding="utf-8")
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            kept = self._kept(resume_after)
+            self._file = self.path.open("r+b" if kept else "wb")
+            self._file.truncate(sum(map(len, kept)))
+            self._file.seek(0, os.SEEK_END)
         except OSError as error:
-            raise InputError(f"cannot write {path}: {error.strerror or error}") from error
-        self._events = TensorBoardEvents(checkpoint) if tensorboard else None
+            raise InputError(f"cannot write {self.path}: {reason(error)}") from error
+        if tensorboard:
+            self._events = TensorBoardEvents(checkpoint)
+            for line in kept:
+                figures = json.loads(line)
+                self._events.write(figures.pop("event"), figures)
 
     def write(self, event: str, **figures: Any) -> None:  # noqa: ANN401 - anything JSON can hold
-        """Add one line."""
-        self._file.write(json.dumps({"event": event} | figures) + "\n")
-        self._file.flush()
+        """Add one line.
+
+        Raises:
+            InputError: there is no room for it.
+        """
+        self._lines += 1
+        if self._file is None:
+            return
+        try:
+            self._file.write(json.dumps({"event": event} | figures).encode() + b"\n")
+            self._file.flush()
+        except OSError as error:
+            raise InputError(f"cannot write {self.path}: {reason(error)}") from error
         if self._events is not None:
             self._events.write(event, figures)
+
+    def flush_to_disk(self) -> int:
+        """The number of lines so far; they survive the end of the machine, not only of this run."""
+        if self._file is not None:
+            os.fsync(self._file.fileno())
+        return self._lines
+
+    def _kept(self, count: int) -> list[bytes]:
+        if count == 0:
+            return []
+        with self.path.open("rb") as file:
+            kept = list(itertools.islice(file, count))
+        if len(kept) < count or not kept[-1].endswith(b"\n"):
+            raise InputError(
+                f"{self.path} has {len(kept)} lines, but the run to resume had made {count}: put "
+                "the file back, or begin again with --overwrite"
+            )
+        return kept
 
     def __enter__(self) -> "RunLog":
         return self
@@ -51,6 +98,8 @@ class RunLog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # reported already, when it could not be written
+                self._file.close()
         if self._events is not None:
             self._events.close()

@@ -6,29 +6,35 @@ into the type of its field. An unknown section or key is an error that names a n
 
 import dataclasses
 import difflib
-import json
 import os
 import tomllib
 import types
 import typing
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
-from newllm_core.config import PLUGIN_SECTIONS, SECTIONS, Config, check_bounds
-from newllm_core.errors import ConfigError
+from newllm_core.config import MOST_LAYERS, PLUGIN_SECTIONS, SECTIONS, Config, check_bounds
+from newllm_core.errors import ConfigError, one_line, reason
+from newllm_core.files import read_text
+from newllm_core.strict_json import INTEGER_BITS, parse_json
 
 Layer = Mapping[str, Mapping[str, Any]]
 ENVIRONMENT_PREFIX = "NEWLLM_"
 NOT_SETTINGS = ("NEWLLM_PLUGINS", "NEWLLM_DEBUG")
 PRESET_PREFIX = "preset:"
+LARGEST_FILE = 1 << 16
+# tomllib takes time that grows with the square of the parts of a dotted key.
+MOST_DOTS = 2000
+LONGEST_VALUE = 80
 
 
 def resolve(*layers: Layer) -> Config:
     """The config that `layers` give, later ones winning key by key."""
     merged: dict[str, dict[str, Any]] = {}
     for layer in layers:
+        if not isinstance(layer, Mapping):
+            raise ConfigError(f"the config is {shown(layer)}: it holds sections")
         for section, values in layer.items():
             merged.setdefault(section, {}).update(_checked(section, values))
     sections: dict[str, Any] = {
@@ -57,6 +63,8 @@ def make_section(section_type: type[Any], name: str, values: Mapping[str, Any]) 
 
 def convert(value: Any, hint: Any, where: str) -> Any:  # noqa: ANN401 - any TOML value, any annotation
     """`value` as the type `hint`; text is parsed, other values must already fit."""
+    if isinstance(value, int) and abs(value) >> INTEGER_BITS:
+        raise ConfigError(f"{where} is a number of more than {INTEGER_BITS} bits")
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         inner = [part for part in typing.get_args(hint) if part is not type(None)]
         if value is None or (isinstance(value, str) and value.lower() in ("none", "null")):
@@ -67,14 +75,15 @@ def convert(value: Any, hint: Any, where: str) -> Any:  # noqa: ANN401 - any TOM
         if isinstance(value, str):
             value = [part for part in value.strip("[]() ").split(",") if part]
         if not isinstance(value, list | tuple):
-            raise ConfigError(f"{where} is {value!r}: give a list such as 1,1")
+            raise ConfigError(f"{where} is {shown(value)}: give a list such as 1,1")
         return tuple(convert(part, element, where) for part in value)
     if isinstance(value, str) and hint is not str:
-        return _parse(value.strip(), hint, where)
+        parsed = _parse(value.strip(), hint, where)
+        return convert(parsed, int, where) if hint is int else parsed
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise ConfigError(f"{where} is {value!r}: expected {hint.__name__}")
+        raise ConfigError(f"{where} is {shown(value)}: expected {hint.__name__}")
     return value
 
 
@@ -82,11 +91,8 @@ def from_file(name: str) -> Layer:
     """The layer of a TOML file, or of a shipped preset for `preset:NAME`."""
     if name.startswith(PRESET_PREFIX):
         return _from_preset(name.removeprefix(PRESET_PREFIX))
-    path = Path(name)
-    try:
-        return _from_toml(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the config file {path}: {error}") from error
+    text = read_text(name, "config file", limit=LARGEST_FILE, error=ConfigError)
+    return _from_toml(text, name)
 
 
 def preset_names() -> list[str]:
@@ -140,7 +146,7 @@ def _checked(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
     if section not in SECTIONS and section not in PLUGIN_SECTIONS:
         raise ConfigError(_unknown(f"section {section!r}", section, [*SECTIONS, *PLUGIN_SECTIONS]))
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{section} is {values!r}: it is a section and holds keys")
+        raise ConfigError(f"{section} is {shown(values)}: it is a section and holds keys")
     if section in PLUGIN_SECTIONS:
         return dict(values)
     known = [spec.name for spec in dataclasses.fields(SECTIONS[section])]
@@ -149,12 +155,19 @@ def _checked(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in values.items():
         if key in shorthands:
             count = convert(value, int, f"{section}.{key}")
+            if not 1 <= count <= MOST_LAYERS:
+                raise ConfigError(f"{section}.{key} is {count}: from 1 to {MOST_LAYERS:,}")
             checked[shorthands[key]] = [1] * count
         elif key in known:
             checked[key] = value
         else:
             raise ConfigError(_unknown(f"key {section}.{key}", key, [*known, *shorthands]))
     return checked
+
+
+def shown(value: object) -> str:
+    """A value that somebody gave, short enough for a message."""
+    return one_line(repr(value), LONGEST_VALUE)
 
 
 def _unknown(what: str, name: str, known: list[str]) -> str:
@@ -167,17 +180,17 @@ def _parse(text: str, hint: type[Any], where: str) -> Any:  # noqa: ANN401
     if hint is bool:
         truth = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
         if text.lower() not in truth:
-            raise ConfigError(f"{where} is {text!r}: expected true or false")
+            raise ConfigError(f"{where} is {shown(text)}: expected true or false")
         return truth[text.lower()]
     if hint in (int, float):
         try:
             return hint(text.replace("_", ""))
         except ValueError as error:
-            raise ConfigError(f"{where} is {text!r}: expected {hint.__name__}") from error
+            raise ConfigError(f"{where} is {shown(text)}: expected {hint.__name__}") from error
     try:
-        return json.loads(text)
+        return parse_json(text)
     except ValueError as error:
-        raise ConfigError(f"{where} is {text!r}: expected {hint.__name__}") from error
+        raise ConfigError(f"{where} is {shown(text)}: expected {hint.__name__}") from error
 
 
 def _from_preset(name: str) -> Layer:
@@ -188,10 +201,12 @@ def _from_preset(name: str) -> Layer:
 
 
 def _from_toml(text: str, where: str) -> Layer:
+    if text.count(".") > MOST_DOTS:
+        raise ConfigError(f"{where} is no config file: it has more than {MOST_DOTS:,} dots")
     try:
         layer = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{where} is not TOML: {error}") from error
+    except (ValueError, RecursionError) as error:  # also for a number of thousands of digits
+        raise ConfigError(f"{where} is not TOML: {reason(error)}") from error
     for section, values in layer.items():
         try:
             _checked(section, values)

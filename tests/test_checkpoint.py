@@ -10,18 +10,19 @@ from safetensors.torch import load_file, save_file
 
 from newllm_core.checkpoint import (
     FORMAT_VERSION,
-    STRUCTURED,
     Checkpoint,
     load,
     plugin_record,
     provenance,
     save,
 )
+from newllm_core.checkpoint_metadata import GATE_FIGURES, STRUCTURED
 from newllm_core.data.dataset_info import SourceInfo
 from newllm_core.errors import InputError
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.registry import Plugin
 from newllm_core.settings import resolve
+from tests.data.cases import Recorder
 
 V = 23
 SHAPES = {
@@ -61,9 +62,9 @@ def make(num_heads=1, reconstruction=False, **shape):
         warmup=5,
         history=[{"iteration": 1, "terms": {"cvfp": 0.1234567890123}}, {"iteration": 2}],
         vacuous_terms=["regularizer"],
-        gate={"train": {"effective_rank_ratio": 0.5}},
-        results={"train": {"loss": 1e-17}},
-        provenance={"torch": "x", "plugins": []},
+        gate={"train": dict.fromkeys(GATE_FIGURES, 0.5) | {"num_tokens": 8, "context_dim": 13}},
+        results={"train": {"loss": 1e-17}, "validation": {"loss": None}},
+        provenance={"torch": "x", "dataset_path": "data", "plugins": []},
     )
 
 
@@ -135,6 +136,32 @@ def test_tied_weights_are_stored_once_and_shared_again(path, num_heads):
     assert len(vocabulary_sized) == num_heads
     model = load(path).model
     assert model.token_output[-1].weight is model.embedding.weight
+
+
+def test_what_was_altered_is_said(path):
+    save(make(), path, overwrite=False)
+    assert not load(path).altered
+    tensors = load_file(path)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+
+    def altered():
+        save_file(tensors, path, metadata)
+        progress = Recorder()
+        checkpoint = load(path, progress=progress)
+        assert [str(path) in line for line in progress.warnings] == [True] * checkpoint.altered
+        return checkpoint.altered
+
+    assert not altered()
+    tensors[BIAS][0] *= 1.0001
+    assert altered()
+    save(make(), path, overwrite=True)
+    tensors = load_file(path)
+    assert not altered()
+    metadata["tokenizer"] += " "
+    assert altered()
+    metadata.pop("content_hash")
+    assert altered()
 
 
 def test_the_file_holds_tensors_and_text_only(path):
@@ -226,7 +253,7 @@ def test_a_file_that_cannot_be_written(tmp_path):
 
 def test_missing_files_and_folders(tmp_path):
     assert "no such checkpoint" in refused(tmp_path / "absent.safetensors")
-    assert "no such checkpoint" in refused(tmp_path)
+    assert "is a folder" in refused(tmp_path)
 
 
 @pytest.mark.parametrize("kept", [0, 5, 100, 0.5, 0.999])

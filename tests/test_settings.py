@@ -104,7 +104,7 @@ def test_all_sources_at_once_win_key_by_key(layer):
         layers.append({"phase1": values})
     found = resolve(*layers).phase1
     assert [getattr(found, key) for key in keys] == [10, 11, 12, 13]
-    assert found.batch_tokens == 2048
+    assert found.batch_tokens == 4096
 
 
 def test_a_preset_is_below_environment_and_flags():
@@ -195,7 +195,7 @@ def test_presets(blocks, update, shape, name):
     assert layer.output is None
     assert layer.context_weight.shape == (hidden_dim, context_dim)
     reconstructs = name == "reconstruction"
-    assert config.phase1.objective == ("reconstruction" if reconstructs else "cvfp")
+    assert config.phase1.objective == ("reconstruction" if reconstructs else "auto")
     assert (config.phase2.reconstruction_weight > 0) is reconstructs
 
 
@@ -231,7 +231,16 @@ def test_every_shipped_preset_resolves():
         ({"model": {"layer_structure": 2}}, ["model.layer_structure is 2", "list"]),
         ({"model": {"layer_structure": [1.5]}}, ["model.layer_structure is 1.5", "int"]),
         ({"model": {"layer_structure": ""}}, ["model.layer_structure is empty"]),
-        ({"model": {"num_layers": 0}}, ["model.layer_structure is empty"]),
+        ({"model": {"num_layers": 0}}, ["model.num_layers is 0", "from 1"]),
+        ({"model": {"num_layers": 10**9}}, ["model.num_layers is 1000000000", "to 1,000"]),
+        ({"model": {"layer_structure": [900, 900]}}, ["model.layer_structure", "1,000 layers"]),
+        ({"model": {"context_dim": 10**9}}, ["model.context_dim", "at most"]),
+        ({"model": {"context_dim": 1 << 20_000}}, ["model.context_dim", "63 bits"]),
+        ({"model": {"context_dim": 10**400}}, ["model.context_dim", "63 bits"]),
+        ({"model": {"context_dim": "9" * 400}}, ["model.context_dim", "63 bits"]),
+        ({"model": {"context_dim": "9" * 5000}}, ["model.context_dim is '999", "int"]),
+        ({"phase1": {"learning_rate": 10**400}}, ["phase1.learning_rate", "63 bits"]),
+        ({"phase1": {"learning_rate": "1e999"}}, ["phase1.learning_rate is inf", "finite"]),
         ({"model": {"num_layers": "two"}}, ["model.num_layers is 'two'", "int"]),
         ({"model": {"update": "lstm"}}, ["model.update is 'lstm'", "residual, gated"]),
         ({"run": 5}, ["run is 5", "section"]),
@@ -253,15 +262,20 @@ def test_a_near_preset_is_suggested():
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (None, ["cannot read", "No such file"]),
+        (None, ["no such config file"]),
         (b"[model\ncontext_dim = 1", ["not TOML", "line 1"]),
         (b"[model]\nembed_dim = 1\nembed_dim = 2", ["not TOML"]),
-        (b"\xff\xfe", ["cannot read", "utf-8"]),
+        (b"\xff\xfe", ["not UTF-8", "offset 0"]),
         (b"[model]\ncontxt_dim = 1", ["unknown key model.contxt_dim", "'context_dim'"]),
         (b"context_dim = 1", ["unknown section 'context_dim'"]),
         (b"model = 3", ["model is 3", "section"]),
         (b"regularizer = 'none'", ["regularizer is 'none'", "section"]),
         (b"[model]\nnum_layers = 'x'", ["model.num_layers is 'x'"]),
+        (b"[model]\ncontext_dim = " + b"9" * 5000, ["not TOML", "4300 digits"]),
+        (b"x = " + b"[" * 5000, ["not TOML"]),
+        (b".".join([b"a"] * 5000) + b" = 1", ["no config file", "dots"]),
+        (b"# " + b"x" * 70_000, ["no config file", "65,536 bytes"]),
+        (b'["a\\nb"]\nx = 1', ["unknown section"]),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named(tmp_path, content, words):

@@ -1,5 +1,6 @@
 """`newllm phase2`: train the token heads."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,6 +9,7 @@ import typer
 from newllm_cli.options import (
     JsonOption,
     OverwriteOption,
+    ResumeOption,
     Settings,
     TensorBoardOption,
     default_path,
@@ -35,6 +37,7 @@ def phase2(
         typer.Option(help="Checkpoint to write.", show_default="runs/phase2.safetensors"),
     ] = None,
     overwrite: OverwriteOption = False,
+    resume: ResumeOption = False,
     tensorboard: TensorBoardOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -46,12 +49,12 @@ def phase2(
         newllm phase2 runs/phase1.safetensors --freeze-context --epochs 5
     """
     from newllm_cli.output import console, print_json
-    from newllm_cli.progress import StderrProgress
+    from newllm_cli.processes import is_first_process, run_progress
     from newllm_cli.render import render_language_model
     from newllm_core.atomic import refuse_existing
 
     path = default_path(out, "phase2.safetensors")
-    refuse_existing(path, overwrite=overwrite)
+    refuse_existing(path, overwrite=overwrite or resume)
     if tensorboard:
         from newllm_core.tensorboard import require_tensorboard
 
@@ -60,23 +63,29 @@ def phase2(
 
     from newllm_core.checkpoint import load
     from newllm_core.device import prepare_device
+    from newllm_core.distributed import process_group
     from newllm_core.pipeline import check_unchanged, checkpoint_layer, run_phase2
 
-    loaded = load(checkpoint)
+    progress = run_progress()
+    loaded = load(checkpoint, progress=progress)
     check_unchanged(loaded, list(given.layers))
     config = given.resolve(checkpoint_layer(loaded))
     device = prepare_device(config.run)
     loaded.model.to(device)
-    trained = run_phase2(
-        loaded,
-        dataset_of(loaded, data),
-        config,
-        path,
-        overwrite=overwrite,
-        device=device,
-        progress=StderrProgress(),
-        tensorboard=tensorboard,
-    )
+    with process_group(device):
+        trained = run_phase2(
+            loaded,
+            dataset_of(loaded, data),
+            config,
+            path,
+            overwrite=overwrite,
+            device=device,
+            progress=progress,
+            tensorboard=tensorboard,
+            resume=resume,
+        )
+    if not is_first_process():
+        return
     summary = language_model_summary(path, trained.results)
     if json:
         print_json(summary)
@@ -89,10 +98,10 @@ def dataset_of(checkpoint: "Checkpoint", data: Path | None) -> "PreparedDataset"
     from newllm_core.data.prepared import open_dataset
     from newllm_core.errors import InputError
 
-    folder = data or Path(checkpoint.provenance["dataset_path"])
-    if data is None and not folder.exists():
-        raise InputError(f"the checkpoint's dataset {folder} is gone: pass --data DIR")
-    return open_dataset(folder)
+    saved = checkpoint.provenance.get("dataset_path", "")
+    if data is None and not os.path.isdir(saved):
+        raise InputError(f"the checkpoint's dataset {saved} is gone: pass --data DIR")
+    return open_dataset(data or saved)
 
 
 def language_model_summary(path: Path, results: dict[str, Any]) -> dict[str, Any]:

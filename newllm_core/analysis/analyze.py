@@ -14,7 +14,7 @@ from newllm_core.analysis.contexts import (
     read_splits,
     refuse_exploded,
 )
-from newllm_core.analysis.convergence import convergence, finite
+from newllm_core.analysis.convergence import convergence
 from newllm_core.analysis.differences import differences
 from newllm_core.analysis.dynamics import dynamics, tokens_to_read
 from newllm_core.analysis.identity import identity_cosine
@@ -31,6 +31,7 @@ from newllm_core.config import AnalysisConfig
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.plugins.missing import missing_plugins
 from newllm_core.progress import Progress, Silent, Task
+from newllm_core.strict_json import finite
 
 SCHEMA = 1
 SPLITS = ("train", "validation")

@@ -8,11 +8,11 @@ import torch
 
 from newllm_core import settings
 from newllm_core.analysis.analyze import analyze
-from newllm_core.analysis.convergence import finite
 from newllm_core.checkpoint import Checkpoint, load
 from newllm_core.config import AnalysisConfig, Config
 from newllm_core.errors import DivergedError
 from newllm_core.progress import Progress, Silent
+from newllm_core.strict_json import finite
 
 SCHEMA = 1
 # Where a run computed says nothing about what came out.
@@ -57,7 +57,7 @@ def compare(
     entries, configs = [], []
     for number, (path, name) in enumerate(zip(paths, names, strict=True), 1):
         progress.message(f"[{number}/{len(paths)}] {name}")
-        checkpoint = load(path, device=device)
+        checkpoint = load(path, device=device, progress=progress)
         configs.append((checkpoint.phase, checkpoint.config))
         entry = {
             "name": name,

@@ -4,9 +4,10 @@ An entry of the history belongs to one iteration: `window`, `iteration`, `conver
 split, `terms` and `gradient_norms` by name, `weight_change`, and more. Keys may be missing.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from newllm_core.strict_json import finite
 
 
 def convergence(
@@ -34,14 +35,3 @@ def largest_weight_change(history: Sequence[Mapping[str, Any]]) -> float | None:
         values = change.values() if isinstance(change, Mapping) else [change]
         changes += [float(value) for value in values if isinstance(value, int | float)]
     return max(changes, default=None)
-
-
-def finite(value: Any) -> Any:  # noqa: ANN401 - any JSON value
-    """`value` with every number that is not finite replaced by None, as JSON wants it."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {str(key): finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(inner) for inner in value]
-    return value

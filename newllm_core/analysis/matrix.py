@@ -17,11 +17,15 @@ from newllm_core.analysis.rows import CHUNK_ELEMENTS, Rows
 from newllm_core.analysis.sections import matrix_sections
 from newllm_core.analysis.singular_vectors import largest, projections
 from newllm_core.config import AnalysisConfig
-from newllm_core.errors import InputError
+from newllm_core.errors import InputError, reason
+from newllm_core.npy_files import open_array
 from newllm_core.progress import Progress, Silent
+from newllm_core.tensor_files import open_tensors
 
 SCHEMA = 1
 ROWS_PER_VECTOR = 6
+# A square matrix of this side, of eight bytes each, is held in memory.
+WIDEST_SIDE = 16_384
 
 
 def analyze_matrix(
@@ -82,25 +86,26 @@ def analyze_matrix(
 
 @contextmanager
 def _open(path: Path, tensor_name: str | None) -> Iterator[tuple[Rows, str | None]]:
-    if not path.is_file():
-        raise InputError(f"no such file: {path}")
     if path.suffix == ".npy":
         if tensor_name is not None:
             raise InputError(f"{path} holds one array without a name: leave out --tensor")
         yield _open_npy(path), None
         return
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = list(file.keys())
-            name = _choose(path, {n: file.get_slice(n).get_shape() for n in names}, tensor_name)
-            source = file.get_slice(name)
-            shape = _matrix_shape(source.get_shape(), f"tensor {name!r} of {path}")
-            yield Rows(source, *shape, dtype=source[0:1, 0:1].dtype), name
-    except (SafetensorError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path} is not a readable safetensors file: {reason}") from error
+    with open_tensors(path) as file:
+        names = list(file.keys())
+        name = _choose(path, {n: file.get_slice(n).get_shape() for n in names}, tensor_name)
+        label = f"tensor {name!r} of {path}"
+        source = file.get_slice(name)
+        shape = _matrix_shape(source.get_shape(), label)
+        try:
+            dtype = source[0:1, 0:1].dtype
+        except (TypeError, AttributeError, ValueError) as error:  # types that torch lacks
+            raise InputError(
+                f"{label} has the type {source.get_dtype()}: {reason(error)}"
+            ) from error
+        if dtype.is_complex:
+            raise InputError(f"{label} has the type {source.get_dtype()}, expected real numbers")
+        yield Rows(source, *shape, dtype=dtype), name
 
 
 def _choose(path: Path, shapes: dict[str, list[int]], asked: str | None) -> str:
@@ -115,13 +120,7 @@ def _choose(path: Path, shapes: dict[str, list[int]], asked: str | None) -> str:
 
 
 def _open_npy(path: Path) -> Rows:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path} is not a readable .npy file: {reason}") from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
-        raise InputError(f"{path} does not hold an array of real numbers")
+    array = open_array(path)
     shape = _matrix_shape(list(array.shape), str(path))
     exact = torch.float32 if array.dtype.kind == "f" and array.itemsize <= 4 else torch.float64
     return Rows(_NpySource(array, exact), *shape, dtype=exact)
@@ -141,6 +140,11 @@ class _NpySource:
 def _matrix_shape(shape: list[int], label: str) -> tuple[int, int]:
     if len(shape) != 2 or shape[0] < 2 or shape[1] < 1:
         raise InputError(f"{label} has shape {shape}: a matrix of at least two rows is needed")
+    if min(shape) > WIDEST_SIDE:
+        raise InputError(
+            f"{label} has shape {shape}: its smaller side is more than {WIDEST_SIDE:,}, look at "
+            "some of its rows instead"
+        )
     return shape[0], shape[1]
 
 

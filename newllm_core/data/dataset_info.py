@@ -10,10 +10,12 @@ from typing import Any
 
 from newllm_core.data.policy import PolicyReport
 from newllm_core.errors import InputError
+from newllm_core.strict_json import parse_json
 
 FORMAT = "newllm-dataset"
 FORMAT_VERSION = 1
 INFO_FILE = "dataset.json"
+LARGEST_INFO = 1 << 22
 TOKENIZER_FILE = "tokenizer.json"
 SPLITS = ("train", "validation")
 SHARES = ("dropped_line_share", "dropped_byte_share")  # derived, written for readers
@@ -70,6 +72,7 @@ class DatasetInfo:
         data: the data section of the config.
         seed: of the run.
         files: the other files of the folder.
+        broken: rows of the sources that could not be read and were left out.
     """
 
     dtype: str
@@ -86,6 +89,7 @@ class DatasetInfo:
     data: Mapping[str, Any]
     seed: int
     files: Mapping[str, FileInfo]
+    broken: int = 0
 
     @property
     def sources(self) -> list[SourceInfo]:
@@ -123,8 +127,8 @@ class DatasetInfo:
             InputError: another format or version, or something missing.
         """
         try:
-            content = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            content = parse_json(text)
+        except ValueError as error:
             raise InputError(f"{where} is not JSON: prepare the data again") from error
         if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
             raise InputError(f"{where} is not the description of a prepared data set")
@@ -150,26 +154,35 @@ class DatasetInfo:
 def _from_dict(content: dict[str, Any]) -> DatasetInfo:
     splits = content.pop("splits")
     policy = {name: value for name, value in content["policy"].items() if name not in SHARES}
+    val_source = content["val_source"]
     parts = {
-        **{name: _counts(splits[name]) for name in SPLITS},
+        **{name: SplitInfo(**splits[name]) for name in SPLITS},
         "policy": PolicyReport(**policy),
         "source": SourceInfo(**content["source"]),
-        "val_source": content["val_source"] and SourceInfo(**content["val_source"]),
+        "val_source": None if val_source is None else SourceInfo(**val_source),
         "files": {name: FileInfo(**content["files"][name]) for name in DATA_FILES},
     }
     info = DatasetInfo(**{**content, **parts})
-    _whole(info.vocab_size, info.end_id, *(file.size for file in info.files.values()))
+    for part in (info.train, info.validation, info.policy, *info.files.values(), *info.sources):
+        _check_types(part)
+    _check_types(info)
     if info.dtype not in DTYPES:
         raise ValueError(f"dtype {info.dtype!r}")
+    ids = (info.end_id, *info.roles.values())
+    if not all(type(number) is int and 0 <= number < info.vocab_size for number in ids):
+        raise ValueError("the end token or a role is outside the vocabulary")
+    if info.vocab_size > 1 << 8 * int(DTYPES[info.dtype][-1]):
+        raise ValueError(f"a vocabulary of {info.vocab_size:,} does not fit {info.dtype}")
     return info
 
 
-def _counts(content: Mapping[str, int]) -> SplitInfo:
-    _whole(*content.values())
-    return SplitInfo(**content)
-
-
-def _whole(*numbers: object) -> None:
-    for number in numbers:
-        if type(number) is not int or number < 0:
-            raise ValueError(f"{number!r} is no count")
+def _check_types(part: Any) -> None:  # noqa: ANN401 - any of the dataclasses above
+    """Raise `ValueError` for a field that has not its annotated type; integers are counts."""
+    for spec in dataclasses.fields(part):
+        value, kind = getattr(part, spec.name), spec.type
+        if kind is int and not (type(value) is int and value >= 0):
+            raise ValueError(f"{spec.name} is {value!r:.40}, which is no count")
+        if (kind is str and not isinstance(value, str)) or (
+            spec.name in ("options", "roles", "data") and not isinstance(value, dict)
+        ):
+            raise ValueError(f"{spec.name} is {value!r:.40}")

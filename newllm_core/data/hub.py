@@ -2,8 +2,7 @@
 
 import os
 
-from newllm_core.data.sources.files import reason
-from newllm_core.errors import InputError
+from newllm_core.errors import InputError, reason
 
 TIMEOUT_SECONDS = 10
 

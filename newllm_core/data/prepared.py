@@ -4,6 +4,7 @@ T: tokens of a split, n: its documents.
 """
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,20 +13,25 @@ from newllm_core.data.dataset_info import (
     DATA_FILES,
     DTYPES,
     INFO_FILE,
+    LARGEST_INFO,
     SPLIT_FILES,
     TOKENIZER_FILE,
     DatasetInfo,
     SplitInfo,
 )
-from newllm_core.data.sources.files import reason
-from newllm_core.errors import InputError
+from newllm_core.errors import InputError, reason
+from newllm_core.files import read_text, regular_file
+from newllm_core.npy_files import open_array
 
 if TYPE_CHECKING:
     import numpy as np
 
     Array = np.ndarray[Any, Any]
 
-CHUNK_TOKENS = 1 << 22
+CHUNK_BYTES = 1 << 22
+# Larger token files are checked by size and largest id alone: their hash takes many seconds.
+LARGEST_HASHED = 1 << 32
+TOKENS_SUFFIX = ".tokens"
 AGAIN = "prepare the data again"
 
 
@@ -75,39 +81,51 @@ class PreparedDataset:
 def open_dataset(path: str | Path) -> PreparedDataset:
     """Open a prepared folder; everything is checked before any of it is used.
 
-    Token files are checked by size and largest id, the smaller files by their hashes.
-
     Raises:
         InputError: the folder is missing, incomplete, damaged or of another format version.
     """
     folder = Path(path)
-    info_path = folder / INFO_FILE
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise InputError(f"no prepared data at {folder}: run newllm prepare --out {folder}")
-    if not info_path.is_file():
+    info_path = folder / INFO_FILE
+    if not os.path.isfile(info_path):
         raise InputError(f"{folder} is not a prepared data set: it has no {INFO_FILE}")
-    try:
-        info = DatasetInfo.from_json(info_path.read_text(encoding="utf-8"), info_path)
-        for name in DATA_FILES:
-            _check_file(folder / name, info)
-        tokenizer_json = (folder / TOKENIZER_FILE).read_text(encoding="utf-8")
-        train = _open_split(folder, "train", info.train, info)
-        validation = _open_split(folder, "validation", info.validation, info)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {folder}: {reason(error)}; {AGAIN}") from error
+    text = read_text(info_path, "description of prepared data", limit=LARGEST_INFO)
+    info = DatasetInfo.from_json(text, info_path)
+    for name in DATA_FILES:
+        _check_file(folder / name, info)
+    tokenizer_json = read_text(folder / TOKENIZER_FILE, "tokenizer")
+    train = _open_split(folder, "train", info.train, info)
+    validation = _open_split(folder, "validation", info.validation, info)
     return PreparedDataset(folder, info, tokenizer_json, train, validation)
 
 
 def _check_file(path: Path, info: DatasetInfo) -> None:
+    """Size and hash, and of token files the largest id, in one reading of little memory."""
+    import numpy as np
+
     expected = info.files[path.name]
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise InputError(f"{path} is missing: {AGAIN}")
-    size = path.stat().st_size
+    size = regular_file(path).stat().st_size
     if size != expected.size:
         raise InputError(f"{path} has {size:,} bytes, expected {expected.size:,}: {AGAIN}")
-    small = path.suffix != ".tokens"
-    if small and hashlib.sha256(path.read_bytes()).hexdigest() != expected.sha256:
+    holds_tokens = path.suffix == TOKENS_SUFFIX
+    hashed = size <= LARGEST_HASHED
+    largest, digest = 0, hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                if hashed:
+                    digest.update(chunk)
+                if holds_tokens and not len(chunk) % np.dtype(DTYPES[info.dtype]).itemsize:
+                    largest = max(largest, int(np.frombuffer(chunk, DTYPES[info.dtype]).max()))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {reason(error)}") from error
+    if hashed and digest.hexdigest() != expected.sha256:
         raise InputError(f"{path} was altered, its hash is wrong: {AGAIN}")
+    if largest >= info.vocab_size:
+        raise InputError(f"{path} holds id {largest} of {info.vocab_size}: {AGAIN}")
 
 
 def _open_split(folder: Path, split: str, counts: SplitInfo, info: DatasetInfo) -> TokenSplit:
@@ -117,26 +135,20 @@ def _open_split(folder: Path, split: str, counts: SplitInfo, info: DatasetInfo) 
     if not counts.tokens:
         raise InputError(f"{tokens_path} is empty: {AGAIN}")
     dtype = np.dtype(DTYPES[info.dtype])
-    if tokens_path.stat().st_size != counts.tokens * dtype.itemsize:
+    if info.files[tokens_path.name].size != counts.tokens * dtype.itemsize:
         raise InputError(f"{tokens_path} does not hold {counts.tokens:,} tokens: {AGAIN}")
     tokens = np.memmap(tokens_path, dtype=dtype, mode="r")
-    try:
-        starts = np.load(starts_path, allow_pickle=False)
-        sizes = np.load(bytes_path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{starts_path} or {bytes_path.name} is no array: {AGAIN}") from error
+    starts, sizes = open_array(starts_path), open_array(bytes_path)
     fits = (
-        starts.shape == (counts.documents + 1,)
+        starts.dtype == sizes.dtype == np.int64
+        and starts.shape == (counts.documents + 1,)
         and sizes.shape == (counts.documents,)
         and starts[0] == 0
         and starts[-1] == counts.tokens
-        and bool((np.diff(starts) > 0).all())
+        and bool((starts[:-1] < starts[1:]).all())
+        and bool((sizes >= 0).all())
         and int(sizes.sum()) == counts.bytes
     )
     if not fits:
         raise InputError(f"{starts_path} does not fit {tokens_path.name}: {AGAIN}")
-    for start in range(0, len(tokens), CHUNK_TOKENS):
-        largest = int(tokens[start : start + CHUNK_TOKENS].max())
-        if largest >= info.vocab_size:
-            raise InputError(f"{tokens_path} holds id {largest} of {info.vocab_size}: {AGAIN}")
     return TokenSplit(tokens, starts, sizes, counts.bytes, counts.words)

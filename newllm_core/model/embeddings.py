@@ -1,11 +1,13 @@
 """Pretrained token embeddings from a safetensors file."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from newllm_core.errors import InputError
+from newllm_core.errors import InputError, reason
 from newllm_core.model.language_model import LanguageModel
+from newllm_core.tensor_files import open_tensors
 
 
 def load_embeddings(model: LanguageModel, spec: str, *, added_tokens: int) -> str:
@@ -18,26 +20,29 @@ def load_embeddings(model: LanguageModel, spec: str, *, added_tokens: int) -> st
         InputError: no such file or tensor, its shape does not fit vocabulary and embed_dim, or it
             holds values that are not finite.
     """
-    path, name = split_spec(spec)
-    weight = read_tensor(path, name)
     embed_dim = model.config.embed_dim
     base_vocab = model.vocab_size - added_tokens
-    if weight.ndim != 2:
-        raise InputError(
-            f"embeddings {spec} have shape {list(weight.shape)}: name a matrix, a row per token"
-        )
-    if weight.shape[1] != embed_dim:
-        raise InputError(
-            f"embeddings {spec} have shape {list(weight.shape)}, "
-            f"but model.embed_dim is {embed_dim}: set --embed-dim {weight.shape[-1]}"
-        )
-    if len(weight) not in (model.vocab_size, base_vocab):
-        raise InputError(
-            f"embeddings {spec} have {len(weight)} rows, but the tokenizer has {base_vocab} tokens "
-            f"(and {added_tokens} added): prepare the data with the tokenizer they belong to"
-        )
-    if not torch.isfinite(weight).all():
-        raise InputError(f"embeddings {spec} hold values that are not finite")
+
+    def check(shape: list[int]) -> None:
+        if len(shape) != 2:
+            raise InputError(
+                f"embeddings {spec} have shape {shape}: name a matrix, a row per token"
+            )
+        if shape[1] != embed_dim:
+            raise InputError(
+                f"embeddings {spec} have shape {shape}, "
+                f"but model.embed_dim is {embed_dim}: set --embed-dim {shape[1]}"
+            )
+        if shape[0] not in (model.vocab_size, base_vocab):
+            raise InputError(
+                f"embeddings {spec} have {shape[0]} rows, but the tokenizer has {base_vocab} "
+                f"tokens (and {added_tokens} added): prepare the data with the tokenizer they "
+                "belong to"
+            )
+
+    weight = read_tensor(*split_spec(spec), check)
+    if not weight.is_floating_point() or not torch.isfinite(weight.float()).all():
+        raise InputError(f"embeddings {spec} hold values that are not finite numbers")
     table = model.embedding.weight
     with torch.no_grad():
         table.mul_(weight.float().norm(dim=1).mean() / table.norm(dim=1).mean())
@@ -52,25 +57,29 @@ def split_spec(spec: str) -> tuple[Path, str | None]:
     return (Path(file + ".safetensors"), tensor) if marker else (Path(spec), None)
 
 
-def read_tensor(path: Path, name: str | None) -> torch.Tensor:
+def read_tensor(
+    path: Path, name: str | None, check: Callable[[list[int]], None] = lambda shape: None
+) -> torch.Tensor:
     """The tensor `name` of a safetensors file, or its only two-dimensional one.
+
+    Args:
+        path: the file.
+        name: of the tensor.
+        check: is given the shape before the tensor is read, to refuse it.
 
     Raises:
         InputError: the file cannot be read, or it is not clear which tensor is meant.
     """
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise InputError(f"no such file: {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = list(file.keys())
-            matrices = [n for n in names if len(file.get_slice(n).get_shape()) == 2]
-            chosen = name if name is not None else matrices[0] if len(matrices) == 1 else None
-            if chosen is None or chosen not in names:
-                asked = f"no tensor {name!r} in" if name else "which tensor is meant in"
-                shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
-                raise InputError(f"{asked} {path}? It holds {shown or 'nothing'}")
+    with open_tensors(path) as file:
+        shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
+        matrices = [key for key, shape in shapes.items() if len(shape) == 2]
+        chosen = name if name is not None else matrices[0] if len(matrices) == 1 else None
+        if chosen is None or chosen not in shapes:
+            asked = f"no tensor {name!r} in" if name else "which tensor is meant in"
+            shown = ", ".join(list(shapes)[:8]) + (", …" if len(shapes) > 8 else "")
+            raise InputError(f"{asked} {path}? It holds {shown or 'nothing'}")
+        check(shapes[chosen])
+        try:
             return file.get_tensor(chosen)
-    except SafetensorError as error:
-        raise InputError(f"{path} is not a readable safetensors file: {error}") from error
+        except (TypeError, AttributeError, ValueError) as error:  # types that torch lacks
+            raise InputError(f"tensor {chosen!r} of {path}: {reason(error)}") from error

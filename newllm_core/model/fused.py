@@ -52,12 +52,12 @@ class FusedUpdate(torch.autograd.Function):
         u_NH.addmm_(x_NE, w_x.T).relu_()
         # What leaves the recurrence is compared and accumulated: it is not rounded.
         z_NC = at_least_float32(c_NC) + u_NH if last else c_NC + u_NH[:, :dims]
-        new_c, mean_c, rstd_c = _norm(z_NC, gain_C, shift_C)
+        new_c, mean_c, rstd_c = norm(z_NC, gain_C, shift_C)
         saved = [c_NC, x_NE, w_c, w_x, u_NH, gain_C, z_NC, mean_c, rstd_c]
         new_x = None
         if gain_E is not None:
             z_NE = x_NE + u_NH[:, dims:]
-            new_x, mean_x, rstd_x = _norm(z_NE, gain_E, shift_E)
+            new_x, mean_x, rstd_x = norm(z_NE, gain_E, shift_E)
             saved += [gain_E, z_NE, mean_x, rstd_x]
         ctx.save_for_backward(*saved)
         ctx.set_materialize_grads(False)
@@ -74,21 +74,21 @@ class FusedUpdate(torch.autograd.Function):
         if grad_c is None:
             d_c = torch.zeros_like(c_NC)
         else:
-            d_c, grad_C, shift_C = _norm_backward(grad_c, z_NC, mean_c, rstd_c, gain_C)
+            d_c, grad_C, shift_C = norm_backward(grad_c, z_NC, mean_c, rstd_c, gain_C)
             d_c = d_c.to(c_NC.dtype)
         d_x = None
         if grad_x is not None:
             gain_E, z_NE, mean_x, rstd_x = of_token
-            d_x, grad_E, shift_E = _norm_backward(grad_x, z_NE, mean_x, rstd_x, gain_E)
+            d_x, grad_E, shift_E = norm_backward(grad_x, z_NE, mean_x, rstd_x, gain_E)
         # Where no gradient came back through the token, its rows of W have none either.
         rows = dims if d_x is None else u_NH.shape[1]
         d_u = torch.empty_like(u_NH[:, :rows])
-        _mask(d_c, u_NH[:, :dims], d_u[:, :dims])
+        mask(d_c, u_NH[:, :dims], d_u[:, :dims])
         if d_x is not None:
-            _mask(d_x, u_NH[:, dims:], d_u[:, dims:])
-        grad_context_weight = _full(d_u.T @ c_NC, ctx.full_rows)
-        grad_token_weight = _full(d_u.T @ x_NE, ctx.full_rows)
-        grad_bias = _full(d_u.sum(0, dtype=grad_context_weight.dtype), ctx.full_rows)
+            mask(d_x, u_NH[:, dims:], d_u[:, dims:])
+        grad_context_weight = full_rows(d_u.T @ c_NC, ctx.full_rows)
+        grad_token_weight = full_rows(d_u.T @ x_NE, ctx.full_rows)
+        grad_bias = full_rows(d_u.sum(0, dtype=grad_context_weight.dtype), ctx.full_rows)
         need_c, need_x = ctx.needs_input_grad[:2]
         if need_x:
             d_x = d_u @ w_x[:rows] if d_x is None else d_x.addmm_(d_u, w_x)
@@ -109,24 +109,31 @@ class FusedUpdate(torch.autograd.Function):
         )
 
 
-def _norm(z: Tensor, gain: Tensor, shift: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def norm(z: Tensor, gain: Tensor, shift: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """LayerNorm of `z` [N, D], its means and reciprocal standard deviations."""
     return torch.native_layer_norm(z, (z.shape[1],), gain, shift, LAYER_NORM_EPSILON)
 
 
-def _norm_backward(
-    grad: Tensor, z: Tensor, mean: Tensor, rstd: Tensor, gain: Tensor
+def norm_backward(
+    grad: Tensor,
+    z: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    gain: Tensor,
+    wanted: tuple[bool, bool, bool] = (True, True, True),
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of z, gain and shift."""
+    """Gradients of z, gain and shift; only those that are `wanted` are computed."""
     return torch.ops.aten.native_layer_norm_backward(
-        grad.contiguous(), z, (z.shape[1],), mean, rstd, gain, gain, (True, True, True)
+        grad.contiguous(), z, (z.shape[1],), mean, rstd, gain, gain, wanted
     )
 
 
-def _mask(grad: Tensor, activated: Tensor, out: Tensor) -> None:
+def mask(grad: Tensor, activated: Tensor, out: Tensor) -> None:
+    """Write `grad` where a ReLU let its input through, else 0, into `out`."""
     torch.ops.aten.threshold_backward.grad_input(grad, activated, 0, grad_input=out)
 
 
-def _full(grad: Tensor, rows: int) -> Tensor:
+def full_rows(grad: Tensor, rows: int) -> Tensor:
     """`grad` in float32 (or wider), with zeros for the rows that no gradient reached."""
     grad = at_least_float32(grad)
     return (

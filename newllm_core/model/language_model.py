@@ -16,6 +16,7 @@ from newllm_core.config import ModelConfig
 from newllm_core.model.block import CVFPBlock
 from newllm_core.model.decoder import ReconstructionDecoder
 from newllm_core.model.layer import CVFPLayer
+from newllm_core.model.size import count_parameters, refuse_too_large
 
 HEAD_STD = 0.02
 
@@ -32,6 +33,9 @@ class LanguageModel(nn.Module):
         num_heads: 1 (reads the last block) or one per block.
         reconstruction: whether there is a decoder.
         seed: of every initial weight.
+
+    Raises:
+        ConfigError: this machine cannot hold it.
 
     Attributes:
         embedding: token embeddings [V, E]; a LayerNorm without parameters follows.
@@ -52,6 +56,9 @@ class LanguageModel(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        refuse_too_large(
+            count_parameters(config, vocab_size, num_heads=num_heads, reconstruction=reconstruction)
+        )
         self.config = config
         self.vocab_size = vocab_size
         self.seed = seed

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from newllm_core import distributed
 from newllm_core.config import Phase1Config
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.training.window import Window
@@ -20,17 +21,29 @@ from newllm_core.trajectory.sequential import rollout
 
 # Too few tokens make the covariance of a batch noise, too many make too few steps per iteration.
 FEWEST_BATCH_TOKENS = 256
-STEPS_PER_WINDOW = 64
+STEPS_PER_WINDOW = 32
 # Rows of a lock-step reading: enough for large matrix products, few enough that the start of a
 # stream, which does not know what came before it, is a small part of it.
 EXACT_STREAMS = 512
 
 
 class Batch(NamedTuple):
-    """Tokens to read at once. Positions [N] in the window, incoming contexts [N, C]."""
+    """Tokens to read at once, by all processes together.
+
+    Attributes:
+        positions_N: places in the window.
+        incoming_NC: the contexts before those that this process reads [n, C].
+        shares: how many of the positions each process reads, in order; their sum is N.
+    """
 
     positions_N: Tensor
     incoming_NC: Tensor
+    shares: list[int]
+
+    @property
+    def own(self) -> slice:
+        """Which of the positions this process reads."""
+        return distributed.own(self.shares)
 
 
 def batches(
@@ -40,21 +53,27 @@ def batches(
     generator: torch.Generator,
     *,
     exact: bool = False,
+    skip: int = 0,
 ) -> Iterator[Batch]:
     """The batches of one reading of `window`, in the order of the configured engine.
 
-    With `exact` the parallel engine reads in lock-step instead, without stale contexts.
+    With `exact` the parallel engine reads in lock-step instead, without stale contexts. The first
+    `skip` batches are left out: their contexts are in the window already.
     """
-    if exact and config.engine == "parallel":
-        return _streams(model, window, num_streams=EXACT_STREAMS, chunk_steps=1)
-    if config.engine == "parallel":
-        return _parallel(window, config, generator)
-    if config.engine == "online":
-        return _streams(model, window, num_streams=1, chunk_steps=1)
-    return _streams(model, window, num_streams=config.num_streams, chunk_steps=config.chunk_steps)
+    if config.engine == "parallel" and not exact:
+        return _parallel(window, config, generator, skip=skip)
+    shape = {
+        "parallel": (EXACT_STREAMS, 1),
+        "streams": (config.num_streams, config.chunk_steps),
+        "online": (1, 1),
+    }
+    num_streams, chunk_steps = shape[config.engine]
+    return _streams(model, window, num_streams=num_streams, chunk_steps=chunk_steps, skip=skip)
 
 
-def _parallel(window: Window, config: Phase1Config, generator: torch.Generator) -> Iterator[Batch]:
+def _parallel(
+    window: Window, config: Phase1Config, generator: torch.Generator, *, skip: int
+) -> Iterator[Batch]:
     """Shuffled positions, incoming contexts from the reading before (Jacobi).
 
     Shuffling makes the tokens of a batch representative, which the statistics of regularizers
@@ -66,12 +85,14 @@ def _parallel(window: Window, config: Phase1Config, generator: torch.Generator) 
     num_batches = max(1, round(len(window) / batch_tokens))
     order = torch.randperm(len(window), generator=generator).to(window.tokens_T.device)
     begin_C = window.begin_C.clone()
-    for positions_N in order.tensor_split(num_batches):
-        yield Batch(positions_N, incoming(window.previous_TC, begin_C, positions_N))
+    for positions_N in order.tensor_split(num_batches)[skip:]:
+        shares = distributed.sizes(len(positions_N))
+        own_n = positions_N[distributed.own(shares)]
+        yield Batch(positions_N, incoming(window.previous_TC, begin_C, own_n), shares)
 
 
 def _streams(
-    model: LanguageModel, window: Window, *, num_streams: int, chunk_steps: int
+    model: LanguageModel, window: Window, *, num_streams: int, chunk_steps: int, skip: int
 ) -> Iterator[Batch]:
     """Consecutive streams in lock-step, incoming contexts from this very reading.
 
@@ -95,14 +116,15 @@ def _streams(
     ]
     if longer:
         steps.append((length, 1, longer))
-    for first, count, active in steps:
+    for first, count, active in steps[skip:]:
         offsets = torch.arange(first, first + count, device=device)
         positions_Bn = begins_B[:active, None] + offsets
-        context_BC = context_BC[:active]
-        incoming_BnC = context_BC[:, None]
+        if first > 0:
+            context_BC = window.current_TC[begins_B[:active] + first - 1]
+        shares = distributed.sizes(active)
+        own = distributed.own(shares)
+        incoming_BnC = context_BC[own, None]
         if count > 1:
-            rolled = rollout(model, window.tokens_T[positions_Bn[:, :-1]], context_BC)
+            rolled = rollout(model, window.tokens_T[positions_Bn[own, :-1]], context_BC[own])
             incoming_BnC = torch.cat([incoming_BnC, rolled], dim=1)
-        positions_N = positions_Bn.flatten()
-        yield Batch(positions_N, incoming_BnC.flatten(0, 1))
-        context_BC = window.current_TC[positions_Bn[:, -1]]
+        yield Batch(positions_Bn.flatten(), incoming_BnC.flatten(0, 1), [count * s for s in shares])

@@ -11,8 +11,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
+from newllm_core import distributed
 from newllm_core.config import Phase2Config
 from newllm_core.model.language_model import LanguageModel
+from newllm_core.training.state import State
 from newllm_core.training.terms import Terms, cross_entropy, reconstruction
 from newllm_core.trajectory.sequential import unroll
 from newllm_core.trajectory.text import inputs_at
@@ -31,6 +33,7 @@ class FineTuning:
     Attributes:
         num_steps: windows of an epoch.
         num_tokens: tokens of an epoch: all but the few that do not fill every stream.
+        context_BC: the state that is carried into the next window.
     """
 
     def __init__(
@@ -52,21 +55,36 @@ class FineTuning:
         self.stream_length = len(tokens) // self.num_streams
         self.num_steps = -(-self.stream_length // config.bptt)
         self.num_tokens = self.num_streams * self.stream_length
+        self.context_BC = model.start(self.num_streams)
         if config.reconstruction_weight > 0 and model.decoder is None:
             raise ValueError("reconstruction needs a decoder")
 
-    def losses(self, generator: torch.Generator) -> Iterator[Terms]:
-        """One epoch; whoever iterates makes a step with each before asking for the next."""
+    def begin_epoch(self) -> None:
+        """Every stream begins anew."""
+        self.context_BC = self.model.start(self.num_streams)
+
+    def state(self) -> State:
+        """What the next window needs."""
+        return State({"context_BC": self.context_BC}, {})
+
+    def load_state(self, state: State) -> None:
+        """The reverse of `state`."""
+        self.context_BC = state.tensors["context_BC"].to(self.context_BC.device)
+
+    def losses(self, generator: torch.Generator, *, skip: int = 0) -> Iterator[Terms]:
+        """An epoch from window `skip` on; a step is made with each before the next is asked for."""
         device = self.model.embedding.weight.device
-        context_BC = self.model.start(self.num_streams)
-        starts_B1 = np.arange(self.num_streams)[:, None] * self.stream_length
-        for begin in range(0, self.stream_length, self.config.bptt):
+        streams = distributed.sizes(self.num_streams)
+        own = distributed.own(streams)
+        starts_B1 = np.arange(self.num_streams)[own, None] * self.stream_length
+        for begin in range(skip * self.config.bptt, self.stream_length, self.config.bptt):
             steps = np.arange(begin, min(begin + self.config.bptt, self.stream_length))
             positions_BT = starts_B1 + steps
             inputs_BT = torch.from_numpy(inputs_at(self.tokens, positions_BT, self.end_id))
             targets_BT = torch.from_numpy(np.asarray(self.tokens[positions_BT], np.int64))
             inputs_BT, targets_BT = inputs_BT.to(device), targets_BT.to(device)
 
+            context_BC = self.context_BC[own]
             contexts = unroll(self.model, inputs_BT, context_BC)
             read = contexts[len(contexts) - self.model.num_heads :]
             total, plain = cross_entropy(
@@ -76,12 +94,14 @@ class FineTuning:
                 weights=self.weights,
                 dropout=self.config.dropout,
                 generator=generator,
+                shares=[len(steps) * count for count in streams],
             )
             if self.config.reconstruction_weight > 0:
                 term = reconstruction(
                     self.model, contexts[-1], start_BC=context_BC, inputs_BT=inputs_BT
                 )
+                term = distributed.mean_of(term, streams)
                 total = total + self.config.reconstruction_weight * term
                 plain["reconstruction"] = term.item()
-            context_BC = contexts[-1][:, -1].detach()
-            yield Terms(total, plain, inputs_BT.numel())
+            self.context_BC = distributed.gather(contexts[-1][:, -1].detach(), streams)
+            yield Terms(total, plain, self.num_streams * len(steps))

@@ -3,16 +3,19 @@
 Shapes: N rows (tokens), K heads, C context_dim.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from newllm_core import distributed
 from newllm_core.config import Phase2Config
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.progress import Progress
 from newllm_core.training.context_store import ContextStore
+from newllm_core.training.state import State
 from newllm_core.training.terms import Terms, cross_entropy
 from newllm_core.trajectory.text import read_text
 
@@ -51,6 +54,7 @@ class FrozenContexts:
     Attributes:
         num_steps: batches of an epoch.
         num_tokens: tokens of an epoch: all.
+        order: the random state that this epoch's order is drawn from.
     """
 
     def __init__(
@@ -69,20 +73,37 @@ class FrozenContexts:
         self.config = config
         self.weights = weights
         self.shuffling = np.random.default_rng(seed)
+        self.order = self.shuffling.bit_generator.state
         self.num_tokens = len(tokens)
         self.num_steps = -(-len(tokens) // config.batch_tokens)
 
-    def losses(self, generator: torch.Generator) -> Iterator[Terms]:
-        """One epoch; whoever iterates makes a step with each before asking for the next."""
+    def begin_epoch(self) -> None:
+        """Another order."""
+        self.order = self.shuffling.bit_generator.state
+
+    def state(self) -> State:
+        """The order of this epoch."""
+        return State({}, {"order": self.order})
+
+    def load_state(self, state: State) -> None:
+        """The reverse of `state`."""
+        self.order = state.values["order"]
+
+    def losses(self, generator: torch.Generator, *, skip: int = 0) -> Iterator[Terms]:
+        """An epoch from batch `skip` on; a step is made with each before the next is asked for."""
         device = self.model.embedding.weight.device
-        for rows_NKC, targets_N in self.batches():
+        self.shuffling.bit_generator.state = self.order
+        for rows_NKC, targets_N in itertools.islice(self.batches(), skip, None):
+            shares = distributed.sizes(len(targets_N))
+            own = distributed.own(shares)
             total, plain = cross_entropy(
                 self.model,
-                rows_NKC.to(device).unbind(1),
-                targets_N.to(device),
+                rows_NKC[own].to(device).unbind(1),
+                targets_N[own].to(device),
                 weights=self.weights,
                 dropout=self.config.dropout,
                 generator=generator,
+                shares=shares,
             )
             yield Terms(total, plain, len(targets_N))
 

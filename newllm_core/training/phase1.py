@@ -7,6 +7,7 @@ measurements at fixed weights (see `convergence`). Embeddings and heads are not 
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,20 +15,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from newllm_core import distributed
 from newllm_core.analysis.rank import effective_rank
 from newllm_core.config import Config
-from newllm_core.errors import ConfigError, DivergedError, PluginError
+from newllm_core.errors import DivergedError
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.plugins.guard import one_line
 from newllm_core.progress import Progress, Silent, Task
-from newllm_core.registry import REGULARIZERS
 from newllm_core.regularizers.base import Regularizer
 from newllm_core.runlog import RunLog
-from newllm_core.settings import make_section
 from newllm_core.training.convergence import converged_ratio
 from newllm_core.training.engines import Batch, batches
 from newllm_core.training.objective import Phase1Loss, Terms
+from newllm_core.training.reading import Reading
+from newllm_core.training.resume import Saver
 from newllm_core.training.stages import learning_rate
+from newllm_core.training.state import State, load_optimizer, named, optimizer_tensors
 from newllm_core.training.vacuity import VacuityGuard
 from newllm_core.training.window import Window
 
@@ -50,26 +52,6 @@ class Phase1Result:
     weight_change: float = 0.0
 
 
-def build_regularizers(config: Config, count: int) -> tuple[list[Regularizer], dict[str, Any]]:
-    """`count` regularizers as configured, and their resolved options.
-
-    Raises:
-        ConfigError: an unknown name or option.
-        PluginError: the plugin cannot be made.
-    """
-    name = config.phase1.reg
-    plugin = REGULARIZERS.load(name)
-    options = make_section(plugin.Options, "regularizer", config.regularizer)
-    try:
-        made = [plugin(config.model.context_dim, options) for _ in range(count)]
-    except ConfigError:
-        raise
-    except (Exception, SystemExit) as error:
-        what = REGULARIZERS.describe(REGULARIZERS.find(name))
-        raise PluginError(f"{what} cannot be made: {one_line(error)}") from error
-    return made, dataclasses.asdict(options)
-
-
 def train_phase1(
     model: LanguageModel,
     regularizers: list[Regularizer],
@@ -79,6 +61,8 @@ def train_phase1(
     device: torch.device,
     log: RunLog | None = None,
     progress: Progress | None = None,
+    saver: Saver | None = None,
+    resumed: State | None = None,
 ) -> Phase1Result:
     """Train `model` in place.
 
@@ -90,11 +74,18 @@ def train_phase1(
         device: where to compute.
         log: gets one line per iteration.
         progress: is told how far it is.
+        saver: saves the state of the run.
+        resumed: the state to continue from; model and regularizers are as for a new run.
 
     Raises:
         DivergedError: a loss or gradient is not finite.
+        Interrupted: the run was asked to stop; its state is saved.
     """
-    return Phase1Trainer(model, regularizers, tokens, config, device, progress or Silent()).run(log)
+    trainer = Phase1Trainer(model, regularizers, tokens, config, device, progress or Silent())
+    trainer.saver = saver
+    if resumed is not None:
+        trainer.load_state(resumed)
+    return trainer.run(log)
 
 
 class Phase1Trainer:
@@ -122,130 +113,225 @@ class Phase1Trainer:
         self.guard = VacuityGuard(self.parameters)
         self.optimizer = torch.optim.Adam(self.parameters, fused=True)
         self.result = Phase1Result()
-        self.place = ""
+        self.saver: Saver | None = None
+        self.number = 0
+        self.iteration = 1
+        self.reading = Reading()
+        self.train_window = self.window(self._ids(), self.model.start(1)[0])
+        self.validation_window = self._validation_window()
+        self.statistics = self._statistics()
 
     def run(self, log: RunLog | None) -> Phase1Result:
         """Train on every window in turn."""
         config = self.config
         if config.max_iterations == 0:
             return self.result
-        starts = range(0, len(self.train_tokens), config.window_tokens)
-        work = len(self.train_tokens) * config.max_iterations
+        work = self._work(len(self.train_tokens))
         self.progress.message(
-            f"phase 1: {len(self.train_tokens):,} tokens in {len(starts)} window(s), up to "
-            f"{config.max_iterations} iterations each: {work:,} tokens to read"
+            f"phase 1: {len(self.train_tokens):,} tokens in {self._num_windows} window(s), up to "
+            f"{config.max_iterations} iterations of the first: {work:,} tokens to read"
         )
-        state_C = self.model.start(1)[0]
-        with self.progress.task("phase 1", work, "tokens") as task:
-            for number, begin in enumerate(starts):
-                ids = self.train_tokens[begin : begin + config.window_tokens]
-                window = self.window(ids, state_C)
-                for entry in self._train_window(window, number, task):
+        with self.progress.task("phase 1", work - self._tokens_read(), "tokens") as task:
+            while self.number < self._num_windows:
+                for entry in self._train_window(task):
                     self.result.history.append(entry)
                     if log is not None:
                         log.write("iteration", **entry)
-                state_C = window.previous_TC[-1].clone()
+                self._next_window()
         self.result.vacuous_terms = self.guard.vacuous_terms()
         self.result.weight_change = self.guard.weight_change()
         return self.result
 
-    def _train_window(self, window: Window, number: int, task: Task) -> Iterator[dict[str, Any]]:
+    @property
+    def _num_windows(self) -> int:
+        return -(-len(self.train_tokens) // self.config.window_tokens)
+
+    def _ids(self) -> np.ndarray:
+        begin = self.number * self.config.window_tokens
+        return self.train_tokens[begin : begin + self.config.window_tokens]
+
+    def _validation_window(self) -> Window:
+        return self.window(self.validation_tokens, self.train_window.first_C)
+
+    def _next_window(self) -> None:
+        self.number += 1
+        self.iteration = 1
+        state_C = self.train_window.previous_TC[-1].clone()
+        if self.number < self._num_windows:
+            self.train_window = self.window(self._ids(), state_C)
+            self.validation_window = self._validation_window()
+
+    def _tokens_read(self) -> int:
+        """Tokens that need not be read any more, of those that a run reads at most."""
+        before = self._work(self.number * self.config.window_tokens)
+        return before + (self.iteration - 1) * len(self.train_window) + self.reading.tokens
+
+    def _work(self, tokens: int) -> int:
+        """Tokens to read, at most, for the first `tokens` of the text."""
+        first = min(tokens, self.config.window_tokens)
+        return first * self._iterations_of(0) + (tokens - first) * self._iterations_of(1)
+
+    def _iterations_of(self, number: int) -> int:
+        """Iterations of a window, at most. Later windows are new text, not a new task."""
         config = self.config
-        validation = self.window(self.validation_tokens, window.first_C)
-        for iteration in range(1, config.max_iterations + 1):
-            self.place = f"window {number + 1}, iteration {iteration}"
+        later = min(config.max_iterations, config.later_iterations)
+        return config.max_iterations if number == 0 else later
+
+    def _train_window(self, task: Task) -> Iterator[dict[str, Any]]:
+        config, window, validation = self.config, self.train_window, self.validation_window
+        while self.iteration <= self._iterations_of(self.number):
+            iteration = self.iteration
             generator = torch.Generator().manual_seed(
-                self.seed * 1_000_003 + number * 10_007 + iteration
+                self.seed * 1_000_003 + self.number * 10_007 + iteration
             )
-            rate = learning_rate(config, iteration)
+            rate = learning_rate(config, iteration, first_window=self.number == 0)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             training = iteration > 1
             # A sweep from a constant state makes contexts that ignore their past. The first window
             # learns to contract from being pulled to them; pulled to them again in every window,
             # a model forgets faster and faster. Later windows begin with an exact reading.
-            exact = iteration == 1 and number > 0
-            terms, norms = self._read(window, generator, training=training, exact=exact, task=task)
-            validation_terms, _ = self._read(validation, generator, training=False, exact=exact)
-            ratios = {
-                "train": converged_ratio(self.model, window, config, generator),
-                "validation": converged_ratio(self.model, validation, config, generator),
-            }
-            ranks = {
-                "train": self._rank_ratio(window.previous_TC),
-                "validation": self._rank_ratio(validation.previous_TC),
-            }
+            exact = iteration == 1 and self.number > 0
+            terms = self._read(
+                window, self.reading, generator, training=training, exact=exact, task=task
+            )
+            with self.saver.interruptible(self.state) if self.saver else nullcontext():
+                validation_terms = self._read(
+                    validation, Reading(), generator, training=False, exact=exact
+                )
+                ratios = {
+                    "train": converged_ratio(self.model, window, config, generator),
+                    "validation": converged_ratio(self.model, validation, config, generator),
+                }
+                ranks = {
+                    "train": self._rank_ratio(window.previous_TC),
+                    "validation": self._rank_ratio(validation.previous_TC),
+                }
             shown = " ".join(f"{name} {value:.4f}" for name, value in terms.items())
             task.advance(
                 0,
                 f"iteration {iteration}: {shown} ER/D {ranks['train']:.3f} "
                 f"converged {ratios['train']:.0%}",
             )
-            yield {
-                "window": number + 1,
+            entry = {
+                "window": self.number + 1,
                 "iteration": iteration,
                 "learning_rate": rate if training else 0.0,
                 "terms": terms if training else {},
                 "validation_terms": validation_terms if training else {},
-                "gradient_norms": norms,
+                "gradient_norms": self.reading.norms,
                 "weight_change": self.guard.weight_change(),
                 "converged_ratio": ratios,
                 "effective_rank_ratio": ranks,
             }
+            self.iteration, self.reading = iteration + 1, Reading()
+            yield entry
             settled = ratios["train"] >= config.min_converged_ratio
             if settled and iteration >= config.min_iterations:
                 self.progress.message(
-                    f"window {number + 1}: {ratios['train']:.1%} of tokens converged, stopping "
-                    f"after iteration {iteration}"
+                    f"window {self.number + 1}: {ratios['train']:.1%} of tokens converged, "
+                    f"stopping after iteration {iteration}"
                 )
                 return
 
     def _read(
         self,
         window: Window,
+        reading: Reading,
         generator: torch.Generator,
         *,
         training: bool,
         exact: bool,
         task: Task | None = None,
-    ) -> tuple[dict[str, float], dict[str, float]]:
-        """Read the window once: mean losses, and gradient norms where steps are made."""
+    ) -> dict[str, float]:
+        """Read the window once, from where `reading` is: mean losses."""
         self.loss.train(training)
-        sums: dict[str, float] = {}
-        norms: dict[str, float] = {}
-        probed = 0
-        read = 0
+        saver = self.saver if task is not None else None
         with torch.set_grad_enabled(training):
-            for batch in batches(self.model, window, self.config, generator, exact=exact):
-                terms = self.terms(window, batch)
-                count = len(batch.positions_N)
-                for name, value in terms.plain.items():
-                    sums[name] = sums.get(name, 0.0) + value * count
-                bad = [name for name, value in terms.plain.items() if not np.isfinite(value)]
-                if bad:
-                    raise self._diverged(f"loss term {', '.join(bad)}", read)
-                if training:
-                    # The first batch and the middle one: two looks cost little, and a term that
-                    # only matters once weights have moved is seen as well.
-                    if read >= probed * len(window) // 2:
-                        norms = self.guard.gradient_norms(terms.weighted)
-                        probed += 1
-                    self.step(terms, read)
-                window.store(batch.positions_N, terms.contexts_NC)
-                read += count
+            for batch in batches(
+                self.model, window, self.config, generator, exact=exact, skip=reading.batches
+            ):
+                with saver.step(self.state) if saver else nullcontext():
+                    terms = self._batch(window, batch, reading, training=training)
+                reading.count(terms.plain, len(batch.positions_N))
                 if task is not None:
-                    task.advance(count)
+                    task.advance(len(batch.positions_N))
+                if saver is not None:
+                    self.statistics = self._statistics()
+                    saver.point(self.state)
         window.finish_reading()
         if not torch.isfinite(window.previous_TC).all():
-            raise self._diverged("a context", read)
-        return {name: total / len(window) for name, total in sums.items()}, norms
+            raise self._diverged("a context", reading.tokens)
+        return reading.means()
+
+    def _batch(self, window: Window, batch: Batch, reading: Reading, *, training: bool) -> Terms:
+        terms = self.terms(window, batch)
+        bad = [name for name, value in terms.plain.items() if not np.isfinite(value)]
+        if bad:
+            raise self._diverged(f"loss term {', '.join(bad)}", reading.tokens)
+        if training:
+            # The first batch and the middle one: two looks cost little, and a term that
+            # only matters once weights have moved is seen as well.
+            if reading.tokens >= reading.looks * len(window) // 2:
+                reading.norms = self.guard.gradient_norms(terms.weighted)
+                reading.looks += 1
+            self.step(terms, reading.tokens)
+        window.store(batch.positions_N, terms.contexts_NC)
+        return terms
+
+    def state(self) -> State:
+        """Everything that the rest of the run depends on, as it was after the last step.
+
+        Valid at any time except inside the optimizer's own step: what a failed step or the
+        measurements after a reading have changed is left out.
+        """
+        tensors = {str(index): p for index, p in enumerate(self.parameters)}
+        return State(
+            {"first_C": self.train_window.first_C}
+            | named("parameter", tensors)
+            | named("optimizer", optimizer_tensors(self.optimizer))
+            | named("regularizer", self.statistics)
+            | named("window", self.train_window.state(self.iteration - 1))
+            | named("validation", self.validation_window.state(self.iteration - 1)),
+            {
+                "window": self.number,
+                "iteration": self.iteration,
+                "reading": dataclasses.asdict(self.reading),
+                "history": self.result.history,
+                "largest_gradients": self.guard.largest,
+            },
+        )
+
+    def load_state(self, state: State) -> None:
+        """The reverse of `state`, on a trainer that was just made."""
+        values = state.values
+        self.number, self.iteration = values["window"], values["iteration"]
+        self.reading = Reading(**values["reading"])
+        self.result.history = values["history"]
+        self.guard.largest = values["largest_gradients"]
+        with torch.no_grad():
+            for index, parameter in enumerate(self.parameters):
+                parameter.copy_(state.tensors[f"parameter.{index}"])
+        load_optimizer(self.optimizer, state.part("optimizer"))
+        self.loss.regularizers.load_state_dict(state.part("regularizer"))
+        self.statistics = self._statistics()
+        self.train_window = self.window(self._ids(), state.tensors["first_C"])
+        self.train_window.restore(state.part("window"), self.iteration - 1)
+        self.validation_window = self._validation_window()
+        self.validation_window.restore(state.part("validation"), self.iteration - 1)
+
+    def _statistics(self) -> dict[str, Tensor]:
+        """Of the regularizers: the one thing that a step changes before it can fail."""
+        statistics = self.loss.regularizers.state_dict()
+        return {name: value.clone() for name, value in statistics.items()}
 
     def terms(self, window: Window, batch: Batch) -> Terms:
         """The loss of one batch of a window."""
         return self.loss(
             incoming_NC=batch.incoming_NC,
             tokens_N=window.tokens_T[batch.positions_N],
-            target_NC=window.previous_TC[batch.positions_N],
+            target_NC=window.previous_TC[batch.positions_N[batch.own]],
+            shares=batch.shares,
         )
 
     def step(self, terms: Terms, read: int) -> None:
@@ -255,6 +341,7 @@ class Phase1Trainer:
             return
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
+        distributed.average_gradients(self.parameters)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
         if not torch.isfinite(norm):
@@ -266,7 +353,8 @@ class Phase1Trainer:
 
     def _diverged(self, what: str, read: int) -> DivergedError:
         return DivergedError(
-            f"phase 1 diverged: {what} is not finite ({self.place}, after {read:,} tokens); "
+            f"phase 1 diverged: {what} is not finite (window {self.number + 1}, iteration "
+            f"{self.iteration}, after {read:,} tokens); "
             "try a lower --learning-rate, --dist-reg-weight or --init-std"
         )
 

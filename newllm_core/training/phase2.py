@@ -10,7 +10,7 @@ import math
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +28,9 @@ from newllm_core.runlog import RunLog
 from newllm_core.training.context_store import ContextStore
 from newllm_core.training.fine_tuning import FineTuning
 from newllm_core.training.frozen import FrozenContexts, store_contexts
+from newllm_core.training.reading import Reading
+from newllm_core.training.resume import Saver
+from newllm_core.training.state import State, load_optimizer, named, optimizer_tensors
 from newllm_core.training.stepping import Stepper, trained_parameters, training_only
 from newllm_core.training.terms import Terms
 
@@ -41,8 +44,17 @@ class Source(Protocol):
     num_steps: int
     num_tokens: int
 
-    def losses(self, generator: torch.Generator) -> Iterator[Terms]:
-        """The loss of one step after another."""
+    def begin_epoch(self) -> None:
+        """Start from the beginning of the text."""
+
+    def losses(self, generator: torch.Generator, *, skip: int = 0) -> Iterator[Terms]:
+        """The loss of one step of this epoch after another, from step `skip` on."""
+
+    def state(self) -> State:
+        """What the next step needs."""
+
+    def load_state(self, state: State) -> None:
+        """The reverse of `state`."""
 
 
 def train_phase2(
@@ -54,6 +66,8 @@ def train_phase2(
     progress: Progress | None = None,
     log: RunLog | None = None,
     scratch: Path | None = None,
+    saver: Saver | None = None,
+    resumed: State | None = None,
 ) -> Checkpoint:
     """Train the heads of a checkpoint that may have one or one per block.
 
@@ -65,6 +79,8 @@ def train_phase2(
         progress: is told how far it is.
         log: gets the figures of steps and epochs.
         scratch: folder for frozen contexts (removed afterwards); the system's by default.
+        saver: saves the state of the run.
+        resumed: the state to continue from.
 
     Returns:
         A checkpoint with the trained model; `results` holds the figures of its weights under
@@ -74,6 +90,7 @@ def train_phase2(
         ConfigError: options that exclude each other.
         InputError: another tokenizer, too little text, or no room for frozen contexts.
         DivergedError: a loss or gradient is not finite.
+        Interrupted: the run was asked to stop; its state is saved.
     """
     options = config.phase2
     refuse_contradictions(checkpoint, dataset, options)
@@ -83,9 +100,12 @@ def train_phase2(
         twin = LanguageModel(model.config, 1, reconstruction=True, seed=model.seed)
         model.decoder = twin.decoder.to(device) if twin.decoder is not None else None
     parameters = trained_parameters(model, options)
-    with training_only(model, parameters):
-        run = _Phase2(model, dataset, config, parameters, progress or Silent(), log)
-        results = run.train(scratch or Path(tempfile.gettempdir()))
+    with training_only(model, parameters), ExitStack() as stack:
+        run = _Phase2(model, dataset, config, parameters, progress or Silent(), log, saver)
+        run.open_source(scratch or Path(tempfile.gettempdir()), stack)
+        if resumed is not None:
+            run.load_state(resumed)
+        results = run.train()
     return dataclasses.replace(
         checkpoint,
         model=model,
@@ -124,6 +144,7 @@ class _Phase2:
         parameters: list[torch.nn.Parameter],
         progress: Progress,
         log: RunLog | None,
+        saver: Saver | None,
     ) -> None:
         self.model = model
         self.dataset = dataset
@@ -132,14 +153,23 @@ class _Phase2:
         self.parameters = parameters
         self.progress = progress
         self.log = log
+        self.saver = saver
         self.tokens = dataset.train.tokens[: self.config.max_tokens]
         self.end_id = int(dataset.info.end_id)
         self.weights = head_weights(self.config.head_weights, model.num_heads)
+        self.generator = torch.Generator(model.embedding.weight.device).manual_seed(self.seed)
+        self.epoch = 1
+        self.reading = Reading()
+        self.history: list[dict[str, Any]] = []
+        self.best = 0
+        self.kept = self._weights()
 
-    def train(self, scratch: Path) -> dict[str, Any]:
-        with ExitStack() as stack:
-            source = self._source(scratch, stack)
-            return self._epochs(source)
+    def open_source(self, scratch: Path, stack: ExitStack) -> None:
+        """Make what an epoch reads; `stack` closes it."""
+        self.source = self._source(scratch, stack)
+        total_steps = self.source.num_steps * self.config.epochs
+        self.stepper = Stepper(self.model, self.parameters, self.config, total_steps)
+        self._mark()
 
     def _source(self, scratch: Path, stack: ExitStack) -> Source:
         config, model = self.config, self.model
@@ -161,75 +191,133 @@ class _Phase2:
         shape = (model.num_heads, model.context_dim)
         store = stack.enter_context(ContextStore(scratch, len(self.tokens), shape))
         if config.epochs > 0:
-            store_contexts(model, self.tokens, store, end_id=self.end_id, progress=self.progress)
+            # Not part of the state: the same weights make the same contexts again.
+            at_once = self.saver.interruption.at_once() if self.saver else nullcontext()
+            with at_once:
+                store_contexts(
+                    model, self.tokens, store, end_id=self.end_id, progress=self.progress
+                )
         return FrozenContexts(
             model, self.tokens, store, config=config, weights=self.weights, seed=self.seed
         )
 
-    def _epochs(self, source: Source) -> dict[str, Any]:
-        generator = torch.Generator(self.model.embedding.weight.device).manual_seed(self.seed)
-        stepper = Stepper(
-            self.model, self.parameters, self.config, source.num_steps * self.config.epochs
-        )
-        history = [self._figures(0, {})]
-        best, kept = history[0], self._weights()
-        for epoch in range(1, self.config.epochs + 1):
-            training = self._epoch(epoch, source, stepper, generator)
-            history.append(self._figures(epoch, training))
-            if history[-1]["validation"]["loss"] < best["validation"]["loss"]:
-                best, kept = history[-1], self._weights()
-            elif epoch - best["epoch"] >= self.config.patience:
+    def train(self) -> dict[str, Any]:
+        """Make the epochs that are left; the figures of all of them."""
+        if not self.history:
+            self.history.append(self._figures(0, {}))
+        while self.epoch <= self.config.epochs:
+            training, rate = self._epoch()
+            self.history.append(self._figures(self.epoch, training))
+            # Not among the figures of the checkpoint: the same seed makes the same file.
+            if self.log is not None:
+                self.log.write("speed", epoch=self.epoch, tokens_per_second=rate)
+            if self._loss_of(self.epoch) < self._loss_of(self.best):
+                self.best, self.kept = self.epoch, self._weights()
+            elif self.epoch - self.best >= self.config.patience:
                 self.progress.message(
                     f"no better validation loss for {self.config.patience} epoch(s): stopping"
                 )
                 break
+            self.epoch += 1
+            self.reading = Reading()
+            self.source.begin_epoch()
+            self._mark()
         with torch.no_grad():
-            for parameter, value in zip(self.parameters, kept, strict=True):
+            for parameter, value in zip(self.parameters, self.kept, strict=True):
                 parameter.copy_(value)
+        best = self.history[self.best]
         return {
             "train": best["train"],
             "validation": best["validation"],
             "best_epoch": best["epoch"],
-            "epochs": history,
+            "epochs": self.history,
         }
 
-    def _epoch(
-        self, epoch: int, source: Source, stepper: Stepper, generator: torch.Generator
-    ) -> dict[str, Any]:
-        sums: dict[str, float] = {}
-        read = 0
+    def _loss_of(self, epoch: int) -> float:
+        return float(self.history[epoch]["validation"]["loss"])
+
+    def _epoch(self) -> tuple[dict[str, Any], float | None]:
+        """Read the rest of an epoch: mean losses of all of it, and tokens per second if any."""
+        source, stepper, reading = self.source, self.stepper, self.reading
         every = max(1, source.num_steps // STEPS_LOGGED)
-        begun = time.perf_counter()
-        label = f"epoch {epoch}/{self.config.epochs}"
-        with self.progress.task(label, source.num_tokens, "tokens") as task:
-            for terms in source.losses(generator):
-                stepper.make(terms)
-                read += terms.num_tokens
-                for name, value in terms.plain.items():
-                    sums[name] = sums.get(name, 0.0) + value * terms.num_tokens
+        begun, read_before = time.perf_counter(), reading.tokens
+        label = f"epoch {self.epoch}/{self.config.epochs}"
+        with self.progress.task(label, source.num_tokens - read_before, "tokens") as task:
+            losses = source.losses(self.generator, skip=reading.batches)
+            while True:
+                with self.saver.step(self.state) if self.saver else nullcontext():
+                    terms = next(losses, None)
+                    if terms is None:
+                        break
+                    stepper.make(terms)
+                reading.count(terms.plain, terms.num_tokens)
+                self._mark()
                 shown = " ".join(f"{name} {value:.3f}" for name, value in terms.plain.items())
                 task.advance(terms.num_tokens, shown)
                 if self.log is not None and stepper.step % every == 0:
                     self.log.write(
                         "step",
                         step=stepper.step,
-                        epoch=epoch,
+                        epoch=self.epoch,
                         learning_rate=stepper.learning_rate,
                         gradient_norm=stepper.gradient_norm,
                         terms=terms.plain,
                     )
-        # Not among the figures of the checkpoint: the same seed makes the same file.
-        rate = read / (time.perf_counter() - begun)
-        self.progress.message(f"{label}: {read:,} tokens at {rate:,.0f} tokens/s")
-        if self.log is not None:
-            self.log.write("speed", epoch=epoch, tokens_per_second=rate)
-        return {"terms": {name: total / read for name, total in sums.items()}}
+                if self.saver is not None:
+                    self.saver.point(self.state)
+        rate = None
+        if reading.tokens > read_before:
+            rate = (reading.tokens - read_before) / (time.perf_counter() - begun)
+            self.progress.message(f"{label}: {reading.tokens:,} tokens at {rate:,.0f} tokens/s")
+        return {"terms": reading.means()}, rate
+
+    def _mark(self) -> None:
+        """Remember what a step changes before it can fail."""
+        self.random_state = self.generator.get_state()
+        self.source_state = self.source.state()
+
+    def state(self) -> State:
+        """Everything that the rest of the run depends on, as it was after the last step."""
+        parameters = {str(index): p for index, p in enumerate(self.parameters)}
+        kept = {str(index): value for index, value in enumerate(self.kept)}
+        return State(
+            {"generator": self.random_state}
+            | named("parameter", parameters)
+            | named("kept", kept)
+            | named("optimizer", optimizer_tensors(self.stepper.optimizer))
+            | named("source", self.source_state.tensors),
+            {
+                "epoch": self.epoch,
+                "step": self.stepper.step,
+                "reading": dataclasses.asdict(self.reading),
+                "history": self.history,
+                "best": self.best,
+                "source": self.source_state.values,
+            },
+        )
+
+    def load_state(self, state: State) -> None:
+        """The reverse of `state`."""
+        values = state.values
+        self.epoch, self.best = values["epoch"], values["best"]
+        self.reading = Reading(**values["reading"])
+        self.history = values["history"]
+        self.stepper.step = values["step"]
+        with torch.no_grad():
+            for index, parameter in enumerate(self.parameters):
+                parameter.copy_(state.tensors[f"parameter.{index}"])
+                self.kept[index].copy_(state.tensors[f"kept.{index}"])
+        load_optimizer(self.stepper.optimizer, state.part("optimizer"))
+        self.generator.set_state(state.tensors["generator"])
+        self.source.load_state(State(state.part("source"), values["source"]))
+        self._mark()
 
     def _figures(self, epoch: int, training: dict[str, Any]) -> dict[str, Any]:
         """What both splits say after `epoch`."""
-        figures = evaluate_splits(
-            self.model, self.dataset, head_weights=self.weights, progress=self.progress
-        )
+        with self.saver.interruptible(self.state) if self.saver else nullcontext():
+            figures = evaluate_splits(
+                self.model, self.dataset, head_weights=self.weights, progress=self.progress
+            )
         train, validation = figures["train"], figures["validation"]
         for split, reached in figures.items():
             if not math.isfinite(reached["loss"]):

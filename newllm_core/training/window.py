@@ -3,6 +3,7 @@
 Shapes: T tokens of the window, N tokens of a batch, C context_dim.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -33,7 +34,7 @@ class Window:
     def __post_init__(self) -> None:
         shape = len(self.tokens_T), len(self.first_C)
         self.previous_TC = self.first_C.expand(shape).clone()
-        self.current_TC = torch.empty_like(self.previous_TC)
+        self.current_TC = torch.zeros_like(self.previous_TC)
 
     def __len__(self) -> int:
         return len(self.tokens_T)
@@ -52,3 +53,15 @@ class Window:
         """Make the reading under way the one before."""
         self.previous_TC, self.current_TC = self.current_TC, self.previous_TC
         self.readings += 1
+
+    def state(self, readings: int) -> dict[str, Tensor]:
+        """What the reading after `readings` finished ones starts from, be it finished or not."""
+        generations = self.previous_TC, self.current_TC
+        previous_TC, current_TC = generations if self.readings == readings else generations[::-1]
+        return {"previous_TC": previous_TC, "current_TC": current_TC}
+
+    def restore(self, tensors: Mapping[str, Tensor], readings: int) -> None:
+        """Take over what `state` gave."""
+        self.readings = readings
+        self.previous_TC.copy_(tensors["previous_TC"])
+        self.current_TC.copy_(tensors["current_TC"])

@@ -3,31 +3,43 @@
 Shapes: B streams, T tokens, K blocks, C context_dim.
 """
 
+import itertools
+
 import torch
 from torch import Tensor
 
+from newllm_core.model.fused_unroll import unroll_fused
 from newllm_core.model.language_model import LanguageModel
 
-# Embeddings are looked up for so many tokens at a time, so that memory does not grow with T.
-EMBEDDED_AT_ONCE = 65_536
+# A rollout reads so many tokens at a time, so that memory does not grow with T.
+TOKENS_AT_ONCE = 16_384
 
 
-def unroll(model: LanguageModel, tokens_BT: Tensor, start_BC: Tensor) -> list[Tensor]:
+def unroll(
+    model: LanguageModel, tokens_BT: Tensor, start_BC: Tensor, *, final_only: bool = False
+) -> list[Tensor]:
     """Contexts after every block: K tensors [B, T, C]. Differentiable through time.
 
     Args:
         model: the recurrence.
         tokens_BT: token ids.
         start_BC: the contexts the streams come from.
+        final_only: return those of the last block only, a list of one.
     """
-    embedded = model.embed(tokens_BT).unbind(1)
+    layers = model.layers()
+    if all(layer.is_fused for layer in layers):
+        ends = list(itertools.accumulate(model.config.layer_structure))
+        outputs = [end - 1 for end in (ends[-1:] if final_only else ends)]
+        dtype = model.compute_dtype or start_BC.dtype
+        by_block = unroll_fused(layers, outputs, model.embed(tokens_BT.T), start_BC, dtype)
+        return [contexts_TBC.transpose(0, 1) for contexts_TBC in by_block]
     context = start_BC
     steps = []
     with model.fixed_weights():
-        for token in embedded:
+        for token in model.embed(tokens_BT).unbind(1):
             contexts = model.step(context=context, token=token)
             context = contexts[-1]
-            steps.append(contexts)
+            steps.append(contexts[-1:] if final_only else contexts)
     return [torch.stack(of_block, dim=1) for of_block in zip(*steps, strict=True)]
 
 
@@ -46,12 +58,11 @@ def rollout(
     num_streams, length = tokens_BT.shape
     contexts = start_BC.new_empty(num_streams, length - warmup, model.context_dim)
     context = start_BC
-    span = max(1, EMBEDDED_AT_ONCE // num_streams)
-    with model.fixed_weights():
-        for begin in range(0, length, span):
-            embedded = model.embed(tokens_BT[:, begin : begin + span])
-            for offset, token in enumerate(embedded.unbind(1)):
-                context = model.step(context=context, token=token)[-1]
-                if begin + offset >= warmup:
-                    contexts[:, begin + offset - warmup] = context
+    span = max(1, TOKENS_AT_ONCE // num_streams)
+    for begin in range(0, length, span):
+        read = unroll(model, tokens_BT[:, begin : begin + span], context, final_only=True)[0]
+        context = read[:, -1]
+        kept = read[:, max(0, warmup - begin) :]
+        first = max(0, begin - warmup)
+        contexts[:, first : first + kept.shape[1]] = kept
     return contexts

@@ -8,6 +8,8 @@ import torch
 class Map:
     """`c' = f(c, x)` with the token id itself as x [..., 1]."""
 
+    is_fused = False
+
     def __init__(self, context_dim, function):
         self.context_dim = context_dim
         self.function = function
@@ -20,6 +22,9 @@ class Map:
 
     def step(self, *, context, token):
         return [self.function(context, token)]
+
+    def layers(self):
+        return [self]
 
     def twice_differentiable(self):
         return nullcontext()

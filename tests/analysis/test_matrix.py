@@ -106,7 +106,7 @@ def refused(path, tensor=None):
 
 
 def test_missing_files_and_tensors(embeddings, tmp_path):
-    assert "no such file" in refused(tmp_path / "none.safetensors")
+    assert "no such safetensors file" in refused(tmp_path / "none.safetensors")
     message = refused(embeddings, "wpe")
     assert "'wpe'" in message
     assert "wte" in message

@@ -1,3 +1,5 @@
+import hashlib
+import io
 import json
 import shutil
 
@@ -65,7 +67,7 @@ def test_a_folder_that_is_not_there_or_not_ours(tmp_path, folder):
     with assert_one_line_error(InputError, folder / "dataset.json", "not the description"):
         open_dataset(folder)
     (folder / "dataset.json").write_bytes(b"\xff")
-    with assert_one_line_error(InputError, folder, "cannot read"):
+    with assert_one_line_error(InputError, folder, "not UTF-8"):
         open_dataset(folder)
 
 
@@ -93,6 +95,16 @@ def set_key(*path, to):
         (set_key("splits", "train", "tokens", to=-1), "damaged (ValueError"),
         (set_key("splits", "train", "tokens", to=True), "damaged (ValueError"),
         (set_key("policy", to=None), "damaged (AttributeError"),
+        (set_key("seed", to=10**400), "not JSON"),
+        (set_key("seed", to=float("nan")), "not JSON"),
+        (set_key("vocab_size", to=1 << 40), "damaged (ValueError"),
+        (set_key("end_id", to=300), "damaged (ValueError"),
+        (set_key("roles", to={"user": 300}), "damaged (ValueError"),
+        (set_key("roles", to=[]), "damaged (ValueError"),
+        (set_key("source", "name", to=["a"]), "damaged (ValueError"),
+        (set_key("source", "options", to=5), "damaged (ValueError"),
+        (set_key("val_source", to=5), "damaged (TypeError"),
+        (set_key("data", to=None), "damaged (ValueError"),
     ],
 )
 def test_descriptions_that_were_changed(folder, change, part):
@@ -141,10 +153,49 @@ def test_counts_must_fit_the_files(folder, path, value):
         open_dataset(folder)
 
 
+@pytest.mark.parametrize("name", ["train.tokens", "validation.tokens"])
+def test_a_token_that_was_altered(folder, name):
+    tokens = np.fromfile(folder / name, "<u2")
+    tokens[0] = (tokens[0] + 1) % 200
+    tokens.tofile(folder / name)
+    with assert_one_line_error(InputError, folder / name, "hash"):
+        open_dataset(folder)
+
+
+def forge(folder, name, data):
+    """Replace a file and every hash that would tell."""
+    (folder / name).write_bytes(data)
+    content = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    content["files"][name] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    lines = (f"{content['files'][key]['sha256']}  {key}\n" for key in sorted(content["files"]))
+    content["hash"] = hashlib.sha256("".join(lines).encode()).hexdigest()
+    (folder / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
+
+
 def test_ids_outside_the_vocabulary(folder, monkeypatch):
-    monkeypatch.setattr("newllm_core.data.prepared.CHUNK_TOKENS", 3)
+    monkeypatch.setattr("newllm_core.data.prepared.CHUNK_BYTES", 6)
     tokens = np.fromfile(folder / "train.tokens", "<u2")
+    forge(folder, "train.tokens", tokens.tobytes())
+    open_dataset(folder)
     tokens[-1] = 257
-    tokens.tofile(folder / "train.tokens")
+    forge(folder, "train.tokens", tokens.tobytes())
     with assert_one_line_error(InputError, folder / "train.tokens", "257"):
+        open_dataset(folder)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.array([0.0, 3.0]),
+        np.array([[0, 3]]),
+        np.array([], dtype=np.int64),
+        np.array([0, -3, 3]),
+        np.array(["0", "3"]),
+    ],
+)
+def test_boundaries_that_are_none(folder, array):
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    forge(folder, "train.documents.npy", buffer.getvalue())
+    with assert_one_line_error(InputError, folder / "train.documents.npy"):
         open_dataset(folder)

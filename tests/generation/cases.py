@@ -36,8 +36,14 @@ def with_byte_fallback():
         models.BPE(vocabulary, [("▁", "t")], unk_token="<unk>", byte_fallback=True)
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    spaces, first = decoders.Replace("▁", " "), decoders.Strip(" ", 1, 0)
-    tokenizer.decoder = decoders.Sequence([spaces, decoders.ByteFallback(), decoders.Fuse(), first])
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
     return TextTokenizer.adopt(tokenizer.to_str(), ROLES)
 
 

@@ -100,7 +100,7 @@ def test_what_does_not_fit_is_one_line_that_says_so(model, write, tensors, name,
 
 
 def test_missing_and_foreign_files(model, tmp_path):
-    with pytest.raises(InputError, match="no such file: "):
+    with pytest.raises(InputError, match="no such safetensors file: "):
         load_embeddings(model, f"{tmp_path}/absent.safetensors:wte", added_tokens=0)
     foreign = tmp_path / "foreign.safetensors"
     foreign.write_text("no tensors here")

@@ -136,11 +136,11 @@ def test_online_takes_one_token_at_a_time_and_streams_a_chunk_of_each():
         (63, 2048, [63]),
         (1000, 10, [10] * 100),
         (1000, 2048, [250] * 4),
-        (64_000, 2048, [1000] * 64),
-        (200_000, 2048, [2041] * 80 + [2040] * 18),
+        (64_000, 4096, [2000] * 32),
+        (200_000, 4096, [4082] * 31 + [4081] * 18),
     ],
 )
-def test_parallel_batches_are_a_64th_of_the_window_between_bounds(length, batch_tokens, sizes):
+def test_parallel_batches_are_a_32nd_of_the_window_between_bounds(length, batch_tokens, sizes):
     config = make_config(batch_tokens=batch_tokens).phase1
     window = make_window(length)
     found = batches(MODEL, window, config, torch.Generator())

@@ -44,7 +44,7 @@ def test_the_reference_equals_the_formula(model, text, exact):
 
 @pytest.mark.parametrize(("warmup", "at_once"), [(0, 65_536), (5, 40), (T - 1, 1)])
 def test_rollout_equals_the_reference(model, text, exact, warmup, at_once, monkeypatch):
-    monkeypatch.setattr(sequential, "EMBEDDED_AT_ONCE", at_once)
+    monkeypatch.setattr(sequential, "TOKENS_AT_ONCE", at_once)
     found = rollout(model, *text, warmup=warmup)
     assert found.shape == (B, T - warmup, D)
     torch.testing.assert_close(found, exact[:, warmup:], rtol=0, atol=1e-10)
@@ -87,7 +87,8 @@ def test_later_tokens_change_neither_contexts_nor_logits(model, text, cut):
         assert torch.equal(a[:, : cut + 1], b[:, : cut + 1])
         assert not torch.equal(a[:, cut + 1], b[:, cut + 1])
     assert torch.equal(model.logits(one)[0][:, : cut + 1], model.logits(other)[0][:, : cut + 1])
-    assert torch.equal(rollout(model, changed, start)[:, : cut + 1], one[-1][:, : cut + 1])
+    final = rollout(model, changed, start)
+    assert torch.equal(final[:, : cut + 1], one[-1][:, : cut + 1])
 
 
 def test_a_sweep_does_not_see_later_tokens(model, text):

@@ -10,8 +10,8 @@ from typing import Any
 
 from newllm_core.config import option
 from newllm_core.data.sources.base import DataSource, Document, Message
-from newllm_core.data.sources.files import input_file, reason
-from newllm_core.errors import ConfigError, InputError
+from newllm_core.data.sources.files import input_file
+from newllm_core.errors import ConfigError, InputError, reason
 
 # File ending to the builder of `datasets` that reads it, and that builder's own arguments.
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -1,0 +1,1 @@
+"""How models are compared: the same data, size, steps, schedule and evaluation for all."""

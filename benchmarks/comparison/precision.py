@@ -1,0 +1,40 @@
+"""The ways a peer's matrix products may be made; each peer gets the one that is fastest for it."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+
+import torch
+
+from newllm_core.config import RunConfig
+from newllm_core.precision import uses_bfloat16
+
+FLOAT32 = "float32"
+# float32 tensors, rounded inside each product: what newllm does outside its own update.
+ROUNDED = "bfloat16"
+# bfloat16 tensors between products too.
+AUTOCAST = "autocast"
+
+
+def ways(config: RunConfig, device: torch.device) -> Sequence[str]:
+    """The ways that `--precision` allows: bfloat16 for peers only where newllm uses it."""
+    if config.precision == "float32" or not uses_bfloat16(config, device):
+        return (FLOAT32,)
+    return (FLOAT32, ROUNDED, AUTOCAST)
+
+
+@contextmanager
+def products(way: str) -> Iterator[None]:
+    """Inside, float32 products are rounded as `way` says."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest" if way == FLOAT32 else "medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def of_body(way: str, device: torch.device) -> "nullcontext[None] | torch.autocast":
+    """The context for a peer's body; losses stay outside."""
+    if way != AUTOCAST:
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)

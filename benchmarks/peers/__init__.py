@@ -1,0 +1,1 @@
+"""Language models that newllm is compared with: one file each, all with tied embeddings."""

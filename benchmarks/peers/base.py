@@ -1,0 +1,66 @@
+"""What every neural peer is: tied embeddings around a body that reads a window of tokens.
+
+Shapes: B streams, T tokens of a window, E embedding width, V vocabulary.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+State = list[Tensor]
+
+
+class Peer(nn.Module):
+    """Embedding, body, and a softmax tied to the embedding. A subclass fills in the body.
+
+    Like newllm's own model, embeddings start at standard deviation `E^-1/2`, so that logits of a
+    normalised vector start at one, and pass a LayerNorm before they are read.
+
+    Args:
+        vocab_size: V.
+        width: E, the one number that decides the size of a peer.
+        dropout: share of embedded and of returned dimensions that training leaves out.
+
+    Attributes:
+        carries_state: whether a window continues where the one before it ended.
+        width_steps: what widths are multiples of, see `comparison.sizing`.
+    """
+
+    carries_state = True
+    width_steps: Sequence[int] = (16, 8, 4, 2)
+
+    def __init__(self, vocab_size: int, width: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.width = width
+        self.embedding = nn.Embedding(vocab_size, width)
+        nn.init.normal_(self.embedding.weight, std=width**-0.5)
+        self.head = nn.Linear(width, vocab_size)
+        self.head.weight = self.embedding.weight
+        nn.init.zeros_(self.head.bias)
+        self.dropout = nn.Dropout(dropout)
+
+    def start(self, num_streams: int) -> State:
+        """The state before any token: tensors whose first dimension is the stream."""
+        raise NotImplementedError
+
+    def body(self, x_BTE: Tensor, state: State) -> tuple[Tensor, State]:
+        """Vectors [B, T, E] from which the next tokens are predicted, and the last state."""
+        raise NotImplementedError
+
+    def forward(self, tokens_BT: Tensor, state: State) -> tuple[Tensor, State]:
+        """Read a window; the result goes into `head`."""
+        x_BTE = F.layer_norm(self.embedding(tokens_BT), (self.width,))
+        y_BTE, state = self.body(self.dropout(x_BTE), state)
+        return self.dropout(y_BTE), state
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Numbers that a model holds, shared ones once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def zeros(model: Peer, *shape: int) -> Tensor:
+    """A start state of zeros where the model is."""
+    return torch.zeros(shape, device=model.embedding.weight.device)

@@ -1,0 +1,137 @@
+"""What the metadata of a checkpoint must look like, so that nothing stumbles over it later.
+
+Every function returns its value, or raises `ValueError` with the place that is wrong.
+"""
+
+from typing import Any
+
+from newllm_core.strict_json import is_number, parse_json
+
+PHASES = ("phase1", "phase2", "expand")
+SPLITS = ("train", "validation")
+# Of an entry of the history: figures by name, and figures alone. Others may be anything.
+NAMED_FIGURES = (
+    "terms",
+    "validation_terms",
+    "gradient_norms",
+    "converged_ratio",
+    "effective_rank_ratio",
+)
+FIGURES = ("window", "iteration", "learning_rate", "weight_change")
+GATE_FIGURES = (
+    "effective_rank_ratio",
+    "mean_cosine",
+    "norm_ratio",
+    "num_tokens",
+    "context_dim",
+)
+RESULT_FIGURES = ("loss", "perplexity", "accuracy", "bits_per_byte", "word_perplexity")
+PLUGIN_TEXTS = ("kind", "name", "distribution", "version")
+
+
+def history(value: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - any JSON value, here and below
+    """A mapping for every iteration; figures may be None."""
+    for number, entry in enumerate(_list(value, "history")):
+        where = f"history[{number}]"
+        _mapping(entry, where)
+        for key in NAMED_FIGURES:
+            for name, figure in _mapping(entry.get(key) or {}, f"{where}.{key}").items():
+                _figure(figure, f"{where}.{key}.{name}")
+        for key in FIGURES:
+            _figure(entry.get(key), f"{where}.{key}")
+    return value
+
+
+def vacuous_terms(value: Any) -> list[str]:  # noqa: ANN401
+    """Names of loss terms."""
+    for term in _list(value, "vacuous_terms"):
+        _text(term, "vacuous_terms")
+    return value
+
+
+def gate(value: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Every figure of the gate, for each split that was measured."""
+    for split in SPLITS:
+        if split in _mapping(value, "gate"):
+            figures = _mapping(value[split], f"gate.{split}")
+            for name in GATE_FIGURES:
+                if not is_number(figures.get(name)):
+                    raise ValueError(f"gate.{split}.{name} is no number")
+            for name in ("num_tokens", "context_dim"):
+                if type(figures[name]) is not int or figures[name] < 1:
+                    raise ValueError(f"gate.{split}.{name} is no count")
+    return value
+
+
+def results(value: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Empty, or the figures of both splits."""
+    for split in SPLITS if _mapping(value, "results") else ():
+        figures = _mapping(value.get(split), f"results.{split}")
+        for name in RESULT_FIGURES:
+            _figure(figures.get(name), f"results.{split}.{name}")
+    return value
+
+
+def provenance(value: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Plugins as `plugin_record` has them, and where the data was; both may be left out."""
+    records = _list(_mapping(value, "provenance").get("plugins", []), "plugins")
+    for number, record in enumerate(records):
+        for key in PLUGIN_TEXTS:
+            _text(_mapping(record, f"plugins[{number}]").get(key), f"plugins[{number}].{key}")
+    _text(value.get("dataset_path", ""), "dataset_path")
+    return value
+
+
+STRUCTURED = {
+    "history": history,
+    "vacuous_terms": vacuous_terms,
+    "gate": gate,
+    "results": results,
+    "provenance": provenance,
+}
+
+
+def structured(metadata: dict[str, str]) -> dict[str, Any]:
+    """The parsed and checked entries of `STRUCTURED`."""
+    return {name: check(parse_json(metadata[name])) for name, check in STRUCTURED.items()}
+
+
+def model_shape(metadata: dict[str, str]) -> dict[str, Any]:
+    """`vocab_size`, `num_heads`, `reconstruction`, `seed` and `warmup`."""
+    shape = _mapping(parse_json(metadata["model"]), "model")
+    for name, least in (("vocab_size", 1), ("num_heads", 1), ("warmup", 0), ("seed", None)):
+        value = shape[name]
+        if type(value) is not int or (least is not None and value < least):
+            raise ValueError(f"model.{name} is {value!r}")
+    if not isinstance(shape["reconstruction"], bool):
+        raise ValueError(f"model.reconstruction is {shape['reconstruction']!r}")
+    return shape
+
+
+def phase(metadata: dict[str, str]) -> str:
+    """The command that wrote the checkpoint."""
+    if metadata["phase"] not in PHASES:
+        raise ValueError(f"phase is {metadata['phase']!r}")
+    return metadata["phase"]
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:  # noqa: ANN401
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} is no mapping")
+    return value
+
+
+def _list(value: Any, where: str) -> list[Any]:  # noqa: ANN401
+    if not isinstance(value, list):
+        raise ValueError(f"{where} is no list")
+    return value
+
+
+def _text(value: Any, where: str) -> None:  # noqa: ANN401
+    if not isinstance(value, str):
+        raise ValueError(f"{where} is no text")
+
+
+def _figure(value: Any, where: str) -> None:  # noqa: ANN401
+    if value is not None and not is_number(value):
+        raise ValueError(f"{where} is no number")

@@ -1,0 +1,62 @@
+"""SIGINT and SIGTERM as a request to stop where the state of a run can be saved."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any
+
+# One Ctrl-C may arrive twice: from the terminal and from whoever started this process.
+SECONDS_TO_A_SECOND_SIGNAL = 1.0
+
+
+class Interruption:
+    """While it is entered, the first signal only asks; a second one raises `KeyboardInterrupt`.
+
+    Attributes:
+        asked: whether a signal came.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._asked_at = 0.0
+        self._at_once = False
+        self._before: dict[int, Any] = {}
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Inside, a signal raises `KeyboardInterrupt` without delay."""
+        if self.asked:
+            raise KeyboardInterrupt
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False
+
+    def __enter__(self) -> "Interruption":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as in a job of the background
+                    self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        again = self.asked and now - self._asked_at > SECONDS_TO_A_SECOND_SIGNAL
+        if not self.asked:
+            self.asked, self._asked_at = True, now
+        if again or self._at_once:
+            self._at_once = False
+            raise KeyboardInterrupt

@@ -1,0 +1,69 @@
+"""Safetensors files that others made: opened only if their header can be held in memory."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from newllm_core.errors import InputError, reason
+from newllm_core.files import regular_file
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# The format allows 100 MB, which takes some 2 GB to parse. Real ones have a few MB: the names of
+# tensors, and in a checkpoint its tokenizer.
+LARGEST_HEADER = 1 << 25
+KIND = "safetensors file"
+
+
+@contextmanager
+def open_tensors(path: Path, what: str = KIND, *, framework: str = "pt") -> Iterator[Any]:
+    """What `safetensors.safe_open` gives: names, shapes and types are read, no tensor yet.
+
+    Args:
+        path: the file.
+        what: the kind of file that is expected, for messages.
+        framework: of the tensors that are read from it.
+
+    Raises:
+        InputError: it is missing, truncated or damaged; also where that shows while it is read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    regular_file(path, what)
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+        if size > LARGEST_HEADER:
+            raise InputError(
+                f"{path} is not a readable {what}: its header would have {size:,} bytes, at most "
+                f"{LARGEST_HEADER:,} are read"
+            )
+        with safe_open(path, framework=framework) as tensors:
+            yield tensors
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is not a readable {what}: {reason(error)}") from error
+
+
+def save_tensors(tensors: "dict[str, Tensor]", path: Path, metadata: dict[str, str]) -> None:
+    """Write a file that `open_tensors` reads.
+
+    Raises:
+        InputError: its header would be too large.
+        OSError: it cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    size = sum(len(value.encode("utf-8")) for value in metadata.values())
+    if size > LARGEST_HEADER // 2:  # quotes and line ends take two bytes each there
+        raise InputError(
+            f"cannot write {path}: tokenizer and history have {size:,} bytes, at most "
+            f"{LARGEST_HEADER // 2:,} fit: use a smaller vocabulary"
+        )
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        save_file(tensors, path, metadata)
+    except SafetensorError as error:  # safetensors words its own I/O errors
+        raise OSError(str(error)) from error

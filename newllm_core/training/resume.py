@@ -1,0 +1,213 @@
+"""When the state of a run is saved, and how a run that was saved begins again."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from newllm_core import checkpoint as checkpoints
+from newllm_core import distributed
+from newllm_core.atomic import refuse_existing, sweep
+from newllm_core.checkpoint import Checkpoint
+from newllm_core.config import RunConfig
+from newllm_core.errors import DivergedError, InputError, Interrupted, ProcessLost
+from newllm_core.interruption import Interruption
+from newllm_core.lock import exclusive
+from newllm_core.progress import Progress
+from newllm_core.runlog import RunLog
+from newllm_core.training.state import (
+    Identity,
+    State,
+    load_state,
+    require_same,
+    save_state,
+    state_path,
+)
+
+
+class Saver:
+    """Writes the state of one run, for all of its processes.
+
+    Args:
+        checkpoint: what the run will write.
+        identity: what must be the same to continue.
+        interval: seconds between two saves; 0 saves at every point.
+        log: whose number of lines belongs to the state.
+        interruption: says when to stop.
+        progress: is told about saves that somebody asked for.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Path,
+        identity: Identity,
+        *,
+        interval: float,
+        log: RunLog,
+        interruption: Interruption,
+        progress: Progress,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.path = state_path(checkpoint)
+        self.replaces = checkpoint.exists()
+        self.identity = identity
+        self.interval = interval
+        self.log = log
+        self.interruption = interruption
+        self.progress = progress
+        self._saved_at = time.monotonic()
+
+    def point(self, state: Callable[[], State]) -> None:
+        """Between two steps: save if it is time to, or if somebody asked the run to stop.
+
+        Raises:
+            Interrupted: the run was asked to stop.
+        """
+        with self.step(state):
+            asked = distributed.any_process(self.interruption.asked)
+        if asked:
+            self._stop(state)
+        if time.monotonic() - self._saved_at >= self.interval:
+            self.save(state())
+
+    @contextmanager
+    def step(self, state: Callable[[], State]) -> Iterator[None]:
+        """Around a step: if it fails, the state from before it is kept."""
+        try:
+            yield
+        except (DivergedError, ProcessLost) as error:
+            explained = type(error)(f"{error}; the state before is in {self.path}")
+            if distributed.rank() == 0 or self._first_is_gone():
+                self._write(state())
+                if isinstance(explained, ProcessLost):
+                    explained.speaks = True
+            raise explained from error
+
+    @contextmanager
+    def interruptible(self, state: Callable[[], State]) -> Iterator[None]:
+        """Around long work that changes nothing of the state: a signal ends it at once."""
+        try:
+            with self.step(state), self.interruption.at_once():
+                yield
+        except KeyboardInterrupt:
+            self._stop(state)
+
+    def save(self, state: State) -> None:
+        """Write the state and what belongs to it; the first process does it for all."""
+        if distributed.rank() == 0:
+            self._write(state)
+        self._saved_at = time.monotonic()
+
+    def _write(self, state: State) -> None:
+        values = {"lines": self.log.flush_to_disk(), "replaces": self.replaces}
+        save_state(State(state.tensors, state.values | values), self.path, self.identity)
+
+    def _first_is_gone(self) -> bool:
+        """Whether the second process must write, because nobody holds the lock any more."""
+        try:
+            with exclusive(self.checkpoint) if distributed.rank() == 1 else nullcontext():
+                return distributed.rank() == 1
+        except InputError:
+            return False
+
+    def _stop(self, state: Callable[[], State]) -> None:
+        self.progress.message(f"asked to stop: saving {self.path}")
+        self.save(state())
+        raise Interrupted(f"interrupted; the state is in {self.path}")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that may begin: where its figures and its state go, and what it continues from."""
+
+    log: RunLog
+    saver: Saver
+    state: State | None
+
+
+@contextmanager
+def begin(
+    checkpoint: Path,
+    identity: Identity,
+    config: RunConfig,
+    *,
+    resume: bool,
+    tensorboard: bool,
+    progress: Progress,
+) -> Iterator[Run]:
+    """Open the files of the run that will write `checkpoint`, whose lock the caller holds.
+
+    The state of an unfinished run is read (`resume`) or removed, and so it is once the block was
+    left without an error: then the run is finished.
+
+    Raises:
+        ConfigError: the state is of a run with other settings.
+        InputError: it is of a run on other data, or cannot be read.
+    """
+    path = state_path(checkpoint)
+    first = distributed.rank() == 0
+    state = None
+    if resume and path.exists():
+        state = load_state(path, identity)
+        progress.message(f"resuming from {path}")
+    elif resume:
+        progress.message(f"nothing to resume (there is no {path}): starting afresh")
+    distributed.barrier()  # everybody has looked at what was there
+    if first and not resume:
+        path.unlink(missing_ok=True)
+    lines = state.values["lines"] if state is not None else 0
+    with (
+        RunLog(checkpoint if first else None, tensorboard=tensorboard, resume_after=lines) as log,
+        Interruption() as interruption,
+    ):
+        saver = Saver(
+            checkpoint,
+            identity,
+            interval=config.save_interval_seconds,
+            log=log,
+            interruption=interruption,
+            progress=progress,
+        )
+        yield Run(log, saver, state)
+        if first:
+            path.unlink(missing_ok=True)
+
+
+def prepare_place(checkpoint: Path, *, overwrite: bool, resume: bool) -> None:
+    """Sweep what killed runs left, and refuse what a new run would destroy.
+
+    Raises:
+        InputError: the checkpoint, or the state of an unfinished run, exists.
+    """
+    path = state_path(checkpoint)
+    if distributed.rank() == 0:
+        for file in (checkpoint, path):
+            sweep(file)
+    if resume:
+        return
+    refuse_existing(checkpoint, overwrite=overwrite)
+    if path.exists() and not overwrite:
+        raise InputError(
+            f"{path} holds an unfinished run: pass --resume to continue it, or --overwrite to "
+            "begin again"
+        )
+
+
+def finished(checkpoint: Path, identity: Identity) -> Checkpoint | None:
+    """The checkpoint, if the run that was to write it has done so.
+
+    Raises:
+        ConfigError: it was written by a run with other settings.
+        InputError: it was written by a run on other data, or cannot be read.
+    """
+    path = state_path(checkpoint)
+    if not checkpoint.exists():
+        return None
+    if path.exists() and load_state(path, identity).values["replaces"]:
+        return None
+    done = checkpoints.load(checkpoint)
+    require_same(checkpoint, done.provenance.get("identity", {}), identity)
+    distributed.barrier()
+    path.unlink(missing_ok=True)  # its run ended between writing one and removing the other
+    return done

@@ -1,0 +1,155 @@
+"""The file that an unfinished run can be continued from: `NAME.state` beside its checkpoint.
+
+A safetensors file. Tensors: parameters, optimizer moments, statistics, contexts, random states.
+Metadata: the run's identity (settings and data that must be the same to continue) and its position,
+both JSON. Nothing in it belongs to one process of several.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from newllm_core import settings
+from newllm_core.atomic import write_atomically
+from newllm_core.config import Config
+from newllm_core.errors import ConfigError, InputError, reason
+from newllm_core.model.language_model import LanguageModel
+from newllm_core.tensor_files import open_tensors, save_tensors
+
+FORMAT_VERSION = 1
+Identity = Mapping[str, Any]
+
+# Where and how fast a run is computed, and how often it is saved.
+FREE_TO_CHANGE = ("run.device", "run.threads", "run.save_interval_seconds")
+
+
+class State(NamedTuple):
+    """Tensors by name, and what JSON can hold."""
+
+    tensors: dict[str, Tensor]
+    values: dict[str, Any]
+
+    def part(self, name: str) -> dict[str, Tensor]:
+        """The tensors named `name.…`, without that prefix."""
+        prefix = f"{name}."
+        return {
+            key.removeprefix(prefix): tensor
+            for key, tensor in self.tensors.items()
+            if key.startswith(prefix)
+        }
+
+
+def state_path(checkpoint: Path) -> Path:
+    """Where the state of the run that will write `checkpoint` is."""
+    return checkpoint.with_name(checkpoint.name.removesuffix(".safetensors") + ".state")
+
+
+def named(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`tensors` under `name.…`, as `State.part` finds them."""
+    return {f"{name}.{key}": tensor for key, tensor in tensors.items()}
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Moments and step counts; rates and decays follow from the settings."""
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{key}": value for index, of in state.items() for key, value in of.items()}
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """The reverse of `optimizer_tensors`."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        index, _, key = name.partition(".")
+        state.setdefault(int(index), {})[key] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def save_state(state: State, path: Path, identity: Identity) -> None:
+    """Write atomically.
+
+    Raises:
+        InputError: the folder or file cannot be written; the state before is still there.
+    """
+    metadata = {
+        "format": "newllm-state",
+        "format_version": str(FORMAT_VERSION),
+        "identity": json.dumps(identity),
+        "values": json.dumps(state.values),
+    }
+
+    write_atomically(path, lambda temporary: save_tensors(state.tensors, temporary, metadata))
+
+
+def load_state(path: Path, identity: Identity) -> State:
+    """Read the state of the very run that `identity` describes.
+
+    Raises:
+        ConfigError: it is of a run with other settings.
+        InputError: it is of a run on other data, or cannot be read.
+    """
+    with open_tensors(path, "state") as file:
+        metadata = file.metadata() or {}
+        if metadata.get("format") != "newllm-state":
+            raise InputError(f"{path} is not the state of a newllm run")
+        if metadata.get("format_version") != str(FORMAT_VERSION):
+            raise InputError(
+                f"{path} has format version {metadata.get('format_version')!r}, this newllm "
+                f"reads {FORMAT_VERSION}: install the version that wrote it"
+            )
+        try:
+            require_same(path, json.loads(metadata["identity"]), identity)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return State(tensors, json.loads(metadata["values"]))
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise InputError(
+                f"{path} is not a readable state ({reason(error)}): begin again with --overwrite"
+            ) from error
+
+
+def identity_of(
+    config: Config, sections: tuple[str, ...], dataset_hash: str, model: LanguageModel
+) -> Identity:
+    """What must be the same to continue a run.
+
+    Args:
+        config: resolved.
+        sections: of the config, those that the run depends on.
+        dataset_hash: of the prepared data.
+        model: as the run begins.
+    """
+    chosen = settings.to_dict(config)
+    keys = {f"{name}.{key}": value for name in sections for key, value in chosen[name].items()}
+    identity = {key: value for key, value in keys.items() if key not in FREE_TO_CHANGE}
+    return {**identity, "dataset": dataset_hash, "initial weights": _fingerprint(model)}
+
+
+def _fingerprint(model: LanguageModel) -> str:
+    digest = hashlib.sha256()
+    for parameter in model.parameters():
+        digest.update(parameter.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def require_same(path: Path, saved: Identity, asked: Identity) -> None:
+    """Raise unless two identities agree, naming every key that does not.
+
+    Raises:
+        ConfigError: settings differ.
+        InputError: only the data differ (keys without a section).
+    """
+    asked = json.loads(json.dumps(asked))  # tuples are lists in JSON
+    different = [key for key in sorted({**saved, **asked}) if saved.get(key) != asked.get(key)]
+    if not different:
+        return
+    shown = "; ".join(f"{key} was {saved.get(key)!r}, is {asked.get(key)!r}" for key in different)
+    kind = ConfigError if any("." in key for key in different) else InputError
+    raise kind(
+        f"{path} is of another run ({shown}): --resume needs the same settings and data; to begin "
+        "again pass --overwrite without --resume"
+    )

@@ -1,0 +1,79 @@
+"""Back-propagation through time by hand, against autograd through the plain update."""
+
+import pytest
+import torch
+
+from newllm_core.config import ModelConfig
+from newllm_core.model.language_model import LanguageModel
+from newllm_core.trajectory.sequential import unroll
+
+B, T, V = 5, 7, 30
+
+
+def make(structure, dtype=torch.float64):
+    config = ModelConfig(
+        context_dim=12, embed_dim=10, hidden_dim=22, layer_structure=structure, init_std=0.2
+    )
+    model = LanguageModel(config, V).to(dtype)
+    with torch.no_grad():
+        for parameter in model.blocks.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    return model
+
+
+def read(model, tokens, start, reads, *, by_hand):
+    """Contexts, and gradients of the sum of `reads` times the contexts after some blocks."""
+    model.zero_grad()
+    start = start.clone().requires_grad_()
+    if by_hand:
+        contexts = unroll(model, tokens, start)
+    else:
+        with model.twice_differentiable():
+            contexts = unroll(model, tokens, start)
+    sum((contexts[block] * weight).sum() for block, weight in reads.items()).backward()
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return contexts, gradients | {"start": start.grad}
+
+
+@pytest.mark.parametrize("structure", [(1,), (1, 1), (2, 1, 2)])
+@pytest.mark.parametrize("every_block", [True, False])
+def test_values_and_gradients_are_those_of_autograd(structure, every_block):
+    torch.manual_seed(0)
+    model = make(structure)
+    tokens, start = torch.randint(0, V, (B, T)), torch.randn(B, 12, dtype=torch.float64)
+    blocks = range(len(structure)) if every_block else [len(structure) - 1]
+    reads = {block: torch.randn(B, T, 12, dtype=torch.float64) for block in blocks}
+    expected, expected_gradients = read(model, tokens, start, reads, by_hand=False)
+    found, found_gradients = read(model, tokens, start, reads, by_hand=True)
+    for value, wanted in zip(found, expected, strict=True):
+        torch.testing.assert_close(value, wanted, rtol=0, atol=1e-12)
+    assert found_gradients.keys() >= expected_gradients.keys()
+    assert float(expected_gradients["embedding.weight"].abs().max()) > 1e-3
+    for name, gradient in found_gradients.items():
+        wanted = expected_gradients.get(name, torch.zeros_like(gradient))
+        torch.testing.assert_close(gradient, wanted, rtol=1e-9, atol=1e-11, msg=name)
+
+
+def test_bfloat16_gradients_point_the_same_way():
+    torch.manual_seed(0)
+    model = make((1, 1), torch.float32)
+    tokens, start = torch.randint(0, V, (B, T)), torch.randn(B, 12)
+    reads = {1: torch.randn(B, T, 12)}
+    _, expected = read(model, tokens, start, reads, by_hand=True)
+    model.compute_dtype = torch.bfloat16
+    _, found = read(model, tokens, start, reads, by_hand=True)
+    for name, gradient in found.items():
+        assert gradient.dtype == torch.float32
+        if float(expected[name].norm()) > 0:
+            assert torch.cosine_similarity(gradient.flatten(), expected[name].flatten(), 0) > 0.99
+
+
+def test_nothing_is_kept_where_no_gradient_is_wanted():
+    model = make((1, 1))
+    tokens, start = torch.randint(0, V, (B, T)), torch.zeros(B, 12, dtype=torch.float64)
+    with torch.no_grad():
+        contexts = unroll(model, tokens, start)
+    assert all(context.grad_fn is None for context in contexts)
+    model.blocks.requires_grad_(False)
+    model.embedding.requires_grad_(False)
+    assert not any(context.requires_grad for context in unroll(model, tokens, start))

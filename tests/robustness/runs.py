@@ -1,0 +1,101 @@
+"""Small runs in processes of their own, which tests can stop as they like.
+
+Processes are forked from a server that has loaded torch already, so that starting one is quick.
+"""
+
+import json
+import multiprocessing
+import sys
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+from newllm_core import checkpoint as checkpoints
+from newllm_core import settings
+from newllm_core.data.prepared import open_dataset
+from newllm_core.errors import UserError
+from newllm_core.pipeline import run_phase1, run_phase2
+from newllm_core.progress import Silent
+from newllm_core.runlog import metrics_path
+
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["newllm_core.pipeline", "torch._dynamo", __name__])
+
+COMMON = {
+    "run": {"threads": 1, "precision": "float32"},
+    "model": {"context_dim": 16, "embed_dim": 16},
+    "analysis": {"probe_tokens": 256, "probe_passages": 4},
+    "gate": {"min_train_rank": 0.0, "min_val_rank": 0.0, "max_mean_cosine": 1.0, "min_norm": 0.0},
+}
+# Several windows, batches and epochs each; dropout and statistics so that no state is trivial.
+PHASE1 = {
+    "max_tokens": 3000,
+    "max_iterations": 3,
+    "convergence_tokens": 64,
+    "convergence_steps": 16,
+}
+STREAMS = {"window_tokens": 1500, "engine": "streams", "num_streams": 16, "chunk_steps": 8}
+PHASE2 = {"epochs": 2, "num_streams": 8, "bptt": 16, "batch_tokens": 100, "max_tokens": 2000}
+CASES = {
+    "parallel": {"phase1": PHASE1 | {"window_tokens": 1800}},
+    "streams": {"phase1": PHASE1 | STREAMS},
+    "online": {"phase1": PHASE1 | {"engine": "online", "max_tokens": 80, "window_tokens": 50}},
+    "frozen": {"phase2": PHASE2 | {"freeze_context": True}},
+    "fine-tuned": {"phase2": PHASE2},
+}
+
+
+def train(case, home, out, *, resume=True, overwrite=False, progress=None, **layers):
+    """The run of `case`; `home` holds the data and, for Phase 2, a checkpoint to start from."""
+    config = settings.resolve(COMMON, CASES[case], layers)
+    options = {
+        "overwrite": overwrite,
+        "resume": resume,
+        "device": torch.device("cpu"),
+        "progress": progress or Silent(),
+    }
+    dataset = open_dataset(home / "data")
+    if "phase1" in CASES[case]:
+        return run_phase1(config, dataset, out, **options)
+    base = checkpoints.load(home / "base.safetensors")
+    return run_phase2(base, dataset, config, out, **options)
+
+
+def start(case, home, out, **layers):
+    """`train` in another process."""
+    process = SERVER.Process(target=child, args=(case, home, out, layers))
+    process.start()
+    return process
+
+
+def child(case, home, out, layers):
+    """What the process of `start` does: errors become exit codes."""
+    torch.set_num_threads(1)
+    try:
+        train(case, Path(home), Path(out), **layers)
+    except UserError as error:
+        print(f"newllm: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def content(path):
+    """Metadata and tensors of a checkpoint, but for how often its run was saved."""
+    with safe_open(path, framework="np") as file:
+        metadata = file.metadata()
+        del metadata["content_hash"]  # of the file, that number included
+        metadata["config"] = json.loads(metadata["config"])
+        del metadata["config"]["run"]["save_interval_seconds"]
+        return metadata, {name: file.get_tensor(name).tobytes() for name in file.keys()}  # noqa: SIM118
+
+
+def metrics(out):
+    """The lines of a run's log; how fast it was is nobody's result."""
+    lines = map(json.loads, metrics_path(out).read_text().splitlines())
+    return [
+        line | {"tokens_per_second": None} if line["event"] == "speed" else line for line in lines
+    ]
+
+
+def names(folder):
+    return sorted(item.name for item in folder.iterdir())

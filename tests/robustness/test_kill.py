@@ -1,0 +1,93 @@
+"""Runs that are killed at random moments and resumed make what an uninterrupted run makes."""
+
+import random
+import time
+
+import pytest
+from safetensors import safe_open
+
+from newllm_core.runlog import metrics_path
+from newllm_core.training.state import state_path
+from tests.robustness.runs import content, metrics, names, start
+
+KILLED = ("parallel", "streams", "frozen", "fine-tuned")
+SAVED_OFTEN = {"run": {"save_interval_seconds": 0.05}}
+
+
+@pytest.fixture(scope="module")
+def seconds(home, tmp_path_factory):
+    """How long an undisturbed run of each case takes in a process of its own."""
+    measured = {}
+
+    def find(case):
+        if case not in measured:
+            taken = []
+            for _ in range(2):  # the first one may start the server as well
+                out = tmp_path_factory.mktemp("timed") / "run.safetensors"
+                begun = time.monotonic()
+                process = start(case, home, out, **SAVED_OFTEN)
+                process.join()
+                assert process.exitcode == 0
+                taken.append(time.monotonic() - begun)
+            measured[case] = min(taken)
+        return measured[case]
+
+    return find
+
+
+def kill_and_resume(case, home, folder, expected, *, kills, seconds, seed):
+    """Kill so many times, then let it finish; how many kills found a state to continue from."""
+    chance = random.Random(seed)
+    out = folder / "run.safetensors"
+    killed = resumable = 0
+    while True:
+        process = start(case, home, out, **SAVED_OFTEN)
+        if killed < kills:
+            process.join(chance.uniform(0.2 * seconds, 0.8 * seconds))
+            if process.exitcode is None:
+                process.kill()
+        process.join()
+        if process.exitcode == 0:
+            assert content(out) == expected.content
+            assert metrics(out) == expected.metrics
+            assert names(folder) == ["run.metrics.jsonl", "run.safetensors"]
+            if killed == kills:
+                return resumable
+            for file in folder.iterdir():
+                file.unlink()
+            continue
+        assert process.exitcode == -9
+        killed += 1
+        resumable += state_path(out).exists()
+        nothing_is_torn(out, expected)
+
+
+def nothing_is_torn(out, expected):
+    if out.exists():
+        assert content(out) == expected.content
+    if state_path(out).exists():
+        with safe_open(state_path(out), framework="np") as state:
+            assert len([state.get_tensor(name) for name in state.keys()]) > 10  # noqa: SIM118
+    if metrics_path(out).exists():
+        whole = metrics_path(out).read_text().rpartition("\n")[0].splitlines()
+        assert len(whole) <= len(expected.metrics)
+
+
+@pytest.mark.parametrize("case", KILLED)
+def test_killed_runs_end_as_if_nothing_had_happened(case, home, reference, tmp_path, seconds):
+    kill_and_resume(
+        case, home, tmp_path, reference(case), kills=1, seconds=seconds(case), seed=case
+    )
+
+
+@pytest.mark.slow
+def test_a_hundred_kills(home, reference, tmp_path, seconds, capsys):
+    for case in KILLED:
+        folder = tmp_path / case
+        folder.mkdir()
+        expected = reference(case)
+        found = kill_and_resume(
+            case, home, folder, expected, kills=25, seconds=seconds(case), seed=1
+        )
+        with capsys.disabled():
+            print(f"\n{case}: 25 kills, {found} of them found a state; the end was the same")

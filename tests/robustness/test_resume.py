@@ -1,0 +1,237 @@
+"""A run that was stopped and resumed makes the same file, byte for byte, and the same metrics."""
+
+import json
+import shutil
+import signal
+
+import pytest
+from safetensors import safe_open
+
+from newllm_core.errors import ConfigError, DivergedError, InputError, Interrupted
+from newllm_core.runlog import metrics_path
+from newllm_core.training import resume
+from newllm_core.training.state import state_path
+from tests.robustness.runs import CASES, content, metrics, names, train
+
+
+class Messages:
+    """Progress that keeps what it is told."""
+
+    def __init__(self):
+        self.texts = []
+
+    def message(self, text):
+        self.texts.append(text)
+
+    warning = message
+
+    def task(self, label, total, unit):
+        from newllm_core.progress import Silent
+
+        return Silent().task(label, total, unit)
+
+
+@pytest.fixture
+def stop_after(monkeypatch):
+    """Ask a run to stop at its n-th point, as a signal would; `points` counts them."""
+    point = resume.Saver.point
+
+    def arrange(number):
+        seen = []
+
+        def counted(self, state):
+            seen.append(number)
+            if len(seen) == number:
+                self.interruption.asked = True
+            point(self, state)
+
+        monkeypatch.setattr(resume.Saver, "point", counted)
+        return seen
+
+    return arrange
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_n_and_m_steps_are_n_plus_m(case, home, reference, tmp_path, stop_after):
+    expected = reference(case)
+    out = tmp_path / "run.safetensors"
+    # Each stop is so many steps after the one before: windows, epochs and their ends are met.
+    for steps in (1, 2, 8, 10, 9):
+        stop_after(steps)
+        with pytest.raises(Interrupted):
+            train(case, home, out)
+        assert names(tmp_path) == ["run.metrics.jsonl", "run.state"]
+    stop_after(0)
+    train(case, home, out)
+    assert content(out) == expected.content
+    assert metrics(out) == expected.metrics
+    assert names(tmp_path) == ["run.metrics.jsonl", "run.safetensors"]
+
+
+@pytest.mark.parametrize("case", ["parallel", "fine-tuned"])
+def test_measurements_between_steps_can_be_interrupted(
+    case, home, reference, tmp_path, monkeypatch
+):
+    out = tmp_path / "run.safetensors"
+    measured = "phase1.converged_ratio" if case == "parallel" else "phase2.evaluate_splits"
+    module, _, name = measured.partition(".")
+    owner = __import__(f"newllm_core.training.{module}", fromlist=[name])
+    original = getattr(owner, name)
+    for call in (1, 2):
+        calls = []
+
+        def signalled(*arguments, calls=calls, call=call, **options):
+            calls.append(1)
+            result = original(*arguments, **options)
+            if len(calls) == call:
+                signal.raise_signal(signal.SIGTERM)
+            return result
+
+        monkeypatch.setattr(owner, name, signalled)
+        with pytest.raises(Interrupted):
+            train(case, home, out)
+        assert len(calls) == call
+    monkeypatch.setattr(owner, name, original)
+    train(case, home, out)
+    assert content(out) == reference(case).content
+    assert metrics(out) == reference(case).metrics
+
+
+def test_nothing_to_resume_starts_afresh_and_a_finished_run_stays(home, reference, tmp_path):
+    out = tmp_path / "run.safetensors"
+    progress = Messages()
+    train("parallel", home, out, progress=progress)
+    assert any("starting afresh" in text for text in progress.texts)
+    before = out.stat()
+    progress = Messages()
+    done = train("parallel", home, out, progress=progress)
+    assert any("finished" in text for text in progress.texts)
+    assert done.history == reference("parallel").history
+    assert (out.stat().st_ino, out.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_another_run_is_refused_key_by_key(home, tmp_path, stop_after):
+    out = tmp_path / "run.safetensors"
+    stop_after(9)
+    with pytest.raises(Interrupted):
+        train("parallel", home, out)
+    before = state_path(out).read_bytes()
+    other = {"phase1": {"learning_rate": 0.5, "max_iterations": 3}, "run": {"seed": 3}}
+    with pytest.raises(ConfigError) as caught:
+        train("parallel", home, out, **other)
+    message = str(caught.value)
+    assert "phase1.learning_rate was 0.002, is 0.5" in message
+    assert "run.seed was 0, is 3" in message
+    assert "max_iterations" not in message
+    assert "\n" not in message
+    # Where and how fast is nobody's business.
+    with pytest.raises(InputError, match="unfinished run: pass --resume"):
+        train("parallel", home, out, resume=False)
+    assert state_path(out).read_bytes() == before
+    stop_after(0)
+    train("parallel", home, out, run={"device": "cpu", "threads": None})
+    with pytest.raises(ConfigError, match=r"phase1.learning_rate was 0.002, is 0.5"):
+        train("parallel", home, out, **other)
+
+
+def test_other_data_are_refused(home, tmp_path, stop_after, monkeypatch):
+    from newllm_core.data.prepared import PreparedDataset
+
+    out = tmp_path / "run.safetensors"
+    stop_after(3)
+    with pytest.raises(Interrupted):
+        train("parallel", home, out)
+    stop_after(0)
+    monkeypatch.setattr(PreparedDataset, "hash", "other")
+    with pytest.raises(InputError, match=r"dataset was '.*', is 'other'"):
+        train("parallel", home, out)
+
+
+def test_an_older_checkpoint_is_replaced_only_by_the_run_that_was_told_to(
+    home, reference, tmp_path, stop_after
+):
+    out = tmp_path / "run.safetensors"
+    shutil.copy(reference("streams").path, out)
+    stop_after(5)
+    with pytest.raises(Interrupted):
+        train("parallel", home, out, resume=False, overwrite=True)
+    assert content(out) == reference("streams").content
+    stop_after(0)
+    train("parallel", home, out)
+    assert content(out) == reference("parallel").content
+
+
+@pytest.mark.parametrize("damage", ["short", "noise", "foreign"])
+def test_a_state_that_cannot_be_read(home, tmp_path, damage, reference):
+    out = tmp_path / "run.safetensors"
+    whole = reference("parallel").path.read_bytes()
+    content = {"short": whole[: len(whole) // 2], "noise": b"x" * 900, "foreign": whole}[damage]
+    state_path(out).write_bytes(content)
+    with pytest.raises(InputError, match=r"run.state") as caught:
+        train("parallel", home, out)
+    assert "\n" not in str(caught.value)
+    assert state_path(out).read_bytes() == content
+
+
+def test_metrics_that_are_gone(home, tmp_path, stop_after):
+    out = tmp_path / "run.safetensors"
+    stop_after(25)
+    with pytest.raises(Interrupted):
+        train("parallel", home, out)
+    assert len(metrics(out)) > 0
+    metrics_path(out).write_text(metrics_path(out).read_text()[:-5])
+    with pytest.raises(InputError, match=r"run.metrics.jsonl has \d+ lines"):
+        train("parallel", home, out)
+
+
+def test_what_killed_runs_left_is_swept(home, tmp_path):
+    out = tmp_path / "run.safetensors"
+    for left in (".run.safetensors.123.tmp", ".run.state.99999.tmp", ".run.safetensors.lock"):
+        if left.endswith(".tmp"):
+            (tmp_path / left).mkdir()
+            (tmp_path / left / ".tmpAbCdEf").write_bytes(b"half")
+        else:
+            (tmp_path / left).touch()
+    (tmp_path / ".other.safetensors.123.tmp").write_bytes(b"somebody else's")
+    train("parallel", home, out)
+    assert names(tmp_path) == [
+        ".other.safetensors.123.tmp",
+        "run.metrics.jsonl",
+        "run.safetensors",
+    ]
+
+
+@pytest.mark.parametrize("case", ["parallel", "fine-tuned"])
+def test_divergence_keeps_the_state_before_it(case, home, tmp_path, monkeypatch):
+    """Resumed, it diverges at the same step; without what broke it, it would have gone on."""
+    from newllm_core.training import phase1, stepping
+
+    out = tmp_path / "run.safetensors"
+    calls = []
+    owner, name = (
+        (phase1.Phase1Trainer, "step") if case == "parallel" else (stepping.Stepper, "make")
+    )
+    original = getattr(owner, name)
+
+    def poisoned(self, terms, *rest):
+        calls.append(1)
+        if len(calls) == 18:
+            terms = terms.__class__(
+                **vars(terms)
+                | {"weighted": {k: v * float("nan") for k, v in terms.weighted.items()}}
+                if case == "parallel"
+                else vars(terms) | {"total": terms.total * float("nan")}
+            )
+        return original(self, terms, *rest)
+
+    monkeypatch.setattr(owner, name, poisoned)
+    with pytest.raises(DivergedError, match=r"the gradient is not finite.*run.state") as caught:
+        train(case, home, out)
+    assert caught.value.exit_code == 5
+    with safe_open(state_path(out), framework="pt") as state:
+        values = json.loads(state.metadata()["values"])
+        assert all(state.get_tensor(key).isfinite().all() for key in state.keys())  # noqa: SIM118
+    steps = values["step"] if case == "fine-tuned" else values["reading"]["batches"]
+    assert steps > 0
+    train(case, home, out)
+    assert names(tmp_path) == ["run.metrics.jsonl", "run.safetensors"]
