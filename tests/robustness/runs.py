@@ -84,7 +84,7 @@ def content(path):
     with safe_open(path, framework="np") as file:
         metadata = file.metadata()
         metadata["config"] = json.loads(metadata["config"])
-        del metadata["config"]["run"]["save_interval_seconds"]
+        del metadata["config"]["run"]["save_interval_seconds"], metadata["content_hash"]
         return metadata, {name: file.get_tensor(name).tobytes() for name in file.keys()}  # noqa: SIM118
 
 
