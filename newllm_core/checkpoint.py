@@ -23,6 +23,7 @@ from newllm_core.atomic import refuse_existing, write_atomically
 from newllm_core.checkpoint_metadata import SPLITS, STRUCTURED, model_shape, phase, structured
 from newllm_core.config import Config
 from newllm_core.data.dataset_info import SourceInfo
+from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import ConfigError, InputError, reason
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.model.size import count_parameters
@@ -196,10 +197,13 @@ def load(
             )
         try:
             checkpoint = _rebuild(metadata, file)
-        except (ValueError, LookupError, ConfigError) as error:
+            wrote = metadata.get(HASH)
+            is_now = _content_hash(metadata, sorted(file.keys()), file.get_tensor)
+            checkpoint.altered = wrote != is_now
+            if checkpoint.altered and checkpoint.tokenizer_json:
+                _check_tokenizer(checkpoint)
+        except (ValueError, LookupError, ConfigError, InputError) as error:
             raise InputError(f"{path} is a damaged checkpoint: {reason(error, 300)}") from error
-        wrote = metadata.get(HASH)
-        checkpoint.altered = wrote != _content_hash(metadata, sorted(file.keys()), file.get_tensor)
     if checkpoint.altered and progress is not None:
         progress.warning(f"{path} is not as newllm wrote it: its content hash is another")
     checkpoint.model.to(device or torch.device("cpu"))
@@ -264,6 +268,15 @@ def _fill(parameter: Tensor, stored: Any, name: str) -> None:  # noqa: ANN401
         raise ValueError(f"tensor {name} holds values that are not finite")
     with torch.no_grad():
         parameter.copy_(tensor)
+
+
+def _check_tokenizer(checkpoint: Checkpoint) -> None:
+    """Raise for a tokenizer that newllm would not have written beside this model."""
+    size = TextTokenizer.from_json(checkpoint.tokenizer_json).vocab_size
+    if size != checkpoint.model.vocab_size:
+        raise ValueError(
+            f"its tokenizer has {size} tokens, its model {checkpoint.model.vocab_size}"
+        )
 
 
 def _content_hash(

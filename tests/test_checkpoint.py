@@ -2,6 +2,7 @@
 
 import json
 import struct
+from dataclasses import replace as replaced
 
 import pytest
 import torch
@@ -139,7 +140,8 @@ def test_tied_weights_are_stored_once_and_shared_again(path, num_heads):
 
 
 def test_what_was_altered_is_said(path):
-    save(make(), path, overwrite=False)
+    written = replaced(make(), tokenizer_json="")
+    save(written, path, overwrite=False)
     assert not load(path).altered
     tensors = load_file(path)
     with safe_open(path, framework="pt") as file:
@@ -155,13 +157,17 @@ def test_what_was_altered_is_said(path):
     assert not altered()
     tensors[BIAS][0] *= 1.0001
     assert altered()
-    save(make(), path, overwrite=True)
+    save(written, path, overwrite=True)
     tensors = load_file(path)
     assert not altered()
-    metadata["tokenizer"] += " "
+    metadata["results"] += " "
     assert altered()
     metadata.pop("content_hash")
     assert altered()
+    # A tokenizer is looked at where somebody else may have made it.
+    metadata["tokenizer"] = "{}"
+    save_file(tensors, path, metadata)
+    assert "not a tokenizer" in refused(path)
 
 
 def test_the_file_holds_tensors_and_text_only(path):

@@ -64,7 +64,7 @@ def analyze_matrix(
         progress.message(f"analysing {label}: {count * width:,} values")
         with progress.task(f"reading {label}", None, "rows") as task:
             rows = replace(rows, chunk_elements=chunk_elements, on_read=task.advance)
-            _check_finite(rows, label)
+            _check_finite(rows, f"{label} of {path}" if name else str(path))
             figures, spectrum = matrix_sections(
                 rows, num_pairs=config.num_pairs, num_vectors=config.num_singular_vectors, seed=seed
             )

@@ -13,6 +13,7 @@ from newllm_core.files import read_text
 
 BYTES = 256
 TOKENIZER_FILE = "tokenizer.json"
+SAMPLE = "It's a text\nof 3 lines,\t\u00e9 \u4e00 \U0001d11e.\n"
 GPT2_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 
 
@@ -35,7 +36,7 @@ def load_base(config: DataConfig) -> str | None:
     path = Path(config.tokenizer_path or config.tokenizer)
     text = _from_path(path)
     try:
-        TextTokenizer.adopt(text)
+        TextTokenizer.adopt(text).encode(SAMPLE)  # some failures show only then
     except InputError as error:
         raise InputError(f"tokenizer {path}: {error}") from error
     return text

@@ -46,6 +46,8 @@ class TextTokenizer:
             spec = json.loads(text)
             control = read_control_tokens(spec)
             self._tokenizer = load_tokenizer(spec, text)
+            if any(self._tokenizer.token_to_id(name) != i for name, i in control.ids.items()):
+                raise LookupError("its ids are not those that it records")
             self._special = {added["id"] for added in spec["added_tokens"] if added["special"]}
             self.is_byte_level = (spec["decoder"] or {}).get("type") == "ByteLevel"
             self.is_cut_at_words = _is_plain_byte_level(spec)

@@ -22,7 +22,7 @@ PANIC = "PanicException"  # no subclass of Exception, and in no module that can 
 
 @contextmanager
 def panics_contained(trusted: bool = False) -> Iterator[None]:
-    """Raise `InputError` where the library panics, without what it prints then.
+    """Raise `InputError` where the library fails or panics, without what it prints then.
 
     Nobody else may print to stderr meanwhile; of a `trusted` tokenizer no panic is expected, and
     stderr is left alone.
@@ -31,7 +31,7 @@ def panics_contained(trusted: bool = False) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if type(error).__name__ != PANIC:
+        if type(error) is not Exception and type(error).__name__ != PANIC:
             raise
         raise InputError(f"the tokenizer failed: {reason(error)}") from error
     finally:
@@ -46,8 +46,7 @@ def load_tokenizer(spec: dict[str, Any], text: str) -> "Tokenizer":
     Texts are never cut or padded by it, and it gives the same ids every time.
 
     Raises:
-        InputError: it could take any amount of memory, or makes the library panic.
-        Exception: the library does not accept it.
+        InputError: it could take any amount of memory, or the library does not accept it.
     """
     from tokenizers import Tokenizer
 

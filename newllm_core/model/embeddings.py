@@ -45,8 +45,10 @@ def load_embeddings(model: LanguageModel, spec: str, *, added_tokens: int) -> st
         raise InputError(f"embeddings {spec} hold values that are not finite numbers")
     table = model.embedding.weight
     with torch.no_grad():
-        table.mul_(weight.float().norm(dim=1).mean() / table.norm(dim=1).mean())
+        table.mul_(weight.double().norm(dim=1).mean() / table.double().norm(dim=1).mean())
         table[: len(weight)] = weight.to(table.dtype)
+    if not torch.isfinite(table).all():
+        raise InputError(f"embeddings {spec} hold values that are too large")
     model.embedding.requires_grad_(False)
     return f"loaded {len(weight)} embeddings of {embed_dim} dimensions from {spec}, frozen"
 

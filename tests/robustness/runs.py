@@ -85,7 +85,7 @@ def content(path):
         metadata = file.metadata()
         del metadata["content_hash"]  # of the file, that number included
         metadata["config"] = json.loads(metadata["config"])
-        del metadata["config"]["run"]["save_interval_seconds"]
+        del metadata["config"]["run"]["save_interval_seconds"], metadata["content_hash"]
         return metadata, {name: file.get_tensor(name).tobytes() for name in file.keys()}  # noqa: SIM118
 
 
