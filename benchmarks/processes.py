@@ -82,8 +82,9 @@ def measure(arguments: argparse.Namespace) -> None:
     from newllm_core.device import prepare_device
     from newllm_core.model.language_model import LanguageModel
     from newllm_core.progress import Silent
+    from newllm_core.regularizers.build import build_regularizers
     from newllm_core.training.engines import batches
-    from newllm_core.training.phase1 import Phase1Trainer, build_regularizers
+    from newllm_core.training.phase1 import Phase1Trainer
     from newllm_core.training.state import save_state
 
     config = settings.resolve(

@@ -1,30 +1,29 @@
 """Files that are either the old one or the new one, never half of each."""
 
-import errno
 import glob
 import os
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from newllm_core.errors import InputError
+from newllm_core.errors import InputError, reason
 
 
 def refuse_existing(path: Path, *, overwrite: bool, option: str = "--out") -> None:
-    """Raise `InputError` if `path`, given with `option`, exists and may not be replaced."""
-    if path.exists() and not overwrite:
+    """Raise `InputError` if `path`, given with `option`, cannot be or exists and must stay."""
+    try:
+        there = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as error:  # ValueError: a NUL character
+        raise InputError(f"cannot write {path}: {reason(error)}") from error
+    if stat.S_ISDIR(there.st_mode):
+        raise InputError(f"{path} is a folder: choose another {option}")
+    if not overwrite:
         raise InputError(
             f"{path} exists: choose another {option}, or pass --overwrite to replace it"
         )
-
-
-def reason(error: OSError) -> str:
-    """What went wrong, and what to do where that is known."""
-    text = error.strerror or " ".join(str(error).split())
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    if full or any(words in text for words in (os.strerror(errno.ENOSPC), "File too large")):
-        return f"{text}; free some space (or raise the limit) and run the command again"
-    return text
 
 
 def sweep(path: Path) -> None:

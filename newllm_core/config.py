@@ -93,7 +93,18 @@ class DataConfig(_Section):
         None, "Folder or file of the gpt2 tokenizer: vocab.json + merges.txt, or tokenizer.json."
     )
     vocab_size: int = option(8192, "Vocabulary of the trained bpe.", low=258, high=1_000_000)
+    tokenizer_bytes: int = option(
+        16_000_000,
+        "Bytes of training text the bpe is trained on at most, taken evenly from all of it.",
+        low=1,
+    )
     max_documents: int | None = option(None, "Read at most so many documents.", low=2)
+    max_broken_share: float = option(
+        0.01,
+        "Largest share of rows that may be damaged; they are left out and reported.",
+        low=0,
+        high=1,
+    )
 
 
 @dataclass(frozen=True)
@@ -163,9 +174,15 @@ class Phase1Config(_Section):
         "final", "Which contexts are regularized.", choices=("final", "every-layer")
     )
     objective: str = option(
-        "cvfp",
-        "cvfp: contexts settle; reconstruction: contexts give back their inputs.",
-        choices=("cvfp", "reconstruction"),
+        "auto",
+        "cvfp: contexts repeat themselves; reconstruction: contexts give back their inputs; auto: "
+        "reconstruction, or cvfp with --start zero, as published.",
+        choices=("auto", "cvfp", "reconstruction"),
+    )
+    context_weight: float = option(
+        0.72,
+        "Weight of c_{t-1} in the reconstruction, where x_t has 1: more remembers longer.",
+        low=0,
     )
     engine: str = option(
         "parallel",
@@ -180,7 +197,7 @@ class Phase1Config(_Section):
     max_iterations: int = option(
         10, "Iterations per window; 0 writes the untrained model, the random control.", low=0
     )
-    later_iterations: int = option(4, "Iterations of windows after the first, at most.", low=1)
+    later_iterations: int = option(3, "Iterations of windows after the first, at most.", low=1)
     min_iterations: int = option(5, "Iterations before early stopping may happen.", low=1)
     batch_tokens: int = option(
         4096,
@@ -188,7 +205,7 @@ class Phase1Config(_Section):
         low=1,
     )
     num_streams: int = option(64, "Streams in lock-step (streams engine).", low=1)
-    chunk_steps: int = option(32, "Steps of every stream per optimizer step (streams).", low=1)
+    chunk_steps: int = option(64, "Steps of every stream per optimizer step (streams).", low=1)
     lr_schedule: str = option(
         "staged", "staged by iteration, or constant.", choices=("staged", "constant")
     )

@@ -31,9 +31,10 @@ from newllm_core.precision import matrix_precision
 from newllm_core.progress import Progress
 from newllm_core.registry import REGULARIZERS, Plugin
 from newllm_core.regularizers.base import Regularizer
+from newllm_core.regularizers.build import build_regularizers
 from newllm_core.text_evaluation import evaluate_file
-from newllm_core.training.objective import REGULARIZER, regularizer_weight
-from newllm_core.training.phase1 import Phase1Result, build_regularizers, train_phase1
+from newllm_core.training.objective import REGULARIZER, objective_of, regularizer_weight
+from newllm_core.training.phase1 import Phase1Result, train_phase1
 from newllm_core.training.phase2 import train_phase2
 from newllm_core.training.resume import begin, finished, prepare_place
 from newllm_core.training.state import identity_of
@@ -79,7 +80,9 @@ def run_phase1(
         config = replace(
             config,
             regularizer=options,
-            phase1=replace(config.phase1, dist_reg_weight=weight),
+            phase1=replace(
+                config.phase1, dist_reg_weight=weight, objective=objective_of(config.phase1)
+            ),
         )
         model = LanguageModel(
             config.model,

@@ -4,13 +4,11 @@ import contextlib
 import itertools
 import json
 import os
-from io import BufferedIOBase
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
-from newllm_core.atomic import reason
-from newllm_core.errors import InputError
+from newllm_core.errors import InputError, reason
 from newllm_core.tensorboard import TensorBoardEvents
 
 
@@ -38,7 +36,7 @@ class RunLog:
     ) -> None:
         self._lines = resume_after
         self._events: TensorBoardEvents | None = None
-        self._file: BufferedIOBase | None = None
+        self._file: BinaryIO | None = None
         if checkpoint is None:
             return
         self.path = metrics_path(checkpoint)

@@ -195,7 +195,7 @@ def test_presets(blocks, update, shape, name):
     assert layer.output is None
     assert layer.context_weight.shape == (hidden_dim, context_dim)
     reconstructs = name == "reconstruction"
-    assert config.phase1.objective == ("reconstruction" if reconstructs else "cvfp")
+    assert config.phase1.objective == ("reconstruction" if reconstructs else "auto")
     assert (config.phase2.reconstruction_weight > 0) is reconstructs
 
 

@@ -30,8 +30,8 @@ def table(models: Sequence[Model], *, tokens: int, seconds: float | None) -> str
     for model in models:
         tuned = ", ".join(f"{name.replace('_', ' ')} {v:g}" for name, v in model["setting"].items())
         row = [
-            model["name"],
-            f"{model['parameters']:,}" if model["parameters"] else "–",
+            _named(model),
+            _size(model),
             model["way"],
             f"{model['tokens_per_second']:,.0f}",
             tuned,
@@ -43,6 +43,18 @@ def table(models: Sequence[Model], *, tokens: int, seconds: float | None) -> str
         rows.append(row)
     lines = [headings, ["---"] * len(headings), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _named(model: Model) -> str:
+    """The name, and how much a model sees that carries no state (half of it at least)."""
+    context = model["identity"].get("context")
+    return f"{model['name']}, window {context}" if context else str(model["name"])
+
+
+def _size(model: Model) -> str:
+    if model["parameters"]:
+        return f"{model['parameters']:,}"
+    return f"{model['equal_tokens'][0]['ngrams']:,} n-grams"
 
 
 def spread(rows: Sequence[Model]) -> str:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from benchmarks.comparison.budget import Setting
 
 LEARNING_RATES = {
-    "small": (0.001, 0.003, 0.01),
-    "full": (0.001, 0.002, 0.004, 0.008, 0.016),
+    "small": (0.002, 0.005, 0.01, 0.02),
+    "full": (0.001, 0.002, 0.005, 0.01, 0.02, 0.04),
 }
 DROPOUTS = {"small": (0.0, 0.1, 0.3), "full": (0.0, 0.1, 0.2, 0.3, 0.5)}
 FIRST_DROPOUT = 0.1

@@ -66,7 +66,8 @@ def phase2(
     from newllm_core.distributed import process_group
     from newllm_core.pipeline import check_unchanged, checkpoint_layer, run_phase2
 
-    loaded = load(checkpoint)
+    progress = run_progress()
+    loaded = load(checkpoint, progress=progress)
     check_unchanged(loaded, list(given.layers))
     config = given.resolve(checkpoint_layer(loaded))
     device = prepare_device(config.run)
@@ -79,7 +80,7 @@ def phase2(
             path,
             overwrite=overwrite,
             device=device,
-            progress=run_progress(),
+            progress=progress,
             tensorboard=tensorboard,
             resume=resume,
         )

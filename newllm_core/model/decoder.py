@@ -25,13 +25,21 @@ class ReconstructionDecoder(nn.Module):
         """Reconstruct from `contexts` [..., C]: [..., C+E]."""
         return self.output(F.relu(self.hidden(contexts)))
 
-    def loss(self, contexts: Tensor, *, previous: Tensor, tokens: Tensor) -> Tensor:
+    def loss(
+        self, contexts: Tensor, *, previous: Tensor, tokens: Tensor, context_weight: float = 1.0
+    ) -> Tensor:
         """Mean squared error of the reconstruction; no gradient reaches the targets.
 
         Args:
             contexts: c_t [..., C].
             previous: c_{t-1} [..., C].
             tokens: x_t [..., E], as it enters the first block.
+            context_weight: of an entry of c_{t-1}; that of an entry of x_t is 1. Less than 1
+                makes contexts that answer to the token more and remember less.
         """
-        target = torch.cat([previous, tokens], dim=-1).detach()
-        return F.mse_loss(self(contexts).float(), target.float())
+        of_context, of_token = (
+            self(contexts).float().split([previous.shape[-1], tokens.shape[-1]], dim=-1)
+        )
+        error = context_weight * F.mse_loss(of_context, previous.detach().float(), reduction="sum")
+        error = error + F.mse_loss(of_token, tokens.detach().float(), reduction="sum")
+        return error / (context_weight * of_context.numel() + of_token.numel())

@@ -27,17 +27,16 @@ def covariance_loss(covariance_DD: Tensor) -> Tensor:
 class CovarianceEma(Regularizer):
     """Distance of a running covariance from the identity, the batch's share with its gradient.
 
-        Σ̂ = μ Σ + (1-μ) mean_N((c - m)(c - m)ᵀ)      loss = ‖Σ̂ - I‖²_F / D
+        Σ̂ = μ Σ + (1-μ) mean_N(c cᵀ)      loss = ‖Σ̂ - I‖²_F / D
 
-    with the running mean `m` [D] and covariance `Σ` [D, D] before this call, which carry no
-    gradient; in training they then become `μ m + (1-μ) mean_N(c)` and `Σ̂`.
+    with the running `Σ` [D, D] before this call, which carries no gradient; in training it then
+    becomes `Σ̂`. A new one is I.
 
-    Deviations are taken from the running mean, not the batch's: N = 1 has a covariance then, and
-    for large N the two differ by `(mean_N(c) - m)(mean_N(c) - m)ᵀ` only, which is small beside Σ
-    and pushes a batch that drifted back as soon as it adds variance beyond 1. While `m` is still
-    0 the loss acts on the uncentred second moment, and so removes a common mean too.
+    The covariance is taken about zero, where contexts should be: about their mean it would not see
+    a direction that all contexts share, which takes effective rank like any other. A mean of length
+    `a` adds an eigenvalue of `a²`. N = 1 has a covariance too.
 
-    The gradient carries the factor 1-μ of the batch's share: `4 (1-μ) (c - m)(Σ̂ - I) / (N D)`.
+    The gradient carries the factor 1-μ of the batch's share: `4 (1-μ) c (Σ̂ - I) / (N D)`.
     With N < D one batch cannot have full rank; the average over about 1/(1-μ) batches can.
 
     Source: the covariance term of VICReg (arXiv 2105.04906, eq. 3-4) with the diagonal to 1 as in
@@ -45,32 +44,27 @@ class CovarianceEma(Regularizer):
     """
 
     Options = CovarianceEmaOptions
-    default_weight = 0.8
+    default_weight = 0.35
     distributed = True
     options: CovarianceEmaOptions
-    mean_D: Tensor
     covariance_DD: Tensor
 
     def __init__(self, context_dim: int, options: CovarianceEmaOptions | None = None) -> None:
         super().__init__(context_dim, options)
-        self.register_buffer("mean_D", torch.zeros(context_dim))
         self.register_buffer("covariance_DD", torch.eye(context_dim))
 
     def loss(self, contexts_ND: Tensor, *, tokens_N: Tensor) -> Tensor:
         """Distance of the running covariance from I, a scalar; tokens play no part."""
         contexts_ND = at_least_float32(contexts_ND)
-        momentum = self.options.momentum
-        deviations_ND = contexts_ND - self.mean_D.to(contexts_ND.dtype)
         # Autocast would round the product to bfloat16.
         with torch.autocast(contexts_ND.device.type, enabled=False):
-            products_DD = deviations_ND.detach().T @ deviations_ND
+            products_DD = contexts_ND.detach().T @ contexts_ND
         batch_DD = distributed.total(products_DD) / distributed.count(contexts_ND)
         # The gradient of the loss with respect to Σ̂ is symmetric, so both factors of the product
         # receive the same: one of them, doubled, saves a third of the matrix products.
         batch_DD = 2 * batch_DD - batch_DD.detach()
         past_DD = self.covariance_DD.to(contexts_ND.dtype)
-        covariance_DD = torch.lerp(batch_DD, past_DD, momentum)
+        covariance_DD = torch.lerp(batch_DD, past_DD, self.options.momentum)
         if self.training:
-            self.mean_D.add_(distributed.mean(deviations_ND.detach()), alpha=1 - momentum)
             self.covariance_DD.copy_(covariance_DD.detach())
         return covariance_loss(covariance_DD)

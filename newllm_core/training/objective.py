@@ -46,6 +46,17 @@ def regularizer_weight(regularizers: list[Regularizer], config: Phase1Config) ->
     return regularizers[0].default_weight if weight is None else weight
 
 
+def objective_of(config: Phase1Config) -> str:
+    """What "auto" means: reconstruction, which keeps contexts diverse, settled and informed.
+
+    With `start="zero"` every reading is the same, and CVFP is exactly 0 at fixed weights: the
+    published algorithm, which is kept to be looked at.
+    """
+    if config.objective != "auto":
+        return config.objective
+    return "cvfp" if config.start == "zero" else "reconstruction"
+
+
 class Phase1Loss(nn.Module):
     """`(1 - w) objective + w regularizer` of one batch of tokens.
 
@@ -67,7 +78,8 @@ class Phase1Loss(nn.Module):
         self.regularizers = nn.ModuleList(regularizers)
         self.config = config
         weight = regularizer_weight(regularizers, config)
-        weights = {config.objective: 1 - weight, REGULARIZER: weight}
+        self.objective = objective_of(config)
+        weights = {self.objective: 1 - weight, REGULARIZER: weight}
         self.weights = {name: weight for name, weight in weights.items() if weight > 0}
 
     def forward(
@@ -95,10 +107,13 @@ class Phase1Loss(nn.Module):
         by_block = self.model.step_layers(context=incoming_NC, token=x_NE)
         final_NC = by_block[-1][-1]
         losses = {}
-        if self.config.objective in self.weights:
+        if self.objective in self.weights:
             if self.model.decoder is not None:
                 losses["reconstruction"] = self.model.decoder.loss(
-                    final_NC, previous=incoming_NC, tokens=x_NE
+                    final_NC,
+                    previous=incoming_NC,
+                    tokens=x_NE,
+                    context_weight=self.config.context_weight,
                 )
             else:
                 losses["cvfp"] = F.mse_loss(final_NC, target_NC.detach())

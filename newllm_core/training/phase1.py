@@ -18,14 +18,11 @@ from torch import Tensor, nn
 from newllm_core import distributed
 from newllm_core.analysis.rank import effective_rank
 from newllm_core.config import Config
-from newllm_core.errors import ConfigError, DivergedError, PluginError
+from newllm_core.errors import DivergedError
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.plugins.guard import one_line
 from newllm_core.progress import Progress, Silent, Task
-from newllm_core.registry import REGULARIZERS
 from newllm_core.regularizers.base import Regularizer
 from newllm_core.runlog import RunLog
-from newllm_core.settings import make_section
 from newllm_core.training.convergence import converged_ratio
 from newllm_core.training.engines import Batch, batches
 from newllm_core.training.objective import Phase1Loss, Terms
@@ -53,26 +50,6 @@ class Phase1Result:
     history: list[dict[str, Any]] = field(default_factory=list)
     vacuous_terms: list[str] = field(default_factory=list)
     weight_change: float = 0.0
-
-
-def build_regularizers(config: Config, count: int) -> tuple[list[Regularizer], dict[str, Any]]:
-    """`count` regularizers as configured, and their resolved options.
-
-    Raises:
-        ConfigError: an unknown name or option.
-        PluginError: the plugin cannot be made.
-    """
-    name = config.phase1.reg
-    plugin = REGULARIZERS.load(name)
-    options = make_section(plugin.Options, "regularizer", config.regularizer)
-    try:
-        made = [plugin(config.model.context_dim, options) for _ in range(count)]
-    except ConfigError:
-        raise
-    except (Exception, SystemExit) as error:
-        what = REGULARIZERS.describe(REGULARIZERS.find(name))
-        raise PluginError(f"{what} cannot be made: {one_line(error)}") from error
-    return made, dataclasses.asdict(options)
 
 
 def train_phase1(
@@ -207,7 +184,7 @@ class Phase1Trainer:
             generator = torch.Generator().manual_seed(
                 self.seed * 1_000_003 + self.number * 10_007 + iteration
             )
-            rate = learning_rate(config, iteration)
+            rate = learning_rate(config, iteration, first_window=self.number == 0)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             training = iteration > 1

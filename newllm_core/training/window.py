@@ -34,7 +34,7 @@ class Window:
     def __post_init__(self) -> None:
         shape = len(self.tokens_T), len(self.first_C)
         self.previous_TC = self.first_C.expand(shape).clone()
-        self.current_TC = torch.empty_like(self.previous_TC)
+        self.current_TC = torch.zeros_like(self.previous_TC)
 
     def __len__(self) -> int:
         return len(self.tokens_T)

@@ -44,14 +44,12 @@ class Distribution:
 
 class CovarianceEma:
     def __init__(self, dim, momentum=0.9):
-        self.mean, self.covariance = np.zeros(dim), np.eye(dim)
-        self.momentum = momentum
+        self.covariance, self.momentum = np.eye(dim), momentum
 
     def step(self, contexts, tokens):
-        mu, dim = self.momentum, len(self.mean)
-        batch = sum(np.outer(c - self.mean, c - self.mean) for c in contexts) / len(contexts)
+        mu, dim = self.momentum, len(self.covariance)
+        batch = sum(np.outer(c, c) for c in contexts) / len(contexts)
         self.covariance = mu * self.covariance + (1 - mu) * batch
-        self.mean = mu * self.mean + (1 - mu) * sum(contexts) / len(contexts)
         return np.linalg.norm(self.covariance - np.eye(dim), "fro") ** 2 / dim
 
 

@@ -4,15 +4,16 @@ import torch
 from recurrence import D, draw, draw_tokens, make_model, token_formula
 
 from newllm_core import settings
+from newllm_core.regularizers.build import build_regularizers
 from newllm_core.training.engines import batches
 from newllm_core.training.objective import Phase1Loss
-from newllm_core.training.phase1 import build_regularizers
 from newllm_core.training.window import Window
 
 
 def make_config(section=None, **phase1):
     """A config with small streams; `section` holds keys of the other sections."""
     small = {"num_streams": 4, "chunk_steps": 5, "reg": "distribution", "dist_reg_weight": 0.3}
+    small["objective"] = "cvfp"
     shape = {"model": {"context_dim": 13, "embed_dim": 11}}
     return settings.resolve(shape, {"phase1": small | phase1}, section or {})
 
@@ -82,7 +83,9 @@ def naive_loss(model, config, incoming, tokens, targets):
         decoder = model.decoder
         hidden = torch.relu(decoder.hidden.weight @ contexts[-1] + decoder.hidden.bias)
         error = decoder.output.weight @ hidden + decoder.output.bias - torch.cat([before, x])
-        losses.append((error**2).sum() / len(error))
+        weight = torch.ones_like(error)
+        weight[: len(before)] = config.phase1.context_weight
+        losses.append((weight * error**2).sum() / weight.sum())
     first = 0 if config.phase1.apply_to == "every-layer" else len(by_token[0]) - 1
     moments = []
     for layer in range(first, len(by_token[0])):

@@ -3,8 +3,8 @@ import pytest
 from newllm_core import settings
 from newllm_core.errors import ConfigError, PluginError
 from newllm_core.regularizers.base import Regularizer
+from newllm_core.regularizers.build import build_regularizers
 from newllm_core.training import phase1
-from newllm_core.training.phase1 import build_regularizers
 
 D = 16
 

@@ -44,6 +44,33 @@ def test_a_term_of_weight_zero_is_left_out(weight, objective, names):
     assert list(terms.plain) == list(terms.weighted) == names
 
 
+@pytest.mark.parametrize(
+    ("objective", "start", "name"),
+    [
+        ("auto", "carry", "reconstruction"),
+        ("auto", "zero", "cvfp"),
+        ("cvfp", "carry", "cvfp"),
+        ("reconstruction", "zero", "reconstruction"),
+    ],
+)
+def test_auto_is_reconstruction_unless_readings_start_from_zero(objective, start, name):
+    config = make_config(objective=objective, start=start)
+    model = make_model(reconstruction=True) if name == "reconstruction" else make_model()
+    assert list(terms_of(config, model).plain) == [name, "regularizer"]
+
+
+def test_reconstruction_weighs_the_two_halves_of_its_target():
+    config = make_config(dist_reg_weight=0.0, objective="reconstruction", context_weight=0.25)
+    model = make_model(reconstruction=True)
+    window, incoming = make_window(T, readings=1), draw(T, D, seed=3)
+    token = model.embed(window.tokens_T)
+    guess = model.decoder(model.step(context=incoming, token=token)[-1])
+    of_context = (guess[:, :D] - incoming).square().sum().item()
+    of_token = (guess[:, D:] - token).square().sum().item()
+    expected = (0.25 * of_context + of_token) / (0.25 * T * D + token.numel())
+    assert terms_of(config, model).plain["reconstruction"] == pytest.approx(expected, rel=1e-6)
+
+
 def test_cvfp_is_the_mean_squared_change_without_any_normalising():
     config = make_config(dist_reg_weight=0.0)
     model = make_model()
@@ -98,11 +125,12 @@ def test_every_layer_has_a_regularizer_of_its_own():
     loss = make_loss(model, config)
     window = make_window(T, readings=1)
     loss(incoming_NC=window.previous_TC, tokens_N=window.tokens_T, target_NC=window.previous_TC)
-    means = [regularizer.mean_D for regularizer in loss.regularizers]
-    assert len(means) == 5
+    covariances = [regularizer.covariance_DD for regularizer in loss.regularizers]
+    assert len(covariances) == 5
     x = model.embed(window.tokens_T)
     by_layer = [
         c for block in model.step_layers(context=window.previous_TC, token=x) for c in block
     ]
-    for mean, contexts in zip(means, by_layer, strict=True):
-        torch.testing.assert_close(mean, 0.1 * contexts.mean(0).float())
+    for covariance, contexts in zip(covariances, by_layer, strict=True):
+        expected = 0.9 * torch.eye(D) + 0.1 * (contexts.T @ contexts / len(contexts)).float()
+        torch.testing.assert_close(covariance, expected)

@@ -11,10 +11,11 @@ from newllm_core import settings
 from newllm_core.errors import DivergedError
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.regularizers.base import Regularizer
+from newllm_core.regularizers.build import build_regularizers
 from newllm_core.runlog import RunLog, metrics_path
 from newllm_core.training import phase1
 from newllm_core.training.convergence import converged_ratio
-from newllm_core.training.phase1 import build_regularizers, train_phase1
+from newllm_core.training.phase1 import train_phase1
 from newllm_core.training.window import Window
 from newllm_core.trajectory.sequential import rollout
 
@@ -38,6 +39,7 @@ TEXT = {"train": markov_text(600), "validation": markov_text(150, seed=1)}
 
 def make_config(section=None, **given):
     small = {
+        "objective": "cvfp",
         "max_iterations": 5,
         "num_streams": 8,
         "chunk_steps": 8,
@@ -127,7 +129,7 @@ def test_the_first_iteration_only_reads():
     assert [entry["weight_change"] for entry in result.history] == [0.0]
     assert result.history[0]["gradient_norms"] == {}
     # Statistics of regularizers are of training only.
-    assert not regularizers[0].mean_D.any()
+    assert torch.equal(regularizers[0].covariance_DD, torch.eye(D))
 
 
 def test_learning_rates_by_stage():

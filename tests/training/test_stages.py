@@ -30,3 +30,11 @@ def test_the_ends_of_the_stages_are_settings(warmup, medium, expected):
     named = {1.0: "a", 0.1: "b", 0.01: "c"}
     found = "".join(named[learning_rate(config, iteration)] for iteration in (1, 2, 3))
     assert found == expected
+
+
+def test_later_windows_go_on_where_the_first_one_ended():
+    config = Phase1Config(later_iterations=4)
+    rates = [learning_rate(config, n, first_window=False) for n in range(1, 5)]
+    assert rates == [0.0005] * 3 + [0.0001]
+    short = Phase1Config(later_iterations=4, max_iterations=2)
+    assert [learning_rate(short, n, first_window=False) for n in (1, 2)] == [0.0005, 0.0001]

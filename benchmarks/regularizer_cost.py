@@ -1,0 +1,79 @@
+"""What a regularizer adds to a step of Phase 1, in percent of a step without one.
+
+    python benchmarks/regularizer_cost.py [--preset cvfp-768] [--rounds 7]
+
+Steps of all regularizers alternate in one run; medians are compared.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from newllm_core import settings
+from newllm_core.config import Config
+from newllm_core.device import prepare_device
+from newllm_core.model.language_model import LanguageModel
+from newllm_core.precision import matrix_precision
+from newllm_core.registry import REGULARIZERS
+from newllm_core.regularizers.build import build_regularizers
+from newllm_core.training.objective import Phase1Loss
+
+VOCAB_SIZE = 8192
+Batch = dict[str, torch.Tensor]
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", default="cvfp-768")
+    parser.add_argument("--rounds", type=int, default=7)
+    arguments = parser.parse_args()
+    config = settings.resolve(settings.from_file(f"preset:{arguments.preset}"))
+    device = prepare_device(config.run)
+    names = ["none", *(n for n in REGULARIZERS.plugins() if n != "none")]
+    count, dims = config.phase1.batch_tokens, config.model.context_dim
+    batch = {
+        "incoming_NC": torch.randn(count, dims),
+        "tokens_N": torch.randint(0, VOCAB_SIZE, (count,)),
+        "target_NC": torch.randn(count, dims),
+    }
+    steps = {name: stepper(name, config, device) for name in names}
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(arguments.rounds):
+        for name, step in steps.items():
+            begun = time.perf_counter()
+            step(batch)
+            seconds[name].append(time.perf_counter() - begun)
+    without = statistics.median(seconds["none"][1:])
+    print(
+        f"{arguments.preset}, {count:,} tokens a step: {without * 1e3:.0f} ms without regularizer"
+    )
+    for name in names[1:]:
+        print(f"{name:20} {statistics.median(seconds[name][1:]) / without - 1:+.1%}")
+
+
+def stepper(name: str, config: Config, device: torch.device) -> Callable[[Batch], None]:
+    """A function that makes one step; the loss is CVFP and the regularizer."""
+    phase1 = replace(config.phase1, reg=name, objective="cvfp", dist_reg_weight=0.5)
+    config = replace(config, phase1=phase1, regularizer={})
+    model = LanguageModel(config.model, VOCAB_SIZE)
+    regularizers, _ = build_regularizers(config, 1)
+    loss = Phase1Loss(model, regularizers, phase1)
+    parameters = list(model.blocks.parameters())
+    optimizer = torch.optim.Adam(parameters, fused=True)
+
+    def step(batch: Batch) -> None:
+        with matrix_precision(model, config.run, device):
+            optimizer.zero_grad(set_to_none=True)
+            loss(**batch).total.backward()
+            optimizer.step()
+
+    return step
+
+
+if __name__ == "__main__":
+    main()

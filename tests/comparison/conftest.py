@@ -1,0 +1,57 @@
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.comparison.contestant import Conditions
+from newllm_core.config import Config, Phase2Config, RunConfig
+from newllm_core.data.prepared import PreparedDataset, TokenSplit
+from newllm_core.progress import Silent
+
+VOCAB, END = 40, 39
+
+
+def split(documents, length, *, seed):
+    """Documents in which every token but the noise follows from the two before it."""
+    random = np.random.default_rng(seed)
+    tokens = []
+    for _ in range(documents):
+        a, b = random.integers(END, size=2)
+        for _ in range(length - 1):
+            tokens.append(int(a))
+            follows = (3 * a + b) % END if random.random() < 0.9 else random.integers(END)
+            a, b = b, follows
+        tokens.append(END)
+    starts = np.arange(documents + 1) * length
+    sizes = np.full(documents, 2 * length)
+    return TokenSplit(
+        np.array(tokens, np.uint16), starts, sizes, int(sizes.sum()), documents * length
+    )
+
+
+@pytest.fixture
+def dataset():
+    return PreparedDataset(
+        path=Path("unused"),
+        info=SimpleNamespace(end_id=END, vocab_size=VOCAB),
+        tokenizer_json="{}",
+        train=split(40, 50, seed=1),
+        validation=split(6, 50, seed=2),
+    )
+
+
+@pytest.fixture
+def conditions(dataset):
+    phase2 = Phase2Config(num_streams=4, bptt=16)
+    run = RunConfig(precision="float32", threads=1)
+    return Conditions(
+        dataset=dataset,
+        config=replace(Config(), phase2=phase2, run=run),
+        parameters=40_000,
+        context=32,
+        device=torch.device("cpu"),
+        progress=Silent(),
+    )
