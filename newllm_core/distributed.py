@@ -188,12 +188,17 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values_nD: Tensor, of_each: Sequence[int]) -> Tensor:  # noqa: ANN401
         ctx.own = own(of_each)
-        padded = values_nD.new_zeros(max(of_each), *values_nD.shape[1:])
-        padded[: len(values_nD)] = values_nD
-        received = [torch.empty_like(padded) for _ in of_each]
+        most = max(of_each)
+        sent = values_nD.contiguous()
+        if len(sent) < most:  # messages have one size
+            sent = torch.cat([sent, sent.new_zeros(most - len(sent), *sent.shape[1:])])
+        received = sent.new_empty(most * size(), *sent.shape[1:])
         with _reaching_others():
-            dist.all_gather(received, padded)
-        return torch.cat([part[:rows] for part, rows in zip(received, of_each, strict=True)])
+            dist.all_gather(list(received.split(most)), sent)
+        if min(of_each) == most:
+            return received
+        parts = zip(received.split(most), of_each, strict=True)
+        return torch.cat([part[:rows] for part, rows in parts])
 
     @staticmethod
     def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
