@@ -2,7 +2,6 @@
 
 import io
 import os
-import shlex
 import signal
 import sys
 
@@ -16,6 +15,7 @@ def main() -> None:
     a bug and keeps its traceback. `NEWLLM_DEBUG=1` shows the traceback of every error.
     """
     from newllm_cli.app import app
+    from newllm_cli.processes import command_to_resume, speaks
 
     # A waiting thread that spins takes the core from whoever works on it: with one busy process
     # beside us small matrix products become two to three times slower. Read when torch loads.
@@ -30,20 +30,17 @@ def main() -> None:
     except UserError as error:
         if os.environ.get("NEWLLM_DEBUG") == "1":
             raise
-        print(f"newllm: {error}", file=sys.stderr)
-        if isinstance(error, Interrupted):
-            print(f"to continue: {_command_to_resume()}", file=sys.stderr)
+        if speaks(error):
+            print(f"newllm: {error}", file=sys.stderr)
+            command = command_to_resume()
+            if command and isinstance(error, Interrupted):
+                print(f"to continue: {command}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("newllm: interrupted; files that exist are as they were", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _command_to_resume() -> str:
-    arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
-    return shlex.join(["newllm", *arguments, "--resume"])
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import platform
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,14 @@ from newllm_core.data.dataset_info import SourceInfo
 from newllm_core.errors import ConfigError, InputError, reason
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.model.size import count_parameters
+from newllm_core.progress import Progress
 from newllm_core.registry import DATA_SOURCES, Plugin
 from newllm_core.strict_json import finite, parse_json
 from newllm_core.tensor_files import open_tensors, save_tensors
 
 FORMAT_VERSION = 1
 PROBE = "probe."
+HASH = "content_hash"
 SMALL = 1 << 20
 
 
@@ -51,6 +53,7 @@ class Checkpoint:
         gate: the figures the gate judges, per split, and its thresholds once it was passed.
         results: what Phase 2 reached, per split; empty before.
         provenance: versions, seed, dataset and plugin distributions.
+        altered: whether the file it was read from is not as newllm wrote it.
     """
 
     model: LanguageModel
@@ -64,6 +67,7 @@ class Checkpoint:
     gate: dict[str, Any] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    altered: bool = False
 
     def require_tokenizer(self, tokenizer_json: str) -> None:
         """Raise `InputError` unless data was prepared with this checkpoint's tokenizer."""
@@ -141,6 +145,7 @@ def save(checkpoint: Checkpoint, path: Path, *, overwrite: bool) -> None:
     tensors = _parameters(model)
     for split, tokens in checkpoint.probes.items():
         tensors[PROBE + split] = tokens.to(torch.int32)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {name: json.dumps(finite(getattr(checkpoint, name))) for name in STRUCTURED} | {
         "format": "newllm",
         "format_version": str(FORMAT_VERSION),
@@ -157,11 +162,21 @@ def save(checkpoint: Checkpoint, path: Path, *, overwrite: bool) -> None:
             }
         ),
     }
+    metadata[HASH] = _content_hash(metadata, sorted(tensors), tensors.__getitem__)
     write_atomically(path, lambda temporary: save_tensors(tensors, temporary, metadata))
 
 
-def load(path: Path, *, device: torch.device | None = None) -> Checkpoint:
+def load(
+    path: Path, *, device: torch.device | None = None, progress: Progress | None = None
+) -> Checkpoint:
     """Read and validate a checkpoint.
+
+    One that is valid but not as newllm wrote it, by somebody's will or by damage, is `altered`.
+
+    Args:
+        path: the file.
+        device: where the model goes.
+        progress: is warned of an altered checkpoint.
 
     Raises:
         InputError: missing, truncated, foreign, of a newer format, or with tensors that do not
@@ -183,6 +198,10 @@ def load(path: Path, *, device: torch.device | None = None) -> Checkpoint:
             checkpoint = _rebuild(metadata, file)
         except (ValueError, LookupError, ConfigError) as error:
             raise InputError(f"{path} is a damaged checkpoint: {reason(error, 300)}") from error
+        wrote = metadata.get(HASH)
+        checkpoint.altered = wrote != _content_hash(metadata, sorted(file.keys()), file.get_tensor)
+    if checkpoint.altered and progress is not None:
+        progress.warning(f"{path} is not as newllm wrote it: its content hash is another")
     checkpoint.model.to(device or torch.device("cpu"))
     return checkpoint
 
@@ -245,6 +264,18 @@ def _fill(parameter: Tensor, stored: Any, name: str) -> None:  # noqa: ANN401
         raise ValueError(f"tensor {name} holds values that are not finite")
     with torch.no_grad():
         parameter.copy_(tensor)
+
+
+def _content_hash(
+    metadata: Mapping[str, str], names: Iterable[str], tensor: Callable[[str], Tensor]
+) -> str:
+    """SHA-256 of all metadata but the hash itself, and of all tensors."""
+    digest = hashlib.sha256()
+    digest.update(json.dumps({k: metadata[k] for k in sorted(metadata) if k != HASH}).encode())
+    for name in names:
+        digest.update(name.encode("utf-8"))
+        digest.update(tensor(name).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _parameters(model: LanguageModel) -> dict[str, Tensor]:

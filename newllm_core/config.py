@@ -93,7 +93,18 @@ class DataConfig(_Section):
         None, "Folder or file of the gpt2 tokenizer: vocab.json + merges.txt, or tokenizer.json."
     )
     vocab_size: int = option(8192, "Vocabulary of the trained bpe.", low=258, high=1_000_000)
+    tokenizer_bytes: int = option(
+        16_000_000,
+        "Bytes of training text the bpe is trained on at most, taken evenly from all of it.",
+        low=1,
+    )
     max_documents: int | None = option(None, "Read at most so many documents.", low=2)
+    max_broken_share: float = option(
+        0.01,
+        "Largest share of rows that may be damaged; they are left out and reported.",
+        low=0,
+        high=1,
+    )
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Where to compute, and how its memory is reused."""
 
 import ctypes
+import os
 import sys
 
 import torch
@@ -24,7 +25,11 @@ def prepare_device(config: RunConfig) -> torch.device:
     available = torch.cuda.is_available()
     if config.device == "cuda" and not available:
         raise ConfigError("--device cuda: torch finds no CUDA device here; use --device cpu")
-    device = torch.device("cuda" if available and config.device != "cpu" else "cpu")
+    device = torch.device("cpu")
+    if available and config.device != "cpu":
+        # Each process that torchrun started on this machine takes a device of its own.
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
     if device.type == "cpu":
         _keep_freed_memory()
     return device

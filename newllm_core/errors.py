@@ -4,6 +4,9 @@ A message is one line: what is wrong, where, and what to do about it. Anything t
 `UserError` is a bug in newllm (or in a plugin) and ends in a traceback and exit code 1.
 """
 
+import errno
+import os
+
 LONGEST_MESSAGE = 2000
 
 
@@ -15,9 +18,17 @@ def one_line(text: str, limit: int) -> str:
 
 
 def reason(error: BaseException, limit: int = 200) -> str:
-    """What a foreign exception says, on one line of at most `limit` characters."""
+    """What a foreign exception says, on one line of at most `limit` characters.
+
+    Where a disk is full, also what to do about it.
+    """
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return one_line(str(said), limit) or type(error).__name__
+    text = one_line(str(said), limit) or type(error).__name__
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    # Libraries that word their own errors keep the system's words for these.
+    if full or any(words in text for words in map(os.strerror, (errno.ENOSPC, errno.EFBIG))):
+        return f"{text}; free some space (or raise the limit) and run the command again"
+    return text
 
 
 class UserError(Exception):
@@ -72,4 +83,10 @@ class Interrupted(UserError):
 
 
 class ProcessLost(Interrupted):
-    """Another process of the run ended or cannot be reached any more."""
+    """Another process of the run ended or cannot be reached any more.
+
+    Attributes:
+        speaks: whether this process reports it although it is not the first.
+    """
+
+    speaks = False

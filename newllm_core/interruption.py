@@ -39,7 +39,8 @@ class Interruption:
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._handle)
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as in a job of the background
+                    self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from newllm_core.errors import InputError
+from newllm_core.errors import InputError, reason
 
 
 @contextmanager
@@ -29,8 +29,7 @@ def exclusive(path: Path) -> Iterator[None]:
             f"another newllm is writing {path}: wait until it is done, or choose another --out"
         ) from error
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"cannot write {path}: {reason}") from error
+        raise InputError(f"cannot write {path}: {reason(error)}") from error
     try:
         yield
     finally:

@@ -1,7 +1,8 @@
 """The commands as functions: from a dataset to a checkpoint, from a checkpoint to the next."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 
 from newllm_core import checkpoint as checkpoints
-from newllm_core import settings
+from newllm_core import distributed, settings
 from newllm_core.atomic import refuse_existing
 from newllm_core.checkpoint import Checkpoint
 from newllm_core.config import Config
@@ -66,7 +67,7 @@ def run_phase1(
         DivergedError: a loss or gradient is not finite; the state before is saved.
         Interrupted: the run was asked to stop; its state is saved.
     """
-    with exclusive(out):
+    with _writing(out):
         prepare_place(out, overwrite=overwrite, resume=resume)
         every_layer = config.phase1.apply_to == "every-layer"
         count = sum(config.model.layer_structure) if every_layer else 1
@@ -133,8 +134,16 @@ def run_phase1(
                 )
                 | {"identity": identity},
             )
-            checkpoints.save(checkpoint, out, overwrite=overwrite or resume)
+            if distributed.rank() == 0:
+                checkpoints.save(checkpoint, out, overwrite=overwrite or resume)
     return checkpoint
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """The lock of `out` for the first process, which is the one that writes."""
+    with exclusive(out) if distributed.rank() == 0 else nullcontext():
+        yield
 
 
 def _warn_of_vacuous(
@@ -173,7 +182,7 @@ def run_phase2(
         DivergedError: a loss or gradient is not finite; the state before is saved.
         Interrupted: the run was asked to stop; its state is saved.
     """
-    with exclusive(out):
+    with _writing(out):
         prepare_place(out, overwrite=overwrite, resume=resume)
         check_gate(checkpoint.gate, config.gate)
         identity = identity_of(config, PHASE2_SECTIONS, dataset.hash, checkpoint.model)
@@ -201,7 +210,8 @@ def run_phase2(
                     resumed=run.state,
                 )
             trained.model.compute_dtype = None  # a copy, made while the precision was set
-            checkpoints.save(trained, out, overwrite=overwrite or resume)
+            if distributed.rank() == 0:
+                checkpoints.save(trained, out, overwrite=overwrite or resume)
     return trained
 
 

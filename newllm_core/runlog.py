@@ -6,10 +6,9 @@ import json
 import os
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
-from newllm_core.atomic import reason
-from newllm_core.errors import InputError
+from newllm_core.errors import InputError, reason
 from newllm_core.tensorboard import TensorBoardEvents
 
 
@@ -22,7 +21,7 @@ class RunLog:
     """Appends a line for every event; a line is on disk before the next is made.
 
     Args:
-        checkpoint: what the log lies beside.
+        checkpoint: what the log lies beside; None keeps no log (in all processes but the first).
         tensorboard: write the same figures as TensorBoard events too.
         resume_after: how many lines of the log that is there belong to the run; those after them
             are dropped, because the run will make them again. 0 begins a new log.
@@ -33,10 +32,14 @@ class RunLog:
     """
 
     def __init__(
-        self, checkpoint: Path, *, tensorboard: bool = False, resume_after: int = 0
+        self, checkpoint: Path | None, *, tensorboard: bool = False, resume_after: int = 0
     ) -> None:
-        self.path = metrics_path(checkpoint)
         self._lines = resume_after
+        self._events: TensorBoardEvents | None = None
+        self._file: BinaryIO | None = None
+        if checkpoint is None:
+            return
+        self.path = metrics_path(checkpoint)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             kept = self._kept(resume_after)
@@ -45,8 +48,8 @@ class RunLog:
             self._file.seek(0, os.SEEK_END)
         except OSError as error:
             raise InputError(f"cannot write {self.path}: {reason(error)}") from error
-        self._events = TensorBoardEvents(checkpoint) if tensorboard else None
-        if self._events is not None:
+        if tensorboard:
+            self._events = TensorBoardEvents(checkpoint)
             for line in kept:
                 figures = json.loads(line)
                 self._events.write(figures.pop("event"), figures)
@@ -57,18 +60,21 @@ class RunLog:
         Raises:
             InputError: there is no room for it.
         """
+        self._lines += 1
+        if self._file is None:
+            return
         try:
             self._file.write(json.dumps({"event": event} | figures).encode() + b"\n")
             self._file.flush()
         except OSError as error:
             raise InputError(f"cannot write {self.path}: {reason(error)}") from error
-        self._lines += 1
         if self._events is not None:
             self._events.write(event, figures)
 
     def flush_to_disk(self) -> int:
         """The number of lines so far; they survive the end of the machine, not only of this run."""
-        os.fsync(self._file.fileno())
+        if self._file is not None:
+            os.fsync(self._file.fileno())
         return self._lines
 
     def _kept(self, count: int) -> list[bytes]:
@@ -92,7 +98,8 @@ class RunLog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with contextlib.suppress(OSError):  # what could not be written was reported when it was
-            self._file.close()
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # reported already, when it could not be written
+                self._file.close()
         if self._events is not None:
             self._events.close()

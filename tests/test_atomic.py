@@ -19,17 +19,17 @@ def test_a_new_file_and_its_folders(tmp_path):
     assert names(path.parent) == ["file"]
 
 
-def test_the_temporary_file_is_in_the_same_folder_and_the_old_one_stays_until_the_end(tmp_path):
+def test_the_temporary_file_is_beside_it_and_the_old_one_stays_until_the_end(tmp_path):
     path = tmp_path / "file"
     path.write_text("old")
     seen = []
 
     def write(temporary):
         temporary.write_text("new")
-        seen.append((temporary.parent, path.read_text()))
+        seen.append((temporary.parent.parent, path.read_text()))
 
     write_atomically(path, write)
-    assert seen == [(tmp_path, "old")]
+    assert seen == [(tmp_path, "old")]  # a folder of its own, on the same file system
     assert path.read_text() == "new"
     assert names(tmp_path) == ["file"]
 

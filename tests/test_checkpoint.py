@@ -22,6 +22,7 @@ from newllm_core.errors import InputError
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.registry import Plugin
 from newllm_core.settings import resolve
+from tests.data.cases import Recorder
 
 V = 23
 SHAPES = {
@@ -135,6 +136,32 @@ def test_tied_weights_are_stored_once_and_shared_again(path, num_heads):
     assert len(vocabulary_sized) == num_heads
     model = load(path).model
     assert model.token_output[-1].weight is model.embedding.weight
+
+
+def test_what_was_altered_is_said(path):
+    save(make(), path, overwrite=False)
+    assert not load(path).altered
+    tensors = load_file(path)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+
+    def altered():
+        save_file(tensors, path, metadata)
+        progress = Recorder()
+        checkpoint = load(path, progress=progress)
+        assert [str(path) in line for line in progress.warnings] == [True] * checkpoint.altered
+        return checkpoint.altered
+
+    assert not altered()
+    tensors[BIAS][0] *= 1.0001
+    assert altered()
+    save(make(), path, overwrite=True)
+    tensors = load_file(path)
+    assert not altered()
+    metadata["tokenizer"] += " "
+    assert altered()
+    metadata.pop("content_hash")
+    assert altered()
 
 
 def test_the_file_holds_tensors_and_text_only(path):

@@ -123,7 +123,7 @@ def test_files_without_text_are_refused(tmp_path, content, words):
     path.write_bytes(content)
     with pytest.raises(InputError, match=words):
         evaluate_file(model, tokenizer, path, head_weights=[1])
-    with pytest.raises(InputError, match="No such file"):
+    with pytest.raises(InputError, match="no such file"):
         evaluate_file(model, tokenizer, tmp_path / "none", head_weights=[1])
 
 

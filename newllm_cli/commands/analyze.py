@@ -73,7 +73,7 @@ def analyze(
 
     device = prepare_device(config.run)
     report = analyze_checkpoint(
-        load(checkpoint, device=device),
+        load(checkpoint, device=device, progress=progress),
         config=config.analysis,
         checkpoint_path=checkpoint,
         seed=seed,

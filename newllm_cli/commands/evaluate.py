@@ -47,7 +47,8 @@ def evaluate(
     from newllm_core.pipeline import run_evaluate
     from newllm_core.settings import to_dict
 
-    loaded = load(checkpoint)
+    progress = StderrProgress()
+    loaded = load(checkpoint, progress=progress)
     loaded.require_trained_head()
     # The heads count together as they did in training.
     config = given.resolve({"phase2": to_dict(loaded.config)["phase2"]})
@@ -55,7 +56,7 @@ def evaluate(
     loaded.model.to(device)
     target = text or dataset_of(loaded, data)
     source = {"file": str(target)} if isinstance(target, Path) else {"data": str(target.path)}
-    figures = run_evaluate(loaded, target, config, device=device, progress=StderrProgress())
+    figures = run_evaluate(loaded, target, config, device=device, progress=progress)
     summary = language_model_summary(checkpoint, source | figures)
     if json:
         print_json(summary)

@@ -47,7 +47,8 @@ def expand(
     from newllm_core.pipeline import run_expand
 
     device = prepare_device(config.run)
-    loaded = load(checkpoint, device=device)
+    progress = StderrProgress()
+    loaded = load(checkpoint, device=device, progress=progress)
     expanded = run_expand(
         loaded,
         dataset_of(loaded, data),
@@ -55,7 +56,7 @@ def expand(
         path,
         overwrite=overwrite,
         device=device,
-        progress=StderrProgress(),
+        progress=progress,
     )
     summary = language_model_summary(path, expanded.results)
     if json:

@@ -54,6 +54,7 @@ def generate(
         newllm generate runs/chat.safetensors --chat
     """
     from newllm_cli.output import print_json
+    from newllm_cli.progress import StderrProgress
     from newllm_core.atomic import refuse_existing
     from newllm_core.errors import ConfigError
 
@@ -75,7 +76,8 @@ def generate(
     from newllm_core.generation.state import save_state as save
     from newllm_core.generation.writer import Tail, encode_prompt
 
-    loaded = load(checkpoint, device=prepare_device(config.run))
+    device = prepare_device(config.run)
+    loaded = load(checkpoint, device=device, progress=StderrProgress())
     loaded.require_trained_head()
     tokenizer = TextTokenizer.from_json(loaded.tokenizer_json)
     ids = encode_prompt(tokenizer, prompt or "")
@@ -125,8 +127,8 @@ def generate(
 
 def _read(file: str) -> str:
     """The text of a prompt file, or of stdin."""
-    from newllm_core.data.sources.files import read_chunks, reason
-    from newllm_core.errors import InputError
+    from newllm_core.data.sources.files import read_chunks
+    from newllm_core.errors import InputError, reason
 
     if file != STDIN:
         return "".join(read_chunks(Path(file)))

@@ -54,11 +54,13 @@ def phase1(
 
         newllm phase1 --max-iterations 0 --out runs/control.safetensors
 
+        torchrun --standalone --nproc-per-node 2 -m newllm_cli phase1 --data data
+
         newllm phase1 --plugin spread_out.py --reg spread-out --set regularizer.margin=0.5
     """
     from newllm_cli.commands.prepare import prepare_dataset
     from newllm_cli.output import console, print_json
-    from newllm_cli.progress import StderrProgress
+    from newllm_cli.processes import is_first_process, run_progress
     from newllm_cli.render import render_phase1
     from newllm_core.atomic import refuse_existing
     from newllm_core.registry import REGULARIZERS
@@ -72,8 +74,8 @@ def phase1(
         from newllm_core.tensorboard import require_tensorboard
 
         require_tensorboard()
-    progress = StderrProgress()
-    if data is None and not DEFAULT_DATA.exists():
+    progress = run_progress()
+    if data is None and not DEFAULT_DATA.exists() and is_first_process():
         progress.message(
             f"no prepared data yet: preparing {config.data.source} into {DEFAULT_DATA} first"
         )
@@ -81,20 +83,24 @@ def phase1(
 
     from newllm_core.data.prepared import open_dataset
     from newllm_core.device import prepare_device
+    from newllm_core.distributed import process_group
     from newllm_core.pipeline import run_phase1
     from newllm_core.plugins.guard import stdout_to_stderr
 
-    with stdout_to_stderr():  # a plugin may print while it trains
+    device = prepare_device(config.run)
+    with process_group(device), stdout_to_stderr():  # a plugin may print while it trains
         checkpoint = run_phase1(
             config,
             open_dataset(data or DEFAULT_DATA),
             path,
             overwrite=overwrite,
-            device=prepare_device(config.run),
+            device=device,
             progress=progress,
             tensorboard=tensorboard,
             resume=resume,
         )
+    if not is_first_process():
+        return
     summary = phase1_summary(path, checkpoint)
     if json:
         print_json(summary)

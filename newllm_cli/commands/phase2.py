@@ -49,7 +49,7 @@ def phase2(
         newllm phase2 runs/phase1.safetensors --freeze-context --epochs 5
     """
     from newllm_cli.output import console, print_json
-    from newllm_cli.progress import StderrProgress
+    from newllm_cli.processes import is_first_process, run_progress
     from newllm_cli.render import render_language_model
     from newllm_core.atomic import refuse_existing
 
@@ -63,24 +63,29 @@ def phase2(
 
     from newllm_core.checkpoint import load
     from newllm_core.device import prepare_device
+    from newllm_core.distributed import process_group
     from newllm_core.pipeline import check_unchanged, checkpoint_layer, run_phase2
 
-    loaded = load(checkpoint)
+    progress = run_progress()
+    loaded = load(checkpoint, progress=progress)
     check_unchanged(loaded, list(given.layers))
     config = given.resolve(checkpoint_layer(loaded))
     device = prepare_device(config.run)
     loaded.model.to(device)
-    trained = run_phase2(
-        loaded,
-        dataset_of(loaded, data),
-        config,
-        path,
-        overwrite=overwrite,
-        device=device,
-        progress=StderrProgress(),
-        tensorboard=tensorboard,
-        resume=resume,
-    )
+    with process_group(device):
+        trained = run_phase2(
+            loaded,
+            dataset_of(loaded, data),
+            config,
+            path,
+            overwrite=overwrite,
+            device=device,
+            progress=progress,
+            tensorboard=tensorboard,
+            resume=resume,
+        )
+    if not is_first_process():
+        return
     summary = language_model_summary(path, trained.results)
     if json:
         print_json(summary)

@@ -57,7 +57,7 @@ def compare(
     entries, configs = [], []
     for number, (path, name) in enumerate(zip(paths, names, strict=True), 1):
         progress.message(f"[{number}/{len(paths)}] {name}")
-        checkpoint = load(path, device=device)
+        checkpoint = load(path, device=device, progress=progress)
         configs.append((checkpoint.phase, checkpoint.config))
         entry = {
             "name": name,

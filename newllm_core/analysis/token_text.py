@@ -1,6 +1,9 @@
 """Token ids as people read them."""
 
-from newllm_core.errors import InputError
+import json
+
+from newllm_core.data.tokenizer_library import load_tokenizer, panics_contained
+from newllm_core.errors import InputError, reason
 
 
 class TokenText:
@@ -14,13 +17,16 @@ class TokenText:
     """
 
     def __init__(self, tokenizer_json: str) -> None:
-        from tokenizers import Tokenizer
-
         try:
-            self._tokenizer = Tokenizer.from_str(tokenizer_json) if tokenizer_json else None
+            self._tokenizer = (
+                load_tokenizer(json.loads(tokenizer_json), tokenizer_json)
+                if tokenizer_json
+                else None
+            )
         except Exception as error:  # tokenizers raises bare Exception
-            reason = " ".join(str(error).split())
-            raise InputError(f"the checkpoint's tokenizer cannot be read: {reason}") from error
+            raise InputError(
+                f"the checkpoint's tokenizer cannot be read: {reason(error)}"
+            ) from error
 
     def __call__(self, token: int) -> str:
         """The text of a token, its raw form if it is not whole text, or #id if it has none."""
@@ -29,6 +35,7 @@ class TokenText:
         raw = self._tokenizer.id_to_token(token)
         if raw is None:
             return f"#{token}"
-        text = self._tokenizer.decode([token], skip_special_tokens=False)
+        with panics_contained():
+            text = self._tokenizer.decode([token], skip_special_tokens=False)
         # A token may hold part of a character; a replacement sign would say nothing about it.
         return text if text and "\ufffd" not in text else raw

@@ -8,12 +8,10 @@ carries the size of the vocabulary before newllm added any.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from newllm_core.data.tokenizer_library import id_limit, load_tokenizer
 from newllm_core.errors import InputError, reason
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 END_TOKENS = ("<|endoftext|>", "</s>", "[SEP]")
 _BASE = "newllm:base_vocab_size"
@@ -38,11 +36,18 @@ def read_control_tokens(spec: dict[str, Any]) -> ControlTokens:
     """The record in a parsed `tokenizer.json`.
 
     Raises:
-        KeyError: it has none.
+        LookupError: it has none, or one that cannot be.
+        TypeError: as above.
     """
     ids = _special_ids(spec)
     base = ids.pop(_BASE)
-    return ControlTokens(spec["post_processor"]["single"][-1]["SpecialToken"]["id"], ids, base)
+    end = spec["post_processor"]["single"][-1]["SpecialToken"]["id"]
+    vocabulary = {added["content"]: added["id"] for added in spec["added_tokens"]}
+    if not all(type(number) is int and vocabulary[name] == number for name, number in ids.items()):
+        raise LookupError("its control tokens are not in its vocabulary")
+    if end not in ids or type(base) is not int or base < 0:
+        raise LookupError("its record of control tokens is damaged")
+    return ControlTokens(end, ids, base)
 
 
 def add_control_tokens(text: str, roles: Sequence[str]) -> str:
@@ -51,14 +56,14 @@ def add_control_tokens(text: str, roles: Sequence[str]) -> str:
     Raises:
         InputError: it cannot be read, or its ids leave no room for more tokens.
     """
-    from tokenizers import Tokenizer
-
     try:
         spec = json.loads(text)
         known = _special_ids(spec)
         # Texts are never cut or padded, and its own template is not ours.
         spec.update(truncation=None, padding=None, post_processor=None)
-        tokenizer = Tokenizer.from_str(json.dumps(spec))
+        if "dropout" in spec["model"]:
+            spec["model"]["dropout"] = None  # ids would differ every time
+        tokenizer = load_tokenizer(spec, json.dumps(spec))
     except Exception as error:  # tokenizers raises bare Exception
         raise InputError(f"not a tokenizer.json: {reason(error)}") from error
     found = (name for name in END_TOKENS if tokenizer.token_to_id(name) is not None)
@@ -97,8 +102,3 @@ def _special_ids(spec: dict[str, Any]) -> dict[str, int]:
     if _BASE not in special:
         return {}
     return {name: entry["ids"][0] for name, entry in special.items()}
-
-
-def id_limit(tokenizer: "Tokenizer") -> int:
-    """One more than the largest id: a vocabulary may have gaps."""
-    return max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1

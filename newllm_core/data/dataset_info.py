@@ -72,6 +72,7 @@ class DatasetInfo:
         data: the data section of the config.
         seed: of the run.
         files: the other files of the folder.
+        broken: rows of the sources that could not be read and were left out.
     """
 
     dtype: str
@@ -88,6 +89,7 @@ class DatasetInfo:
     data: Mapping[str, Any]
     seed: int
     files: Mapping[str, FileInfo]
+    broken: int = 0
 
     @property
     def sources(self) -> list[SourceInfo]:

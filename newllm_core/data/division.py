@@ -1,9 +1,8 @@
 """Which documents are train and which are validation: never one content on both sides."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from newllm_core.data.spool import Record
+from newllm_core.data.documents import Documents, Selection
 from newllm_core.errors import InputError
 
 
@@ -14,14 +13,12 @@ class Division:
     `duplicates_dropped` counts validation documents left out because train has the same content.
     """
 
-    train: list[Record]
-    validation: list[Record]
+    train: Selection
+    validation: Selection
     duplicates_dropped: int
 
 
-def divide(
-    documents: Sequence[Record], separate: Sequence[Record] | None, val_fraction: float
-) -> Division:
+def divide(documents: Documents, separate: Documents | None, val_fraction: float) -> Division:
     """Divide `documents` into train and validation.
 
     Validation is, in this order of preference: the `separate` source (what it marks as
@@ -36,49 +33,48 @@ def divide(
     Raises:
         InputError: a side would be empty.
     """
-    marked = [record for record in documents if record.split == "validation"]
-    if separate is not None:
-        marked = [record for record in separate if record.split == "validation"] or list(separate)
-    elif not marked:
-        return _choose(documents, val_fraction)
-    train = [record for record in documents if record.split != "validation"]
-    if not train:
+    import numpy as np
+
+    source = documents if separate is None else separate
+    marked = source.of_split("validation")
+    if not marked.any():
+        if separate is None:
+            return _choose(documents, val_fraction)
+        marked = np.ones(len(separate), dtype=bool)
+    train = documents.select(~documents.of_split("validation"))
+    if not len(train):
         raise InputError("every document is validation: nothing to train on")
-    seen = {record.digest for record in train}
-    validation = [record for record in marked if record.digest not in seen]
-    if not validation:
+    count = int(marked.sum())
+    marked[marked] = ~np.isin(source.digests[marked], train.digests)
+    validation = source.select(marked)
+    if not len(validation):
         raise InputError(
-            f"all {len(marked)} validation documents are in the training split too: "
+            f"all {count} validation documents are in the training split too: "
             "give others with --val-input"
         )
-    return Division(train, validation, len(marked) - len(validation))
+    return Division(train, validation, count - len(validation))
 
 
-def _choose(documents: Sequence[Record], val_fraction: float) -> Division:
+def _choose(documents: Documents, val_fraction: float) -> Division:
     """Hold out the first documents in the order of their digests.
 
     Membership depends on content and seed alone, so duplicates stay together and a reordered
     corpus is divided alike.
     """
-    sizes: dict[bytes, int] = {}
-    for record in documents:
-        sizes[record.digest] = sizes.get(record.digest, 0) + record.size
-    if len(sizes) < 2:
+    import numpy as np
+
+    order = np.argsort(documents.digests, kind="stable")
+    ordered = documents.digests[order]
+    firsts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))  # of each content
+    del ordered
+    if len(firsts) < 2:
         raise InputError(
-            f"{len(documents)} documents with {len(sizes)} distinct contents cannot be divided "
+            f"{len(documents)} documents with {len(firsts)} distinct contents cannot be divided "
             "into train and validation: split the text with --document-separator, or give "
             "--val-input"
         )
-    wanted = val_fraction * sum(sizes.values())
-    chosen: set[bytes] = set()
-    held_out = 0
-    for digest in sorted(sizes)[:-1]:  # never all
-        if chosen and held_out >= wanted:
-            break
-        chosen.add(digest)
-        held_out += sizes[digest]
-    return Division(
-        train=[record for record in documents if record.digest not in chosen],
-        validation=[record for record in documents if record.digest in chosen],
-        duplicates_dropped=0,
-    )
+    held_out = np.cumsum(np.add.reduceat(documents.sizes[order], firsts))
+    enough = int(np.searchsorted(held_out, val_fraction * held_out[-1])) + 1
+    chosen = np.zeros(len(documents), dtype=bool)
+    chosen[order[: firsts[min(enough, len(firsts) - 1)]]] = True  # never all
+    return Division(documents.select(~chosen), documents.select(chosen), duplicates_dropped=0)

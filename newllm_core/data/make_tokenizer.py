@@ -1,12 +1,15 @@
 """Tokenizers to choose from: a BPE trained here, GPT-2's, or any `tokenizer.json`."""
 
+import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from newllm_core.config import DataConfig
 from newllm_core.data.hub import require_hub, unreachable
 from newllm_core.data.tokenizer import TextTokenizer
+from newllm_core.data.tokenizer_library import panics_contained
 from newllm_core.errors import ConfigError, InputError, reason
+from newllm_core.files import read_text
 
 BYTES = 256
 TOKENIZER_FILE = "tokenizer.json"
@@ -66,18 +69,15 @@ def train_bpe(texts: Iterable[str], vocab_size: int, roles: Collection[str]) -> 
 
 def _from_path(path: Path) -> str:
     """The `tokenizer.json` of a file or folder, or one made of GPT-2's two files."""
-    if not path.exists():
+    if not os.path.exists(path):  # also for a name that cannot be
         raise InputError(f"tokenizer {path} does not exist: give bpe, gpt2 or a tokenizer.json")
     folder = path if path.is_dir() else path.parent
     whole = path / TOKENIZER_FILE if path.is_dir() else path
     pairs = [pair for pair in GPT2_FILES if path.is_dir() or path.name in pair]
-    if whole.is_file() and (path.is_dir() or not pairs):
-        try:
-            return whole.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"cannot read the tokenizer {whole}: {reason(error)}") from error
+    if os.path.exists(whole) and (path.is_dir() or not pairs):
+        return read_text(whole, "tokenizer")
     for vocabulary, merges in pairs:
-        if (folder / vocabulary).is_file() and (folder / merges).is_file():
+        if os.path.exists(folder / vocabulary) and os.path.exists(folder / merges):
             return _from_gpt2_files(folder / vocabulary, folder / merges)
     names = ", or ".join(" and ".join(pair) for pair in pairs)
     raise InputError(f"{folder} lacks the files of a tokenizer: {TOKENIZER_FILE}, or {names}")
@@ -86,8 +86,11 @@ def _from_path(path: Path) -> str:
 def _from_gpt2_files(vocabulary: Path, merges: Path) -> str:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+    for path in (vocabulary, merges):
+        read_text(path, "part of a tokenizer")  # that it is text of a size that can be held
     try:
-        tokenizer = Tokenizer(models.BPE.from_file(str(vocabulary), str(merges)))
+        with panics_contained():
+            tokenizer = Tokenizer(models.BPE.from_file(str(vocabulary), str(merges)))
     except Exception as error:  # tokenizers raises bare Exception
         raise InputError(
             f"{vocabulary} and {merges} are not GPT-2's vocabulary and merges: {reason(error)}"

@@ -3,13 +3,11 @@
 A model cannot have learnt a token it never saw, so lines with one are dropped (or counted only).
 """
 
-from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from newllm_core.data.measures import contents, count_bytes, split_lines
+from newllm_core.data.measures import contents, count_bytes, count_lines
 from newllm_core.data.sources.base import Document, Message
 from newllm_core.data.tokenizer import TextTokenizer
 
@@ -101,7 +99,7 @@ class ValidationPolicy:
         texts = contents(document)
         if document.tokens is not None:
             texts = (self._tokenizer.decode(document.tokens),)
-        return sum(len(split_lines(text)) for text in texts), sum(map(count_bytes, texts))
+        return sum(map(count_lines, texts)), sum(map(count_bytes, texts))
 
     def _kept(self, document: Document) -> Document | None:
         if document.tokens is not None or not self._seen[self._tokenizer.end_id]:
@@ -123,29 +121,36 @@ class ValidationPolicy:
 
         What is left is encoded anew, because tokens may form across the gap, until all is seen.
         """
-        while text:
-            ids, offsets = self._tokenizer.encode_with_offsets(text)
-            unseen = [
-                span for number, span in zip(ids, offsets, strict=True) if not self._seen[number]
-            ]
-            if not unseen:
-                break
-            lines = split_lines(text)
-            dropped = lines_of_spans(lines, unseen)
-            text = "".join(line for index, line in enumerate(lines) if index not in dropped)
+        while text and (dropped := lines_of_spans(text, self._unseen_spans(text))):
+            kept = zip([0, *(end for _, end in dropped)], [b for b, _ in dropped], strict=False)
+            text = "".join(text[begin:end] for begin, end in kept) + text[dropped[-1][1] :]
         return text
 
+    def _unseen_spans(self, text: str) -> Iterator[tuple[int, int]]:
+        for ids, offsets in self._tokenizer.encodings(text):
+            for place in (~self._seen[ids]).nonzero()[0].tolist():
+                yield offsets[place]
 
-def lines_of_spans(lines: Sequence[str], spans: Sequence[tuple[int, int]]) -> set[int]:
-    """Numbers of the lines that share a character with one of the `[start, end)` spans.
 
-    An empty span counts as the character at its start.
+def lines_of_spans(text: str, spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The lines that share a character with one of the `[start, end)` spans, themselves as spans.
+
+    An empty span counts as the character at its start. The result ascends, and lines beside each
+    other may be one span.
     """
-    starts = [0, *accumulate(len(line) for line in lines)]
-    last = starts[-1] - 1
-    touched: set[int] = set()
+    lines: list[tuple[int, int]] = []
     for start, end in spans:
-        first_line = bisect_right(starts, min(start, last)) - 1
-        last_line = bisect_right(starts, min(max(start, end - 1), last)) - 1
-        touched.update(range(first_line, last_line + 1))
-    return touched
+        first = min(start, len(text) - 1)
+        last = min(max(start, end - 1), len(text) - 1)
+        # Most spans are on the line of the one before; a line may be as long as the text.
+        if lines and lines[-1][0] <= first and last < lines[-1][1]:
+            continue
+        begin = text.rfind("\n", 0, first) + 1
+        lines.append((begin, text.find("\n", last) + 1 or len(text)))
+    merged: list[tuple[int, int]] = []
+    for begin, end in sorted(lines):
+        if merged and begin <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((begin, end))
+    return merged

@@ -1,10 +1,9 @@
 """`prepare`: from a source to a folder of token files. Same input and options, same bytes."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,17 @@ from newllm_core import registry
 from newllm_core.config import DataConfig
 from newllm_core.data.dataset_info import INFO_FILE, TOKENIZER_FILE, DatasetInfo, SourceInfo
 from newllm_core.data.division import divide
+from newllm_core.data.documents import Documents, Selection
 from newllm_core.data.make_tokenizer import load_base, train_bpe
 from newllm_core.data.measures import contents, count_bytes
+from newllm_core.data.pieces import cut_at_words
 from newllm_core.data.policy import ValidationPolicy
 from newllm_core.data.publish import NEW, publishing
-from newllm_core.data.sources.base import DataSource, Document
+from newllm_core.data.sources.base import Broken, DataSource, Document
 from newllm_core.data.split_encoder import SplitEncoder
-from newllm_core.data.spool import Record, Spool
-from newllm_core.data.token_files import file_info, smallest_dtype
-from newllm_core.data.tokenizer import TextTokenizer, cut_at_words
+from newllm_core.data.spool import Spool
+from newllm_core.data.token_files import smallest_dtype, write_text
+from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import InputError, PluginError, reason
 from newllm_core.progress import Progress, Silent
 from newllm_core.settings import make_section
@@ -78,10 +79,11 @@ def prepare(
         publishing(out, overwrite=overwrite) as work,
         closing(Spool(work / "spool", seed)) as spool,
     ):
-        documents = _read(train_source, spool, config.max_documents, watcher)
+        documents, broken = _read(train_source, spool, config, watcher)
         separate = None
         if val_source is not None:
-            separate = _read(val_source, spool, config.max_documents, watcher)
+            separate, more_broken = _read(val_source, spool, config, watcher)
+            broken += more_broken
         division = divide(documents, separate, config.val_fraction)
         if base is None:
             tokenizer = _train_tokenizer(config, spool, division.train, watcher)
@@ -94,8 +96,7 @@ def prepare(
         validation, unmasked = encoder.write_validation(
             division, policy, str(val_source or train_source)
         )
-        (folder / TOKENIZER_FILE).write_text(tokenizer.to_json(), encoding="utf-8")
-        files = {TOKENIZER_FILE: file_info(folder / TOKENIZER_FILE)}
+        files = {TOKENIZER_FILE: write_text(folder / TOKENIZER_FILE, tokenizer.to_json())}
         info = DatasetInfo(
             dtype=smallest_dtype(tokenizer.vocab_size),
             vocab_size=tokenizer.vocab_size,
@@ -111,8 +112,9 @@ def prepare(
             data=dataclasses.asdict(config),
             seed=seed,
             files={**files, **train.files, **validation.files},
+            broken=broken,
         )
-        (folder / INFO_FILE).write_text(info.to_json(), encoding="utf-8")
+        write_text(folder / INFO_FILE, info.to_json())
     _tell(info, watcher)
     return info
 
@@ -127,7 +129,7 @@ def _open(name: str, given: str | None, options: Mapping[str, Any]) -> _OpenSour
         return _OpenSource(source_type(given, section), info, plugin)
 
 
-def _documents(opened: _OpenSource) -> Iterator[Document]:
+def _documents(opened: _OpenSource) -> Iterator[Document | Broken]:
     with registry.DATA_SOURCES.blame(opened.info.name):
         try:
             yield from opened.source.documents()
@@ -136,43 +138,87 @@ def _documents(opened: _OpenSource) -> Iterator[Document]:
 
 
 def _read(
-    opened: _OpenSource, spool: Spool, max_documents: int | None, progress: Progress
-) -> list[Record]:
-    records: list[Record] = []
-    with progress.task(f"reading {opened}", max_documents, "documents") as task:
+    opened: _OpenSource, spool: Spool, config: DataConfig, progress: Progress
+) -> tuple[Documents, int]:
+    """The documents of a source, which are in the spool afterwards, and how many were broken."""
+    count = broken = 0
+    first = ""
+    most = config.max_documents
+    with progress.task(f"reading {opened}", most, "documents") as task:
         for document in _documents(opened):
-            try:
-                record = spool.append(document)
-            except InputError as error:
-                raise InputError(f"{opened}: {error}") from error
-            except PluginError as error:
-                raise PluginError(f"{opened} of {opened.plugin.origin}: {error}") from error
-            if record is not None:
-                records.append(record)
+            if isinstance(document, Broken):
+                first = first or document.problem
+                broken += 1
+            elif _append(spool, document, opened):
+                count += 1
                 task.advance(1)
-            if max_documents is not None and len(records) >= max_documents:
-                break
-    if not records:
+                if count == most:
+                    break
+    if broken:
+        _judge(opened, broken, count, first, config, progress)
+    if not count:
         raise InputError(f"{opened} gave no documents with any text")
-    return records
+    try:
+        return spool.finish(), broken
+    except PluginError as error:
+        raise PluginError(f"{opened} of {opened.plugin.origin}: {error}") from error
+
+
+def _append(spool: Spool, document: Document, opened: _OpenSource) -> bool:
+    try:
+        return spool.append(document)
+    except InputError as error:
+        raise InputError(f"{opened}: {error}") from error
+    except PluginError as error:
+        raise PluginError(f"{opened} of {opened.plugin.origin}: {error}") from error
+
+
+def _judge(
+    opened: _OpenSource,
+    broken: int,
+    count: int,
+    first: str,
+    config: DataConfig,
+    progress: Progress,
+) -> None:
+    """Report rows that were left out.
+
+    Raises:
+        InputError: there are too many of them.
+    """
+    share = broken / (broken + count)
+    found = f"{opened}: {broken:,} of {broken + count:,} rows are broken ({share:.2%})"
+    if share > config.max_broken_share:
+        raise InputError(
+            f"{found}, more than data.max_broken_share {config.max_broken_share:.2%}: mend them or "
+            f"raise it; the first: {first}"
+        )
+    progress.warning(f"{found} and left out; the first: {first}")
 
 
 def _train_tokenizer(
-    config: DataConfig, spool: Spool, train: Sequence[Record], progress: Progress
+    config: DataConfig, spool: Spool, train: Selection, progress: Progress
 ) -> TextTokenizer:
-    size = sum(record.size for record in train)
-    progress.message(f"training a tokenizer on {len(train):,} documents, {size:,} bytes")
+    size, most = train.size, config.tokenizer_bytes
+    taken = f"{most:,} of {size:,}" if size > most else f"{size:,}"
+    progress.message(f"training a tokenizer on {len(train):,} documents, {taken} bytes")
     num_texts = 0
 
     def texts() -> Iterator[str]:
         nonlocal num_texts
-        with progress.task("training the tokenizer", size, "bytes") as task:
-            for document in chain.from_iterable(spool.batches(train)):
+        due = 0.0
+        with progress.task("training the tokenizer", min(size, most), "bytes") as task:
+            for document in spool.documents(train, _pieces):
                 for text in contents(document):
                     num_texts += 1
-                    for piece in cut_at_words(text, TRAINING_PIECE_CHARACTERS):
-                        yield piece
-                        task.advance(count_bytes(piece))
+                    for piece in _pieces([text]):
+                        length = count_bytes(piece)
+                        # Evenly spread: as much as is due by now, and no more than one piece ahead.
+                        due += length * min(1.0, most / size)
+                        if due > 0:
+                            due -= length
+                            yield piece
+                            task.advance(length)
 
     tokenizer = train_bpe(texts(), config.vocab_size, spool.roles)
     if not num_texts:
@@ -181,6 +227,10 @@ def _train_tokenizer(
             "with --tokenizer tokenizer.json"
         )
     return tokenizer
+
+
+def _pieces(chunks: Iterable[str]) -> Iterator[str]:
+    return cut_at_words(chunks, TRAINING_PIECE_CHARACTERS, TRAINING_PIECE_CHARACTERS)
 
 
 def _tell(info: DatasetInfo, progress: Progress) -> None:

@@ -2,14 +2,14 @@
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from newllm_core.data.dataset_info import DATA_FILES, FORMAT, INFO_FILE, LARGEST_INFO
-from newllm_core.errors import InputError
+from newllm_core.errors import InputError, reason
 from newllm_core.files import read_text
+from newllm_core.lock import exclusive
 from newllm_core.strict_json import parse_json
 
 NEW, OLD = "new", "old"
@@ -20,29 +20,38 @@ def publishing(out: Path, *, overwrite: bool) -> Iterator[Path]:
     """Yield a temporary folder beside `out`; its folder `new` becomes `out` in the end.
 
     Whatever happens, the temporary folder is gone afterwards; if the body raises, `out` is as it
-    was.
+    was. What a run that was killed left behind is swept up by the next. One run at a time: see
+    `newllm_core.lock`.
 
     Raises:
-        InputError: `out` exists and may not be replaced, or cannot be written.
+        InputError: `out` exists and may not be replaced, cannot be written, or somebody else is
+            writing it.
     """
     out = Path(os.path.abspath(out))  # not resolved: a link is replaced, not what it points to
-    _check_free(out, overwrite)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise InputError(f"cannot write {out}: {error.strerror}") from error
-    try:
-        (work / NEW).mkdir()
-        yield work
-        _flush(work / NEW)
-        _check_free(out, overwrite)
-        _replace(out, work)
-        _sync(out.parent)
-    except OSError as error:
-        raise InputError(f"cannot write {out}: {error}") from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    with exclusive(out):
+        work = out.parent / f".{out.name}.preparing"
+        try:
+            _sweep(work, out)
+            _check_free(out, overwrite)
+            (work / NEW).mkdir(parents=True)
+            yield work
+            _flush(work / NEW)
+            _check_free(out, overwrite)
+            _replace(out, work)
+            _sync(out.parent)
+        except OSError as error:
+            raise InputError(f"cannot write {out}: {reason(error)}") from error
+        finally:
+            with suppress(OSError):
+                _sweep(work, out)
+
+
+def _sweep(work: Path, out: Path) -> None:
+    """Remove what a killed run left; if it died while it exchanged folders, the old one is back."""
+    if not os.path.lexists(out) and (work / OLD).is_dir():
+        (work / OLD).rename(out)
+    if os.path.lexists(work):
+        shutil.rmtree(work)
 
 
 def _check_free(out: Path, overwrite: bool) -> None:

@@ -1,15 +1,18 @@
 """Turns the documents of both splits into token files, through one function."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from newllm_core.data.ahead import map_ahead, map_here
 from newllm_core.data.division import Division
+from newllm_core.data.documents import Selection
 from newllm_core.data.measures import contents, count_bytes, count_words
+from newllm_core.data.pieces import pieces
 from newllm_core.data.policy import ValidationPolicy
 from newllm_core.data.sources.base import Document
-from newllm_core.data.spool import Record, Spool
+from newllm_core.data.spool import Cut, Spool, in_one_part
 from newllm_core.data.token_files import SplitWriter, WrittenSplit, smallest_dtype
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import InputError
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     Array = np.ndarray[Any, Any]
+
+PART_CHARACTERS = 1 << 20
 
 
 class SplitEncoder:
@@ -40,11 +45,11 @@ class SplitEncoder:
         self._progress = progress
         self._dtype = smallest_dtype(tokenizer.vocab_size)
 
-    def write_train(self, records: Sequence[Record], origin: str) -> tuple[WrittenSplit, "Array"]:
-        """Write the training split.
+    def write_train(self, selection: Selection, origin: str) -> tuple[WrittenSplit, "Array"]:
+        """Write the training split, of which no more than a part of a document is in memory.
 
         Args:
-            records: its documents.
+            selection: its documents.
             origin: their source, for messages.
 
         Returns:
@@ -54,7 +59,7 @@ class SplitEncoder:
 
         seen = np.zeros(self._tokenizer.vocab_size, dtype=bool)
         with closing(SplitWriter(self._folder, "train", self._dtype)) as writer:
-            for document, ids in self._encoded(records, "train", origin):
+            for document, ids in self._encoded(selection, "train", origin, self._parts):
                 seen[ids] = True
                 self._add(writer, document, ids)
             return writer.finish(), seen
@@ -62,7 +67,7 @@ class SplitEncoder:
     def write_validation(
         self, division: Division, policy: ValidationPolicy, origin: str
     ) -> tuple[WrittenSplit, int]:
-        """Write what `policy` leaves of the validation split.
+        """Write what `policy` leaves of the validation split, a whole document at a time.
 
         Args:
             division: of the documents.
@@ -76,15 +81,17 @@ class SplitEncoder:
         Raises:
             InputError: nothing is left.
         """
-        train_digests = {record.digest for record in division.train}
+        in_train = _Membership(division.train)
         duplicates = 0
         with closing(SplitWriter(self._folder, "validation", self._dtype)) as writer:
-            for document, ids in self._encoded(division.validation, "validation", origin):
+            for document, ids in self._encoded(
+                division.validation, "validation", origin, in_one_part
+            ):
                 kept = policy.apply(document, ids)
                 if kept is None:
                     continue
                 if kept is not document:
-                    if self._spool.digest(kept) in train_digests:
+                    if self._spool.digest(kept) in in_train:
                         duplicates += 1
                         continue
                     ids = self._tokenizer.encode_documents([kept])[0]
@@ -98,18 +105,25 @@ class SplitEncoder:
             )
         return written, duplicates
 
+    def _parts(self, chunks: Iterable[str]) -> Iterator[str]:
+        return pieces(self._tokenizer, chunks, PART_CHARACTERS)
+
     def _encoded(
-        self, records: Sequence[Record], split: str, origin: str
+        self, selection: Selection, split: str, origin: str, cut: Cut
     ) -> Iterator[tuple[Document, "Array"]]:
-        size = sum(record.size for record in records)
-        self._progress.message(f"encoding {split}: {len(records):,} documents, {size:,} bytes")
+        size = selection.size
+        self._progress.message(f"encoding {split}: {len(selection):,} documents, {size:,} bytes")
+        batches = self._spool.batches(selection, cut)
+        # A tokenizer that may panic prints to stderr, which is then turned away: nobody else may
+        # be at work.
+        encode_all = map_ahead if self._tokenizer.is_cut_at_words else map_here
         with self._progress.task(f"encoding {split}", size, "bytes") as task:
-            for batch in self._spool.batches(records):
-                try:
-                    encoded = self._tokenizer.encode_documents(batch, task.advance)
-                except InputError as error:
-                    raise InputError(f"{origin}: {error}") from error
-                yield from zip(batch, encoded, strict=True)
+            try:
+                for batch, encoded in encode_all(self._tokenizer.encode_documents, batches):
+                    task.advance(sum(map(_size, batch)))
+                    yield from zip(batch, encoded, strict=True)
+            except InputError as error:
+                raise InputError(f"{origin}: {error}") from error
 
     def _add(self, writer: SplitWriter, document: Document, ids: "Array") -> None:
         texts = contents(document)
@@ -119,4 +133,26 @@ class SplitEncoder:
             ids,
             num_bytes=sum(map(count_bytes, texts)),
             num_words=sum(map(count_words, texts)),
+            continues=document.continues,
         )
+
+
+class _Membership:
+    """Whether a document is one of a selection; costs memory only if somebody asks."""
+
+    def __init__(self, selection: Selection) -> None:
+        self._selection = selection
+        self._ordered: Array | None = None
+
+    def __contains__(self, digest: bytes) -> bool:
+        import numpy as np
+
+        if self._ordered is None:
+            self._ordered = np.sort(self._selection.digests)
+        wanted = np.array(digest, dtype=self._ordered.dtype)
+        place = int(np.searchsorted(self._ordered, wanted))
+        return place < len(self._ordered) and bool(self._ordered[place] == wanted)
+
+
+def _size(document: Document) -> int:
+    return len(document.tokens or ()) + sum(map(count_bytes, contents(document)))

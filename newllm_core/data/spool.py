@@ -1,41 +1,43 @@
 """Documents kept in a temporary file, so that memory does not grow with the corpus."""
 
-import hashlib
+import codecs
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import os
+from array import array
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
-from newllm_core.data.measures import contents, count_bytes
-from newllm_core.data.sources.base import Document, Message, Split
-from newllm_core.errors import InputError, PluginError
+from newllm_core.data.documents import (
+    DIGEST_BYTES,
+    MESSAGES,
+    TEXT,
+    TOKENS,
+    Documents,
+    Selection,
+    kind_of,
+    mark,
+)
+from newllm_core.data.measures import contents
+from newllm_core.data.sources.base import Document, Message
+from newllm_core.data.unfinished import Unfinished, check_document
+from newllm_core.errors import PluginError
 
-DIGEST_BYTES = 16
 BATCH_BYTES = 1 << 20
+# Columns are turned into Python numbers so many documents at a time.
+BLOCK = 1 << 14
+
+Cut = Callable[[Iterable[str]], Iterator[str]]
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """Where a document is in the spool, and what must be known of it without reading it.
-
-    Attributes:
-        offset: first byte in the spool.
-        length: bytes in the spool.
-        size: UTF-8 bytes of its contents; for token ids, their number.
-        digest: keyed hash of its contents: equal for exact duplicates.
-        split: what the source said.
-    """
-
-    offset: int
-    length: int
-    size: int
-    digest: bytes
-    split: Split | None
+def in_one_part(chunks: Iterable[str]) -> Iterator[str]:
+    """All of a text at once."""
+    yield "".join(chunks)
 
 
 class Spool:
-    """A file of documents; `roles` collects those of all chats.
+    """A file of documents, one after another; `roles` collects those of all chats.
+
+    Texts are UTF-8, chats JSON, token ids int64.
 
     Args:
         path: the file, which is made anew.
@@ -43,98 +45,143 @@ class Spool:
     """
 
     def __init__(self, path: Path, seed: int) -> None:
-        self._file = path.open("w+b")
+        self._file = path.open("w+b", buffering=BATCH_BYTES)
         self._key = seed.to_bytes(8, "little")
-        self._end = 0
         self.roles: set[str] = set()
+        self._end = 0
+        self._open: Unfinished | None = None
+        self._begin_source()
+
+    def _begin_source(self) -> None:
+        self._offsets = array("q", [self._end])
+        self._sizes = array("q")
+        self._digests = bytearray()
+        self._marks = bytearray()
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
-    def append(self, document: Document) -> Record | None:
-        """Write a document; None for one without contents, which is left out.
+    def append(self, document: Document) -> bool:
+        """Write a document or a part of one; whether that completed one.
+
+        One without contents, or of white space alone, is left out.
 
         Raises:
             InputError: a text is not valid Unicode.
-            PluginError: the document is none.
+            PluginError: the document is none, or does not go on where the one before ended.
         """
-        check_document(document)
-        if not (document.tokens or any(contents(document))):
-            return None
-        line = _to_line(document)
-        self._file.seek(self._end)
-        self._file.write(line)
+        kind = check_document(document)
+        part = self._open or Unfinished(kind, document.split, self._key)
+        if (kind, document.split) != (part.kind, part.split):
+            raise PluginError("it yielded a document that does not go on with the one before")
+        self._file.write(part.add(document))
+        if document.continues:
+            self._open = part
+            return False
+        self._open = None
+        digest = part.finish()
+        if part.blank:
+            self._file.seek(self._end)
+            return False
         if document.messages is not None:
             self.roles.update(message.role for message in document.messages)
-        record = Record(
-            offset=self._end,
-            length=len(line),
-            size=len(document.tokens or ()) + sum(map(count_bytes, contents(document))),
-            digest=self._digest(line),
-            split=document.split,
+        self._end += part.length
+        self._offsets.append(self._end)
+        self._sizes.append(part.size)
+        self._digests += digest
+        self._marks.append(mark(kind, document.split))
+        return True
+
+    def finish(self) -> Documents:
+        """The documents since the last call, or since the beginning.
+
+        Raises:
+            PluginError: the last one was to continue.
+        """
+        import numpy as np
+
+        if self._open is not None:
+            raise PluginError("its last document continues, but nothing follows")
+        self._file.truncate(self._end)
+        self._file.flush()
+        documents = Documents(
+            offsets=np.frombuffer(self._offsets, dtype=np.int64),
+            sizes=np.frombuffer(self._sizes, dtype=np.int64),
+            digests=np.frombuffer(self._digests, dtype=f"S{DIGEST_BYTES}"),
+            marks=np.frombuffer(self._marks, dtype=np.uint8),
         )
-        self._end += len(line)
-        return record
+        self._begin_source()
+        return documents
 
     def digest(self, document: Document) -> bytes:
         """The digest that `append` gives a document with these contents."""
-        return self._digest(_to_line(document))
+        part = Unfinished(check_document(document), None, self._key)
+        part.add(document)
+        return part.finish()
 
-    def read(self, record: Record) -> Document:
-        """The document of `record`, without its split."""
-        self._file.seek(record.offset)
-        line = json.loads(self._file.read(record.length))
-        if "text" in line:
-            return Document(text=line["text"])
-        if "messages" in line:
-            return Document(messages=tuple(Message(*message) for message in line["messages"]))
-        return Document(tokens=tuple(line["tokens"]))
+    def documents(self, selection: Selection, cut: Cut = in_one_part) -> Iterator[Document]:
+        """Read documents in their order, without their splits.
 
-    def batches(self, records: Sequence[Record]) -> Iterator[list[Document]]:
-        """Read the documents of `records` in their order, about `BATCH_BYTES` at a time."""
+        Args:
+            selection: which.
+            cut: turns the chunks of a text of more than `BATCH_BYTES` into parts, which come as
+                documents that continue. Token ids of that many bytes come in parts too.
+        """
+        of = selection.documents
+        for first in range(0, len(selection), BLOCK):
+            indices = selection.indices[first : first + BLOCK]
+            begins, ends = of.offsets[indices].tolist(), of.offsets[indices + 1].tolist()
+            marks = of.marks[indices].tolist()
+            for begin, end, marked in zip(begins, ends, marks, strict=True):
+                yield from self._read(begin, end, kind_of(marked), cut)
+
+    def batches(self, selection: Selection, cut: Cut = in_one_part) -> Iterator[list[Document]]:
+        """What `documents` gives, about `BATCH_BYTES` at a time."""
         batch: list[Document] = []
         length = 0
-        for record in records:
-            batch.append(self.read(record))
-            length += record.length
+        for document in self.documents(selection, cut):
+            batch.append(document)
+            length += len(document.tokens or ()) + sum(map(len, contents(document)))
             if length >= BATCH_BYTES:
                 yield batch
                 batch, length = [], 0
         if batch:
             yield batch
 
-    def _digest(self, line: bytes) -> bytes:
-        return hashlib.blake2b(line, digest_size=DIGEST_BYTES, key=self._key).digest()
+    def _read(self, begin: int, end: int, kind: int, cut: Cut) -> Iterator[Document]:
+        if kind == MESSAGES:
+            messages = json.loads(b"".join(self._chunks(begin, end)))
+            yield Document(messages=tuple(Message(*message) for message in messages))
+        elif kind == TEXT and end - begin <= BATCH_BYTES:
+            yield Document(text=b"".join(self._chunks(begin, end)).decode("utf-8"))
+        else:
+            chunks = self._chunks(begin, end)
+            held: Document | None = None
+            for part in _tokens(chunks) if kind == TOKENS else _texts(chunks, cut):
+                if held is not None:
+                    yield held
+                held = part
+            if held is not None:
+                yield Document(text=held.text, tokens=held.tokens)
+
+    def _chunks(self, begin: int, end: int) -> Iterator[bytes]:
+        while begin < end:
+            data = os.pread(self._file.fileno(), min(BATCH_BYTES, end - begin), begin)
+            if not data:
+                raise OSError(f"the temporary file {self._file.name} became shorter")
+            begin += len(data)
+            yield data
 
 
-def _to_line(document: Document) -> bytes:
-    for kind in ("text", "messages", "tokens"):
-        value = getattr(document, kind)
-        if value is not None:
-            line = json.dumps({kind: value}, ensure_ascii=False) + "\n"
-    try:
-        return line.encode("utf-8")
-    except UnicodeEncodeError as error:
-        found = ascii(error.object[error.start])
-        raise InputError(f"a document holds {found}, which is not Unicode text") from error
+def _tokens(chunks: Iterable[bytes]) -> Iterator[Document]:
+    for chunk in chunks:
+        ids = array("q")
+        ids.frombytes(chunk)
+        yield Document(tokens=tuple(ids), continues=True)
 
 
-def check_document(document: Any) -> None:  # noqa: ANN401 - whatever a source yielded
-    """Raise `PluginError` unless a source kept the contract of `Document`."""
-    if not isinstance(document, Document):
-        raise PluginError(f"it yielded {type(document).__name__}, expected Document")
-    given = [kind for kind in ("text", "messages", "tokens") if getattr(document, kind) is not None]
-    if len(given) != 1:
-        has = " and ".join(given) or "none"
-        raise PluginError(f"it yielded a document with {has} of text, messages and tokens")
-    if document.split not in (None, "train", "validation"):
-        raise PluginError(f"it yielded a document of the split {document.split!r}")
-    if not isinstance(document.text, str | None):
-        raise PluginError(f"it yielded a text that is {type(document.text).__name__}, expected str")
-    for message in document.messages or ():
-        if not (isinstance(message, Message) and all(isinstance(part, str) for part in message)):
-            raise PluginError(f"it yielded the message {message!r:.80}, expected Message(str, str)")
-    for token in document.tokens or ():
-        if type(token) is not int:
-            raise PluginError(f"it yielded the token {token!r:.80}, expected int")
+def _texts(chunks: Iterable[bytes], cut: Cut) -> Iterator[Document]:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for part in cut(decoder.decode(chunk) for chunk in chunks):
+        yield Document(text=part, continues=True)

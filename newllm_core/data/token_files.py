@@ -1,6 +1,7 @@
 """Writes the files of one split, a document at a time, and their hashes on the way."""
 
 import hashlib
+import io
 from array import array
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,15 +43,27 @@ class SplitWriter:
         self._starts = array("q", [0])
         self._bytes = array("q")
         self._words = 0
+        self._tokens_written = self._bytes_unfinished = 0
 
-    def add(self, ids: "np.ndarray[Any, Any]", *, num_bytes: int, num_words: int) -> None:
-        """Append one document."""
+    def add(
+        self,
+        ids: "np.ndarray[Any, Any]",
+        *,
+        num_bytes: int,
+        num_words: int,
+        continues: bool = False,
+    ) -> None:
+        """Append a document, or a part of one that `continues` with the next call."""
         data = ids.astype(self._dtype).tobytes()
         self._tokens.write(data)
         self._hash.update(data)
-        self._starts.append(self._starts[-1] + len(ids))
-        self._bytes.append(num_bytes)
+        self._tokens_written += len(ids)
+        self._bytes_unfinished += num_bytes
         self._words += num_words
+        if not continues:
+            self._starts.append(self._tokens_written)
+            self._bytes.append(self._bytes_unfinished)
+            self._bytes_unfinished = 0
 
     def close(self) -> None:
         """Close the token file; safe to call twice."""
@@ -58,14 +71,11 @@ class SplitWriter:
 
     def finish(self) -> WrittenSplit:
         """Write the remaining files."""
-        import numpy as np
-
         self.close()
         tokens, documents, sizes = self._paths
         files = {tokens.name: FileInfo(tokens.stat().st_size, self._hash.hexdigest())}
         for path, numbers in ((documents, self._starts), (sizes, self._bytes)):
-            np.save(path, np.array(numbers, dtype="<i8"))
-            files[path.name] = file_info(path)
+            files[path.name] = _write_array(path, numbers)
         info = SplitInfo(
             documents=len(self._bytes),
             tokens=self._starts[-1],
@@ -75,7 +85,24 @@ class SplitWriter:
         return WrittenSplit(info, files)
 
 
-def file_info(path: Path) -> FileInfo:
-    """Size and hash of a file that fits into memory."""
-    data = path.read_bytes()
+def _write_array(path: Path, numbers: "array[int]") -> FileInfo:
+    """Write int64 numbers as `numpy.save` does, but with the reason where that fails."""
+    import numpy as np
+
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<i8", "fortran_order": False, "shape": (len(numbers),)}
+    )
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        for part in (header.getvalue(), np.frombuffer(numbers, dtype=np.int64).astype("<i8").data):
+            file.write(part)
+            digest.update(part)
+        return FileInfo(file.tell(), digest.hexdigest())
+
+
+def write_text(path: Path, text: str) -> FileInfo:
+    """Write a text file."""
+    data = text.encode("utf-8")
+    path.write_bytes(data)
     return FileInfo(len(data), hashlib.sha256(data).hexdigest())

@@ -5,12 +5,14 @@ The JSON is an ordinary `tokenizer.json`; `control_tokens` says where it keeps w
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from newllm_core.data.control_tokens import add_control_tokens, id_limit, read_control_tokens
-from newllm_core.data.measures import count_bytes
+from newllm_core.data.control_tokens import add_control_tokens, read_control_tokens
+from newllm_core.data.measures import contents
+from newllm_core.data.pieces import cut_at_words, pieces
 from newllm_core.data.sources.base import Document, Message
+from newllm_core.data.tokenizer_library import id_limit, load_tokenizer, panics_contained
 from newllm_core.errors import InputError, reason
 
 if TYPE_CHECKING:
@@ -18,8 +20,12 @@ if TYPE_CHECKING:
 
     Ids = np.ndarray[Any, np.dtype[np.uint32]]
 
-PIECE_CHARACTERS = 1 << 20
-_CUT = re.compile(r"(?=[ \n\r\t]\S)")
+# Pieces are encoded side by side, so many characters of them at a time: an encoding takes about a
+# hundred bytes a token.
+PIECE_CHARACTERS = 1 << 16
+BATCH_CHARACTERS = 1 << 20
+# Tokenizers with rules of their own read texts whole, up to this length.
+WHOLE_CHARACTERS = 1 << 22
 
 
 class TextTokenizer:
@@ -31,17 +37,20 @@ class TextTokenizer:
         end_id: id of the token that closes a document.
         role_ids: id of the token that opens a message, for each role.
         is_byte_level: every token stands for bytes, whatever is around it.
-        is_cut_at_words: `cut_at_words` makes no difference to ids.
+        is_cut_at_words: it is a byte-level BPE with GPT-2's rule for words: `cut_at_words` makes no
+            difference to ids, and it can be trusted with any text.
     """
 
     def __init__(self, text: str, *, piece_characters: int = PIECE_CHARACTERS) -> None:
-        from tokenizers import Tokenizer
-
         try:
             spec = json.loads(text)
             control = read_control_tokens(spec)
-            self._tokenizer = Tokenizer.from_str(text)
-        except Exception as error:  # tokenizers raises bare Exception
+            self._tokenizer = load_tokenizer(spec, text)
+            self._special = {added["id"] for added in spec["added_tokens"] if added["special"]}
+            self.is_byte_level = (spec["decoder"] or {}).get("type") == "ByteLevel"
+            self.is_cut_at_words = _is_plain_byte_level(spec)
+            self._literals = None if spec["model"]["type"] == "BPE" else _literals(control.ids)
+        except Exception as error:  # a description may lack anything
             raise InputError(f"not a tokenizer that newllm wrote: {reason(error)}") from error
         self.base_vocab_size = control.base_vocab_size
         self.end_id = control.ids[control.end]
@@ -50,10 +59,6 @@ class TextTokenizer:
         self._tokenizer.encode_special_tokens = True
         self._text = text
         self._piece_characters = piece_characters
-        self._special = {added["id"] for added in spec["added_tokens"] if added["special"]}
-        self.is_byte_level = (spec["decoder"] or {}).get("type") == "ByteLevel"
-        self.is_cut_at_words = _is_plain_byte_level(spec)
-        self._literals = None if spec["model"]["type"] == "BPE" else _literals(control.ids)
         self.vocab_size = id_limit(self._tokenizer)
 
     @classmethod
@@ -86,36 +91,24 @@ class TextTokenizer:
         """Ids of a whole document, see `encode_documents`."""
         return self.encode_documents([document])[0].tolist()
 
-    def encode_documents(
-        self, documents: Sequence[Document], advance: Callable[[int], None] = lambda size: None
-    ) -> "list[Ids]":
-        """Ids of whole documents, in one go for speed.
+    def encode_documents(self, documents: Sequence[Document]) -> "list[Ids]":
+        """Ids of whole documents or parts of them, in one go for speed.
 
-        A text is its ids and the end token; a chat is, per message, the role's token and the ids
-        of the content, and then the end token; a document of token ids is taken as it is.
-
-        Args:
-            documents: any mixture of kinds.
-            advance: told the UTF-8 bytes that were just encoded, or ids taken over.
+        A text is its ids and, unless it continues, the end token; a chat is, per message, the
+        role's token and the ids of the content, and then the end token; a document of token ids is
+        taken as it is.
 
         Raises:
             InputError: a token id is outside the vocabulary.
         """
         import numpy as np
 
-        texts: list[str] = []
-        for document in documents:
-            if document.messages is not None:
-                texts += [message.content for message in document.messages]
-            elif document.text is not None:
-                texts.append(document.text)
-        encoded = iter(self._encode_texts(texts, advance))
+        encoded = iter(self._encode_texts([text for d in documents for text in contents(d)]))
         end = np.array([self.end_id], dtype=np.uint32)
         result = []
         for document in documents:
             if document.tokens is not None:
                 result.append(self._checked(document.tokens))
-                advance(len(document.tokens))
             elif document.messages is not None:
                 parts = [
                     part
@@ -124,24 +117,26 @@ class TextTokenizer:
                 ]
                 result.append(np.concatenate([*parts, end]))
             else:
-                result.append(np.concatenate([next(encoded), end]))
+                ids = next(encoded)
+                result.append(ids if document.continues else np.concatenate([ids, end]))
         return result
 
-    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Ids of a text, and for each the characters `[start, end)` it stands for."""
-        ids: list[int] = []
-        offsets: list[tuple[int, int]] = []
+    def encodings(self, text: str) -> "Iterator[tuple[Ids, list[tuple[int, int]]]]":
+        """Piece by piece the ids of a text, and for each the characters `[start, end)` of it."""
+        import numpy as np
+
         start = 0
         for piece in self._pieces(text):
-            encoding = self._tokenizer.encode(piece, add_special_tokens=False)
-            ids += encoding.ids
-            offsets += [(start + first, start + last) for first, last in encoding.offsets]
+            with panics_contained(self.is_cut_at_words):
+                encoding = self._tokenizer.encode(piece, add_special_tokens=False)
+            offsets = [(start + first, start + last) for first, last in encoding.offsets]
+            yield np.array(encoding.ids, dtype=np.uint32), offsets
             start += len(piece)
-        return ids, offsets
 
     def decode(self, ids: Sequence[int], *, keep_control: bool = False) -> str:
         """Text of `ids`; control tokens are left out unless `keep_control`."""
-        return self._tokenizer.decode(list(ids), skip_special_tokens=not keep_control)
+        with panics_contained(self.is_cut_at_words):
+            return self._tokenizer.decode(list(ids), skip_special_tokens=not keep_control)
 
     def spelling(self, token: int) -> str | None:
         """How the vocabulary writes a token; None for a control token, and for no token."""
@@ -163,9 +158,7 @@ class TextTokenizer:
             )
         return np.array(tokens, dtype=np.uint32)
 
-    def _encode_texts(
-        self, texts: Sequence[str], advance: Callable[[int], None] = lambda size: None
-    ) -> "list[Ids]":
+    def _encode_texts(self, texts: Sequence[str]) -> "list[Ids]":
         import numpy as np
 
         parts: list[list[Ids]] = [[] for _ in texts]
@@ -175,63 +168,40 @@ class TextTokenizer:
         for index, piece in pieces:
             waiting.append((index, piece))
             size += len(piece)
-            # An encoding takes about a hundred bytes a token, so few are alive at a time.
-            if size >= self._piece_characters:
-                self._encode_pieces(waiting, parts, advance)
+            if size >= BATCH_CHARACTERS:
+                self._encode_pieces(waiting, parts)
                 waiting, size = [], 0
         if waiting:
-            self._encode_pieces(waiting, parts, advance)
+            self._encode_pieces(waiting, parts)
         nothing = np.empty(0, dtype=np.uint32)
         return [np.concatenate(part) if part else nothing for part in parts]
 
-    def _encode_pieces(
-        self,
-        waiting: list[tuple[int, str]],
-        parts: "list[list[Ids]]",
-        advance: Callable[[int], None],
-    ) -> None:
+    def _encode_pieces(self, waiting: list[tuple[int, str]], parts: "list[list[Ids]]") -> None:
         import numpy as np
 
         texts = [piece for _, piece in waiting]
-        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        with panics_contained(self.is_cut_at_words):
+            encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         for (index, _), encoding in zip(waiting, encodings, strict=True):
             parts[index].append(np.array(encoding.ids, dtype=np.uint32))
-        advance(sum(map(count_bytes, texts)))
 
     def _pieces(self, text: str) -> Iterator[str]:
         """Parts of a text to encode one by one; together they give the ids of the whole."""
-        start = 0
-        if self._literals is not None:
-            # Such a model finds a control token that is written out in a text: cut it in two.
-            for match in self._literals.finditer(text):
-                yield text[start : match.start() + 1]
-                start = match.start() + 1
         if self.is_cut_at_words:
-            yield from cut_at_words(text, self._piece_characters)
-        elif start < len(text):
-            yield text[start:]
-
-
-def cut_at_words(text: str, characters: int) -> Iterator[str]:
-    """Cut a long text where it makes no difference to a byte-level BPE, in training or encoding.
-
-    GPT-2's rule for words never joins anything across the place before a white space character
-    that something visible follows, and never looks beyond that place. Parts are at least
-    `characters` long but the last, and longer where there is no such place.
-    """
-    start = 0
-    while len(text) - start > characters:
-        cut = _CUT.search(text, start + characters)
-        if cut is None:
-            break
-        yield text[start : cut.start()]
-        start = cut.start()
-    if start < len(text):
-        yield text[start:]
+            yield from cut_at_words((text,), self._piece_characters)
+            return
+        for part in pieces(self, (text,), WHOLE_CHARACTERS):
+            start = 0
+            # Such a model finds a control token that is written out in a text: cut it in two.
+            for match in self._literals.finditer(part) if self._literals is not None else ():
+                yield part[start : match.start() + 1]
+                start = match.start() + 1
+            if start < len(part):
+                yield part[start:]
 
 
 def _is_plain_byte_level(spec: dict[str, Any]) -> bool:
-    """Whether `cut_at_words` may be used: GPT-2's rule for words, on the text as it is."""
+    """Whether `cut_at_words` makes no difference: GPT-2's rule for words, on the text as it is."""
     splitter = spec["pre_tokenizer"] or {}
     return (
         spec["model"]["type"] == "BPE"

@@ -7,6 +7,7 @@ yet, and a hash of all of it.
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +17,18 @@ from torch import Tensor
 
 from newllm_core.atomic import refuse_existing, write_atomically
 from newllm_core.checkpoint import Checkpoint
-from newllm_core.data.sources.files import reason
 from newllm_core.data.text_stream import text_stream
 from newllm_core.data.tokenizer import TextTokenizer
-from newllm_core.errors import InputError
+from newllm_core.errors import InputError, reason
 from newllm_core.generation.session import Session
 from newllm_core.generation.writer import Tail
+from newllm_core.strict_json import parse_json
+from newllm_core.tensor_files import open_tensors, save_tensors
 
 FORMAT = "newllm-state"
 FORMAT_VERSION = 1
 OPTION = "--save-state"
+LARGEST = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,6 @@ def save_state(session: Session, tail: Tail, path: Path, *, identity: str, overw
     Raises:
         InputError: `path` exists and `overwrite` is false, or it cannot be written.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
     refuse_existing(path, overwrite=overwrite, option=OPTION)
     tensors = {
         "context": session.context_C.detach().cpu().clone(),
@@ -81,13 +81,7 @@ def save_state(session: Session, tail: Tail, path: Path, *, identity: str, overw
     }
     metadata["sha256"] = _digest(tensors, metadata)
 
-    def write(temporary: Path) -> None:
-        try:
-            save_file(tensors, temporary, metadata)
-        except SafetensorError as error:  # safetensors words its own I/O errors
-            raise OSError(str(error)) from error
-
-    write_atomically(path, write)
+    write_atomically(path, lambda temporary: save_tensors(tensors, temporary, metadata))
 
 
 def load_state(path: Path, checkpoint: Checkpoint, tokenizer: TextTokenizer) -> SavedState:
@@ -96,23 +90,19 @@ def load_state(path: Path, checkpoint: Checkpoint, tokenizer: TextTokenizer) -> 
     Raises:
         InputError: missing, damaged, foreign, of another format version or another checkpoint.
     """
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise InputError(f"no such state: {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is not a readable state: {reason(error)}") from error
-    if metadata.get("format") != FORMAT:
-        raise InputError(f"{path} is a safetensors file, but no state that generate saved")
-    if metadata.get("format_version") != str(FORMAT_VERSION):
-        raise InputError(
-            f"{path} has format version {metadata.get('format_version')!r}, this newllm reads "
-            f"{FORMAT_VERSION}: save it again"
-        )
+    with open_tensors(path, "state") as file:
+        metadata = file.metadata() or {}
+        if metadata.get("format") != FORMAT:
+            raise InputError(f"{path} is a safetensors file, but no state that generate saved")
+        if metadata.get("format_version") != str(FORMAT_VERSION):
+            raise InputError(
+                f"{path} has format version {metadata.get('format_version')!r}, this newllm reads "
+                f"{FORMAT_VERSION}: save it again"
+            )
+        shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+        if sum(map(math.prod, shapes.values())) > LARGEST:
+            raise InputError(f"{path} is a damaged state: it is too large for one")
+        tensors = {name: file.get_tensor(name) for name in shapes}
     if metadata.get("sha256") != _digest(tensors, metadata):
         raise InputError(f"{path} is damaged: its hash is wrong; save it again")
     if metadata.get("checkpoint") != checkpoint.identity():
@@ -134,7 +124,7 @@ def _rebuild(
     if context_C.shape != (model.context_dim,) or not torch.isfinite(context_C).all():
         raise ValueError("the context does not fit the model")
     torch.Generator().set_state(tensors["random"])
-    text = json.loads(metadata["text"])
+    text = parse_json(metadata["text"])
     pending, held, undecoded = text["pending"], text["held"], text["undecoded"]
     if pending is not None and pending not in range(model.vocab_size):
         raise ValueError("the pending token is outside the vocabulary")

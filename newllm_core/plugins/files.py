@@ -14,7 +14,8 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-from newllm_core.errors import InputError, PluginError
+from newllm_core.errors import InputError, PluginError, reason
+from newllm_core.files import regular_file
 from newllm_core.plugins.locate import first_line
 
 REGULARIZER, DATA_SOURCE = "regularizer", "data source"
@@ -59,14 +60,14 @@ def use_file(path: Path) -> list[FileClass]:
         InputError: there is no such file, or it cannot be read.
         PluginError: it is not Python, or no plugin is in it.
     """
-    path = path.absolute()
+    path = regular_file(path, "plugin").absolute()
     try:
         source = path.read_bytes()
     except OSError as error:
-        raise InputError(f"cannot read --plugin {path}: {error.strerror}") from error
+        raise InputError(f"cannot read --plugin {path}: {reason(error)}") from error
     try:
         tree = ast.parse(source)
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise PluginError(f"--plugin {path} is not Python: {error}") from error
     version = "sha256:" + hashlib.sha256(source).hexdigest()[:12]
     found = [

@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from newllm_core.distributed import size as processes
+
 
 @dataclass(frozen=True)
 class NoOptions:
@@ -30,8 +32,9 @@ class Regularizer(nn.Module):
         has_gradient: whether the loss trains anything.
         uses_tokens: whether token ids play a part.
         uses_order: whether the order of the contexts does.
-        distributed: whether every process of a `torch.distributed` group returns the loss of all
-            their contexts together.
+        distributed: whether every process of a `torch.distributed` group, given its share of the
+            contexts (which may be empty), returns the loss of all of them together, by means of
+            `newllm_core.distributed`. Otherwise every process is given all contexts.
         context_dim: D.
     """
 
@@ -60,7 +63,8 @@ class Regularizer(nn.Module):
         if contexts_ND.ndim != 2 or contexts_ND.shape[1] != self.context_dim:
             shape = list(contexts_ND.shape)
             raise ValueError(f"contexts have shape {shape}, expected [N, {self.context_dim}]")
-        if len(contexts_ND) == 0 or tokens_N.shape != contexts_ND.shape[:1]:
+        one_needed = not (self.distributed and processes() > 1)
+        if (one_needed and len(contexts_ND) == 0) or tokens_N.shape != contexts_ND.shape[:1]:
             raise ValueError(
                 f"expected N >= 1 contexts and as many tokens, "
                 f"got {len(contexts_ND)} and {list(tokens_N.shape)}"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from newllm_core import distributed
 from newllm_core.config import option
 from newllm_core.precision import at_least_float32
 from newllm_core.regularizers.base import Regularizer
@@ -44,6 +45,7 @@ class CovarianceEma(Regularizer):
 
     Options = CovarianceEmaOptions
     default_weight = 0.35
+    distributed = True
     options: CovarianceEmaOptions
     covariance_DD: Tensor
 
@@ -56,7 +58,8 @@ class CovarianceEma(Regularizer):
         contexts_ND = at_least_float32(contexts_ND)
         # Autocast would round the product to bfloat16.
         with torch.autocast(contexts_ND.device.type, enabled=False):
-            batch_DD = contexts_ND.detach().T @ contexts_ND / len(contexts_ND)
+            products_DD = contexts_ND.detach().T @ contexts_ND
+        batch_DD = distributed.total(products_DD) / distributed.count(contexts_ND)
         # The gradient of the loss with respect to Σ̂ is symmetric, so both factors of the product
         # receive the same: one of them, doubled, saves a third of the matrix products.
         batch_DD = 2 * batch_DD - batch_DD.detach()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from newllm_core import distributed
 from newllm_core.config import option
 from newllm_core.precision import at_least_float32
 from newllm_core.regularizers.base import Regularizer
@@ -51,6 +52,7 @@ class Distribution(Regularizer):
     """
 
     Options = DistributionOptions
+    distributed = True
     options: DistributionOptions
     mean_D: Tensor
     variance_D: Tensor
@@ -65,8 +67,8 @@ class Distribution(Regularizer):
         """Distance from zero mean and unit variance, a scalar; tokens play no part."""
         contexts_ND = at_least_float32(contexts_ND)
         if self.options.statistics == "batch":
-            mean_D = contexts_ND.mean(0)
-            return distribution_loss(mean_D, (contexts_ND - mean_D).square().mean(0))
+            mean_D = distributed.mean(contexts_ND)
+            return distribution_loss(mean_D, distributed.mean((contexts_ND - mean_D).square()))
         momentum = self.options.momentum
         mean_D, variance_D = running_moments(contexts_ND, self.mean_D, self.variance_D, momentum)
         if self.training:

@@ -65,6 +65,7 @@ class EmaVariance(Regularizer):
     """
 
     Options = EmaVarianceOptions
+    distributed = True
     options: EmaVarianceOptions
     mean_D: Tensor
     variance_D: Tensor

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from newllm_core import distributed
 from newllm_core.config import option
 from newllm_core.precision import at_least_float32
 from newllm_core.regularizers.base import Regularizer
@@ -67,6 +68,7 @@ class FixedDimensions(Regularizer):
 
     Options = FixedDimensionsOptions
     uses_tokens = True
+    distributed = True
     options: FixedDimensionsOptions
     strides_S: Tensor
 
@@ -84,4 +86,4 @@ class FixedDimensions(Regularizer):
         )
         energies_ND = at_least_float32(contexts_ND).square()
         own_N = energies_ND.gather(1, own_NK).sum(1)
-        return 1 - (own_N / energies_ND.sum(1).clamp_min(SMALLEST_ENERGY)).mean()
+        return 1 - distributed.mean(own_N / energies_ND.sum(1).clamp_min(SMALLEST_ENERGY))

@@ -2,6 +2,8 @@
 
 from torch import Tensor
 
+from newllm_core import distributed
+
 
 def running_moments(
     contexts_ND: Tensor, mean_D: Tensor, variance_D: Tensor, momentum: float
@@ -24,6 +26,6 @@ def running_moments(
     """
     mean_D = mean_D.to(contexts_ND.dtype)
     deviations_ND = contexts_ND - mean_D
-    new_mean_D = mean_D + (1 - momentum) * deviations_ND.mean(0)
-    spread_D = deviations_ND.square().mean(0)
+    new_mean_D = mean_D + (1 - momentum) * distributed.mean(deviations_ND)
+    spread_D = distributed.mean(deviations_ND.square())
     return new_mean_D, momentum * variance_D.to(contexts_ND.dtype) + (1 - momentum) * spread_D

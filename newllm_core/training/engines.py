@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from newllm_core import distributed
 from newllm_core.config import Phase1Config
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.training.window import Window
@@ -27,10 +28,22 @@ EXACT_STREAMS = 512
 
 
 class Batch(NamedTuple):
-    """Tokens to read at once. Positions [N] in the window, incoming contexts [N, C]."""
+    """Tokens to read at once, by all processes together.
+
+    Attributes:
+        positions_N: places in the window.
+        incoming_NC: the contexts before those that this process reads [n, C].
+        shares: how many of the positions each process reads, in order; their sum is N.
+    """
 
     positions_N: Tensor
     incoming_NC: Tensor
+    shares: list[int]
+
+    @property
+    def own(self) -> slice:
+        """Which of the positions this process reads."""
+        return distributed.own(self.shares)
 
 
 def batches(
@@ -73,7 +86,9 @@ def _parallel(
     order = torch.randperm(len(window), generator=generator).to(window.tokens_T.device)
     begin_C = window.begin_C.clone()
     for positions_N in order.tensor_split(num_batches)[skip:]:
-        yield Batch(positions_N, incoming(window.previous_TC, begin_C, positions_N))
+        shares = distributed.sizes(len(positions_N))
+        own_n = positions_N[distributed.own(shares)]
+        yield Batch(positions_N, incoming(window.previous_TC, begin_C, own_n), shares)
 
 
 def _streams(
@@ -106,9 +121,10 @@ def _streams(
         positions_Bn = begins_B[:active, None] + offsets
         if first > 0:
             context_BC = window.current_TC[begins_B[:active] + first - 1]
-        incoming_BnC = context_BC[:, None]
+        shares = distributed.sizes(active)
+        own = distributed.own(shares)
+        incoming_BnC = context_BC[own, None]
         if count > 1:
-            rolled = rollout(model, window.tokens_T[positions_Bn[:, :-1]], context_BC)
+            rolled = rollout(model, window.tokens_T[positions_Bn[own, :-1]], context_BC[own])
             incoming_BnC = torch.cat([incoming_BnC, rolled], dim=1)
-        positions_N = positions_Bn.flatten()
-        yield Batch(positions_N, incoming_BnC.flatten(0, 1))
+        yield Batch(positions_Bn.flatten(), incoming_BnC.flatten(0, 1), [count * s for s in shares])

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
+from newllm_core import distributed
 from newllm_core.config import Phase2Config
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.training.state import State
@@ -73,7 +74,9 @@ class FineTuning:
     def losses(self, generator: torch.Generator, *, skip: int = 0) -> Iterator[Terms]:
         """An epoch from window `skip` on; a step is made with each before the next is asked for."""
         device = self.model.embedding.weight.device
-        starts_B1 = np.arange(self.num_streams)[:, None] * self.stream_length
+        streams = distributed.sizes(self.num_streams)
+        own = distributed.own(streams)
+        starts_B1 = np.arange(self.num_streams)[own, None] * self.stream_length
         for begin in range(skip * self.config.bptt, self.stream_length, self.config.bptt):
             steps = np.arange(begin, min(begin + self.config.bptt, self.stream_length))
             positions_BT = starts_B1 + steps
@@ -81,7 +84,7 @@ class FineTuning:
             targets_BT = torch.from_numpy(np.asarray(self.tokens[positions_BT], np.int64))
             inputs_BT, targets_BT = inputs_BT.to(device), targets_BT.to(device)
 
-            context_BC = self.context_BC
+            context_BC = self.context_BC[own]
             contexts = unroll(self.model, inputs_BT, context_BC)
             read = contexts[len(contexts) - self.model.num_heads :]
             total, plain = cross_entropy(
@@ -91,12 +94,14 @@ class FineTuning:
                 weights=self.weights,
                 dropout=self.config.dropout,
                 generator=generator,
+                shares=[len(steps) * count for count in streams],
             )
             if self.config.reconstruction_weight > 0:
                 term = reconstruction(
                     self.model, contexts[-1], start_BC=context_BC, inputs_BT=inputs_BT
                 )
+                term = distributed.mean_of(term, streams)
                 total = total + self.config.reconstruction_weight * term
                 plain["reconstruction"] = term.item()
-            self.context_BC = contexts[-1][:, -1].detach()
-            yield Terms(total, plain, inputs_BT.numel())
+            self.context_BC = distributed.gather(contexts[-1][:, -1].detach(), streams)
+            yield Terms(total, plain, self.num_streams * len(steps))

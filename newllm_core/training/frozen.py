@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from newllm_core import distributed
 from newllm_core.config import Phase2Config
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.progress import Progress
@@ -93,13 +94,16 @@ class FrozenContexts:
         device = self.model.embedding.weight.device
         self.shuffling.bit_generator.state = self.order
         for rows_NKC, targets_N in itertools.islice(self.batches(), skip, None):
+            shares = distributed.sizes(len(targets_N))
+            own = distributed.own(shares)
             total, plain = cross_entropy(
                 self.model,
-                rows_NKC.to(device).unbind(1),
-                targets_N.to(device),
+                rows_NKC[own].to(device).unbind(1),
+                targets_N[own].to(device),
                 weights=self.weights,
                 dropout=self.config.dropout,
                 generator=generator,
+                shares=shares,
             )
             yield Terms(total, plain, len(targets_N))
 

@@ -3,12 +3,14 @@
 Shapes: N tokens, C context_dim.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from newllm_core import distributed
 from newllm_core.config import Phase1Config
 from newllm_core.errors import PluginError
 from newllm_core.model.language_model import LanguageModel
@@ -25,7 +27,7 @@ class Terms:
     Attributes:
         weighted: name to weight times loss, of every term that the run uses.
         plain: name to loss, for the log.
-        contexts_NC: the new contexts, detached.
+        contexts_NC: the new contexts of all processes, detached.
     """
 
     weighted: dict[str, Tensor]
@@ -80,16 +82,28 @@ class Phase1Loss(nn.Module):
         weights = {self.objective: 1 - weight, REGULARIZER: weight}
         self.weights = {name: weight for name, weight in weights.items() if weight > 0}
 
-    def forward(self, *, incoming_NC: Tensor, tokens_N: Tensor, target_NC: Tensor) -> Terms:
+    def forward(
+        self,
+        *,
+        incoming_NC: Tensor,
+        tokens_N: Tensor,
+        target_NC: Tensor,
+        shares: Sequence[int] | None = None,
+    ) -> Terms:
         """Read `tokens_N` once, each from its own incoming context.
 
+        Every process gives its share of the contexts, and returns the losses of all of them.
+
         Args:
-            incoming_NC: c_{t-1}.
-            tokens_N: token ids.
-            target_NC: c_t of the reading before.
+            incoming_NC: c_{t-1}, of this process's tokens.
+            tokens_N: token ids, of all processes.
+            target_NC: c_t of the reading before, of this process's tokens.
+            shares: how many of the tokens each process reads, where there are several.
         """
+        shares = shares or [len(tokens_N)]
+        own = distributed.own(shares)
         incoming_NC = incoming_NC.detach()
-        x_NE = self.model.embed(tokens_N).detach()
+        x_NE = self.model.embed(tokens_N[own]).detach()
         by_block = self.model.step_layers(context=incoming_NC, token=x_NE)
         final_NC = by_block[-1][-1]
         losses = {}
@@ -103,19 +117,26 @@ class Phase1Loss(nn.Module):
                 )
             else:
                 losses["cvfp"] = F.mse_loss(final_NC, target_NC.detach())
+            losses = {name: distributed.mean_of(loss, shares) for name, loss in losses.items()}
         if REGULARIZER in self.weights:
             every_layer = self.config.apply_to == "every-layer"
             contexts = [c for block in by_block for c in block] if every_layer else [final_NC]
-            losses[REGULARIZER] = self._regularize(contexts, tokens_N)
+            losses[REGULARIZER] = self._regularize(contexts, tokens_N, shares)
         return Terms(
             weighted={name: self.weights[name] * loss for name, loss in losses.items()},
             plain={name: loss.item() for name, loss in losses.items()},
-            contexts_NC=final_NC.detach(),
+            contexts_NC=distributed.gather(final_NC.detach(), shares),
         )
 
-    def _regularize(self, contexts: list[Tensor], tokens_N: Tensor) -> Tensor:
+    def _regularize(
+        self, contexts: list[Tensor], tokens_N: Tensor, shares: Sequence[int]
+    ) -> Tensor:
         losses = []
         for regularizer, contexts_NC in zip(self.regularizers, contexts, strict=True):
+            if regularizer.distributed:
+                tokens_N = tokens_N[distributed.own(shares)]
+            else:
+                contexts_NC = distributed.gather(contexts_NC, shares)
             with REGULARIZERS.blame(self.config.reg):
                 loss = regularizer(contexts_NC, tokens_N=tokens_N)
             if not (isinstance(loss, Tensor) and loss.ndim == 0):

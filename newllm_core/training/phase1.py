@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from newllm_core import distributed
 from newllm_core.analysis.rank import effective_rank
 from newllm_core.config import Config
 from newllm_core.errors import ConfigError, DivergedError, PluginError
@@ -352,7 +353,8 @@ class Phase1Trainer:
         return self.loss(
             incoming_NC=batch.incoming_NC,
             tokens_N=window.tokens_T[batch.positions_N],
-            target_NC=window.previous_TC[batch.positions_N],
+            target_NC=window.previous_TC[batch.positions_N[batch.own]],
+            shares=batch.shares,
         )
 
     def step(self, terms: Terms, read: int) -> None:
@@ -362,6 +364,7 @@ class Phase1Trainer:
             return
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
+        distributed.average_gradients(self.parameters)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
         if not torch.isfinite(norm):

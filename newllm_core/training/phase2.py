@@ -243,8 +243,12 @@ class _Phase2:
         begun, read_before = time.perf_counter(), reading.tokens
         label = f"epoch {self.epoch}/{self.config.epochs}"
         with self.progress.task(label, source.num_tokens - read_before, "tokens") as task:
-            for terms in source.losses(self.generator, skip=reading.batches):
+            losses = source.losses(self.generator, skip=reading.batches)
+            while True:
                 with self.saver.step(self.state) if self.saver else nullcontext():
+                    terms = next(losses, None)
+                    if terms is None:
+                        break
                     stepper.make(terms)
                 reading.count(terms.plain, terms.num_tokens)
                 self._mark()

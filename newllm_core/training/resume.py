@@ -2,16 +2,18 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from newllm_core import checkpoint as checkpoints
+from newllm_core import distributed
 from newllm_core.atomic import refuse_existing, sweep
 from newllm_core.checkpoint import Checkpoint
 from newllm_core.config import RunConfig
 from newllm_core.errors import DivergedError, InputError, Interrupted, ProcessLost
 from newllm_core.interruption import Interruption
+from newllm_core.lock import exclusive
 from newllm_core.progress import Progress
 from newllm_core.runlog import RunLog
 from newllm_core.training.state import (
@@ -25,7 +27,7 @@ from newllm_core.training.state import (
 
 
 class Saver:
-    """Writes the state of one run.
+    """Writes the state of one run, for all of its processes.
 
     Args:
         checkpoint: what the run will write.
@@ -46,6 +48,7 @@ class Saver:
         interruption: Interruption,
         progress: Progress,
     ) -> None:
+        self.checkpoint = checkpoint
         self.path = state_path(checkpoint)
         self.replaces = checkpoint.exists()
         self.identity = identity
@@ -61,7 +64,9 @@ class Saver:
         Raises:
             Interrupted: the run was asked to stop.
         """
-        if self.interruption.asked:
+        with self.step(state):
+            asked = distributed.any_process(self.interruption.asked)
+        if asked:
             self._stop(state)
         if time.monotonic() - self._saved_at >= self.interval:
             self.save(state())
@@ -72,8 +77,12 @@ class Saver:
         try:
             yield
         except (DivergedError, ProcessLost) as error:
-            self.save(state())
-            raise type(error)(f"{error}; the state before is in {self.path}") from error
+            explained = type(error)(f"{error}; the state before is in {self.path}")
+            if distributed.rank() == 0 or self._first_is_gone():
+                self._write(state())
+                if isinstance(explained, ProcessLost):
+                    explained.speaks = True
+            raise explained from error
 
     @contextmanager
     def interruptible(self, state: Callable[[], State]) -> Iterator[None]:
@@ -85,10 +94,22 @@ class Saver:
             self._stop(state)
 
     def save(self, state: State) -> None:
-        """Write the state and what belongs to it."""
+        """Write the state and what belongs to it; the first process does it for all."""
+        if distributed.rank() == 0:
+            self._write(state)
+        self._saved_at = time.monotonic()
+
+    def _write(self, state: State) -> None:
         values = {"lines": self.log.flush_to_disk(), "replaces": self.replaces}
         save_state(State(state.tensors, state.values | values), self.path, self.identity)
-        self._saved_at = time.monotonic()
+
+    def _first_is_gone(self) -> bool:
+        """Whether the second process must write, because nobody holds the lock any more."""
+        try:
+            with exclusive(self.checkpoint) if distributed.rank() == 1 else nullcontext():
+                return distributed.rank() == 1
+        except InputError:
+            return False
 
     def _stop(self, state: Callable[[], State]) -> None:
         self.progress.message(f"asked to stop: saving {self.path}")
@@ -125,17 +146,19 @@ def begin(
         InputError: it is of a run on other data, or cannot be read.
     """
     path = state_path(checkpoint)
+    first = distributed.rank() == 0
     state = None
     if resume and path.exists():
         state = load_state(path, identity)
         progress.message(f"resuming from {path}")
     elif resume:
         progress.message(f"nothing to resume (there is no {path}): starting afresh")
-    else:
+    distributed.barrier()  # everybody has looked at what was there
+    if first and not resume:
         path.unlink(missing_ok=True)
     lines = state.values["lines"] if state is not None else 0
     with (
-        RunLog(checkpoint, tensorboard=tensorboard, resume_after=lines) as log,
+        RunLog(checkpoint if first else None, tensorboard=tensorboard, resume_after=lines) as log,
         Interruption() as interruption,
     ):
         saver = Saver(
@@ -147,7 +170,8 @@ def begin(
             progress=progress,
         )
         yield Run(log, saver, state)
-        path.unlink(missing_ok=True)
+        if first:
+            path.unlink(missing_ok=True)
 
 
 def prepare_place(checkpoint: Path, *, overwrite: bool, resume: bool) -> None:
@@ -157,8 +181,9 @@ def prepare_place(checkpoint: Path, *, overwrite: bool, resume: bool) -> None:
         InputError: the checkpoint, or the state of an unfinished run, exists.
     """
     path = state_path(checkpoint)
-    for file in (checkpoint, path):
-        sweep(file)
+    if distributed.rank() == 0:
+        for file in (checkpoint, path):
+            sweep(file)
     if resume:
         return
     refuse_existing(checkpoint, overwrite=overwrite)
@@ -183,5 +208,6 @@ def finished(checkpoint: Path, identity: Identity) -> Checkpoint | None:
         return None
     done = checkpoints.load(checkpoint)
     require_same(checkpoint, done.provenance.get("identity", {}), identity)
+    distributed.barrier()
     path.unlink(missing_ok=True)  # its run ended between writing one and removing the other
     return done

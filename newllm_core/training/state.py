@@ -17,8 +17,9 @@ from torch import Tensor
 from newllm_core import settings
 from newllm_core.atomic import write_atomically
 from newllm_core.config import Config
-from newllm_core.errors import ConfigError, InputError
+from newllm_core.errors import ConfigError, InputError, reason
 from newllm_core.model.language_model import LanguageModel
+from newllm_core.tensor_files import open_tensors, save_tensors
 
 FORMAT_VERSION = 1
 Identity = Mapping[str, Any]
@@ -75,10 +76,6 @@ def save_state(state: State, path: Path, identity: Identity) -> None:
     Raises:
         InputError: the folder or file cannot be written; the state before is still there.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    tensors = {name: t.detach().cpu().contiguous() for name, t in state.tensors.items()}
     metadata = {
         "format": "newllm-state",
         "format_version": str(FORMAT_VERSION),
@@ -86,13 +83,7 @@ def save_state(state: State, path: Path, identity: Identity) -> None:
         "values": json.dumps(state.values),
     }
 
-    def write(temporary: Path) -> None:
-        try:
-            save_file(tensors, temporary, metadata)
-        except SafetensorError as error:  # safetensors words its own I/O errors
-            raise OSError(str(error)) from error
-
-    write_atomically(path, write)
+    write_atomically(path, lambda temporary: save_tensors(state.tensors, temporary, metadata))
 
 
 def load_state(path: Path, identity: Identity) -> State:
@@ -102,26 +93,23 @@ def load_state(path: Path, identity: Identity) -> State:
         ConfigError: it is of a run with other settings.
         InputError: it is of a run on other data, or cannot be read.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != "newllm-state":
-                raise InputError(f"{path} is not the state of a newllm run")
-            if metadata.get("format_version") != str(FORMAT_VERSION):
-                raise InputError(
-                    f"{path} has format version {metadata.get('format_version')!r}, this newllm "
-                    f"reads {FORMAT_VERSION}: install the version that wrote it"
-                )
+    with open_tensors(path, "state") as file:
+        metadata = file.metadata() or {}
+        if metadata.get("format") != "newllm-state":
+            raise InputError(f"{path} is not the state of a newllm run")
+        if metadata.get("format_version") != str(FORMAT_VERSION):
+            raise InputError(
+                f"{path} has format version {metadata.get('format_version')!r}, this newllm "
+                f"reads {FORMAT_VERSION}: install the version that wrote it"
+            )
+        try:
             require_same(path, json.loads(metadata["identity"]), identity)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return State(tensors, json.loads(metadata["values"]))
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"{path} is not a readable state ({reason}): begin again with --overwrite"
-        ) from error
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise InputError(
+                f"{path} is not a readable state ({reason(error)}): begin again with --overwrite"
+            ) from error
 
 
 def identity_of(

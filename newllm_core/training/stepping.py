@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from newllm_core import distributed
 from newllm_core.config import Phase2Config
 from newllm_core.errors import DivergedError
 from newllm_core.model.language_model import LanguageModel
@@ -92,7 +93,9 @@ class Stepper:
         if bad:
             raise self._diverged(", ".join(bad))
         self.optimizer.zero_grad(set_to_none=True)
-        terms.total.backward()
+        if terms.total.requires_grad:  # not where this process has no row of the batch
+            terms.total.backward()
+        distributed.average_gradients(self.parameters)
         # Clipping at 0 would train nothing: it means no limit.
         limit = self.config.gradient_clip or float("inf")
         self.gradient_norm = float(nn.utils.clip_grad_norm_(self.parameters, limit))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from newllm_core import distributed
 from newllm_core.model.heads import weighted_mean
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.training.token_loss import token_loss
@@ -37,21 +38,25 @@ def cross_entropy(
     weights: Sequence[float],
     dropout: float,
     generator: torch.Generator,
+    shares: Sequence[int] | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
     """`Σ w_k CE_k / Σ w_k` with gradient, and the plain terms.
 
     Args:
         model: its heads are used.
-        contexts: [N, C] for each head.
+        contexts: [N, C] for each head, of this process's rows.
         targets_N: the tokens that follow.
         weights: w_k.
         dropout: share of context dimensions that each head misses.
         generator: of the dropout, on the device of the contexts.
+        shares: how many rows each process has, where there are several; losses are of all rows.
     """
+    shares = shares or [len(targets_N)]
     losses = []
     for head, contexts_NC in zip(model.token_output, contexts, strict=True):
         assert isinstance(head, nn.Linear)
-        losses.append(token_loss(head, drop(contexts_NC, dropout, generator), targets_N))
+        dropped_NC = drop(contexts_NC, dropout, generator, shares)
+        losses.append(distributed.mean_of(token_loss(head, dropped_NC, targets_N), shares))
     together = weighted_mean(losses, weights)
     plain = {"cross-entropy": together.item()}
     if len(losses) > 1:
@@ -59,12 +64,18 @@ def cross_entropy(
     return together, plain
 
 
-def drop(values: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Dropout from a random stream of its own, so that a seed says everything."""
+def drop(
+    values_NC: Tensor, share: float, generator: torch.Generator, shares: Sequence[int]
+) -> Tensor:
+    """Dropout from a random stream of its own, so that a seed says everything.
+
+    Every process draws for the rows of all: what is dropped does not depend on their number.
+    """
     if share == 0:
-        return values
-    kept = torch.empty_like(values).bernoulli_(1 - share, generator=generator)
-    return values * kept.div_(1 - share)
+        return values_NC
+    kept = values_NC.new_empty(sum(shares), values_NC.shape[1])
+    kept = kept.bernoulli_(1 - share, generator=generator)[distributed.own(shares)]
+    return values_NC * kept.div_(1 - share)
 
 
 def reconstruction(

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from newllm_core import distributed
+
 # A gradient that only rounding made differs from zero by less than this.
 VACUOUS_NORM = 1e-12
 
@@ -44,4 +46,9 @@ class VacuityGuard:
         gradients = torch.autograd.grad(
             term, self._parameters, retain_graph=True, allow_unused=True
         )
-        return sum(g.square().sum().item() for g in gradients if g is not None) ** 0.5
+        found = [
+            torch.zeros_like(p) if g is None else g
+            for p, g in zip(self._parameters, gradients, strict=True)
+        ]
+        distributed.average(found)
+        return sum(g.square().sum().item() for g in found) ** 0.5

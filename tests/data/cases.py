@@ -1,6 +1,6 @@
 """What several tests need: watching progress, checking errors, calling `prepare` briefly."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -66,3 +66,15 @@ def contents_of(folder: Path) -> dict[str, bytes]:
 def write(path: Path, text: str) -> Path:
     path.write_text(text, encoding="utf-8", newline="")
     return path
+
+
+def joined(parts: Iterable[tuple[str, bool]]) -> list[str]:
+    """Texts that came in parts; each part says whether it is the last of its text."""
+    texts, begun = [], ""
+    for part, ends in parts:
+        begun += part
+        if ends:
+            texts.append(begun)
+            begun = ""
+    assert not begun
+    return texts

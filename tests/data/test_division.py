@@ -1,3 +1,6 @@
+import hashlib
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,36 +28,108 @@ def shared_spool(tmp_path_factory):
 
 
 def add(spool, *texts, split=None):
-    return [spool.append(Document(text=text, split=split)) for text in texts]
+    for text in texts:
+        assert spool.append(Document(text=text, split=split))
 
 
-def texts(spool, records):
-    return [spool.read(record).text for record in records]
+def documents(spool, *texts):
+    add(spool, *texts)
+    return spool.finish()
+
+
+def texts(spool, selection):
+    return [document.text for document in spool.documents(selection)]
+
+
+def everything(documents):
+    return documents.select(np.ones(len(documents), dtype=bool))
 
 
 def test_documents_come_back_as_they_were(spool):
-    documents = [
+    written = [
         Document(text="a\nb\u2028 é"),
         Document(messages=(Message("user", "x"), Message("assistant", ""))),
         Document(tokens=(1, 2, 70_000)),
     ]
-    records = [spool.append(document) for document in documents]
-    assert [spool.read(record) for record in reversed(records)] == documents[::-1]
-    assert list(spool.batches(records)) == [documents]
-    assert [record.size for record in records] == [len("a\nb\u2028 é".encode()), 1, 3]
+    assert all(spool.append(document) for document in written)
+    documents = spool.finish()
+    assert list(spool.documents(everything(documents))) == written
+    assert list(spool.batches(everything(documents))) == [written]
+    assert list(spool.documents(documents.select(np.array([False, True, True])))) == written[1:]
+    assert documents.sizes.tolist() == [len("a\nb\u2028 é".encode()), 1, 3]
     assert spool.roles == {"user", "assistant"}
 
 
+def test_digests_are_those_of_lines_of_json(spool):
+    """They decide what is validation: the choice must stay the same from version to version."""
+    written = {
+        '{"text": "a\\"\\né\\u0000"}': Document(text='a"\né\0'),
+        '{"messages": [["user", "ü"]]}': Document(messages=(Message("user", "ü"),)),
+        '{"tokens": [1, 22]}': Document(tokens=(1, 22)),
+    }
+    for document in written.values():
+        spool.append(document)
+    expected = [
+        hashlib.blake2b(f"{line}\n".encode(), digest_size=16, key=bytes(8)).digest()
+        for line in written
+    ]
+    assert [bytes(digest).ljust(16, b"\0") for digest in spool.finish().digests] == expected
+    assert [spool.digest(document) for document in written.values()] == expected
+
+
 def test_batches_are_bounded(spool, monkeypatch):
-    monkeypatch.setattr("newllm_core.data.spool.BATCH_BYTES", 40)
-    records = add(spool, *"abcdef")  # 14 bytes each
-    assert [len(batch) for batch in spool.batches(records)] == [3, 3]
+    monkeypatch.setattr("newllm_core.data.spool.BATCH_BYTES", 3)
+    found = documents(spool, *"abcdef")
+    assert [len(batch) for batch in spool.batches(everything(found))] == [3, 3]
+
+
+@pytest.mark.parametrize("kind", ["text", "tokens"])
+def test_long_documents_are_written_and_read_in_parts(spool, kind, monkeypatch):
+    monkeypatch.setattr("newllm_core.data.spool.BATCH_BYTES", 16)
+    whole = "𝄞 one two é three four\n" * 3 if kind == "text" else tuple(range(100, 117))
+    for start in range(0, len(whole), 5):
+        part = Document(**{kind: whole[start : start + 5], "continues": True})
+        assert not spool.append(part)
+    assert spool.append(Document(**{kind: whole[:0]}))
+    spool.append(Document(text="short"))
+    found = spool.finish()
+    assert len(found) == 2
+    assert spool.digest(Document(**{kind: whole})) == bytes(found.digests[0]).ljust(16, b"\0")
+    read = list(spool.documents(everything(found), lambda chunks: chunks))
+    assert len(read) > 3
+    assert [part.continues for part in read] == [True] * (len(read) - 2) + [False, False]
+    parts = [getattr(part, kind) for part in read[:-1]]
+    assert ("" if kind == "text" else ()).__class__(
+        "".join(parts) if kind == "text" else sum(parts, ())
+    ) == whole
+    if kind == "text":
+        assert next(spool.documents(everything(found))) == Document(text=whole)
+
+
+def test_a_document_that_continues_must_do_so(spool):
+    spool.append(Document(text="a", continues=True))
+    with assert_one_line_error(PluginError, "continues, but nothing follows"):
+        spool.finish()
+    with assert_one_line_error(PluginError, "does not go on"):
+        spool.append(Document(tokens=(1,)))
+    with assert_one_line_error(PluginError, "does not go on"):
+        spool.append(Document(text="b", split="train"))
 
 
 def test_documents_without_contents_are_left_out(spool):
     empty = (Message("user", ""),)
-    for document in (Document(text=""), Document(messages=empty), Document(tokens=())):
-        assert spool.append(document) is None
+    blank = (
+        Document(text=""),
+        Document(text=" \n\u2003"),
+        Document(messages=empty),
+        Document(tokens=()),
+    )
+    assert not any(spool.append(document) for document in blank)
+    spool.append(Document(text=" ", continues=True))
+    assert not spool.append(Document(text="\n"))
+    add(spool, "a")
+    found = spool.finish()
+    assert texts(spool, everything(found)) == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -64,6 +139,9 @@ def test_documents_without_contents_are_left_out(spool):
         Document(),
         Document(text="a", tokens=(1,)),
         Document(text="a", split="test"),
+        Document(tokens=(-1,)),
+        Document(tokens=(1 << 32,)),
+        Document(messages=(Message("user", "a"),), continues=True),
     ],
 )
 def test_sources_must_yield_documents(spool, document):
@@ -83,8 +161,7 @@ def test_half_a_surrogate_pair_is_no_text(spool):
 def test_a_choice_is_disjoint_complete_and_as_large_as_asked(shared_spool, names, fraction):
     if len(set(names)) < 2:
         names = [*names, "x", "y"]
-    records = add(shared_spool, *names)
-    division = divide(records, None, fraction)
+    division = divide(documents(shared_spool, *names), None, fraction)
     train, validation = (texts(shared_spool, s) for s in (division.train, division.validation))
     assert train
     assert validation
@@ -103,9 +180,8 @@ def test_the_choice_depends_on_the_seed_and_not_on_the_order(tmp_path):
     chosen = set()
     for seed in range(8):
         spool = Spool(tmp_path / "spool", seed)
-        records = add(spool, *"abcdefgh")
-        one = texts(spool, divide(records, None, 0.3).validation)
-        other = texts(spool, divide(records[::-1], None, 0.3).validation)
+        one = texts(spool, divide(documents(spool, *"abcdefgh"), None, 0.3).validation)
+        other = texts(spool, divide(documents(spool, *"hgfedcba"), None, 0.3).validation)
         spool.close()
         assert len(one) == 3
         assert sorted(one) == sorted(other)
@@ -114,46 +190,48 @@ def test_the_choice_depends_on_the_seed_and_not_on_the_order(tmp_path):
 
 
 def test_the_fraction_is_of_bytes(spool):
-    records = add(spool, *(letter * 100 for letter in "abcde"), *"fghijklmno")
-    held = sum(record.size for record in divide(records, None, 0.5).validation)
-    assert 255 <= held < 355
+    found = documents(spool, *(letter * 100 for letter in "abcde"), *"fghijklmno")
+    assert 255 <= divide(found, None, 0.5).validation.size < 355
 
 
 def test_fewer_than_two_contents_cannot_be_divided(spool):
-    records = add(spool, "a", "a", "a")
+    found = documents(spool, "a", "a", "a")
     with assert_one_line_error(InputError, "3 documents", "--document-separator", "--val-input"):
-        divide(records, None, 0.05)
+        divide(found, None, 0.05)
 
 
 def test_a_source_that_comes_divided_stays_so_without_duplicates(spool):
-    records = [
-        *add(spool, "a", "b", split="train"),
-        *add(spool, "c"),
-        *add(spool, "b", "d", "d", "c", split="validation"),
-    ]
-    division = divide(records, None, 0.9)
+    add(spool, "a", "b", split="train")
+    add(spool, "c")
+    add(spool, "b", "d", "d", "c", split="validation")
+    division = divide(spool.finish(), None, 0.9)
     assert texts(spool, division.train) == ["a", "b", "c"]
     assert texts(spool, division.validation) == ["d", "d"]
     assert division.duplicates_dropped == 2
 
 
 def test_a_source_with_training_documents_only_is_divided_by_choice(spool):
-    division = divide(add(spool, "a", "b", split="train"), None, 0.05)
+    add(spool, "a", "b", split="train")
+    division = divide(spool.finish(), None, 0.05)
     assert (len(division.train), len(division.validation)) == (1, 1)
 
 
 def test_a_separate_source(spool):
-    own = [*add(spool, "a", "b"), *add(spool, "held out", split="validation")]
-    division = divide(own, add(spool, "b", "c"), 0.05)
+    add(spool, "a", "b")
+    add(spool, "held out", split="validation")
+    own = spool.finish()
+    division = divide(own, documents(spool, "b", "c"), 0.05)
     assert texts(spool, division.train) == ["a", "b"]
     assert texts(spool, division.validation) == ["c"]
     assert division.duplicates_dropped == 1
-    marked = [*add(spool, "c", split="train"), *add(spool, "d", split="validation")]
-    assert texts(spool, divide(own, marked, 0.05).validation) == ["d"]
+    add(spool, "c", split="train")
+    add(spool, "d", split="validation")
+    assert texts(spool, divide(own, spool.finish(), 0.05).validation) == ["d"]
 
 
 def test_a_side_without_documents_is_an_error(spool):
     with assert_one_line_error(InputError, "all 2 validation documents", "--val-input"):
-        divide(add(spool, "a", "b"), add(spool, "a", "b"), 0.05)
+        divide(documents(spool, "a", "b"), documents(spool, "a", "b"), 0.05)
+    add(spool, "a", split="validation")
     with assert_one_line_error(InputError, "nothing to train on"):
-        divide(add(spool, "a", split="validation"), add(spool, "b"), 0.05)
+        divide(spool.finish(), documents(spool, "b"), 0.05)

@@ -15,7 +15,7 @@ from newllm_core.data.sources.text_file import (
 )
 from newllm_core.errors import ConfigError, InputError
 
-from .cases import assert_one_line_error
+from .cases import assert_one_line_error, joined
 
 
 def texts(source):
@@ -48,12 +48,13 @@ def test_a_separator_of_a_line_of_its_own(tmp_path):
     text=st.text(alphabet="ab\n", max_size=40),
     separator=st.text(alphabet="ab\n", min_size=1, max_size=4),
     cuts=st.lists(st.integers(0, 40)),
+    longest=st.integers(1, 9),
 )
-def test_split_in_chunks_is_split_of_the_whole(text, separator, cuts):
+def test_split_in_chunks_is_split_of_the_whole(text, separator, cuts, longest):
     edges = [0, *sorted(cuts), len(text)]
     chunks = [text[a:b] for a, b in pairwise(edges)]
     chunks = [chunk for chunk in chunks if chunk] if "".join(chunks) == text else [text]
-    assert list(split_chunks(chunks, separator)) == text.split(separator)
+    assert joined(split_chunks(chunks, separator, longest)) == text.split(separator)
 
 
 @pytest.mark.parametrize("separator", ["", r"\d", "a\\", r"\\\x"])

@@ -2,7 +2,9 @@ import json
 import os
 import subprocess
 import sys
+from itertools import accumulate, pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,8 +12,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from newllm_core.config import DataConfig
 from newllm_core.data.make_tokenizer import load_base, train_bpe
+from newllm_core.data.pieces import cut_at_words
 from newllm_core.data.sources.base import Document, Message
-from newllm_core.data.tokenizer import TextTokenizer, cut_at_words
+from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import ConfigError, InputError
 
 from .cases import assert_one_line_error
@@ -81,10 +84,10 @@ def test_documents_of_all_kinds_are_encoded_in_their_order(bpe):
     assert together[2][:2] == [269, 269]
 
 
-def test_advance_is_told_bytes(bpe):
-    told = []
-    bpe.encode_documents([Document(text="é\n"), Document(tokens=(1, 2))], told.append)
-    assert sum(told) == 3 + 2
+def test_the_end_token_closes_the_last_part_of_a_document_only(bpe):
+    begun, last = Document(text="the cat", continues=True), Document(text=" sat")
+    together = np.concatenate(bpe.encode_documents([begun, last])).tolist()
+    assert together == bpe.encode_document(Document(text="the cat sat"))
 
 
 def test_what_looks_like_a_control_token_in_a_text_is_text(bpe):
@@ -177,11 +180,19 @@ def test_a_role_may_not_be_the_end_token(bpe):
         TextTokenizer.adopt(bpe.to_json(), ["endoftext"])
 
 
+def with_offsets(tokenizer, text):
+    ids, offsets = [], []
+    for some_ids, some_offsets in tokenizer.encodings(text):
+        ids += some_ids.tolist()
+        offsets += some_offsets
+    return ids, offsets
+
+
 @given(text=DELICATE, size=st.integers(1, 9))
 def test_long_texts_encoded_in_pieces_give_the_ids_of_the_whole(bpe, text, size):
     in_pieces = TextTokenizer(bpe.to_json(), piece_characters=size)
     assert in_pieces.encode(text) == bpe.encode(text)
-    assert in_pieces.encode_with_offsets(text) == bpe.encode_with_offsets(text)
+    assert with_offsets(in_pieces, text) == with_offsets(bpe, text)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +205,32 @@ def test_long_texts_encoded_in_pieces_give_the_ids_of_the_whole(bpe, text, size)
     ],
 )
 def test_long_texts_are_cut_between_words(text, parts):
-    assert list(cut_at_words(text, 4)) == parts
+    assert list(cut_at_words([text], 4, 100)) == parts
+
+
+@given(
+    words=st.lists(st.integers(1, 25)),
+    size=st.integers(1, 9),
+    chunk=st.integers(1, 12),
+    longest=st.integers(10, 12),
+)
+def test_a_word_that_is_too_long_is_cut_where_nothing_else_has_a_say(words, size, chunk, longest):
+    text = "".join(" " + "x" * (length - 1) for length in words)
+    chunks = [text[start : start + chunk] for start in range(0, len(text), chunk)]
+    parts = list(cut_at_words(chunks, size, longest))
+    assert "".join(parts) == text
+    found = set(accumulate(map(len, parts)))
+    starts = set(accumulate(words, initial=0))
+    # A cut is between words, or every `longest` characters of a long one.
+    begins = list(accumulate(words, initial=0))
+    inside = {
+        begin + cut
+        for begin, length in zip(begins, words, strict=False)
+        for cut in range(longest, length, longest)
+    }
+    assert found - starts <= inside
+    # In a word that is longer by more than what a part must have, it is cut for certain.
+    assert {cut for cut in inside if any(b < cut < e - size for b, e in pairwise(begins))} <= found
 
 
 def test_added_words_with_white_space_are_not_cut(bpe):
@@ -206,16 +242,9 @@ def test_added_words_with_white_space_are_not_cut(bpe):
     assert 270 in in_pieces.encode("cats    sat")
 
 
-def test_progress_goes_piece_by_piece(bpe):
-    told = []
-    in_pieces = TextTokenizer(bpe.to_json(), piece_characters=4)
-    in_pieces.encode_documents([Document(text="the cat\nsat on the")], told.append)
-    assert told == [7, 4, 7]
-
-
 @given(text=DELICATE)
 def test_offsets_cover_the_text_in_order(bpe, text):
-    ids, offsets = bpe.encode_with_offsets(text)
+    ids, offsets = with_offsets(bpe, text)
     assert ids == bpe.encode(text)
     covered = [index for start, end in offsets for index in range(start, end)]
     assert sorted(set(covered)) == list(range(len(text)))
@@ -294,7 +323,7 @@ def test_tokenizer_errors(tmp_path):
     with assert_one_line_error(InputError, broken, "not a tokenizer.json"):
         load_base(DataConfig(tokenizer=str(broken)))
     broken.write_bytes(b"\xff\xfe")
-    with assert_one_line_error(InputError, broken, "cannot read"):
+    with assert_one_line_error(InputError, broken, "not UTF-8"):
         load_base(DataConfig(tokenizer=str(broken)))
     (tmp_path / "vocab.json").write_text("[]", encoding="utf-8")
     (tmp_path / "merges.txt").write_text("t", encoding="utf-8")

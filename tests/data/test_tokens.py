@@ -20,7 +20,7 @@ def found(path):
         ([3, 1, 2], [(3, 1, 2)]),
         ([[3, 1], [2]], [(3, 1), (2,)]),
         ([[3, 1], []], [(3, 1), ()]),
-        ([2**40], [(2**40,)]),
+        ([2**31], [(2**31,)]),
     ],
 )
 def test_json(tmp_path, content, documents):
@@ -45,7 +45,21 @@ def test_safetensors_by_name(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["{}", "3", "[1.0]", "[true]", '["1"]', "[[1], 2]", "[[[1]]]", "[", "[" * 100_000, "x"]
+    "text",
+    [
+        "{}",
+        "3",
+        "[1.0]",
+        "[true]",
+        '["1"]',
+        "[[1], 2]",
+        "[[[1]]]",
+        "[",
+        "[" * 100_000,
+        "x",
+        f"[{10**400}]",
+        "[4294967296]",
+    ],
 )
 def test_json_of_something_else(tmp_path, text):
     path = tmp_path / "ids.json"

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from newllm_core.data.sources.base import Document, Message
+from newllm_core.data.sources.base import Broken, Document, Message
 from newllm_core.data.sources.ultrachat import UltraChat, chats
 from newllm_core.errors import InputError
 
@@ -70,12 +70,48 @@ def test_rows_of_the_hub_keep_their_split():
         ({"messages": [{"role": "user"}]}, ("row 1", "'content'")),
         ({"messages": [{"role": "user", "content": None}]}, ("row 1", "'content'")),
         ({"messages": [{"role": "", "content": "x"}]}, ("row 1", "'role' is empty")),
+        (["messages"], ("line 1", "list")),
     ],
 )
-def test_rows_that_are_no_chats(tmp_path, row, parts):
-    path = write(tmp_path / "a.jsonl", [row])
-    with assert_one_line_error(InputError, path, *parts):
-        found(path)
+def test_rows_that_are_no_chats_are_broken(tmp_path, row, parts):
+    path = write(tmp_path / "a.jsonl", [row, {"messages": CHATS[0]}])
+    broken, good = found(path)
+    assert isinstance(broken, Broken)
+    assert all(str(part) in broken.problem for part in (path, *parts))
+    assert good == EXPECTED[0]
+
+
+def test_lines_that_are_damaged_are_broken(tmp_path):
+    path = tmp_path / "a.jsonl"
+    good = json.dumps({"messages": CHATS[0]}).encode()
+    lines = [
+        b"\xef\xbb\xbf" + good + b"\r",
+        b'{"messages": [',
+        b"\xff\xfe",
+        b"",
+        b'{"messages": [{"role": "user", "content": "\\ud800"}]}',
+        b"[" * 100_000,
+        b'{"messages": [], "id": 1' + b"0" * 400 + b"}",
+        b"NaN",
+        good,
+    ]
+    path.write_bytes(b"\n".join(lines))
+    documents = found(path)
+    problems = [broken.problem for broken in documents[1:-1]]
+    assert documents[0] == documents[-1] == EXPECTED[0]
+    for problem, words in zip(
+        problems,
+        [
+            "line 2 is not JSON",
+            "line 3 is not JSON",
+            "half a surrogate pair in 'content'",
+            "line 6 is not JSON: it is nested too deeply",
+            "line 7 is not JSON: the number 1000",
+            "line 8 is not JSON: NaN is no JSON number",
+        ],
+        strict=True,
+    ):
+        assert words in problem
 
 
 def test_inputs_that_cannot_be_read(tmp_path):
@@ -86,14 +122,9 @@ def test_inputs_that_cannot_be_read(tmp_path):
     (tmp_path / "a.csv").write_text("x", encoding="utf-8")
     with assert_one_line_error(InputError, tmp_path / "a.csv", ".csv", ".parquet"):
         found(tmp_path / "a.csv")
-    for name, content in (
-        ("a.jsonl", b'{"messages": ['),
-        ("b.jsonl", b"\xff\xfe\n"),
-        ("c.json", b"["),
-    ):
-        (tmp_path / name).write_bytes(content)
-        with assert_one_line_error(InputError, tmp_path / name):
-            found(tmp_path / name)
+    (tmp_path / "c.json").write_bytes(b"[")
+    with assert_one_line_error(InputError, tmp_path / "c.json"):
+        found(tmp_path / "c.json")
 
 
 def test_offline_hub_says_what_to_do(monkeypatch):

@@ -6,7 +6,7 @@ from newllm_core.data.measures import count_words
 from newllm_core.data.sources.wikitext import WikiText, articles, split_files
 from newllm_core.errors import InputError
 
-from .cases import assert_one_line_error
+from .cases import assert_one_line_error, joined
 
 ONE = " \n = One = \n \n Text of one . \n \n = = Part = = \n \n = Goals ; A = \n More . \n"
 TWO = " \n = Two words = \n \n Text é . \n"
@@ -25,21 +25,21 @@ def write_parquet(path, rows, column="text"):
 
 
 def test_articles_start_at_titles_between_blank_lines_only():
-    assert list(articles((ONE + TWO).splitlines(keepends=True))) == [ONE, TWO]
+    assert joined(articles((ONE + TWO).splitlines(keepends=True))) == [ONE, TWO]
 
 
 def test_a_title_may_open_the_file_and_close_it():
-    assert list(articles([" = A = \n", " \n", "x\n"])) == [" = A = \n \nx\n"]
-    assert list(articles(["x\n", " \n", " = A = \n"])) == ["x\n \n = A = \n"]
+    assert joined(articles([" = A = \n", " \n", "x\n"])) == [" = A = \n \nx\n"]
+    assert joined(articles(["x\n", " \n", " = A = \n"])) == ["x\n \n = A = \n"]
 
 
 def test_an_article_without_text_is_still_one():
     lines = [" \n", " = A = \n", " \n", " = B = \n", " \n", "x\n"]
-    assert list(articles(lines)) == [" \n = A = \n", " \n = B = \n \nx\n"]
+    assert joined(articles(lines)) == [" \n = A = \n", " \n = B = \n \nx\n"]
 
 
 def test_text_before_the_first_title_is_a_document():
-    assert list(articles(["x\n", *TWO.splitlines(keepends=True)])) == ["x\n", TWO]
+    assert joined(articles(["x\n", *TWO.splitlines(keepends=True)])) == ["x\n", TWO]
 
 
 LINES = st.sampled_from([" \n", " = A = \n", " = = B = = \n", "x\n", "\r\n", " = C = \r\n"])
@@ -48,7 +48,7 @@ LINES = st.sampled_from([" \n", " = A = \n", " = = B = = \n", "x\n", "\r\n", " =
 @given(st.lists(LINES))
 def test_no_line_is_lost(lines):
     text = "".join(lines)
-    assert "".join(articles(lines)) == (text if text.strip() else "")
+    assert "".join(joined(articles(lines))) == (text if text.strip() else "")
 
 
 def test_line_ends_stay_as_they_are(tmp_path):

@@ -193,7 +193,7 @@ BROKEN_SOURCES = {
     "no document": ("        yield 'text'", "it yielded str, expected Document"),
     "bytes": ("        yield Document(text=b'x')", "a text that is bytes, expected str"),
     "message": ("        yield Document(messages=(('user', 'x'),))", "expected Message(str, str)"),
-    "token": ("        yield Document(tokens=(1.5,))", "the token 1.5, expected int"),
+    "token": ("        yield Document(tokens=(1.5,))", "the token 1.5, expected an int of 32 bits"),
     "empty": ("        yield Document()", "none of text, messages and tokens"),
 }
 

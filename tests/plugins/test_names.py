@@ -112,7 +112,7 @@ def test_a_data_source_in_a_file_is_read(file, newllm, tmp_path):
 
 
 def test_a_file_that_is_missing_or_holds_none(tmp_path):
-    with pytest.raises(InputError, match=r"cannot read --plugin .*missing.py: No such file"):
+    with pytest.raises(InputError, match=r"no such plugin: .*missing.py"):
         use_file(tmp_path / "missing.py")
     (tmp_path / "bad.py").write_text("def f(:")
     with pytest.raises(PluginError, match="is not Python"):

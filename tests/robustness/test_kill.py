@@ -21,12 +21,15 @@ def seconds(home, tmp_path_factory):
 
     def find(case):
         if case not in measured:
-            out = tmp_path_factory.mktemp("timed") / "run.safetensors"
-            begun = time.monotonic()
-            process = start(case, home, out, **SAVED_OFTEN)
-            process.join()
-            assert process.exitcode == 0
-            measured[case] = time.monotonic() - begun
+            taken = []
+            for _ in range(2):  # the first one may start the server as well
+                out = tmp_path_factory.mktemp("timed") / "run.safetensors"
+                begun = time.monotonic()
+                process = start(case, home, out, **SAVED_OFTEN)
+                process.join()
+                assert process.exitcode == 0
+                taken.append(time.monotonic() - begun)
+            measured[case] = min(taken)
         return measured[case]
 
     return find

@@ -187,7 +187,11 @@ def test_metrics_that_are_gone(home, tmp_path, stop_after):
 def test_what_killed_runs_left_is_swept(home, tmp_path):
     out = tmp_path / "run.safetensors"
     for left in (".run.safetensors.123.tmp", ".run.state.99999.tmp", ".run.safetensors.lock"):
-        (tmp_path / left).write_bytes(b"half")
+        if left.endswith(".tmp"):
+            (tmp_path / left).mkdir()
+            (tmp_path / left / ".tmpAbCdEf").write_bytes(b"half")
+        else:
+            (tmp_path / left).touch()
     (tmp_path / ".other.safetensors.123.tmp").write_bytes(b"somebody else's")
     train("parallel", home, out)
     assert names(tmp_path) == [

@@ -110,7 +110,7 @@ class Vague(Lines):
         try:
             yield from super().documents()
         except InputError as error:
-            raise InputError("cannot\nread it") from error
+            raise InputError("cannot read it") from error
 
 
 WRONG = [
@@ -124,7 +124,7 @@ WRONG = [
     (Bare, "damaged input: an input with damaged content raised UnicodeDecodeError"),
     (Bare, "empty input: an input that is empty raised nothing"),
     (Forgiving, "missing input: an input that is missing raised nothing"),
-    (Vague, "missing input: the error for an input that is missing has several lines"),
+    (Vague, "missing input: the error for an input that is missing does not name it"),
 ]
 
 

@@ -20,13 +20,28 @@ class Document:
     """One unit of text that is wholly train or wholly validation.
 
     Exactly one of `text`, `messages`, `tokens` is given. `split` is set by sources whose data
-    comes divided already; None leaves the choice to `prepare`.
+    comes divided already; None leaves the choice to `prepare`. A text or tokens too long to hold
+    come in parts: `continues` says that the next document yielded goes on where this one ends.
     """
 
     text: str | None = None
     messages: tuple[Message, ...] | None = None
     tokens: tuple[int, ...] | None = None
     split: Split | None = None
+    continues: bool = False
+
+
+@dataclass(frozen=True)
+class Broken:
+    """What a source yields in place of a document that it cannot read, such as a damaged line.
+
+    `prepare` leaves it out, reports it, and stops if there are too many.
+
+    Attributes:
+        problem: where it is and what is wrong, for people.
+    """
+
+    problem: str
 
 
 @dataclass(frozen=True)
@@ -49,7 +64,7 @@ class DataSource(ABC):
         self.options = self.Options() if options is None else options
 
     @abstractmethod
-    def documents(self) -> Iterator[Document]:
+    def documents(self) -> Iterator[Document | Broken]:
         """Yield every document.
 
         Raises:

@@ -4,7 +4,8 @@ import codecs
 from collections.abc import Iterator
 from pathlib import Path
 
-from newllm_core.errors import ConfigError, InputError
+from newllm_core.errors import ConfigError, InputError, reason
+from newllm_core.files import regular_file
 
 CHUNK_BYTES = 1 << 20
 BYTE_ORDER_MARK = "\ufeff"
@@ -23,18 +24,19 @@ def input_path(source: str, given: str | None, what: str) -> Path:
     path = Path(given)
     try:
         path.stat()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a NUL character
         raise InputError(
-            f"cannot read {path}: {error.strerror}; give {what} with --input PATH"
+            f"cannot read {path}: {reason(error)}; give {what} with --input PATH"
         ) from error
     return path
 
 
 def input_file(source: str, given: str | None, what: str) -> Path:
-    """Like `input_path`, for a file that is not empty."""
+    """Like `input_path`, for a file that is not empty; a pipe could be read only once."""
     path = input_path(source, given, what)
     if path.is_dir():
         raise InputError(f"{path} is a folder, source {source} needs {what}")
+    regular_file(path)
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty, source {source} needs {what}")
     return path
@@ -57,6 +59,7 @@ def read_chunks(path: Path, chunk_bytes: int = CHUNK_BYTES) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")("strict")
     consumed = 0
     at_start = True
+    regular_file(path)
     try:
         with path.open("rb") as file:
             while True:
@@ -80,15 +83,18 @@ def read_chunks(path: Path, chunk_bytes: int = CHUNK_BYTES) -> Iterator[str]:
                 if not data:
                     return
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
+        raise InputError(f"cannot read {path}: {reason(error)}") from error
 
 
 def read_lines(path: Path, chunk_bytes: int = CHUNK_BYTES) -> Iterator[str]:
     """Yield the lines of a UTF-8 file with their ends; only a line feed ends a line."""
-    rest = ""
+    held: list[str] = []  # of a line that goes on; joined once, however long it is
     for chunk in read_chunks(path, chunk_bytes):
-        *lines, rest = (rest + chunk).split("\n")
+        first, *lines = chunk.split("\n")
+        held.append(first)
         for line in lines:
-            yield line + "\n"
+            yield "".join(held) + "\n"
+            held = [line]
+    rest = "".join(held)
     if rest:
         yield rest

@@ -1,4 +1,4 @@
-"""Rows of a data set, one at a time, through the `datasets` library: from a file or the hub."""
+"""Rows of a data set, one at a time: from a file or, through the `datasets` library, the hub."""
 
 import glob
 import tempfile
@@ -7,22 +7,30 @@ from pathlib import Path
 from typing import Any
 
 from newllm_core.data.hub import require_hub, unreachable
+from newllm_core.data.sources.base import Broken
 from newllm_core.errors import InputError, reason
+from newllm_core.strict_json import parse_json
 
-BUILDERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+LINES = ".jsonl"
+BUILDERS = {".json": "json", ".parquet": "parquet"}
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+Row = dict[str, Any]
 
 
-def local_rows(path: Path) -> Iterator[dict[str, Any]]:
+def local_rows(path: Path) -> Iterator[Row | Broken]:
     """Yield the rows of a `.jsonl`, `.json` or `.parquet` file.
 
     Raises:
-        InputError: another format, or damaged.
+        InputError: another format, or damaged; of a `.jsonl` file, only damaged lines are broken.
     """
+    if path.suffix.lower() == LINES:
+        yield from _line_rows(path)
+        return
     builder = BUILDERS.get(path.suffix.lower())
     if builder is None:
-        raise InputError(
-            f"{path} has the format {path.suffix or 'unknown'!r}: expected {', '.join(BUILDERS)}"
-        )
+        expected = ", ".join([LINES, *BUILDERS])
+        raise InputError(f"{path} has the format {path.suffix or 'unknown'!r}: expected {expected}")
     from datasets import load_dataset
 
     # Streaming leaves a lock file in the cache folder: the user's own stays as it was.
@@ -40,7 +48,30 @@ def local_rows(path: Path) -> Iterator[dict[str, Any]]:
             raise InputError(f"cannot read {path} as {builder}: {reason(cause)}") from error
 
 
-def hub_rows(repository: str, split: str, *, name: str | None = None) -> Iterator[dict[str, Any]]:
+def _line_rows(path: Path) -> Iterator[Row | Broken]:
+    """The objects of a file with a JSON object on every line; blank lines are none."""
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if number == 1:
+                    line = line.removeprefix(BYTE_ORDER_MARK)
+                if not line.strip():
+                    continue
+                try:
+                    row = parse_json(line.decode("utf-8"))
+                except ValueError as error:  # UnicodeDecodeError is one
+                    yield Broken(f"{path}: line {number} is not JSON: {reason(error)}")
+                    continue
+                if isinstance(row, dict):
+                    yield row
+                else:
+                    kind = type(row).__name__
+                    yield Broken(f"{path}: line {number} holds {kind}, expected an object")
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {reason(error)}") from error
+
+
+def hub_rows(repository: str, split: str, *, name: str | None = None) -> Iterator[Row]:
     """Yield the rows of one split of a data set on the hub, as they arrive.
 
     Raises:

@@ -50,24 +50,48 @@ class TextFile(DataSource):
 def text_documents(
     path: Path, separator: str | None, chunk_bytes: int = CHUNK_BYTES
 ) -> Iterator[Document]:
-    """Yield the documents of one file; parts of white space alone are left out."""
+    """Yield the documents of one file, in parts where they are long.
+
+    Those of white space alone are left out.
+    """
     chunks = read_chunks(path, chunk_bytes)
-    parts = iter(["".join(chunks)]) if separator is None else split_chunks(chunks, separator)
-    for part in parts:
-        if part.strip():
-            yield Document(text=part)
+    parts = whole(chunks) if separator is None else split_chunks(chunks, separator)
+    begun = False
+    for part, ends in parts:
+        if begun or not ends or part.strip():
+            yield Document(text=part, continues=not ends)
+        begun = not ends
 
 
-def split_chunks(chunks: Iterable[str], separator: str) -> Iterator[str]:
-    """What `"".join(chunks).split(separator)` gives, in the memory of the largest part."""
+def whole(chunks: Iterable[str]) -> Iterator[tuple[str, bool]]:
+    """Each chunk, and whether it is the last."""
+    held = None
+    for chunk in chunks:
+        if held is not None:
+            yield held, False
+        held = chunk
+    if held is not None:
+        yield held, True
+
+
+def split_chunks(
+    chunks: Iterable[str], separator: str, longest: int = CHUNK_BYTES
+) -> Iterator[tuple[str, bool]]:
+    """What `"".join(chunks).split(separator)` gives, and whether it ends there.
+
+    A part longer than `longest` may come in several, of which only the last ends.
+    """
     rest = ""
     for chunk in chunks:
-        # A separator may straddle two chunks, but what was searched before holds none.
-        searched = max(0, len(rest) - len(separator) + 1)
         rest += chunk
         start = 0
-        while (found := rest.find(separator, max(start, searched))) >= 0:
-            yield rest[start:found]
+        while (found := rest.find(separator, start)) >= 0:
+            yield rest[start:found], True
             start = found + len(separator)
+        # The last characters may be the first of a separator.
+        sure = len(rest) - len(separator) + 1
+        if sure - start >= longest:
+            yield rest[start:sure], False
+            start = sure
         rest = rest[start:]
-    yield rest
+    yield rest, True

@@ -12,12 +12,23 @@ from typing import TYPE_CHECKING, Any
 from newllm_core.data.sources.base import DataSource, Document
 from newllm_core.data.sources.files import input_file
 from newllm_core.errors import InputError, reason
+from newllm_core.files import read_text
+from newllm_core.npy_files import open_array
+from newllm_core.settings import shown
+from newllm_core.tensor_files import open_tensors
 
 if TYPE_CHECKING:
     import numpy as np
 
 WHAT = "a .json, .npy or .safetensors file of token ids"
-SHAPES = "a list of integers, or a list of such lists"
+SHAPES = "a list of integers, or a list of such lists,"
+DIMENSIONS = "[tokens] or [documents, tokens]"
+MOST_BITS = 32
+# Larger ones are better kept as .npy, which is read a part at a time.
+LARGEST_JSON = 40_000_000
+PART_TOKENS = 1 << 17
+
+Ids = tuple[list[int], bool]  # and whether the document goes on
 
 
 class Tokens(DataSource):
@@ -33,16 +44,18 @@ class Tokens(DataSource):
         readers = {".json": _from_json, ".npy": _from_npy, ".safetensors": _from_safetensors}
         if path.suffix.lower() not in readers:
             raise InputError(f"{path} has the format {path.suffix or 'unknown'!r}: give {WHAT}")
-        for ids in readers[path.suffix.lower()](path):
+        for ids, continues in readers[path.suffix.lower()](path):
             if ids and min(ids) < 0:
                 raise InputError(f"{path} holds the token id {min(ids)}: ids start at 0")
-            yield Document(tokens=tuple(ids))
+            if ids and max(ids).bit_length() > MOST_BITS:
+                raise InputError(f"{path} holds the token id {max(ids)}: ids have 32 bits")
+            yield Document(tokens=tuple(ids), continues=continues)
 
 
-def _from_json(path: Path) -> Iterator[list[int]]:
+def _from_json(path: Path) -> Iterator[Ids]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = json.loads(read_text(path, "file of token ids", limit=LARGEST_JSON))
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {reason(error)}") from error
     if not isinstance(content, list):
         raise InputError(f"{path} holds {type(content).__name__}, expected {SHAPES}")
@@ -50,42 +63,32 @@ def _from_json(path: Path) -> Iterator[list[int]]:
     for ids in content if nested else [content]:
         for item in ids:
             # bool is a subclass of int, and true is no token id
-            if type(item) is not int:
-                raise InputError(f"{path} holds {str(item)[:40]!r}, expected {SHAPES}")
-        yield ids
+            if type(item) is not int or item.bit_length() > MOST_BITS:
+                raise InputError(f"{path} holds {shown(item)}, expected {SHAPES} of 32 bits")
+        yield ids, False
 
 
-def _from_npy(path: Path) -> Iterator[list[int]]:
-    import numpy as np
-
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path} is not a .npy file of integers: {reason(error)}") from error
-    yield from _rows(array, str(path))
+def _from_npy(path: Path) -> Iterator[Ids]:
+    yield from _rows(open_array(path, ".npy file of integers"), str(path))
 
 
-def _from_safetensors(path: Path) -> Iterator[list[int]]:
-    from safetensors import safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            for name in sorted(file.keys()):
-                kind = file.get_slice(name).get_dtype()
-                if not kind.startswith(("I", "U")):
-                    raise InputError(f"{path} tensor {name!r} has type {kind}, expected integers")
-                yield from _rows(file.get_tensor(name), f"{path} tensor {name!r}")
-    except InputError:
-        raise
-    except Exception as error:  # safetensors raises its own type, OSError, TypeError
-        raise InputError(f"{path} is not a .safetensors file: {reason(error)}") from error
+def _from_safetensors(path: Path) -> Iterator[Ids]:
+    with open_tensors(path, framework="numpy") as file:
+        for name in sorted(file.keys()):
+            part = file.get_slice(name)
+            kind, shape = part.get_dtype(), part.get_shape()
+            if kind not in ("I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64"):
+                raise InputError(f"{path} tensor {name!r} has type {kind}, expected integers")
+            if len(shape) not in (1, 2):
+                raise InputError(f"{path} tensor {name!r} has shape {shape}, expected {DIMENSIONS}")
+            yield from _rows(file.get_tensor(name), f"{path} tensor {name!r}")
 
 
-def _rows(array: "np.ndarray[Any, Any]", where: str) -> Iterator[list[int]]:
+def _rows(array: "np.ndarray[Any, Any]", where: str) -> Iterator[Ids]:
     if array.dtype.kind not in "iu" or array.ndim not in (1, 2):
         raise InputError(
-            f"{where} is {array.dtype} of shape {list(array.shape)}, "
-            "expected integers [tokens] or [documents, tokens]"
+            f"{where} is {array.dtype} of shape {list(array.shape)}, expected integers {DIMENSIONS}"
         )
     for row in array if array.ndim == 2 else [array]:
-        yield row.tolist()
+        for first in range(0, max(1, len(row)), PART_TOKENS):
+            yield row[first : first + PART_TOKENS].tolist(), first + PART_TOKENS < len(row)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from newllm_core.config import option
-from newllm_core.data.sources.base import DataSource, Document, Split
-from newllm_core.data.sources.files import input_file, input_path, read_lines
-from newllm_core.data.sources.rows import hub_rows, local_rows
+from newllm_core.data.sources.base import Broken, DataSource, Document, Split
+from newllm_core.data.sources.files import CHUNK_BYTES, input_file, input_path, read_lines
+from newllm_core.data.sources.rows import Row, hub_rows, local_rows
 from newllm_core.errors import InputError
 
 REPOSITORY = "Salesforce/wikitext"
@@ -86,20 +86,23 @@ def split_files(folder: Path) -> dict[Split, list[Path]]:
     return found
 
 
-def articles(lines: Iterable[str]) -> Iterator[str]:
-    """Group lines into articles, losing none.
+def articles(lines: Iterable[str], longest: int = CHUNK_BYTES) -> Iterator[tuple[str, bool]]:
+    """Group lines into articles, losing none; says of each whether it ends there.
 
     An article starts at a title line (` = Title = `) between two blank lines: WikiText also has
-    lines of tables that look like titles. The blank line before a title goes with the article.
+    lines of tables that look like titles. The blank line before a title goes with the article. One
+    of more than `longest` characters may come in several parts, of which only the last ends.
     """
     article: list[str] = []
+    length = 0  # of the article so far, without parts that were given
+    begun = False  # whether there were such parts
     held = [""]  # up to two lines that may start the next article; the file's start is blank
     for line in lines:
         blank = not line.strip()
         if len(held) == 2 and blank:
-            if any(part.strip() for part in article):
-                yield "".join(article)
-                article = []
+            if begun or any(part.strip() for part in article):
+                yield "".join(article), True
+                article, length, begun = [], 0, False
             article += held
             held = [line]
         elif len(held) == 1 and _TITLE.fullmatch(line):
@@ -108,14 +111,18 @@ def articles(lines: Iterable[str]) -> Iterator[str]:
             article += held
             held = [line] if blank else []
             article += [] if blank else [line]
+            length += len(line)
+            if length > longest:
+                yield "".join(article), False
+                article, length, begun = [], 0, True
     article += held
-    if any(part.strip() for part in article):
-        yield "".join(article)
+    if begun or any(part.strip() for part in article):
+        yield "".join(article), True
 
 
 def _documents(lines: Iterable[str], split: Split | None) -> Iterator[Document]:
-    for article in articles(lines):
-        yield Document(text=article, split=split)
+    for part, ends in articles(lines):
+        yield Document(text=part, split=split, continues=not ends)
 
 
 def _file_lines(path: Path) -> Iterator[str]:
@@ -124,8 +131,10 @@ def _file_lines(path: Path) -> Iterator[str]:
     return read_lines(path)
 
 
-def _row_lines(rows: Iterable[dict[str, object]], where: str) -> Iterator[str]:
+def _row_lines(rows: Iterable[Row | Broken], where: str) -> Iterator[str]:
     for row in rows:
+        if isinstance(row, Broken):
+            raise InputError(row.problem)
         text = row.get("text")
         if not isinstance(text, str):
             has = ", ".join(row) or "nothing"

@@ -6,10 +6,10 @@ N: contexts given in one call, D: context dimensions, K: directions, J: knots.
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
+from newllm_core import distributed
 from newllm_core.config import option
 from newllm_core.precision import at_least_float32
 from newllm_core.regularizers.base import Regularizer
@@ -47,16 +47,10 @@ def epps_pulley(projections_NK: Tensor) -> Tensor:
     In a `torch.distributed` group, N and the means are over the contexts of all processes.
     """
     t_J, target_J, weights_J = (values.to(projections_NK) for values in knots())
-    cosine_JK = torch.stack([(t * projections_NK).cos().mean(0) for t in t_J])
-    sine_JK = torch.stack([(t * projections_NK).sin().mean(0) for t in t_J])
-    count = len(projections_NK)
-    if dist.is_available() and dist.is_initialized():
-        from torch.distributed.nn.functional import all_reduce
-
-        # Every process has as many contexts, so the mean of means is the mean.
-        processes = dist.get_world_size()
-        cosine_JK, sine_JK = all_reduce(torch.stack([cosine_JK, sine_JK])) / processes
-        count *= processes
+    cosine_JK = torch.stack([(t * projections_NK).cos().sum(0) for t in t_J])
+    sine_JK = torch.stack([(t * projections_NK).sin().sum(0) for t in t_J])
+    count = distributed.count(projections_NK)
+    cosine_JK, sine_JK = distributed.total(torch.stack([cosine_JK, sine_JK])) / count
     distance_JK = (cosine_JK - target_J[:, None]).square() + sine_JK.square()
     return count * weights_J @ distance_JK
 

@@ -1,0 +1,43 @@
+"""One command in several processes (`torchrun`): the first one speaks for all."""
+
+import os
+import shlex
+import sys
+from typing import TYPE_CHECKING
+
+from newllm_core.errors import ProcessLost, UserError
+
+if TYPE_CHECKING:
+    from newllm_core.progress import Progress
+
+RESUMABLE = ("phase1", "phase2")
+
+
+def is_first_process() -> bool:
+    """Whether this process prints."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def speaks(error: UserError) -> bool:
+    """Whether this process reports `error`; another one does where the first is gone."""
+    return is_first_process() or (isinstance(error, ProcessLost) and error.speaks)
+
+
+def run_progress() -> "Progress":
+    """Progress of a run, shown by the first process only."""
+    from newllm_cli.progress import StderrProgress
+    from newllm_core.progress import Silent
+
+    return StderrProgress() if is_first_process() else Silent()
+
+
+def command_to_resume() -> str | None:
+    """The line that continues this command, if it can be continued."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
+    if not arguments or arguments[0] not in RESUMABLE:
+        return None
+    starter = ["newllm"]
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        count = os.environ.get("LOCAL_WORLD_SIZE", "1")
+        starter = ["torchrun", "--standalone", f"--nproc-per-node={count}", "-m", "newllm_cli"]
+    return shlex.join([*starter, *arguments, "--resume"])

@@ -1,0 +1,74 @@
+"""What is known of documents without reading them, in columns: 33 bytes for each."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
+DIGEST_BYTES = 16
+TEXT, MESSAGES, TOKENS = range(3)
+SPLITS = (None, "train", "validation")
+
+
+@dataclass(frozen=True)
+class Documents:
+    """The n documents of a source, in its order, as they lie in the spool one after another.
+
+    Attributes:
+        offsets: first byte of each in the spool, and the end of the last, int64 [n+1].
+        sizes: UTF-8 bytes of contents; of token ids, their number, int64 [n].
+        digests: keyed hash of contents, equal for exact duplicates, S16 [n].
+        marks: what it is and what the source said of its split, see `mark`, uint8 [n].
+    """
+
+    offsets: "Array"
+    sizes: "Array"
+    digests: "Array"
+    marks: "Array"
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def of_split(self, name: str) -> "Array":
+        """Which documents the source put into a split, bool [n]."""
+        return self.marks % len(SPLITS) == SPLITS.index(name)
+
+    def select(self, chosen: "Array") -> "Selection":
+        """The documents at which `chosen`, bool [n], is true."""
+        import numpy as np
+
+        return Selection(self, np.flatnonzero(chosen))
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Some of the documents of a source, ascending; `indices` are their places, int64 [m]."""
+
+    documents: Documents
+    indices: "Array"
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def size(self) -> int:
+        """UTF-8 bytes of contents, or token ids, of all."""
+        return int(self.documents.sizes[self.indices].sum())
+
+    @property
+    def digests(self) -> "Array":
+        """Those of the documents, S16 [m]."""
+        return self.documents.digests[self.indices]
+
+
+def mark(kind: int, split: str | None) -> int:
+    """Kind and split of a document as one small number; `kind_of` and `of_split` undo it."""
+    return kind * len(SPLITS) + SPLITS.index(split)
+
+
+def kind_of(marked: int) -> int:
+    """`TEXT`, `MESSAGES` or `TOKENS`."""
+    return marked // len(SPLITS)

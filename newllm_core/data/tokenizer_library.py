@@ -1,0 +1,94 @@
+"""The `tokenizers` library, kept from harm by a `tokenizer.json` that somebody else made.
+
+Such a file is a program: its rules may take any amount of memory or time, and the library, which is
+written in Rust, panics at some of them with pages of text on stderr.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from newllm_core.errors import InputError, reason
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+# Rules that put text in the place of text may multiply its length at most by this, all together.
+MOST_GROWTH = 64
+LARGEST_ID = 1 << 24
+PANIC = "PanicException"  # no subclass of Exception, and in no module that can be imported
+
+
+@contextmanager
+def panics_contained(trusted: bool = False) -> Iterator[None]:
+    """Raise `InputError` where the library panics, without what it prints then.
+
+    Nobody else may print to stderr meanwhile; of a `trusted` tokenizer no panic is expected, and
+    stderr is left alone.
+    """
+    kept = None if trusted else _silence_stderr()
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != PANIC:
+            raise
+        raise InputError(f"the tokenizer failed: {reason(error)}") from error
+    finally:
+        if kept is not None:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def load_tokenizer(spec: dict[str, Any], text: str) -> "Tokenizer":
+    """The tokenizer of the `tokenizer.json` `text`, which `spec` is parsed from.
+
+    Texts are never cut or padded by it, and it gives the same ids every time.
+
+    Raises:
+        InputError: it could take any amount of memory, or makes the library panic.
+        Exception: the library does not accept it.
+    """
+    from tokenizers import Tokenizer
+
+    growth = _growth([spec.get(name) for name in ("normalizer", "pre_tokenizer", "decoder")])
+    if growth > MOST_GROWTH:
+        raise InputError(f"its rules may make a text more than {MOST_GROWTH} times as long")
+    with panics_contained():
+        tokenizer = Tokenizer.from_str(text)
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        if id_limit(tokenizer) > LARGEST_ID:
+            raise InputError(f"its ids go beyond {LARGEST_ID:,}")
+    return tokenizer
+
+
+def id_limit(tokenizer: "Tokenizer") -> int:
+    """One more than the largest id: a vocabulary may have gaps."""
+    return max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+
+def _growth(rule: Any) -> float:  # noqa: ANN401 - any part of a description
+    """How many times as long a text may become by the replacements in `rule`."""
+    growth = 1.0
+    if isinstance(rule, dict) and "pattern" in rule and isinstance(rule.get("content"), str):
+        pattern = rule["pattern"]
+        literal = pattern.get("String") if isinstance(pattern, dict) else None
+        replaced = len(literal) if isinstance(literal, str) else 0
+        # A regular expression may match nothing at all, between any two characters.
+        new = len(rule["content"])
+        growth = max(1.0, new / replaced if replaced else new + 1.0)
+    for part in rule.values() if isinstance(rule, dict) else rule if isinstance(rule, list) else ():
+        growth = min(growth * _growth(part), MOST_GROWTH + 1.0)
+    return growth
+
+
+def _silence_stderr() -> int | None:
+    try:
+        kept = os.dup(2)
+    except OSError:
+        return None
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    os.close(nothing)
+    return kept

@@ -1,0 +1,202 @@
+"""Several processes that train one model (`torchrun`): what each reads, and how they add up.
+
+Every process holds the whole model, makes the same steps, and reads its share of each batch. Losses
+are those of the whole batch, the same in every process; what differs is through which rows their
+gradients flow, so the mean of the processes' gradients is the gradient. Started without torchrun
+there is one process, and nothing here costs anything.
+
+Shapes: N rows of all processes, n rows of this one, D columns.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from newllm_core.errors import ProcessLost
+
+
+def size() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Which one this is; the first is 0: it writes and prints."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[None]:
+    """Inside, the processes that torchrun started know each other."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    with _reaching_others():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def sizes(length: int) -> list[int]:
+    """How many of `length` things each process takes: neighbours, shares that differ by one."""
+    whole, longer = divmod(length, size())
+    return [whole + (number < longer) for number in range(size())]
+
+
+def own(of_each: Sequence[int]) -> slice:
+    """Where this process's share is, given the size of each."""
+    begin = sum(of_each[: rank()])
+    return slice(begin, begin + of_each[rank()])
+
+
+def total(values: Tensor) -> Tensor:
+    """The sum of `values` over processes, with gradient."""
+    if size() == 1:
+        return values
+    summed: Tensor = _Total.apply(values)
+    return summed
+
+
+def mean(values_nD: Tensor) -> Tensor:
+    """The mean [D] over the rows of all processes, with gradient; a share may be empty.
+
+    A vector [n] has a scalar mean.
+    """
+    if size() == 1:
+        return values_nD.mean(0)
+    summed_D = values_nD.sum(0)
+    rows = summed_D.new_full((1,), len(values_nD))
+    message = total(torch.cat([summed_D.reshape(-1), rows]))  # both at once: messages cost time
+    return message[:-1].view_as(summed_D) / message[-1]
+
+
+def mean_of(own_mean: Tensor, of_each: Sequence[int]) -> Tensor:
+    """The mean over all rows from the mean over this process's rows, with gradient."""
+    if size() == 1:
+        return own_mean
+    rows = of_each[rank()]
+    # The mean of no rows is not a number; their sum is zero, and still leads back to the model.
+    own_mean = own_mean if rows else own_mean.nan_to_num(0.0)
+    return total(own_mean * (rows / sum(of_each)))
+
+
+def count(values_nD: Tensor) -> int:
+    """The rows of all processes together."""
+    if size() == 1:
+        return len(values_nD)
+    counted = torch.tensor(len(values_nD), device=values_nD.device)
+    with _reaching_others():
+        dist.all_reduce(counted)
+    return int(counted)
+
+
+def gather(values_nD: Tensor, of_each: Sequence[int]) -> Tensor:
+    """The rows [N, D] of all processes in their order, with gradient."""
+    if size() == 1:
+        return values_nD
+    gathered: Tensor = _Gather.apply(values_nD, of_each)
+    return gathered
+
+
+def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
+    """Make every gradient the mean over processes; none at all counts as zero.
+
+    DistributedDataParallel does this for a module called once per step. A step here calls layers
+    hundreds of times (back-propagation through time), reads heads without calling them
+    (`token_loss`), leaves out the parameters behind the last token, and looks at single terms with
+    `autograd.grad`: one message for all gradients does what is needed.
+    """
+    if size() == 1:
+        return
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    average([p.grad for p in parameters if p.grad is not None])
+
+
+def average(tensors: Sequence[Tensor]) -> None:
+    """Replace every tensor by its mean over processes."""
+    if size() == 1:
+        return
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    with _reaching_others():
+        dist.all_reduce(flat)
+    flat /= size()
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    for tensor, part in zip(tensors, parts, strict=True):
+        tensor.copy_(part.view_as(tensor))
+
+
+def any_process(flag: bool) -> bool:
+    """Whether `flag` is set in any process."""
+    if size() == 1:
+        return flag
+    flags = torch.tensor(float(flag), device=_device())
+    with _reaching_others():
+        dist.all_reduce(flags)
+    return bool(flags > 0)
+
+
+def barrier() -> None:
+    """Wait until every process is here."""
+    any_process(False)
+
+
+class _Total(torch.autograd.Function):
+    """Everybody goes on to the same loss, so everybody has the same gradient of the sum.
+
+    Times the number of processes, because the mean is taken of what follows from it; that is also
+    what `torch.distributed.nn.functional.all_reduce` returns, after another message.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:  # noqa: ANN401 - what torch passes
+        summed = values.clone()
+        with _reaching_others():
+            dist.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # noqa: ANN401
+        return grad * size()
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values_nD: Tensor, of_each: Sequence[int]) -> Tensor:  # noqa: ANN401
+        ctx.own = own(of_each)
+        padded = values_nD.new_zeros(max(of_each), *values_nD.shape[1:])
+        padded[: len(values_nD)] = values_nD
+        received = [torch.empty_like(padded) for _ in of_each]
+        with _reaching_others():
+            dist.all_gather(received, padded)
+        return torch.cat([part[:rows] for part, rows in zip(received, of_each, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
+        return grad_ND[ctx.own] * size(), None
+
+
+def _device() -> torch.device:
+    """Where messages of this group must be."""
+    on_gpu = dist.get_backend() == "nccl"
+    return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
+
+
+@contextmanager
+def _reaching_others() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise ProcessLost(
+            f"process {rank()} of {size()} cannot reach another one, which has ended or is cut off "
+            f"({reason})"
+        ) from error

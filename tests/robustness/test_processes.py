@@ -1,0 +1,103 @@
+"""Two processes make the steps of one, survive each other's end, and resume as any number."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from newllm_core.training.state import state_path
+from tests.robustness.runs import CASES, COMMON, metrics, names
+
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+
+
+def flags(case, **more):
+    layers = COMMON | CASES[case]
+    settings = {f"{s}.{k}": v for s, values in layers.items() for k, v in values.items()} | more
+    return [f"--set={key}={json.dumps(value).strip(chr(34))}" for key, value in settings.items()]
+
+
+def command(case, home, out, *extra, starter=TORCHRUN, **more):
+    base = ["phase2", home / "base.safetensors"] if "phase2" in CASES[case] else ["phase1"]
+    arguments = [*base, "--data", home / "data", "--out", out, *flags(case, **more), *extra]
+    return [*starter, "-m", "newllm_cli", *map(str, arguments)]
+
+
+def run(*arguments, **options):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command(*arguments, **options),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def losses(line):
+    """Every loss of a line: what steps at the same global batch must agree on."""
+    found = {}
+    for place in ("terms", "validation_terms"):
+        found |= {f"{place}.{name}": value for name, value in line.get(place, {}).items()}
+    for split in ("train", "validation"):
+        if split in line:
+            found[split] = line[split]["loss"]
+    return found
+
+
+def same_losses(found, expected):
+    assert [line["event"] for line in found] == [line["event"] for line in expected]
+    compared = 0
+    for one, other in zip(found, expected, strict=True):
+        assert losses(one) == pytest.approx(losses(other), abs=1e-5)
+        compared += len(losses(one))
+    assert compared > 5
+
+
+@pytest.mark.parametrize("case", ["parallel", "streams", "frozen", "fine-tuned"])
+def test_two_processes_have_the_losses_of_one(case, home, reference, tmp_path):
+    out = tmp_path / "run.safetensors"
+    done = run(case, home, out, "--json")
+    same_losses(metrics(out), reference(case).metrics)
+    assert json.loads(done.stdout)["checkpoint"] == str(out)
+    assert names(tmp_path) == ["run.metrics.jsonl", "run.safetensors"]
+
+
+def test_a_dead_process_ends_the_run_and_one_process_goes_on(home, reference, tmp_path):
+    out = tmp_path / "run.safetensors"
+    running = subprocess.Popen(
+        command("streams", home, out, **{"phase1.max_iterations": 400}),
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    while not out.with_name("run.metrics.jsonl").exists():
+        time.sleep(0.05)
+    time.sleep(1)
+    children = [
+        int(pid)
+        for pid in subprocess.check_output(["pgrep", "-P", str(running.pid)], text=True).split()
+    ]
+    by_rank = {}
+    for pid in children:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            variables = dict(v.partition(b"=")[::2] for v in file.read().split(b"\0"))
+        by_rank[variables.get(b"RANK")] = pid
+    os.kill(by_rank[b"1"], 9)
+    _, err = running.communicate(timeout=100)
+    assert running.returncode != 0
+    lines = [line for line in err.splitlines() if line.startswith("newllm: ")]
+    assert len(lines) == 1
+    assert "process 0 of 2 cannot reach another one" in lines[0]
+    assert "--nproc-per-node=2 -m newllm_cli phase1" in err
+    assert names(tmp_path) == ["run.metrics.jsonl", "run.state"]
+    with safe_open(state_path(out), framework="pt") as state:
+        assert all(torch.isfinite(state.get_tensor(name).float()).all() for name in state.keys())  # noqa: SIM118
