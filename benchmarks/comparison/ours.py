@@ -3,7 +3,7 @@
 import json
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ class Ours:
             kept += ["phase1", "regularizer"]
         self.identity: dict[str, Any] = {section: sections[section] for section in kept}
         narrow = uses_bfloat16(config.run, conditions.device)
-        self.ways = ("bfloat16" if narrow else "float32",)
+        self.ways: Sequence[str] = ("bfloat16" if narrow else "float32",)
 
     def rate(self, way: str) -> float:
         """Of the second epoch of a few steps."""
