@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from newllm_core.errors import ConfigError, UserError
+from newllm_core.errors import INTERRUPTED, ConfigError, UserError
 
 if TYPE_CHECKING:
     from benchmarks.comparison.comparison import Comparison
@@ -163,6 +163,9 @@ def main() -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the last finished row", file=sys.stderr)
+        return INTERRUPTED
     return 0
 
 

@@ -105,9 +105,10 @@ class Comparison:
             # Counting has no seed.
             count = 1 if contestant.name == "ngram" else seeds
             by_time = []
-            for seed in range(count) if seconds is not None else ():
-                affordable = self.tokens_in(contestant, seconds, seed)
-                by_time.append(self.row(contestant, setting, seed, affordable))
+            if seconds is not None:
+                for seed in range(count):
+                    affordable = self.tokens_in(contestant, seconds, seed)
+                    by_time.append(self.row(contestant, setting, seed, affordable))
             found.append(
                 {
                     "name": contestant.name,

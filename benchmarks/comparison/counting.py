@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ class Ngram:
     """Reads every token once: more passes would teach it nothing (see `Contestant`)."""
 
     name = "ngram"
-    ways = (WAY,)
+    ways: Sequence[str] = (WAY,)
 
     def __init__(self, conditions: Conditions) -> None:
         self.conditions = conditions

@@ -3,7 +3,7 @@
 import json
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,12 @@ from typing import Any
 from benchmarks.comparison.budget import Budget, Setting
 from benchmarks.comparison.contestant import Conditions
 from benchmarks.comparison.sizing import require_size, solve_width
-from benchmarks.peers.base import Peer, count_parameters
+from benchmarks.peers.base import Peer
 from newllm_core import settings
 from newllm_core.checkpoint import Checkpoint, load
 from newllm_core.config import Config, ModelConfig
 from newllm_core.data.prepared import PreparedDataset
-from newllm_core.model.language_model import LanguageModel
+from newllm_core.model.size import count_parameters
 from newllm_core.pipeline import run_phase1, run_phase2
 from newllm_core.precision import uses_bfloat16
 from newllm_core.progress import Progress, Silent
@@ -24,7 +24,6 @@ from newllm_core.runlog import metrics_path
 
 UNTRAINED = "newllm"
 FROM_PHASE1 = "newllm-phase1"
-NAMES = (UNTRAINED, FROM_PHASE1)
 
 
 def recipe(file: str | None, vocab_size: int, parameters: int) -> Config:
@@ -72,7 +71,7 @@ class Ours:
             kept += ["phase1", "regularizer"]
         self.identity: dict[str, Any] = {section: sections[section] for section in kept}
         narrow = uses_bfloat16(config.run, conditions.device)
-        self.ways = ("bfloat16" if narrow else "float32",)
+        self.ways: Sequence[str] = ("bfloat16" if narrow else "float32",)
 
     def rate(self, way: str) -> float:
         """Of the second epoch of a few steps."""
@@ -184,4 +183,5 @@ def _figures(
 
 
 def _count(config: ModelConfig, vocab_size: int) -> int:
-    return count_parameters(LanguageModel(config, vocab_size))
+    # The decoder of reconstruction learning, if there is one, predicts no token.
+    return count_parameters(config, vocab_size, num_heads=1, reconstruction=False)

@@ -1,6 +1,7 @@
 """What every neural peer is: tied embeddings around a body that reads a window of tokens.
 
-Shapes: B streams, T tokens of a window, E embedding width, V vocabulary.
+Shapes: B streams, T tokens of a window, E embedding width, H width of what a body returns, V
+vocabulary.
 """
 
 from collections.abc import Sequence
@@ -13,14 +14,16 @@ State = list[Tensor]
 
 
 class Peer(nn.Module):
-    """Embedding, body, and a softmax tied to the embedding. A subclass fills in the body.
+    """Embedding, body, projection, and a softmax tied to the embedding. A subclass has the body.
 
-    Like newllm's own model, embeddings start at standard deviation `E^-1/2`, so that logits of a
-    normalised vector start at one, and pass a LayerNorm before they are read.
+    As in newllm's own model, embeddings start at standard deviation `E^-1/2` and pass a LayerNorm
+    before they are read. Without the projection a residual body would begin by predicting every
+    token again, since its sum begins with the embedding.
 
     Args:
         vocab_size: V.
         width: E, the one number that decides the size of a peer.
+        body_width: H.
         dropout: share of embedded and of returned dimensions that training leaves out.
 
     Attributes:
@@ -31,11 +34,12 @@ class Peer(nn.Module):
     carries_state = True
     width_steps: Sequence[int] = (16, 8, 4, 2)
 
-    def __init__(self, vocab_size: int, width: int, dropout: float = 0.0) -> None:
+    def __init__(self, vocab_size: int, width: int, body_width: int, dropout: float) -> None:
         super().__init__()
         self.width = width
         self.embedding = nn.Embedding(vocab_size, width)
         nn.init.normal_(self.embedding.weight, std=width**-0.5)
+        self.projection = nn.Linear(body_width, width)
         self.head = nn.Linear(width, vocab_size)
         self.head.weight = self.embedding.weight
         nn.init.zeros_(self.head.bias)
@@ -46,14 +50,14 @@ class Peer(nn.Module):
         raise NotImplementedError
 
     def body(self, x_BTE: Tensor, state: State) -> tuple[Tensor, State]:
-        """Vectors [B, T, E] from which the next tokens are predicted, and the last state."""
+        """Vectors [B, T, H] from which the next tokens are predicted, and the last state."""
         raise NotImplementedError
 
     def forward(self, tokens_BT: Tensor, state: State) -> tuple[Tensor, State]:
-        """Read a window; the result goes into `head`."""
+        """Read a window; the result [B, T, E] goes into `head`."""
         x_BTE = F.layer_norm(self.embedding(tokens_BT), (self.width,))
-        y_BTE, state = self.body(self.dropout(x_BTE), state)
-        return self.dropout(y_BTE), state
+        y_BTH, state = self.body(self.dropout(x_BTE), state)
+        return self.dropout(self.projection(y_BTH)), state
 
 
 def count_parameters(model: nn.Module) -> int:

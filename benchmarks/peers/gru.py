@@ -1,4 +1,4 @@
-"""GRU (Cho et al. 2014): torch's own, with a projection to tied embeddings."""
+"""GRU (Cho et al. 2014): torch's own."""
 
 from torch import Tensor, nn
 
@@ -12,9 +12,9 @@ class Gru(Peer):
     """Embedding -> GRU -> projection -> tied softmax."""
 
     def __init__(self, vocab_size: int, width: int, dropout: float = 0.0) -> None:
-        super().__init__(vocab_size, width, dropout)
-        self.rnn = nn.GRU(width, UNITS_PER_DIMENSION * width, batch_first=True)
-        self.projection = nn.Linear(UNITS_PER_DIMENSION * width, width)
+        units = UNITS_PER_DIMENSION * width
+        super().__init__(vocab_size, width, units, dropout)
+        self.rnn = nn.GRU(width, units, batch_first=True)
 
     def start(self, num_streams: int) -> State:
         """h_0 = 0."""
@@ -23,4 +23,4 @@ class Gru(Peer):
     def body(self, x_BTE: Tensor, state: State) -> tuple[Tensor, State]:
         """Run through the window."""
         hidden, last = self.rnn(x_BTE, state[0][None])
-        return self.projection(hidden), [last[0]]
+        return hidden, [last[0]]

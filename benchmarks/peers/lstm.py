@@ -1,4 +1,4 @@
-"""LSTM (Hochreiter & Schmidhuber 1997): torch's own, with a projection to tied embeddings."""
+"""LSTM (Hochreiter & Schmidhuber 1997): torch's own."""
 
 from torch import Tensor, nn
 
@@ -11,10 +11,9 @@ class Lstm(Peer):
     """Embedding -> LSTM -> projection -> tied softmax."""
 
     def __init__(self, vocab_size: int, width: int, dropout: float = 0.0) -> None:
-        super().__init__(vocab_size, width, dropout)
         units = UNITS_PER_DIMENSION * width
+        super().__init__(vocab_size, width, units, dropout)
         self.rnn = nn.LSTM(width, units, batch_first=True)
-        self.projection = nn.Linear(units, width)
         # A forget gate that starts open (Jozefowicz et al. 2015); torch adds two biases.
         for bias in (self.rnn.bias_ih_l0, self.rnn.bias_hh_l0):
             nn.init.constant_(bias[units : 2 * units], 0.5)
@@ -26,4 +25,4 @@ class Lstm(Peer):
     def body(self, x_BTE: Tensor, state: State) -> tuple[Tensor, State]:
         """Run through the window."""
         hidden, (h, c) = self.rnn(x_BTE, (state[0][None], state[1][None]))
-        return self.projection(hidden), [h[0], c[0]]
+        return hidden, [h[0], c[0]]

@@ -49,10 +49,10 @@ def candidate(x: Tensor) -> Tensor:
 
 
 class MinGru(Peer):
-    """Embedding -> layers -> LayerNorm -> tied softmax."""
+    """Embedding -> layers -> LayerNorm -> projection -> tied softmax."""
 
     def __init__(self, vocab_size: int, width: int, dropout: float = 0.0) -> None:
-        super().__init__(vocab_size, width, dropout)
+        super().__init__(vocab_size, width, width, dropout)
         self.layers = nn.ModuleList(_Layer(width, dropout) for _ in range(NUM_LAYERS))
         self.norm = nn.LayerNorm(width)
 

@@ -19,13 +19,13 @@ ROTARY_BASE = 10_000.0
 
 
 class Transformer(Peer):
-    """Embedding -> layers -> LayerNorm -> tied softmax; knows nothing beyond its window."""
+    """Embedding -> layers -> LayerNorm -> projection -> tied softmax, for each window anew."""
 
     carries_state = False
     width_steps = (16, 2 * NUM_HEADS)  # rotations need pairs
 
     def __init__(self, vocab_size: int, width: int, dropout: float = 0.0) -> None:
-        super().__init__(vocab_size, width, dropout)
+        super().__init__(vocab_size, width, width, dropout)
         self.layers = nn.ModuleList(_Layer(width, dropout) for _ in range(NUM_LAYERS))
         self.norm = nn.LayerNorm(width)
 

@@ -36,7 +36,7 @@ def split(documents, length, *, seed):
 def dataset():
     return PreparedDataset(
         path=Path("unused"),
-        info=SimpleNamespace(end_id=END, vocab_size=VOCAB),
+        info=SimpleNamespace(end_id=END, vocab_size=VOCAB, hash="x"),
         tokenizer_json="{}",
         train=split(40, 50, seed=1),
         validation=split(6, 50, seed=2),
@@ -50,7 +50,7 @@ def conditions(dataset):
     return Conditions(
         dataset=dataset,
         config=replace(Config(), phase2=phase2, run=run),
-        parameters=40_000,
+        parameters=49_000,
         context=32,
         device=torch.device("cpu"),
         progress=Silent(),
