@@ -12,6 +12,7 @@ import json
 import math
 import sys
 from pathlib import Path
+from typing import ClassVar
 from unittest import mock
 
 import numpy as np
@@ -160,7 +161,8 @@ class Analyze(Checkpoint):
         if code:
             lines = [line for line in err.splitlines() if line.startswith("newllm: ")]
             assert code in (3, 5), (code, err)
-            assert len(lines) == 1 and err.splitlines()[-1] == lines[0], err
+            assert len(lines) == 1, err
+            assert err.splitlines()[-1] == lines[0], err
             assert len(lines) == len(err.splitlines()) or code == 5, err
             raise InputError(lines[0])
         report = json.loads(out)
@@ -444,7 +446,7 @@ class GenerationState(Target):
 
 class TrainingState(Target):
     kind = "checkpoint"
-    IDENTITY = {"run.seed": 0, "dataset": "x"}
+    IDENTITY: ClassVar = {"run.seed": 0, "dataset": "x"}
 
     def __init__(self, home):
         super().__init__(home)
@@ -490,8 +492,9 @@ def outcome(target):
         return target.check()
     except UserError as error:
         message = str(error)
-        assert "\n" not in message and message, "not one line"
-        assert error.exit_code in (2, 3, 5), f"exit code {error.exit_code}"
+        assert message, "no line"
+        assert "\n" not in message, "not one line"
+        assert error.exit_code in (2, 3, 5), f"exit code {error.exit_code}"  # noqa: PT017
         assert (
             isinstance(target, Analyze | Toml)
             or Path(target.path).name in message
