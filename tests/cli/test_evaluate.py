@@ -94,7 +94,7 @@ def test_the_table_has_every_head_and_all_together(newllm, made):
         (["missing.safetensors"], 3, ["missing.safetensors"]),
         (["other.safetensors", "--data=data"], 3, ["another tokenizer"]),
         (["other.safetensors"], 3, ["None is gone", "--data DIR"]),
-        (["other.safetensors", "--text=none.txt"], 3, ["none.txt", "No such file"]),
+        (["other.safetensors", "--text=none.txt"], 3, ["none.txt", "no such file"]),
         (["other.safetensors", "--text=empty.txt"], 3, ["empty.txt is empty"]),
         (["other.safetensors", "--text=latin1.txt"], 3, ["latin1.txt is not UTF-8", "offset 1"]),
         (["other.safetensors", "--text=data", "--data=data"], 2, ["--data and --text"]),

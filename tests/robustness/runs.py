@@ -83,7 +83,6 @@ def content(path):
     """Metadata and tensors of a checkpoint, but for how often its run was saved."""
     with safe_open(path, framework="np") as file:
         metadata = file.metadata()
-        del metadata["content_hash"]  # of the file, that number included
         metadata["config"] = json.loads(metadata["config"])
         del metadata["config"]["run"]["save_interval_seconds"], metadata["content_hash"]
         return metadata, {name: file.get_tensor(name).tobytes() for name in file.keys()}  # noqa: SIM118

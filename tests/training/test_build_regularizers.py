@@ -2,9 +2,9 @@ import pytest
 
 from newllm_core import settings
 from newllm_core.errors import ConfigError, PluginError
+from newllm_core.regularizers import build
 from newllm_core.regularizers.base import Regularizer
 from newllm_core.regularizers.build import build_regularizers
-from newllm_core.training import phase1
 
 D = 16
 
@@ -44,7 +44,7 @@ def test_a_regularizer_that_cannot_be_made_is_named(monkeypatch):
         def loss(self, contexts_ND, *, tokens_N):
             return contexts_ND.sum()
 
-    monkeypatch.setattr(type(phase1.REGULARIZERS), "load", lambda self, name: Broken)
+    monkeypatch.setattr(type(build.REGULARIZERS), "load", lambda self, name: Broken)
     with pytest.raises(
         PluginError, match=r"'none' of newllm .* cannot be made: RuntimeError: out of luck"
     ):
