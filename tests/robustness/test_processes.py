@@ -61,7 +61,15 @@ def same_losses(found, expected):
     assert compared > 5
 
 
-@pytest.mark.parametrize("case", ["parallel", "streams", "frozen", "fine-tuned"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "parallel",
+        "fine-tuned",
+        pytest.param("streams", marks=pytest.mark.slow),
+        pytest.param("frozen", marks=pytest.mark.slow),
+    ],
+)
 def test_two_processes_have_the_losses_of_one(case, home, reference, tmp_path):
     out = tmp_path / "run.safetensors"
     done = run(case, home, out, "--json")
