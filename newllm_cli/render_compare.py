@@ -39,12 +39,12 @@ def render_compare(comparison: Figures, console: Console) -> None:
         part = slice(begin, begin + COLUMNS_AT_ONCE)
         chosen = entries[part]
         letters = [_letter(begin + index) for index in range(len(chosen))]
-        differing = {k: values[part] for k, values in comparison["config_differences"].items()}
         for title, rows in (
             ("health, the worse split", _health(chosen)),
             ("contexts, validation", _contexts(chosen)),
             ("language model", _language_model(chosen)),
-            ("settings that differ", _settings(differing)),
+            ("settings that differ", _settings(comparison["config_differences"], part)),
+            ("plugins that differ", _settings(comparison["plugin_differences"], part)),
         ):
             if rows:
                 console.print()
@@ -96,5 +96,5 @@ def _language_model(entries: Sequence[Figures]) -> list[list[str | Text]]:
     return rows
 
 
-def _settings(differing: Mapping[str, Sequence[Any]]) -> list[list[str | Text]]:
-    return [[key, *(setting(value) for value in values)] for key, values in differing.items()]
+def _settings(differing: Mapping[str, Sequence[Any]], part: slice) -> list[list[str | Text]]:
+    return [[key, *map(setting, values[part])] for key, values in differing.items()]

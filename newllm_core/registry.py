@@ -19,11 +19,12 @@ from functools import reduce
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from newllm_core.errors import ConfigError, PluginError, UserError
-from newllm_core.plugins.files import import_file, used_files
-from newllm_core.plugins.guard import log, one_line, slow_notice, stdout_to_stderr
+from newllm_core.plugins.files import import_file, module_name, used_files
+from newllm_core.plugins.guard import log, one_line, place_in, slow_notice, stdout_to_stderr
 
 OWN_DISTRIBUTION = "newllm"
 ALLOW_LIST = "NEWLLM_PLUGINS"
@@ -53,6 +54,12 @@ class Plugin:
     def origin(self) -> str:
         """Where the plugin comes from, for messages."""
         return f"{self.distribution} {self.version} ({self.target})"
+
+    def raised(self, error: BaseException) -> str:
+        """What its code raised, on one line, and where in its code."""
+        module = module_name(self.file) if self.file else self.target.partition(":")[0]
+        place = place_in(module, error)
+        return one_line(error) + (f" ({place}; NEWLLM_DEBUG=1 shows all)" if place else "")
 
     @property
     def is_own(self) -> bool:
@@ -104,7 +111,10 @@ class Registry:
             near = difflib.get_close_matches(name, plugins, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             known = ", ".join(plugins) or "none: is newllm installed (pip install -e .)?"
-            raise ConfigError(f"unknown {self.kind} {name!r}{hint} (known: {known})")
+            raise ConfigError(
+                f"unknown {self.kind} {name!r}{hint} (known: {known}); give --plugin FILE.py or "
+                "install the package that has it"
+            )
         claimants = [plugin for plugin in plugins[name] if plugin.is_allowed]
         if not claimants:
             raise ConfigError(
@@ -168,7 +178,7 @@ class Registry:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a plugin may raise anything at import, SystemExit too
-            raise PluginError(f"{what} cannot be imported: {one_line(error)}") from error
+            raise PluginError(f"{what} cannot be imported: {plugin.raised(error)}") from error
         problem = self._problem(found, base)
         if problem:
             raise PluginError(f"{what} {problem}")
@@ -193,16 +203,22 @@ class Registry:
             plugin = self.find(name)
             if plugin.is_own:
                 raise
-            raise PluginError(f"{self.describe(plugin)} failed: {one_line(error)}") from error
+            raise PluginError(f"{self.describe(plugin)} failed: {plugin.raised(error)}") from error
 
     def _problem(self, found: Any, base: type[Any]) -> str | None:  # noqa: ANN401 - anything
         from newllm_core.plugins.options import options_problem
 
+        if isinstance(found, ModuleType):
+            return f"is not a subclass of {self.base}; it is a module: write module:Class"
         if not (isinstance(found, type) and issubclass(found, base)):
             return f"is not a subclass of {self.base}"
         missing = [name for name in dir(found) if _is_abstract(getattr(found, name, None))]
         if missing:
             return f"does not define {', '.join(missing)}"
+        weight = getattr(found, "default_weight", 0.0)
+        is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        if not (is_number and 0 <= weight <= 1):
+            return f"default_weight is {weight!r:.80}: must be a number from 0 to 1"
         return options_problem(getattr(found, "Options", None))
 
 

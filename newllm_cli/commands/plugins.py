@@ -53,6 +53,10 @@ def plugins(
         print_json({"schema": 1, "plugins": [entry.to_dict() for entry in entries]})
     else:
         render_plugins(entries, console())
+        if check:
+            console().print(
+                "Data sources are imported and made; check_data_source reads one.", soft_wrap=True
+            )
     # Every claimant of a clash has the same line.
     for problem in dict.fromkeys(e.problem for e in entries if e.status in PROBLEMS):
         typer.echo(f"newllm: {problem}", err=True)

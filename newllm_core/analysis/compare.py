@@ -1,6 +1,6 @@
 """Checkpoints side by side: what differs in their configs, their health and their figures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,18 +47,20 @@ def compare(
         the `train` and `validation` figures and `verdicts` of `analyze` (None with an `error` where
         contexts are not finite), and under `language_model` what its heads reach on each split
         (None before Phase 2); `config_differences`: for every setting that is not the same in all,
-        a list of its values.
+        a list of its values; `plugin_differences`: the same of the distributions and versions of
+        plugins. Both have None where a checkpoint has no such thing.
 
     Raises:
         InputError: a checkpoint cannot be read.
     """
     progress = progress or Silent()
     names = short_names(paths)
-    entries, configs = [], []
+    entries, configs, provenances = [], [], []
     for number, (path, name) in enumerate(zip(paths, names, strict=True), 1):
         progress.message(f"[{number}/{len(paths)}] {name}")
         checkpoint = load(path, device=device, progress=progress)
         configs.append((checkpoint.phase, checkpoint.config))
+        provenances.append(checkpoint.provenance)
         entry = {
             "name": name,
             "checkpoint": str(path),
@@ -85,6 +87,7 @@ def compare(
             "schema": SCHEMA,
             "checkpoints": entries,
             "config_differences": config_differences(configs),
+            "plugin_differences": plugin_differences(provenances),
         }
     )
 
@@ -96,26 +99,54 @@ def config_differences(checkpoints: Sequence[tuple[str, Config]]) -> dict[str, l
         checkpoints: phase and config of each.
 
     Returns:
-        `section.key` to a value of each. Settings of Phase 2 are compared among the checkpoints
-        that went through it; they are None for the others.
+        `section.key` to a value of each, "none" for one that is set to None. Settings of Phase 2
+        are compared among the checkpoints that went through it, options of plugins among all; they
+        are None for the others.
     """
-    flat = [_flat(phase, config) for phase, config in checkpoints]
-    keys = dict.fromkeys(key for of_config in flat for key in of_config)
-    found = {}
-    for key in keys:
-        present = [of_config[key] for of_config in flat if key in of_config]
-        if key not in NOT_COMPARED and any(value != present[0] for value in present):
-            found[key] = [of_config.get(key) for of_config in flat]
-    return found
+    return _differences([_flat(phase, config) for phase, config in checkpoints])
+
+
+def plugin_differences(provenances: Sequence[Mapping[str, Any]]) -> dict[str, list[str | None]]:
+    """Distributions and versions of plugins that are not the same in all checkpoints.
+
+    Args:
+        provenances: of each checkpoint.
+
+    Returns:
+        `KIND distribution` and `KIND version` to what each checkpoint was made with.
+    """
+    return _differences([_plugins(provenance) for provenance in provenances])
+
+
+def _differences(found: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    rows = {}
+    for key in dict.fromkeys(key for of_one in found for key in of_one):
+        values = [of_one.get(key) for of_one in found]
+        is_optional = key.partition(".")[0] in LATER_SECTIONS
+        compared = [value for value in values if value is not None] if is_optional else values
+        if key not in NOT_COMPARED and any(value != compared[0] for value in compared):
+            rows[key] = values
+    return rows
 
 
 def _flat(phase: str, config: Config) -> dict[str, Any]:
     return {
-        f"{name}.{key}": value
+        f"{name}.{key}": "none" if value is None else value
         for name, section in settings.to_dict(config).items()
         if phase != "phase1" or name not in LATER_SECTIONS
         for key, value in section.items()
     }
+
+
+def _plugins(provenance: Mapping[str, Any]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for record in provenance.get("plugins", []):
+        for key in ("distribution", "version"):
+            name = f"{record['kind']} {key}"
+            # Train and validation may come from two data sources.
+            parts = [*found.get(name, "").split(", "), str(record[key])]
+            found[name] = ", ".join(dict.fromkeys(filter(None, parts)))
+    return found
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:

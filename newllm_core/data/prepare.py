@@ -132,7 +132,13 @@ def _open(name: str, given: str | None, options: Mapping[str, Any]) -> _OpenSour
 def _documents(opened: _OpenSource) -> Iterator[Document | Broken]:
     with registry.DATA_SOURCES.blame(opened.info.name):
         try:
-            yield from opened.source.documents()
+            found = opened.source.documents()
+            if found is None:
+                raise PluginError(
+                    f"{opened} of {opened.plugin.origin}: documents() returned None: yield "
+                    "documents"
+                )
+            yield from found
         except OSError as error:
             raise InputError(f"{opened}: {reason(error)}") from error
 

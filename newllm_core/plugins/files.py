@@ -95,8 +95,7 @@ def forget_files() -> None:
 
 def import_file(path: Path) -> ModuleType:
     """Import a file as a module of its own, once per process."""
-    digest = hashlib.sha256(str(path).encode("utf-8")).hexdigest()[:8]
-    name = f"newllm_plugin_file_{re.sub(r'[^0-9A-Za-z]', '_', path.stem)}_{digest}"
+    name = module_name(path)
     if name in sys.modules:
         return sys.modules[name]
     spec = spec_from_file_location(name, path)
@@ -111,6 +110,12 @@ def import_file(path: Path) -> ModuleType:
         del sys.modules[name]
         raise
     return module
+
+
+def module_name(path: Path) -> str:
+    """What a file is called as a module."""
+    digest = hashlib.sha256(str(path).encode("utf-8")).hexdigest()[:8]
+    return f"newllm_plugin_file_{re.sub(r'[^0-9A-Za-z]', '_', path.stem)}_{digest}"
 
 
 def kebab_case(name: str) -> str:

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
+from traceback import walk_tb
 
 # Nothing may be silent for ten seconds; most imports are done long before this.
 SLOW_IMPORT_SECONDS = 2.0
@@ -17,6 +18,16 @@ def one_line(error: BaseException, limit: int = 300) -> str:
     """Type and message of a foreign exception, on one line of at most `limit` characters."""
     text = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def place_in(module: str, error: BaseException) -> str | None:
+    """`FILE.py:LINE` of the last frame of `error` that lies in the package of `module`."""
+    package = module.partition(".")[0]
+    place = None
+    for frame, line in walk_tb(error.__traceback__):
+        if str(frame.f_globals.get("__name__")).partition(".")[0] == package:
+            place = f"{os.path.basename(frame.f_code.co_filename)}:{line}"
+    return place
 
 
 @contextmanager

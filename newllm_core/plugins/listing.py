@@ -102,7 +102,7 @@ def try_plugin(registry: Registry, plugin: Plugin) -> None:
     else:
         from newllm_core.testing.report import failures
 
-        failed = failures({"making one": lambda: found(None, found.Options())})
+        failed = failures({"making one": lambda: found(None, found.Options())}, found)
     if failed:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         raise PluginError(f"{registry.describe(plugin)} breaks its contract: {failed[0]}{more}")

@@ -33,6 +33,6 @@ def missing_plugins(provenance: Mapping[str, Any]) -> list[str]:
             remedy = "give it with --plugin" if from_file else "install it"
             lines.append(
                 f"{registry.kind} {name!r} of {what} {record['version']} is not here: {remedy} "
-                f"{NEEDED_FOR[registry.kind]}"
+                f"{NEEDED_FOR[registry.kind]} (analysis does not need it)"
             )
     return lines

@@ -51,6 +51,7 @@ def new_plugin(name: str, kind: str, folder: Path | None = None) -> Path:
     targets = {
         "common/pyproject.toml.txt": "pyproject.toml",
         "common/Makefile.txt": "Makefile",
+        "common/MANIFEST.in.txt": "MANIFEST.in",
         "common/gitignore.txt": ".gitignore",
         f"{kind}/README.md.txt": "README.md",
         f"{kind}/module.py.txt": f"{module}.py",

@@ -5,7 +5,6 @@ from typing import Any
 
 from newllm_core.config import Config
 from newllm_core.errors import ConfigError, PluginError
-from newllm_core.plugins.guard import one_line
 from newllm_core.registry import REGULARIZERS
 from newllm_core.regularizers.base import Regularizer
 from newllm_core.settings import make_section
@@ -26,6 +25,7 @@ def build_regularizers(config: Config, count: int) -> tuple[list[Regularizer], d
     except ConfigError:
         raise
     except (Exception, SystemExit) as error:
-        what = REGULARIZERS.describe(REGULARIZERS.find(name))
-        raise PluginError(f"{what} cannot be made: {one_line(error)}") from error
+        found = REGULARIZERS.find(name)
+        what = REGULARIZERS.describe(found)
+        raise PluginError(f"{what} cannot be made: {found.raised(error)}") from error
     return made, dataclasses.asdict(options)

@@ -41,7 +41,7 @@ def check_data_source(
     }
     if input is not None:
         checks |= {"empty input": case.empty_input, "damaged input": case.damaged_input}
-    report(source, failures(checks))
+    report(source, failures(checks, source))
 
 
 class _Case:

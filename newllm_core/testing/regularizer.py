@@ -59,7 +59,7 @@ def regularizer_failures(
     }
     if regularizer.distributed and processes:
         checks["distributed"] = lambda: check_distributed(regularizer, options, *case.batch())
-    return failures(checks)
+    return failures(checks, regularizer)
 
 
 class _Case:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from newllm_core.plugins.guard import one_line
+from newllm_core.plugins.guard import one_line, place_in
 
 
 class ConformanceError(AssertionError):
@@ -13,8 +13,8 @@ class Failed(Exception):
     """One check found something; the message says what and what to do."""
 
 
-def failures(checks: Mapping[str, Callable[[], None]]) -> list[str]:
-    """Run every check; one line for each that failed."""
+def failures(checks: Mapping[str, Callable[[], object]], subject: type) -> list[str]:
+    """Run every check of a plugin's class; one line for each that failed."""
     found = []
     for name, check in checks.items():
         try:
@@ -22,7 +22,8 @@ def failures(checks: Mapping[str, Callable[[], None]]) -> list[str]:
         except Failed as failure:
             found.append(f"{name}: {failure}")
         except (Exception, SystemExit) as error:  # the plugin's own
-            found.append(f"{name}: it raised {one_line(error)}")
+            place = place_in(subject.__module__, error)
+            found.append(f"{name}: it raised {one_line(error)}" + (f" ({place})" if place else ""))
     return found
 
 

@@ -21,11 +21,12 @@ from newllm_core.config import Config
 from newllm_core.errors import DivergedError
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.progress import Progress, Silent, Task
+from newllm_core.registry import REGULARIZERS
 from newllm_core.regularizers.base import Regularizer
 from newllm_core.runlog import RunLog
 from newllm_core.training.convergence import converged_ratio
 from newllm_core.training.engines import Batch, batches
-from newllm_core.training.objective import Phase1Loss, Terms
+from newllm_core.training.objective import REGULARIZER, Phase1Loss, Terms
 from newllm_core.training.reading import Reading
 from newllm_core.training.resume import Saver
 from newllm_core.training.stages import learning_rate
@@ -356,7 +357,15 @@ class Phase1Trainer:
             f"phase 1 diverged: {what} is not finite (window {self.number + 1}, iteration "
             f"{self.iteration}, after {read:,} tokens); "
             "try a lower --learning-rate, --dist-reg-weight or --init-std"
+            + self._plugin_at_fault(what)
         )
+
+    def _plugin_at_fault(self, what: str) -> str:
+        """Words about the regularizer where `what` names its loss and it is not newllm's own."""
+        if REGULARIZER not in what:
+            return ""
+        plugin = REGULARIZERS.find(self.config.reg)
+        return "" if plugin.is_own else f", or mend {REGULARIZERS.describe(plugin)}"
 
     def window(self, ids: np.ndarray, first_C: Tensor) -> Window:
         """A window of token ids [T] that begins in the state `first_C`."""

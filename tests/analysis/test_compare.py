@@ -7,7 +7,12 @@ import torch
 from rich.console import Console
 
 from newllm_cli.render_compare import render_compare
-from newllm_core.analysis.compare import compare, config_differences, short_names
+from newllm_core.analysis.compare import (
+    compare,
+    config_differences,
+    plugin_differences,
+    short_names,
+)
 from newllm_core.checkpoint import save
 from newllm_core.config import Config, ModelConfig, Phase1Config, Phase2Config, RunConfig
 from newllm_core.errors import InputError
@@ -117,6 +122,37 @@ def test_settings_that_differ():
     later = config_differences([("phase1", base), ("phase2", base), ("phase2", other)])
     assert later["phase2.epochs"] == [None, 3, 9]
     assert config_differences([("phase1", base)]) == {}
+
+
+def test_options_that_only_some_plugins_have():
+    base = Config(regularizer={"momentum": 0.9, "form": None})
+    other = Config(regularizer={"momentum": 0.9, "margin": 2.0}, source={"columns": "a"})
+    found = config_differences([("phase1", base), ("phase1", other)])
+    assert found == {
+        "regularizer.form": ["none", None],
+        "regularizer.margin": [None, 2.0],
+        "source.columns": [None, "a"],
+    }
+
+
+def test_plugins_that_differ(comparison):
+    def made_with(**regularizer):
+        own = {"kind": "data source", "distribution": "newllm", "version": "1"}
+        return {"plugins": [{"kind": "regularizer", **regularizer}, own]}
+
+    found = plugin_differences(
+        [
+            made_with(distribution="newllm-x", version="1.2"),
+            made_with(distribution="newllm-x", version="1.3"),
+            {},
+        ]
+    )
+    assert found["regularizer version"] == ["1.2", "1.3", None]
+    assert found["data source version"] == ["1", "1", None]
+    lines = printed(comparison | {"plugin_differences": found})
+    row = next(line for line in lines if line.startswith("regularizer version"))
+    assert row.split()[-3:] == ["1.2", "1.3", "–"]
+    assert "plugins that differ" not in "".join(printed(comparison))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,10 @@ LOSS = "    def loss(self, contexts_ND, *, tokens_N):\n        return "
 
 # What is wrong: source of the module, and what the line must say besides who it is.
 BROKEN = {
-    "raises": ("raise RuntimeError('two\\nlines')", "RuntimeError: two lines"),
+    "raises": (
+        "raise RuntimeError('two\\nlines')",
+        "two lines (broken_plugin.py:1; NEWLLM_DEBUG=1",
+    ),
     "exits": ("raise SystemExit('leaving')", "SystemExit: leaving"),
     "exits at once": ("import sys\nsys.exit()", "SystemExit"),
     "raises a base": ("raise BaseException('odd')", "BaseException: odd"),
@@ -40,12 +43,23 @@ BROKEN = {
         f"class Broken(Regularizer):\n    Options = O\n{LOSS}0.0",
         "has the option 'form' without a default",
     ),
+    "weight of text": (
+        BASE + f"class Broken(Regularizer):\n    default_weight = '0.5'\n{LOSS}0.0",
+        "default_weight is '0.5': must be a number from 0 to 1",
+    ),
+    "weight above 1": (
+        BASE + f"class Broken(Regularizer):\n    default_weight = 3.0\n{LOSS}0.0",
+        "default_weight is 3.0: must be a number from 0 to 1",
+    ),
     "cannot be made": (
         BASE + "class Broken(Regularizer):\n"
         f"    def __init__(self, dim, options=None):\n        raise OSError('no disk')\n{LOSS}0.0",
-        "OSError: no disk",
+        "OSError: no disk (broken_plugin.py:4",
     ),
-    "loss raises": (BASE + f"class Broken(Regularizer):\n{LOSS}1 / 0", "ZeroDivisionError"),
+    "loss raises": (
+        BASE + f"class Broken(Regularizer):\n{LOSS}1 / 0",
+        "by zero (broken_plugin.py:4",
+    ),
     "NaN": (
         BASE + f"class Broken(Regularizer):\n{LOSS}contexts_ND.mean() * float('nan')",
         "nan for ",
@@ -185,14 +199,32 @@ def test_a_loss_that_breaks_during_training_names_the_plugin(site, phase1):
     assert done.code == 4
 
 
+def test_a_loss_that_becomes_nan_names_the_plugin(site, phase1):
+    source = (
+        f"{BASE}class Late(Regularizer):\n    calls = 0\n"
+        "    def loss(self, contexts_ND, *, tokens_N):\n"
+        "        type(self).calls += 1\n"
+        "        scale = float('nan') if type(self).calls > 2 else 1.0\n"
+        "        return contexts_ND.square().mean() * scale\n"
+    )
+    site.install("newllm-late", {"late": "late_plugin:Late"}, late_plugin=source)
+    done = phase1("--reg", "late")
+    done.one_line("phase 1 diverged", "regularizer 'late' of newllm-late 1.2 (late_plugin:Late)")
+    assert done.code == 5
+
+
 SOURCE_BASE = "from newllm_core.data.sources.base import DataSource, Document\n"
 BROKEN_SOURCES = {
-    "raises": ("        raise KeyError('row')\n        yield", "failed: KeyError: 'row'"),
+    "raises": (
+        "        raise KeyError('row')\n        yield",
+        "failed: KeyError: 'row' (broken_source.py:4; NEWLLM",
+    ),
     "exits": ("        raise SystemExit(3)\n        yield", "failed: SystemExit: 3"),
-    "nothing to iterate": ("        return None", "failed: TypeError"),
+    "nothing to iterate": ("        return None", "documents() returned None: yield documents"),
     "no document": ("        yield 'text'", "it yielded str, expected Document"),
     "bytes": ("        yield Document(text=b'x')", "a text that is bytes, expected str"),
     "message": ("        yield Document(messages=(('user', 'x'),))", "expected Message(str, str)"),
+    "negative token": ("        yield Document(tokens=(1, -1))", "the token -1, expected an int"),
     "token": ("        yield Document(tokens=(1.5,))", "the token 1.5, expected an int of 32 bits"),
     "empty": ("        yield Document()", "none of text, messages and tokens"),
 }

@@ -25,7 +25,8 @@ def test_it_can_be_analysed_and_says_what_is_missing(checkpoint, site, newllm, m
     assert done.code == 0
     (line,) = done.json["missing_plugins"]
     assert line == (
-        "regularizer 'gone' of newllm-gone 1.2 is not here: install it to train like this again"
+        "regularizer 'gone' of newllm-gone 1.2 is not here: install it to train like this again "
+        "(analysis does not need it)"
     )
     assert f"warning: {line}" in done.err
     assert done.json["train"] == report["train"]
@@ -48,4 +49,4 @@ def test_a_file_that_is_not_given_again(newllm, phase1, tmp_path):
     done = newllm("analyze", tmp_path / "phase1.safetensors")
     assert done.code == 0
     assert f"regularizer 'gone' of the file {path}:Gone sha256:" in done.err
-    assert "give it with --plugin to train like this again" in done.err
+    assert "give it with --plugin to train like this again (analysis does not need it)" in done.err

@@ -24,6 +24,10 @@ def test_a_new_plugin_passes_its_own_make_test(name, kind, newllm, tmp_path, mon
     project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
     group = {"regularizer": "newllm.regularizers", "data-source": "newllm.data_sources"}[kind]
     assert project["entry-points"] == {group: {name: "newllm_spread_out:SpreadOut"}}
+    readme = (folder / "README.md").read_text()
+    assert readme.index("make install") < readme.index("make test") < readme.index("--plugin")
+    assert "runs/" in (folder / ".gitignore").read_text().splitlines()
+    assert "include Makefile" in (folder / "MANIFEST.in").read_text().splitlines()
     # The same file serves as a first try under the same name.
     (given,) = use_file(folder / "newllm_spread_out.py")
     assert given.name == name

@@ -59,6 +59,12 @@ class Strings(Lines):
             yield document.text
 
 
+class Negative(Lines):
+    def documents(self):
+        for _ in super().documents():
+            yield Document(tokens=(1, -1))
+
+
 class Nothing(Lines):
     def documents(self):
         list(super().documents())
@@ -115,6 +121,7 @@ class Vague(Lines):
 
 WRONG = [
     (Strings, "documents: of number 1: it yielded str, expected Document"),
+    (Negative, "documents: of number 1: it yielded the token -1, expected an int of 32 bits"),
     (Nothing, "documents: none has any text"),
     (Listed, "laziness: calling documents() raised InputError"),
     (Shuffled, "determinism: two readings of the same input differ"),

@@ -27,10 +27,13 @@ def compare_page(comparison: Figures) -> str:
     """One self-contained HTML document about a report of `compare`."""
     entries = comparison["checkpoints"]
     names = [entry["name"] for entry in entries]
-    settings_rows = [
-        [escape(key), *(escape(setting(value)) for value in values)]
-        for key, values in comparison["config_differences"].items()
-    ]
+    settings_rows, plugin_rows = (
+        [
+            [escape(key), *(escape(setting(value)) for value in values)]
+            for key, values in comparison[differences].items()
+        ]
+        for differences in ("config_differences", "plugin_differences")
+    )
     charts = comparison_curves(comparison)
     more = max(0, sum(entry["validation"] is not None for entry in entries) - len(ROLES))
     note = f'<p class="soft">The last {more} are in the tables only.</p>' if more else ""
@@ -44,6 +47,11 @@ def compare_page(comparison: Figures) -> str:
         card(_language_model(entries)),
         "<h2>Settings that differ</h2>",
         card(table(["setting", *names], settings_rows) if settings_rows else "<p>None.</p>"),
+        *(
+            ["<h2>Plugins that differ</h2>", card(table(["plugin", *names], plugin_rows))]
+            if plugin_rows
+            else []
+        ),
         "<h2>Charts</h2>",
         note + chart_grid(charts),
         "<h2>All figures</h2>",
@@ -62,10 +70,12 @@ def comparison_curves(comparison: Figures) -> list[Chart]:
 
 
 def setting(value: object) -> str:
-    """A setting as it is written in a config file."""
+    """A setting as it is written in a config file; a dash for one that is absent."""
+    if value is None:
+        return "–"
     if isinstance(value, list | tuple):
         return ",".join(str(part) for part in value)
-    return str(value).lower() if isinstance(value, bool | type(None)) else str(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _health(entries: Sequence[Figures]) -> str:
