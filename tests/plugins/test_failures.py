@@ -22,6 +22,7 @@ BROKEN = {
     "no such import": ("import not_a_module_anywhere", "ModuleNotFoundError"),
     "no such class": ("", "AttributeError"),
     "no class": ("Broken = 3", "is not a subclass of newllm_core.regularizers.base:Regularizer"),
+    "a module": ("import json as Broken", "it is a module: write module:Class"),
     "another class": ("class Broken: pass", "is not a subclass of"),
     "a data source": (
         "from newllm_core.data.sources.base import DataSource as Broken",

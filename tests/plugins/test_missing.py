@@ -36,7 +36,7 @@ def test_training_with_it_again_is_a_clear_error(checkpoint, site, phase1, monke
     monkeypatch.setattr(sys, "path", [part for part in sys.path if part != str(site.folder)])
     done = phase1("--reg", "gone", out=tmp_path / "again.safetensors")
     assert done.code == 2
-    done.one_line("unknown regularizer 'gone'")
+    done.one_line("unknown regularizer 'gone'", "give --plugin FILE.py or install the package")
 
 
 def test_a_file_that_is_not_given_again(newllm, phase1, tmp_path):
