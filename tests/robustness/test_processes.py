@@ -112,5 +112,7 @@ def test_a_dead_process_ends_the_run_and_one_process_goes_on(home, tmp_path):
         assert all(torch.isfinite(state.get_tensor(name).float()).all() for name in state.keys())  # noqa: SIM118
     train("streams", home, out, phase1={"max_iterations": 60})
     places = [(line["window"], line["iteration"]) for line in metrics(out)]
-    assert places == [(1, i) for i in range(1, 61)] + [(2, i) for i in range(1, 1 + Phase1Config().later_iterations)]
+    assert places == [(1, i) for i in range(1, 61)] + [
+        (2, i) for i in range(1, 1 + Phase1Config().later_iterations)
+    ]
     assert names(tmp_path) == ["run.metrics.jsonl", "run.safetensors"]
