@@ -1,8 +1,17 @@
 """How text is counted: bytes, words and lines. Only a line feed ends a line."""
 
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
 from newllm_core.data.sources.base import Document
 
-_BLOCK = 1 << 20
+if TYPE_CHECKING:
+    import numpy as np
+
+# Shorter texts are split; longer ones are looked at in blocks, which takes a fraction of the time.
+_SHORT = 1 << 11
+_BLOCK = 1 << 18
+_LAST_SPACE = 0x3000
 
 
 def contents(document: Document) -> tuple[str, ...]:
@@ -14,18 +23,41 @@ def contents(document: Document) -> tuple[str, ...]:
 
 def count_bytes(text: str) -> int:
     """UTF-8 bytes of `text`."""
-    return len(text.encode("utf-8"))
+    return len(text) if text.isascii() else len(text.encode("utf-8"))
 
 
 def count_words(text: str) -> int:
     """Words between white space plus line ends: the convention of WikiText's perplexities."""
-    words = start = 0
-    while start < len(text):
-        # Block by block: the words of a long text would take many times its memory.
-        end = text.find("\n", start + _BLOCK) + 1 or len(text)
-        words += len(text[start:end].split())
-        start = end
+    import numpy as np
+
+    if len(text) < _SHORT:
+        words = len(text.split())
+    else:
+        words, start, before = 0, 0, True
+        while start < len(text):
+            spaces = _is_space(text[start : start + _BLOCK])
+            # A word begins where something else than white space follows white space.
+            begins = np.count_nonzero(spaces[:-1] > spaces[1:])
+            words += int(begins) + (before and not spaces[0])
+            before = bool(spaces[-1])
+            start += _BLOCK
     return words + text.count("\n")
+
+
+def _is_space(text: str) -> "np.ndarray[Any, Any]":
+    """Which characters are white space to `str.split`, bool [characters]."""
+    import numpy as np
+
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+    return _space_table().take(codes, mode="clip")
+
+
+@cache
+def _space_table() -> "np.ndarray[Any, Any]":
+    """For every code up to the last white space, and one more, whether it is white space."""
+    import numpy as np
+
+    return np.array([chr(code).isspace() for code in range(_LAST_SPACE + 2)])
 
 
 def count_lines(text: str) -> int:

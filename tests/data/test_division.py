@@ -65,6 +65,7 @@ def test_digests_are_those_of_lines_of_json(spool):
     written = {
         '{"text": "a\\"\\né\\u0000"}': Document(text='a"\né\0'),
         '{"messages": [["user", "ü"]]}': Document(messages=(Message("user", "ü"),)),
+        '{"text": "a\\"b\\\\c\\né"}': Document(text='a"b\\c\né'),
         '{"tokens": [1, 22]}': Document(tokens=(1, 22)),
     }
     for document in written.values():

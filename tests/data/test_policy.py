@@ -1,4 +1,5 @@
 import re
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -149,7 +150,27 @@ def test_lines_are_counted(text):
     assert count_lines(text) == len(lines_of(text))
 
 
-def test_words_are_counted_in_blocks_with_line_ends(monkeypatch):
-    monkeypatch.setattr("newllm_core.data.measures._BLOCK", 5)
-    text = "the cat sat\non  the mat\n\nlong" + "g" * 30 + "\n end"
-    assert count_words(text) == len(text.split()) + 4 == 12
+SPACES = "".join(chr(code) for code in range(0x110000) if chr(code).isspace())
+
+
+def test_the_last_white_space_character_is_known():
+    assert max(map(ord, SPACES)) == 0x3000
+
+
+@given(
+    st.lists(st.text(alphabet=SPACES + "ab𝄞é\u200b") | st.sampled_from(["word", " ", "\n"])),
+    st.integers(1, 7),
+)
+def test_words_are_counted_in_blocks_with_line_ends(parts, block):
+    text = "".join(parts)
+    with (
+        mock.patch("newllm_core.data.measures._SHORT", 0),
+        mock.patch("newllm_core.data.measures._BLOCK", block),
+    ):
+        assert count_words(text) == len(text.split()) + text.count("\n")
+    assert count_words(text) == len(text.split()) + text.count("\n")
+
+
+@given(st.text())
+def test_bytes_are_counted(text):
+    assert count_bytes(text) == len(text.encode("utf-8"))
