@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ FIGURES = {
     "step cosine": lambda split: split["identity_cosine"],
     "token cosine": lambda split: split["token_dependency"]["mean_cosine"],
     "tokens remembered": lambda split: split["token_memory"]["total"],
+    "converged in time": lambda split: split["sweeps"]["converged"],
 }
 
 
@@ -30,39 +32,41 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--preset", default="tiny")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--max-tokens", type=int, default=1_000_000)
+    parser.add_argument("--max-tokens", type=int)
     parser.add_argument("--out", type=Path, default=Path("runs/recipes"))
     parser.add_argument("phase1", nargs="*", help="options of newllm phase1")
     arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    reports = [report(arguments, seed) for seed in range(arguments.seeds)]
+    options = ["--config", f"preset:{arguments.preset}", *arguments.phase1]
+    if arguments.max_tokens is not None:
+        options += ["--max-tokens", str(arguments.max_tokens)]
+    reports = [
+        report(arguments.out, arguments.data, [*options, "--seed", str(seed)])
+        for seed in range(arguments.seeds)
+    ]
     columns = {
         "train": [r["train"] for r in reports],
         "validation": [r["validation"] for r in reports],
         "control": [r["random_control"]["validation"] for r in reports],
     }
-    print(f"{arguments.preset}, {arguments.max_tokens:,} tokens, {arguments.seeds} seed(s)")
-    print(f"{'':18}" + "".join(f"{name:>18}" for name in columns))
+    print(f"{' '.join(options)}, {arguments.seeds} seed(s)")
+    print(f"{'':20}" + "".join(f"{name:>18}" for name in columns))
     for name, figure in FIGURES.items():
         cells = [f"{show(list(map(figure, splits))):>18}" for splits in columns.values()]
-        print(f"{name:18}" + "".join(cells))
+        print(f"{name:20}" + "".join(cells))
     seconds = [r["seconds"] for r in reports]
-    print(f"seconds of phase 1 {statistics.mean(seconds):.0f}")
+    print(f"seconds of phase 1  {show(seconds)}")
 
 
-def report(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
-    """What `newllm analyze` says of one run."""
-    words = [arguments.preset, str(arguments.max_tokens), *arguments.phase1, f"seed{seed}"]
-    name = "_".join(word.strip("-").replace("/", "-") for word in words)
-    kept = arguments.out / f"{name}.json"
+def report(out: Path, data: str, options: Sequence[str]) -> dict[str, Any]:
+    """What `newllm analyze` says of `newllm phase1 --data DATA *options`, and `seconds` of it."""
+    out.mkdir(parents=True, exist_ok=True)
+    words = [word.strip("-").replace("/", "-") for word in options]
+    name = "_".join(word.removeprefix("preset:") for word in words)
+    kept = out / f"{name}.json"
     if not kept.exists():
-        checkpoint = str(arguments.out / f"{name}.safetensors")
+        checkpoint = str(out / f"{name}.safetensors")
         begun = time.perf_counter()
-        newllm(
-            *["phase1", "--config", f"preset:{arguments.preset}", "--data", arguments.data],
-            *["--max-tokens", str(arguments.max_tokens), "--seed", str(seed)],
-            *["--out", checkpoint, "--overwrite", *arguments.phase1],
-        )
+        newllm("phase1", "--data", data, "--out", checkpoint, "--overwrite", *options)
         seconds = time.perf_counter() - begun
         found = json.loads(newllm("analyze", checkpoint, "--json"))
         kept.write_text(json.dumps(found | {"seconds": seconds}))
@@ -76,9 +80,12 @@ def newllm(*words: str) -> str:
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-def show(values: list[float]) -> str:
-    """Mean, and half the range."""
-    return f"{statistics.mean(values):.3f} ±{(max(values) - min(values)) / 2:.3f}"
+def show(values: Sequence[float | None]) -> str:
+    """Mean, and half the range, of those that there are."""
+    there = [value for value in values if value is not None]
+    if not there:
+        return "-"
+    return f"{statistics.mean(there):.3f} ±{(max(there) - min(there)) / 2:.3f}"
 
 
 if __name__ == "__main__":

@@ -138,6 +138,11 @@ class ModelConfig(_Section):
         "random", "random, or FILE.safetensors[:TENSOR] (pretrained, always frozen)."
     )
     tie_weights: bool = option(False, "Share the embedding matrix with the token head.")
+    decoder: str = option(
+        "linear",
+        "What reconstructs [c_{t-1} ; x_t] from c_t: linear, or mlp (with one hidden layer).",
+        choices=("linear", "mlp"),
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -180,7 +185,7 @@ class Phase1Config(_Section):
         choices=("auto", "cvfp", "reconstruction"),
     )
     context_weight: float = option(
-        0.72,
+        0.95,
         "Weight of c_{t-1} in the reconstruction, where x_t has 1: more remembers longer.",
         low=0,
     )
@@ -195,12 +200,12 @@ class Phase1Config(_Section):
     window_tokens: int = option(131_072, "Tokens an iteration re-reads; bounds memory.", low=2)
     max_tokens: int | None = option(None, "Use at most so many training tokens.", low=2)
     max_iterations: int = option(
-        10, "Iterations per window; 0 writes the untrained model, the random control.", low=0
+        5, "Iterations per window; 0 writes the untrained model, the random control.", low=0
     )
-    later_iterations: int = option(3, "Iterations of windows after the first, at most.", low=1)
+    later_iterations: int = option(2, "Iterations of windows after the first, at most.", low=1)
     min_iterations: int = option(5, "Iterations before early stopping may happen.", low=1)
     batch_tokens: int = option(
-        4096,
+        512,
         "Tokens per optimizer step (parallel engine); 1/32 of a smaller window, but 256 at least.",
         low=1,
     )

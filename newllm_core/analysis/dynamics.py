@@ -18,7 +18,13 @@ from newllm_core.analysis.echo_state import distances, echo_state, random_start
 from newllm_core.analysis.lyapunov import log_growth, lyapunov_exponent, memory_horizon
 from newllm_core.analysis.repeat import drift, repeat_drift
 from newllm_core.analysis.sampling import gaussian_like
-from newllm_core.analysis.sweeps import sweeps, text_errors, typical_errors
+from newllm_core.analysis.sweeps import (
+    SWEPT_TOKENS,
+    converged_share,
+    sweeps,
+    text_errors,
+    typical_errors,
+)
 from newllm_core.config import AnalysisConfig
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.progress import Task
@@ -76,11 +82,19 @@ def dynamics(
         exponent = lyapunov_exponent(growth_PT[part])
         off, exact = from_zero_PS[part], trajectory_PSC[part]
         errors = typical_errors(off, exact), text_errors(off, exact)
+        found_sweeps = sweeps(*errors, exponent["mean"])
+        found_sweeps["converged"] = converged_share(
+            model,
+            tokens_PT[part],
+            exact,
+            count=found_sweeps["predicted"]["1%"],
+            on_read=advance,
+        )
         found[split] = {
             "lyapunov_exponent": exponent,
             "memory_horizon": memory_horizon(exponent["mean"]),
             "echo_state": echo_state(from_random_PS[part]),
-            "sweeps": sweeps(*errors, exponent["mean"]),
+            "sweeps": found_sweeps,
             "repeat_drift": repeat_drift(drift_PR[part]),
         }
     return found
@@ -91,7 +105,8 @@ def tokens_to_read(passages: Tensor, warmup: int, config: AnalysisConfig) -> int
     count = min(len(passages), config.dynamics_passages)
     steps = min(passages.shape[1] - max(1, warmup), config.dynamics_steps)
     # A tangent costs as much as another row; an echo is read from two starts.
-    return count * (4 * steps + READINGS * min(steps, REPEATED_TOKENS))
+    swept = SWEPT_TOKENS * steps
+    return count * (4 * steps + swept + READINGS * min(steps, REPEATED_TOKENS))
 
 
 def _selected(read: ProbeContexts, config: AnalysisConfig) -> tuple[Tensor, Tensor]:

@@ -10,15 +10,23 @@ Shapes: P passages, S = T + 1 contexts in a row, C context_dim.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
+
+from newllm_core.analysis.rows import nobody
+from newllm_core.config import Phase1Config
+from newllm_core.model.language_model import LanguageModel
+from newllm_core.trajectory.sequential import rollout
 
 # Keys of the figures, and the relative error that each stands for.
 TOLERANCES = {"1%": 1e-2, "0.01%": 1e-4}
 # What float32 leaves of an error that is over; the logarithm of zero would be no number.
 SMALLEST_ERROR = 1e-12
+# Tokens of each passage that are swept, evenly spaced.
+SWEPT_TOKENS = 8
 
 
 def typical_errors(distances_PS: Tensor, trajectory_PSC: Tensor) -> list[float]:
@@ -43,6 +51,40 @@ def text_errors(distances_PS: Tensor, trajectory_PSC: Tensor) -> list[float]:
     wrong_S = distances_PS.square().mean(dim=0)
     size_S = trajectory_PSC.double().square().sum(dim=2).mean(dim=0)
     return (wrong_S / size_S.clamp(min=1e-300)).sqrt().tolist()
+
+
+@torch.no_grad()
+def converged_share(
+    model: LanguageModel,
+    tokens_PT: Tensor,
+    trajectory_PSC: Tensor,
+    *,
+    count: float | None,
+    on_read: Callable[[int], None] = nobody,
+) -> float | None:
+    """Share of tokens that have converged after `count` sweeps from zero, which is another start.
+
+    Converged is what Phase 1 calls so: a mean squared error below its default threshold.
+
+    Args:
+        model: the recurrence.
+        tokens_PT: what is read.
+        trajectory_PSC: the exact contexts, that before the first token included.
+        count: of sweeps, rounded up; None or more than T gives None.
+        on_read: told how many tokens have been read.
+    """
+    passages, length = tokens_PT.shape
+    on_read(passages * SWEPT_TOKENS * length)
+    if count is None or math.ceil(count) > length:
+        return None
+    last = math.ceil(count)
+    ends_E = torch.linspace(last, length, SWEPT_TOKENS).round().long().to(tokens_PT.device)
+    places_En = ends_E[:, None] + torch.arange(-last, 0, device=tokens_PT.device)
+    rows_RT = tokens_PT[:, places_En].flatten(0, 1)
+    swept_RC = rollout(model, rows_RT, model.start(len(rows_RT)), warmup=last - 1)[:, 0]
+    exact_RC = trajectory_PSC[:, ends_E].flatten(0, 1)
+    error_R = (swept_RC - exact_RC).double().square().mean(dim=1)
+    return float((error_R < Phase1Config.convergence_threshold).double().mean())
 
 
 def sweeps(typical: Sequence[float], whole: Sequence[float], exponent: float) -> dict[str, Any]:

@@ -4,11 +4,13 @@ For every lag k a probe guesses x_{t-k} from c_t. The classes are the most frequ
 for all others. The probe is linear discriminant analysis: class means and one covariance within
 classes, fitted in closed form, so that the lags share their work and no optimizer has a say:
 
-    log p(y | c) = log π_y + τ (μ_y' Σ⁻¹ c - μ_y' Σ⁻¹ μ_y / 2) + const
+    log q(y | c) = log π_y + τ (μ_y' Σ⁻¹ c - μ_y' Σ⁻¹ μ_y / 2) + const
+    p(y | c) = 0.99 q(y | c) + 0.01 π_y
 
 It is fitted on some passages and judged on others. The temperature τ, which keeps a probe of many
 dimensions from being too sure of itself, is chosen on one half of the other passages and used on
-the other half, and the reverse.
+the other half, and the reverse. The mixture bounds what one mistake costs: a probe that is right
+about 995 tokens of 1,000, and sure of the other five by hundreds of nats, remembers nearly all.
 
 It needs no iterations, and finds about nine tenths of what multinomial logistic regression finds
 in the contexts of trained and untrained models.
@@ -19,6 +21,7 @@ of the class frequencies of the fitted passages, which is what a guess without a
 Shapes: P passages, T tokens, N contexts, D context_dim, Y classes, K lags.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +35,7 @@ LEAST_PASSAGES = 8
 # Share of the mean variance added to the diagonal: without it a class that determines a direction
 # exactly would make the covariance singular.
 RIDGE = 1e-3
+CHANCE = 0.01
 TEMPERATURES = torch.cat([torch.zeros(1), torch.logspace(-3, 1, 17)]).double()
 
 
@@ -162,7 +166,7 @@ def _held_out_gain(
 
 
 def _best_temperature(scores_PTY: Tensor, log_prior_Y: Tensor, classes_PT: Tensor) -> float:
-    """Bisection on the temperatures: the loss is convex in τ."""
+    """Bisection on the temperatures: the loss falls, then rises with τ."""
     low, high = 0, len(TEMPERATURES) - 1
     while high - low > 1:
         middle = (low + high) // 2
@@ -184,7 +188,9 @@ def _losses(
     prior_Y = log_prior_Y.to(scores_PTY.dtype)
     logits_PTY = torch.add(prior_Y, scores_PTY, alpha=temperature)
     picked_PT = logits_PTY.gather(-1, classes_PT[..., None])[..., 0]
-    return (logits_PTY.logsumexp(dim=-1) - picked_PT).double()
+    told_PT = (picked_PT - logits_PTY.logsumexp(dim=-1)).double()
+    prior_PT = log_prior_Y.double()[classes_PT]
+    return -torch.logaddexp(told_PT + math.log(1 - CHANCE), prior_PT + math.log(CHANCE))
 
 
 def _cut(values: Tensor) -> Tensor:

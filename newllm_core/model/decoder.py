@@ -6,24 +6,36 @@ from torch.nn import functional as F
 
 
 class ReconstructionDecoder(nn.Module):
-    """`Linear(C -> C+E) -> ReLU -> Linear(C+E -> C+E)` of c_t, to equal `[c_{t-1} ; x_t]`."""
+    """What of c_t is to equal `[c_{t-1} ; x_t]`.
 
-    def __init__(self, context_dim: int, embed_dim: int) -> None:
+    "mlp": `Linear(C -> C+E) -> ReLU -> Linear(C+E -> C+E)`. "linear": `Linear(C -> C+E)`, which
+    asks for a past that a linear reader finds, as a token head is one.
+
+    Args:
+        context_dim: C.
+        embed_dim: E.
+        kind: "linear" or "mlp".
+    """
+
+    def __init__(self, context_dim: int, embed_dim: int, kind: str = "mlp") -> None:
         super().__init__()
         width = context_dim + embed_dim
-        self.hidden = nn.Linear(context_dim, width)
-        self.output = nn.Linear(width, width)
+        self.hidden = nn.Linear(context_dim, width) if kind == "mlp" else None
+        self.output = nn.Linear(width if kind == "mlp" else context_dim, width)
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
         """Draw weights from N(0, 1/fan_in), biases 0."""
         for linear in (self.hidden, self.output):
-            linear.weight.normal_(0, linear.in_features**-0.5, generator=generator)
-            linear.bias.zero_()
+            if linear is not None:
+                linear.weight.normal_(0, linear.in_features**-0.5, generator=generator)
+                linear.bias.zero_()
 
     def forward(self, contexts: Tensor) -> Tensor:
         """Reconstruct from `contexts` [..., C]: [..., C+E]."""
-        return self.output(F.relu(self.hidden(contexts)))
+        if self.hidden is not None:
+            contexts = F.relu(self.hidden(contexts))
+        return self.output(contexts)
 
     def loss(
         self, contexts: Tensor, *, previous: Tensor, tokens: Tensor, context_weight: float = 1.0

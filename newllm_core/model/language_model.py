@@ -72,7 +72,9 @@ class LanguageModel(nn.Module):
         if config.tie_weights:
             self.token_output[-1].weight = self.embedding.weight
         self.decoder = (
-            ReconstructionDecoder(config.context_dim, config.embed_dim) if reconstruction else None
+            ReconstructionDecoder(config.context_dim, config.embed_dim, config.decoder)
+            if reconstruction
+            else None
         )
         self.embedding.requires_grad_(config.embeddings == "random")
         self._initialise()

@@ -25,7 +25,10 @@ def count_parameters(
     heads = num_heads * (context * vocab_size + vocab_size)
     if config.tie_weights:
         heads -= context * vocab_size
-    decoder = context * width + width + width * width + width if reconstruction else 0
+    decoder = 0
+    if reconstruction:
+        decoder = context * width + width
+        decoder += width * width + width if config.decoder == "mlp" else 0
     return vocab_size * embed + sum(config.layer_structure) * layer + heads + decoder
 
 

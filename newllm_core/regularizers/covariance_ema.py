@@ -44,7 +44,7 @@ class CovarianceEma(Regularizer):
     """
 
     Options = CovarianceEmaOptions
-    default_weight = 0.35
+    default_weight = 0.5
     distributed = True
     options: CovarianceEmaOptions
     covariance_DD: Tensor

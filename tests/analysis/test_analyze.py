@@ -223,8 +223,8 @@ def test_progress_counts_every_token_that_is_read():
     progress = Counting()
     analyze(planted.checkpoint_of(planted.healthy()), checkpoint_path="x", progress=progress)
     rows = 2 * 2 * planted.PASSAGES
-    # Read once; then perturbed, restarted twice and repeated over 256 steps.
-    assert progress.read == progress.total == rows * (16 + 320 + 4 * 256 + 6 * 32)
+    # Read once; then perturbed, restarted twice, swept at 8 places and repeated.
+    assert progress.read == progress.total == rows * (16 + 320 + (4 + 8) * 256 + 6 * 32)
     assert f"{progress.total:,} tokens" in progress.messages[0]
 
 

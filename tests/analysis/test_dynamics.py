@@ -17,7 +17,7 @@ from newllm_core.analysis.lyapunov import (
 )
 from newllm_core.analysis.repeat import drift, repeat_drift
 from newllm_core.analysis.sampling import mean_and_error
-from newllm_core.analysis.sweeps import sweeps, text_errors, typical_errors
+from newllm_core.analysis.sweeps import converged_share, sweeps, text_errors, typical_errors
 from newllm_core.config import AnalysisConfig, ModelConfig
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.trajectory.parallel import sweep
@@ -151,6 +151,19 @@ def test_a_contraction_needs_as_many_sweeps_as_predicted():
     assert found["predicted"]["1%"] == pytest.approx(math.log(100) / -math.log(0.8))
     assert found["measured"]["1%"] == math.ceil(found["predicted"]["1%"])
     assert found["measured"]["0.01%"] == math.ceil(found["predicted"]["0.01%"])
+
+
+def test_tokens_converge_once_their_squared_error_is_below_that_of_phase_1():
+    # Half of the dimensions forget a start at 0.8 per token; the others were never wrong.
+    rates = torch.tensor([0.8, 0.0]).double()
+    still = maps.Map(2, lambda c, x: 1 + rates * (c - 1))
+    tokens, path = maps.random_tokens(4, 60, 5), torch.ones(4, 61, 2).double()
+    enough = math.log(2 * 1e-3) / (2 * math.log(0.8))
+    shares = [
+        converged_share(still, tokens, path, count=count)
+        for count in (enough, enough - 1, 60, 61, None)
+    ]
+    assert shares == [1.0, 0.0, 1.0, None, None]
 
 
 def test_chaos_has_no_number_of_sweeps():

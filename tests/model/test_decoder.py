@@ -21,6 +21,15 @@ def test_values_equal_the_formula():
     torch.testing.assert_close(decoder(contexts), expected, rtol=0, atol=1e-12)
 
 
+def test_a_linear_one_is_one_matrix():
+    decoder, contexts = ReconstructionDecoder(D, E, "linear"), draw(T, D)
+    decoder = decoder.double()
+    decoder.initialise(torch.Generator().manual_seed(0))
+    assert [parameter.shape for parameter in decoder.parameters()] == [(D + E, D), (D + E,)]
+    expected = contexts @ decoder.output.weight.T + decoder.output.bias
+    torch.testing.assert_close(decoder(contexts), expected, rtol=0, atol=1e-12)
+
+
 def test_the_loss_compares_with_previous_context_then_token():
     decoder, contexts = make_decoder(), draw(T, D)
     previous, tokens = draw(T, D, seed=1), draw(T, E, seed=2)

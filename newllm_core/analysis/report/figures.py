@@ -39,6 +39,7 @@ FIGURES: list[tuple[str, tuple[str, ...]]] = [
     ("sweeps to 1%, predicted", ("sweeps", "predicted", "1%")),
     ("  typical token", ("sweeps", "measured", "1%")),
     ("  whole text", ("sweeps", "measured_text", "1%")),
+    ("  tokens converged by then", ("sweeps", "converged")),
     ("sweeps to 0.01%, predicted", ("sweeps", "predicted", "0.01%")),
     ("  typical token", ("sweeps", "measured", "0.01%")),
     ("  whole text", ("sweeps", "measured_text", "0.01%")),
