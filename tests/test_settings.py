@@ -24,7 +24,7 @@ PAIRS = list(itertools.combinations(SOURCES, 2))
 
 # A setting of each type, its default, and four other values as TOML writes them.
 SETTINGS = {
-    "int": ("phase1.max_iterations", 10, [0, 1, 2, 3]),
+    "int": ("phase1.max_iterations", 5, [0, 1, 2, 3]),
     "optional": ("phase1.max_tokens", None, [2, 3, 4, 5]),
     "float": ("model.init_std", 0.1, [0.0, 0.5, 2.0, 3.5]),
     "bool": ("phase2.train_embeddings", True, [False, True, False, True]),
@@ -104,7 +104,7 @@ def test_all_sources_at_once_win_key_by_key(layer):
         layers.append({"phase1": values})
     found = resolve(*layers).phase1
     assert [getattr(found, key) for key in keys] == [10, 11, 12, 13]
-    assert found.batch_tokens == 4096
+    assert found.batch_tokens == 512
 
 
 def test_a_preset_is_below_environment_and_flags():

@@ -37,4 +37,4 @@ def test_later_windows_go_on_where_the_first_one_ended():
     rates = [learning_rate(config, n, first_window=False) for n in range(1, 5)]
     assert rates == [0.0005] * 3 + [0.0001]
     short = Phase1Config(later_iterations=4, max_iterations=2)
-    assert [learning_rate(short, n, first_window=False) for n in (1, 2)] == [0.0005, 0.0001]
+    assert [learning_rate(short, n, first_window=False) for n in (1, 2)] == [0.0005, 0.0005]
