@@ -7,6 +7,7 @@ are not repeated.
 """
 
 import argparse
+import hashlib
 import json
 import statistics
 import subprocess
@@ -58,10 +59,9 @@ def main() -> None:
 
 
 def report(out: Path, data: str, options: Sequence[str]) -> dict[str, Any]:
-    """What `newllm analyze` says of `newllm phase1 --data DATA *options`, and `seconds` of it."""
+    """What `newllm analyze` says of `newllm phase1 --data DATA *options`; `options`, `seconds`."""
     out.mkdir(parents=True, exist_ok=True)
-    words = [word.strip("-").replace("/", "-") for word in options]
-    name = "_".join(word.removeprefix("preset:") for word in words)
+    name = hashlib.sha256("\0".join([data, *options]).encode()).hexdigest()[:12]
     kept = out / f"{name}.json"
     if not kept.exists():
         checkpoint = str(out / f"{name}.safetensors")
@@ -69,7 +69,7 @@ def report(out: Path, data: str, options: Sequence[str]) -> dict[str, Any]:
         newllm("phase1", "--data", data, "--out", checkpoint, "--overwrite", *options)
         seconds = time.perf_counter() - begun
         found = json.loads(newllm("analyze", checkpoint, "--json"))
-        kept.write_text(json.dumps(found | {"seconds": seconds}))
+        kept.write_text(json.dumps(found | {"options": options, "seconds": seconds}))
     result: dict[str, Any] = json.loads(kept.read_text())
     return result
 

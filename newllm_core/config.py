@@ -185,7 +185,7 @@ class Phase1Config(_Section):
         choices=("auto", "cvfp", "reconstruction"),
     )
     context_weight: float = option(
-        0.95,
+        0.75,
         "Weight of c_{t-1} in the reconstruction, where x_t has 1: more remembers longer.",
         low=0,
     )
@@ -224,7 +224,7 @@ class Phase1Config(_Section):
         1e-3, "A token has converged below this mean squared difference.", low=0
     )
     convergence_tokens: int = option(
-        16_384, "Tokens on which convergence is measured after an iteration.", low=1
+        8192, "Tokens on which convergence is measured after an iteration.", low=1
     )
     convergence_steps: int = option(
         256, "Tokens of each passage that starts from a different state.", low=1

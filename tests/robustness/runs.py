@@ -32,6 +32,7 @@ COMMON = {
 PHASE1 = {
     "max_tokens": 3000,
     "max_iterations": 3,
+    "later_iterations": 3,
     "convergence_tokens": 64,
     "convergence_steps": 16,
 }

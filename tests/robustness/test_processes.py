@@ -10,9 +10,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from newllm_core.config import Phase1Config
 from newllm_core.training.state import state_path
-from tests.robustness.runs import CASES, COMMON, metrics, names, train
+from tests.robustness.runs import CASES, COMMON, PHASE1, metrics, names, train
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 
@@ -113,6 +112,6 @@ def test_a_dead_process_ends_the_run_and_one_process_goes_on(home, tmp_path):
     train("streams", home, out, phase1={"max_iterations": 60})
     places = [(line["window"], line["iteration"]) for line in metrics(out)]
     assert places == [(1, i) for i in range(1, 61)] + [
-        (2, i) for i in range(1, 1 + Phase1Config().later_iterations)
+        (2, i) for i in range(1, 1 + PHASE1["later_iterations"])
     ]
     assert names(tmp_path) == ["run.metrics.jsonl", "run.safetensors"]

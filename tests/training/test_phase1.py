@@ -286,6 +286,7 @@ def test_the_iteration_of_a_later_window_is_counted_within_it():
             dist_reg_weight=0.5,
             text=short(200),
             window_tokens=100,
+            later_iterations=3,
         )
 
 
