@@ -185,7 +185,7 @@ class Phase1Config(_Section):
         choices=("auto", "cvfp", "reconstruction"),
     )
     context_weight: float = option(
-        0.75,
+        0.8,
         "Weight of c_{t-1} in the reconstruction, where x_t has 1: more remembers longer.",
         low=0,
     )
@@ -200,7 +200,7 @@ class Phase1Config(_Section):
     window_tokens: int = option(131_072, "Tokens an iteration re-reads; bounds memory.", low=2)
     max_tokens: int | None = option(None, "Use at most so many training tokens.", low=2)
     max_iterations: int = option(
-        5, "Iterations per window; 0 writes the untrained model, the random control.", low=0
+        4, "Iterations per window; 0 writes the untrained model, the random control.", low=0
     )
     later_iterations: int = option(2, "Iterations of windows after the first, at most.", low=1)
     min_iterations: int = option(5, "Iterations before early stopping may happen.", low=1)

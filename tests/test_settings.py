@@ -24,7 +24,7 @@ PAIRS = list(itertools.combinations(SOURCES, 2))
 
 # A setting of each type, its default, and four other values as TOML writes them.
 SETTINGS = {
-    "int": ("phase1.max_iterations", 5, [0, 1, 2, 3]),
+    "int": ("phase1.max_iterations", 4, [0, 1, 2, 3]),
     "optional": ("phase1.max_tokens", None, [2, 3, 4, 5]),
     "float": ("model.init_std", 0.1, [0.0, 0.5, 2.0, 3.5]),
     "bool": ("phase2.train_embeddings", True, [False, True, False, True]),
