@@ -111,7 +111,7 @@ def measure(arguments: argparse.Namespace) -> None:
             window.store(batch.positions_N, terms.contexts_NC)
             read += len(batch.positions_N)
             late = number > WARM_UP_BATCHES and time.perf_counter() - begun > arguments.seconds
-            if distributed.any_process(late):
+            if any(distributed.any_process(late)):
                 break
         rate = read / (time.perf_counter() - begun)
         if distributed.rank() > 0:
