@@ -7,6 +7,7 @@ back-propagation goes through time, because a token passes all blocks before the
 """
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import MethodType
@@ -69,6 +70,8 @@ def _divide(model: "LanguageModel", device: torch.device, *, through_time: bool)
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
+    # Of outputs that are views, for those who change them in place: nobody does here.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(device.type, (distributed.size(),))
     units: list[nn.Module] = [model.blocks] if through_time else [*model.blocks]
     units += [model.embedding, *model.token_output]
