@@ -224,7 +224,6 @@ def _own():
     import termios
 
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # jobs of the background ignore it
 
 
 def wait_for(descriptor, words, seconds=60):
