@@ -1,3 +1,4 @@
+import dataclasses
 import math
 from types import SimpleNamespace
 
@@ -133,7 +134,8 @@ def test_windows_equal_a_naive_computation_with_every_gradient():
 def test_reconstruction_term_has_its_formula_and_stops_at_the_target():
     torch.manual_seed(0)
     start = checkpoint()
-    twin = type(start.model)(start.model.config, 12, reconstruction=True)
+    config = dataclasses.replace(start.model.config, decoder="mlp")
+    twin = type(start.model)(config, 12, reconstruction=True)
     contexts = torch.randn(2, 5, 16, requires_grad=True)
     first = torch.randn(2, 16, requires_grad=True)
     inputs = torch.randint(12, (2, 5))
