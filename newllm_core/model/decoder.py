@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from newllm_core.model.one_row import linear
+
 
 class ReconstructionDecoder(nn.Module):
     """`Linear(C -> C+E) -> ReLU -> Linear(C+E -> C+E)` of c_t, to equal `[c_{t-1} ; x_t]`."""
@@ -23,7 +25,7 @@ class ReconstructionDecoder(nn.Module):
 
     def forward(self, contexts: Tensor) -> Tensor:
         """Reconstruct from `contexts` [..., C]: [..., C+E]."""
-        return self.output(F.relu(self.hidden(contexts)))
+        return linear(F.relu(linear(contexts, self.hidden)), self.output)
 
     def loss(
         self, contexts: Tensor, *, previous: Tensor, tokens: Tensor, context_weight: float = 1.0

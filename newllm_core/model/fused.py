@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from newllm_core.model.one_row import keep_apart
 from newllm_core.precision import at_least_float32
 
 LAYER_NORM_EPSILON = 1e-5
@@ -61,7 +62,7 @@ class FusedUpdate(torch.autograd.Function):
             saved += [gain_E, z_NE, mean_x, rstd_x]
         ctx.save_for_backward(*saved)
         ctx.set_materialize_grads(False)
-        ctx.full_rows = len(context_weight)
+        ctx.matrices = context_weight, token_weight
         return new_c, new_x
 
     @staticmethod
@@ -86,9 +87,12 @@ class FusedUpdate(torch.autograd.Function):
         mask(d_c, u_NH[:, :dims], d_u[:, :dims])
         if d_x is not None:
             mask(d_x, u_NH[:, dims:], d_u[:, dims:])
-        grad_context_weight = full_rows(d_u.T @ c_NC, ctx.full_rows)
-        grad_token_weight = full_rows(d_u.T @ x_NE, ctx.full_rows)
-        grad_bias = full_rows(d_u.sum(0, dtype=grad_context_weight.dtype), ctx.full_rows)
+        grad_context_weight, grad_token_weight = (
+            matrix_gradient(matrix, d_u, inputs)
+            for matrix, inputs in zip(ctx.matrices, (c_NC, x_NE), strict=True)
+        )
+        wide = torch.promote_types(d_u.dtype, torch.float32)
+        grad_bias = full_rows(d_u.sum(0, dtype=wide), len(ctx.matrices[0]))
         need_c, need_x = ctx.needs_input_grad[:2]
         if need_x:
             d_x = d_u @ w_x[:rows] if d_x is None else d_x.addmm_(d_u, w_x)
@@ -107,6 +111,13 @@ class FusedUpdate(torch.autograd.Function):
             None,
             None,
         )
+
+
+def matrix_gradient(matrix: Tensor, d_u: Tensor, inputs: Tensor) -> Tensor | None:
+    """Of a matrix that made d_u's rows of `inputs`; None if `one_row` keeps it as two vectors."""
+    if len(d_u) == 1 and keep_apart(matrix, d_u[0], inputs[0]):
+        return None
+    return full_rows(d_u.T @ inputs, len(matrix))
 
 
 def norm(z: Tensor, gain: Tensor, shift: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

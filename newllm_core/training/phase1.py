@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from newllm_core import distributed
 from newllm_core.analysis.rank import effective_rank
@@ -25,6 +25,7 @@ from newllm_core.registry import REGULARIZERS
 from newllm_core.regularizers.base import Regularizer
 from newllm_core.runlog import RunLog
 from newllm_core.training.convergence import converged_ratio
+from newllm_core.training.descent import Descent, OneRowDescent
 from newllm_core.training.engines import Batch, batches
 from newllm_core.training.objective import REGULARIZER, Phase1Loss, Terms
 from newllm_core.training.reading import Reading
@@ -112,7 +113,9 @@ class Phase1Trainer:
         trained = [model.blocks] if model.decoder is None else [model.blocks, model.decoder]
         self.parameters = [p for part in trained for p in part.parameters()]
         self.guard = VacuityGuard(self.parameters)
-        self.optimizer = torch.optim.Adam(self.parameters, fused=True)
+        one_row = self.config.engine == "online" and distributed.size() == 1
+        descent = OneRowDescent if one_row and device.type == "cpu" else Descent
+        self.descent = descent(self.parameters, self.config.gradient_clip)
         self.result = Phase1Result()
         self.saver: Saver | None = None
         self.number = 0
@@ -186,7 +189,7 @@ class Phase1Trainer:
                 self.seed * 1_000_003 + self.number * 10_007 + iteration
             )
             rate = learning_rate(config, iteration, first_window=self.number == 0)
-            for group in self.optimizer.param_groups:
+            for group in self.descent.optimizer.param_groups:
                 group["lr"] = rate
             training = iteration > 1
             # A sweep from a constant state makes contexts that ignore their past. The first window
@@ -290,7 +293,7 @@ class Phase1Trainer:
         return State(
             {"first_C": self.train_window.first_C}
             | named("parameter", tensors)
-            | named("optimizer", optimizer_tensors(self.optimizer))
+            | named("optimizer", optimizer_tensors(self.descent.optimizer))
             | named("regularizer", self.statistics)
             | named("window", self.train_window.state(self.iteration - 1))
             | named("validation", self.validation_window.state(self.iteration - 1)),
@@ -313,7 +316,7 @@ class Phase1Trainer:
         with torch.no_grad():
             for index, parameter in enumerate(self.parameters):
                 parameter.copy_(state.tensors[f"parameter.{index}"])
-        load_optimizer(self.optimizer, state.part("optimizer"))
+        load_optimizer(self.descent.optimizer, state.part("optimizer"))
         self.loss.regularizers.load_state_dict(state.part("regularizer"))
         self.statistics = self._statistics()
         self.train_window = self.window(self._ids(), state.tensors["first_C"])
@@ -340,17 +343,10 @@ class Phase1Trainer:
         total = terms.total
         if not total.requires_grad:
             return
-        self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        distributed.average_gradients(self.parameters)
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
+        norm = self.descent.backward(total)
         if not torch.isfinite(norm):
             raise self._diverged("the gradient", read)
-        # Most steps need no clipping: they are spared the pass over all gradients.
-        if 0 < self.config.gradient_clip < norm:
-            nn.utils.clip_grads_with_norm_(self.parameters, self.config.gradient_clip, norm)
-        self.optimizer.step()
+        self.descent.step(norm)
 
     def _diverged(self, what: str, read: int) -> DivergedError:
         return DivergedError(
