@@ -19,9 +19,9 @@ class ReconstructionDecoder(nn.Module):
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
         """Draw weights from N(0, 1/fan_in), biases 0."""
-        for linear in (self.hidden, self.output):
-            linear.weight.normal_(0, linear.in_features**-0.5, generator=generator)
-            linear.bias.zero_()
+        for layer in (self.hidden, self.output):
+            layer.weight.normal_(0, layer.in_features**-0.5, generator=generator)
+            layer.bias.zero_()
 
     def forward(self, contexts: Tensor) -> Tensor:
         """Reconstruct from `contexts` [..., C]: [..., C+E]."""

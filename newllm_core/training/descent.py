@@ -4,18 +4,19 @@
 a third of the traffic to memory.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.optim.adam import adam
 
 from newllm_core import distributed
-from newllm_core.model.one_row import OuterProduct, collect
+from newllm_core.model.one_row import OuterProduct, collect, side_by_side, undivided
 
-# Gradients of so many weights exist at a time: they stay in the cache between the two operations
-# that make and use them.
-WEIGHTS_AT_ONCE = 2**21
+# Gradients of so many weights exist at a time: they stay in the cache of a core between the two
+# operations that make and use them.
+WEIGHTS_AT_ONCE = 2**17
 
 
 class Descent:
@@ -63,11 +64,10 @@ class OneRowDescent(Descent):
     def __init__(self, parameters: Sequence[nn.Parameter], clip: float) -> None:
         super().__init__(parameters, clip)
         self._products: list[OuterProduct] = []
-        self._block = torch.empty(0)
 
     def backward(self, loss: Tensor) -> Tensor:
         """Make the gradients; returns their norm, a scalar."""
-        with collect() as self._products:
+        with undivided(), collect() as self._products:
             norm = super().backward(loss)
         norms = [left.norm() * right.norm() for _, left, right in self._products]
         return nn.utils.get_total_norm([norm, *norms])
@@ -77,23 +77,25 @@ class OneRowDescent(Descent):
         super().step(norm)  # of everything that is not a matrix
         # As `clip_grads_with_norm_` scales everything else.
         scale = self.clip / (norm + 1e-6) if 0 < self.clip < norm else 1.0
-        for matrix, left, right in self._products:
-            self._update(matrix.detach(), left * scale, right, self._state(matrix))
+        updates = [
+            partial(self._update, product, scale, self._state(product.matrix))
+            for product in self._products
+        ]
+        with undivided():
+            side_by_side(partial(_all, updates[::2]), partial(_all, updates[1::2]))
         self._products = []
 
     def _update(
-        self, matrix: Tensor, left: Tensor, right: Tensor, state: dict[str, Tensor]
+        self, product: OuterProduct, scale: Tensor | float, state: dict[str, Tensor]
     ) -> None:
         """Adam on the rows that have a gradient: without one and without moments, none moves."""
         group = self.optimizer.param_groups[0]
-        rows = max(1, WEIGHTS_AT_ONCE // len(right))
+        matrix, left, right = product.matrix.detach(), product.left * scale, product.right
+        rows = max(1, min(WEIGHTS_AT_ONCE // len(right), len(left)))
+        block = matrix.new_empty(rows, len(right))
         for begin in range(0, len(left), rows):
             part = slice(begin, min(begin + rows, len(left)))
-            shape = part.stop - begin, len(right)
-            if self._block.numel() < shape[0] * shape[1] or self._block.dtype != matrix.dtype:
-                self._block = matrix.new_empty(shape[0] * shape[1])
-            gradient = self._block[: shape[0] * shape[1]].view(shape)
-            torch.outer(left[part], right, out=gradient)
+            gradient = torch.outer(left[part], right, out=block[: part.stop - begin])
             adam(
                 [matrix[part]],
                 [gradient],
@@ -120,3 +122,8 @@ class OneRowDescent(Descent):
             state["exp_avg"] = torch.zeros_like(matrix)
             state["exp_avg_sq"] = torch.zeros_like(matrix)
         return state
+
+
+def _all(steps: Sequence[Callable[[], None]]) -> None:
+    for step in steps:
+        step()

@@ -18,6 +18,7 @@ from torch import Tensor
 from newllm_core import distributed
 from newllm_core.analysis.rank import effective_rank
 from newllm_core.config import Config
+from newllm_core.data.mapped import forget_pages
 from newllm_core.errors import DivergedError
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.progress import Progress, Silent, Task
@@ -160,6 +161,7 @@ class Phase1Trainer:
     def _next_window(self) -> None:
         self.number += 1
         self.iteration = 1
+        forget_pages(self.train_tokens)
         state_C = self.train_window.previous_TC[-1].clone()
         if self.number < self._num_windows:
             self.train_window = self.window(self._ids(), state_C)
