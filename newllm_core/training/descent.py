@@ -40,7 +40,7 @@ class Descent:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         distributed.average_gradients(self.parameters)
-        return nn.utils.get_total_norm(self._gradients())
+        return distributed.gradient_norm(self.parameters)
 
     def step(self, norm: Tensor) -> None:
         """Change the weights by the gradients, whose norm is `norm`."""
@@ -48,9 +48,6 @@ class Descent:
         if 0 < self.clip < norm:
             nn.utils.clip_grads_with_norm_(self.parameters, self.clip, norm)
         self.optimizer.step()
-
-    def _gradients(self) -> list[Tensor]:
-        return [p.grad for p in self.parameters if p.grad is not None]
 
 
 class OneRowDescent(Descent):

@@ -19,6 +19,7 @@ from newllm_core import distributed
 from newllm_core.analysis.rank import effective_rank
 from newllm_core.config import Config
 from newllm_core.data.mapped import forget_pages
+from newllm_core.divided import divided_as, whole
 from newllm_core.errors import DivergedError
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.progress import Progress, Silent, Task
@@ -32,7 +33,7 @@ from newllm_core.training.objective import REGULARIZER, Phase1Loss, Terms
 from newllm_core.training.reading import Reading
 from newllm_core.training.resume import Saver
 from newllm_core.training.stages import learning_rate
-from newllm_core.training.state import State, load_optimizer, named, optimizer_tensors
+from newllm_core.training.state import State, load_optimizer, named, optimizer_tensors, restoring
 from newllm_core.training.vacuity import VacuityGuard
 from newllm_core.training.window import Window
 
@@ -87,7 +88,8 @@ def train_phase1(
     trainer = Phase1Trainer(model, regularizers, tokens, config, device, progress or Silent())
     trainer.saver = saver
     if resumed is not None:
-        trainer.load_state(resumed)
+        with restoring(resumed):
+            trainer.load_state(resumed)
     return trainer.run(log)
 
 
@@ -291,7 +293,7 @@ class Phase1Trainer:
         Valid at any time except inside the optimizer's own step: what a failed step or the
         measurements after a reading have changed is left out.
         """
-        tensors = {str(index): p for index, p in enumerate(self.parameters)}
+        tensors = {str(index): whole(p.detach()) for index, p in enumerate(self.parameters)}
         return State(
             {"first_C": self.train_window.first_C}
             | named("parameter", tensors)
@@ -317,7 +319,7 @@ class Phase1Trainer:
         self.guard.largest = values["largest_gradients"]
         with torch.no_grad():
             for index, parameter in enumerate(self.parameters):
-                parameter.copy_(state.tensors[f"parameter.{index}"])
+                parameter.copy_(divided_as(parameter, state.tensors[f"parameter.{index}"]))
         load_optimizer(self.descent.optimizer, state.part("optimizer"))
         self.loss.regularizers.load_state_dict(state.part("regularizer"))
         self.statistics = self._statistics()

@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 from newllm_core.config import Phase1Config
 from newllm_core.training.state import state_path
-from tests.robustness.runs import CASES, COMMON, metrics, names, train
+from tests.robustness.runs import CASES, COMMON, metrics, names, same_losses, train
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 
@@ -40,26 +40,6 @@ def run(*arguments, **options):
     )
     assert done.returncode == 0, done.stderr
     return done
-
-
-def losses(line):
-    """Every loss of a line: what steps at the same global batch must agree on."""
-    found = {}
-    for place in ("terms", "validation_terms"):
-        found |= {f"{place}.{name}": value for name, value in line.get(place, {}).items()}
-    for split in ("train", "validation"):
-        if split in line:
-            found[split] = line[split]["loss"]
-    return found
-
-
-def same_losses(found, expected):
-    assert [line["event"] for line in found] == [line["event"] for line in expected]
-    compared = 0
-    for one, other in zip(found, expected, strict=True):
-        assert losses(one) == pytest.approx(losses(other), abs=1e-5)
-        compared += len(losses(one))
-    assert compared > 5
 
 
 @pytest.mark.parametrize(
