@@ -14,9 +14,9 @@ from torch.optim.adam import adam
 from newllm_core import distributed
 from newllm_core.model.one_row import OuterProduct, collect, side_by_side, undivided
 
-# Gradients of so many weights exist at a time: they stay in the cache of a core between the two
+# Gradients of so many weights exist at a time: they stay in the cache between the two
 # operations that make and use them.
-WEIGHTS_AT_ONCE = 2**17
+WEIGHTS_AT_ONCE = 2**20
 
 
 class Descent:
