@@ -165,7 +165,7 @@ class _Runner:
             batch = next(reading, None)
             if batch is not None:
                 terms = self.trainer.terms(self.window, batch)
-                self.trainer.step(terms, 0)
+                self.trainer.step(terms)
                 self.window.store(batch.positions_N, terms.contexts_NC)
         return batch
 

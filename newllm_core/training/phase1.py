@@ -283,7 +283,8 @@ class Phase1Trainer:
             if reading.tokens >= reading.looks * len(window) // 2:
                 reading.norms = self.guard.gradient_norms(terms.weighted)
                 reading.looks += 1
-            self.step(terms, reading.tokens)
+            if not self.step(terms):
+                raise self._diverged(self._gradient_at_fault(window, batch), reading.tokens)
         window.store(batch.positions_N, terms.contexts_NC)
         return terms
 
@@ -342,15 +343,22 @@ class Phase1Trainer:
             shares=batch.shares,
         )
 
-    def step(self, terms: Terms, read: int) -> None:
-        """One optimizer step, `read` tokens into a reading."""
+    def step(self, terms: Terms) -> bool:
+        """One optimizer step; none, and false, if the gradient is not finite."""
         total = terms.total
         if not total.requires_grad:
-            return
+            return True
         norm = self.descent.backward(total)
         if not torch.isfinite(norm):
-            raise self._diverged("the gradient", read)
+            return False
         self.descent.step(norm)
+        return True
+
+    def _gradient_at_fault(self, window: Window, batch: Batch) -> str:
+        """The terms whose gradient is not finite, once it is known that there are any."""
+        terms = self.terms(window, batch).weighted
+        bad = [name for name, term in terms.items() if not np.isfinite(self.guard.norm_of(term))]
+        return f"the gradient of {' and '.join(bad or terms)}"
 
     def _diverged(self, what: str, read: int) -> DivergedError:
         return DivergedError(

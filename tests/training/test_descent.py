@@ -44,7 +44,7 @@ def trained(model, config, kind, window=None):
     losses = []
     for batch in batches(model, window, config.phase1, torch.Generator()):
         terms = trainer.terms(window, batch)
-        trainer.step(terms, 0)
+        trainer.step(terms)
         window.store(batch.positions_N, terms.contexts_NC)
         losses.append(terms.total.item())
     return losses, trainer
