@@ -152,7 +152,7 @@ def phase1_steps(config: "Config", device: "torch.device") -> Iterator[Any]:
         while True:
             for batch in batches(model, window, config.phase1, generator):
                 terms = trainer.terms(window, batch)
-                trainer.step(terms, 0)
+                trainer.step(terms)
                 window.store(batch.positions_N, terms.contexts_NC)
                 yield len(batch.positions_N)
 

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from newllm_core.model.one_row import linear
+
 
 class ReconstructionDecoder(nn.Module):
     """What of c_t is to equal `[c_{t-1} ; x_t]`.
@@ -26,16 +28,16 @@ class ReconstructionDecoder(nn.Module):
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
         """Draw weights from N(0, 1/fan_in), biases 0."""
-        for linear in (self.hidden, self.output):
-            if linear is not None:
-                linear.weight.normal_(0, linear.in_features**-0.5, generator=generator)
-                linear.bias.zero_()
+        for layer in (self.hidden, self.output):
+            if layer is not None:
+                layer.weight.normal_(0, layer.in_features**-0.5, generator=generator)
+                layer.bias.zero_()
 
     def forward(self, contexts: Tensor) -> Tensor:
         """Reconstruct from `contexts` [..., C]: [..., C+E]."""
         if self.hidden is not None:
-            contexts = F.relu(self.hidden(contexts))
-        return self.output(contexts)
+            contexts = F.relu(linear(contexts, self.hidden))
+        return linear(contexts, self.output)
 
     def loss(
         self, contexts: Tensor, *, previous: Tensor, tokens: Tensor, context_weight: float = 1.0

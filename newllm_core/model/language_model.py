@@ -136,7 +136,8 @@ class LanguageModel(nn.Module):
 
     def step_layers(self, *, context: Tensor, token: Tensor) -> list[list[Tensor]]:
         """Read one token: the context [N, C] after each layer of each block."""
-        if self.compute_dtype is not None:
+        # For one row, converting weights would take longer than using them.
+        if self.compute_dtype is not None and context.numel() > self.context_dim:
             context, token = context.to(self.compute_dtype), token.to(self.compute_dtype)
         by_block: list[list[Tensor]] = self.blocks(context=context, token=token)
         return by_block

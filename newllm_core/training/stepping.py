@@ -99,7 +99,7 @@ class Stepper:
         norm = distributed.gradient_norm(self.parameters)
         self.gradient_norm = norm.item()
         if not self.gradient_norm < float("inf"):
-            raise self._diverged("the gradient")
+            raise self._diverged(f"the gradient of {' and '.join(terms.plain)}")
         # Clipping at 0 would train nothing: it means no limit.
         if 0 < self.config.gradient_clip < self.gradient_norm:
             nn.utils.clip_grads_with_norm_(self.parameters, self.config.gradient_clip, norm)

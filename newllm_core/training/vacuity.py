@@ -27,7 +27,7 @@ class VacuityGuard:
         """The norm of each weighted term's gradient. Keeps the graph for the step that follows."""
         norms = {}
         for name, term in terms.items():
-            norms[name] = self._norm(term) if term.requires_grad else 0.0
+            norms[name] = self.norm_of(term) if term.requires_grad else 0.0
             self.largest[name] = max(self.largest.get(name, 0.0), norms[name])
         return norms
 
@@ -42,7 +42,8 @@ class VacuityGuard:
         norm = sum(_energy(start) for start in self._initial)
         return (moved / max(norm, 1e-30)) ** 0.5
 
-    def _norm(self, term: Tensor) -> float:
+    def norm_of(self, term: Tensor) -> float:
+        """The norm of a term's gradient, whose graph is kept."""
         for parameter in self._parameters:
             parameter.grad = None
         term.backward(retain_graph=True)

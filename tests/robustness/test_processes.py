@@ -11,7 +11,17 @@ import torch
 from safetensors import safe_open
 
 from newllm_core.training.state import state_path
-from tests.robustness.runs import CASES, COMMON, PHASE1, metrics, names, same_losses, train
+from tests.robustness.runs import (
+    CASES,
+    COMMON,
+    PHASE1,
+    ended,
+    metrics,
+    names,
+    same_losses,
+    start_together,
+    train,
+)
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 
@@ -41,16 +51,16 @@ def run(*arguments, **options):
     return done
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        "parallel",
-        "fine-tuned",
-        pytest.param("streams", marks=pytest.mark.slow),
-        pytest.param("frozen", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("case", ["streams", "frozen", "fine-tuned"])
 def test_two_processes_have_the_losses_of_one(case, home, reference, tmp_path):
+    out = tmp_path / "run.safetensors"
+    assert ended(start_together(case, home, out)) == [0, 0]
+    same_losses(metrics(out), reference(case).metrics)
+    assert names(tmp_path) == ["run.metrics.jsonl", "run.safetensors"]
+
+
+@pytest.mark.parametrize("case", ["parallel", pytest.param("fine-tuned", marks=pytest.mark.slow)])
+def test_the_command_line_in_two_processes(case, home, reference, tmp_path):
     out = tmp_path / "run.safetensors"
     done = run(case, home, out, "--json")
     same_losses(metrics(out), reference(case).metrics)
