@@ -137,7 +137,10 @@ class ModelConfig(_Section):
     embeddings: str = option(
         "random", "random, or FILE.safetensors[:TENSOR] (pretrained, always frozen)."
     )
-    tie_weights: bool = option(False, "Share the embedding matrix with the token head.")
+    tie_weights: bool = option(
+        False,
+        "Share the embedding matrix with the token head, through a projection if widths differ.",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -145,11 +148,6 @@ class ModelConfig(_Section):
             raise ConfigError("model.layer_structure is empty: give at least one block, e.g. 1,1")
         if sum(self.layer_structure) > MOST_LAYERS:
             raise ConfigError(f"model.layer_structure has more than {MOST_LAYERS:,} layers")
-        if self.tie_weights and self.context_dim != self.embed_dim:
-            raise ConfigError(
-                f"model.tie_weights needs context_dim = embed_dim, "
-                f"not {self.context_dim} and {self.embed_dim}"
-            )
 
     @property
     def num_blocks(self) -> int:

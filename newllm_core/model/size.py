@@ -22,9 +22,11 @@ def count_parameters(
     if hidden != width:
         layer += hidden * width + width
     layer += context * width + context if config.update == "gated" else 2 * context
-    heads = num_heads * (context * vocab_size + vocab_size)
+    read = embed if config.tie_weights else context
+    projection = context * embed + embed if read != context else 0
+    heads = num_heads * (projection + read * vocab_size + vocab_size)
     if config.tie_weights:
-        heads -= context * vocab_size
+        heads -= embed * vocab_size
     decoder = context * width + width + width * width + width if reconstruction else 0
     return vocab_size * embed + sum(config.layer_structure) * layer + heads + decoder
 

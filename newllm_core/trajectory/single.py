@@ -27,9 +27,7 @@ class SingleStream:
 
     def __init__(self, model: LanguageModel) -> None:
         self._embedding_VE = model.embedding.weight.detach()
-        head = model.token_output[-1]
-        assert isinstance(head, nn.Linear)
-        self._head = head.weight.detach(), head.bias.detach()
+        self._head = model.heads()[-1]
         self._embed_shape = (model.config.embed_dim,)
         layers = model.layers()
         with torch.inference_mode():
@@ -55,8 +53,8 @@ class SingleStream:
     @torch.inference_mode()
     def logits(self, context_C: Tensor) -> np.ndarray:
         """Next-token logits [V] of the last head."""
-        weight_VC, bias_V = self._head
-        return torch.addmv(bias_V, weight_VC, context_C).cpu().numpy()
+        head = self._head
+        return torch.addmv(head.bias, head.weight, head.project(context_C)).cpu().numpy()
 
     def _update(self, layer: "_Layer") -> None:
         """Turn `[c ; x]` into `[c' ; x']`, or into c' alone in the last layer."""
