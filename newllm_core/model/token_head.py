@@ -30,7 +30,7 @@ class TokenHead(nn.Linear):
 
     @torch.no_grad()
     def initialise(self, std: float, generator: torch.Generator, *, tied: bool) -> None:
-        """Draw `weight` from N(0, std²) unless it is tied, `projection` from N(0, 1/C); biases 0."""
+        """Draw `weight` from N(0, std²) unless tied, `projection` from N(0, 1/C); biases 0."""
         if not tied:
             self.weight.normal_(0, std, generator=generator)
         self.bias.zero_()
