@@ -340,8 +340,8 @@ class RunConfig(_Section):
     threads: int | None = option(None, "Processor threads; all by default.", low=1)
     precision: str = option(
         "auto",
-        "Matrix products in training and evaluation; auto takes bfloat16 where there are matrix "
-        "units for it.",
+        "Matrix products in training and evaluation; auto takes bfloat16 where the hardware makes "
+        "it faster.",
         choices=("auto", "float32", "bfloat16"),
     )
     save_interval_seconds: float = option(

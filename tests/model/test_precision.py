@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -65,6 +67,23 @@ def test_precision_is_as_before_afterwards():
     assert model.compute_dtype is None
     assert torch.get_float32_matmul_precision() == before
     assert not uses_bfloat16(RunConfig(precision="float32"), CPU)
+
+
+@pytest.mark.parametrize(
+    ("flags", "dims", "narrow"),
+    [
+        ("fpu avx512f avx512_bf16", 256, True),
+        ("fpu amx_bf16 amx_tile", 256, True),
+        ("fpu avx512f avx512_bf16", 255, False),
+        ("fpu avx2 avx512_bf16_not", 256, False),
+    ],
+)
+def test_auto_takes_bfloat16_where_it_is_faster(monkeypatch, flags, dims, narrow):
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: f"flags\t\t: {flags}\nbugs\t:")
+    model = LanguageModel(ModelConfig(context_dim=dims, embed_dim=16, hidden_dim=dims + 16), 61)
+    with matrix_precision(model, RunConfig(), CPU):
+        assert model.compute_dtype == (torch.bfloat16 if narrow else None)
+        assert torch.get_float32_matmul_precision() == ("medium" if narrow else "highest")
 
 
 def test_updates_without_a_fused_form_keep_float32_between_products():
