@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from newllm_core.config import ModelConfig
-from newllm_core.model.block import CVFPBlock
+from newllm_core.model.block import CVFPBlock, Layer
 from newllm_core.model.decoder import ReconstructionDecoder
 from newllm_core.model.layer import CVFPLayer
+from newllm_core.model.mogrifier import MogrifierLayer
 from newllm_core.model.size import count_parameters, refuse_too_large
 from newllm_core.model.token_head import TokenHead
 
@@ -89,9 +90,9 @@ class LanguageModel(nn.Module):
         """Token heads; with fewer heads than blocks, heads read the last blocks."""
         return len(self.token_output)
 
-    def layers(self) -> list[CVFPLayer]:
+    def layers(self) -> list[Layer]:
         """Every layer of every block, in the order in which a token passes them."""
-        return [module for module in self.blocks.modules() if isinstance(module, CVFPLayer)]
+        return [module for module in self.blocks.modules() if isinstance(module, Layer)]
 
     def heads(self) -> list[TokenHead]:
         """Token heads, first block first."""
@@ -186,7 +187,9 @@ class LanguageModel(nn.Module):
             layer.initialise(self.config.init_std, generator)
 
 
-def _layer(config: ModelConfig) -> CVFPLayer:
+def _layer(config: ModelConfig) -> Layer:
+    if config.update == "mogrifier":
+        return MogrifierLayer(config.context_dim, config.embed_dim, rounds=config.mogrifier_rounds)
     return CVFPLayer(
         config.context_dim,
         config.embed_dim,

@@ -22,6 +22,10 @@ def count_parameters(
     if hidden != width:
         layer += hidden * width + width
     layer += context * width + context if config.update == "gated" else 2 * context
+    if config.update == "mogrifier":
+        rounds = config.mogrifier_rounds
+        layer = 3 * context * (width + 1) + rounds * context * embed
+        layer += (rounds + 1) // 2 * embed + rounds // 2 * context
     read = embed if config.tie_weights else context
     projection = context * embed + embed if read != context else 0
     heads = num_heads * (projection + read * vocab_size + vocab_size)
