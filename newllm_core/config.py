@@ -144,7 +144,7 @@ class ModelConfig(_Section):
     )
     tie_weights: bool = option(
         False,
-        "Share the embedding matrix with the token head, through a projection if widths differ.",
+        "Share the embedding matrix with the token head, through a projection of the context.",
     )
 
     def __post_init__(self) -> None:

@@ -27,7 +27,7 @@ def count_parameters(
         layer = 3 * context * (width + 1) + rounds * context * embed
         layer += (rounds + 1) // 2 * embed + rounds // 2 * context
     read = embed if config.tie_weights else context
-    projection = context * embed + embed if read != context else 0
+    projection = context * embed + embed if config.tie_weights else 0
     heads = num_heads * (projection + read * vocab_size + vocab_size)
     if config.tie_weights:
         heads -= embed * vocab_size

@@ -11,8 +11,9 @@ from torch.nn import functional as F
 class TokenHead(nn.Linear):
     """Logits of the next token, a linear C -> V.
 
-    Tied to embeddings of another width it is `C -> E -> V`: contexts may be wider than what the
-    vocabulary, most of a small model, is stored in (Press & Wolf 2017, arXiv 1608.05859).
+    Tied to the embeddings it is `C -> E -> V` (Press & Wolf 2017, arXiv 1608.05859): a context need
+    not have the width of what the vocabulary, most of a small model, is stored in, nor resemble the
+    embedding of the token that follows.
 
     Args:
         context_dim: C.
@@ -20,13 +21,12 @@ class TokenHead(nn.Linear):
         tied_dim: E of the embeddings that `weight` will be tied to; None for a weight of its own.
 
     Attributes:
-        projection: C -> E, or None where contexts have the width of `weight` already.
+        projection: C -> E of a tied head, else None.
     """
 
     def __init__(self, context_dim: int, vocab_size: int, tied_dim: int | None = None) -> None:
-        width = context_dim if tied_dim is None else tied_dim
-        super().__init__(width, vocab_size)
-        self.projection = None if width == context_dim else nn.Linear(context_dim, width)
+        super().__init__(tied_dim or context_dim, vocab_size)
+        self.projection = None if tied_dim is None else nn.Linear(context_dim, tied_dim)
 
     @torch.no_grad()
     def initialise(self, std: float, generator: torch.Generator, *, tied: bool) -> None:

@@ -23,9 +23,9 @@ def test_logits_of_a_tied_head_go_through_the_projection():
     torch.testing.assert_close(single, by_hand[2].detach(), rtol=0, atol=1e-12)
 
 
-def test_heads_of_the_same_width_have_no_projection():
+def test_only_tied_heads_have_a_projection():
     assert make_model(tie_weights=False).heads()[0].projection is None
-    assert make_model(tie_weights=True, context_dim=E).heads()[0].projection is None
+    assert make_model(tie_weights=True, context_dim=E).heads()[0].projection.weight.shape == (E, E)
 
 
 @pytest.mark.parametrize("tied", [False, True])
