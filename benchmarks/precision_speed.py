@@ -99,7 +99,7 @@ def phase1(
         for _ in range(steps):
             batch = next(reading)
             terms = trainer.terms(window, batch)
-            trainer.step(terms, 0)
+            trainer.step(terms)
             window.store(batch.positions_N, terms.contexts_NC)
             read += len(batch.positions_N)
         yield read

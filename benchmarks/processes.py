@@ -1,6 +1,7 @@
-"""Phase 1 in two processes beside one process with two threads, and what saving its state costs.
+"""Training in two processes beside one process with two threads, and what saving a state costs.
 
-    python -m benchmarks.processes [--preset tiny] [--engine parallel] [--rounds 3] [--seconds 6]
+    python -m benchmarks.processes [--phase phase1] [--preset tiny] [--engine parallel]
+        [--sharding none] [--rounds 3] [--seconds 6]
 
 The two take turns, and medians are printed: absolute rates of a shared machine are noise, ratios
 within a run are not. Saving is timed in the one process; its share is that of the default interval.
@@ -14,10 +15,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from newllm_core.config import Config
 
 VOCAB_SIZE = 8192
-WARM_UP_BATCHES = 2
+WARM_UP_STEPS = 3
 
 
 def main() -> None:
@@ -37,7 +46,8 @@ def main() -> None:
                 size, interval = found["state_bytes"], found["interval"]
     one, two = (statistics.median(rates[name]) for name in ("one", "two"))
     seconds = statistics.median(saved)
-    print(f"{arguments.preset}, {arguments.engine}, float32")
+    engine = f", {arguments.engine}" if arguments.phase == "phase1" else ""
+    print(f"{arguments.phase}, {arguments.preset}{engine}, float32, sharding {arguments.sharding}")
     print(f"one process, two threads: {one:,.0f} tokens/s")
     print(f"two processes:            {two:,.0f} tokens/s, ratio {two / one:.2f}")
     print(
@@ -50,7 +60,9 @@ def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--preset", default="tiny")
+    parser.add_argument("--phase", default="phase1", choices=("phase1", "phase2"))
     parser.add_argument("--engine", default="parallel")
+    parser.add_argument("--sharding", default="none", choices=("none", "full"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=6.0)
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
@@ -61,6 +73,7 @@ def start(count: int, arguments: argparse.Namespace) -> dict[str, float]:
     """What `count` processes on two cores measure."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
     options = [f"--preset={arguments.preset}", f"--engine={arguments.engine}"]
+    options += [f"--phase={arguments.phase}", f"--sharding={arguments.sharding}"]
     options.append(f"--seconds={arguments.seconds}")
     done = subprocess.run(
         [sys.executable, *torchrun, "-m", "benchmarks.processes", "--worker", *options],
@@ -75,59 +88,112 @@ def start(count: int, arguments: argparse.Namespace) -> dict[str, float]:
 
 def measure(arguments: argparse.Namespace) -> None:
     """Tokens per second of all processes together; the first prints them."""
-    import torch
-
     from newllm_core import distributed, settings
-    from newllm_core.config import RunConfig
     from newllm_core.device import prepare_device
-    from newllm_core.model.language_model import LanguageModel
-    from newllm_core.progress import Silent
-    from newllm_core.regularizers.build import build_regularizers
-    from newllm_core.training.engines import batches
-    from newllm_core.training.phase1 import Phase1Trainer
     from newllm_core.training.state import save_state
 
     config = settings.resolve(
         settings.from_file(f"preset:{arguments.preset}"),
-        {"phase1": {"engine": arguments.engine}, "run": {"device": "cpu"}},
+        {
+            "phase1": {"engine": arguments.engine},
+            "run": {"device": "cpu", "precision": "float32", "sharding": arguments.sharding},
+        },
     )
     device = prepare_device(config.run)
     with distributed.process_group(device):
-        model = LanguageModel(config.model, VOCAB_SIZE)
-        regularizers, _ = build_regularizers(config, 1)
-        ids = torch.arange(config.phase1.window_tokens).mul(2654435761).remainder(VOCAB_SIZE)
-        tokens = {"train": ids.numpy(), "validation": ids.numpy()}
-        trainer = Phase1Trainer(model, regularizers, tokens, config, device, Silent())
-        window = trainer.train_window
-        window.previous_TC.normal_(generator=torch.Generator().manual_seed(0))
-        window.readings = 1
-        read = 0
-        generator = torch.Generator().manual_seed(0)
-        for number, batch in enumerate(batches(model, window, config.phase1, generator)):
-            if number == WARM_UP_BATCHES:
-                begun, read = time.perf_counter(), 0
-            terms = trainer.terms(window, batch)
-            trainer.step(terms, 0)
-            window.store(batch.positions_N, terms.contexts_NC)
-            read += len(batch.positions_N)
-            late = number > WARM_UP_BATCHES and time.perf_counter() - begun > arguments.seconds
-            if distributed.any_process(late):
-                break
+        run = {"phase1": phase1_steps, "phase2": phase2_steps}[arguments.phase](config, device)
+        state = next(run)
+        for _ in range(WARM_UP_STEPS):
+            next(run)
+        begun, read, late = time.perf_counter(), 0, False
+        while not late:
+            read += next(run)
+            late = distributed.any_process(time.perf_counter() - begun > arguments.seconds)[0]
         rate = read / (time.perf_counter() - begun)
+        made = state()  # by all processes
         if distributed.rank() > 0:
             return
         with tempfile.TemporaryDirectory(prefix="newllm-") as folder:
             path = Path(folder) / "run.state"
             begun = time.perf_counter()
-            save_state(trainer.state(), path, {})
+            save_state(made, path, {})
             seconds = time.perf_counter() - begun
             found = {
                 "tokens_per_second": rate,
                 "save_seconds": seconds,
                 "state_bytes": path.stat().st_size,
-                "interval": RunConfig().save_interval_seconds,
+                "interval": config.run.save_interval_seconds,
             }
         print(json.dumps(found))
+
+
+def phase1_steps(config: "Config", device: "torch.device") -> Iterator[Any]:
+    """How to get the state, then the tokens of one step after another."""
+    import torch
+
+    from newllm_core.model.language_model import LanguageModel
+    from newllm_core.progress import Silent
+    from newllm_core.regularizers.build import build_regularizers
+    from newllm_core.sharding import sharded
+    from newllm_core.training.engines import batches
+    from newllm_core.training.phase1 import Phase1Trainer
+
+    whole = LanguageModel(config.model, VOCAB_SIZE, reconstruction=True)
+    regularizers, _ = build_regularizers(config, 1)
+    ids = token_ids(config.phase1.window_tokens)
+    with sharded(whole, config.run, device, through_time=False) as model:
+        tokens = {"train": ids, "validation": ids}
+        trainer = Phase1Trainer(model, regularizers, tokens, config, device, Silent())
+        yield trainer.state
+        window = trainer.train_window
+        window.previous_TC.normal_(generator=torch.Generator().manual_seed(0))
+        window.readings = 1
+        generator = torch.Generator().manual_seed(0)
+        while True:
+            for batch in batches(model, window, config.phase1, generator):
+                terms = trainer.terms(window, batch)
+                trainer.step(terms)
+                window.store(batch.positions_N, terms.contexts_NC)
+                yield len(batch.positions_N)
+
+
+def phase2_steps(config: "Config", device: "torch.device") -> Iterator[Any]:
+    """How to get the state, then the tokens of one step after another, of fine-tuning."""
+    import torch
+
+    from newllm_core.divided import whole
+    from newllm_core.model.language_model import LanguageModel
+    from newllm_core.sharding import sharded
+    from newllm_core.training.fine_tuning import FineTuning
+    from newllm_core.training.state import State, named, optimizer_tensors
+    from newllm_core.training.stepping import Stepper, trained_parameters
+
+    options = config.phase2
+    ids = token_ids(options.num_streams * options.bptt * 64)
+    with sharded(
+        LanguageModel(config.model, VOCAB_SIZE), config.run, device, through_time=True
+    ) as model:
+        parameters = trained_parameters(model, options)
+        stepper = Stepper(model, parameters, options, 10**6)
+
+        def state() -> State:
+            tensors = {str(number): whole(p.detach()) for number, p in enumerate(parameters)}
+            return State(tensors | named("optimizer", optimizer_tensors(stepper.optimizer)), {})
+
+        yield state
+        source = FineTuning(model, ids, end_id=0, config=options, weights=[1.0])
+        while True:
+            source.begin_epoch()
+            for terms in source.losses(torch.Generator(device).manual_seed(0)):
+                stepper.make(terms)
+                yield terms.num_tokens
+
+
+def token_ids(count: int) -> "np.ndarray":
+    """Ids in no order."""
+    import numpy as np
+
+    return np.arange(count, dtype=np.int64) * 2654435761 % VOCAB_SIZE
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import torch
 from torch.nn import functional as F
 
 from newllm_core.config import Config
+from newllm_core.errors import ConfigError
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.precision import matrix_precision
 from newllm_core.progress import Progress, Silent
@@ -103,10 +104,17 @@ class _Runner:
         self.run_config = replace(config.run, precision=precision)
         self.device = device
         self.model = LanguageModel(config.model, VOCAB_SIZE, seed=config.run.seed).to(device)
+        if engine == NAIVE and not all(layer.is_fused for layer in self.model.layers()):
+            raise ConfigError(
+                "the published loop has the default update only: choose other rows with --engine"
+            )
         self.num_weights = sum(p.numel() for p in self.model.blocks.parameters() if p.ndim == 2)
         self.regularizers, _ = build_regularizers(config, 1)
         self.config = replace(
-            config.phase1, engine=engine if engine != NAIVE else "online", start="zero"
+            config.phase1,
+            engine=engine if engine != NAIVE else "online",
+            start="zero",
+            objective="cvfp",  # the published one: all rows must compute the same
         )
         tokens = torch.arange(self.config.window_tokens).mul(2654435761).remainder(VOCAB_SIZE)
         ids = tokens.numpy()
@@ -157,7 +165,7 @@ class _Runner:
             batch = next(reading, None)
             if batch is not None:
                 terms = self.trainer.terms(self.window, batch)
-                self.trainer.step(terms, 0)
+                self.trainer.step(terms)
                 self.window.store(batch.positions_N, terms.contexts_NC)
         return batch
 

@@ -354,6 +354,12 @@ class RunConfig(_Section):
         "it faster.",
         choices=("auto", "float32", "bfloat16"),
     )
+    sharding: str = option(
+        "none",
+        "What processes of torchrun divide: none, each holds the whole model; full, each holds a "
+        "share of parameters, gradients and optimizer state.",
+        choices=("none", "full"),
+    )
     save_interval_seconds: float = option(
         600.0, "Seconds between two saves of the state that --resume continues from.", low=0
     )

@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from newllm_core.divided import is_divided, whole
 from newllm_core.errors import ProcessLost
 
 
@@ -114,20 +115,27 @@ def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
 
     DistributedDataParallel does this for a module called once per step. A step here calls layers
     hundreds of times (back-propagation through time), reads heads without calling them
-    (`token_loss`), leaves out the parameters behind the last token, and looks at single terms with
-    `autograd.grad`: one message for all gradients does what is needed.
+    (`token_loss`), leaves out the parameters behind the last token, and looks at single terms: one
+    message for all gradients does what is needed.
     """
     if size() == 1:
         return
+    # Those of sharded parameters are means already.
+    parameters = [p for p in parameters if not is_divided(p)]
     for parameter in parameters:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
     average([p.grad for p in parameters if p.grad is not None])
 
 
+def gradient_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
+    """The norm of all gradients together, which may be divided among processes."""
+    return whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+
+
 def average(tensors: Sequence[Tensor]) -> None:
     """Replace every tensor by its mean over processes."""
-    if size() == 1:
+    if size() == 1 or not tensors:
         return
     flat = torch.cat([tensor.flatten() for tensor in tensors])
     with _reaching_others():
@@ -138,14 +146,14 @@ def average(tensors: Sequence[Tensor]) -> None:
         tensor.copy_(part.view_as(tensor))
 
 
-def any_process(flag: bool) -> bool:
-    """Whether `flag` is set in any process."""
+def any_process(*flags: bool) -> list[bool]:
+    """Of each of `flags`, whether it is set in any process."""
     if size() == 1:
-        return flag
-    flags = torch.tensor(float(flag), device=_device())
+        return list(flags)
+    counts = torch.tensor(flags, dtype=torch.float32, device=_device())
     with _reaching_others():
-        dist.all_reduce(flags)
-    return bool(flags > 0)
+        dist.all_reduce(counts)
+    return [count > 0 for count in counts.tolist()]
 
 
 def barrier() -> None:
@@ -209,6 +217,18 @@ def _device() -> torch.device:
     """Where messages of this group must be."""
     on_gpu = dist.get_backend() == "nccl"
     return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
+
+
+@contextmanager
+def messages_of_torch() -> Iterator[None]:
+    """Around work in which PyTorch itself sends messages (sharding): `ProcessLost` as elsewhere."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(name in str(error) for name in ("gloo", "NCCL")):
+            raise
+        with _reaching_others():
+            raise
 
 
 @contextmanager

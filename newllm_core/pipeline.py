@@ -32,6 +32,7 @@ from newllm_core.progress import Progress
 from newllm_core.registry import REGULARIZERS, Plugin
 from newllm_core.regularizers.base import Regularizer
 from newllm_core.regularizers.build import build_regularizers
+from newllm_core.sharding import sharded
 from newllm_core.text_evaluation import evaluate_file
 from newllm_core.training.objective import REGULARIZER, objective_of, regularizer_weight
 from newllm_core.training.phase1 import Phase1Result, train_phase1
@@ -97,25 +98,25 @@ def run_phase1(
         if resume and (done := finished(out, identity)) is not None:
             progress.message(f"{out} is finished: there is nothing left to do")
             return done
-        model.to(device)
         tokens = {"train": dataset.train.tokens, "validation": dataset.validation.tokens}
         with begin(
             out, identity, config.run, resume=resume, tensorboard=tensorboard, progress=progress
         ) as run:
-            with matrix_precision(model, config.run, device):
-                result = train_phase1(
-                    model,
-                    regularizers,
-                    tokens,
-                    config,
-                    device=device,
-                    log=run.log,
-                    progress=progress,
-                    saver=run.saver,
-                    resumed=run.state,
-                )
             probes, warmup = choose_probes(tokens, config.analysis)
-            gate = measure_gate(model, probes, warmup, device)
+            with sharded(model, config.run, device, through_time=False) as trained:
+                with matrix_precision(trained, config.run, device):
+                    result = train_phase1(
+                        trained,
+                        regularizers,
+                        tokens,
+                        config,
+                        device=device,
+                        log=run.log,
+                        progress=progress,
+                        saver=run.saver,
+                        resumed=run.state,
+                    )
+                gate = measure_gate(trained, probes, warmup, device)
             _warn_of_vacuous(result, plugin, config, progress)
             checkpoint = Checkpoint(
                 model=model,

@@ -1,6 +1,8 @@
 """Safetensors files that others made: opened only if their header can be held in memory."""
 
-from collections.abc import Iterator
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 # tensors, and in a checkpoint its tokenizer.
 LARGEST_HEADER = 1 << 25
 KIND = "safetensors file"
+HASH = "sha256"
 
 
 @contextmanager
@@ -67,3 +70,17 @@ def save_tensors(tensors: "dict[str, Tensor]", path: Path, metadata: dict[str, s
         save_file(tensors, path, metadata)
     except SafetensorError as error:  # safetensors words its own I/O errors
         raise OSError(str(error)) from error
+
+
+def content_hash(tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str]) -> str:
+    """SHA-256 of all metadata but `HASH`, and of names, types, shapes and values of all tensors."""
+    import torch
+
+    described = {name: value for name, value in metadata.items() if name != HASH}
+    found = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        # As bytes: numpy does not have all types that a file may hold.
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        found.update(flat.view(torch.uint8).numpy().data)
+    return found.hexdigest()

@@ -7,9 +7,10 @@ from pathlib import Path
 from newllm_core.config import DataConfig
 from newllm_core.data.hub import require_hub, unreachable
 from newllm_core.data.tokenizer import TextTokenizer
-from newllm_core.data.tokenizer_library import panics_contained
+from newllm_core.data.tokenizer_library import LARGEST_ID, panics_contained
 from newllm_core.errors import ConfigError, InputError, reason
 from newllm_core.files import read_text
+from newllm_core.strict_json import parse_json
 
 BYTES = 256
 TOKENIZER_FILE = "tokenizer.json"
@@ -87,9 +88,13 @@ def _from_path(path: Path) -> str:
 def _from_gpt2_files(vocabulary: Path, merges: Path) -> str:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-    for path in (vocabulary, merges):
-        read_text(path, "part of a tokenizer")  # that it is text of a size that can be held
+    read_text(merges, "part of a tokenizer")  # that it is text of a size that can be held
     try:
+        ids = parse_json(read_text(vocabulary, "part of a tokenizer"))
+        if not isinstance(ids, dict) or not all(
+            type(number) is int and 0 <= number < LARGEST_ID for number in ids.values()
+        ):  # the library makes room for the largest one, and ends the process if it cannot
+            raise ValueError(f"not every token has an id below {LARGEST_ID:,}")
         with panics_contained():
             tokenizer = Tokenizer(models.BPE.from_file(str(vocabulary), str(merges)))
     except Exception as error:  # tokenizers raises bare Exception

@@ -19,6 +19,7 @@ from newllm_core.data.dataset_info import (
     DatasetInfo,
     SplitInfo,
 )
+from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import InputError, reason
 from newllm_core.files import read_text, regular_file
 from newllm_core.npy_files import open_array
@@ -95,6 +96,7 @@ def open_dataset(path: str | Path) -> PreparedDataset:
     for name in DATA_FILES:
         _check_file(folder / name, info)
     tokenizer_json = read_text(folder / TOKENIZER_FILE, "tokenizer")
+    _check_tokenizer(folder / TOKENIZER_FILE, tokenizer_json, info)
     train = _open_split(folder, "train", info.train, info)
     validation = _open_split(folder, "validation", info.validation, info)
     return PreparedDataset(folder, info, tokenizer_json, train, validation)
@@ -126,6 +128,17 @@ def _check_file(path: Path, info: DatasetInfo) -> None:
         raise InputError(f"{path} was altered, its hash is wrong: {AGAIN}")
     if largest >= info.vocab_size:
         raise InputError(f"{path} holds id {largest} of {info.vocab_size}: {AGAIN}")
+
+
+def _check_tokenizer(path: Path, text: str, info: DatasetInfo) -> None:
+    """Raise unless it can be used, and has the ids of `dataset.json`."""
+    try:
+        found = TextTokenizer.from_json(text)
+    except InputError as error:
+        raise InputError(f"{path} is {error}: {AGAIN}") from error
+    ids = found.vocab_size, found.base_vocab_size, found.end_id
+    if ids != (info.vocab_size, info.base_vocab_size, info.end_id):
+        raise InputError(f"{path} does not fit {INFO_FILE}: {AGAIN}")
 
 
 def _open_split(folder: Path, split: str, counts: SplitInfo, info: DatasetInfo) -> TokenSplit:

@@ -5,7 +5,6 @@ format, version, the identity of the checkpoint, the token chosen but not read, 
 yet, and a hash of all of it.
 """
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -23,7 +22,7 @@ from newllm_core.errors import InputError, reason
 from newllm_core.generation.session import Session
 from newllm_core.generation.writer import Tail
 from newllm_core.strict_json import parse_json
-from newllm_core.tensor_files import open_tensors, save_tensors
+from newllm_core.tensor_files import HASH, content_hash, open_tensors, save_tensors
 
 FORMAT = "newllm-state"
 FORMAT_VERSION = 1
@@ -79,7 +78,7 @@ def save_state(session: Session, tail: Tail, path: Path, *, identity: str, overw
         "checkpoint": identity,
         "text": json.dumps(text),
     }
-    metadata["sha256"] = _digest(tensors, metadata)
+    metadata[HASH] = content_hash(tensors, metadata)
 
     write_atomically(path, lambda temporary: save_tensors(tensors, temporary, metadata))
 
@@ -103,7 +102,7 @@ def load_state(path: Path, checkpoint: Checkpoint, tokenizer: TextTokenizer) -> 
         if sum(map(math.prod, shapes.values())) > LARGEST:
             raise InputError(f"{path} is a damaged state: it is too large for one")
         tensors = {name: file.get_tensor(name) for name in shapes}
-    if metadata.get("sha256") != _digest(tensors, metadata):
+    if metadata.get(HASH) != content_hash(tensors, metadata):
         raise InputError(f"{path} is damaged: its hash is wrong; save it again")
     if metadata.get("checkpoint") != checkpoint.identity():
         raise InputError(f"{path} is a state of another checkpoint: pass the one it was saved with")
@@ -132,13 +131,3 @@ def _rebuild(
         raise ValueError("what was held is no text")
     text_stream(tokenizer, undecoded)
     return SavedState(context_C, pending, tensors["random"], Tail(undecoded, held))
-
-
-def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    found = hashlib.sha256()
-    described = {name: value for name, value in metadata.items() if name != "sha256"}
-    found.update(json.dumps(described, sort_keys=True).encode())
-    for name, tensor in sorted(tensors.items()):
-        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        found.update(tensor.contiguous().numpy().data)
-    return found.hexdigest()

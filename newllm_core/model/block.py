@@ -8,6 +8,24 @@ from newllm_core.model.mogrifier import MogrifierLayer
 Layer = CVFPLayer | MogrifierLayer
 
 
+class Recurrence(nn.ModuleList):
+    """Blocks in sequence: one update of the context by a token."""
+
+    def forward(self, *, context: Tensor, token: Tensor) -> list[list[Tensor]]:
+        """The context [..., C] after each layer of each block.
+
+        Args:
+            context: c [..., C].
+            token: x [..., E].
+        """
+        contexts = []
+        for number, block in enumerate(self, 1):
+            of_block, token = block(context=context, token=token, last=number == len(self))
+            context = of_block[-1]
+            contexts.append(of_block)
+        return contexts
+
+
 class CVFPBlock(nn.Module):
     """`layers` one after another, each updating context and token embedding."""
 

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from newllm_core.model.one_row import linear
+
 
 class ReconstructionDecoder(nn.Module):
     """`Linear(C -> C+E) -> ReLU -> Linear(C+E -> C+E)` of c_t, to equal `[c_{t-1} ; x_t]`."""
@@ -17,13 +19,13 @@ class ReconstructionDecoder(nn.Module):
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
         """Draw weights from N(0, 1/fan_in), biases 0."""
-        for linear in (self.hidden, self.output):
-            linear.weight.normal_(0, linear.in_features**-0.5, generator=generator)
-            linear.bias.zero_()
+        for layer in (self.hidden, self.output):
+            layer.weight.normal_(0, layer.in_features**-0.5, generator=generator)
+            layer.bias.zero_()
 
     def forward(self, contexts: Tensor) -> Tensor:
         """Reconstruct from `contexts` [..., C]: [..., C+E]."""
-        return self.output(F.relu(self.hidden(contexts)))
+        return linear(F.relu(linear(contexts, self.hidden)), self.output)
 
     def loss(
         self, contexts: Tensor, *, previous: Tensor, tokens: Tensor, context_weight: float = 1.0

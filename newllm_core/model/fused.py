@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from newllm_core.model.one_row import keep_apart, side_by_side
 from newllm_core.precision import at_least_float32
 
 LAYER_NORM_EPSILON = 1e-5
@@ -48,8 +49,12 @@ class FusedUpdate(torch.autograd.Function):
         last = gain_E is None
         if last:
             w_c, w_x, bias = w_c[:dims], w_x[:dims], bias[:dims]
-        u_NH = torch.addmm(bias.to(c_NC.dtype), c_NC, w_c.T)
-        u_NH.addmm_(x_NE, w_x.T).relu_()
+        bias = bias.to(c_NC.dtype)
+        if len(c_NC) == 1:
+            of_c, of_x = side_by_side(lambda: torch.addmm(bias, c_NC, w_c.T), lambda: x_NE @ w_x.T)
+            u_NH = of_c.add_(of_x).relu_()
+        else:
+            u_NH = torch.addmm(bias, c_NC, w_c.T).addmm_(x_NE, w_x.T).relu_()
         # What leaves the recurrence is compared and accumulated: it is not rounded.
         z_NC = at_least_float32(c_NC) + u_NH if last else c_NC + u_NH[:, :dims]
         new_c, mean_c, rstd_c = norm(z_NC, gain_C, shift_C)
@@ -61,7 +66,7 @@ class FusedUpdate(torch.autograd.Function):
             saved += [gain_E, z_NE, mean_x, rstd_x]
         ctx.save_for_backward(*saved)
         ctx.set_materialize_grads(False)
-        ctx.full_rows = len(context_weight)
+        ctx.matrices = context_weight, token_weight
         return new_c, new_x
 
     @staticmethod
@@ -86,14 +91,21 @@ class FusedUpdate(torch.autograd.Function):
         mask(d_c, u_NH[:, :dims], d_u[:, :dims])
         if d_x is not None:
             mask(d_x, u_NH[:, dims:], d_u[:, dims:])
-        grad_context_weight = full_rows(d_u.T @ c_NC, ctx.full_rows)
-        grad_token_weight = full_rows(d_u.T @ x_NE, ctx.full_rows)
-        grad_bias = full_rows(d_u.sum(0, dtype=grad_context_weight.dtype), ctx.full_rows)
+        grad_context_weight, grad_token_weight = (
+            matrix_gradient(matrix, d_u, inputs)
+            for matrix, inputs in zip(ctx.matrices, (c_NC, x_NE), strict=True)
+        )
+        wide = torch.promote_types(d_u.dtype, torch.float32)
+        grad_bias = full_rows(d_u.sum(0, dtype=wide), len(ctx.matrices[0]))
         need_c, need_x = ctx.needs_input_grad[:2]
-        if need_x:
-            d_x = d_u @ w_x[:rows] if d_x is None else d_x.addmm_(d_u, w_x)
-        if need_c:
-            d_c.addmm_(d_u, w_c[:rows])
+        if need_c and need_x and len(d_u) == 1:
+            of_c, of_x = side_by_side(lambda: d_u @ w_c[:rows], lambda: d_u @ w_x[:rows])
+            d_c, d_x = d_c.add_(of_c), of_x if d_x is None else d_x.add_(of_x)
+        else:
+            if need_x:
+                d_x = d_u @ w_x[:rows] if d_x is None else d_x.addmm_(d_u, w_x)
+            if need_c:
+                d_c.addmm_(d_u, w_c[:rows])
         return (
             d_c if need_c else None,
             d_x if need_x else None,
@@ -107,6 +119,13 @@ class FusedUpdate(torch.autograd.Function):
             None,
             None,
         )
+
+
+def matrix_gradient(matrix: Tensor, d_u: Tensor, inputs: Tensor) -> Tensor | None:
+    """Of a matrix that made d_u's rows of `inputs`; None if `one_row` keeps it as two vectors."""
+    if len(d_u) == 1 and keep_apart(matrix, d_u[0], inputs[0]):
+        return None
+    return full_rows(d_u.T @ inputs, len(matrix))
 
 
 def norm(z: Tensor, gain: Tensor, shift: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from newllm_core.config import ModelConfig
-from newllm_core.model.block import CVFPBlock, Layer
+from newllm_core.model.block import CVFPBlock, Layer, Recurrence
 from newllm_core.model.decoder import ReconstructionDecoder
 from newllm_core.model.layer import CVFPLayer
 from newllm_core.model.mogrifier import MogrifierLayer
@@ -66,7 +66,7 @@ class LanguageModel(nn.Module):
         self.seed = seed
         self.compute_dtype: torch.dtype | None = None
         self.embedding = nn.Embedding(vocab_size, config.embed_dim)
-        self.blocks = nn.ModuleList(
+        self.blocks = Recurrence(
             CVFPBlock([_layer(config) for _ in range(count)]) for count in config.layer_structure
         )
         tied_dim = config.embed_dim if config.tie_weights else None
@@ -100,7 +100,8 @@ class LanguageModel(nn.Module):
 
     def start(self, num_streams: int) -> Tensor:
         """The start state c_0 = 0 of `num_streams` streams [B, C]."""
-        return self.embedding.weight.new_zeros(num_streams, self.context_dim)
+        like = self.embedding.weight  # its own `new_zeros` would be divided as it is
+        return torch.zeros(num_streams, self.context_dim, dtype=like.dtype, device=like.device)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Embeddings x [..., E] of token ids [...], as they enter the first block."""
@@ -140,14 +141,11 @@ class LanguageModel(nn.Module):
 
     def step_layers(self, *, context: Tensor, token: Tensor) -> list[list[Tensor]]:
         """Read one token: the context [N, C] after each layer of each block."""
-        if self.compute_dtype is not None:
+        # For one row, converting weights would take longer than using them.
+        if self.compute_dtype is not None and context.numel() > self.context_dim:
             context, token = context.to(self.compute_dtype), token.to(self.compute_dtype)
-        contexts = []
-        for number, block in enumerate(self.blocks, 1):
-            of_block, token = block(context=context, token=token, last=number == len(self.blocks))
-            context = of_block[-1]
-            contexts.append(of_block)
-        return contexts
+        by_block: list[list[Tensor]] = self.blocks(context=context, token=token)
+        return by_block
 
     def logits(self, contexts: Sequence[Tensor]) -> list[Tensor]:
         """Next-token logits [..., V] of every head from the contexts [..., C] after each block."""

@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from newllm_core import distributed
 from newllm_core.analysis.rank import effective_rank
 from newllm_core.config import Config
+from newllm_core.data.mapped import forget_pages
+from newllm_core.divided import divided_as, whole
 from newllm_core.errors import DivergedError
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.progress import Progress, Silent, Task
@@ -25,12 +27,13 @@ from newllm_core.registry import REGULARIZERS
 from newllm_core.regularizers.base import Regularizer
 from newllm_core.runlog import RunLog
 from newllm_core.training.convergence import converged_ratio
+from newllm_core.training.descent import Descent, OneRowDescent
 from newllm_core.training.engines import Batch, batches
 from newllm_core.training.objective import REGULARIZER, Phase1Loss, Terms
 from newllm_core.training.reading import Reading
 from newllm_core.training.resume import Saver
 from newllm_core.training.stages import learning_rate
-from newllm_core.training.state import State, load_optimizer, named, optimizer_tensors
+from newllm_core.training.state import State, load_optimizer, named, optimizer_tensors, restoring
 from newllm_core.training.vacuity import VacuityGuard
 from newllm_core.training.window import Window
 
@@ -85,7 +88,8 @@ def train_phase1(
     trainer = Phase1Trainer(model, regularizers, tokens, config, device, progress or Silent())
     trainer.saver = saver
     if resumed is not None:
-        trainer.load_state(resumed)
+        with restoring(resumed):
+            trainer.load_state(resumed)
     return trainer.run(log)
 
 
@@ -112,7 +116,9 @@ class Phase1Trainer:
         trained = [model.blocks] if model.decoder is None else [model.blocks, model.decoder]
         self.parameters = [p for part in trained for p in part.parameters()]
         self.guard = VacuityGuard(self.parameters)
-        self.optimizer = torch.optim.Adam(self.parameters, fused=True)
+        one_row = self.config.engine == "online" and distributed.size() == 1
+        descent = OneRowDescent if one_row and device.type == "cpu" else Descent
+        self.descent = descent(self.parameters, self.config.gradient_clip)
         self.result = Phase1Result()
         self.saver: Saver | None = None
         self.number = 0
@@ -157,6 +163,7 @@ class Phase1Trainer:
     def _next_window(self) -> None:
         self.number += 1
         self.iteration = 1
+        forget_pages(self.train_tokens)
         state_C = self.train_window.previous_TC[-1].clone()
         if self.number < self._num_windows:
             self.train_window = self.window(self._ids(), state_C)
@@ -186,7 +193,7 @@ class Phase1Trainer:
                 self.seed * 1_000_003 + self.number * 10_007 + iteration
             )
             rate = learning_rate(config, iteration, first_window=self.number == 0)
-            for group in self.optimizer.param_groups:
+            for group in self.descent.optimizer.param_groups:
                 group["lr"] = rate
             training = iteration > 1
             # A sweep from a constant state makes contexts that ignore their past. The first window
@@ -276,7 +283,8 @@ class Phase1Trainer:
             if reading.tokens >= reading.looks * len(window) // 2:
                 reading.norms = self.guard.gradient_norms(terms.weighted)
                 reading.looks += 1
-            self.step(terms, reading.tokens)
+            if not self.step(terms):
+                raise self._diverged(self._gradient_at_fault(window, batch), reading.tokens)
         window.store(batch.positions_N, terms.contexts_NC)
         return terms
 
@@ -286,11 +294,11 @@ class Phase1Trainer:
         Valid at any time except inside the optimizer's own step: what a failed step or the
         measurements after a reading have changed is left out.
         """
-        tensors = {str(index): p for index, p in enumerate(self.parameters)}
+        tensors = {str(index): whole(p.detach()) for index, p in enumerate(self.parameters)}
         return State(
             {"first_C": self.train_window.first_C}
             | named("parameter", tensors)
-            | named("optimizer", optimizer_tensors(self.optimizer))
+            | named("optimizer", optimizer_tensors(self.descent.optimizer))
             | named("regularizer", self.statistics)
             | named("window", self.train_window.state(self.iteration - 1))
             | named("validation", self.validation_window.state(self.iteration - 1)),
@@ -312,8 +320,8 @@ class Phase1Trainer:
         self.guard.largest = values["largest_gradients"]
         with torch.no_grad():
             for index, parameter in enumerate(self.parameters):
-                parameter.copy_(state.tensors[f"parameter.{index}"])
-        load_optimizer(self.optimizer, state.part("optimizer"))
+                parameter.copy_(divided_as(parameter, state.tensors[f"parameter.{index}"]))
+        load_optimizer(self.descent.optimizer, state.part("optimizer"))
         self.loss.regularizers.load_state_dict(state.part("regularizer"))
         self.statistics = self._statistics()
         self.train_window = self.window(self._ids(), state.tensors["first_C"])
@@ -335,22 +343,22 @@ class Phase1Trainer:
             shares=batch.shares,
         )
 
-    def step(self, terms: Terms, read: int) -> None:
-        """One optimizer step, `read` tokens into a reading."""
+    def step(self, terms: Terms) -> bool:
+        """One optimizer step; none, and false, if the gradient is not finite."""
         total = terms.total
         if not total.requires_grad:
-            return
-        self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        distributed.average_gradients(self.parameters)
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
+            return True
+        norm = self.descent.backward(total)
         if not torch.isfinite(norm):
-            raise self._diverged("the gradient", read)
-        # Most steps need no clipping: they are spared the pass over all gradients.
-        if 0 < self.config.gradient_clip < norm:
-            nn.utils.clip_grads_with_norm_(self.parameters, self.config.gradient_clip, norm)
-        self.optimizer.step()
+            return False
+        self.descent.step(norm)
+        return True
+
+    def _gradient_at_fault(self, window: Window, batch: Batch) -> str:
+        """The terms whose gradient is not finite, once it is known that there are any."""
+        terms = self.terms(window, batch).weighted
+        bad = [name for name, term in terms.items() if not np.isfinite(self.guard.norm_of(term))]
+        return f"the gradient of {' and '.join(bad or terms)}"
 
     def _diverged(self, what: str, read: int) -> DivergedError:
         return DivergedError(

@@ -19,18 +19,20 @@ import torch
 from newllm_core.checkpoint import Checkpoint
 from newllm_core.config import Config, Phase2Config
 from newllm_core.data.prepared import PreparedDataset
+from newllm_core.divided import divided_as, whole
 from newllm_core.errors import ConfigError, DivergedError, InputError
 from newllm_core.evaluation import evaluate_splits
 from newllm_core.model.heads import head_weights
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.progress import Progress, Silent
 from newllm_core.runlog import RunLog
+from newllm_core.sharding import sharded
 from newllm_core.training.context_store import ContextStore
 from newllm_core.training.fine_tuning import FineTuning
 from newllm_core.training.frozen import FrozenContexts, store_contexts
 from newllm_core.training.reading import Reading
 from newllm_core.training.resume import Saver
-from newllm_core.training.state import State, load_optimizer, named, optimizer_tensors
+from newllm_core.training.state import State, load_optimizer, named, optimizer_tensors, restoring
 from newllm_core.training.stepping import Stepper, trained_parameters, training_only
 from newllm_core.training.terms import Terms
 
@@ -94,17 +96,20 @@ def train_phase2(
     """
     options = config.phase2
     refuse_contradictions(checkpoint, dataset, options)
-    model = copy.deepcopy(checkpoint.model).to(device)
+    model = copy.deepcopy(checkpoint.model)
     if options.reconstruction_weight > 0 and model.decoder is None:
         # A model of one token draws the same decoder: every part has its own random stream.
         twin = LanguageModel(model.config, 1, reconstruction=True, seed=model.seed)
-        model.decoder = twin.decoder.to(device) if twin.decoder is not None else None
-    parameters = trained_parameters(model, options)
-    with training_only(model, parameters), ExitStack() as stack:
-        run = _Phase2(model, dataset, config, parameters, progress or Silent(), log, saver)
+        model.decoder = twin.decoder
+    divided = sharded(model, config.run, device, through_time=not options.freeze_context)
+    with divided as trained, ExitStack() as stack:
+        parameters = trained_parameters(trained, options)
+        stack.enter_context(training_only(trained, parameters))
+        run = _Phase2(trained, dataset, config, parameters, progress or Silent(), log, saver)
         run.open_source(scratch or Path(tempfile.gettempdir()), stack)
         if resumed is not None:
-            run.load_state(resumed)
+            with restoring(resumed):
+                run.load_state(resumed)
         results = run.train()
     return dataclasses.replace(
         checkpoint,
@@ -278,8 +283,8 @@ class _Phase2:
 
     def state(self) -> State:
         """Everything that the rest of the run depends on, as it was after the last step."""
-        parameters = {str(index): p for index, p in enumerate(self.parameters)}
-        kept = {str(index): value for index, value in enumerate(self.kept)}
+        parameters = {str(index): whole(p.detach()) for index, p in enumerate(self.parameters)}
+        kept = {str(index): whole(value) for index, value in enumerate(self.kept)}
         return State(
             {"generator": self.random_state}
             | named("parameter", parameters)
@@ -305,8 +310,8 @@ class _Phase2:
         self.stepper.step = values["step"]
         with torch.no_grad():
             for index, parameter in enumerate(self.parameters):
-                parameter.copy_(state.tensors[f"parameter.{index}"])
-                self.kept[index].copy_(state.tensors[f"kept.{index}"])
+                parameter.copy_(divided_as(parameter, state.tensors[f"parameter.{index}"]))
+                self.kept[index].copy_(divided_as(parameter, state.tensors[f"kept.{index}"]))
         load_optimizer(self.stepper.optimizer, state.part("optimizer"))
         self.generator.set_state(state.tensors["generator"])
         self.source.load_state(State(state.part("source"), values["source"]))

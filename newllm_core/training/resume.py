@@ -16,6 +16,7 @@ from newllm_core.interruption import Interruption
 from newllm_core.lock import exclusive
 from newllm_core.progress import Progress
 from newllm_core.runlog import RunLog
+from newllm_core.sharding import is_sharded
 from newllm_core.training.state import (
     Identity,
     State,
@@ -33,6 +34,7 @@ class Saver:
         checkpoint: what the run will write.
         identity: what must be the same to continue.
         interval: seconds between two saves; 0 saves at every point.
+        sharded: making a state takes all processes.
         log: whose number of lines belongs to the state.
         interruption: says when to stop.
         progress: is told about saves that somebody asked for.
@@ -44,6 +46,7 @@ class Saver:
         identity: Identity,
         *,
         interval: float,
+        sharded: bool,
         log: RunLog,
         interruption: Interruption,
         progress: Progress,
@@ -53,6 +56,7 @@ class Saver:
         self.replaces = checkpoint.exists()
         self.identity = identity
         self.interval = interval
+        self.sharded = sharded
         self.log = log
         self.interruption = interruption
         self.progress = progress
@@ -64,31 +68,49 @@ class Saver:
         Raises:
             Interrupted: the run was asked to stop.
         """
+        # By the clock of the first: all must save at the same step.
+        due = distributed.rank() == 0 and time.monotonic() - self._saved_at >= self.interval
         with self.step(state):
-            asked = distributed.any_process(self.interruption.asked)
+            asked, due = distributed.any_process(self.interruption.asked, due)
+            if due and not asked:
+                self.save(state())
         if asked:
             self._stop(state)
-        if time.monotonic() - self._saved_at >= self.interval:
-            self.save(state())
 
     @contextmanager
     def step(self, state: Callable[[], State]) -> Iterator[None]:
         """Around a step: if it fails, the state from before it is kept."""
         try:
-            yield
-        except (DivergedError, ProcessLost) as error:
-            explained = type(error)(f"{error}; the state before is in {self.path}")
-            if distributed.rank() == 0 or self._first_is_gone():
+            with distributed.messages_of_torch() if self.sharded else nullcontext():
+                yield
+        except DivergedError as error:
+            self.save(state())
+            raise DivergedError(f"{error}; the state before is in {self.path}") from error
+        except ProcessLost as error:
+            raise self._lost(error, state) from error
+
+    def _lost(self, error: ProcessLost, state: Callable[[], State]) -> ProcessLost:
+        """What one of the processes that are left says, after it has written what it can."""
+        speaks = distributed.rank() == 0 or self._first_is_gone()
+        kept = f"the state before is in {self.path}"
+        if not self.sharded:
+            if speaks:
                 self._write(state())
-                if isinstance(explained, ProcessLost):
-                    explained.speaks = True
-            raise explained from error
+        elif self.path.exists():
+            kept = f"its share of the model is lost, the state saved last is in {self.path}"
+        else:
+            kept = "its share of the model is lost, and no state was saved so far"
+        explained = ProcessLost(f"{error}; {kept}")
+        explained.speaks = speaks
+        return explained
 
     @contextmanager
     def interruptible(self, state: Callable[[], State]) -> Iterator[None]:
         """Around long work that changes nothing of the state: a signal ends it at once."""
+        # Sharded processes exchange messages here, which none may miss: they stop after it.
+        at_once = nullcontext() if self.sharded else self.interruption.at_once()
         try:
-            with self.step(state), self.interruption.at_once():
+            with self.step(state), at_once:
                 yield
         except KeyboardInterrupt:
             self._stop(state)
@@ -165,6 +187,7 @@ def begin(
             checkpoint,
             identity,
             interval=config.save_interval_seconds,
+            sharded=is_sharded(config),
             log=log,
             interruption=interruption,
             progress=progress,

@@ -7,7 +7,8 @@ both JSON. Nothing in it belongs to one process of several.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,22 +18,24 @@ from torch import Tensor
 from newllm_core import settings
 from newllm_core.atomic import write_atomically
 from newllm_core.config import Config
+from newllm_core.divided import divided_as, whole
 from newllm_core.errors import ConfigError, InputError, reason
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.tensor_files import open_tensors, save_tensors
+from newllm_core.tensor_files import HASH, content_hash, open_tensors, save_tensors
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 Identity = Mapping[str, Any]
 
 # Where and how fast a run is computed, and how often it is saved.
-FREE_TO_CHANGE = ("run.device", "run.threads", "run.save_interval_seconds")
+FREE_TO_CHANGE = ("run.device", "run.threads", "run.sharding", "run.save_interval_seconds")
 
 
 class State(NamedTuple):
-    """Tensors by name, and what JSON can hold."""
+    """Tensors by name, what JSON can hold, and the file they are from."""
 
     tensors: dict[str, Tensor]
     values: dict[str, Any]
+    path: Path | None = None
 
     def part(self, name: str) -> dict[str, Tensor]:
         """The tensors named `name.…`, without that prefix."""
@@ -57,15 +60,20 @@ def named(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Moments and step counts; rates and decays follow from the settings."""
     state = optimizer.state_dict()["state"]
-    return {f"{index}.{key}": value for index, of in state.items() for key, value in of.items()}
+    return {
+        f"{index}.{key}": whole(value) for index, of in state.items() for key, value in of.items()
+    }
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """The reverse of `optimizer_tensors`."""
     state: dict[int, dict[str, Tensor]] = {}
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for name, value in tensors.items():
         index, _, key = name.partition(".")
-        state.setdefault(int(index), {})[key] = value
+        of_parameter = value.ndim > 0  # the count of steps is not
+        share = divided_as(parameters[int(index)], value) if of_parameter else value
+        state.setdefault(int(index), {})[key] = share
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
@@ -82,6 +90,7 @@ def save_state(state: State, path: Path, identity: Identity) -> None:
         "identity": json.dumps(identity),
         "values": json.dumps(state.values),
     }
+    metadata[HASH] = content_hash(state.tensors, metadata)
 
     write_atomically(path, lambda temporary: save_tensors(state.tensors, temporary, metadata))
 
@@ -102,14 +111,27 @@ def load_state(path: Path, identity: Identity) -> State:
                 f"{path} has format version {metadata.get('format_version')!r}, this newllm "
                 f"reads {FORMAT_VERSION}: install the version that wrote it"
             )
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if metadata.get(HASH) != content_hash(tensors, metadata):
+            raise InputError(f"{path} is damaged, its hash is wrong: begin again with --overwrite")
         try:
             require_same(path, json.loads(metadata["identity"]), identity)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return State(tensors, json.loads(metadata["values"]))
+            return State(tensors, json.loads(metadata["values"]), path)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(
                 f"{path} is not a readable state ({reason(error)}): begin again with --overwrite"
             ) from error
+
+
+@contextmanager
+def restoring(state: State) -> Iterator[None]:
+    """Around what takes over a state from a file: `InputError` if it does not fit the run."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise InputError(
+            f"{state.path} does not fit this run ({reason(error)}): begin again with --overwrite"
+        ) from error
 
 
 def identity_of(

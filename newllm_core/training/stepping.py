@@ -96,11 +96,13 @@ class Stepper:
         if terms.total.requires_grad:  # not where this process has no row of the batch
             terms.total.backward()
         distributed.average_gradients(self.parameters)
-        # Clipping at 0 would train nothing: it means no limit.
-        limit = self.config.gradient_clip or float("inf")
-        self.gradient_norm = float(nn.utils.clip_grad_norm_(self.parameters, limit))
+        norm = distributed.gradient_norm(self.parameters)
+        self.gradient_norm = norm.item()
         if not self.gradient_norm < float("inf"):
-            raise self._diverged("the gradient")
+            raise self._diverged(f"the gradient of {' and '.join(terms.plain)}")
+        # Clipping at 0 would train nothing: it means no limit.
+        if 0 < self.config.gradient_clip < self.gradient_norm:
+            nn.utils.clip_grads_with_norm_(self.parameters, self.config.gradient_clip, norm)
         self.learning_rate = one_cycle(
             self.step,
             total=self.total_steps,

@@ -12,6 +12,7 @@ from torch import Tensor
 from newllm_core import distributed
 from newllm_core.model.heads import weighted_mean
 from newllm_core.model.language_model import LanguageModel
+from newllm_core.sharding import within
 from newllm_core.training.token_loss import token_loss
 
 
@@ -55,7 +56,8 @@ def cross_entropy(
     losses = []
     for head, contexts_NC in zip(model.heads(), contexts, strict=True):
         dropped = drop(head.project(contexts_NC), dropout, generator, shares)
-        losses.append(distributed.mean_of(token_loss(head, dropped, targets_N), shares))
+        loss = within(head, token_loss, head, dropped, targets_N)
+        losses.append(distributed.mean_of(loss, shares))
     together = weighted_mean(losses, weights)
     plain = {"cross-entropy": together.item()}
     if len(losses) > 1:

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 
-import torch
 from torch import Tensor, nn
 
 from newllm_core import distributed
+from newllm_core.divided import whole
 
 # A gradient that only rounding made differs from zero by less than this.
 VACUOUS_NORM = 1e-12
@@ -27,7 +27,7 @@ class VacuityGuard:
         """The norm of each weighted term's gradient. Keeps the graph for the step that follows."""
         norms = {}
         for name, term in terms.items():
-            norms[name] = self._norm(term) if term.requires_grad else 0.0
+            norms[name] = self.norm_of(term) if term.requires_grad else 0.0
             self.largest[name] = max(self.largest.get(name, 0.0), norms[name])
         return norms
 
@@ -38,17 +38,21 @@ class VacuityGuard:
     def weight_change(self) -> float:
         """Distance of the weights from where they began, relative to their norm there."""
         pairs = zip(self._parameters, self._initial, strict=True)
-        moved = sum((p.detach() - start).square().sum().item() for p, start in pairs)
-        norm = sum(start.square().sum().item() for start in self._initial)
+        moved = sum(_energy(p.detach() - start) for p, start in pairs)
+        norm = sum(_energy(start) for start in self._initial)
         return (moved / max(norm, 1e-30)) ** 0.5
 
-    def _norm(self, term: Tensor) -> float:
-        gradients = torch.autograd.grad(
-            term, self._parameters, retain_graph=True, allow_unused=True
-        )
-        found = [
-            torch.zeros_like(p) if g is None else g
-            for p, g in zip(self._parameters, gradients, strict=True)
-        ]
-        distributed.average(found)
-        return sum(g.square().sum().item() for g in found) ** 0.5
+    def norm_of(self, term: Tensor) -> float:
+        """The norm of a term's gradient, whose graph is kept."""
+        for parameter in self._parameters:
+            parameter.grad = None
+        term.backward(retain_graph=True)
+        distributed.average_gradients(self._parameters)
+        norm = distributed.gradient_norm(self._parameters)
+        for parameter in self._parameters:
+            parameter.grad = None
+        return norm.item()
+
+
+def _energy(values: Tensor) -> float:
+    return whole(values.square().sum()).item()

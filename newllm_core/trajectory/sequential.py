@@ -12,6 +12,7 @@ from newllm_core.model.fused_unroll import fused_layers, unroll_fused
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.model.mogrifier import MogrifierLayer
 from newllm_core.model.mogrifier_unroll import unroll_mogrifier
+from newllm_core.sharding import within
 
 # A rollout reads so many tokens at a time, so that memory does not grow with T.
 TOKENS_AT_ONCE = 16_384
@@ -32,17 +33,22 @@ def unroll(
     first, *others = layers
     if isinstance(first, MogrifierLayer) and not others and not first.twice_differentiable:
         x_TBE, dtype = model.embed(tokens_BT.T), model.compute_dtype or start_BC.dtype
-        return [unroll_mogrifier(first, x_TBE, start_BC, dtype).transpose(0, 1)]
+        contexts_TBC = within(model.blocks, unroll_mogrifier, first, x_TBE, start_BC, dtype)
+        return [contexts_TBC.transpose(0, 1)]
     if fused := fused_layers(layers):
         ends = list(itertools.accumulate(model.config.layer_structure))
         outputs = [end - 1 for end in (ends[-1:] if final_only else ends)]
         dtype = model.compute_dtype or start_BC.dtype
-        by_block = unroll_fused(fused, outputs, model.embed(tokens_BT.T), start_BC, dtype)
+        x_TBE = model.embed(tokens_BT.T)
+        by_block = within(model.blocks, unroll_fused, fused, outputs, x_TBE, start_BC, dtype)
         return [contexts_TBC.transpose(0, 1) for contexts_TBC in by_block]
-    context = start_BC
+    return within(model.blocks, _unroll, model, model.embed(tokens_BT), start_BC, final_only)
+
+
+def _unroll(model: LanguageModel, x_BTE: Tensor, context: Tensor, final_only: bool) -> list[Tensor]:
     steps = []
     with model.fixed_weights():
-        for token in model.embed(tokens_BT).unbind(1):
+        for token in x_BTE.unbind(1):
             contexts = model.step(context=context, token=token)
             context = contexts[-1]
             steps.append(contexts[-1:] if final_only else contexts)

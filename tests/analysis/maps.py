@@ -3,6 +3,7 @@
 from contextlib import nullcontext
 
 import torch
+from torch import nn
 
 
 class Map:
@@ -13,6 +14,7 @@ class Map:
     def __init__(self, context_dim, function):
         self.context_dim = context_dim
         self.function = function
+        self.blocks = nn.ModuleList()
 
     def start(self, num_streams):
         return torch.zeros(num_streams, self.context_dim, dtype=torch.float64)

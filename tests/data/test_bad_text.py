@@ -1,6 +1,9 @@
 """Text as it comes: every kind of damage has one known outcome."""
 
 import json
+import resource
+import subprocess
+import sys
 from itertools import pairwise
 
 import pytest
@@ -246,3 +249,22 @@ def test_a_bpe_is_trained_on_an_even_sample_of_a_large_text(tmp_path):
     assert 3900 <= read <= 4000 + len("early number 1000")
     message = next(line for line in progress.messages if "training a tokenizer" in line)
     assert "4,000 of" in message
+
+
+@pytest.mark.slow
+def test_one_line_of_200_megabytes(tmp_path):
+    """Nothing of it is lost, and it is never in memory as a whole."""
+    words = " ".join(f"word{i % 5000} of {i % 77}" for i in range(100_000))
+    path = tmp_path / "a.txt"
+    with path.open("w", encoding="utf-8") as file:
+        while file.tell() < 200_000_000:
+            file.write(words)
+        file.write("".join(f"|short text {i}" for i in range(50)))
+    command = [sys.executable, "-m", "newllm_cli", "prepare", "--source", "text-file", "--json"]
+    command += ["--input", path, "--document-separator", "|", "--out", tmp_path / "out"]
+    command += ["--val-fraction", "0", "--val-token-policy", "keep"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 1_000_000  # KiB
+    dataset = open_dataset(tmp_path / "out")
+    assert dataset.train.num_bytes + dataset.validation.num_bytes == path.stat().st_size - 50
+    assert dataset.train.num_bytes > 200_000_000

@@ -5,22 +5,28 @@ Processes are forked from a server that has loaded torch already, so that starti
 
 import json
 import multiprocessing
+import os
+import socket
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors import safe_open
 
 from newllm_core import checkpoint as checkpoints
 from newllm_core import settings
 from newllm_core.data.prepared import open_dataset
+from newllm_core.distributed import process_group
 from newllm_core.errors import UserError
 from newllm_core.pipeline import run_phase1, run_phase2
 from newllm_core.progress import Silent
 from newllm_core.runlog import metrics_path
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["newllm_core.pipeline", "torch._dynamo", __name__])
+SERVER.set_forkserver_preload(
+    ["newllm_core.pipeline", "torch._dynamo", "torch.distributed.fsdp", __name__]
+)
 
 COMMON = {
     "run": {"threads": 1, "precision": "float32"},
@@ -79,6 +85,39 @@ def child(case, home, out, layers):
         sys.exit(error.exit_code)
 
 
+def start_together(case, home, out, *, target=None, **layers):
+    """`train` in two processes of one run, as `torchrun` would start them."""
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        port = found.getsockname()[1]
+    processes = [
+        SERVER.Process(target=member, args=(rank, port, target or child, case, home, out, layers))
+        for rank in range(2)
+    ]
+    for process in processes:
+        process.start()
+    return processes
+
+
+def member(rank, port, target, case, home, out, layers):
+    os.environ |= {
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": "2",
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+    }
+    with process_group(torch.device("cpu")):
+        target(case, home, out, layers)
+
+
+def ended(processes):
+    """Their exit codes, once all have ended."""
+    for process in processes:
+        process.join(120)
+    return [process.exitcode for process in processes]
+
+
 def content(path):
     """Metadata and tensors of a checkpoint, but for how often its run was saved."""
     with safe_open(path, framework="np") as file:
@@ -94,6 +133,26 @@ def metrics(out):
     return [
         line | {"tokens_per_second": None} if line["event"] == "speed" else line for line in lines
     ]
+
+
+def losses(line):
+    """Every loss of a line: what steps at the same global batch must agree on."""
+    found = {}
+    for place in ("terms", "validation_terms"):
+        found |= {f"{place}.{name}": value for name, value in line.get(place, {}).items()}
+    for split in ("train", "validation"):
+        if split in line:
+            found[split] = line[split]["loss"]
+    return found
+
+
+def same_losses(found, expected):
+    assert [line["event"] for line in found] == [line["event"] for line in expected]
+    compared = 0
+    for one, other in zip(found, expected, strict=True):
+        assert losses(one) == pytest.approx(losses(other), abs=1e-5)
+        compared += len(losses(one))
+    assert compared > 5
 
 
 def names(folder):

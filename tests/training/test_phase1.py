@@ -295,7 +295,7 @@ class InfiniteGradient(Regularizer):
 
 
 def test_a_gradient_that_is_not_finite_ends_the_run():
-    with pytest.raises(DivergedError, match="the gradient is not finite"):
+    with pytest.raises(DivergedError, match="the gradient of regularizer is not finite"):
         train(regularizers=[InfiniteGradient(D)], dist_reg_weight=0.5)
 
 

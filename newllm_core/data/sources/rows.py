@@ -32,7 +32,9 @@ def local_rows(path: Path) -> Iterator[Row | Broken]:
         expected = ", ".join([LINES, *BUILDERS])
         raise InputError(f"{path} has the format {path.suffix or 'unknown'!r}: expected {expected}")
     from datasets import load_dataset
+    from datasets.utils import logging
 
+    logging.set_verbosity(logging.CRITICAL)  # what it says of a damaged file is said below
     # Streaming leaves a lock file in the cache folder: the user's own stays as it was.
     with tempfile.TemporaryDirectory(prefix="newllm-") as cache:
         try:

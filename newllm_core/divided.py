@@ -1,0 +1,28 @@
+"""Tensors of which this process may have a share only: those of a sharded model (DTensors)."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor that may be divided; every process must ask."""
+    gather: Callable[[], Tensor] | None = getattr(tensor, "full_tensor", None)
+    return tensor if gather is None else gather()
+
+
+def divided_as(model: Tensor, tensor: Tensor) -> Tensor:
+    """The share of a whole `tensor` that fits `model`, which may be divided."""
+    if not is_divided(model):
+        return tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(model, DTensor)
+    tensor = tensor.to(model.device)
+    # Every process has the whole: nothing needs to be sent.
+    return distribute_tensor(tensor, model.device_mesh, model.placements, src_data_rank=None)
+
+
+def is_divided(tensor: Tensor) -> bool:
+    """Whether this process has a share of the tensor only (a DTensor)."""
+    return hasattr(tensor, "full_tensor")

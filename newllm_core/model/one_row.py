@@ -1,0 +1,107 @@
+"""Gradients of matrices that one row passed through: two vectors instead of a matrix.
+
+For one row `x` the gradient of `W` in `y = W x` is the outer product of the gradient of `y` and
+`x`. Made whole it is written to memory, read for its norm and read again by the optimizer; kept as
+two vectors it costs nothing. Inside `collect` the matrix products of one row hand over the vectors
+and leave `grad` of their matrices empty; outside it nothing is different.
+
+A product of one row reads its matrix from memory once and computes next to nothing, and libraries
+let a single core do it. Two such products at a time (`side_by_side`) use two.
+
+Shapes: K inputs, H outputs of a matrix [H, K].
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+
+class OuterProduct(NamedTuple):
+    """The gradient `left rightᵀ` of the first rows of a matrix, as many as `left` has; 0 below."""
+
+    matrix: Tensor
+    left: Tensor
+    right: Tensor
+
+
+_collected: list[OuterProduct] | None = None
+
+
+@contextmanager
+def collect() -> Iterator[list[OuterProduct]]:
+    """Inside, a backward pass fills the list; each matrix may be used once."""
+    global _collected
+    found: list[OuterProduct] = []
+    _collected = found
+    try:
+        yield found
+    finally:
+        _collected = None
+
+
+def keep_apart(matrix: Tensor, left: Tensor, right: Tensor) -> bool:
+    """Whether a gradient was handed over, so that it need not be made."""
+    if _collected is None:
+        return False
+    _collected.append(OuterProduct(matrix, left.detach(), right.detach()))
+    return True
+
+
+@contextmanager
+def undivided() -> Iterator[None]:
+    """Inside, operations run on one core each; `side_by_side` still uses two.
+
+    Waking a second thread takes longer than most operations on one row.
+    """
+    global _cores
+    _cores = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(_cores)
+        _cores = 1
+
+
+_cores = 1
+_second_core = ThreadPoolExecutor(1, "second core")
+T = TypeVar("T")
+
+
+def side_by_side(first: Callable[[], T], second: Callable[[], T]) -> tuple[T, T]:
+    """What both return, computed at the same time, without gradients."""
+    if max(_cores, torch.get_num_threads()) == 1:
+        return first(), second()
+    other = _second_core.submit(torch.no_grad()(second))
+    return first(), other.result()
+
+
+def linear(rows: Tensor, layer: nn.Linear) -> Tensor:
+    """`layer(rows)`; a single row [1, K] takes part in `collect`."""
+    if rows.shape[:-1] != (1,):
+        return layer(rows)
+    out: Tensor = _OneRowLinear.apply(rows, layer.weight, layer.bias)
+    return out
+
+
+class _OneRowLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, row_1K: Tensor, weight: Tensor, bias: Tensor) -> Tensor:  # noqa: ANN401
+        ctx.save_for_backward(row_1K)
+        ctx.weight = weight
+        return torch.addmv(bias, weight, row_1K[0])[None]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_1H: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        (row_1K,) = ctx.saved_tensors
+        grad_row = grad_1H @ ctx.weight if ctx.needs_input_grad[0] else None
+        apart = keep_apart(ctx.weight, grad_1H[0], row_1K[0])
+        grad_weight = None if apart else torch.outer(grad_1H[0], row_1K[0])
+        # A tensor of its own: clipping changes it in place.
+        return grad_row, grad_weight, grad_1H[0].clone()

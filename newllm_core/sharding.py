@@ -1,0 +1,113 @@
+"""Parameters, gradients and optimizer state divided among processes (`run.sharding = "full"`).
+
+PyTorch's FSDP2 (`torch.distributed.fsdp.fully_shard`) does the work. A unit is gathered when it is
+used and divided again afterwards; its gradients are summed where they are kept. Units are the
+embedding, every head, the decoder, and every block; the whole recurrence is one unit where
+back-propagation goes through time, because a token passes all blocks before the next can be read.
+"""
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import MethodType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import nn
+
+from newllm_core import distributed
+from newllm_core.config import RunConfig
+from newllm_core.divided import whole
+from newllm_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from newllm_core.model.language_model import LanguageModel
+
+Result = TypeVar("Result")
+
+
+def is_sharded(config: RunConfig) -> bool:
+    """Whether no process holds the whole model; a single one always does."""
+    return config.sharding == "full" and distributed.size() > 1
+
+
+@contextmanager
+def sharded(
+    model: "LanguageModel", config: RunConfig, device: torch.device, *, through_time: bool
+) -> Iterator["LanguageModel"]:
+    """The model to train on `device`: `model` itself, or a sharded copy where that is configured.
+
+    In the end `model`, which stays where it is, gets the trained weights of the copy.
+
+    Args:
+        model: whole, in every process.
+        config: uses `sharding`.
+        device: of this process.
+        through_time: gradients will flow from token to token.
+
+    Raises:
+        ConfigError: a tied head, whose matrix would have to be in two units.
+    """
+    if not is_sharded(config):
+        yield model.to(device)
+        return
+    if model.config.tie_weights:
+        raise ConfigError(
+            "run.sharding = full cannot divide a head that is tied to the embedding: train with "
+            "model.tie_weights = false, or with run.sharding = none"
+        )
+    divided = copy.deepcopy(model)
+    _divide(divided, device, through_time=through_time)
+    yield divided
+    with torch.no_grad():
+        pairs = zip(model.parameters(), divided.parameters(), strict=True)
+        for parameter, trained in pairs:
+            parameter.copy_(whole(trained.detach()))
+
+
+def _divide(model: "LanguageModel", device: torch.device, *, through_time: bool) -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+    # Of outputs that are views, for those who change them in place: nobody does here.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
+    mesh = init_device_mesh(device.type, (distributed.size(),))
+    units: list[nn.Module] = [model.blocks] if through_time else [*model.blocks]
+    units += [model.embedding, *model.token_output]
+    units += [] if model.decoder is None else [model.decoder]
+    for unit in units:
+        fully_shard(unit, mesh=mesh)
+        unit.within = MethodType(_call, unit)  # type: ignore[assignment]
+        register_fsdp_forward_method(unit, "within")
+
+
+def _call(unit: nn.Module, function: Callable[..., Any], *inputs: Any) -> Any:  # noqa: ANN401
+    return function(*inputs)
+
+
+def within(module: nn.Module, function: Callable[..., Result], *inputs: Any) -> Result:  # noqa: ANN401
+    """`function(*inputs)` while `module` has all of its parameters.
+
+    For functions that read parameters rather than call the module. Gradients flow if the module is
+    one unit; if it holds several, none may be wanted.
+    """
+    if (inside := _within_of(module)) is not None:
+        return inside(function, *inputs)
+    units: list[Any] = [unit for unit in module.modules() if _within_of(unit) is not None]
+    assert not (units and torch.is_grad_enabled()), "gradients of several units"
+    for unit in units:
+        unit.set_reshard_after_forward(False)
+        unit.unshard()
+    try:
+        return function(*inputs)
+    finally:
+        for unit in units:
+            unit.reshard()
+            unit.set_reshard_after_forward(True)
+
+
+def _within_of(module: nn.Module) -> Callable[..., Any] | None:
+    """What `_divide` gave to units; torch's own class for them takes a second to import."""
+    found: Callable[..., Any] | None = module.__dict__.get("within")
+    return found

@@ -1,0 +1,126 @@
+"""From a loss to changed weights: gradients, their norm, clipping, Adam.
+
+`Descent` is for batches of any size. `OneRowDescent` makes the same step from a single token, with
+a third of the traffic to memory.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.optim.adam import adam
+
+from newllm_core import distributed
+from newllm_core.model.one_row import OuterProduct, collect, side_by_side, undivided
+
+# Gradients of so many weights exist at a time: they stay in the cache between the two
+# operations that make and use them.
+WEIGHTS_AT_ONCE = 2**20
+
+
+class Descent:
+    """Steps of fused Adam.
+
+    Args:
+        parameters: what is trained.
+        clip: largest gradient norm; 0 sets no limit.
+
+    Attributes:
+        optimizer: whose rate and state may be read and set between steps.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], clip: float) -> None:
+        self.parameters = parameters
+        self.clip = clip
+        self.optimizer = torch.optim.Adam(parameters, fused=True)
+
+    def backward(self, loss: Tensor) -> Tensor:
+        """Make the gradients; returns their norm, a scalar."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        distributed.average_gradients(self.parameters)
+        return distributed.gradient_norm(self.parameters)
+
+    def step(self, norm: Tensor) -> None:
+        """Change the weights by the gradients, whose norm is `norm`."""
+        # Most steps need no clipping: they are spared the pass over all gradients.
+        if 0 < self.clip < norm:
+            nn.utils.clip_grads_with_norm_(self.parameters, self.clip, norm)
+        self.optimizer.step()
+
+
+class OneRowDescent(Descent):
+    """The same steps from a loss of one row, in one process.
+
+    A matrix's gradient is an outer product: its norm is a product of norms, and it is made block by
+    block, each while it is in the cache, for the update to read. Memory sees weights and moments
+    only, read once and written once.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], clip: float) -> None:
+        super().__init__(parameters, clip)
+        self._products: list[OuterProduct] = []
+
+    def backward(self, loss: Tensor) -> Tensor:
+        """Make the gradients; returns their norm, a scalar."""
+        with undivided(), collect() as self._products:
+            norm = super().backward(loss)
+        norms = [left.norm() * right.norm() for _, left, right in self._products]
+        return nn.utils.get_total_norm([norm, *norms])
+
+    def step(self, norm: Tensor) -> None:
+        """Change the weights by the gradients, whose norm is `norm`."""
+        super().step(norm)  # of everything that is not a matrix
+        # As `clip_grads_with_norm_` scales everything else.
+        scale = self.clip / (norm + 1e-6) if 0 < self.clip < norm else 1.0
+        updates = [
+            partial(self._update, product, scale, self._state(product.matrix))
+            for product in self._products
+        ]
+        with undivided():
+            side_by_side(partial(_all, updates[::2]), partial(_all, updates[1::2]))
+        self._products = []
+
+    def _update(
+        self, product: OuterProduct, scale: Tensor | float, state: dict[str, Tensor]
+    ) -> None:
+        """Adam on the rows that have a gradient: without one and without moments, none moves."""
+        group = self.optimizer.param_groups[0]
+        matrix, left, right = product.matrix.detach(), product.left * scale, product.right
+        rows = max(1, min(WEIGHTS_AT_ONCE // len(right), len(left)))
+        block = matrix.new_empty(rows, len(right))
+        for begin in range(0, len(left), rows):
+            part = slice(begin, min(begin + rows, len(left)))
+            gradient = torch.outer(left[part], right, out=block[: part.stop - begin])
+            adam(
+                [matrix[part]],
+                [gradient],
+                [state["exp_avg"][part]],
+                [state["exp_avg_sq"][part]],
+                [],
+                [state["step"].clone()],
+                fused=True,
+                amsgrad=False,
+                beta1=group["betas"][0],
+                beta2=group["betas"][1],
+                lr=group["lr"],
+                weight_decay=0.0,
+                eps=group["eps"],
+                maximize=False,
+            )
+        state["step"] += 1
+
+    def _state(self, matrix: Tensor) -> dict[str, Tensor]:
+        """What the optimizer itself would keep of the matrix."""
+        state: dict[str, Tensor] = self.optimizer.state[matrix]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.float32)
+            state["exp_avg"] = torch.zeros_like(matrix)
+            state["exp_avg_sq"] = torch.zeros_like(matrix)
+        return state
+
+
+def _all(steps: Sequence[Callable[[], None]]) -> None:
+    for step in steps:
+        step()

@@ -1,0 +1,155 @@
+"""Processes that hold a share of the model each make the steps of one that holds all of it."""
+
+import os
+import signal
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from newllm_core import distributed, settings
+from newllm_core.divided import is_divided, whole
+from newllm_core.errors import ConfigError
+from newllm_core.model.language_model import LanguageModel
+from newllm_core.sharding import sharded
+from newllm_core.training.state import state_path
+from newllm_core.trajectory.sequential import rollout, unroll
+from tests.robustness.runs import (
+    ended,
+    metrics,
+    names,
+    same_losses,
+    start_together,
+    train,
+)
+
+SHARDED = {"sharding": "full"}
+CPU = torch.device("cpu")
+
+
+def slow(case):
+    return pytest.param(case, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("case", ["parallel", "fine-tuned", slow("streams"), slow("frozen")])
+def test_the_losses_of_one_process(case, home, reference, tmp_path):
+    out = tmp_path / "run.safetensors"
+    assert ended(start_together(case, home, out, run=SHARDED)) == [0, 0]
+    same_losses(metrics(out), reference(case).metrics)
+    assert names(tmp_path) == ["run.metrics.jsonl", "run.safetensors"]
+    with safe_open(out, framework="pt") as found, safe_open(reference(case).path, "pt") as expected:
+        assert found.keys() == expected.keys()
+        for name in expected.keys():  # noqa: SIM118
+            difference = found.get_tensor(name) - expected.get_tensor(name)
+            assert difference.abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("case", ["parallel", slow("fine-tuned")])
+def test_stopped_by_a_signal_it_goes_on_as_any_number_of_processes(case, home, reference, tmp_path):
+    out = tmp_path / "run.safetensors"
+    saved_often = SHARDED | {"save_interval_seconds": 0.02}
+    processes = start_together(case, home, out, run=saved_often)
+    while not state_path(out).exists() and processes[0].exitcode is None:
+        processes[0].join(0.01)
+    for process in processes:
+        os.kill(process.pid, signal.SIGTERM)
+    assert ended(processes) == [130, 130]
+    assert names(tmp_path) == ["run.metrics.jsonl", "run.state"]
+    if case == "parallel":
+        train(case, home, out)
+    else:
+        assert ended(start_together(case, home, out, run=SHARDED)) == [0, 0]
+    same_losses(metrics(out), reference(case).metrics)
+
+
+def test_a_lost_process_leaves_the_state_saved_last(home, reference, tmp_path):
+    out = tmp_path / "run.safetensors"
+    processes = start_together("parallel", home, out, run=SHARDED | {"save_interval_seconds": 0.02})
+    while not state_path(out).exists() and processes[0].exitcode is None:
+        processes[0].join(0.01)
+    os.kill(processes[1].pid, signal.SIGKILL)
+    assert ended(processes) == [130, -9]
+    assert names(tmp_path) == ["run.metrics.jsonl", "run.state"]
+    train("parallel", home, out)
+    same_losses(metrics(out), reference("parallel").metrics)
+
+
+@pytest.mark.parametrize("case", ["parallel", slow("fine-tuned")])
+def test_divergence_keeps_the_state_before_it(case, home, tmp_path):
+    out = tmp_path / "run.safetensors"
+    phase = "phase1" if case == "parallel" else "phase2"
+    layer = {"learning_rate": 1e38, "gradient_clip": 0.0}
+    assert ended(start_together(case, home, out, run=SHARDED, **{phase: layer})) == [5, 5]
+    assert names(tmp_path) == ["run.metrics.jsonl", "run.state"]
+
+
+MODELS = {
+    "residual": {},
+    "gated": {"update": "gated"},
+    "hidden": {"hidden_dim": 10},
+    "blended": {"layernorm_mix": 0.5},
+}
+
+
+def model_of(name):
+    options = {"context_dim": 7, "embed_dim": 5, "layer_structure": [2, 1]} | MODELS[name]
+    config = settings.resolve({"model": options, "run": SHARDED})
+    return LanguageModel(config.model, 11, num_heads=2, reconstruction=True), config.run
+
+
+def compare(name, home, out, layers):
+    """In one of two processes: a sharded model beside a whole one."""
+    torch.set_num_threads(1)
+    tokens = torch.arange(12).view(2, 6) % 11
+    for through_time in (False, True):
+        model, run = model_of(name)
+        before = [p.detach().clone() for p in model.parameters()]
+        with sharded(model, run, CPU, through_time=through_time) as divided:
+            assert all(map(is_divided, divided.parameters()))
+            held = sum(p.to_local().numel() for p in divided.parameters())
+            total = sum(p.numel() for p in model.parameters())
+            assert held < 0.62 * total
+            start_BC = torch.ones(2, 7)
+            expected = rollout(model, tokens, start_BC)
+            assert torch.allclose(rollout(divided, tokens, start_BC), expected, atol=1e-6)
+            for each in (model, divided):
+                if through_time:
+                    contexts = unroll(each, tokens, start_BC)
+                else:
+                    contexts = each.step(context=start_BC, token=each.embed(tokens[:, 0]))
+                loss = sum(logits.square().mean() for logits in each.logits(contexts))
+                (loss + each.decoder(contexts[-1]).square().mean()).backward()
+            norm = distributed.gradient_norm(list(divided.parameters()))
+            for ours, theirs in zip(divided.parameters(), model.parameters(), strict=True):
+                assert (ours.grad is None) == (theirs.grad is None)
+                if theirs.grad is not None:
+                    torch.testing.assert_close(whole(ours.grad), theirs.grad)
+            expected_norm = distributed.gradient_norm(list(model.parameters()))
+            assert torch.allclose(norm, expected_norm, rtol=1e-5)
+            with torch.no_grad():
+                for parameter in divided.parameters():
+                    parameter.add_(1.0)
+        for old, new in zip(before, model.parameters(), strict=True):
+            assert torch.allclose(new, old + 1)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_share_each_and_the_same_gradients(name, home, tmp_path):
+    assert ended(start_together(name, home, tmp_path, target=compare)) == [0, 0]
+
+
+def test_one_process_holds_everything():
+    model, run = model_of("residual")
+    with sharded(model, run, CPU, through_time=True) as trained:
+        assert trained is model
+
+
+def test_a_tied_head_is_refused(monkeypatch):
+    monkeypatch.setattr(distributed, "size", lambda: 2)
+    config = settings.resolve({"model": {"tie_weights": True}, "run": SHARDED})
+    model = LanguageModel(config.model, 11)
+    with (
+        pytest.raises(ConfigError, match="tied"),
+        sharded(model, config.run, CPU, through_time=True),
+    ):
+        pass

@@ -1,0 +1,124 @@
+"""Steps from one row against the same steps with whole gradients and a plain Adam."""
+
+import copy
+
+import pytest
+import torch
+from naive_phase1 import make_config, make_window
+from recurrence import D, E, draw, draw_tokens, make_model
+
+from newllm_core.model.one_row import collect
+from newllm_core.progress import Silent
+from newllm_core.regularizers.build import build_regularizers
+from newllm_core.training import descent
+from newllm_core.training.descent import Descent, OneRowDescent
+from newllm_core.training.engines import batches
+from newllm_core.training.naive import naive_phase1
+from newllm_core.training.phase1 import Phase1Trainer
+from newllm_core.training.window import Window
+
+CPU = torch.device("cpu")
+STEPS = 12
+
+
+class PlainDescent(Descent):
+    """Adam as it is in textbooks, on whole gradients."""
+
+    def __init__(self, parameters, clip):
+        super().__init__(parameters, clip)
+        self.optimizer = torch.optim.Adam(parameters, foreach=False, fused=False)
+
+
+def trained(model, config, kind, window=None):
+    """Losses, parameters and optimizer state after a few tokens, with a trainer's own loop."""
+    model = copy.deepcopy(model)
+    count = sum(model.config.layer_structure) if config.phase1.apply_to == "every-layer" else 1
+    regularizers, _ = build_regularizers(config, count)
+    window = window or make_window(STEPS, readings=1)
+    tokens = {"train": window.tokens_T.numpy(), "validation": window.tokens_T.numpy()}
+    trainer = Phase1Trainer(model, regularizers, tokens, config, CPU, Silent())
+    assert type(trainer.descent) is OneRowDescent
+    if kind is not OneRowDescent:
+        trainer.descent = kind(trainer.parameters, config.phase1.gradient_clip)
+    trainer.descent.optimizer.param_groups[0]["lr"] = config.phase1.learning_rate
+    losses = []
+    for batch in batches(model, window, config.phase1, torch.Generator()):
+        terms = trainer.terms(window, batch)
+        trainer.step(terms)
+        window.store(batch.positions_N, terms.contexts_NC)
+        losses.append(terms.total.item())
+    return losses, trainer
+
+
+@pytest.mark.parametrize("objective", ["cvfp", "reconstruction"])
+@pytest.mark.parametrize("apply_to", ["final", "every-layer"])
+@pytest.mark.parametrize("clip", [0.0, 0.01])
+@pytest.mark.parametrize("shape", [{}, {"update": "gated"}, {"hidden_dim": 17}])
+def test_steps_from_one_row_are_those_of_adam(objective, apply_to, clip, shape, monkeypatch):
+    monkeypatch.setattr(descent, "WEIGHTS_AT_ONCE", 30)
+    config = make_config(
+        engine="online",
+        objective=objective,
+        apply_to=apply_to,
+        gradient_clip=clip,
+        learning_rate=0.03,
+    )
+    model = make_model(reconstruction=objective == "reconstruction", **shape)
+    losses, found = trained(model, config, OneRowDescent)
+    wanted_losses, wanted = trained(model, config, PlainDescent)
+    assert losses == pytest.approx(wanted_losses, rel=1e-9)
+    assert max(losses) > 1.001 * min(losses)
+    moved = 0
+    for mine, theirs, start in zip(
+        found.parameters, wanted.parameters, _trained_parts(model), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-10)
+        moved += not torch.equal(mine, start)
+        state, other = (t.descent.optimizer.state[p] for t, p in ((found, mine), (wanted, theirs)))
+        for name, value in other.items():
+            torch.testing.assert_close(
+                state[name].to(value.dtype), value, rtol=1e-8, atol=1e-14, msg=name
+            )
+    assert moved > len(found.parameters) / 2
+
+
+def _trained_parts(model):
+    parts = [model.blocks] if model.decoder is None else [model.blocks, model.decoder]
+    return [p for part in parts for p in part.parameters()]
+
+
+def test_online_has_the_losses_of_the_published_loop():
+    config = make_config(engine="online", gradient_clip=0.05, learning_rate=0.02)
+    # The published layers begin with norms of gain 1 and shift 0.
+    model = make_model(std=0.0)
+    window = Window(draw_tokens(STEPS), torch.zeros(D).double(), "zero")
+    window.readings = 1
+    window.previous_TC = draw(STEPS, D, seed=2)
+    targets, tokens = window.previous_TC.clone(), window.tokens_T
+    losses, _ = trained(model, config, OneRowDescent, window)
+    regularizers, _ = build_regularizers(config, 1)
+    published = naive_phase1(
+        model,
+        regularizers[0],
+        tokens,
+        targets,
+        weight=config.phase1.dist_reg_weight,
+        learning_rate=0.02,
+        gradient_clip=0.05,
+    )
+    assert losses == pytest.approx(list(published), rel=1e-9)
+
+
+def test_outside_of_a_step_gradients_are_whole():
+    model = make_model()
+    layer = model.layers()[0]
+    context, token = draw(1, D, seed=4), draw(1, E, seed=5)
+    with collect() as products:
+        layer(context=context, token=token)[0].sum().backward()
+    assert layer.context_weight.grad is None
+    assert layer.bias.grad is not None
+    layer(context=context, token=token)[0].sum().backward()
+    product = next(p for p in products if p.matrix is layer.context_weight)
+    whole = layer.context_weight.grad
+    torch.testing.assert_close(torch.outer(product.left, product.right), whole[: len(product.left)])
+    assert whole.abs().sum() > 0
