@@ -127,7 +127,12 @@ class ModelConfig(_Section):
     layer_structure: tuple[int, ...] = option(
         (1, 1), "Layers in each block: 2,3 is a block of two and a block of three.", low=1
     )
-    update: str = option("residual", "How a layer updates.", choices=("residual", "gated"))
+    update: str = option(
+        "residual",
+        "How a layer updates; mogrifier is a GRU whose token and context gate each other first.",
+        choices=("residual", "gated", "mogrifier"),
+    )
+    mogrifier_rounds: int = option(1, "Rounds of that mutual gating.", low=0, high=MOST_LAYERS)
     layernorm_mix: float = option(
         1.0, "Share of LayerNorm after a layer; at 0 long texts explode.", low=0, high=1
     )
@@ -137,7 +142,10 @@ class ModelConfig(_Section):
     embeddings: str = option(
         "random", "random, or FILE.safetensors[:TENSOR] (pretrained, always frozen)."
     )
-    tie_weights: bool = option(False, "Share the embedding matrix with the token head.")
+    tie_weights: bool = option(
+        False,
+        "Share the embedding matrix with the token head, through a projection of the context.",
+    )
     decoder: str = option(
         "linear",
         "What reconstructs [c_{t-1} ; x_t] from c_t: linear, or mlp (with one hidden layer).",
@@ -148,13 +156,13 @@ class ModelConfig(_Section):
         super().__post_init__()
         if not self.layer_structure:
             raise ConfigError("model.layer_structure is empty: give at least one block, e.g. 1,1")
+        if self.update == "mogrifier" and self.hidden_dim not in (
+            None,
+            self.context_dim + self.embed_dim,
+        ):
+            raise ConfigError("model.update = mogrifier has no hidden units: leave out hidden_dim")
         if sum(self.layer_structure) > MOST_LAYERS:
             raise ConfigError(f"model.layer_structure has more than {MOST_LAYERS:,} layers")
-        if self.tie_weights and self.context_dim != self.embed_dim:
-            raise ConfigError(
-                f"model.tie_weights needs context_dim = embed_dim, "
-                f"not {self.context_dim} and {self.embed_dim}"
-            )
 
     @property
     def num_blocks(self) -> int:

@@ -205,7 +205,7 @@ def _score(model: LanguageModel, reading: Reading) -> list[tuple[float, int]]:
     rows = max(1, LOGITS_AT_ONCE // model.vocab_size)
     scores = []
     contexts = reading.contexts[len(reading.contexts) - model.num_heads :]
-    for head, context_NC in zip(model.token_output, contexts, strict=True):
+    for head, context_NC in zip(model.heads(), contexts, strict=True):
         nats = torch.zeros((), dtype=torch.float64, device=context_NC.device)
         hits = torch.zeros((), dtype=torch.int64, device=context_NC.device)
         for part_NC, targets_N in zip(

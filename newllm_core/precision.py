@@ -66,7 +66,7 @@ def matrix_precision(
     if config.precision == "auto" and model.context_dim < NARROWEST_CONTEXT:
         narrow = False
     torch.set_float32_matmul_precision("medium" if narrow else "highest")
-    if narrow and device.type == "cpu" and all(layer.is_fused for layer in model.layers()):
+    if narrow and device.type == "cpu" and all(layer.reads_narrow for layer in model.layers()):
         model.compute_dtype = torch.bfloat16
     try:
         yield

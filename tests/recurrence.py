@@ -4,6 +4,7 @@ import torch
 
 from newllm_core.config import ModelConfig
 from newllm_core.model.language_model import LanguageModel
+from newllm_core.model.mogrifier import MogrifierLayer
 
 D, E, V, T = 13, 11, 29, 63
 
@@ -15,6 +16,8 @@ SHAPES = {
     "gated-two-matrices": {"update": "gated", "hidden_dim": 17},
     "blocks-of-2-and-3": {"layer_structure": (2, 3)},
     "half-normed": {"layernorm_mix": 0.6},
+    "mogrifier": {"update": "mogrifier", "layer_structure": (1,), "mogrifier_rounds": 3},
+    "mogrifier-blocks": {"update": "mogrifier", "mogrifier_rounds": 2},
 }
 
 
@@ -43,6 +46,8 @@ def draw_tokens(*shape, seed=0):
 
 def layer_formula(layer, c, x):
     """One row through one layer, with `W` as the one matrix of the formula."""
+    if isinstance(layer, MogrifierLayer):
+        return mogrifier_formula(layer, c, x), x
     joined = torch.cat([c, x])
     hidden = torch.cat([layer.context_weight, layer.token_weight], dim=1) @ joined + layer.bias
     update = hidden.clamp(min=0)
@@ -55,6 +60,23 @@ def layer_formula(layer, c, x):
     gate_weight = torch.cat([layer.gate_context_weight, layer.gate_token_weight], dim=1)
     gate = 1 / (1 + torch.exp(-(gate_weight @ joined + layer.gate_bias)))
     return gate * c + (1 - gate) * torch.tanh(hidden[:size]), new_x
+
+
+def mogrifier_formula(layer, c, x):
+    def sigmoid(z):
+        return 1 / (1 + torch.exp(-z))
+
+    size, read = len(c), c
+    for number, gate in enumerate(layer.gating, start=1):
+        if number % 2 == 1:
+            x = x * 2 * sigmoid(gate.weight @ read + gate.bias)
+        else:
+            read = read * 2 * sigmoid(gate.weight @ x + gate.bias)
+    of_context, of_token = layer.context_weight @ read, layer.token_weight @ x + layer.bias
+    keep = sigmoid(of_context[:size] + of_token[:size])
+    reset = sigmoid(of_context[size : 2 * size] + of_token[size : 2 * size])
+    candidate = torch.tanh(of_token[2 * size :] + reset * of_context[2 * size :])
+    return keep * c + (1 - keep) * candidate
 
 
 def mixed_norm(z, norm, mix):

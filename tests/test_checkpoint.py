@@ -32,6 +32,8 @@ SHAPES = {
     "tied-heads": {"tie_weights": True, "embed_dim": 13, "num_heads": 2},
     "heads": {"num_heads": 3, "layer_structure": [2, 1, 3]},
     "decoder": {"reconstruction": True, "update": "gated"},
+    "tied-projected": {"tie_weights": True},
+    "mogrifier": {"update": "mogrifier", "mogrifier_rounds": 3},
     "two-matrices": {"hidden_dim": 17, "layernorm_mix": 0.5},
     "pretrained": {"embeddings": "somewhere.safetensors:wte"},
 }

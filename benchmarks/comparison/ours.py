@@ -22,6 +22,7 @@ from newllm_core.precision import uses_bfloat16
 from newllm_core.progress import Progress, Silent
 from newllm_core.runlog import metrics_path
 
+PRESET = "language-model"
 UNTRAINED = "newllm"
 FROM_PHASE1 = "newllm-phase1"
 
@@ -30,17 +31,22 @@ def recipe(file: str | None, vocab_size: int, parameters: int) -> Config:
     """The config of newllm's rows, of the wanted size.
 
     Args:
-        file: TOML or `preset:NAME`; without `model.context_dim` it leaves the size open.
+        file: TOML or `preset:NAME`; without `model.context_dim` it leaves the size open. None takes
+            `PRESET` in the wanted size, with the share of contexts and embeddings that it has.
         vocab_size: of the data.
         parameters: wanted.
 
     Raises:
         ConfigError: the file cannot be used, or its model has another size.
     """
-    given = settings.from_file(file) if file else {"model": {"tie_weights": True}}
+    given = settings.from_file(file or f"preset:{PRESET}")
+    wide = 1
+    if file is None:
+        model = given["model"]
+        wide = model.pop("context_dim") // model.pop("embed_dim")
 
     def at(width: int) -> Config:
-        size = {"model": {"context_dim": width, "embed_dim": width}}
+        size = {"model": {"context_dim": wide * width, "embed_dim": width}}
         return settings.resolve(size, given)
 
     if "context_dim" not in given.get("model", {}):

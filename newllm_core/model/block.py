@@ -3,6 +3,9 @@
 from torch import Tensor, nn
 
 from newllm_core.model.layer import CVFPLayer
+from newllm_core.model.mogrifier import MogrifierLayer
+
+Layer = CVFPLayer | MogrifierLayer
 
 
 class Recurrence(nn.ModuleList):
@@ -26,7 +29,7 @@ class Recurrence(nn.ModuleList):
 class CVFPBlock(nn.Module):
     """`layers` one after another, each updating context and token embedding."""
 
-    def __init__(self, layers: list[CVFPLayer]) -> None:
+    def __init__(self, layers: list[Layer]) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
 

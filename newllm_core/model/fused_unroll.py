@@ -9,11 +9,12 @@ Shapes: T tokens, B streams, C context_dim, E embed_dim, H = C + E, R rows of W 
 the last layer, whose new token nobody reads, and H in the others.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from newllm_core.model.fused import full_rows, mask, norm, norm_backward
@@ -187,6 +188,12 @@ class FusedUnroll(torch.autograd.Function):
                 *trace.norm_token.parameter_gradients(layer.gain_E),
             ]
         return (d_token, at_least_float32(d_c), None, None, *found)
+
+
+def fused_layers(layers: Sequence[nn.Module]) -> list[CVFPLayer]:
+    """`layers` if `unroll_fused` takes all of them, else none."""
+    found = [layer for layer in layers if isinstance(layer, CVFPLayer) and layer.is_fused]
+    return found if len(found) == len(layers) else []
 
 
 def unroll_fused(

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from newllm_core.config import ModelConfig
-from newllm_core.model.block import CVFPBlock, Recurrence
+from newllm_core.model.block import CVFPBlock, Layer, Recurrence
 from newllm_core.model.decoder import ReconstructionDecoder
 from newllm_core.model.layer import CVFPLayer
+from newllm_core.model.mogrifier import MogrifierLayer
 from newllm_core.model.size import count_parameters, refuse_too_large
+from newllm_core.model.token_head import TokenHead
 
 HEAD_STD = 0.02
 
@@ -40,7 +42,7 @@ class LanguageModel(nn.Module):
     Attributes:
         embedding: token embeddings [V, E]; a LayerNorm without parameters follows.
         blocks: the recurrence.
-        token_output: heads, each a linear C -> V; the last one may be tied to the embedding.
+        token_output: heads, each a `TokenHead`; the last one may be tied to the embedding.
         decoder: of reconstruction learning, or None.
         compute_dtype: dtype of the blocks' matrix products, if another than the parameters'; the
             final context is float32 all the same. Set by `device.matrix_precision`.
@@ -67,10 +69,11 @@ class LanguageModel(nn.Module):
         self.blocks = Recurrence(
             CVFPBlock([_layer(config) for _ in range(count)]) for count in config.layer_structure
         )
-        heads = (nn.Linear(config.context_dim, vocab_size) for _ in range(num_heads))
+        tied_dim = config.embed_dim if config.tie_weights else None
+        heads = (TokenHead(config.context_dim, vocab_size, tied_dim) for _ in range(num_heads))
         self.token_output = nn.ModuleList(heads)
         if config.tie_weights:
-            self.token_output[-1].weight = self.embedding.weight
+            self.heads()[-1].weight = self.embedding.weight
         self.decoder = (
             ReconstructionDecoder(config.context_dim, config.embed_dim, config.decoder)
             if reconstruction
@@ -89,9 +92,13 @@ class LanguageModel(nn.Module):
         """Token heads; with fewer heads than blocks, heads read the last blocks."""
         return len(self.token_output)
 
-    def layers(self) -> list[CVFPLayer]:
+    def layers(self) -> list[Layer]:
         """Every layer of every block, in the order in which a token passes them."""
-        return [module for module in self.blocks.modules() if isinstance(module, CVFPLayer)]
+        return [module for module in self.blocks.modules() if isinstance(module, Layer)]
+
+    def heads(self) -> list[TokenHead]:
+        """Token heads, first block first."""
+        return [head for head in self.token_output if isinstance(head, TokenHead)]
 
     def start(self, num_streams: int) -> Tensor:
         """The start state c_0 = 0 of `num_streams` streams [B, C]."""
@@ -145,11 +152,11 @@ class LanguageModel(nn.Module):
     def logits(self, contexts: Sequence[Tensor]) -> list[Tensor]:
         """Next-token logits [..., V] of every head from the contexts [..., C] after each block."""
         read = contexts[len(contexts) - self.num_heads :]
-        return [head(context) for head, context in zip(self.token_output, read, strict=True)]
+        return [head(context) for head, context in zip(self.heads(), read, strict=True)]
 
     def expand_heads(self) -> None:
         """One head per block, each a copy of the trained last one, which stays as it is."""
-        last = self.token_output[-1]
+        last = self.heads()[-1]
         copies = [copy.deepcopy(last) for _ in range(self.config.num_blocks - 1)]
         self.token_output = nn.ModuleList([*copies, last])
 
@@ -167,12 +174,9 @@ class LanguageModel(nn.Module):
             # gives logits of standard deviation one.
             self.embedding.weight.normal_(0, self.config.embed_dim**-0.5, generator=generator)
             generator = _stream(self.seed, "heads")
-            for head in self.token_output.modules():
-                if not isinstance(head, nn.Linear):
-                    continue
-                if head.weight is not self.embedding.weight:
-                    head.weight.normal_(0, HEAD_STD, generator=generator)
-                head.bias.zero_()
+            for head in self.heads():
+                tied = head.weight is self.embedding.weight
+                head.initialise(HEAD_STD, generator, tied=tied)
         if self.decoder is not None:
             self.decoder.initialise(_stream(self.seed, "decoder"))
         self._initialise_blocks()
@@ -183,7 +187,9 @@ class LanguageModel(nn.Module):
             layer.initialise(self.config.init_std, generator)
 
 
-def _layer(config: ModelConfig) -> CVFPLayer:
+def _layer(config: ModelConfig) -> Layer:
+    if config.update == "mogrifier":
+        return MogrifierLayer(config.context_dim, config.embed_dim, rounds=config.mogrifier_rounds)
     return CVFPLayer(
         config.context_dim,
         config.embed_dim,

@@ -67,6 +67,11 @@ class CVFPLayer(nn.Module):
         self._fixed: tuple[torch.dtype, list[Tensor]] | None = None
 
     @property
+    def reads_narrow(self) -> bool:
+        """Whether it takes contexts in bfloat16 and makes its products in it."""
+        return self.is_fused
+
+    @property
     def is_fused(self) -> bool:
         """Whether the update is the one that `fused` has by hand."""
         default = not self.gated and self.output is None and self.layernorm_mix == 1.0

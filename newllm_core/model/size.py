@@ -22,9 +22,15 @@ def count_parameters(
     if hidden != width:
         layer += hidden * width + width
     layer += context * width + context if config.update == "gated" else 2 * context
-    heads = num_heads * (context * vocab_size + vocab_size)
+    if config.update == "mogrifier":
+        rounds = config.mogrifier_rounds
+        layer = 3 * context * (width + 1) + rounds * context * embed
+        layer += (rounds + 1) // 2 * embed + rounds // 2 * context
+    read = embed if config.tie_weights else context
+    projection = context * embed + embed if config.tie_weights else 0
+    heads = num_heads * (projection + read * vocab_size + vocab_size)
     if config.tie_weights:
-        heads -= context * vocab_size
+        heads -= embed * vocab_size
     decoder = 0
     if reconstruction:
         decoder = context * width + width

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from newllm_core.errors import ConfigError
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.model.layer import CVFPLayer
 from newllm_core.regularizers.base import Regularizer
@@ -58,7 +59,12 @@ def naive_phase1(
         learning_rate: of plain Adam.
         gradient_clip: largest gradient norm.
     """
-    layers = nn.ModuleList(NaiveLayer(layer) for layer in model.layers())
+    published = [layer for layer in model.layers() if isinstance(layer, CVFPLayer)]
+    if len(published) < len(model.layers()):
+        raise ConfigError(
+            "the published loop has no such update: bench with model.update = residual"
+        )
+    layers = nn.ModuleList(map(NaiveLayer, published))
     optimizer = torch.optim.Adam(layers.parameters(), lr=learning_rate, foreach=False)
     context = model.start(1)
     for position in range(len(tokens_T)):

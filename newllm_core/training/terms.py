@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from newllm_core import distributed
 from newllm_core.model.heads import weighted_mean
@@ -54,10 +54,9 @@ def cross_entropy(
     """
     shares = shares or [len(targets_N)]
     losses = []
-    for head, contexts_NC in zip(model.token_output, contexts, strict=True):
-        assert isinstance(head, nn.Linear)
-        dropped_NC = drop(contexts_NC, dropout, generator, shares)
-        loss = within(head, token_loss, head, dropped_NC, targets_N)
+    for head, contexts_NC in zip(model.heads(), contexts, strict=True):
+        dropped = drop(head.project(contexts_NC), dropout, generator, shares)
+        loss = within(head, token_loss, head, dropped, targets_N)
         losses.append(distributed.mean_of(loss, shares))
     together = weighted_mean(losses, weights)
     plain = {"cross-entropy": together.item()}

@@ -61,7 +61,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if grad_weight is not None:
                 grad_weight += gradient_NV.T @ part_NC
             if grad_bias is not None:
-                grad_bias += gradient_NV.sum(0, dtype=grad_bias.dtype)
+                # A product sums rows several times faster than a sum does.
+                grad_bias += gradient_NV.T @ gradient_NV.new_ones(len(gradient_NV))
         ctx.num_rows = len(contexts_NC)
         ctx.save_for_backward(grad_contexts, grad_weight, grad_bias)
         mean = total / len(contexts_NC)
@@ -82,9 +83,13 @@ def _to_gradient(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     rows = max(1, LOGITS_IN_CACHE // logits_NV.shape[1])
     for slice_NV, targets in zip(logits_NV.split(rows), targets_N.split(rows), strict=True):
         places = targets[:, None]
-        wide_NV = torch.log_softmax(slice_NV, -1, dtype=wide)
-        nats -= wide_NV.gather(1, places).sum(dtype=torch.float64)
-        wide_NV.exp_()
-        wide_NV.scatter_add_(1, places, wide_NV.new_full((1, 1), -1.0).expand_as(places))
-        slice_NV.copy_(wide_NV)
+        softmax_NV = torch.softmax(slice_NV, -1, dtype=wide)
+        # The largest probability is exp(largest logit) / Σ exp: it says what the sum was, without
+        # a second pass of exponentials and without underflow.
+        largest_N1 = slice_NV.amax(-1, keepdim=True).to(wide)
+        normaliser_N1 = largest_N1 - softmax_NV.amax(-1, keepdim=True).log()
+        nats_N1 = normaliser_N1 - slice_NV.gather(1, places).to(wide)
+        nats += nats_N1.sum(dtype=torch.float64)
+        softmax_NV.scatter_(1, places, torch.expm1(-nats_N1))
+        slice_NV.copy_(softmax_NV)
     return nats

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
+from newllm_core.model.block import Layer
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.model.layer import CVFPLayer
+from newllm_core.model.mogrifier import MogrifierLayer
 
 
 def naive_trajectory(model: LanguageModel, tokens_T: Tensor, start_C: Tensor) -> Tensor:
@@ -25,7 +26,9 @@ def naive_step(model: LanguageModel, token: int, context_C: Tensor) -> Tensor:
     return context_C
 
 
-def _update(layer: CVFPLayer, c: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+def _update(layer: Layer, c: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    if isinstance(layer, MogrifierLayer):
+        return _mogrify(layer, c, x), x
     weight = torch.cat([layer.context_weight, layer.token_weight], dim=1)
     h = weight @ torch.cat([c, x]) + layer.bias
     u = torch.relu(h)
@@ -38,6 +41,18 @@ def _update(layer: CVFPLayer, c: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         g = torch.sigmoid(gate_weight @ torch.cat([c, x]) + layer.gate_bias)
         return g * c + (1 - g) * torch.tanh(h[:split]), new_x
     return _norm(c + u[:split], layer.norm_context, layer.layernorm_mix), new_x
+
+
+def _mogrify(layer: MogrifierLayer, c: Tensor, x: Tensor) -> Tensor:
+    read = c
+    for number, gate in enumerate(layer.gating):
+        assert isinstance(gate, torch.nn.Linear)
+        by = torch.sigmoid(gate(x if number % 2 else read))
+        read, x = (2 * by * read, x) if number % 2 else (read, 2 * by * x)
+    g_c, r_c, h_c = (layer.context_weight @ read).chunk(3)
+    g_x, r_x, h_x = (layer.token_weight @ x + layer.bias).chunk(3)
+    g, r = torch.sigmoid(g_c + g_x), torch.sigmoid(r_c + r_x)
+    return g * c + (1 - g) * torch.tanh(h_x + r * h_c)
 
 
 def _norm(z: Tensor, norm: torch.nn.LayerNorm, mix: float) -> Tensor:

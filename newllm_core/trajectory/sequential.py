@@ -8,8 +8,10 @@ import itertools
 import torch
 from torch import Tensor
 
-from newllm_core.model.fused_unroll import unroll_fused
+from newllm_core.model.fused_unroll import fused_layers, unroll_fused
 from newllm_core.model.language_model import LanguageModel
+from newllm_core.model.mogrifier import MogrifierLayer
+from newllm_core.model.mogrifier_unroll import unroll_mogrifier
 from newllm_core.sharding import within
 
 # A rollout reads so many tokens at a time, so that memory does not grow with T.
@@ -28,12 +30,17 @@ def unroll(
         final_only: return those of the last block only, a list of one.
     """
     layers = model.layers()
-    if all(layer.is_fused for layer in layers):
+    first, *others = layers
+    if isinstance(first, MogrifierLayer) and not others and not first.twice_differentiable:
+        x_TBE, dtype = model.embed(tokens_BT.T), model.compute_dtype or start_BC.dtype
+        contexts_TBC = within(model.blocks, unroll_mogrifier, first, x_TBE, start_BC, dtype)
+        return [contexts_TBC.transpose(0, 1)]
+    if fused := fused_layers(layers):
         ends = list(itertools.accumulate(model.config.layer_structure))
         outputs = [end - 1 for end in (ends[-1:] if final_only else ends)]
         dtype = model.compute_dtype or start_BC.dtype
         x_TBE = model.embed(tokens_BT.T)
-        by_block = within(model.blocks, unroll_fused, layers, outputs, x_TBE, start_BC, dtype)
+        by_block = within(model.blocks, unroll_fused, fused, outputs, x_TBE, start_BC, dtype)
         return [contexts_TBC.transpose(0, 1) for contexts_TBC in by_block]
     return within(model.blocks, _unroll, model, model.embed(tokens_BT), start_BC, final_only)
 

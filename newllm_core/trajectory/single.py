@@ -1,9 +1,9 @@
 """One stream, one token at a time, without gradients: what generation is made of.
 
-The formulas are those of `CVFPLayer`. For a single row the time goes into reading weights and into
-starting operations, so both halves of W, and the gate's, lie side by side (a copy of the blocks'
-weights, not of the heads'), and a layer is one matrix-vector product with a handful of operations
-on vectors behind it.
+The formulas are those of `CVFPLayer`; a `MogrifierLayer` computes itself. For a single row the
+time goes into reading weights and into starting operations, so both halves of W, and the gate's,
+lie side by side (a copy of the blocks' weights, not of the heads'), and a layer is one
+matrix-vector product with a handful of operations on vectors behind it.
 
 Shapes: C context_dim, E embed_dim, H hidden units, V vocabulary.
 """
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.model.layer import CVFPLayer
+from newllm_core.model.mogrifier import MogrifierLayer
 
 
 class SingleStream:
@@ -27,15 +28,18 @@ class SingleStream:
 
     def __init__(self, model: LanguageModel) -> None:
         self._embedding_VE = model.embedding.weight.detach()
-        head = model.token_output[-1]
-        assert isinstance(head, nn.Linear)
-        self._head = head.weight.detach(), head.bias.detach()
+        self._head = model.heads()[-1]
         self._embed_shape = (model.config.embed_dim,)
         layers = model.layers()
         with torch.inference_mode():
             self._start_C = model.start(1)[0]
             self._state = self._start_C.new_zeros(model.context_dim + model.config.embed_dim)
-            self._layers = [_lay_out(layer, last=layer is layers[-1]) for layer in layers]
+            self._layers = [
+                layer
+                if isinstance(layer, MogrifierLayer)
+                else _lay_out(layer, last=layer is layers[-1])
+                for layer in layers
+            ]
         self._context_C = self._state[: model.context_dim]
         self._token_E = self._state[model.context_dim :]
 
@@ -49,14 +53,18 @@ class SingleStream:
         self._context_C.copy_(context_C)
         self._token_E.copy_(torch.layer_norm(self._embedding_VE[token], self._embed_shape))
         for layer in self._layers:
-            self._update(layer)
+            if isinstance(layer, MogrifierLayer):
+                updated, _ = layer(context=self._context_C, token=self._token_E, last=True)
+                self._context_C.copy_(updated)
+            else:
+                self._update(layer)
         return self._context_C.clone()
 
     @torch.inference_mode()
     def logits(self, context_C: Tensor) -> np.ndarray:
         """Next-token logits [V] of the last head."""
-        weight_VC, bias_V = self._head
-        return torch.addmv(bias_V, weight_VC, context_C).cpu().numpy()
+        head = self._head
+        return torch.addmv(head.bias, head.weight, head.project(context_C)).cpu().numpy()
 
     def _update(self, layer: "_Layer") -> None:
         """Turn `[c ; x]` into `[c' ; x']`, or into c' alone in the last layer."""

@@ -10,9 +10,14 @@ from newllm_core.trajectory.sequential import unroll
 B, T, V = 5, 7, 30
 
 
-def make(structure, dtype=torch.float64):
+def make(structure, dtype=torch.float64, **shape):
     config = ModelConfig(
-        context_dim=12, embed_dim=10, hidden_dim=22, layer_structure=structure, init_std=0.2
+        context_dim=12,
+        embed_dim=10,
+        hidden_dim=22,
+        layer_structure=structure,
+        init_std=0.2,
+        **shape,
     )
     model = LanguageModel(config, V).to(dtype)
     with torch.no_grad():
@@ -39,9 +44,19 @@ def read(model, tokens, start, reads, *, by_hand):
 @pytest.mark.parametrize("every_block", [True, False])
 def test_values_and_gradients_are_those_of_autograd(structure, every_block):
     torch.manual_seed(0)
-    model = make(structure)
-    tokens, start = torch.randint(0, V, (B, T)), torch.randn(B, 12, dtype=torch.float64)
     blocks = range(len(structure)) if every_block else [len(structure) - 1]
+    assert_equal_to_autograd(make(structure), blocks)
+
+
+@pytest.mark.parametrize("rounds", [0, 1, 2, 5])
+def test_a_mogrifier_has_the_values_and_gradients_of_autograd(rounds):
+    torch.manual_seed(0)
+    model = make((1,), update="mogrifier", mogrifier_rounds=rounds)
+    assert_equal_to_autograd(model, [0])
+
+
+def assert_equal_to_autograd(model, blocks):
+    tokens, start = torch.randint(0, V, (B, T)), torch.randn(B, 12, dtype=torch.float64)
     reads = {block: torch.randn(B, T, 12, dtype=torch.float64) for block in blocks}
     expected, expected_gradients = read(model, tokens, start, reads, by_hand=False)
     found, found_gradients = read(model, tokens, start, reads, by_hand=True)
@@ -54,11 +69,13 @@ def test_values_and_gradients_are_those_of_autograd(structure, every_block):
         torch.testing.assert_close(gradient, wanted, rtol=1e-9, atol=1e-11, msg=name)
 
 
-def test_bfloat16_gradients_point_the_same_way():
+@pytest.mark.parametrize("update", ["residual", "mogrifier"])
+def test_bfloat16_gradients_point_the_same_way(update):
     torch.manual_seed(0)
-    model = make((1, 1), torch.float32)
+    structure = (1, 1) if update == "residual" else (1,)
+    model = make(structure, torch.float32, update=update, mogrifier_rounds=2)
     tokens, start = torch.randint(0, V, (B, T)), torch.randn(B, 12)
-    reads = {1: torch.randn(B, T, 12)}
+    reads = {len(structure) - 1: torch.randn(B, T, 12)}
     _, expected = read(model, tokens, start, reads, by_hand=True)
     model.compute_dtype = torch.bfloat16
     _, found = read(model, tokens, start, reads, by_hand=True)
@@ -68,8 +85,11 @@ def test_bfloat16_gradients_point_the_same_way():
             assert torch.cosine_similarity(gradient.flatten(), expected[name].flatten(), 0) > 0.99
 
 
-def test_nothing_is_kept_where_no_gradient_is_wanted():
-    model = make((1, 1))
+@pytest.mark.parametrize(
+    "shape", [{"structure": (1, 1)}, {"structure": (1,), "update": "mogrifier"}]
+)
+def test_nothing_is_kept_where_no_gradient_is_wanted(shape):
+    model = make(**shape)
     tokens, start = torch.randint(0, V, (B, T)), torch.zeros(B, 12, dtype=torch.float64)
     with torch.no_grad():
         contexts = unroll(model, tokens, start)

@@ -1,0 +1,66 @@
+"""The token head: plain, tied, and tied through a projection."""
+
+import pytest
+import torch
+from recurrence import D, E, V, draw, draw_tokens, make_model
+
+from newllm_core.config import ModelConfig
+from newllm_core.model.language_model import LanguageModel
+from newllm_core.model.size import count_parameters
+from newllm_core.training.terms import cross_entropy
+from newllm_core.trajectory.single import SingleStream
+
+
+def test_logits_of_a_tied_head_go_through_the_projection():
+    model = make_model(tie_weights=True)
+    head = model.heads()[0]
+    context = draw(5, D)
+    by_hand = context @ head.projection.weight.T + head.projection.bias
+    assert by_hand.shape == (5, E)
+    by_hand = by_hand @ model.embedding.weight.T + head.bias
+    torch.testing.assert_close(model.logits([context])[0], by_hand, rtol=0, atol=1e-12)
+    single = torch.from_numpy(SingleStream(model).logits(context[2]))
+    torch.testing.assert_close(single, by_hand[2].detach(), rtol=0, atol=1e-12)
+
+
+def test_only_tied_heads_have_a_projection():
+    assert make_model(tie_weights=False).heads()[0].projection is None
+    assert make_model(tie_weights=True, context_dim=E).heads()[0].projection.weight.shape == (E, E)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("heads", [1, 2])
+def test_parameters_are_counted(tied, heads):
+    model = make_model(tie_weights=tied, num_heads=heads)
+    expected = count_parameters(model.config, V, num_heads=heads, reconstruction=False)
+    assert sum(p.numel() for p in model.parameters()) == expected
+
+
+def test_the_projection_starts_with_outputs_of_the_scale_of_its_inputs():
+    config = ModelConfig(context_dim=400, embed_dim=100, tie_weights=True)
+    model = LanguageModel(config, 50)
+    projected = model.heads()[0].project(torch.randn(1000, 400))
+    assert projected.std().item() == pytest.approx(1.0, rel=0.05)
+
+
+def test_the_loss_trains_the_projection_and_its_dropout_is_behind_it():
+    model = make_model(tie_weights=True)
+    contexts, targets = draw(64, D), draw_tokens(64)
+    generator = torch.Generator().manual_seed(1)
+
+    def loss(dropout):
+        generator.manual_seed(1)
+        options = {"weights": [1.0], "dropout": dropout, "generator": generator}
+        return cross_entropy(model, [contexts], targets, **options)[0]
+
+    loss(0.0).backward()
+    head = model.heads()[0]
+    expected = torch.nn.functional.cross_entropy(head(contexts), targets)
+    assert loss(0.0).item() == pytest.approx(expected.item(), abs=1e-9)
+    wanted = torch.autograd.grad(expected, head.projection.weight)[0]
+    torch.testing.assert_close(head.projection.weight.grad, wanted, rtol=1e-9, atol=1e-11)
+    kept = torch.empty(64, E, dtype=torch.float64)
+    kept.bernoulli_(0.5, generator=generator.manual_seed(1))
+    dropped = head.project(contexts) * kept / 0.5 @ head.weight.T + head.bias
+    expected = torch.nn.functional.cross_entropy(dropped, targets)
+    assert loss(0.5).item() == pytest.approx(expected.item(), abs=1e-9)
