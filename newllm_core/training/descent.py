@@ -12,10 +12,6 @@ from torch import Tensor, nn
 from newllm_core import distributed
 from newllm_core.model.one_row import OuterProduct, collect, undivided
 
-# Gradients of so many weights exist at a time: they stay in the cache between the two
-# operations that make and use them.
-WEIGHTS_AT_ONCE = 2**17
-
 
 class Descent:
     """Steps of fused Adam.
@@ -51,8 +47,8 @@ class Descent:
 class OneRowDescent(Descent):
     """The same steps from a loss of one row, in one process.
 
-    A matrix's gradient is an outer product: its norm is a product of norms, and it is made block by
-    block, each while it is in the cache, for the update to read. Memory sees weights and moments
+    A matrix's gradient is an outer product: its norm is a product of norms, and it is made for the
+    update to read while it is in the cache, one matrix at a time. Memory sees weights and moments
     only, read once and written once.
     """
 
@@ -69,7 +65,8 @@ class OneRowDescent(Descent):
 
     def step(self, norm: Tensor) -> None:
         """Change the weights by the gradients, whose norm is `norm`."""
-        super().step(norm)  # of everything that is not a matrix
+        with undivided():
+            super().step(norm)  # of everything that is not a matrix: small vectors
         # As `clip_grads_with_norm_` scales everything else.
         scale = self.clip / (norm + 1e-6) if 0 < self.clip < norm else 1.0
         for product in self._products:
@@ -81,30 +78,24 @@ class OneRowDescent(Descent):
     ) -> None:
         """Adam on the rows that have a gradient: without one and without moments, none moves."""
         group = self.optimizer.param_groups[0]
-        matrix, left, right = product.matrix.detach(), product.left * scale, product.right
+        rows = len(product.left)
         state["step"] += 1
-        rows = max(1, WEIGHTS_AT_ONCE // len(right))
-        moved = matrix, state["exp_avg"], state["exp_avg_sq"]
-        parts = [tensor[: len(left)].split(rows) for tensor in moved]
-        block = right.new_empty(min(rows, len(left)), len(right))
-        for left_part, weights, mean, square in zip(left.split(rows), *parts, strict=True):
-            gradient = torch.outer(left_part, right, out=block[: len(left_part)])
-            # What `torch.optim.Adam(fused=True)` calls, without a tenth of a millisecond of checks.
-            torch._fused_adam_(
-                [weights],
-                [gradient],
-                [mean],
-                [square],
-                [],
-                [state["step"]],
-                amsgrad=False,
-                lr=group["lr"],
-                beta1=group["betas"][0],
-                beta2=group["betas"][1],
-                weight_decay=0.0,
-                eps=group["eps"],
-                maximize=False,
-            )
+        # What `torch.optim.Adam(fused=True)` calls, without a tenth of a millisecond of checks.
+        torch._fused_adam_(
+            [product.matrix.detach()[:rows]],
+            [torch.outer(product.left * scale, product.right)],
+            [state["exp_avg"][:rows]],
+            [state["exp_avg_sq"][:rows]],
+            [],
+            [state["step"]],
+            amsgrad=False,
+            lr=group["lr"],
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            weight_decay=0.0,
+            eps=group["eps"],
+            maximize=False,
+        )
 
     def _state(self, matrix: Tensor) -> dict[str, Tensor]:
         """What the optimizer itself would keep of the matrix."""
