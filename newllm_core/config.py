@@ -252,7 +252,7 @@ class Phase2Config(_Section):
     max_tokens: int | None = option(None, "Use at most so many training tokens.", low=2)
     freeze_context: bool = option(False, "Train heads only, on contexts computed once.")
     train_embeddings: bool = option(True, "Train random embeddings too (pretrained never are).")
-    bptt: int = option(64, "Tokens of back-propagation through time.", low=1)
+    bptt: int = option(16, "Tokens of back-propagation through time.", low=1)
     num_streams: int = option(64, "Training streams in lock-step.", low=1)
     batch_tokens: int = option(2048, "Contexts per step with --freeze-context.", low=1)
     learning_rate: float = option(0.003, "Peak of the one-cycle schedule.", low=0)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 # Narrower contexts than this gain nothing: their products take less time than calling them does.
-NARROWEST_CONTEXT = 256
+NARROWEST_CONTEXT = 192
 # In /proc/cpuinfo: tiles (8 x float32 and more), and dot products of pairs (2 x).
 BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16"}
 
@@ -55,7 +55,7 @@ def matrix_precision(
 ) -> Iterator[None]:
     """Let matrix products round their inputs to bfloat16, if that is configured.
 
-    `auto` does where the hardware has units for it and contexts are at least 256 wide.
+    `auto` does where the hardware has units for it and contexts are at least 192 wide.
 
     Sums, statistics, losses, optimizer state, parameters and final contexts stay float32. On a
     processor the blocks of the default update keep bfloat16 between their products as well;

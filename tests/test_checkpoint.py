@@ -1,4 +1,4 @@
-"""The one-file format, whole and damaged."""
+"""The one-file format, whole."""
 
 import json
 import struct
@@ -6,100 +6,27 @@ from dataclasses import replace as replaced
 
 import pytest
 import torch
+from checkpoint_cases import BIAS, SHAPES, V, make, refused
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from newllm_core.checkpoint import (
     FORMAT_VERSION,
-    Checkpoint,
     load,
     plugin_record,
     provenance,
     save,
 )
-from newllm_core.checkpoint_metadata import GATE_FIGURES, STRUCTURED
+from newllm_core.checkpoint_metadata import STRUCTURED
 from newllm_core.data.dataset_info import SourceInfo
 from newllm_core.errors import InputError
-from newllm_core.model.language_model import LanguageModel
 from newllm_core.registry import Plugin
-from newllm_core.settings import resolve
 from tests.data.cases import Recorder
-
-V = 23
-SHAPES = {
-    "plain": {},
-    "tied": {"tie_weights": True, "embed_dim": 13},
-    "tied-heads": {"tie_weights": True, "embed_dim": 13, "num_heads": 2},
-    "heads": {"num_heads": 3, "layer_structure": [2, 1, 3]},
-    "decoder": {"reconstruction": True, "update": "gated"},
-    "tied-projected": {"tie_weights": True},
-    "mogrifier": {"update": "mogrifier", "mogrifier_rounds": 3},
-    "two-matrices": {"hidden_dim": 17, "layernorm_mix": 0.5},
-    "pretrained": {"embeddings": "somewhere.safetensors:wte"},
-}
-
-
-def make(num_heads=1, reconstruction=False, **shape):
-    """A checkpoint whose every value is away from where it starts."""
-    shape = {"context_dim": 13, "embed_dim": 11} | shape
-    config = resolve(
-        {"model": shape, "phase1": {"reg": "ema-variance"}, "phase2": {"head_weights": "1,2"}},
-        {"regularizer": {"momentum": 0.5}, "run": {"seed": 3}},
-    )
-    model = LanguageModel(
-        config.model, V, num_heads=num_heads, reconstruction=reconstruction, seed=3
-    )
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator))
-    return Checkpoint(
-        model=model,
-        config=config,
-        tokenizer_json='{"model": "ä\\n"}',
-        phase="phase2",
-        probes={
-            "train": torch.randint(0, V, (3, 40), generator=generator),
-            "validation": torch.randint(0, V, (2, 31), generator=generator),
-        },
-        warmup=5,
-        history=[{"iteration": 1, "terms": {"cvfp": 0.1234567890123}}, {"iteration": 2}],
-        vacuous_terms=["regularizer"],
-        gate={"train": dict.fromkeys(GATE_FIGURES, 0.5) | {"num_tokens": 8, "context_dim": 13}},
-        results={"train": {"loss": 1e-17}, "validation": {"loss": None}},
-        provenance={"torch": "x", "dataset_path": "data", "plugins": []},
-    )
 
 
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "folder" / "model.safetensors"
-
-
-@pytest.fixture
-def damage(path):
-    """Rewrite a good checkpoint after `change(tensors, metadata)`; returns the message it gets."""
-
-    def rewrite(change, **shape):
-        save(make(**shape), path, overwrite=True)
-        tensors = load_file(path)
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
-        change(tensors, metadata)
-        save_file(tensors, path, metadata)
-        return refused(path)
-
-    return rewrite
-
-
-def refused(path):
-    with pytest.raises(InputError) as caught:
-        load(path)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert str(path) in message
-    assert caught.value.exit_code == 3
-    return message
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -257,159 +184,6 @@ def test_a_file_that_cannot_be_written(tmp_path):
     with pytest.raises(InputError, match="cannot write"):
         save(make(), tmp_path / "file" / "model.safetensors", overwrite=False)
     assert [item.name for item in tmp_path.iterdir()] == ["file"]
-
-
-def test_missing_files_and_folders(tmp_path):
-    assert "no such checkpoint" in refused(tmp_path / "absent.safetensors")
-    assert "is a folder" in refused(tmp_path)
-
-
-@pytest.mark.parametrize("kept", [0, 5, 100, 0.5, 0.999])
-def test_truncated_files(path, kept):
-    save(make(), path, overwrite=False)
-    content = path.read_bytes()
-    path.write_bytes(content[: kept if isinstance(kept, int) else int(len(content) * kept)])
-    assert "not a readable checkpoint" in refused(path)
-
-
-def test_files_of_other_kinds(path):
-    path.parent.mkdir()
-    path.write_bytes(b"PK\x03\x04 a zip file, as torch.save writes one" * 10)
-    assert "not a readable checkpoint" in refused(path)
-    save_file({"wte": torch.ones(3, 2)}, path)
-    assert "not a newllm checkpoint" in refused(path)
-    save_file({"wte": torch.ones(3, 2)}, path, {"format": "pt"})
-    assert "not a newllm checkpoint" in refused(path)
-
-
-@pytest.mark.parametrize("version", [str(FORMAT_VERSION + 1), "", "one", None])
-def test_other_format_versions(damage, version):
-    def change(tensors, metadata):
-        metadata.pop("format_version")
-        if version is not None:
-            metadata["format_version"] = version
-
-    message = damage(change)
-    assert f"format version {version!r}" in message
-    assert f"reads {FORMAT_VERSION}" in message
-
-
-@pytest.mark.parametrize(
-    "key", ["config", "model", "history", "vacuous_terms", "gate", "results", "provenance"]
-)
-@pytest.mark.parametrize("content", ["", "{", "not json", None])
-def test_metadata_that_are_not_json_or_missing(damage, key, content):
-    def change(tensors, metadata):
-        metadata.pop(key)
-        if content is not None:
-            metadata[key] = content
-
-    assert "damaged checkpoint" in damage(change)
-
-
-@pytest.mark.parametrize("key", ["tokenizer", "phase"])
-def test_missing_text(damage, key):
-    assert "damaged checkpoint" in damage(lambda tensors, metadata: metadata.pop(key))
-
-
-@pytest.mark.parametrize("key", ["config", "model"])
-@pytest.mark.parametrize("content", ["5", "[]", "null", '"text"', "{}", '{"run": 3}'])
-def test_metadata_of_the_wrong_kind(damage, key, content):
-    def change(tensors, metadata):
-        metadata[key] = content
-
-    assert "damaged checkpoint" in damage(change)
-
-
-@pytest.mark.parametrize("shape", ["plain", "tied"])
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("vocab_size", V + 1),
-        ("vocab_size", "many"),
-        ("num_heads", 2),
-        ("num_heads", 0),
-        ("num_heads", None),
-        ("reconstruction", True),
-        ("seed", "x"),
-    ],
-)
-def test_a_shape_that_does_not_fit_the_tensors(damage, shape, key, value):
-    def change(tensors, metadata):
-        metadata["model"] = json.dumps(json.loads(metadata["model"]) | {key: value})
-
-    assert "damaged checkpoint" in damage(change, **SHAPES[shape])
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [{"context_dim": 12}, {"layer_structure": [1]}, {"hidden_dim": 5}, {"no_such_key": 1}],
-)
-def test_a_config_that_does_not_fit_the_tensors(damage, changed):
-    def change(tensors, metadata):
-        config = json.loads(metadata["config"])
-        config["model"] |= changed
-        metadata["config"] = json.dumps(config)
-
-    assert "damaged checkpoint" in damage(change)
-
-
-def remove(name):
-    return lambda tensors, metadata: tensors.pop(name)
-
-
-def replace(name, make_new):
-    def change(tensors, metadata):
-        tensors[name] = make_new(tensors[name])
-
-    return change
-
-
-def with_value(value):
-    def make_new(tensor):
-        tensor = tensor.clone()
-        tensor.view(-1)[3] = value
-        return tensor
-
-    return make_new
-
-
-BIAS = "blocks.0.layers.0.bias"
-
-
-@pytest.mark.parametrize(
-    ("change", "word"),
-    [
-        (remove(BIAS), BIAS),
-        (remove("embedding.weight"), "embedding"),
-        (remove("token_output.0.weight"), "token_output.0.weight"),
-        (remove("probe.train"), "train"),
-        (remove("probe.validation"), "validation"),
-        (replace("extra", lambda _: torch.ones(2)), "extra"),
-        (replace(BIAS, lambda t: t[:-1]), BIAS),
-        (replace(BIAS, lambda t: t[None]), BIAS),
-        (replace(BIAS, lambda t: t.double()), BIAS),
-        (replace("token_output.0.weight", lambda t: t.T.contiguous()), "token_output.0.weight"),
-        (replace("embedding.weight", lambda t: t[:-1]), "embedding"),
-        (replace("embedding.weight", with_value(float("nan"))), "embedding.weight"),
-        (replace(BIAS, with_value(float("nan"))), BIAS),
-        (replace(BIAS, with_value(float("inf"))), BIAS),
-        (replace("probe.train", with_value(V)), "probe tokens of train"),
-        (replace("probe.validation", with_value(-1)), "probe tokens of validation"),
-        (replace("probe.train", lambda t: t[0]), "train"),
-        (replace("probe.train", lambda t: t[:0]), "train"),
-    ],
-)
-def test_tensors_that_do_not_fit_are_named(damage, change, word):
-    def tolerant(tensors, metadata):
-        tensors.setdefault("extra", torch.ones(1))
-        change(tensors, metadata)
-        if word != "extra":
-            tensors.pop("extra")
-
-    message = damage(tolerant)
-    assert "damaged checkpoint" in message
-    assert word in message
 
 
 def test_largest_and_smallest_probe_tokens_are_accepted(path):

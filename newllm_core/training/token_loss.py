@@ -18,6 +18,10 @@ from torch.autograd.function import once_differentiable
 LOGITS_AT_ONCE = 2**25
 # And so many in float32: they fit into the second-level cache of a core or two.
 LOGITS_IN_CACHE = 2**19
+# A column for the bias, and zeros that keep rows aligned.
+COLUMNS_ADDED = 8
+# Smaller ones say too little about their own logarithm, or are zero.
+LEAST_PROBABILITY = 1e-30
 
 
 def token_loss(head: nn.Linear, contexts_NC: Tensor, targets_N: Tensor) -> Tensor:
@@ -45,26 +49,30 @@ class _LinearCrossEntropy(torch.autograd.Function):
         dtype: torch.dtype,
     ) -> Tensor:
         needs_contexts, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        dims = contexts_NC.shape[1]
+        # The bias is one more column of the head, read by a context of one: its gradient comes out
+        # of the product that the head needs anyway. A sum over all logits would take much longer.
+        inputs_NK = _joined(contexts_NC, contexts_NC.new_ones(()), dtype)
+        head_VK = _joined(weight_VC, bias_V, dtype)
         grad_contexts = torch.empty_like(contexts_NC) if needs_contexts else None
-        grad_weight = torch.zeros_like(weight_VC) if needs_weight else None
-        grad_bias = torch.zeros_like(bias_V) if needs_bias else None
+        grad_head = torch.zeros_like(head_VK, dtype=weight_VC.dtype)
         total = contexts_NC.new_zeros((), dtype=torch.float64)
-        narrow_NC, weight_VC = contexts_NC.to(dtype), weight_VC.to(dtype)
         rows = max(1, LOGITS_AT_ONCE // len(weight_VC))
         for begin in range(0, len(contexts_NC), rows):
-            part_NC = narrow_NC[begin : begin + rows]
-            logits_NV = torch.addmm(bias_V.to(dtype), part_NC, weight_VC.T)
+            part_NK = inputs_NK[begin : begin + rows]
+            logits_NV = part_NK @ head_VK.T
             total += _to_gradient(logits_NV, targets_N[begin : begin + rows])
             gradient_NV = logits_NV
             if grad_contexts is not None:
-                grad_contexts[begin : begin + rows] = gradient_NV @ weight_VC
-            if grad_weight is not None:
-                grad_weight += gradient_NV.T @ part_NC
-            if grad_bias is not None:
-                # A product sums rows several times faster than a sum does.
-                grad_bias += gradient_NV.T @ gradient_NV.new_ones(len(gradient_NV))
+                grad_contexts[begin : begin + rows] = (gradient_NV @ head_VK)[:, :dims]
+            if needs_weight or needs_bias:
+                grad_head += gradient_NV.T @ part_NK
         ctx.num_rows = len(contexts_NC)
-        ctx.save_for_backward(grad_contexts, grad_weight, grad_bias)
+        ctx.save_for_backward(
+            grad_contexts,
+            grad_head[:, :dims] if needs_weight else None,
+            grad_head[:, dims] if needs_bias else None,
+        )
         mean = total / len(contexts_NC)
         return mean if contexts_NC.dtype == torch.float64 else mean.float()
 
@@ -76,6 +84,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return (*gradients, None, None)
 
 
+def _joined(matrix: Tensor, column: Tensor, dtype: torch.dtype) -> Tensor:
+    """`[matrix ; column ; 0]` in `dtype`, as wide as products like it."""
+    width = matrix.shape[1]
+    joined = matrix.new_zeros(len(matrix), width + COLUMNS_ADDED, dtype=dtype)
+    joined[:, :width] = matrix
+    joined[:, width] = column
+    return joined
+
+
 def _to_gradient(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     """Turn logits into softmax minus target, in place; returns the summed nats in float64."""
     wide = torch.promote_types(logits_NV.dtype, torch.float32)
@@ -84,12 +101,12 @@ def _to_gradient(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     for slice_NV, targets in zip(logits_NV.split(rows), targets_N.split(rows), strict=True):
         places = targets[:, None]
         softmax_NV = torch.softmax(slice_NV, -1, dtype=wide)
-        # The largest probability is exp(largest logit) / Σ exp: it says what the sum was, without
-        # a second pass of exponentials and without underflow.
-        largest_N1 = slice_NV.amax(-1, keepdim=True).to(wide)
-        normaliser_N1 = largest_N1 - softmax_NV.amax(-1, keepdim=True).log()
-        nats_N1 = normaliser_N1 - slice_NV.gather(1, places).to(wide)
+        reached_N1 = softmax_NV.gather(1, places)
+        nats_N1 = -reached_N1.log()
+        if (vanished_N := reached_N1[:, 0] < LEAST_PROBABILITY).any():
+            lost = torch.log_softmax(slice_NV[vanished_N], -1, dtype=wide)
+            nats_N1[vanished_N] = -lost.gather(1, places[vanished_N])
         nats += nats_N1.sum(dtype=torch.float64)
-        softmax_NV.scatter_(1, places, torch.expm1(-nats_N1))
+        softmax_NV.scatter_(1, places, reached_N1 - 1)
         slice_NV.copy_(softmax_NV)
     return nats

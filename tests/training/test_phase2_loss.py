@@ -67,6 +67,18 @@ def test_token_loss_equals_cross_entropy_with_every_gradient(
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 
+def test_token_loss_of_probabilities_that_float32_does_not_have():
+    head = nn.Linear(1, 3, bias=False)
+    head.bias = nn.Parameter(torch.zeros(3))
+    with torch.no_grad():
+        head.weight.copy_(torch.tensor([[0.0], [1.0], [-1.0]]))
+    contexts = torch.tensor([[500.0], [1.0], [60.0]])
+    losses = [token_loss(head, contexts, torch.full((3,), k)).item() for k in range(3)]
+    expected = [F.cross_entropy(head(contexts).double(), torch.full((3,), k)) for k in range(3)]
+    assert losses[2] > 350
+    assert losses == pytest.approx([loss.item() for loss in expected], rel=1e-6)
+
+
 def test_token_loss_survives_huge_logits_and_makes_no_needless_gradients():
     head = nn.Linear(2, 3)
     contexts = torch.full((4, 2), 1e4)

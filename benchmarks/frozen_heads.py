@@ -1,0 +1,92 @@
+"""Phase 2 on frozen contexts beside the matrix products that its head cannot do without.
+
+    python -m benchmarks.frozen_heads [--dims 256] [--vocabulary 8192] [--rounds 7]
+
+A step multiplies contexts and head twice: logits, and the gradient of the head. The rate of those
+two products, measured in the same run by turns, is what the whole step (reading contexts, dropout,
+loss, gradient, AdamW) is compared with.
+"""
+
+import argparse
+import itertools
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from newllm_core.config import ModelConfig, Phase2Config, RunConfig
+from newllm_core.device import prepare_device
+from newllm_core.model.language_model import LanguageModel
+from newllm_core.precision import matrix_precision
+from newllm_core.training.context_store import ContextStore
+from newllm_core.training.frozen import FrozenContexts
+from newllm_core.training.stepping import Stepper, trained_parameters, training_only
+
+STEPS_PER_ROUND = 8
+
+
+def main() -> None:
+    """Print tokens per second of both, and their ratio."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--dims", type=int, default=256)
+    parser.add_argument("--vocabulary", type=int, default=8192)
+    parser.add_argument("--rounds", type=int, default=7)
+    arguments = parser.parse_args()
+    run = RunConfig()
+    device = prepare_device(run)
+    config = Phase2Config(freeze_context=True)
+    rows = config.batch_tokens
+    shape = ModelConfig(context_dim=arguments.dims, embed_dim=arguments.dims)
+    model = LanguageModel(shape, arguments.vocabulary)
+    parameters = trained_parameters(model, config)
+    random = np.random.default_rng(0)
+    tokens = random.integers(arguments.vocabulary, size=64 * rows)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ContextStore(Path(folder), len(tokens), (1, arguments.dims)) as store,
+        training_only(model, parameters),
+        matrix_precision(model, run, device),
+    ):
+        contexts = random.standard_normal((len(tokens), 1, arguments.dims), np.float32)
+        store.write(np.arange(len(tokens)), contexts)
+        source = FrozenContexts(model, tokens, store, config=config, weights=[1.0], seed=0)
+        stepper = Stepper(model, parameters, config, 10_000)
+        generator = torch.Generator(device)
+        losses = itertools.chain.from_iterable(
+            source.losses(generator) for _ in itertools.repeat(None)
+        )
+        medium = torch.get_float32_matmul_precision() == "medium"
+        dtype = torch.bfloat16 if medium and device.type == "cpu" else torch.float32
+        x_NC = torch.from_numpy(contexts[:rows, 0]).to(device, dtype)
+        weight_VC = model.heads()[0].weight.detach().to(dtype)
+
+        def step() -> None:
+            stepper.make(next(losses))
+
+        def products() -> None:
+            logits_NV = x_NC @ weight_VC.T
+            _ = logits_NV.T @ x_NC
+
+        rates = {"step": list[float](), "products": list[float]()}
+        for _ in range(arguments.rounds + 1):
+            rates["step"].append(rows / _seconds(step))
+            rates["products"].append(rows / _seconds(products))
+    whole, bound = (statistics.median(rates[name][1:]) for name in ("step", "products"))
+    print(f"{arguments.dims} dimensions, {arguments.vocabulary:,} tokens, {dtype}")
+    print(f"products of the head {bound:10,.0f} tokens/s")
+    print(f"whole step           {whole:10,.0f} tokens/s, {whole / bound:.0%}")
+
+
+def _seconds(action: Callable[[], None]) -> float:
+    begun = time.perf_counter()
+    for _ in range(STEPS_PER_ROUND):
+        action()
+    return (time.perf_counter() - begun) / STEPS_PER_ROUND
+
+
+if __name__ == "__main__":
+    main()
