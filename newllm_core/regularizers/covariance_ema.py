@@ -1,9 +1,11 @@
 """Pull the covariance of contexts, averaged over calls, towards the identity."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from newllm_core import distributed
 from newllm_core.config import option
@@ -16,12 +18,6 @@ class CovarianceEmaOptions:
     """Options of `CovarianceEma`."""
 
     momentum: float = option(0.9, "Share of the past in the statistics.", low=0, high=0.9999)
-
-
-def covariance_loss(covariance_DD: Tensor) -> Tensor:
-    """`‖Σ - I‖²_F / D`: the mean over d of `Σ_{e≠d} Σ_de² + (Σ_dd - 1)²`."""
-    identity_DD = torch.eye(len(covariance_DD)).to(covariance_DD)
-    return (covariance_DD - identity_DD).square().sum() / len(covariance_DD)
 
 
 class CovarianceEma(Regularizer):
@@ -56,15 +52,44 @@ class CovarianceEma(Regularizer):
     def loss(self, contexts_ND: Tensor, *, tokens_N: Tensor) -> Tensor:
         """Distance of the running covariance from I, a scalar; tokens play no part."""
         contexts_ND = at_least_float32(contexts_ND)
+        past_DD = self.covariance_DD.to(contexts_ND.dtype)
         # Autocast would round the product to bfloat16.
         with torch.autocast(contexts_ND.device.type, enabled=False):
-            products_DD = contexts_ND.detach().T @ contexts_ND
-        batch_DD = distributed.total(products_DD) / distributed.count(contexts_ND)
-        # The gradient of the loss with respect to Σ̂ is symmetric, so both factors of the product
-        # receive the same: one of them, doubled, saves a third of the matrix products.
-        batch_DD = 2 * batch_DD - batch_DD.detach()
-        past_DD = self.covariance_DD.to(contexts_ND.dtype)
-        covariance_DD = torch.lerp(batch_DD, past_DD, self.options.momentum)
+            loss, covariance_DD = _Distance.apply(contexts_ND, past_DD, self.options.momentum)
         if self.training:
-            self.covariance_DD.copy_(covariance_DD.detach())
-        return covariance_loss(covariance_DD)
+            self.covariance_DD.copy_(covariance_DD)
+        return loss
+
+
+class _Distance(torch.autograd.Function):
+    """The loss and `Σ̂`: written out, one context costs a few passes over [D, D] instead of twenty.
+
+    Both factors of `cᵀ c` receive the same gradient, so one matrix product makes it.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401 - what torch passes
+        contexts_ND: Tensor,
+        past_DD: Tensor,
+        momentum: float,
+    ) -> tuple[Tensor, Tensor]:
+        size, (_, dims) = distributed.size(), contexts_ND.shape
+        share = (1 - momentum) / distributed.count(contexts_ND)
+        # Every process adds its part of the past, and they are summed with the products.
+        covariance_DD = distributed.total(
+            torch.addmm(past_DD, contexts_ND.T, contexts_ND, beta=momentum / size, alpha=share)
+        )
+        distance_DD = covariance_DD.clone()
+        distance_DD.diagonal().sub_(1)
+        ctx.save_for_backward(contexts_ND, distance_DD)
+        # Gradients are averaged over processes, and a row is in one process only.
+        ctx.scale = 4 * share * size / dims
+        ctx.mark_non_differentiable(covariance_DD)
+        return torch.linalg.vector_norm(distance_DD).square() / dims, covariance_DD
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
+        contexts_ND, distance_DD = ctx.saved_tensors
+        return (contexts_ND @ distance_DD).mul_(ctx.scale * grad), None, None

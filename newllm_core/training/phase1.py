@@ -22,6 +22,7 @@ from newllm_core.data.mapped import forget_pages
 from newllm_core.divided import divided_as, whole
 from newllm_core.errors import DivergedError
 from newllm_core.model.language_model import LanguageModel
+from newllm_core.model.one_row import undivided
 from newllm_core.progress import Progress, Silent, Task
 from newllm_core.registry import REGULARIZERS
 from newllm_core.regularizers.base import Regularizer
@@ -117,7 +118,8 @@ class Phase1Trainer:
         self.parameters = [p for part in trained for p in part.parameters()]
         self.guard = VacuityGuard(self.parameters)
         one_row = self.config.engine == "online" and distributed.size() == 1
-        descent = OneRowDescent if one_row and device.type == "cpu" else Descent
+        self.is_one_row = one_row and device.type == "cpu"
+        descent = OneRowDescent if self.is_one_row else Descent
         self.descent = descent(self.parameters, self.config.gradient_clip)
         self.result = Phase1Result()
         self.saver: Saver | None = None
@@ -336,12 +338,13 @@ class Phase1Trainer:
 
     def terms(self, window: Window, batch: Batch) -> Terms:
         """The loss of one batch of a window."""
-        return self.loss(
-            incoming_NC=batch.incoming_NC,
-            tokens_N=window.tokens_T[batch.positions_N],
-            target_NC=window.previous_TC[batch.positions_N[batch.own]],
-            shares=batch.shares,
-        )
+        with undivided() if self.is_one_row else nullcontext():
+            return self.loss(
+                incoming_NC=batch.incoming_NC,
+                tokens_N=window.tokens_T[batch.positions_N],
+                target_NC=window.previous_TC[batch.positions_N[batch.own]],
+                shares=batch.shares,
+            )
 
     def step(self, terms: Terms) -> bool:
         """One optimizer step; none, and false, if the gradient is not finite."""

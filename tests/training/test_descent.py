@@ -10,7 +10,6 @@ from recurrence import D, E, draw, draw_tokens, make_model
 from newllm_core.model.one_row import collect
 from newllm_core.progress import Silent
 from newllm_core.regularizers.build import build_regularizers
-from newllm_core.training import descent
 from newllm_core.training.descent import Descent, OneRowDescent
 from newllm_core.training.engines import batches
 from newllm_core.training.naive import naive_phase1
@@ -54,8 +53,7 @@ def trained(model, config, kind, window=None):
 @pytest.mark.parametrize("apply_to", ["final", "every-layer"])
 @pytest.mark.parametrize("clip", [0.0, 0.01])
 @pytest.mark.parametrize("shape", [{}, {"update": "gated"}, {"hidden_dim": 17}])
-def test_steps_from_one_row_are_those_of_adam(objective, apply_to, clip, shape, monkeypatch):
-    monkeypatch.setattr(descent, "WEIGHTS_AT_ONCE", 30)
+def test_steps_from_one_row_are_those_of_adam(objective, apply_to, clip, shape):
     config = make_config(
         engine="online",
         objective=objective,
