@@ -8,7 +8,7 @@ import torch
 
 from newllm_core.analysis.echo_state import distances, echo_state
 from newllm_core.analysis.lyapunov import log_growth, lyapunov_exponent
-from newllm_core.analysis.token_memory import label, token_memory
+from newllm_core.analysis.token_memory import CHANCE, label, token_memory
 
 from . import maps
 
@@ -27,7 +27,10 @@ def linear_reservoir(matrix, inlet):
 
 
 def test_lags_of_a_delay_line_are_those_of_its_memory_capacity():
-    """A binary input is a token of two kinds: a lag is worth 1 where it is there, else 0."""
+    """A binary input is a token of two kinds: a lag is worth 1 where it is there, else 0.
+
+    But for the share of chance in ours, which bounds how certain a reading of one bit can be.
+    """
     length, lags = 4, 8
     matrix = torch.diag(torch.ones(length - 1), -1).double()
     inlet = torch.eye(length)[0].double()
@@ -43,7 +46,8 @@ def test_lags_of_a_delay_line_are_those_of_its_memory_capacity():
     )
     # Their first lag is the token before the last; ours is the last.
     assert found[1:] == pytest.approx(peer.tolist(), abs=0.02)
-    assert sum(found[1:]) == pytest.approx(length - 1, abs=0.02)
+    worth = 1 + math.log2(1 - CHANCE / 2)
+    assert sum(found[1:]) == pytest.approx((length - 1) * worth, abs=0.01)
 
 
 def test_the_exponent_of_a_linear_reservoir_is_that_of_its_spectral_radius():
