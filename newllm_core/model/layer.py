@@ -13,6 +13,16 @@ from newllm_core.model.fused import FusedUpdate
 INITIAL_GATE_BIAS = 1.0
 
 
+@torch.no_grad()
+def draw_matrices(layer: nn.Module, std: float, generator: torch.Generator) -> None:
+    """Draw every matrix of `layer` from N(0, std²); vectors become 0."""
+    for parameter in layer.parameters():
+        if parameter.ndim == 2:
+            parameter.normal_(0, std, generator=generator)
+        else:
+            parameter.zero_()
+
+
 class CVFPLayer(nn.Module):
     """Update context and token embedding together, each with a residual and a LayerNorm.
 
@@ -80,11 +90,7 @@ class CVFPLayer(nn.Module):
     @torch.no_grad()
     def initialise(self, std: float, generator: torch.Generator) -> None:
         """Draw every matrix from N(0, std²), biases 0, norms 1: an untrained layer."""
-        for parameter in self.parameters():
-            if parameter.ndim == 2:
-                parameter.normal_(0, std, generator=generator)
-            else:
-                parameter.zero_()
+        draw_matrices(self, std, generator)
         self.norm_token.weight.fill_(1.0)
         if self.gated:
             self.gate_bias.fill_(INITIAL_GATE_BIAS)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from newllm_core.model.layer import draw_matrices
 from newllm_core.precision import at_least_float32
 
 
@@ -42,14 +43,9 @@ class MogrifierLayer(nn.Module):
         )
         self.twice_differentiable = False
 
-    @torch.no_grad()
     def initialise(self, std: float, generator: torch.Generator) -> None:
         """Draw every matrix from N(0, std²), biases 0: an untrained layer."""
-        for parameter in self.parameters():
-            if parameter.ndim == 2:
-                parameter.normal_(0, std, generator=generator)
-            else:
-                parameter.zero_()
+        draw_matrices(self, std, generator)
 
     def fix_weights(self, dtype: torch.dtype | None) -> None:
         """Nothing is kept: every call converts."""
