@@ -19,7 +19,7 @@ class ReconstructionDecoder(nn.Module):
         kind: "linear" or "mlp".
     """
 
-    def __init__(self, context_dim: int, embed_dim: int, kind: str = "mlp") -> None:
+    def __init__(self, context_dim: int, embed_dim: int, kind: str) -> None:
         super().__init__()
         width = context_dim + embed_dim
         self.hidden = nn.Linear(context_dim, width) if kind == "mlp" else None

@@ -8,7 +8,7 @@ from newllm_core.model.decoder import ReconstructionDecoder
 
 
 def make_decoder():
-    decoder = ReconstructionDecoder(D, E)
+    decoder = ReconstructionDecoder(D, E, "mlp")
     decoder.initialise(torch.Generator().manual_seed(0))
     return decoder.double()
 
