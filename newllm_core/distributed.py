@@ -19,6 +19,9 @@ from torch import Tensor, nn
 
 from newllm_core.divided import is_divided, whole
 from newllm_core.errors import ProcessLost
+from newllm_core.same_host import SharedSums, on_one_host
+
+_shared: SharedSums | None = None  # of the process group there is
 
 
 def size() -> int:
@@ -39,9 +42,12 @@ def process_group(device: torch.device) -> Iterator[None]:
         return
     with _reaching_others():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    global _shared
+    _shared = SharedSums() if device.type == "cpu" and on_one_host() else None
     try:
         yield
     finally:
+        _shared = None
         dist.destroy_process_group()
 
 
@@ -78,25 +84,46 @@ def mean(values_nD: Tensor) -> Tensor:
     return message[:-1].view_as(summed_D) / message[-1]
 
 
+def total_and_rows(own_sum: Tensor, rows: int) -> tuple[Tensor, int]:
+    """The sum over processes of `own_sum`, without gradient, and of the rows each made it of."""
+    if size() == 1:
+        return own_sum, rows
+    message = _summed(torch.cat([own_sum.reshape(-1), own_sum.new_full((1,), rows)]))
+    return message[:-1].view_as(own_sum), round(message[-1].item())
+
+
+def part_of_mean(own_mean: Tensor, of_each: Sequence[int]) -> Tensor:
+    """This process's part of a mean over all rows; the parts add up to it (`sum_up`).
+
+    Nothing is sent. Gradients are averaged over processes, so the part's gradient is that many
+    times as large.
+    """
+    if size() == 1:
+        return own_mean
+    part: Tensor = _Part.apply(_weighted(own_mean, of_each))
+    return part
+
+
 def mean_of(own_mean: Tensor, of_each: Sequence[int]) -> Tensor:
     """A loss term of all rows from that of this process's rows, with gradient."""
     if size() == 1:
         return own_mean
+    loss: Tensor = _Loss.apply(_weighted(own_mean, of_each))
+    return loss
+
+
+def _weighted(own_mean: Tensor, of_each: Sequence[int]) -> Tensor:
     rows = of_each[rank()]
     # The mean of no rows is not a number; their sum is zero, and still leads back to the model.
     own_mean = own_mean if rows else own_mean.nan_to_num(0.0)
-    loss: Tensor = _Loss.apply(own_mean * (rows / sum(of_each)))
-    return loss
+    return own_mean * (rows / sum(of_each))
 
 
 def count(values_nD: Tensor) -> int:
     """The rows of all processes together."""
     if size() == 1:
         return len(values_nD)
-    counted = torch.tensor(len(values_nD), device=values_nD.device)
-    with _reaching_others():
-        dist.all_reduce(counted)
-    return int(counted)
+    return int(_summed(torch.tensor([len(values_nD)], device=values_nD.device)))
 
 
 def gather(values_nD: Tensor, of_each: Sequence[int]) -> Tensor:
@@ -110,13 +137,29 @@ def gather(values_nD: Tensor, of_each: Sequence[int]) -> Tensor:
     return gathered
 
 
-def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
+def among_all(values_nD: Tensor, of_each: Sequence[int]) -> Tensor:
+    """Rows [N, D] of all processes, of which only this one's are there yet; `sum_up` fills in."""
+    if size() == 1:
+        return values_nD
+    values_ND = values_nD.new_zeros(sum(of_each), *values_nD.shape[1:])
+    values_ND[own(of_each)] = values_nD
+    return values_ND
+
+
+def average_gradients(
+    parameters: Sequence[nn.Parameter], passengers: Sequence[Tensor] = ()
+) -> None:
     """Make every gradient the mean over processes; none at all counts as zero.
 
     DistributedDataParallel does this for a module called once per step. A step here calls layers
     hundreds of times (back-propagation through time), reads heads without calling them
     (`token_loss`), leaves out the parameters behind the last token, and looks at single terms: one
-    message for all gradients does what is needed.
+    message for all gradients does what is needed. It is one because each costs a core about a
+    millisecond: several that overlap with the backward pass were slower.
+
+    Args:
+        parameters: whose gradients.
+        passengers: tensors to replace by their sums over processes, in the same message.
     """
     if size() == 1:
         return
@@ -125,7 +168,12 @@ def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
     for parameter in parameters:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-    average([p.grad for p in parameters if p.grad is not None])
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    sums = _sums([*gradients, *passengers])
+    for parameter, summed in zip(parameters, sums, strict=False):
+        parameter.grad = summed.div_(size())
+    for tensor, summed in zip(passengers, sums[len(parameters) :], strict=True):
+        tensor.copy_(summed)
 
 
 def gradient_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
@@ -133,17 +181,20 @@ def gradient_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
     return whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
 
 
-def average(tensors: Sequence[Tensor]) -> None:
-    """Replace every tensor by its mean over processes."""
-    if size() == 1 or not tensors:
+def sum_up(tensors: Sequence[Tensor]) -> None:
+    """Replace every tensor by its sum over processes."""
+    if size() == 1:
         return
-    flat = torch.cat([tensor.flatten() for tensor in tensors])
-    with _reaching_others():
-        dist.all_reduce(flat)
-    flat /= size()
-    parts = flat.split([tensor.numel() for tensor in tensors])
-    for tensor, part in zip(tensors, parts, strict=True):
-        tensor.copy_(part.view_as(tensor))
+    for tensor, summed in zip(tensors, _sums(tensors), strict=True):
+        tensor.copy_(summed)
+
+
+def _sums(tensors: Sequence[Tensor]) -> list[Tensor]:
+    if not tensors:
+        return []
+    summed = _summed(torch.cat([tensor.flatten() for tensor in tensors]))
+    parts = summed.split([tensor.numel() for tensor in tensors])
+    return [part.view_as(tensor) for tensor, part in zip(tensors, parts, strict=True)]
 
 
 def any_process(*flags: bool) -> list[bool]:
@@ -151,9 +202,7 @@ def any_process(*flags: bool) -> list[bool]:
     if size() == 1:
         return list(flags)
     counts = torch.tensor(flags, dtype=torch.float32, device=_device())
-    with _reaching_others():
-        dist.all_reduce(counts)
-    return [count > 0 for count in counts.tolist()]
+    return [count > 0 for count in _summed(counts).tolist()]
 
 
 def barrier() -> None:
@@ -185,10 +234,22 @@ class _Loss(torch.autograd.Function):
         return grad * size()
 
 
+class _Part(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:  # noqa: ANN401
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # noqa: ANN401
+        return grad * size()
+
+
 def _summed(values: Tensor) -> Tensor:
-    summed = values.clone(memory_format=torch.contiguous_format)
     with _reaching_others():
-        dist.all_reduce(summed)
+        summed = None if _shared is None else _shared.sum(values)
+        if summed is None:
+            summed = values.clone(memory_format=torch.contiguous_format)
+            dist.all_reduce(summed)
     return summed
 
 

@@ -75,11 +75,16 @@ class _Distance(torch.autograd.Function):
         momentum: float,
     ) -> tuple[Tensor, Tensor]:
         size, (_, dims) = distributed.size(), contexts_ND.shape
-        share = (1 - momentum) / distributed.count(contexts_ND)
-        # Every process adds its part of the past, and they are summed with the products.
-        covariance_DD = distributed.total(
-            torch.addmm(past_DD, contexts_ND.T, contexts_ND, beta=momentum / size, alpha=share)
-        )
+        if size == 1:  # one pass over [D, D] less
+            share = (1 - momentum) / len(contexts_ND)
+            covariance_DD = torch.addmm(
+                past_DD, contexts_ND.T, contexts_ND, beta=momentum, alpha=share
+            )
+        else:
+            products_DD = contexts_ND.T @ contexts_ND
+            products_DD, rows = distributed.total_and_rows(products_DD, len(contexts_ND))
+            share = (1 - momentum) / rows
+            covariance_DD = torch.add(momentum * past_DD, products_DD, alpha=share)
         distance_DD = covariance_DD.clone()
         distance_DD.diagonal().sub_(1)
         ctx.save_for_backward(contexts_ND, distance_DD)

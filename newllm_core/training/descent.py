@@ -29,11 +29,11 @@ class Descent:
         self.clip = clip
         self.optimizer = torch.optim.Adam(parameters, fused=True)
 
-    def backward(self, loss: Tensor) -> Tensor:
-        """Make the gradients; returns their norm, a scalar."""
+    def backward(self, loss: Tensor, shared: Sequence[Tensor] = ()) -> Tensor:
+        """Make the gradients; returns their norm, a scalar. Sums `shared` over processes."""
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        distributed.average_gradients(self.parameters)
+        distributed.average_gradients(self.parameters, shared)
         return distributed.gradient_norm(self.parameters)
 
     def step(self, norm: Tensor) -> None:
@@ -56,10 +56,10 @@ class OneRowDescent(Descent):
         super().__init__(parameters, clip)
         self._products: list[OuterProduct] = []
 
-    def backward(self, loss: Tensor) -> Tensor:
+    def backward(self, loss: Tensor, shared: Sequence[Tensor] = ()) -> Tensor:
         """Make the gradients; returns their norm, a scalar."""
         with undivided(), collect() as self._products:
-            norm = super().backward(loss)
+            norm = super().backward(loss, shared)
         norms = [left.norm() * right.norm() for _, left, right in self._products]
         return nn.utils.get_total_norm([norm, *norms])
 

@@ -24,20 +24,33 @@ REGULARIZER = "regularizer"
 class Terms:
     """The weighted sum and what it is made of.
 
+    Of several processes, each has its part of the objective, from which the gradient is made, and
+    its rows of the contexts; `shared` of all of them add up to the whole.
+
     Attributes:
         weighted: name to weight times loss, of every term that the run uses.
-        plain: name to loss, for the log.
+        losses: name to loss, for the log.
         contexts_NC: the new contexts of all processes, detached.
     """
 
     weighted: dict[str, Tensor]
-    plain: dict[str, float]
+    losses: dict[str, Tensor]
     contexts_NC: Tensor
 
     @property
     def total(self) -> Tensor:
         """The loss that is minimised."""
         return torch.stack(list(self.weighted.values())).sum()
+
+    @property
+    def plain(self) -> dict[str, float]:
+        """Name to loss, for the log."""
+        return {name: loss.item() for name, loss in self.losses.items()}
+
+    @property
+    def shared(self) -> list[Tensor]:
+        """What is to be summed over processes."""
+        return [*self.losses.values(), self.contexts_NC]
 
 
 def regularizer_weight(regularizers: list[Regularizer], config: Phase1Config) -> float:
@@ -106,7 +119,7 @@ class Phase1Loss(nn.Module):
         x_NE = self.model.embed(tokens_N[own]).detach()
         by_block = self.model.step_layers(context=incoming_NC, token=x_NE)
         final_NC = by_block[-1][-1]
-        losses = {}
+        losses, plain = {}, {}
         if self.objective in self.weights:
             if self.model.decoder is not None:
                 losses["reconstruction"] = self.model.decoder.loss(
@@ -117,15 +130,17 @@ class Phase1Loss(nn.Module):
                 )
             else:
                 losses["cvfp"] = F.mse_loss(final_NC, target_NC.detach())
-            losses = {name: distributed.mean_of(loss, shares) for name, loss in losses.items()}
+            part = distributed.part_of_mean(losses[self.objective], shares)
+            losses[self.objective], plain[self.objective] = part, part.detach().clone()
         if REGULARIZER in self.weights:
             every_layer = self.config.apply_to == "every-layer"
             contexts = [c for block in by_block for c in block] if every_layer else [final_NC]
-            losses[REGULARIZER] = self._regularize(contexts, tokens_N, shares)
+            whole = self._regularize(contexts, tokens_N, shares)
+            losses[REGULARIZER], plain[REGULARIZER] = whole, whole.detach() / distributed.size()
         return Terms(
             weighted={name: self.weights[name] * loss for name, loss in losses.items()},
-            plain={name: loss.item() for name, loss in losses.items()},
-            contexts_NC=distributed.gather(final_NC.detach(), shares),
+            losses=plain,
+            contexts_NC=distributed.among_all(final_NC.detach(), shares),
         )
 
     def _regularize(

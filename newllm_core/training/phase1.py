@@ -276,17 +276,20 @@ class Phase1Trainer:
 
     def _batch(self, window: Window, batch: Batch, reading: Reading, *, training: bool) -> Terms:
         terms = self.terms(window, batch)
-        bad = [name for name, value in terms.plain.items() if not np.isfinite(value)]
-        if bad:
-            raise self._diverged(f"loss term {', '.join(bad)}", reading.tokens)
         if training:
             # The first batch and the middle one: two looks cost little, and a term that
             # only matters once weights have moved is seen as well.
             if reading.tokens >= reading.looks * len(window) // 2:
                 reading.norms = self.guard.gradient_norms(terms.weighted)
                 reading.looks += 1
-            if not self.step(terms):
-                raise self._diverged(self._gradient_at_fault(window, batch), reading.tokens)
+            stepped = self.step(terms)
+        else:
+            distributed.sum_up(terms.shared)
+        bad = [name for name, value in terms.plain.items() if not np.isfinite(value)]
+        if bad:
+            raise self._diverged(f"loss term {', '.join(bad)}", reading.tokens)
+        if training and not stepped:
+            raise self._diverged(self._gradient_at_fault(window, batch), reading.tokens)
         window.store(batch.positions_N, terms.contexts_NC)
         return terms
 
@@ -347,12 +350,16 @@ class Phase1Trainer:
             )
 
     def step(self, terms: Terms) -> bool:
-        """One optimizer step; none, and false, if the gradient is not finite."""
+        """One optimizer step; none, and false, if a loss or the gradient is not finite.
+
+        Makes the losses and contexts of `terms` those of all processes.
+        """
         total = terms.total
         if not total.requires_grad:
+            distributed.sum_up(terms.shared)
             return True
-        norm = self.descent.backward(total)
-        if not torch.isfinite(norm):
+        norm = self.descent.backward(total, terms.shared)
+        if not np.isfinite([norm.item(), *terms.plain.values()]).all():
             return False
         self.descent.step(norm)
         return True
