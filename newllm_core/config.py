@@ -259,6 +259,9 @@ class Phase2Config(_Section):
     warmup_fraction: float = option(0.1, "Share of steps that warm up.", low=0, high=1)
     weight_decay: float = option(0.01, "AdamW decay of matrices.", low=0)
     dropout: float = option(0.1, "Dropout before the heads.", low=0, high=0.95)
+    input_dropout: float = option(
+        0.0, "Dropout of embedded tokens, for several epochs of fine-tuning.", low=0, high=0.95
+    )
     gradient_clip: float = option(1.0, "Largest gradient norm of a step; 0 sets no limit.", low=0)
     patience: int = option(2, "Epochs without a better validation loss before stopping.", low=1)
     reconstruction_weight: float = option(0.0, "λ of the reconstruction term.", low=0)

@@ -3,20 +3,21 @@
 The text is divided into contiguous streams that are read in lock-step, a window at a time. The
 state is carried from window to window; back-propagation ends where a window begins.
 
-Shapes: B streams, T tokens of a window, C context_dim.
+Shapes: B streams, T tokens of a window, C context_dim, E embed_dim.
 """
 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from newllm_core import distributed
 from newllm_core.config import Phase2Config
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.training.state import State
-from newllm_core.training.terms import Terms, cross_entropy, reconstruction
-from newllm_core.trajectory.sequential import unroll
+from newllm_core.training.terms import Terms, cross_entropy, drop, reconstruction
+from newllm_core.trajectory.sequential import unroll_embedded
 from newllm_core.trajectory.text import inputs_at
 
 
@@ -85,7 +86,9 @@ class FineTuning:
             inputs_BT, targets_BT = inputs_BT.to(device), targets_BT.to(device)
 
             context_BC = self.context_BC[own]
-            contexts = unroll(self.model, inputs_BT, context_BC)
+            shares = [len(steps) * count for count in streams]
+            x_TBE = self._embed(inputs_BT, generator, shares)
+            contexts = unroll_embedded(self.model, x_TBE, context_BC)
             read = contexts[len(contexts) - self.model.num_heads :]
             total, plain = cross_entropy(
                 self.model,
@@ -94,7 +97,7 @@ class FineTuning:
                 weights=self.weights,
                 dropout=self.config.dropout,
                 generator=generator,
-                shares=[len(steps) * count for count in streams],
+                shares=shares,
             )
             if self.config.reconstruction_weight > 0:
                 term = reconstruction(
@@ -105,3 +108,11 @@ class FineTuning:
                 plain["reconstruction"] = term.item()
             self.context_BC = distributed.gather(contexts[-1][:, -1].detach(), streams)
             yield Terms(total, plain, self.num_streams * len(steps))
+
+    def _embed(self, ids_BT: Tensor, generator: torch.Generator, shares: Sequence[int]) -> Tensor:
+        """Embedded tokens [T, B, E], some of whose entries the recurrence is to miss."""
+        if self.config.input_dropout == 0:
+            return self.model.embed(ids_BT.T)
+        x_BTE = self.model.embed(ids_BT)
+        dropped = drop(x_BTE.flatten(0, 1), self.config.input_dropout, generator, shares)
+        return dropped.view_as(x_BTE).transpose(0, 1).contiguous()

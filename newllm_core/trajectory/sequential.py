@@ -1,6 +1,6 @@
 """Exact trajectories: each stream reads its tokens one after another.
 
-Shapes: B streams, T tokens, K blocks, C context_dim.
+Shapes: B streams, T tokens, K blocks, C context_dim, E embed_dim.
 """
 
 import itertools
@@ -29,26 +29,31 @@ def unroll(
         start_BC: the contexts the streams come from.
         final_only: return those of the last block only, a list of one.
     """
+    return unroll_embedded(model, model.embed(tokens_BT.T), start_BC, final_only=final_only)
+
+
+def unroll_embedded(
+    model: LanguageModel, x_TBE: Tensor, start_BC: Tensor, *, final_only: bool = False
+) -> list[Tensor]:
+    """As `unroll`, of embedded tokens [T, B, E]."""
     layers = model.layers()
     first, *others = layers
+    dtype = model.compute_dtype or start_BC.dtype
     if isinstance(first, MogrifierLayer) and not others and not first.twice_differentiable:
-        x_TBE, dtype = model.embed(tokens_BT.T), model.compute_dtype or start_BC.dtype
         contexts_TBC = within(model.blocks, unroll_mogrifier, first, x_TBE, start_BC, dtype)
         return [contexts_TBC.transpose(0, 1)]
     if fused := fused_layers(layers):
         ends = list(itertools.accumulate(model.config.layer_structure))
         outputs = [end - 1 for end in (ends[-1:] if final_only else ends)]
-        dtype = model.compute_dtype or start_BC.dtype
-        x_TBE = model.embed(tokens_BT.T)
         by_block = within(model.blocks, unroll_fused, fused, outputs, x_TBE, start_BC, dtype)
         return [contexts_TBC.transpose(0, 1) for contexts_TBC in by_block]
-    return within(model.blocks, _unroll, model, model.embed(tokens_BT), start_BC, final_only)
+    return within(model.blocks, _unroll, model, x_TBE, start_BC, final_only)
 
 
-def _unroll(model: LanguageModel, x_BTE: Tensor, context: Tensor, final_only: bool) -> list[Tensor]:
+def _unroll(model: LanguageModel, x_TBE: Tensor, context: Tensor, final_only: bool) -> list[Tensor]:
     steps = []
     with model.fixed_weights():
-        for token in x_BTE.unbind(1):
+        for token in x_TBE.unbind(0):
             contexts = model.step(context=context, token=token)
             context = contexts[-1]
             steps.append(contexts[-1:] if final_only else contexts)
