@@ -147,9 +147,9 @@ class ModelConfig(_Section):
         "Share the embedding matrix with the token head, through a projection of the context.",
     )
     decoder: str = option(
-        "linear",
-        "What reconstructs [c_{t-1} ; x_t] from c_t: linear, or mlp (with one hidden layer).",
-        choices=("linear", "mlp"),
+        "mlp",
+        "What reconstructs [c_{t-1} ; x_t] from c_t: mlp (with one hidden layer), or linear.",
+        choices=("mlp", "linear"),
     )
 
     def __post_init__(self) -> None:

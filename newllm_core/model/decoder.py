@@ -10,13 +10,14 @@ from newllm_core.model.one_row import linear
 class ReconstructionDecoder(nn.Module):
     """What of c_t is to equal `[c_{t-1} ; x_t]`.
 
-    "mlp": `Linear(C -> C+E) -> ReLU -> Linear(C+E -> C+E)`. "linear": `Linear(C -> C+E)`, which
-    asks for a past that a linear reader finds, as a token head is one.
+    "mlp": `Linear(C -> C+E) -> ReLU -> Linear(C+E -> C+E)`, after which a token head predicts
+    better. "linear": `Linear(C -> C+E)`, for models without the room, or the tokens, for a layer
+    that is thrown away.
 
     Args:
         context_dim: C.
         embed_dim: E.
-        kind: "linear" or "mlp".
+        kind: "mlp" or "linear".
     """
 
     def __init__(self, context_dim: int, embed_dim: int, kind: str) -> None:
