@@ -143,6 +143,26 @@ def test_windows_equal_a_naive_computation_with_every_gradient():
             torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
 
 
+def test_input_dropout_hides_entries_of_tokens_from_the_recurrence():
+    model, tokens, weights, source = small_run(input_dropout=0.5)
+    terms = next(source.losses(torch.Generator().manual_seed(3)))
+    ones = torch.ones(3 * 7, 7, dtype=torch.float64)
+    kept = drop(ones, 0.5, torch.Generator().manual_seed(3), [21]).view(3, 7, 7)
+    losses = [[], []]
+    for stream in range(3):
+        state = torch.zeros(5, dtype=torch.float64)
+        for step in range(7):
+            position = 19 * stream + step
+            read = int(tokens[position - 1]) if position else END
+            x = F.layer_norm(model.embedding.weight[read], (7,)) * kept[stream, step]
+            contexts = model.step(context=state, token=x)
+            state = contexts[-1]
+            for of_head, logits in zip(losses, model.logits(contexts), strict=True):
+                of_head.append(-logits.log_softmax(-1)[int(tokens[position])])
+    expected = weighted_mean([torch.stack(of_head).mean() for of_head in losses], weights)
+    assert terms.total.item() == pytest.approx(expected.item(), abs=1e-10)
+
+
 def test_reconstruction_term_has_its_formula_and_stops_at_the_target():
     torch.manual_seed(0)
     start = checkpoint()
