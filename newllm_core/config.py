@@ -193,7 +193,7 @@ class Phase1Config(_Section):
         choices=("auto", "cvfp", "reconstruction"),
     )
     context_weight: float = option(
-        0.68,
+        0.7,
         "Weight of c_{t-1} in the reconstruction, where x_t has 1: more remembers longer.",
         low=0,
     )
