@@ -113,7 +113,7 @@ def test_correlation_is_seen_by_the_covariance_alone():
     tokens = torch.arange(N)
     assert build(("distribution", {})).double()(line, tokens_N=tokens) < 1e-24
     # One batch is a tenth of the running covariance: D-1 entries of 0.1 in each of D rows.
-    seen = build(("covariance-ema", {})).double()(line, tokens_N=tokens)
+    seen = build(("covariance-ema", {"momentum": 0.9})).double()(line, tokens_N=tokens)
     assert seen.item() == pytest.approx((D - 1) * 0.1**2)
 
 
