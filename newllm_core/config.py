@@ -213,7 +213,7 @@ class Phase1Config(_Section):
     later_iterations: int = option(2, "Iterations of windows after the first, at most.", low=1)
     min_iterations: int = option(5, "Iterations before early stopping may happen.", low=1)
     batch_tokens: int = option(
-        512,
+        384,
         "Tokens per optimizer step (parallel engine); 1/32 of a smaller window, but 256 at least.",
         low=1,
     )

@@ -17,7 +17,7 @@ from newllm_core.regularizers.base import Regularizer
 class CovarianceEmaOptions:
     """Options of `CovarianceEma`."""
 
-    momentum: float = option(0.95, "Share of the past in the statistics.", low=0, high=0.9999)
+    momentum: float = option(0.9, "Share of the past in the statistics.", low=0, high=0.9999)
 
 
 class CovarianceEma(Regularizer):

@@ -43,7 +43,7 @@ class Distribution:
 
 
 class CovarianceEma:
-    def __init__(self, dim, momentum=0.95):
+    def __init__(self, dim, momentum=0.9):
         self.covariance, self.momentum = np.eye(dim), momentum
 
     def step(self, contexts, tokens):
