@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from newllm_core.config import SECTIONS, Config, ModelConfig, option
+from newllm_core.config import SECTIONS, Config, ModelConfig, Phase1Config, option
 from newllm_core.errors import ConfigError
 from newllm_core.model.layer import CVFPLayer
 from newllm_core.settings import (
@@ -104,7 +104,7 @@ def test_all_sources_at_once_win_key_by_key(layer):
         layers.append({"phase1": values})
     found = resolve(*layers).phase1
     assert [getattr(found, key) for key in keys] == [10, 11, 12, 13]
-    assert found.batch_tokens == 512
+    assert found.batch_tokens == Phase1Config().batch_tokens
 
 
 def test_a_preset_is_below_environment_and_flags():

@@ -81,7 +81,8 @@ def naive_loss(model, config, incoming, tokens, targets):
             continue
         x = model.embed(token).detach()
         decoder = model.decoder
-        error = decoder.output.weight @ contexts[-1] + decoder.output.bias - torch.cat([before, x])
+        hidden = torch.relu(decoder.hidden.weight @ contexts[-1] + decoder.hidden.bias)
+        error = decoder.output.weight @ hidden + decoder.output.bias - torch.cat([before, x])
         weight = torch.ones_like(error)
         weight[: len(before)] = config.phase1.context_weight
         losses.append((weight * error**2).sum() / weight.sum())
