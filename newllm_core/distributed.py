@@ -78,30 +78,23 @@ def mean(values_nD: Tensor) -> Tensor:
     """
     if size() == 1:
         return values_nD.mean(0)
-    summed_D = values_nD.sum(0)
-    rows = summed_D.new_full((1,), len(values_nD))
-    message = total(torch.cat([summed_D.reshape(-1), rows]))  # both at once: messages cost time
-    return message[:-1].view_as(summed_D) / message[-1]
+    summed_D, rows = total_and_rows(values_nD.sum(0), len(values_nD))
+    return summed_D / rows
 
 
-def total_and_rows(own_sum: Tensor, rows: int) -> tuple[Tensor, int]:
-    """The sum over processes of `own_sum`, without gradient, and of the rows each made it of."""
-    if size() == 1:
-        return own_sum, rows
-    message = _summed(torch.cat([own_sum.reshape(-1), own_sum.new_full((1,), rows)]))
-    return message[:-1].view_as(own_sum), round(message[-1].item())
+def total_and_rows(own_sum: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """The sum over processes of `own_sum`, with gradient, and of the rows each made it of."""
+    # Both at once: messages cost time.
+    message = total(torch.cat([own_sum.reshape(-1), own_sum.new_full((1,), rows)]))
+    return message[:-1].view_as(own_sum), message[-1]
 
 
-def part_of_mean(own_mean: Tensor, of_each: Sequence[int]) -> Tensor:
-    """This process's part of a mean over all rows; the parts add up to it (`sum_up`).
+def share_of_mean(own_mean: Tensor, of_each: Sequence[int]) -> Tensor:
+    """This process's share of a loss of all rows: the mean of the shares is that loss.
 
-    Nothing is sent. Gradients are averaged over processes, so the part's gradient is that many
-    times as large.
+    Nothing is sent; gradients, which are averaged too, are those of the loss.
     """
-    if size() == 1:
-        return own_mean
-    part: Tensor = _Part.apply(_weighted(own_mean, of_each))
-    return part
+    return own_mean if size() == 1 else _weighted(own_mean, of_each) * size()
 
 
 def mean_of(own_mean: Tensor, of_each: Sequence[int]) -> Tensor:
@@ -165,10 +158,7 @@ def average_gradients(
         return
     # Those of sharded parameters are means already.
     parameters = [p for p in parameters if not is_divided(p)]
-    for parameter in parameters:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-    gradients = [p.grad for p in parameters if p.grad is not None]
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     sums = _sums([*gradients, *passengers])
     for parameter, summed in zip(parameters, sums, strict=False):
         parameter.grad = summed.div_(size())
@@ -228,16 +218,6 @@ class _Loss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:  # noqa: ANN401
         return _summed(values)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # noqa: ANN401
-        return grad * size()
-
-
-class _Part(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:  # noqa: ANN401
-        return values.clone()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:  # noqa: ANN401

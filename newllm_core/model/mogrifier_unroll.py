@@ -33,7 +33,7 @@ class _Step:
         context_read: c~ [B, C], in the dtype of products.
         token_read: x after all rounds [B, E], in the dtype of products.
         from_context: h_c [B, C].
-        keep, reset: g and r side by side [B, 2 C].
+        keep_reset: g and r side by side [B, 2 C].
         candidate: h [B, C].
     """
 

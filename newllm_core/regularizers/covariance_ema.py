@@ -83,7 +83,7 @@ class _Distance(torch.autograd.Function):
         else:
             products_DD = contexts_ND.T @ contexts_ND
             products_DD, rows = distributed.total_and_rows(products_DD, len(contexts_ND))
-            share = (1 - momentum) / rows
+            share = (1 - momentum) / rows.item()
             covariance_DD = torch.add(momentum * past_DD, products_DD, alpha=share)
         distance_DD = covariance_DD.clone()
         distance_DD.diagonal().sub_(1)

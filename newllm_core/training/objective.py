@@ -24,7 +24,7 @@ REGULARIZER = "regularizer"
 class Terms:
     """The weighted sum and what it is made of.
 
-    Of several processes, each has its part of the objective, from which the gradient is made, and
+    Of several processes, each has its share of the objective, from which the gradient is made, and
     its rows of the contexts; `shared` of all of them add up to the whole.
 
     Attributes:
@@ -119,7 +119,7 @@ class Phase1Loss(nn.Module):
         x_NE = self.model.embed(tokens_N[own]).detach()
         by_block = self.model.step_layers(context=incoming_NC, token=x_NE)
         final_NC = by_block[-1][-1]
-        losses, plain = {}, {}
+        losses = {}
         if self.objective in self.weights:
             if self.model.decoder is not None:
                 losses["reconstruction"] = self.model.decoder.loss(
@@ -130,16 +130,16 @@ class Phase1Loss(nn.Module):
                 )
             else:
                 losses["cvfp"] = F.mse_loss(final_NC, target_NC.detach())
-            part = distributed.part_of_mean(losses[self.objective], shares)
-            losses[self.objective], plain[self.objective] = part, part.detach().clone()
+            losses = {
+                name: distributed.share_of_mean(loss, shares) for name, loss in losses.items()
+            }
         if REGULARIZER in self.weights:
             every_layer = self.config.apply_to == "every-layer"
             contexts = [c for block in by_block for c in block] if every_layer else [final_NC]
-            whole = self._regularize(contexts, tokens_N, shares)
-            losses[REGULARIZER], plain[REGULARIZER] = whole, whole.detach() / distributed.size()
+            losses[REGULARIZER] = self._regularize(contexts, tokens_N, shares)
         return Terms(
             weighted={name: self.weights[name] * loss for name, loss in losses.items()},
-            losses=plain,
+            losses={name: loss.detach() / distributed.size() for name, loss in losses.items()},
             contexts_NC=distributed.among_all(final_NC.detach(), shares),
         )
 
