@@ -47,6 +47,8 @@ def process_group(device: torch.device) -> Iterator[None]:
     try:
         yield
     finally:
+        if _shared is not None:
+            _shared.close()
         _shared = None
         dist.destroy_process_group()
 
@@ -116,7 +118,7 @@ def count(values_nD: Tensor) -> int:
     """The rows of all processes together."""
     if size() == 1:
         return len(values_nD)
-    return int(_summed(torch.tensor([len(values_nD)], device=values_nD.device)))
+    return int(_sums([torch.tensor([len(values_nD)], device=values_nD.device)])[0])
 
 
 def gather(values_nD: Tensor, of_each: Sequence[int]) -> Tensor:
@@ -179,20 +181,12 @@ def sum_up(tensors: Sequence[Tensor]) -> None:
         tensor.copy_(summed)
 
 
-def _sums(tensors: Sequence[Tensor]) -> list[Tensor]:
-    if not tensors:
-        return []
-    summed = _summed(torch.cat([tensor.flatten() for tensor in tensors]))
-    parts = summed.split([tensor.numel() for tensor in tensors])
-    return [part.view_as(tensor) for tensor, part in zip(tensors, parts, strict=True)]
-
-
 def any_process(*flags: bool) -> list[bool]:
     """Of each of `flags`, whether it is set in any process."""
     if size() == 1:
         return list(flags)
     counts = torch.tensor(flags, dtype=torch.float32, device=_device())
-    return [count > 0 for count in _summed(counts).tolist()]
+    return [count > 0 for count in _sums([counts])[0].tolist()]
 
 
 def barrier() -> None:
@@ -205,11 +199,11 @@ class _Total(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:  # noqa: ANN401 - what torch passes
-        return _summed(values)
+        return _sums([values])[0]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:  # noqa: ANN401
-        return _summed(grad)
+        return _sums([grad])[0]
 
 
 class _Loss(torch.autograd.Function):
@@ -217,20 +211,24 @@ class _Loss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:  # noqa: ANN401
-        return _summed(values)
+        return _sums([values])[0]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:  # noqa: ANN401
         return grad * size()
 
 
-def _summed(values: Tensor) -> Tensor:
+def _sums(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The sum of each over processes, in one message."""
+    if not tensors:
+        return []
     with _reaching_others():
-        summed = None if _shared is None else _shared.sum(values)
-        if summed is None:
-            summed = values.clone(memory_format=torch.contiguous_format)
-            dist.all_reduce(summed)
-    return summed
+        if _shared is not None and (summed := _shared.sum(tensors)) is not None:
+            return summed
+        message = torch.cat([tensor.flatten() for tensor in tensors])
+        dist.all_reduce(message)
+    parts = message.split([tensor.numel() for tensor in tensors])
+    return [part.view_as(tensor) for tensor, part in zip(tensors, parts, strict=True)]
 
 
 class _Gather(torch.autograd.Function):
@@ -276,7 +274,7 @@ def messages_of_torch() -> Iterator[None]:
 def _reaching_others() -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise ProcessLost(
             f"process {rank()} of {size()} cannot reach another one, which has ended or is cut off "

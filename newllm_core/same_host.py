@@ -1,18 +1,20 @@
 """Sums over processes of one computer, through memory that they share.
 
 gloo sends everything through sockets: a sum of 3 MB takes two processes about 4 ms, most of it in
-the kernel. Here every process writes its part where the others can read it, and gloo only says when
-it is there, and who is gone.
+the kernel. Here every process writes its part where the others can read it.
 """
 
 import os
 import secrets
+from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from newllm_core.meeting import Meeting
 
 FOLDER = Path("/dev/shm")
 
@@ -27,25 +29,32 @@ class SharedSums:
     """Sums of tensors of all processes of the default group; all ask for the same sums in turn."""
 
     def __init__(self) -> None:
-        self.others = [r for r in range(dist.get_world_size()) if r != dist.get_rank()]
+        self.meeting = Meeting()
         self.parts = torch.empty(2, dist.get_world_size(), 0, dtype=torch.uint8)
         self.turn = 0
         self.is_full = False
 
-    def sum(self, values: Tensor) -> Tensor | None:
-        """The sum of `values`, the same bits in every process; None where memory is short."""
-        flat = values.detach().reshape(-1).view(torch.uint8)
-        if len(flat) > self.parts.shape[-1] and not self.is_full:
-            self._make(len(flat))
+    def sum(self, tensors: Sequence[Tensor]) -> list[Tensor] | None:
+        """The sum of each over processes, the same bits in all; None where memory is short.
+
+        They are of one dtype.
+        """
+        size = sum(tensor.numel() for tensor in tensors) * tensors[0].element_size()
+        if size > self.parts.shape[-1] and not self.is_full:
+            self._make(size)
         if self.is_full:
             return None
         # Two generations: whoever writes into one has met the others since they read it.
         self.turn = 1 - self.turn
-        parts = self.parts[self.turn, :, : len(flat)]
-        parts[dist.get_rank()] = flat
-        self._meet()
-        first, *others = parts.view(values.dtype)
-        return reduce(torch.add, others, first).view_as(values)
+        of_all = self.parts[self.turn, :, :size].view(tensors[0].dtype)
+        lengths = [tensor.numel() for tensor in tensors]
+        for tensor, part in zip(tensors, of_all[dist.get_rank()].split(lengths), strict=True):
+            part.view_as(tensor).copy_(tensor.detach())
+        self.meeting.wait()
+        first, second, *others = of_all
+        summed = reduce(torch.add, others, first + second)
+        parts = summed.split(lengths)
+        return [part.view_as(tensor) for tensor, part in zip(tensors, parts, strict=True)]
 
     def _make(self, num_bytes: int) -> None:
         """Room for parts of so many bytes; nothing of it has a name when this returns."""
@@ -61,19 +70,15 @@ class SharedSums:
         path = _path(int(name))
         try:
             memory = torch.from_file(str(path), shared=True, size=size, dtype=torch.uint8)
-            self._meet()
+            self.meeting.wait()
         finally:
             if dist.get_rank() == 0:
                 path.unlink()
         self.parts = memory.view(shape)
 
-    def _meet(self) -> None:
-        """Return once every process is here, and what it wrote before can be read."""
-        token = torch.zeros(1)
-        messages = [dist.irecv(torch.empty(1), other) for other in self.others]
-        messages += [dist.isend(token, other) for other in self.others]
-        for message in filter(None, messages):
-            message.wait()
+    def close(self) -> None:
+        """Leave; whoever waits for this process hears of it."""
+        self.meeting.close()
 
 
 def _path(name: int) -> Path:
