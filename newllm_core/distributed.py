@@ -43,8 +43,10 @@ def process_group(device: torch.device) -> Iterator[None]:
     with _reaching_others():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     global _shared
-    _shared = SharedSums() if device.type == "cpu" and on_one_host() else None
     try:
+        if device.type == "cpu" and on_one_host():
+            with _reaching_others():
+                _shared = SharedSums()
         yield
     finally:
         if _shared is not None:
@@ -199,7 +201,7 @@ class _Total(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:  # noqa: ANN401 - what torch passes
-        return _sums([values])[0]
+        return _sums([values])[0].clone()  # not a view: the caller may change it in place
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:  # noqa: ANN401

@@ -5,10 +5,9 @@ the kernel. Here every process writes its part where the others can read it.
 """
 
 import os
-import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import reduce
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -16,13 +15,11 @@ from torch import Tensor
 
 from newllm_core.meeting import Meeting
 
-FOLDER = Path("/dev/shm")
-
 
 def on_one_host() -> bool:
-    """Whether torchrun started all processes here, and there is memory to share."""
+    """Whether torchrun started all processes here, and memory can be shared without a name."""
     everywhere, here = (os.environ.get(name) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
-    return everywhere == here and FOLDER.is_dir()
+    return everywhere == here and hasattr(os, "memfd_create")
 
 
 class SharedSums:
@@ -37,17 +34,18 @@ class SharedSums:
     def sum(self, tensors: Sequence[Tensor]) -> list[Tensor] | None:
         """The sum of each over processes, the same bits in all; None where memory is short.
 
-        They are of one dtype.
+        Those of different dtypes come back in the widest.
         """
-        size = sum(tensor.numel() for tensor in tensors) * tensors[0].element_size()
+        dtype = reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
+        lengths = [tensor.numel() for tensor in tensors]
+        size = sum(lengths) * dtype.itemsize
         if size > self.parts.shape[-1] and not self.is_full:
             self._make(size)
         if self.is_full:
             return None
         # Two generations: whoever writes into one has met the others since they read it.
         self.turn = 1 - self.turn
-        of_all = self.parts[self.turn, :, :size].view(tensors[0].dtype)
-        lengths = [tensor.numel() for tensor in tensors]
+        of_all = self.parts[self.turn, :, :size].view(dtype)
         for tensor, part in zip(tensors, of_all[dist.get_rank()].split(lengths), strict=True):
             part.view_as(tensor).copy_(tensor.detach())
         self.meeting.wait()
@@ -56,44 +54,31 @@ class SharedSums:
         parts = summed.split(lengths)
         return [part.view_as(tensor) for tensor, part in zip(tensors, parts, strict=True)]
 
-    def _make(self, num_bytes: int) -> None:
-        """Room for parts of so many bytes; nothing of it has a name when this returns."""
-        shape = 2, dist.get_world_size(), -(-num_bytes // 64) * 64
-        size = shape[0] * shape[1] * shape[2]
-        name = torch.zeros((), dtype=torch.int64)
-        if dist.get_rank() == 0 and _allocate(chosen := secrets.randbits(62) + 1, size):
-            name += chosen
-        dist.broadcast(name, 0)
-        self.is_full = not name
-        if self.is_full:
-            return
-        path = _path(int(name))
-        try:
-            memory = torch.from_file(str(path), shared=True, size=size, dtype=torch.uint8)
-            self.meeting.wait()
-        finally:
-            if dist.get_rank() == 0:
-                path.unlink()
-        self.parts = memory.view(shape)
-
     def close(self) -> None:
         """Leave; whoever waits for this process hears of it."""
         self.meeting.close()
 
+    def _make(self, num_bytes: int) -> None:
+        """Room for parts of so many bytes."""
+        shape = 2, dist.get_world_size(), -(-num_bytes // 64) * 64
+        size = shape[0] * shape[1] * shape[2]
+        file = self.meeting.hand_out(_allocate(size) if dist.get_rank() == 0 else None)
+        self.is_full = file is None
+        if file is None:
+            return
+        try:
+            path = f"/proc/self/fd/{file}"
+            memory = torch.from_file(path, shared=True, size=size, dtype=torch.uint8)
+        finally:
+            os.close(file)
+        self.parts = memory.view(shape)
 
-def _path(name: int) -> Path:
-    return FOLDER / f"newllm-{name:x}"
 
-
-def _allocate(name: int, size: int) -> bool:
-    """Make a file of that size; memory that is not there would end the process when it is used."""
-    path = _path(name)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        os.posix_fallocate(handle, 0, size)
-    except OSError:
-        path.unlink()
-        return False
-    finally:
-        os.close(handle)
-    return True
+def _allocate(size: int) -> int | None:
+    """A file in memory, of no name; memory that is not there would end the process when used."""
+    file = os.memfd_create("newllm")
+    with suppress(OSError):
+        os.posix_fallocate(file, 0, size)
+        return file
+    os.close(file)
+    return None

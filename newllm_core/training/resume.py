@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,9 @@ from newllm_core.training.state import (
     save_state,
     state_path,
 )
+
+# Twenty a second: how often a lock is asked for whose holder was killed a moment ago.
+LOCK_LOOKS = 5
 
 
 class Saver:
@@ -127,11 +130,15 @@ class Saver:
 
     def _first_is_gone(self) -> bool:
         """Whether the second process must write, because nobody holds the lock any more."""
-        try:
-            with exclusive(self.checkpoint) if distributed.rank() == 1 else nullcontext():
-                return distributed.rank() == 1
-        except InputError:
+        if distributed.rank() != 1:
             return False
+        # The kernel closes the files of a process that was killed one after the other: its
+        # connections may be gone before its lock is.
+        for _ in range(LOCK_LOOKS):
+            with suppress(InputError), exclusive(self.checkpoint):
+                return True
+            time.sleep(0.05)
+        return False
 
     def _stop(self, state: Callable[[], State]) -> None:
         self.progress.message(f"asked to stop: saving {self.path}")
