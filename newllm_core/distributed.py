@@ -120,7 +120,7 @@ def count(values_nD: Tensor) -> int:
     """The rows of all processes together."""
     if size() == 1:
         return len(values_nD)
-    return int(_sums([torch.tensor([len(values_nD)], device=values_nD.device)])[0])
+    return int(_sum(torch.tensor([len(values_nD)], device=values_nD.device)))
 
 
 def gather(values_nD: Tensor, of_each: Sequence[int]) -> Tensor:
@@ -188,7 +188,7 @@ def any_process(*flags: bool) -> list[bool]:
     if size() == 1:
         return list(flags)
     counts = torch.tensor(flags, dtype=torch.float32, device=_device())
-    return [count > 0 for count in _sums([counts])[0].tolist()]
+    return [count > 0 for count in _sum(counts).tolist()]
 
 
 def barrier() -> None:
@@ -201,11 +201,11 @@ class _Total(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:  # noqa: ANN401 - what torch passes
-        return _sums([values])[0].clone()  # not a view: the caller may change it in place
+        return _sum(values).clone()  # not a view: the caller may change it in place
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:  # noqa: ANN401
-        return _sums([grad])[0]
+        return _sum(grad)
 
 
 class _Loss(torch.autograd.Function):
@@ -213,11 +213,15 @@ class _Loss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:  # noqa: ANN401
-        return _sums([values])[0]
+        return _sum(values)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:  # noqa: ANN401
         return grad * size()
+
+
+def _sum(values: Tensor) -> Tensor:
+    return _sums([values])[0]
 
 
 def _sums(tensors: Sequence[Tensor]) -> Sequence[Tensor]:

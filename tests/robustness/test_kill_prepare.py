@@ -75,7 +75,9 @@ def kill_and_prepare(place, folder, *, kills, chance):
 
 
 def test_killed_twice(place, tmp_path):
+    _, (_, new), _ = place
     kill_and_prepare(place, tmp_path, kills=2, chance=random.Random(0))
+    assert contents(tmp_path / "data") == new
 
 
 @pytest.mark.slow

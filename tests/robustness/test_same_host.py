@@ -1,8 +1,9 @@
-"""Sums of processes of one host: the right ones, and the same everywhere."""
+"""Sums of processes of one host: the right ones, the same everywhere, and nothing left behind."""
 
 import errno
 import os
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -49,6 +50,7 @@ def process(rank, folder, full):
 
 def run(folder, *, full):
     mp.spawn(process, args=(str(folder), full), nprocs=PROCESSES)
+    assert list(Path("/dev/shm").glob("newllm*")) == []
     return [load_file(folder / f"{rank}.safetensors") for rank in range(PROCESSES)]
 
 
