@@ -38,13 +38,14 @@ def unroll_embedded(
     """As `unroll`, of embedded tokens [T, B, E]."""
     layers = model.layers()
     first, *others = layers
-    dtype = model.compute_dtype or start_BC.dtype
     if isinstance(first, MogrifierLayer) and not others and not first.twice_differentiable:
+        dtype = model.compute_dtype or start_BC.dtype
         contexts_TBC = within(model.blocks, unroll_mogrifier, first, x_TBE, start_BC, dtype)
         return [contexts_TBC.transpose(0, 1)]
     if fused := fused_layers(layers):
         ends = list(itertools.accumulate(model.config.layer_structure))
         outputs = [end - 1 for end in (ends[-1:] if final_only else ends)]
+        dtype = model.compute_dtype or start_BC.dtype
         by_block = within(model.blocks, unroll_fused, fused, outputs, x_TBE, start_BC, dtype)
         return [contexts_TBC.transpose(0, 1) for contexts_TBC in by_block]
     return within(model.blocks, _unroll, model, x_TBE, start_BC, final_only)
