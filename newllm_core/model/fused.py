@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from newllm_core.model.one_row import keep_apart, side_by_side
+from newllm_core.cores import at_once
+from newllm_core.model.one_row import keep_apart
 from newllm_core.precision import at_least_float32
 
 LAYER_NORM_EPSILON = 1e-5
@@ -51,7 +52,7 @@ class FusedUpdate(torch.autograd.Function):
             w_c, w_x, bias = w_c[:dims], w_x[:dims], bias[:dims]
         bias = bias.to(c_NC.dtype)
         if len(c_NC) == 1:
-            of_c, of_x = side_by_side(lambda: torch.addmm(bias, c_NC, w_c.T), lambda: x_NE @ w_x.T)
+            of_c, of_x = at_once(lambda: torch.addmm(bias, c_NC, w_c.T), lambda: x_NE @ w_x.T)
             u_NH = of_c.add_(of_x).relu_()
         else:
             u_NH = torch.addmm(bias, c_NC, w_c.T).addmm_(x_NE, w_x.T).relu_()
@@ -99,7 +100,7 @@ class FusedUpdate(torch.autograd.Function):
         grad_bias = full_rows(d_u.sum(0, dtype=wide), len(ctx.matrices[0]))
         need_c, need_x = ctx.needs_input_grad[:2]
         if need_c and need_x and len(d_u) == 1:
-            of_c, of_x = side_by_side(lambda: d_u @ w_c[:rows], lambda: d_u @ w_x[:rows])
+            of_c, of_x = at_once(lambda: d_u @ w_c[:rows], lambda: d_u @ w_x[:rows])
             d_c, d_x = d_c.add_(of_c), of_x if d_x is None else d_x.add_(of_x)
         else:
             if need_x:

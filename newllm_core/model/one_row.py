@@ -6,15 +6,14 @@ two vectors it costs nothing. Inside `collect` the matrix products of one row ha
 and leave `grad` of their matrices empty; outside it nothing is different.
 
 A product of one row reads its matrix from memory once and computes next to nothing, and libraries
-let a single core do it. Two such products at a time (`side_by_side`) use two.
+let a single core do it. Two such products at a time (`cores.at_once`) use two.
 
 Shapes: K inputs, H outputs of a matrix [H, K].
 """
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -50,35 +49,6 @@ def keep_apart(matrix: Tensor, left: Tensor, right: Tensor) -> bool:
         return False
     _collected.append(OuterProduct(matrix, left.detach(), right.detach()))
     return True
-
-
-@contextmanager
-def undivided() -> Iterator[None]:
-    """Inside, operations run on one core each; `side_by_side` still uses two.
-
-    Waking a second thread takes longer than most operations on one row.
-    """
-    global _cores
-    _cores = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(_cores)
-        _cores = 1
-
-
-_cores = 1
-_second_core = ThreadPoolExecutor(1, "second core")
-T = TypeVar("T")
-
-
-def side_by_side(first: Callable[[], T], second: Callable[[], T]) -> tuple[T, T]:
-    """What both return, computed at the same time, without gradients."""
-    if max(_cores, torch.get_num_threads()) == 1:
-        return first(), second()
-    other = _second_core.submit(torch.no_grad()(second))
-    return first(), other.result()
 
 
 def linear(rows: Tensor, layer: nn.Linear) -> Tensor:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from newllm_core import distributed
-from newllm_core.model.one_row import OuterProduct, collect, undivided
+from newllm_core.cores import undivided
+from newllm_core.model.one_row import OuterProduct, collect
 
 
 class Descent:

@@ -115,9 +115,13 @@ class FrozenContexts:
         for segments in self._pools():
             begins = [int(s) * SEGMENT_ROWS for s in segments]
             counts = [min(SEGMENT_ROWS, self.num_tokens - begin) for begin in begins]
-            pieces = list(zip(begins, counts, strict=True))
-            rows_NKC = np.concatenate([left_NKC, *(self.store.read(*piece) for piece in pieces)])
-            targets_N = np.concatenate([left_N, *(self.tokens[b : b + n] for b, n in pieces)])
+            rows_NKC = np.empty((len(left_N) + sum(counts), *self.store.shape), np.float32)
+            rows_NKC[: len(left_N)] = left_NKC
+            ends = len(left_N) + np.cumsum(counts)
+            for begin, count, end in zip(begins, counts, ends, strict=True):
+                self.store.read(begin, rows_NKC[end - count : end])
+            pieces = (self.tokens[b : b + n] for b, n in zip(begins, counts, strict=True))
+            targets_N = np.concatenate([left_N, *pieces])
             order = self.shuffling.permutation(len(targets_N))
             full = len(order) // size * size
             for begin in range(0, full, size):

@@ -18,11 +18,11 @@ from torch import Tensor
 from newllm_core import distributed
 from newllm_core.analysis.rank import effective_rank
 from newllm_core.config import Config
+from newllm_core.cores import undivided
 from newllm_core.data.mapped import forget_pages
 from newllm_core.divided import divided_as, whole
 from newllm_core.errors import DivergedError
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.model.one_row import undivided
 from newllm_core.progress import Progress, Silent, Task
 from newllm_core.registry import REGULARIZERS
 from newllm_core.regularizers.base import Regularizer

@@ -3,21 +3,27 @@
 The gradient of the loss with respect to logits is known as soon as they are (softmax minus the
 target), so it is made in their place, and the gradients of contexts and head follow at once. The
 work between the matrix products is done on slices that stay in the processor's cache: it is the
-traffic to memory that costs.
+traffic to memory that costs. Every core has rows of its own and makes all operations on them.
 
 Shapes: N rows (tokens), C context_dim, V vocabulary.
 """
 
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from newllm_core import cores
+
 # Logits of so many (row, token) pairs exist at a time: enough for large matrix products.
 LOGITS_AT_ONCE = 2**25
-# And so many in float32: they fit into the second-level cache of a core or two.
-LOGITS_IN_CACHE = 2**19
+# And so many in float32: they fit into the second-level cache of a core.
+LOGITS_IN_CACHE = 2**18
+# A core that has fewer to make is not worth waking.
+LEAST_LOGITS = 2**19
 # A column for the bias, and zeros that keep rows aligned.
 COLUMNS_ADDED = 8
 # Smaller ones say too little about their own logarithm, or are zero.
@@ -55,25 +61,36 @@ class _LinearCrossEntropy(torch.autograd.Function):
         inputs_NK = _joined(contexts_NC, contexts_NC.new_ones(()), dtype)
         head_VK = _joined(weight_VC, bias_V, dtype)
         grad_contexts = torch.empty_like(contexts_NC) if needs_contexts else None
-        grad_head = torch.zeros_like(head_VK, dtype=weight_VC.dtype)
-        total = contexts_NC.new_zeros((), dtype=torch.float64)
-        rows = max(1, LOGITS_AT_ONCE // len(weight_VC))
-        for begin in range(0, len(contexts_NC), rows):
-            part_NK = inputs_NK[begin : begin + rows]
-            logits_NV = part_NK @ head_VK.T
-            total += _to_gradient(logits_NV, targets_N[begin : begin + rows])
-            gradient_NV = logits_NV
-            if grad_contexts is not None:
-                grad_contexts[begin : begin + rows] = (gradient_NV @ head_VK)[:, :dims]
-            if needs_weight or needs_bias:
-                grad_head += gradient_NV.T @ part_NK
+        parts = cores.shares(len(targets_N), LEAST_LOGITS // len(head_VK))
+        if contexts_NC.device.type != "cpu":
+            parts = [slice(len(targets_N))]
+        rows = max(1, LOGITS_AT_ONCE // len(parts) // len(head_VK))
+        tasks = [
+            partial(
+                _part,
+                inputs_NK[part],
+                head_VK,
+                targets_N[part],
+                # Threads of their own return large blocks to the system.
+                inputs_NK.new_empty(min(rows, part.stop - part.start), len(head_VK)),
+                None if grad_contexts is None else grad_contexts[part],
+                weight_VC.dtype if needs_weight or needs_bias else None,
+            )
+            for part in parts
+        ]
+        with nullcontext() if len(tasks) == 1 else cores.undivided():
+            (total, grad_head), *others = cores.at_once(*tasks)
+        for nats, gradient in others:
+            total += nats
+            if grad_head is not None and gradient is not None:
+                grad_head += gradient
+        mean = total / len(contexts_NC)
         ctx.num_rows = len(contexts_NC)
         ctx.save_for_backward(
             grad_contexts,
-            grad_head[:, :dims] if needs_weight else None,
-            grad_head[:, dims] if needs_bias else None,
+            grad_head[:, :dims] if grad_head is not None and needs_weight else None,
+            grad_head[:, dims] if grad_head is not None and needs_bias else None,
         )
-        mean = total / len(contexts_NC)
         return mean if contexts_NC.dtype == torch.float64 else mean.float()
 
     @staticmethod
@@ -84,12 +101,44 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return (*gradients, None, None)
 
 
+def _part(
+    inputs_NK: Tensor,
+    head_VK: Tensor,
+    targets_N: Tensor,
+    space_nV: Tensor,
+    grad_contexts_NC: Tensor | None,
+    grad_dtype: torch.dtype | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Some of the rows: summed nats, gradient of the head [V, K] in `grad_dtype` if it has one.
+
+    The gradient of contexts goes where it is wanted; logits are made in `space_nV`, n at a time.
+    """
+    nats = inputs_NK.new_zeros((), dtype=torch.float64)
+    grad_head = None
+    rows = len(space_nV)
+    for begin in range(0, len(inputs_NK), rows):
+        part_NK = inputs_NK[begin : begin + rows]
+        logits_NV = torch.mm(part_NK, head_VK.T, out=space_nV[: len(part_NK)])
+        nats += _to_gradient(logits_NV, targets_N[begin : begin + rows])
+        gradient_NV = logits_NV
+        if grad_contexts_NC is not None:
+            grad_NK = gradient_NV @ head_VK
+            grad_contexts_NC[begin : begin + rows] = grad_NK[:, : grad_contexts_NC.shape[1]]
+        if grad_dtype is not None:
+            gradient_VK = gradient_NV.T @ part_NK
+            grad_head = (
+                gradient_VK.to(grad_dtype) if grad_head is None else grad_head.add_(gradient_VK)
+            )
+    return nats, grad_head
+
+
 def _joined(matrix: Tensor, column: Tensor, dtype: torch.dtype) -> Tensor:
     """`[matrix ; column ; 0]` in `dtype`, as wide as products like it."""
     width = matrix.shape[1]
-    joined = matrix.new_zeros(len(matrix), width + COLUMNS_ADDED, dtype=dtype)
+    joined = matrix.new_empty(len(matrix), width + COLUMNS_ADDED, dtype=dtype)
     joined[:, :width] = matrix
     joined[:, width] = column
+    joined[:, width + 1 :] = 0
     return joined
 
 
@@ -98,9 +147,10 @@ def _to_gradient(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     wide = torch.promote_types(logits_NV.dtype, torch.float32)
     nats = logits_NV.new_zeros((), dtype=torch.float64)
     rows = max(1, LOGITS_IN_CACHE // logits_NV.shape[1])
+    space_NV = torch.empty_like(logits_NV[:rows], dtype=wide)
     for slice_NV, targets in zip(logits_NV.split(rows), targets_N.split(rows), strict=True):
         places = targets[:, None]
-        softmax_NV = torch.softmax(slice_NV, -1, dtype=wide)
+        softmax_NV = torch.softmax(slice_NV, -1, dtype=wide, out=space_NV[: len(slice_NV)])
         reached_N1 = softmax_NV.gather(1, places)
         nats_N1 = -reached_N1.log()
         if (vanished_N := reached_N1[:, 0] < LEAST_PROBABILITY).any():

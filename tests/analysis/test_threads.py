@@ -6,11 +6,8 @@ from newllm_core.config import ModelConfig
 
 
 @pytest.fixture
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+def two_threads(using_threads):
+    using_threads(2)
 
 
 def test_small_products_are_left_to_one_thread(two_threads):

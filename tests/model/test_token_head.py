@@ -7,7 +7,7 @@ from recurrence import D, E, V, draw, draw_tokens, make_model
 from newllm_core.config import ModelConfig
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.model.size import count_parameters
-from newllm_core.training.terms import cross_entropy
+from newllm_core.training.terms import cross_entropy, drop
 from newllm_core.trajectory.single import SingleStream
 
 
@@ -59,8 +59,9 @@ def test_the_loss_trains_the_projection_and_its_dropout_is_behind_it():
     assert loss(0.0).item() == pytest.approx(expected.item(), abs=1e-9)
     wanted = torch.autograd.grad(expected, head.projection.weight)[0]
     torch.testing.assert_close(head.projection.weight.grad, wanted, rtol=1e-9, atol=1e-11)
-    kept = torch.empty(64, E, dtype=torch.float64)
-    kept.bernoulli_(0.5, generator=generator.manual_seed(1))
-    dropped = head.project(contexts) * kept / 0.5 @ head.weight.T + head.bias
+    ones = torch.ones(64, E, dtype=torch.float64)
+    doubled = drop(ones, 0.5, generator.manual_seed(1), [64])
+    assert 0.4 < (doubled == 0).double().mean() < 0.6
+    dropped = head.project(contexts) * doubled @ head.weight.T + head.bias
     expected = torch.nn.functional.cross_entropy(dropped, targets)
     assert loss(0.5).item() == pytest.approx(expected.item(), abs=1e-9)

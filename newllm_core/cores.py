@@ -1,0 +1,60 @@
+"""Work that is divided over cores by hand, operations running on one core each.
+
+Waking the other cores for every single operation takes longer than many operations do; handing
+each core a piece of work that consists of many operations wakes it once.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+# How many cores operations may use where `undivided` holds them to one.
+_cores: int | None = None
+_others = ThreadPoolExecutor(thread_name_prefix="other core")
+
+
+def available() -> int:
+    """Cores that this process may use: the number of torch's threads."""
+    return _cores or torch.get_num_threads()
+
+
+@contextmanager
+def undivided() -> Iterator[None]:
+    """Inside, operations run on one core each; what `at_once` is given still uses several."""
+    global _cores
+    before = _cores
+    _cores = available()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(_cores)
+        _cores = before
+
+
+def at_once(*actions: Callable[[], T]) -> list[T]:
+    """What all return, computed at the same time, without gradients; on one core, in turn."""
+    if available() == 1:
+        return [action() for action in actions]
+    others = [_others.submit(_alone, action) for action in actions[1:]]
+    return [actions[0](), *(other.result() for other in others)]
+
+
+def shares(size: int, least: int) -> list[slice]:
+    """`range(size)` in equal slices, as many as there are cores, none shorter than `least`."""
+    count = max(1, min(available(), size // max(1, least)))
+    bounds = [size * part // count for part in range(count + 1)]
+    return [slice(begin, end) for begin, end in pairwise(bounds)]
+
+
+def _alone(action: Callable[[], T]) -> T:
+    """Settings of torch are a thread's own."""
+    if torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
+    with torch.no_grad():
+        return action()

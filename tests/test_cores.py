@@ -1,0 +1,57 @@
+import threading
+import time
+
+import pytest
+import torch
+
+from newllm_core import cores
+
+
+def test_actions_run_at_the_same_time_with_one_thread_each_and_without_gradients(using_threads):
+    using_threads(3)
+    barrier = threading.Barrier(3, timeout=10)
+
+    def action():
+        barrier.wait()  # breaks unless all three are there
+        return threading.get_ident(), torch.get_num_threads()
+
+    weight = torch.ones(2, requires_grad=True)
+    with cores.undivided():
+        done = cores.at_once(action, action, action)
+        _, tracked = cores.at_once(lambda: weight * 2, lambda: weight * 2)
+    assert len({thread for thread, _ in done}) == 3
+    assert [threads for _, threads in done] == [1, 1, 1]
+    assert not tracked.requires_grad
+    assert torch.get_num_threads() == 3
+
+
+def test_results_come_in_order_and_one_core_works_in_turn(using_threads):
+    using_threads(1)
+    threads = cores.at_once(threading.get_ident, threading.get_ident)
+    assert threads == [threading.get_ident()] * 2
+    using_threads(2)
+
+    def slow():
+        time.sleep(0.05)
+        return "slow"
+
+    assert cores.at_once(slow, lambda: "fast") == ["slow", "fast"]
+
+
+def test_an_error_in_another_thread_arrives_and_threads_are_as_before(using_threads):
+    using_threads(2)
+    with pytest.raises(ZeroDivisionError), cores.undivided():
+        cores.at_once(lambda: 1, lambda: 1 // 0)
+    assert torch.get_num_threads() == 2
+    assert cores.available() == 2
+
+
+@pytest.mark.parametrize(
+    ("size", "least", "lengths"),
+    [(10, 1, [3, 3, 4]), (10, 4, [5, 5]), (10, 11, [10]), (2, 1, [1, 1]), (0, 1, [0])],
+)
+def test_shares_are_all_and_about_equal(using_threads, size, least, lengths):
+    using_threads(3)
+    shares = cores.shares(size, least)
+    assert [s.stop - s.start for s in shares] == lengths
+    assert [i for s in shares for i in range(size)[s]] == list(range(size))
