@@ -7,13 +7,14 @@ and their gradients keep their own, and the last context is float32 at least.
 Shapes: N rows, C context_dim, E embed_dim, H = C + E.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from newllm_core.cores import at_once
-from newllm_core.model.one_row import keep_apart
+from newllm_core.model.one_row import keep_apart, product, product_backward
 from newllm_core.precision import at_least_float32
 
 LAYER_NORM_EPSILON = 1e-5
@@ -52,8 +53,8 @@ class FusedUpdate(torch.autograd.Function):
             w_c, w_x, bias = w_c[:dims], w_x[:dims], bias[:dims]
         bias = bias.to(c_NC.dtype)
         if len(c_NC) == 1:
-            of_c, of_x = at_once(lambda: torch.addmm(bias, c_NC, w_c.T), lambda: x_NE @ w_x.T)
-            u_NH = of_c.add_(of_x).relu_()
+            of_c, of_x = at_once(partial(product, c_NC, w_c), partial(product, x_NE, w_x))
+            u_NH = of_c.add_(of_x).add_(bias).relu_()
         else:
             u_NH = torch.addmm(bias, c_NC, w_c.T).addmm_(x_NE, w_x.T).relu_()
         # What leaves the recurrence is compared and accumulated: it is not rounded.
@@ -100,7 +101,10 @@ class FusedUpdate(torch.autograd.Function):
         grad_bias = full_rows(d_u.sum(0, dtype=wide), len(ctx.matrices[0]))
         need_c, need_x = ctx.needs_input_grad[:2]
         if need_c and need_x and len(d_u) == 1:
-            of_c, of_x = at_once(lambda: d_u @ w_c[:rows], lambda: d_u @ w_x[:rows])
+            of_c, of_x = at_once(
+                partial(product_backward, d_u, w_c[:rows]),
+                partial(product_backward, d_u, w_x[:rows]),
+            )
             d_c, d_x = d_c.add_(of_c), of_x if d_x is None else d_x.add_(of_x)
         else:
             if need_x:

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from newllm_core import native
+
 
 class OuterProduct(NamedTuple):
     """The gradient `left rightᵀ` of the first rows of a matrix, as many as `left` has; 0 below."""
@@ -51,6 +53,20 @@ def keep_apart(matrix: Tensor, left: Tensor, right: Tensor) -> bool:
     return True
 
 
+def product(row_1K: Tensor, matrix_HK: Tensor) -> Tensor:
+    """`x Wᵀ` [1, H], without a gradient."""
+    if native.suits(row_1K, matrix_HK):
+        return native.matrix_vector(matrix_HK, row_1K)[None]
+    return row_1K @ matrix_HK.T
+
+
+def product_backward(grad_1H: Tensor, matrix_HK: Tensor) -> Tensor:
+    """`g W` [1, K]: what a gradient of `x Wᵀ` is for x."""
+    if native.suits(grad_1H, matrix_HK):
+        return native.vector_matrix(grad_1H, matrix_HK)[None]
+    return grad_1H @ matrix_HK
+
+
 def linear(rows: Tensor, layer: nn.Linear) -> Tensor:
     """`layer(rows)`; a single row [1, K] takes part in `collect`."""
     if rows.shape[:-1] != (1,):
@@ -64,13 +80,13 @@ class _OneRowLinear(torch.autograd.Function):
     def forward(ctx: Any, row_1K: Tensor, weight: Tensor, bias: Tensor) -> Tensor:  # noqa: ANN401
         ctx.save_for_backward(row_1K)
         ctx.weight = weight
-        return torch.addmv(bias, weight, row_1K[0])[None]
+        return product(row_1K, weight).add_(bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_1H: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         (row_1K,) = ctx.saved_tensors
-        grad_row = grad_1H @ ctx.weight if ctx.needs_input_grad[0] else None
+        grad_row = product_backward(grad_1H, ctx.weight) if ctx.needs_input_grad[0] else None
         apart = keep_apart(ctx.weight, grad_1H[0], row_1K[0])
         grad_weight = None if apart else torch.outer(grad_1H[0], row_1K[0])
         # A tensor of its own: clipping changes it in place.

@@ -5,12 +5,13 @@ a third of the traffic to memory.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from newllm_core import distributed
-from newllm_core.cores import undivided
+from newllm_core import distributed, native
+from newllm_core.cores import at_once, available, undivided
 from newllm_core.model.one_row import OuterProduct, collect
 
 
@@ -70,17 +71,42 @@ class OneRowDescent(Descent):
             super().step(norm)  # of everything that is not a matrix: small vectors
         # As `clip_grads_with_norm_` scales everything else.
         scale = self.clip / (norm + 1e-6) if 0 < self.clip < norm else 1.0
-        for product in self._products:
-            self._update(product, scale, self._state(product.matrix))
+        if native.library() is None:
+            self._update(self._products, scale)  # each operation uses all cores
+        else:
+            with undivided():
+                count = available()
+                parts = [self._products[core::count] for core in range(count)]
+                at_once(*(partial(self._update, part, scale) for part in parts))
         self._products = []
 
-    def _update(
-        self, product: OuterProduct, scale: Tensor | float, state: dict[str, Tensor]
-    ) -> None:
+    def _update(self, products: Sequence[OuterProduct], scale: Tensor | float) -> None:
+        for product in products:
+            self._update_matrix(product, scale)
+
+    def _update_matrix(self, product: OuterProduct, scale: Tensor | float) -> None:
         """Adam on the rows that have a gradient: without one and without moments, none moves."""
         group = self.optimizer.param_groups[0]
+        state = self._state(product.matrix)
         rows = len(product.left)
         state["step"] += 1
+        tensors = (
+            product.matrix.detach()[:rows],
+            state["exp_avg"][:rows],
+            state["exp_avg_sq"][:rows],
+        )
+        left, right = product.left * scale, product.right
+        if native.suits(*tensors, left, right):
+            native.adam_outer(
+                *tensors,
+                left,
+                right,
+                step=int(state["step"]),
+                rate=group["lr"],
+                betas=group["betas"],
+                eps=group["eps"],
+            )
+            return
         # What `torch.optim.Adam(fused=True)` calls, without a tenth of a millisecond of checks.
         torch._fused_adam_(
             [product.matrix.detach()[:rows]],

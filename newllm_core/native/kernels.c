@@ -1,0 +1,73 @@
+/* Loops that torch has no single operation for. `__init__.py` calls them; plain torch code beside
+   every call does the same where this file was not compiled.
+
+   Each function exists once per instruction set and is chosen when the library is loaded. */
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__x86_64__)
+#if !defined(__GNUC__) || defined(__clang__) || __GNUC__ < 12
+#error "for this processor GCC 12 or newer is needed: newllm works without this library"
+#endif
+
+#pragma GCC push_options
+#pragma GCC target("arch=x86-64-v3")
+#define VARIANT(name) name##_v3
+#include "loops.h"
+#undef VARIANT
+#pragma GCC pop_options
+
+#pragma GCC push_options
+#pragma GCC target("arch=x86-64-v4,prefer-vector-width=512")
+#define VARIANT(name) name##_v4
+#include "loops.h"
+#undef VARIANT
+#pragma GCC pop_options
+
+/* The plain loops are slower than torch where a processor has no AVX2. */
+int newllm_usable(void) { return __builtin_cpu_supports("x86-64-v3") != 0; }
+#define CHOOSE(name) (__builtin_cpu_supports("x86-64-v4") ? name##_v4 : name##_v3)
+#else
+
+#define VARIANT(name) name##_plain
+#include "loops.h"
+#undef VARIANT
+
+int newllm_usable(void) { return 1; }
+#define CHOOSE(name) name##_plain
+#endif
+
+double newllm_softmax_gradient_float32(float *logits, const int64_t *targets, float *space,
+                                       int64_t rows, int64_t columns)
+{
+    return CHOOSE(softmax_gradient_float32)(logits, targets, space, rows, columns);
+}
+
+double newllm_softmax_gradient_bfloat16(uint16_t *logits, const int64_t *targets, float *space,
+                                        int64_t rows, int64_t columns)
+{
+    return CHOOSE(softmax_gradient_bfloat16)(logits, targets, space, rows, columns);
+}
+
+void newllm_matrix_vector(const float *matrix, const float *vector, float *product, int64_t rows,
+                          int64_t columns)
+{
+    CHOOSE(matrix_vector)(matrix, vector, product, rows, columns);
+}
+
+void newllm_vector_matrix(const float *vector, const float *matrix, float *product, int64_t rows,
+                          int64_t columns)
+{
+    CHOOSE(vector_matrix)(vector, matrix, product, rows, columns);
+}
+
+void newllm_adam_outer(float *matrix, float *mean, float *square, const float *left,
+                       const float *right, int64_t rows, int64_t columns, double beta1,
+                       double beta2, double rate, double root, double eps)
+{
+    /* The shares of new values in float64: 1 - 0.999 would lose half its digits in float32. */
+    CHOOSE(adam_outer)
+    (matrix, mean, square, left, right, rows, columns, 1 - beta1, beta2, 1 - beta2, rate, root, eps);
+}
