@@ -4,9 +4,10 @@ Waking the other cores for every single operation takes longer than many operati
 each core a piece of work that consists of many operations wakes it once.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from typing import TypeVar
 
@@ -39,10 +40,13 @@ def undivided() -> Iterator[None]:
 
 def at_once(*actions: Callable[[], T]) -> list[T]:
     """What all return, computed at the same time, without gradients; on one core, in turn."""
-    if available() == 1:
+    count = min(available(), len(actions))
+    if count <= 1:
         return [action() for action in actions]
-    others = [_others.submit(_alone, action) for action in actions[1:]]
-    return [actions[0](), *(other.result() for other in others)]
+    parts = [partial(_in_turn, actions[core::count]) for core in range(count)]
+    others = [_others.submit(_alone, part) for part in parts[1:]]
+    done = [parts[0](), *(other.result() for other in others)]
+    return [done[index % count][index // count] for index in range(len(actions))]
 
 
 def shares(size: int, least: int) -> list[slice]:
@@ -50,6 +54,10 @@ def shares(size: int, least: int) -> list[slice]:
     count = max(1, min(available(), size // max(1, least)))
     bounds = [size * part // count for part in range(count + 1)]
     return [slice(begin, end) for begin, end in pairwise(bounds)]
+
+
+def _in_turn(actions: Sequence[Callable[[], T]]) -> list[T]:
+    return [action() for action in actions]
 
 
 def _alone(action: Callable[[], T]) -> T:

@@ -57,6 +57,7 @@ def bench(
 
     from newllm_core.benchmark import benchmark
     from newllm_core.device import prepare_device
+    from newllm_core.native import library
 
     result = benchmark(
         config,
@@ -70,4 +71,4 @@ def bench(
     if json:
         print_json(report)
     else:
-        render_bench(report, console())
+        render_bench(report, console(), compiled=library() is not None)

@@ -13,7 +13,7 @@ Shapes: K inputs, H outputs of a matrix [H, K].
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -53,8 +53,37 @@ def keep_apart(matrix: Tensor, left: Tensor, right: Tensor) -> bool:
     return True
 
 
+class Step(Protocol):
+    """A change of a matrix that `product` can make on the way (`training.matrix_step`)."""
+
+    matrix_HK: Tensor
+
+    def make(self) -> None:
+        """Change the matrix."""
+
+    def make_and_multiply(self, vector_K: Tensor) -> Tensor:
+        """Change it; returns the product of the new matrix and `vector_K` [H]."""
+
+
+_put_off: dict[int, Step] = {}
+
+
+def put_off(matrix: Tensor, step: Step) -> None:
+    """Make the step in the next `product` of the matrix, whose memory it reads anyway."""
+    _put_off[matrix.data_ptr()] = step
+
+
+def taken(matrix: Tensor) -> Step | None:
+    """What was put off for the matrix; the caller makes it."""
+    return _put_off.pop(matrix.data_ptr(), None)
+
+
 def product(row_1K: Tensor, matrix_HK: Tensor) -> Tensor:
     """`x Wᵀ` [1, H], without a gradient."""
+    if (step := taken(matrix_HK)) is not None:
+        if step.matrix_HK.shape == matrix_HK.shape and native.suits(row_1K):
+            return step.make_and_multiply(row_1K)[None]
+        step.make()
     if native.suits(row_1K, matrix_HK):
         return native.matrix_vector(matrix_HK, row_1K)[None]
     return row_1K @ matrix_HK.T

@@ -20,7 +20,7 @@ _SIGNATURES = {
     "newllm_softmax_gradient_bfloat16": (_NUMBER, [_POINTER] * 3 + [_COUNT] * 2),
     "newllm_matrix_vector": (None, [_POINTER] * 3 + [_COUNT] * 2),
     "newllm_vector_matrix": (None, [_POINTER] * 3 + [_COUNT] * 2),
-    "newllm_adam_outer": (None, [_POINTER] * 5 + [_COUNT] * 2 + [_NUMBER] * 5),
+    "newllm_adam_outer": (None, [_POINTER] * 7 + [_COUNT] * 2 + [_NUMBER] * 5),
 }
 
 
@@ -83,18 +83,24 @@ def adam_outer(
     square_HK: Tensor,
     left_H: Tensor,
     right_K: Tensor,
+    vector_K: Tensor,
     *,
     step: int,
     rate: float,
     betas: tuple[float, float],
     eps: float,
-) -> None:
-    """Step number `step` of Adam with the gradient `left rightᵀ`: matrix and moments, in place."""
-    tensors = (matrix_HK, mean_HK, square_HK, left_H, right_K)
+) -> Tensor:
+    """Step number `step` of Adam with the gradient `left rightᵀ`: matrix and moments, in place.
+
+    Returns `W vector` [H] of the new matrix, which costs nothing more.
+    """
+    product_H = torch.empty(len(matrix_HK))
+    tensors = (matrix_HK, mean_HK, square_HK, left_H, right_K, vector_K, product_H)
     beta1, beta2 = betas
     root = (1 - beta2**step) ** -0.5
     numbers = (beta1, beta2, rate / (1 - beta1**step), root, eps)
     _call("newllm_adam_outer", *tensors, shape=matrix_HK.shape, numbers=numbers)
+    return product_H
 
 
 def _call(

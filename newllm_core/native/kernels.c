@@ -64,10 +64,12 @@ void newllm_vector_matrix(const float *vector, const float *matrix, float *produ
 }
 
 void newllm_adam_outer(float *matrix, float *mean, float *square, const float *left,
-                       const float *right, int64_t rows, int64_t columns, double beta1,
-                       double beta2, double rate, double root, double eps)
+                       const float *right, const float *vector, float *product, int64_t rows,
+                       int64_t columns, double beta1, double beta2, double rate, double root,
+                       double eps)
 {
     /* The shares of new values in float64: 1 - 0.999 would lose half its digits in float32. */
     CHOOSE(adam_outer)
-    (matrix, mean, square, left, right, rows, columns, 1 - beta1, beta2, 1 - beta2, rate, root, eps);
+    (matrix, mean, square, left, right, vector, product, rows, columns, 1 - beta1, beta2, 1 - beta2,
+     rate, root, eps);
 }

@@ -4,15 +4,16 @@
 a third of the traffic to memory.
 """
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from newllm_core import distributed, native
-from newllm_core.cores import at_once, available, undivided
-from newllm_core.model.one_row import OuterProduct, collect
+from newllm_core import distributed
+from newllm_core.cores import at_once, undivided
+from newllm_core.model.one_row import OuterProduct, collect, put_off, taken
+from newllm_core.training.matrix_step import MatrixStep
 
 
 class Descent:
@@ -45,84 +46,59 @@ class Descent:
             nn.utils.clip_grads_with_norm_(self.parameters, self.clip, norm)
         self.optimizer.step()
 
+    def finish(self) -> None:
+        """Make what was put off: nothing here."""
+
+    @contextmanager
+    def finished_afterwards(self) -> Iterator[None]:
+        """Nothing is put off for longer than this."""
+        try:
+            yield
+        finally:
+            self.finish()
+
 
 class OneRowDescent(Descent):
     """The same steps from a loss of one row, in one process.
 
-    A matrix's gradient is an outer product: its norm is a product of norms, and it is made for the
-    update to read while it is in the cache, one matrix at a time. Memory sees weights and moments
-    only, read once and written once.
+    A matrix's gradient is an outer product: its norm is a product of norms, and it is never made
+    whole. Where it can be, a matrix's step is put off until the next token's product reads the
+    matrix: memory sees weights and moments only, read once and written once per token, and read
+    once more by the backward pass.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], clip: float) -> None:
         super().__init__(parameters, clip)
-        self._products: list[OuterProduct] = []
+        self._gradients: list[OuterProduct] = []
 
     def backward(self, loss: Tensor, shared: Sequence[Tensor] = ()) -> Tensor:
         """Make the gradients; returns their norm, a scalar."""
-        with undivided(), collect() as self._products:
+        with undivided(), collect() as self._gradients:
             norm = super().backward(loss, shared)
-        norms = [left.norm() * right.norm() for _, left, right in self._products]
+        norms = [left.norm() * right.norm() for _, left, right in self._gradients]
         return nn.utils.get_total_norm([norm, *norms])
 
     def step(self, norm: Tensor) -> None:
         """Change the weights by the gradients, whose norm is `norm`."""
+        self.finish()
         with undivided():
             super().step(norm)  # of everything that is not a matrix: small vectors
         # As `clip_grads_with_norm_` scales everything else.
         scale = self.clip / (norm + 1e-6) if 0 < self.clip < norm else 1.0
-        if native.library() is None:
-            self._update(self._products, scale)  # each operation uses all cores
-        else:
-            with undivided():
-                count = available()
-                parts = [self._products[core::count] for core in range(count)]
-                at_once(*(partial(self._update, part, scale) for part in parts))
-        self._products = []
-
-    def _update(self, products: Sequence[OuterProduct], scale: Tensor | float) -> None:
-        for product in products:
-            self._update_matrix(product, scale)
-
-    def _update_matrix(self, product: OuterProduct, scale: Tensor | float) -> None:
-        """Adam on the rows that have a gradient: without one and without moments, none moves."""
         group = self.optimizer.param_groups[0]
-        state = self._state(product.matrix)
-        rows = len(product.left)
-        state["step"] += 1
-        tensors = (
-            product.matrix.detach()[:rows],
-            state["exp_avg"][:rows],
-            state["exp_avg_sq"][:rows],
-        )
-        left, right = product.left * scale, product.right
-        if native.suits(*tensors, left, right):
-            native.adam_outer(
-                *tensors,
-                left,
-                right,
-                step=int(state["step"]),
-                rate=group["lr"],
-                betas=group["betas"],
-                eps=group["eps"],
-            )
-            return
-        # What `torch.optim.Adam(fused=True)` calls, without a tenth of a millisecond of checks.
-        torch._fused_adam_(
-            [product.matrix.detach()[:rows]],
-            [torch.outer(product.left * scale, product.right)],
-            [state["exp_avg"][:rows]],
-            [state["exp_avg_sq"][:rows]],
-            [],
-            [state["step"]],
-            amsgrad=False,
-            lr=group["lr"],
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            weight_decay=0.0,
-            eps=group["eps"],
-            maximize=False,
-        )
+        for gradient in self._gradients:
+            step = MatrixStep(gradient, scale, self._state(gradient.matrix), group)
+            if step.can_multiply:
+                put_off(gradient.matrix, step)
+            else:
+                step.make()
+        self._gradients = []
+
+    def finish(self) -> None:
+        """Make what was put off: before anybody else reads the weights."""
+        steps = [step for p in self.parameters if (step := taken(p)) is not None]
+        with undivided():
+            at_once(*(step.make for step in steps))
 
     def _state(self, matrix: Tensor) -> dict[str, Tensor]:
         """What the optimizer itself would keep of the matrix."""

@@ -257,7 +257,7 @@ class Phase1Trainer:
         """Read the window once, from where `reading` is: mean losses."""
         self.loss.train(training)
         saver = self.saver if task is not None else None
-        with torch.set_grad_enabled(training):
+        with torch.set_grad_enabled(training), self.descent.finished_afterwards():
             for batch in batches(
                 self.model, window, self.config, generator, exact=exact, skip=reading.batches
             ):
@@ -299,6 +299,7 @@ class Phase1Trainer:
         Valid at any time except inside the optimizer's own step: what a failed step or the
         measurements after a reading have changed is left out.
         """
+        self.descent.finish()
         tensors = {str(index): whole(p.detach()) for index, p in enumerate(self.parameters)}
         return State(
             {"first_C": self.train_window.first_C}

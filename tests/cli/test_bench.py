@@ -1,5 +1,7 @@
 import pytest
 
+from newllm_core import native
+
 from .inside import CommandLine
 
 ROW = {"engine", "precision", "tokens_per_second", "ratio_to_naive", "share_of_peak"}
@@ -60,3 +62,10 @@ def test_models_without_a_published_loop_have_the_other_rows(newllm):
     options = ("--engine", "parallel", "--precision", "float32", "--batch", 64, "--json")
     done = newllm("bench", "--preset", "reconstruction", "--rounds", 1, *options)
     assert done.json["rows"][0]["tokens_per_second"] > 0
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_table_says_when_loops_were_not_compiled(newllm, monkeypatch, compiled):
+    monkeypatch.setattr(native, "library", lambda: object() if compiled else None)
+    done = newllm(*FAST, "--engine", "parallel", "--precision", "float32")
+    assert ("loops in C: not compiled" in done.out) == (not compiled)

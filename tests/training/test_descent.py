@@ -7,16 +7,22 @@ import torch
 from naive_phase1 import make_config, make_window
 from recurrence import D, E, draw, draw_tokens, make_model
 
+from newllm_core import native
+from newllm_core.model import one_row
 from newllm_core.model.one_row import collect
 from newllm_core.progress import Silent
 from newllm_core.regularizers.build import build_regularizers
 from newllm_core.training.descent import Descent, OneRowDescent
 from newllm_core.training.engines import batches
+from newllm_core.training.matrix_step import MatrixStep
 from newllm_core.training.naive import naive_phase1
 from newllm_core.training.phase1 import Phase1Trainer
 from newllm_core.training.window import Window
 
 CPU = torch.device("cpu")
+compiled = pytest.mark.skipif(
+    native.library() is None, reason="the loops in C were not compiled when newllm was installed"
+)
 STEPS = 12
 
 
@@ -78,6 +84,39 @@ def test_steps_from_one_row_are_those_of_adam(objective, apply_to, clip, shape):
                 state[name].to(value.dtype), value, rtol=1e-8, atol=1e-14, msg=name
             )
     assert moved > len(found.parameters) / 2
+
+
+@compiled
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("clip", [0.0, 0.01])
+def test_steps_put_off_are_made_by_the_products_that_read_the_weights(
+    monkeypatch, using_threads, clip, threads
+):
+    using_threads(threads)
+    made = []
+    make = MatrixStep.make_and_multiply
+    monkeypatch.setattr(
+        MatrixStep, "make_and_multiply", lambda step, row: made.append(row) or make(step, row)
+    )
+    config = make_config(
+        engine="online", objective="reconstruction", gradient_clip=clip, learning_rate=0.03
+    )
+    model = make_model(reconstruction=True).float()
+    window = Window(draw_tokens(STEPS), draw(D, seed=1).float(), "carry")
+    window.readings = 1
+    losses, found = trained(model, config, OneRowDescent, copy.deepcopy(window))
+    matrices = sum(p.ndim == 2 for p in found.parameters)
+    assert 0 < len(made) <= (STEPS - 1) * matrices
+    waiting = [p for p in found.parameters if p.data_ptr() in one_row._put_off]
+    assert waiting
+    before = [p.clone() for p in waiting]
+    found.state()  # needs the weights of now
+    assert all(not torch.equal(p, old) for p, old in zip(waiting, before, strict=True))
+    assert not one_row._put_off
+    wanted_losses, wanted = trained(model, config, PlainDescent, window)
+    assert losses == pytest.approx(wanted_losses, rel=1e-4)
+    for mine, theirs in zip(found.parameters, wanted.parameters, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4)
 
 
 def _trained_parts(model):
