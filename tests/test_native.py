@@ -7,6 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from newllm_core import native
+from newllm_core.native.one_row import adam_outer, matrix_vector, vector_matrix
+from newllm_core.native.softmax import softmax_gradient
 from newllm_core.training.token_loss import _to_gradient
 
 compiled = pytest.mark.skipif(
@@ -16,7 +18,7 @@ compiled = pytest.mark.skipif(
 SHAPES = [(1, 1), (3, 17), (5, 64), (40, 1000)]
 
 
-def softmax_gradient(logits, targets):
+def expected_gradient(logits, targets):
     wide = logits.double().requires_grad_()
     nats = F.cross_entropy(wide, targets, reduction="sum")
     nats.backward()
@@ -30,8 +32,8 @@ def softmax_gradient(logits, targets):
 def test_softmax_gradient(generator, shape, spread, dtype, unit):
     logits = torch.randn(shape, generator=generator).mul_(spread).to(dtype)
     targets = torch.randint(shape[1], shape[:1], generator=generator)
-    nats, gradient = softmax_gradient(logits, targets)
-    assert native.softmax_gradient(logits, targets) == pytest.approx(nats, rel=1e-6, abs=1e-6)
+    nats, gradient = expected_gradient(logits, targets)
+    assert softmax_gradient(logits, targets) == pytest.approx(nats, rel=1e-6, abs=1e-6)
     # Rounded once to the dtype, after float32 arithmetic.
     torch.testing.assert_close(logits.double(), gradient, rtol=unit + 1e-6, atol=1e-7)
 
@@ -41,14 +43,14 @@ def test_a_shift_of_all_logits_changes_nothing(generator):
     logits = torch.randn(4, 100, generator=generator).round(decimals=2)
     targets = torch.arange(4)
     shifted = logits + 4096
-    nats, _ = softmax_gradient(shifted, targets)
-    assert native.softmax_gradient(shifted, targets) == pytest.approx(nats, rel=1e-6)
+    nats, _ = expected_gradient(shifted, targets)
+    assert softmax_gradient(shifted, targets) == pytest.approx(nats, rel=1e-6)
 
 
 @compiled
 def test_losses_of_vanished_probabilities_are_exact():
     logits = torch.tensor([[0.0, 1000.0, -3e4], [0.0, -200.0, 50.0]])
-    assert native.softmax_gradient(logits, torch.tensor([2, 1])) == pytest.approx(31250.0)
+    assert softmax_gradient(logits, torch.tensor([2, 1])) == pytest.approx(31250.0)
     assert logits.flatten().tolist() == pytest.approx([0, 1, -1, 0, -1, 1], abs=1e-20)
 
 
@@ -57,14 +59,14 @@ def test_losses_of_vanished_probabilities_are_exact():
 def test_what_is_not_finite_stays_visible(bad):
     logits = torch.zeros(2, 40)
     logits[1, 7] = bad
-    assert math.isnan(native.softmax_gradient(logits, torch.tensor([0, 0])))
+    assert math.isnan(softmax_gradient(logits, torch.tensor([0, 0])))
 
 
 @compiled
 @pytest.mark.parametrize("target", [-1, 5])
 def test_a_target_outside_is_refused(target):
     with pytest.raises(IndexError, match="5 columns"):
-        native.softmax_gradient(torch.zeros(2, 5), torch.tensor([0, target]))
+        softmax_gradient(torch.zeros(2, 5), torch.tensor([0, target]))
 
 
 @compiled
@@ -73,9 +75,9 @@ def test_products_of_a_vector(generator, shape):
     matrix = torch.randn(shape, generator=generator)
     left, right = (torch.randn(n, generator=generator) for n in shape)
     tolerance = {"rtol": 1e-5, "atol": 1e-6 * shape[1]}
-    found = native.matrix_vector(matrix, right).double()
+    found = matrix_vector(matrix, right).double()
     torch.testing.assert_close(found, matrix.double() @ right.double(), **tolerance)
-    found = native.vector_matrix(left, matrix).double()
+    found = vector_matrix(left, matrix).double()
     torch.testing.assert_close(found, left.double() @ matrix.double(), **tolerance)
 
 
@@ -92,7 +94,7 @@ def test_adam_of_outer_products_is_adam(generator, shape):
         )
         wanted.grad = torch.outer(left, right).double()
         adam.step()
-        product = native.adam_outer(
+        product = adam_outer(
             matrix,
             mean,
             square,
@@ -116,9 +118,9 @@ def test_adam_of_outer_products_is_adam(generator, shape):
 def test_without_them_the_same_gradient_is_made(monkeypatch, generator, dtype):
     logits = torch.randn(60, 300, generator=generator).mul_(4).to(dtype)
     targets = torch.randint(300, (60,), generator=generator)
-    nats, gradient = softmax_gradient(logits, targets)
+    nats, gradient = expected_gradient(logits, targets)
     monkeypatch.setattr(native, "library", lambda: None)
-    assert not native.suits(logits, dtypes=native.SOFTMAX_DTYPES)
+    assert not native.suits(logits, dtypes=native.DTYPES)
     assert _to_gradient(logits, targets).item() == pytest.approx(nats, rel=1e-6)
     torch.testing.assert_close(logits.double(), gradient, rtol=2**-8, atol=1e-6)
 

@@ -11,12 +11,14 @@ the last layer, whose new token nobody reads, and H in the others.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from newllm_core.model.by_core import read_by_core
 from newllm_core.model.fused import full_rows, mask, norm, norm_backward
 from newllm_core.model.layer import CVFPLayer
 from newllm_core.precision import at_least_float32
@@ -225,4 +227,12 @@ def unroll_fused(
             layer.norm_token.bias,
         )
     ]
-    return list(FusedUnroll.apply(x_TBE, start_BC, dtype, tuple(block_ends), *flat))
+    read = partial(_unroll, dtype, tuple(block_ends))
+    return list(read_by_core(read, x_TBE, start_BC, *flat))
+
+
+def _unroll(
+    dtype: torch.dtype, outputs: tuple[int, ...], x_TBE: Tensor, start_BC: Tensor, *flat: Tensor
+) -> tuple[Tensor, ...]:
+    contexts: tuple[Tensor, ...] = FusedUnroll.apply(x_TBE, start_BC, dtype, outputs, *flat)
+    return contexts

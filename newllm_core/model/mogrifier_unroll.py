@@ -7,45 +7,52 @@ rounded to it.
 Shapes: T tokens, B streams, C context_dim, E embed_dim.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from newllm_core.model.by_core import read_by_core
+from newllm_core.model.gates import operations
 from newllm_core.model.mogrifier import MogrifierLayer
 from newllm_core.precision import at_least_float32
 
-_sigmoid_backward = torch.ops.aten.sigmoid_backward
-_tanh_backward = torch.ops.aten.tanh_backward
-
 
 @dataclass
-class _Step:
-    """What the backward pass needs of one step.
+class _Trace:
+    """What the backward pass needs, all steps of each in one tensor.
+
+    Round r of gating reads context (r even) or token (r odd) and changes the other.
 
     Attributes:
-        read: what each round of gating read [B, C] or [B, E], in the dtype of products.
-        gated: what each round gave [B, E] or [B, C].
-        gates: its sigmoids.
-        context: c [B, C].
-        context_read: c~ [B, C], in the dtype of products.
-        token_read: x after all rounds [B, E], in the dtype of products.
-        from_context: h_c [B, C].
-        keep_reset: g and r side by side [B, 2 C].
-        candidate: h [B, C].
+        narrow: c and x before any gating, as products read them [T, B, .].
+        gates: the sigmoids of every round.
+        gated: what each round gave.
+        narrow_gated: the same as products read it.
+        of_context: products of W_c [T, B, 3 C].
+        keep_reset: g and r side by side [T, B, 2 C].
+        candidate: h [T, B, C].
     """
 
-    read: list[Tensor]
-    gated: list[Tensor]
+    narrow: tuple[Tensor, Tensor]
     gates: list[Tensor]
-    context: Tensor
-    context_read: Tensor
-    token_read: Tensor
-    from_context: Tensor
+    gated: list[Tensor]
+    narrow_gated: list[Tensor]
+    of_context: Tensor
     keep_reset: Tensor
     candidate: Tensor
+
+    def read_in(self, number: int) -> Tensor:
+        """What round `number` read."""
+        return self.narrow_gated[number - 1] if number > 0 else self.narrow[0]
+
+    def read_after(self, side: int) -> Tensor:
+        """The context (0) or token (1) after all rounds."""
+        return [self.narrow[side], *self.narrow_gated[1 - side :: 2]][-1]
 
 
 class MogrifierUnroll(torch.autograd.Function):
@@ -63,88 +70,118 @@ class MogrifierUnroll(torch.autograd.Function):
         *gating: Tensor,
     ) -> Tensor:
         """Contexts [T, B, C]; `gating` has weight and bias of every round."""
+        length, streams, embed_dim = x_TBE.shape
         dims = start_BC.shape[1]
         w_c, w_x, bias = w_c.to(dtype), w_x.to(dtype), bias.to(dtype)
         rounds = [(gating[i].to(dtype), gating[i + 1].to(dtype)) for i in range(0, len(gating), 2)]
+        start, tokens = at_least_float32(start_BC).contiguous(), at_least_float32(x_TBE)
+        wide = start.dtype
         keep = any(ctx.needs_input_grad)
-        context = at_least_float32(start_BC)
-        steps: list[_Step] = []
-        contexts = []
-        for x in at_least_float32(x_TBE).unbind(0):
+
+        def space(width: int, kind: torch.dtype, steps: int = length) -> Tensor:
+            """For every step if the backward pass needs them, else the same for all."""
+            own = x_TBE.new_empty(steps if keep else 1, streams, width, dtype=kind)
+            return own.expand(steps, -1, -1)
+
+        widths = [(embed_dim, dims)[number % 2] for number in range(len(rounds))]
+        narrow_contexts = space(dims, dtype, length + 1)
+        narrow_contexts[0] = start
+        trace = _Trace(
+            narrow=(narrow_contexts[:length], tokens.to(dtype)),
+            gates=[space(width, wide) for width in widths],
+            gated=[space(width, wide) for width in widths],
+            narrow_gated=[space(width, dtype) for width in widths],
+            of_context=space(3 * dims, dtype),
+            keep_reset=space(2 * dims, wide),
+            candidate=space(dims, wide),
+        )
+        contexts = x_TBE.new_empty(length, streams, dims, dtype=wide)
+        do = operations(dtype, start)
+        gate_steps = [
+            list(zip(*(every.unbind(0) for every in of_round), strict=True))
+            for of_round in zip(trace.gates, trace.gated, trace.narrow_gated, strict=True)
+        ]
+        others = (trace.of_context, trace.keep_reset, trace.candidate, contexts)
+        context = start
+        for step, (
+            x,
+            narrow_x,
+            narrow_c,
+            next_narrow_c,
+            of_context,
+            keep_reset,
+            h,
+            out,
+        ) in enumerate(
+            zip(
+                *(every.unbind(0) for every in (tokens, trace.narrow[1], trace.narrow[0])),
+                narrow_contexts[1:].unbind(0),
+                *(every.unbind(0) for every in others),
+                strict=True,
+            )
+        ):
             # Both as they are gated, and as products read them.
-            values, narrow = [context, x], [context.to(dtype), x.to(dtype)]
-            read, gated, gates = [], [], []
+            values, narrow = [context, x], [narrow_c, narrow_x]
             for number, (weight, shift) in enumerate(rounds):
                 reader, changed = number % 2, 1 - number % 2
-                gate = at_least_float32(torch.addmm(shift, narrow[reader], weight.T)).sigmoid_()
-                values[changed] = torch.mul(gate, values[changed]).mul_(2)
-                read.append(narrow[reader])
-                gated.append(values[changed])
-                gates.append(gate)
-                narrow[changed] = values[changed].to(dtype)
-            of_context = narrow[0] @ w_c.T
+                gate, gated, narrow_gated = gate_steps[number][step]
+                sums = torch.addmm(shift, narrow[reader], weight.T)
+                do.gate(sums, values[changed], gate, gated, narrow_gated)
+                values[changed], narrow[changed] = gated, narrow_gated
+            torch.mm(narrow[0], w_c.T, out=of_context)
             of_token = torch.addmm(bias, narrow[1], w_x.T)
-            sums = of_context[:, : 2 * dims] + of_token[:, : 2 * dims]
-            keep_reset = at_least_float32(sums).sigmoid_()
-            from_context = at_least_float32(of_context[:, 2 * dims :])
-            candidate = torch.addcmul(
-                at_least_float32(of_token[:, 2 * dims :]), keep_reset[:, dims:], from_context
-            ).tanh_()
-            if keep:
-                kept = (context, *narrow, from_context, keep_reset, candidate)
-                steps.append(_Step(read, gated, gates, *kept))
-            context = torch.lerp(candidate, context, keep_reset[:, :dims])
-            contexts.append(context)
-        ctx.steps, ctx.weights, ctx.rounds = steps, (w_c, w_x), rounds
-        return torch.stack(contexts).to(start_BC.dtype)
+            do.cell(of_context, of_token, context, keep_reset, h, out, next_narrow_c)
+            context = out
+        ctx.trace, ctx.weights, ctx.rounds = trace, (w_c, w_x), rounds
+        ctx.save_for_backward(start, contexts)
+        return contexts.to(start_BC.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_TBC: Tensor) -> tuple[Any, ...]:  # noqa: ANN401
         """Gradients in the order of `forward`."""
-        steps, (w_c, w_x), rounds = ctx.steps, ctx.weights, ctx.rounds
-        dtype, dims = w_c.dtype, w_c.shape[1]
-        shape = len(steps), grad_TBC.shape[1]
-        of_context = grad_TBC.new_empty(*shape, 3 * dims, dtype=dtype)
-        of_token = torch.empty_like(of_context)
-        of_gates = [grad_TBC.new_empty(*shape, len(shift), dtype=dtype) for _, shift in rounds]
-        tokens = []
-        grad_BC = torch.zeros_like(steps[0].context)
-        for number in reversed(range(len(steps))):
-            step = steps[number]
-            grad_BC = grad_BC + grad_TBC[number]
-            keep, reset = step.keep_reset.chunk(2, dim=-1)
-            d_keep = _sigmoid_backward(grad_BC * (step.context - step.candidate), keep)
-            d_candidate = _tanh_backward(
-                torch.addcmul(grad_BC, grad_BC, keep, value=-1), step.candidate
+        trace, (w_c, w_x), rounds = ctx.trace, ctx.weights, ctx.rounds
+        start, contexts = ctx.saved_tensors
+        grad_TBC = at_least_float32(grad_TBC)
+        of_context, of_token = (torch.empty_like(trace.of_context) for _ in range(2))
+        of_gates = [torch.empty_like(gated) for gated in trace.narrow_gated]
+        of_x = torch.empty_like(trace.narrow[1], dtype=start.dtype)
+        before = [start, *contexts[:-1].unbind(0)]
+        do = operations(w_c.dtype, start)
+        carried = torch.zeros_like(start)
+        of_c = torch.zeros_like(start)
+        for step in reversed(range(len(before))):
+            do.cell_backward(
+                grad_TBC[step] + of_c,
+                carried,
+                trace.of_context[step],
+                before[step],
+                trace.keep_reset[step],
+                trace.candidate[step],
+                of_context[step],
+                of_token[step],
             )
-            d_reset = _sigmoid_backward(d_candidate * step.from_context, reset)
-            d_sums = of_context[number], of_token[number]
-            torch.cat([d_keep, d_reset, d_candidate * reset], dim=-1, out=d_sums[0])
-            torch.cat([d_keep, d_reset, d_candidate], dim=-1, out=d_sums[1])
-            d_values = [at_least_float32(d_sums[0] @ w_c), at_least_float32(d_sums[1] @ w_x)]
-            for round_number in reversed(range(len(rounds))):
-                reader, changed = round_number % 2, 1 - round_number % 2
-                gate = step.gates[round_number]
-                d_gate = d_values[changed] * step.gated[round_number] * (1 - gate)
-                of_gates[round_number][number] = d_gate
-                d_values[changed] = d_values[changed] * gate * 2
-                d_read = of_gates[round_number][number] @ rounds[round_number][0]
-                d_values[reader] = d_values[reader] + d_read
-            tokens.append(d_values[1])
-            grad_BC = torch.addcmul(d_values[0], grad_BC, keep)
+            d_values = [at_least_float32(of_context[step] @ w_c)]
+            d_values += [at_least_float32(of_token[step] @ w_x)]
+            for number in reversed(range(len(rounds))):
+                reader, changed = number % 2, 1 - number % 2
+                of_sum = of_gates[number][step]
+                gate, gated = trace.gates[number][step], trace.gated[number][step]
+                do.gate_backward(d_values[changed], gate, gated, of_sum)
+                d_values[reader] += of_sum @ rounds[number][0]
+            of_c, of_x[step] = d_values
 
-        def gradients(grad: Tensor, read: list[Tensor]) -> tuple[Tensor, Tensor]:
+        def gradients(grad: Tensor, read: Tensor) -> Sequence[Tensor]:
             grad = grad.flatten(0, 1)
-            summed = grad.sum(0, dtype=grad_BC.dtype)
-            return at_least_float32(grad.T @ torch.cat(read)), summed
+            summed = grad.sum(0, dtype=start.dtype)
+            return at_least_float32(grad.T @ read.flatten(0, 1)), summed
 
         found: list[Tensor] = []
-        for round_number, grad in enumerate(of_gates):
-            found += gradients(grad, [step.read[round_number] for step in steps])
-        d_wc, _ = gradients(of_context, [step.context_read for step in steps])
-        d_wx, d_bias = gradients(of_token, [step.token_read for step in steps])
-        return (torch.stack(tokens[::-1]), grad_BC, None, d_wc, d_wx, d_bias, *found)
+        for number, grad in enumerate(of_gates):
+            found += gradients(grad, trace.read_in(number))
+        d_wc, _ = gradients(of_context, trace.read_after(0))
+        d_wx, d_bias = gradients(of_token, trace.read_after(1))
+        return (of_x, of_c + carried, None, d_wc, d_wx, d_bias, *found)
 
 
 def unroll_mogrifier(
@@ -158,13 +195,13 @@ def unroll_mogrifier(
         start_BC: the contexts the streams come from.
         dtype: of matrix products.
     """
-    contexts: Tensor = MogrifierUnroll.apply(
-        x_TBE,
-        start_BC,
-        dtype,
-        layer.context_weight,
-        layer.token_weight,
-        layer.bias,
-        *(parameter for gate in layer.gating for parameter in (gate.weight, gate.bias)),
-    )
+    gating = (parameter for gate in layer.gating for parameter in gate.parameters())
+    parameters = (layer.context_weight, layer.token_weight, layer.bias, *gating)
+    (contexts,) = read_by_core(partial(_unroll, dtype), x_TBE, start_BC, *parameters)
     return contexts
+
+
+def _unroll(
+    dtype: torch.dtype, x_TBE: Tensor, start_BC: Tensor, *parameters: Tensor
+) -> tuple[Tensor]:
+    return (MogrifierUnroll.apply(x_TBE, start_BC, dtype, *parameters),)

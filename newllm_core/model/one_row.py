@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from newllm_core import native
+from newllm_core.native.one_row import matrix_vector, vector_matrix
 
 
 class OuterProduct(NamedTuple):
@@ -85,14 +86,14 @@ def product(row_1K: Tensor, matrix_HK: Tensor) -> Tensor:
             return step.make_and_multiply(row_1K)[None]
         step.make()
     if native.suits(row_1K, matrix_HK):
-        return native.matrix_vector(matrix_HK, row_1K)[None]
+        return matrix_vector(matrix_HK, row_1K)[None]
     return row_1K @ matrix_HK.T
 
 
 def product_backward(grad_1H: Tensor, matrix_HK: Tensor) -> Tensor:
     """`g W` [1, K]: what a gradient of `x Wᵀ` is for x."""
     if native.suits(grad_1H, matrix_HK):
-        return native.vector_matrix(grad_1H, matrix_HK)[None]
+        return vector_matrix(grad_1H, matrix_HK)[None]
     return grad_1H @ matrix_HK
 
 

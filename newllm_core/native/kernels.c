@@ -7,6 +7,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#define LOG2_E 1.44269504088896341f
+
 #if defined(__x86_64__)
 #if !defined(__GNUC__) || defined(__clang__) || __GNUC__ < 12
 #error "for this processor GCC 12 or newer is needed: newllm works without this library"
@@ -39,17 +41,45 @@ int newllm_usable(void) { return 1; }
 #define CHOOSE(name) name##_plain
 #endif
 
-double newllm_softmax_gradient_float32(float *logits, const int64_t *targets, float *space,
-                                       int64_t rows, int64_t columns)
-{
-    return CHOOSE(softmax_gradient_float32)(logits, targets, space, rows, columns);
-}
+#define EXPORT(type, dtype)                                                                        \
+    double newllm_softmax_gradient_##dtype(type *logits, const int64_t *targets, float *space,     \
+                                           int64_t rows, int64_t columns)                          \
+    {                                                                                              \
+        return CHOOSE(softmax_gradient_##dtype)(logits, targets, space, rows, columns);            \
+    }                                                                                              \
+                                                                                                   \
+    void newllm_gate_##dtype(const type *sum, const float *value, float *gate, float *gated,       \
+                             type *narrow, int64_t count)                                          \
+    {                                                                                              \
+        CHOOSE(gate_##dtype)(sum, value, gate, gated, narrow, count);                              \
+    }                                                                                              \
+                                                                                                   \
+    void newllm_gate_backward_##dtype(float *grad, const float *gate, const float *gated,          \
+                                      type *grad_of_sum, int64_t count)                            \
+    {                                                                                              \
+        CHOOSE(gate_backward_##dtype)(grad, gate, gated, grad_of_sum, count);                      \
+    }                                                                                              \
+                                                                                                   \
+    void newllm_cell_##dtype(const type *of_context, const type *of_token, const float *context,   \
+                             float *keep_reset, float *candidate, float *updated, type *narrow,    \
+                             int64_t rows, int64_t columns)                                        \
+    {                                                                                              \
+        CHOOSE(cell_##dtype)                                                                       \
+        (of_context, of_token, context, keep_reset, candidate, updated, narrow, rows, columns);    \
+    }                                                                                              \
+                                                                                                   \
+    void newllm_cell_backward_##dtype(const float *grad, float *carried, const type *of_context,   \
+                                      const float *context, const float *keep_reset,               \
+                                      const float *candidate, type *grad_of_context,               \
+                                      type *grad_of_token, int64_t rows, int64_t columns)          \
+    {                                                                                              \
+        CHOOSE(cell_backward_##dtype)                                                              \
+        (grad, carried, of_context, context, keep_reset, candidate, grad_of_context,               \
+         grad_of_token, rows, columns);                                                            \
+    }
 
-double newllm_softmax_gradient_bfloat16(uint16_t *logits, const int64_t *targets, float *space,
-                                        int64_t rows, int64_t columns)
-{
-    return CHOOSE(softmax_gradient_bfloat16)(logits, targets, space, rows, columns);
-}
+EXPORT(float, float32)
+EXPORT(uint16_t, bfloat16)
 
 void newllm_matrix_vector(const float *matrix, const float *vector, float *product, int64_t rows,
                           int64_t columns)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from newllm_core import native
 from newllm_core.model.one_row import OuterProduct
+from newllm_core.native.one_row import adam_outer
 
 
 class MatrixStep:
@@ -70,7 +71,7 @@ class MatrixStep:
 
     def make_and_multiply(self, vector_K: Tensor) -> Tensor:
         """Change them; returns the product of the new matrix and `vector_K` [H]."""
-        return native.adam_outer(
+        return adam_outer(
             self.matrix_HK,
             *self._moments,
             *self._gradient,

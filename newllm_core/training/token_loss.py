@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from newllm_core import cores, native
+from newllm_core.native.softmax import softmax_gradient
 
 # Logits of so many (row, token) pairs exist at a time: enough for large matrix products.
 LOGITS_AT_ONCE = 2**25
@@ -144,8 +145,8 @@ def _joined(matrix: Tensor, column: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _to_gradient(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     """Turn logits into softmax minus target, in place; returns the summed nats in float64."""
-    if native.suits(logits_NV, dtypes=native.SOFTMAX_DTYPES):
-        return torch.tensor(native.softmax_gradient(logits_NV, targets_N), dtype=torch.float64)
+    if native.suits(logits_NV, dtypes=native.DTYPES):
+        return torch.tensor(softmax_gradient(logits_NV, targets_N), dtype=torch.float64)
     wide = torch.promote_types(logits_NV.dtype, torch.float32)
     nats = logits_NV.new_zeros((), dtype=torch.float64)
     rows = max(1, LOGITS_IN_CACHE // logits_NV.shape[1])

@@ -1,9 +1,12 @@
 """Back-propagation through time by hand, against autograd through the plain update."""
 
+import copy
+
 import pytest
 import torch
 
 from newllm_core.config import ModelConfig
+from newllm_core.model import by_core, mogrifier_unroll
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.trajectory.sequential import unroll
 
@@ -40,6 +43,25 @@ def read(model, tokens, start, reads, *, by_hand):
     return contexts, gradients | {"start": start.grad}
 
 
+@pytest.fixture(params=[1, 3], ids=lambda count: f"{count} cores", autouse=True)
+def divided(request, using_threads, monkeypatch):
+    """Streams read by one core, and in unequal parts by three."""
+    using_threads(request.param)
+    monkeypatch.setattr(by_core, "FEWEST_STREAMS", 1)
+
+
+def test_every_core_reads_its_streams(divided, monkeypatch):
+    sizes, inner = [], mogrifier_unroll.MogrifierUnroll.apply
+    monkeypatch.setattr(
+        mogrifier_unroll.MogrifierUnroll,
+        "apply",
+        lambda x, *others: sizes.append(x.shape[1]) or inner(x, *others),
+    )
+    model = make((1,), update="mogrifier")
+    unroll(model, torch.randint(0, V, (B, T)), torch.zeros(B, 12, dtype=torch.float64))
+    assert sorted(sizes) == ([1, 2, 2] if torch.get_num_threads() == 3 else [B])
+
+
 @pytest.mark.parametrize("structure", [(1,), (1, 1), (2, 1, 2)])
 @pytest.mark.parametrize("every_block", [True, False])
 def test_values_and_gradients_are_those_of_autograd(structure, every_block):
@@ -67,6 +89,23 @@ def assert_equal_to_autograd(model, blocks):
     for name, gradient in found_gradients.items():
         wanted = expected_gradients.get(name, torch.zeros_like(gradient))
         torch.testing.assert_close(gradient, wanted, rtol=1e-9, atol=1e-11, msg=name)
+
+
+@pytest.mark.parametrize("rounds", [0, 1, 2, 5])
+def test_a_mogrifier_in_float32_follows_float64(rounds):
+    torch.manual_seed(0)
+    exact = make((1,), update="mogrifier", mogrifier_rounds=rounds)
+    tokens, start = torch.randint(0, V, (B, T)), torch.randn(B, 12, dtype=torch.float64)
+    reads = {0: torch.randn(B, T, 12, dtype=torch.float64)}
+    expected, expected_gradients = read(exact, tokens, start, reads, by_hand=False)
+    narrow = copy.deepcopy(exact).float()
+    found, gradients = read(narrow, tokens, start.float(), {0: reads[0].float()}, by_hand=True)
+    torch.testing.assert_close(found[0].double(), expected[0], rtol=0, atol=3e-6)
+    for name, wanted in expected_gradients.items():
+        size = float(wanted.abs().max())
+        torch.testing.assert_close(
+            gradients[name].double(), wanted, rtol=1e-4, atol=1e-5 * size, msg=name
+        )
 
 
 @pytest.mark.parametrize("update", ["residual", "mogrifier"])
