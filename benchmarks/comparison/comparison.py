@@ -15,7 +15,7 @@ from newllm_core.errors import ConfigError, DivergedError
 
 TUNING_SEED = 0
 # Ways slower than this, against the best of the first round, are not measured again.
-HOPELESS = 1.5
+HOPELESS = 2.0
 
 
 @dataclass

@@ -12,7 +12,7 @@ from newllm_core.data.prepared import PreparedDataset, TokenSplit
 from newllm_core.progress import Progress
 
 # A round of a speed measurement: this many steps, twice; the first ones choose kernels.
-STEPS_PER_ROUND = 4
+STEPS_PER_ROUND = 16
 VALIDATION_TOKENS_PER_ROUND = 256
 
 

@@ -1,4 +1,8 @@
-"""The ways a peer's matrix products may be made; each peer gets the one that is fastest for it."""
+"""The ways a peer may compute; each peer gets the one that is fastest for it.
+
+All but one end in newllm's own cross-entropy: rows differ by their models, not by what surrounds
+them. What users of torch have without it is `TORCH`.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -13,13 +17,15 @@ FLOAT32 = "float32"
 ROUNDED = "bfloat16"
 # bfloat16 tensors between products too.
 AUTOCAST = "autocast"
+# The same, and torch's cross-entropy.
+TORCH = "torch"
 
 
 def ways(config: RunConfig, device: torch.device) -> Sequence[str]:
     """The ways that `--precision` allows: bfloat16 for peers only where newllm uses it."""
     if config.precision == "float32" or not uses_bfloat16(config, device):
         return (FLOAT32,)
-    return (FLOAT32, ROUNDED, AUTOCAST)
+    return (FLOAT32, ROUNDED, AUTOCAST, TORCH)
 
 
 @contextmanager
@@ -35,6 +41,6 @@ def products(way: str) -> Iterator[None]:
 
 def of_body(way: str, device: torch.device) -> "nullcontext[None] | torch.autocast":
     """The context for a peer's body; losses stay outside."""
-    if way != AUTOCAST:
+    if way not in (AUTOCAST, TORCH):
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16)

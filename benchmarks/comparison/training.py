@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from benchmarks.comparison import precision
 from benchmarks.comparison.reading import evaluate, read
@@ -125,5 +126,10 @@ def _losses(peer: Peer, windows: _Windows, way: str, epoch: int) -> Iterator[Ter
         y_BTE, state = read(peer, inputs_BT, state, way)
         targets_BT = torch.from_numpy(np.asarray(windows.tokens[positions_BT], np.int64))
         targets_N = targets_BT.flatten().to(y_BTE.device)
-        loss = token_loss(peer.head, y_BTE.flatten(0, 1), targets_N)
+        y_NE = y_BTE.flatten(0, 1)
+        if way == precision.TORCH:
+            with precision.of_body(way, y_NE.device):
+                loss = F.cross_entropy(peer.head(y_NE), targets_N)
+        else:
+            loss = token_loss(peer.head, y_NE, targets_N)
         yield Terms(loss, {"cross-entropy": loss.item()}, len(targets_N))

@@ -7,7 +7,6 @@ rounded to it.
 Shapes: T tokens, B streams, C context_dim, E embed_dim.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -97,10 +96,7 @@ class MogrifierUnroll(torch.autograd.Function):
         )
         contexts = x_TBE.new_empty(length, streams, dims, dtype=wide)
         do = operations(dtype, start)
-        gate_steps = [
-            list(zip(*(every.unbind(0) for every in of_round), strict=True))
-            for of_round in zip(trace.gates, trace.gated, trace.narrow_gated, strict=True)
-        ]
+        gate_steps = _steps_of_rounds(trace.gates, trace.gated, trace.narrow_gated)
         others = (trace.of_context, trace.keep_reset, trace.candidate, contexts)
         context = start
         for step, (
@@ -146,42 +142,47 @@ class MogrifierUnroll(torch.autograd.Function):
         of_context, of_token = (torch.empty_like(trace.of_context) for _ in range(2))
         of_gates = [torch.empty_like(gated) for gated in trace.narrow_gated]
         of_x = torch.empty_like(trace.narrow[1], dtype=start.dtype)
-        before = [start, *contexts[:-1].unbind(0)]
+        wide = start.dtype
         do = operations(w_c.dtype, start)
+        gate_steps = _steps_of_rounds(trace.gates, trace.gated, of_gates)
+        tensors = (grad_TBC, trace.of_context, trace.keep_reset, trace.candidate)
+        columns = [every.unbind(0) for every in (*tensors, of_context, of_token, of_x)]
+        columns.append((start, *contexts[:-1].unbind(0)))
         carried = torch.zeros_like(start)
         of_c = torch.zeros_like(start)
-        for step in reversed(range(len(before))):
-            do.cell_backward(
-                grad_TBC[step] + of_c,
-                carried,
-                trace.of_context[step],
-                before[step],
-                trace.keep_reset[step],
-                trace.candidate[step],
-                of_context[step],
-                of_token[step],
-            )
-            d_values = [at_least_float32(of_context[step] @ w_c)]
-            d_values += [at_least_float32(of_token[step] @ w_x)]
+        for step, row in reversed(list(enumerate(zip(*columns, strict=True)))):
+            grad, from_context, keep_reset, candidate, d_context, d_token, d_x, context = row
+            grad = grad + of_c
+            kept = (from_context, context, keep_reset, candidate)
+            do.cell_backward(grad, carried, *kept, d_context, d_token)
+            d_values = [(d_context @ w_c).to(wide), (d_token @ w_x).to(wide)]
             for number in reversed(range(len(rounds))):
                 reader, changed = number % 2, 1 - number % 2
-                of_sum = of_gates[number][step]
-                gate, gated = trace.gates[number][step], trace.gated[number][step]
+                gate, gated, of_sum = gate_steps[number][step]
                 do.gate_backward(d_values[changed], gate, gated, of_sum)
                 d_values[reader] += of_sum @ rounds[number][0]
-            of_c, of_x[step] = d_values
+            of_c = d_values[0]
+            d_x.copy_(d_values[1])
 
-        def gradients(grad: Tensor, read: Tensor) -> Sequence[Tensor]:
-            grad = grad.flatten(0, 1)
-            summed = grad.sum(0, dtype=start.dtype)
-            return at_least_float32(grad.T @ read.flatten(0, 1)), summed
+        def matrix_gradient(grad: Tensor, read: Tensor) -> Tensor:
+            return (grad.flatten(0, 1).T @ read.flatten(0, 1)).to(wide)
 
         found: list[Tensor] = []
         for number, grad in enumerate(of_gates):
-            found += gradients(grad, trace.read_in(number))
-        d_wc, _ = gradients(of_context, trace.read_after(0))
-        d_wx, d_bias = gradients(of_token, trace.read_after(1))
+            found.append(matrix_gradient(grad, trace.read_in(number)))
+            found.append(grad.sum((0, 1), dtype=wide))
+        d_wc = matrix_gradient(of_context, trace.read_after(0))
+        d_wx = matrix_gradient(of_token, trace.read_after(1))
+        d_bias = of_token.sum((0, 1), dtype=wide)
         return (of_x, of_c + carried, None, d_wc, d_wx, d_bias, *found)
+
+
+def _steps_of_rounds(*tensors: list[Tensor]) -> list[list[tuple[Tensor, ...]]]:
+    """For every round and step, what is there of each: `tensors` have one [T, B, .] per round."""
+    return [
+        list(zip(*(every.unbind(0) for every in of_round), strict=True))
+        for of_round in zip(*tensors, strict=True)
+    ]
 
 
 def unroll_mogrifier(
