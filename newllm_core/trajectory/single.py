@@ -14,9 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from newllm_core import native
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.model.layer import CVFPLayer
 from newllm_core.model.mogrifier import MogrifierLayer
+from newllm_core.native.one_row import matrix_vector
+
+WORTH_A_CALL = 2**18
 
 
 class SingleStream:
@@ -64,16 +68,16 @@ class SingleStream:
     def logits(self, context_C: Tensor) -> np.ndarray:
         """Next-token logits [V] of the last head."""
         head = self._head
-        return torch.addmv(head.bias, head.weight, head.project(context_C)).cpu().numpy()
+        return _affine(head.weight, head.bias, head.project(context_C)).cpu().numpy()
 
     def _update(self, layer: "_Layer") -> None:
         """Turn `[c ; x]` into `[c' ; x']`, or into c' alone in the last layer."""
         c, x = self._context_C, self._token_E
-        product = torch.addmv(layer.bias, layer.weight, self._state, out=layer.product)
+        product = _affine(layer.weight, layer.bias, self._state)
         h = product if layer.gate_from is None else product[: layer.gate_from]
         if layer.output is not None:
             weight, bias = layer.output
-            u = torch.addmv(bias, weight, h.relu_())
+            u = _affine(weight, bias, h.relu_())
         else:
             u = h
             # A gated context takes the product as it is.
@@ -96,7 +100,6 @@ class _Layer:
     Attributes:
         weight: `[W ; W_g]` [rows, C+E]; only the rows that somebody reads.
         bias: [rows].
-        product: where their product goes [rows].
         gate_from: the first row of the gate, if there is one.
         output: weight and bias behind the hidden units, if there are any.
         norm_context: of a layer without a gate.
@@ -106,7 +109,6 @@ class _Layer:
 
     weight: Tensor
     bias: Tensor
-    product: Tensor
     gate_from: int | None
     output: tuple[Tensor, Tensor] | None
     norm_context: tuple[Tensor, Tensor] | None
@@ -128,16 +130,23 @@ def _lay_out(layer: CVFPLayer, *, last: bool) -> _Layer:
     return _Layer(
         weight=weight.contiguous(),
         bias=bias.clone(),
-        product=torch.empty_like(bias),
         gate_from=gate_from,
         output=None if output is None else (output.weight[:rows].clone(), output.bias[:rows]),
-        norm_context=None if layer.gated else _affine(layer.norm_context),
-        norm_token=None if last else _affine(layer.norm_token),
+        norm_context=None if layer.gated else _affine_of(layer.norm_context),
+        norm_token=None if last else _affine_of(layer.norm_token),
         mix=layer.layernorm_mix,
     )
 
 
-def _affine(norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
+def _affine(weight: Tensor, bias: Tensor, vector: Tensor) -> Tensor:
+    """`weight vector + bias`."""
+    # Where the matrix is not in the processor's cache, torch takes several times as long.
+    if weight.numel() >= WORTH_A_CALL and native.suits(weight, vector):
+        return matrix_vector(weight, vector).add_(bias)
+    return torch.addmv(bias, weight, vector)
+
+
+def _affine_of(norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
     return norm.weight.detach(), norm.bias.detach()
 
 
