@@ -154,10 +154,11 @@ class _Runner:
 
     def _engine(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(0)
-        while True:
-            reading = batches(self.model, self.window, self.config, generator)
-            while (batch := self._next(reading)) is not None:
-                yield len(batch.positions_N)
+        with self.trainer.descent.finished_afterwards():
+            while True:
+                reading = batches(self.model, self.window, self.config, generator)
+                while (batch := self._next(reading)) is not None:
+                    yield len(batch.positions_N)
 
     def _next(self, reading: Iterator[Batch]) -> Batch | None:
         """One batch and its step, in this row's precision; it must not leak into other rows."""

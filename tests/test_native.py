@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from newllm_core import native
+from newllm_core.native.narrow import adam_narrow, sum_of_squares
 from newllm_core.native.one_row import adam_outer, matrix_vector, vector_matrix
 from newllm_core.native.softmax import softmax_gradient
 from newllm_core.training.token_loss import _to_gradient
@@ -112,6 +113,44 @@ def test_adam_of_outer_products_is_adam(generator, shape):
     state = adam.state[wanted]
     torch.testing.assert_close(mean.double(), state["exp_avg"], rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(square.double(), state["exp_avg_sq"], rtol=1e-5, atol=1e-9)
+
+
+@compiled
+@pytest.mark.parametrize("shape", SHAPES)
+def test_adam_of_gradients_in_bfloat16_is_adam(generator, shape):
+    matrix = torch.randn(shape, generator=generator)
+    mean, square = torch.zeros(shape), torch.zeros(shape)
+    copy = torch.empty(shape, dtype=torch.bfloat16)
+    wanted = matrix.double().requires_grad_()
+    adam = torch.optim.Adam([wanted], lr=0.01, betas=(0.8, 0.95), eps=1e-6)
+    for step in range(1, 6):
+        gradient = torch.randn(shape, generator=generator).bfloat16()
+        wanted.grad = 0.3 * gradient.double()
+        adam.step()
+        adam_narrow(
+            matrix,
+            mean,
+            square,
+            gradient,
+            copy,
+            scale=0.3,
+            step=step,
+            rate=0.01,
+            betas=(0.8, 0.95),
+            eps=1e-6,
+        )
+        torch.testing.assert_close(matrix.double(), wanted.detach(), rtol=1e-6, atol=1e-6)
+        assert torch.equal(copy, matrix.bfloat16())
+    state = adam.state[wanted]
+    torch.testing.assert_close(mean.double(), state["exp_avg"], rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(square.double(), state["exp_avg_sq"], rtol=1e-5, atol=1e-9)
+
+
+@compiled
+@pytest.mark.parametrize("count", [0, 1, 4095, 4096, 10_000])
+def test_sums_of_squares(generator, count):
+    values = torch.randn(count, generator=generator).bfloat16()
+    assert sum_of_squares(values) == pytest.approx(float(values.double().square().sum()), rel=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

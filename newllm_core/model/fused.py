@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from newllm_core.cores import at_once
+from newllm_core.model.narrow import keep_narrow
 from newllm_core.model.one_row import keep_apart, product, product_backward
 from newllm_core.precision import at_least_float32
 
@@ -127,10 +128,14 @@ class FusedUpdate(torch.autograd.Function):
 
 
 def matrix_gradient(matrix: Tensor, d_u: Tensor, inputs: Tensor) -> Tensor | None:
-    """Of a matrix that made d_u's rows of `inputs`; None if `one_row` keeps it as two vectors."""
+    """Of a matrix that made d_u's rows of `inputs`; None if it is kept in another form.
+
+    `one_row` keeps two vectors, `narrow` keeps it in bfloat16.
+    """
     if len(d_u) == 1 and keep_apart(matrix, d_u[0], inputs[0]):
         return None
-    return full_rows(d_u.T @ inputs, len(matrix))
+    gradient = d_u.T @ inputs
+    return None if keep_narrow(matrix, gradient) else full_rows(gradient, len(matrix))
 
 
 def norm(z: Tensor, gain: Tensor, shift: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

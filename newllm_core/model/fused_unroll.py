@@ -21,6 +21,7 @@ from torch.autograd.function import once_differentiable
 from newllm_core.model.by_core import read_by_core
 from newllm_core.model.fused import full_rows, mask, norm, norm_backward
 from newllm_core.model.layer import CVFPLayer
+from newllm_core.model.narrow import as_read
 from newllm_core.precision import at_least_float32
 
 
@@ -101,8 +102,9 @@ class FusedUnroll(torch.autograd.Function):
         weights = []
         for number, layer in enumerate(layers):
             rows = dims if number == last else None
-            parts = layer.context_weight, layer.token_weight, layer.bias
-            weights.append([part[:rows].to(dtype) for part in parts])
+            matrices = (layer.context_weight, layer.token_weight)
+            parts = [as_read(matrix, dtype)[:rows] for matrix in matrices]
+            weights.append([*parts, layer.bias[:rows].to(dtype)])
         _, w_x, bias = weights[0]
         from_token = torch.addmm(bias, x_TBE.flatten(0, 1), w_x.T).view(*x_TBE.shape[:2], -1)
         traces = [_Trace() for _ in layers]

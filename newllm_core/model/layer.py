@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from newllm_core.model.fused import FusedUpdate
+from newllm_core.model.narrow import as_read
 
 # A gate of σ(1) = 0.73 keeps most of the context from the start: memory must be there to be shaped.
 INITIAL_GATE_BIAS = 1.0
@@ -148,7 +149,7 @@ class CVFPLayer(nn.Module):
     def _weights_in(self, dtype: torch.dtype) -> list[Tensor]:
         if self._fixed is not None and self._fixed[0] == dtype:
             return self._fixed[1]
-        return [self.context_weight.detach().to(dtype), self.token_weight.detach().to(dtype)]
+        return [as_read(self.context_weight, dtype), as_read(self.token_weight, dtype)]
 
     def _mix(self, context: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
         """`W [c ; x] + b`, through the hidden units if there are any: parts for c and x."""

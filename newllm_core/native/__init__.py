@@ -25,6 +25,8 @@ _SIGNATURES = {
     "matrix_vector": (None, [_POINTER] * 3 + [_COUNT] * 2),
     "vector_matrix": (None, [_POINTER] * 3 + [_COUNT] * 2),
     "adam_outer": (None, [_POINTER] * 7 + [_COUNT] * 2 + [_NUMBER] * 5),
+    "sum_of_squares": (_NUMBER, [_POINTER, _COUNT]),
+    "adam_narrow": (None, [_POINTER] * 5 + [_COUNT] + [_NUMBER] * 6),
 } | {
     f"{name}_{str(dtype).removeprefix('torch.')}": signature
     for name, signature in _FOR_EACH_DTYPE.items()

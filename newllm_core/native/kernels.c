@@ -103,3 +103,17 @@ void newllm_adam_outer(float *matrix, float *mean, float *square, const float *l
     (matrix, mean, square, left, right, vector, product, rows, columns, 1 - beta1, beta2, 1 - beta2,
      rate, root, eps);
 }
+
+double newllm_sum_of_squares(const uint16_t *values, int64_t count)
+{
+    return CHOOSE(sum_of_squares)(values, count);
+}
+
+void newllm_adam_narrow(float *matrix, float *mean, float *square, const uint16_t *gradients,
+                        uint16_t *copy, int64_t count, double scale, double beta1, double beta2,
+                        double rate, double root, double eps)
+{
+    CHOOSE(adam_narrow)
+    (matrix, mean, square, gradients, copy, count, scale, 1 - beta1, beta2, 1 - beta2, rate, root,
+     eps);
+}

@@ -3,4 +3,5 @@
 #include "numbers.h"
 #include "softmax.h"
 #include "one_row.h"
+#include "narrow.h"
 #include "gates.h"

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from newllm_core import distributed
+from newllm_core import distributed, native
 from newllm_core.analysis.rank import effective_rank
 from newllm_core.config import Config
 from newllm_core.cores import undivided
@@ -28,7 +28,7 @@ from newllm_core.registry import REGULARIZERS
 from newllm_core.regularizers.base import Regularizer
 from newllm_core.runlog import RunLog
 from newllm_core.training.convergence import converged_ratio
-from newllm_core.training.descent import Descent, OneRowDescent
+from newllm_core.training.descent import Descent, NarrowDescent, OneRowDescent
 from newllm_core.training.engines import Batch, batches
 from newllm_core.training.objective import REGULARIZER, Phase1Loss, Terms
 from newllm_core.training.reading import Reading
@@ -117,9 +117,11 @@ class Phase1Trainer:
         trained = [model.blocks] if model.decoder is None else [model.blocks, model.decoder]
         self.parameters = [p for part in trained for p in part.parameters()]
         self.guard = VacuityGuard(self.parameters)
-        one_row = self.config.engine == "online" and distributed.size() == 1
-        self.is_one_row = one_row and device.type == "cpu"
-        descent = OneRowDescent if self.is_one_row else Descent
+        alone = distributed.size() == 1 and device.type == "cpu"
+        self.is_one_row = alone and self.config.engine == "online"
+        descent = NarrowDescent if alone and native.library() is not None else Descent
+        if self.is_one_row:
+            descent = OneRowDescent
         self.descent = descent(self.parameters, self.config.gradient_clip)
         self.result = Phase1Result()
         self.saver: Saver | None = None

@@ -8,11 +8,11 @@ from naive_phase1 import make_config, make_window
 from recurrence import D, E, draw, draw_tokens, make_model
 
 from newllm_core import native
-from newllm_core.model import one_row
+from newllm_core.model import narrow, one_row
 from newllm_core.model.one_row import collect
 from newllm_core.progress import Silent
 from newllm_core.regularizers.build import build_regularizers
-from newllm_core.training.descent import Descent, OneRowDescent
+from newllm_core.training.descent import Descent, NarrowDescent, OneRowDescent
 from newllm_core.training.engines import batches
 from newllm_core.training.matrix_step import MatrixStep
 from newllm_core.training.naive import naive_phase1
@@ -117,6 +117,58 @@ def test_steps_put_off_are_made_by_the_products_that_read_the_weights(
     assert losses == pytest.approx(wanted_losses, rel=1e-4)
     for mine, theirs in zip(found.parameters, wanted.parameters, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4)
+
+
+@compiled
+@pytest.mark.parametrize("clip", [0.0, 0.01])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, None], ids=["bfloat16", "float32"])
+@pytest.mark.parametrize("engine", ["parallel", "streams"])
+def test_narrow_gradients_make_the_same_steps(using_threads, clip, dtype, engine):
+    using_threads(2)
+    config = make_config(
+        engine=engine,
+        objective="reconstruction",
+        gradient_clip=clip,
+        learning_rate=0.01,
+        batch_tokens=16,
+        num_streams=8,
+    )
+    start = make_model(reconstruction=True).float()
+    start.compute_dtype = dtype
+    results = []
+    for kind in (NarrowDescent, Descent):
+        model = copy.deepcopy(start)
+        window = Window(draw_tokens(64), torch.zeros(D), "carry")
+        tokens = {"train": window.tokens_T.numpy(), "validation": window.tokens_T.numpy()}
+        regularizers, _ = build_regularizers(config, 1)
+        trainer = Phase1Trainer(model, regularizers, tokens, config, CPU, Silent())
+        assert type(trainer.descent) is NarrowDescent
+        trainer.descent = kind(trainer.parameters, clip)
+        trainer.descent.optimizer.param_groups[0]["lr"] = 0.01
+        losses, copied = [], []
+        with trainer.descent.finished_afterwards():
+            for _ in range(6):
+                for batch in batches(model, window, config.phase1, torch.Generator()):
+                    terms = trainer.terms(window, batch)
+                    trainer.step(terms)
+                    window.store(batch.positions_N, terms.contexts_NC)
+                    losses.append(terms.total.item())
+                    copied.append(len(narrow._copies))
+                window.finish_reading()
+        assert not narrow._copies
+        uses_copies = kind is NarrowDescent and dtype is torch.bfloat16
+        assert copied == [4 if uses_copies else 0] * len(losses)
+        results.append((losses, trainer))
+    (losses, found), (wanted_losses, wanted) = results
+    assert len(losses) >= 6
+    assert losses == pytest.approx(wanted_losses, rel=1e-4)
+    assert max(losses) > 1.001 * min(losses)
+    for mine, theirs in zip(found.parameters, wanted.parameters, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3)
+        state, other = (t.descent.optimizer.state[p] for t, p in ((found, mine), (wanted, theirs)))
+        assert state.keys() == other.keys()  # none where no gradient ever came
+        for name, value in state.items():
+            torch.testing.assert_close(value, other[name], rtol=2e-2, atol=1e-5, msg=name)
 
 
 def _trained_parts(model):
