@@ -56,6 +56,15 @@ def shares(size: int, least: int) -> list[slice]:
     return [slice(begin, end) for begin, end in pairwise(bounds)]
 
 
+def divided(work: Callable[[slice], T], size: int, least: int) -> list[T]:
+    """`work` on every share of `range(size)` at once, operations running on one core each."""
+    parts = shares(size, least)
+    if len(parts) == 1:
+        return [work(parts[0])]
+    with undivided():
+        return at_once(*(partial(work, part) for part in parts))
+
+
 def _in_turn(actions: Sequence[Callable[[], T]]) -> list[T]:
     return [action() for action in actions]
 

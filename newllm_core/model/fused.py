@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from newllm_core.cores import at_once
+from newllm_core.model import residual
 from newllm_core.model.narrow import keep_narrow
 from newllm_core.model.one_row import keep_apart, product, product_backward
+from newllm_core.model.residual import Reached, Side
 from newllm_core.precision import at_least_float32
-
-LAYER_NORM_EPSILON = 1e-5
 
 
 class FusedUpdate(torch.autograd.Function):
@@ -55,18 +55,19 @@ class FusedUpdate(torch.autograd.Function):
         bias = bias.to(c_NC.dtype)
         if len(c_NC) == 1:
             of_c, of_x = at_once(partial(product, c_NC, w_c), partial(product, x_NE, w_x))
-            u_NH = of_c.add_(of_x).add_(bias).relu_()
+            u_NH = of_c.add_(of_x).add_(bias)
         else:
-            u_NH = torch.addmm(bias, c_NC, w_c.T).addmm_(x_NE, w_x.T).relu_()
-        # What leaves the recurrence is compared and accumulated: it is not rounded.
-        z_NC = at_least_float32(c_NC) + u_NH if last else c_NC + u_NH[:, :dims]
-        new_c, mean_c, rstd_c = norm(z_NC, gain_C, shift_C)
-        saved = [c_NC, x_NE, w_c, w_x, u_NH, gain_C, z_NC, mean_c, rstd_c]
+            u_NH = torch.addmm(bias, c_NC, w_c.T).addmm_(x_NE, w_x.T)
+        sides = [Side(c_NC, u_NH[:, :dims], gain_C, shift_C, wide=last)]
+        saved = [c_NC, x_NE, w_c, w_x, u_NH, gain_C]
+        if gain_E is not None and shift_E is not None:
+            sides.append(Side(x_NE, u_NH[:, dims:], gain_E, shift_E, wide=False))
+        (new_c, *of_norm), *of_token = residual.forward(sides)
+        saved += of_norm
         new_x = None
         if gain_E is not None:
-            z_NE = x_NE + u_NH[:, dims:]
-            new_x, mean_x, rstd_x = norm(z_NE, gain_E, shift_E)
-            saved += [gain_E, z_NE, mean_x, rstd_x]
+            new_x, *of_norm = of_token[0]
+            saved += [gain_E, *of_norm]
         ctx.save_for_backward(*saved)
         ctx.set_materialize_grads(False)
         ctx.matrices = context_weight, token_weight
@@ -75,31 +76,31 @@ class FusedUpdate(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         """Gradients of the inputs, in the order of `forward`."""
-        c_NC, x_NE, w_c, w_x, u_NH, gain_C, z_NC, mean_c, rstd_c, *of_token = ctx.saved_tensors
+        c_NC, x_NE, w_c, w_x, u_NH, gain_C, mean_c, rstd_c, *of_token = ctx.saved_tensors
         grad_c, grad_x = grads
         dims = c_NC.shape[1]
-        shift_C = grad_C = shift_E = grad_E = None
-        if grad_c is None:
-            d_c = torch.zeros_like(c_NC)
-        else:
-            d_c, grad_C, shift_C = norm_backward(grad_c, z_NC, mean_c, rstd_c, gain_C)
-            d_c = d_c.to(c_NC.dtype)
-        d_x = None
-        if grad_x is not None:
-            gain_E, z_NE, mean_x, rstd_x = of_token
-            d_x, grad_E, shift_E = norm_backward(grad_x, z_NE, mean_x, rstd_x, gain_E)
         # Where no gradient came back through the token, its rows of W have none either.
-        rows = dims if d_x is None else u_NH.shape[1]
+        rows = dims if grad_x is None else u_NH.shape[1]
         d_u = torch.empty_like(u_NH[:, :rows])
-        mask(d_c, u_NH[:, :dims], d_u[:, :dims])
-        if d_x is not None:
-            mask(d_x, u_NH[:, dims:], d_u[:, dims:])
+        grad_c = torch.zeros_like(c_NC) if grad_c is None else grad_c
+        sides = [
+            Reached(grad_c, c_NC, u_NH[:, :dims], gain_C, mean_c, rstd_c, d_u[:, :dims]),
+        ]
+        if grad_x is not None:
+            gain_E, mean_x, rstd_x = of_token
+            sides.append(
+                Reached(grad_x, x_NE, u_NH[:, dims:], gain_E, mean_x, rstd_x, d_u[:, dims:])
+            )
+        (d_c, grad_C, shift_C, bias), *of_sides = residual.backward(sides)
+        d_x = grad_E = shift_E = None
+        if of_sides:
+            d_x, grad_E, shift_E, of_rest = of_sides[0]
+            bias = torch.cat([bias, of_rest])
         grad_context_weight, grad_token_weight = (
             matrix_gradient(matrix, d_u, inputs)
             for matrix, inputs in zip(ctx.matrices, (c_NC, x_NE), strict=True)
         )
-        wide = torch.promote_types(d_u.dtype, torch.float32)
-        grad_bias = full_rows(d_u.sum(0, dtype=wide), len(ctx.matrices[0]))
+        grad_bias = full_rows(bias, len(ctx.matrices[0]))
         need_c, need_x = ctx.needs_input_grad[:2]
         if need_c and need_x and len(d_u) == 1:
             of_c, of_x = at_once(
@@ -136,30 +137,6 @@ def matrix_gradient(matrix: Tensor, d_u: Tensor, inputs: Tensor) -> Tensor | Non
         return None
     gradient = d_u.T @ inputs
     return None if keep_narrow(matrix, gradient) else full_rows(gradient, len(matrix))
-
-
-def norm(z: Tensor, gain: Tensor, shift: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """LayerNorm of `z` [N, D], its means and reciprocal standard deviations."""
-    return torch.native_layer_norm(z, (z.shape[1],), gain, shift, LAYER_NORM_EPSILON)
-
-
-def norm_backward(
-    grad: Tensor,
-    z: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    gain: Tensor,
-    wanted: tuple[bool, bool, bool] = (True, True, True),
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of z, gain and shift; only those that are `wanted` are computed."""
-    return torch.ops.aten.native_layer_norm_backward(
-        grad.contiguous(), z, (z.shape[1],), mean, rstd, gain, gain, wanted
-    )
-
-
-def mask(grad: Tensor, activated: Tensor, out: Tensor) -> None:
-    """Write `grad` where a ReLU let its input through, else 0, into `out`."""
-    torch.ops.aten.threshold_backward.grad_input(grad, activated, 0, grad_input=out)
 
 
 def full_rows(grad: Tensor, rows: int) -> Tensor:

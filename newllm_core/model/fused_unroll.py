@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from newllm_core.model.by_core import read_by_core
-from newllm_core.model.fused import full_rows, mask, norm, norm_backward
+from newllm_core.model.fused import full_rows
 from newllm_core.model.layer import CVFPLayer
 from newllm_core.model.narrow import as_read
+from newllm_core.model.residual import mask, norm, norm_backward
 from newllm_core.precision import at_least_float32
 
 

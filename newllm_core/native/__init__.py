@@ -20,6 +20,8 @@ _FOR_EACH_DTYPE = {
     "gate_backward": (None, [_POINTER] * 4 + [_COUNT]),
     "cell": (None, [_POINTER] * 7 + [_COUNT] * 2),
     "cell_backward": (None, [_POINTER] * 8 + [_COUNT] * 2),
+    "residual": (None, [_POINTER] * 9 + [_COUNT] * 3),
+    "residual_backward": (None, [_POINTER] * 11 + [_COUNT] * 4),
 }
 _SIGNATURES = {
     "matrix_vector": (None, [_POINTER] * 3 + [_COUNT] * 2),
@@ -57,7 +59,7 @@ def suits(*tensors: Tensor, dtypes: tuple[torch.dtype, ...] = (torch.float32,)) 
     )
 
 
-def call(name: str, *arguments: Tensor | float, dtype: torch.dtype | None = None) -> float:
+def call(name: str, *arguments: Tensor | float | None, dtype: torch.dtype | None = None) -> float:
     """Call one of the loops; nothing is checked.
 
     Args:

@@ -76,6 +76,26 @@ int newllm_usable(void) { return 1; }
         CHOOSE(cell_backward_##dtype)                                                              \
         (grad, carried, of_context, context, keep_reset, candidate, grad_of_context,               \
          grad_of_token, rows, columns);                                                            \
+    }                                                                                              \
+                                                                                                   \
+    void newllm_residual_##dtype(const type *value, const type *update, const float *gain,         \
+                                 const float *shift, type *out, float *wide, float *mean,          \
+                                 float *rstd, float *space, int64_t rows, int64_t columns,         \
+                                 int64_t stride)                                                   \
+    {                                                                                              \
+        CHOOSE(residual_##dtype)                                                                   \
+        (value, update, gain, shift, out, wide, mean, rstd, space, rows, columns, stride);         \
+    }                                                                                              \
+                                                                                                   \
+    void newllm_residual_backward_##dtype(                                                         \
+        const type *grad, const float *wide_grad, const type *value, const type *update,           \
+        const float *gain, const float *mean, const float *rstd, type *grad_of_value,              \
+        type *grad_of_update, float *grad_of_vectors, float *space, int64_t rows, int64_t columns, \
+        int64_t stride, int64_t stride_of_grad)                                                    \
+    {                                                                                              \
+        CHOOSE(residual_backward_##dtype)                                                          \
+        (grad, wide_grad, value, update, gain, mean, rstd, grad_of_value, grad_of_update,          \
+         grad_of_vectors, space, rows, columns, stride, stride_of_grad);                           \
     }
 
 EXPORT(float, float32)

@@ -5,3 +5,4 @@
 #include "one_row.h"
 #include "narrow.h"
 #include "gates.h"
+#include "residual.h"

@@ -40,6 +40,9 @@ static inline float VARIANT(power_of_two)(float t)
     return power;
 }
 
+/* NaN stays NaN. */
+static inline float VARIANT(relu)(float value) { return value < 0 ? 0 : value; }
+
 static inline float VARIANT(sigmoid)(float value)
 {
     float power = VARIANT(power_of_two)(-fabsf(value) * LOG2_E);

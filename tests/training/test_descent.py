@@ -161,14 +161,22 @@ def test_narrow_gradients_make_the_same_steps(using_threads, clip, dtype, engine
         results.append((losses, trainer))
     (losses, found), (wanted_losses, wanted) = results
     assert len(losses) >= 6
-    assert losses == pytest.approx(wanted_losses, rel=1e-4)
-    assert max(losses) > 1.001 * min(losses)
-    for mine, theirs in zip(found.parameters, wanted.parameters, strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3)
+    # A weight in bfloat16 that is rounded the other way is felt by all later steps.
+    assert losses == pytest.approx(wanted_losses, rel=1e-4 if dtype is None else 2e-3)
+    assert max(losses) > 1.1 * min(losses)
+    moved = apart = 0.0
+    for mine, theirs, before in zip(
+        found.parameters, wanted.parameters, _trained_parts(start), strict=True
+    ):
+        moved += float((theirs - before).detach().square().sum())
+        apart += float((theirs - mine).detach().square().sum())
         state, other = (t.descent.optimizer.state[p] for t, p in ((found, mine), (wanted, theirs)))
         assert state.keys() == other.keys()  # none where no gradient ever came
         for name, value in state.items():
-            torch.testing.assert_close(value, other[name], rtol=2e-2, atol=1e-5, msg=name)
+            difference = (value - other[name]).norm()
+            assert difference <= (1e-3 if dtype is None else 0.2) * other[name].norm()
+    assert moved > 0
+    assert apart**0.5 < (1e-3 if dtype is None else 0.02) * moved**0.5
 
 
 def _trained_parts(model):
