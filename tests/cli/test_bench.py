@@ -66,6 +66,9 @@ def test_models_without_a_published_loop_have_the_other_rows(newllm):
 
 @pytest.mark.parametrize("compiled", [True, False])
 def test_a_table_says_when_loops_were_not_compiled(newllm, monkeypatch, compiled):
-    monkeypatch.setattr(native, "library", lambda: object() if compiled else None)
+    if not compiled:
+        monkeypatch.setattr(native, "library", lambda: None)
+    elif native.library() is None:
+        pytest.skip("the loops in C were not compiled when newllm was installed")
     done = newllm(*FAST, "--engine", "parallel", "--precision", "float32")
     assert ("loops in C: not compiled" in done.out) == (not compiled)
