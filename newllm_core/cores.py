@@ -5,7 +5,7 @@ each core a piece of work that consists of many operations wakes it once.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
@@ -28,13 +28,13 @@ def available() -> int:
 def undivided() -> Iterator[None]:
     """Inside, operations run on one core each; what `at_once` is given still uses several."""
     global _cores
-    before = _cores
+    before, threads = _cores, torch.get_num_threads()
     _cores = available()
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(_cores)
+        torch.set_num_threads(threads)
         _cores = before
 
 
@@ -45,7 +45,11 @@ def at_once(*actions: Callable[[], T]) -> list[T]:
         return [action() for action in actions]
     parts = [partial(_in_turn, actions[core::count]) for core in range(count)]
     others = [_others.submit(_alone, part) for part in parts[1:]]
-    done = [parts[0](), *(other.result() for other in others)]
+    try:
+        first = parts[0]()
+    finally:
+        wait(others)  # nothing goes on behind the back of whoever handles an error
+    done = [first, *(other.result() for other in others)]
     return [done[index % count][index // count] for index in range(len(actions))]
 
 

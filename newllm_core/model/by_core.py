@@ -28,6 +28,9 @@ def read_by_core(
     parts = cores.shares(len(start_BC), FEWEST_STREAMS)
     if len(parts) == 1 or x_TBE.device.type != "cpu":
         return unroll(x_TBE, start_BC, *parameters)
+    if not torch.is_grad_enabled():  # inside `apply` it never is: nothing need be kept
+        x_TBE, start_BC = x_TBE.detach(), start_BC.detach()
+        parameters = tuple(parameter.detach() for parameter in parameters)
     found: tuple[Tensor, ...] = _ByCore.apply(unroll, parts, x_TBE, start_BC, *parameters)
     return found
 
@@ -77,6 +80,7 @@ class _ByCore(torch.autograd.Function):
                 [inputs[n] for n in numbers],
                 [grad[:, ctx.parts[index]] for grad in given.values()],
                 materialize_grads=True,
+                retain_graph=True,
             )
 
         with cores.undivided():

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from newllm_core.cores import at_once
 from newllm_core.model import residual
@@ -74,6 +75,7 @@ class FusedUpdate(torch.autograd.Function):
         return new_c, new_x
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         """Gradients of the inputs, in the order of `forward`."""
         c_NC, x_NE, w_c, w_x, u_NH, gain_C, mean_c, rstd_c, *of_token = ctx.saved_tensors
@@ -134,6 +136,8 @@ def matrix_gradient(matrix: Tensor, d_u: Tensor, inputs: Tensor) -> Tensor | Non
     `one_row` keeps two vectors, `narrow` keeps it in bfloat16.
     """
     if len(d_u) == 1 and keep_apart(matrix, d_u[0], inputs[0]):
+        return None
+    if not matrix.requires_grad:
         return None
     gradient = d_u.T @ inputs
     return None if keep_narrow(matrix, gradient) else full_rows(gradient, len(matrix))

@@ -75,6 +75,7 @@ class MogrifierUnroll(torch.autograd.Function):
         rounds = [(gating[i].to(dtype), gating[i + 1].to(dtype)) for i in range(0, len(gating), 2)]
         start, tokens = at_least_float32(start_BC).contiguous(), at_least_float32(x_TBE)
         wide = start.dtype
+        tokens = tokens.to(wide).contiguous()
         keep = any(ctx.needs_input_grad)
 
         def space(width: int, kind: torch.dtype, steps: int = length) -> Tensor:
@@ -138,7 +139,7 @@ class MogrifierUnroll(torch.autograd.Function):
         """Gradients in the order of `forward`."""
         trace, (w_c, w_x), rounds = ctx.trace, ctx.weights, ctx.rounds
         start, contexts = ctx.saved_tensors
-        grad_TBC = at_least_float32(grad_TBC)
+        grad_TBC = at_least_float32(grad_TBC).contiguous()
         of_context, of_token = (torch.empty_like(trace.of_context) for _ in range(2))
         of_gates = [torch.empty_like(gated) for gated in trace.narrow_gated]
         of_x = torch.empty_like(trace.narrow[1], dtype=start.dtype)

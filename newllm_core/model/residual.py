@@ -87,8 +87,8 @@ def forward(sides: Sequence[Side]) -> list[Normed]:
     results = [
         Normed(
             torch.empty_like(side.value, dtype=torch.float32 if side.wide else side.value.dtype),
-            torch.empty(rows, 1),
-            torch.empty(rows, 1),
+            side.gain.new_empty(rows, 1),
+            side.gain.new_empty(rows, 1),
         )
         for side in sides
     ]
@@ -107,7 +107,7 @@ def forward(sides: Sequence[Side]) -> list[Normed]:
                 out if side.wide else None,
                 result.mean[share],
                 result.rstd[share],
-                torch.empty(columns),
+                side.gain.new_empty(columns),
                 len(out),
                 columns,
                 side.update.stride(0),
@@ -130,7 +130,7 @@ def backward(sides: Sequence[Reached]) -> list[Gradients]:
         found = []
         for side, grad, of_value in zip(sides, grads, of_values, strict=True):
             columns = side.value.shape[1]
-            of_vectors = torch.empty(3, columns)
+            of_vectors = side.gain.new_empty(3, columns)
             wide = grad.dtype != side.value.dtype
             native.call(
                 "residual_backward",
@@ -144,7 +144,7 @@ def backward(sides: Sequence[Reached]) -> list[Gradients]:
                 of_value[share],
                 side.of_update[share],
                 of_vectors,
-                torch.empty(2, columns),
+                side.gain.new_empty(2, columns),
                 share.stop - share.start,
                 columns,
                 side.update.stride(0),

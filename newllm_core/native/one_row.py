@@ -3,7 +3,6 @@
 Shapes: H outputs, K inputs of a matrix.
 """
 
-import torch
 from torch import Tensor
 
 from newllm_core.native import call
@@ -11,14 +10,14 @@ from newllm_core.native import call
 
 def matrix_vector(matrix_HK: Tensor, vector_K: Tensor) -> Tensor:
     """`W x` [H]."""
-    product_H = torch.empty(len(matrix_HK))
+    product_H = matrix_HK.new_empty(len(matrix_HK))
     call("matrix_vector", matrix_HK, vector_K, product_H, *matrix_HK.shape)
     return product_H
 
 
 def vector_matrix(vector_H: Tensor, matrix_HK: Tensor) -> Tensor:
     """`g W` [K]."""
-    product_K = torch.empty(matrix_HK.shape[1])
+    product_K = matrix_HK.new_empty(matrix_HK.shape[1])
     call("vector_matrix", vector_H, matrix_HK, product_K, *matrix_HK.shape)
     return product_K
 
@@ -40,7 +39,7 @@ def adam_outer(
 
     Returns `W vector` [H] of the new matrix, which costs nothing more.
     """
-    product_H = torch.empty(len(matrix_HK))
+    product_H = matrix_HK.new_empty(len(matrix_HK))
     tensors = (matrix_HK, mean_HK, square_HK, left_H, right_K, vector_K, product_H)
     beta1, beta2 = betas
     root = (1 - beta2**step) ** -0.5

@@ -16,7 +16,7 @@ def softmax_gradient(logits_NV: Tensor, targets_N: Tensor) -> float:
         IndexError: a target is not a column.
     """
     rows, columns = logits_NV.shape
-    space_V = torch.empty(columns)
+    space_V = logits_NV.new_empty(columns, dtype=torch.float32)
     arguments = (logits_NV, targets_N.contiguous(), space_V, rows, columns)
     nats = call("softmax_gradient", *arguments, dtype=logits_NV.dtype)
     if nats == -1:

@@ -109,6 +109,7 @@ class NarrowDescent(Descent):
     def step(self, norm: Tensor) -> None:
         """Change the weights by the gradients, whose norm is `norm`."""
         super().step(norm)  # of everything whose gradient is whole
+        drop_copies(p for p in self.parameters if p.grad is not None)
         scale = self.scale(norm)
         with undivided():
             at_once(*(partial(self._update, *given, float(scale)) for given in self._gradients))

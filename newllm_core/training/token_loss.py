@@ -85,8 +85,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
             total += nats
             if grad_head is not None and gradient is not None:
                 grad_head += gradient
+        if grad_head is None and (needs_weight or needs_bias):  # no row at all
+            grad_head = torch.zeros_like(head_VK, dtype=weight_VC.dtype)
         mean = total / len(contexts_NC)
-        ctx.num_rows = len(contexts_NC)
+        ctx.num_rows = max(1, len(contexts_NC))
         ctx.save_for_backward(
             grad_contexts,
             grad_head[:, :dims] if grad_head is not None and needs_weight else None,
@@ -116,7 +118,7 @@ def _part(
     """
     nats = inputs_NK.new_zeros((), dtype=torch.float64)
     grad_head = None
-    rows = len(space_nV)
+    rows = max(1, len(space_nV))
     for begin in range(0, len(inputs_NK), rows):
         part_NK = inputs_NK[begin : begin + rows]
         logits_NV = torch.mm(part_NK, head_VK.T, out=space_nV[: len(part_NK)])
@@ -145,7 +147,9 @@ def _joined(matrix: Tensor, column: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _to_gradient(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     """Turn logits into softmax minus target, in place; returns the summed nats in float64."""
-    if native.suits(logits_NV, dtypes=native.DTYPES):
+    targets_N = targets_N.long().contiguous()
+    on_cpu = native.suits(targets_N, dtypes=(torch.int64,))
+    if on_cpu and native.suits(logits_NV, dtypes=native.DTYPES):
         return torch.tensor(softmax_gradient(logits_NV, targets_N), dtype=torch.float64)
     wide = torch.promote_types(logits_NV.dtype, torch.float32)
     nats = logits_NV.new_zeros((), dtype=torch.float64)

@@ -8,7 +8,7 @@ import torch
 from newllm_core.config import ModelConfig
 from newllm_core.model import by_core, mogrifier_unroll
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.trajectory.sequential import unroll
+from newllm_core.trajectory.sequential import unroll, unroll_embedded
 
 B, T, V = 5, 7, 30
 
@@ -136,3 +136,26 @@ def test_nothing_is_kept_where_no_gradient_is_wanted(shape):
     model.blocks.requires_grad_(False)
     model.embedding.requires_grad_(False)
     assert not any(context.requires_grad for context in unroll(model, tokens, start))
+
+
+def test_a_mogrifier_reads_tokens_and_gradients_in_any_layout():
+    torch.manual_seed(0)
+    model = make((1,), torch.float32, update="mogrifier")
+    start, reads = torch.randn(B, 12), torch.randn(12, T, B)
+    found = []
+    for layout in (lambda x: x, lambda x: x.transpose(0, 1).contiguous().transpose(0, 1)):
+        model.zero_grad()
+        x_TBE = layout(torch.randn(T, B, 10, generator=torch.Generator().manual_seed(1)))
+        contexts = unroll_embedded(model, x_TBE, start)[0]
+        # The gradient of the contexts comes with their dimensions the other way round.
+        (contexts.permute(2, 1, 0).contiguous() * reads).sum().backward()
+        found.append((contexts.detach(), model.layers()[0].context_weight.grad.clone()))
+    exact = copy.deepcopy(model).double()
+    exact.zero_grad()
+    with exact.twice_differentiable():
+        wanted = unroll_embedded(exact, x_TBE.double(), start.double())[0]
+    (wanted.permute(2, 1, 0) * reads.double()).sum().backward()
+    for contexts, gradient in found:
+        torch.testing.assert_close(contexts.double(), wanted.detach(), rtol=0, atol=3e-6)
+        of_weight = exact.layers()[0].context_weight.grad
+        torch.testing.assert_close(gradient.double(), of_weight, rtol=1e-4, atol=1e-4)

@@ -295,3 +295,14 @@ def test_only_matrices_decay():
     }
     for name, parameter in model.named_parameters():
         assert (id(parameter) in decaying) == (parameter.ndim == 2 and name != "embedding.weight")
+
+
+def test_token_loss_takes_no_rows_and_narrow_targets():
+    head = nn.Linear(4, 20)
+    contexts = torch.randn(6, 4)
+    narrow = torch.tensor([3, 0, 5, 0, 7, 0], dtype=torch.int32)
+    wanted = F.cross_entropy(head(contexts), narrow.long())
+    assert token_loss(head, contexts, narrow).item() == pytest.approx(wanted.item(), rel=1e-5)
+    loss = token_loss(head, contexts[:0], narrow[:0])
+    (loss.nan_to_num() * 0).backward()
+    assert not head.weight.grad.any()
