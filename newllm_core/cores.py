@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import torch
 
+P = TypeVar("P")
 T = TypeVar("T")
 # How many cores operations may use where `undivided` holds them to one.
 _cores: int | None = None
@@ -62,7 +63,11 @@ def shares(size: int, least: int) -> list[slice]:
 
 def divided(work: Callable[[slice], T], size: int, least: int) -> list[T]:
     """`work` on every share of `range(size)` at once, operations running on one core each."""
-    parts = shares(size, least)
+    return on_each(work, shares(size, least))
+
+
+def on_each(work: Callable[[P], T], parts: Sequence[P]) -> list[T]:
+    """`work` on every part at once, operations running on one core each; all cores for a single."""
     if len(parts) == 1:
         return [work(parts[0])]
     with undivided():

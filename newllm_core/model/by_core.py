@@ -6,7 +6,6 @@ Shapes: T tokens, B streams, C context_dim, E embed_dim.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -59,8 +58,7 @@ class _ByCore(torch.autograd.Function):
             with torch.set_grad_enabled(any(needed)):
                 return inputs, unroll(*inputs)
 
-        with cores.undivided():
-            done = cores.at_once(*(partial(read, part) for part in parts))
+        done = cores.on_each(read, parts)
         ctx.parts, ctx.done = parts, done
         ctx.set_materialize_grads(False)
         outputs = zip(*(contexts for _, contexts in done), strict=True)
@@ -83,8 +81,7 @@ class _ByCore(torch.autograd.Function):
                 retain_graph=True,
             )
 
-        with cores.undivided():
-            done = cores.at_once(*(partial(go_back, index) for index in range(len(ctx.parts))))
+        done = cores.on_each(go_back, range(len(ctx.parts)))
         found: list[Tensor | None] = [None] * len(ctx.needs_input_grad)
         for number, of_parts in zip(numbers, zip(*done, strict=True), strict=True):
             if number < 2:

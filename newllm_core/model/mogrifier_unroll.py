@@ -73,9 +73,9 @@ class MogrifierUnroll(torch.autograd.Function):
         dims = start_BC.shape[1]
         w_c, w_x, bias = w_c.to(dtype), w_x.to(dtype), bias.to(dtype)
         rounds = [(gating[i].to(dtype), gating[i + 1].to(dtype)) for i in range(0, len(gating), 2)]
-        start, tokens = at_least_float32(start_BC).contiguous(), at_least_float32(x_TBE)
+        start = at_least_float32(start_BC).contiguous()
         wide = start.dtype
-        tokens = tokens.to(wide).contiguous()
+        tokens = x_TBE.to(wide).contiguous()
         keep = any(ctx.needs_input_grad)
 
         def space(width: int, kind: torch.dtype, steps: int = length) -> Tensor:

@@ -8,7 +8,6 @@ traffic to memory that costs. Every core has rows of its own and makes all opera
 Shapes: N rows (tokens), C context_dim, V vocabulary.
 """
 
-from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -64,7 +63,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_contexts = torch.empty_like(contexts_NC) if needs_contexts else None
         parts = cores.shares(len(targets_N), LEAST_LOGITS // len(head_VK))
         if contexts_NC.device.type != "cpu":
-            parts = [slice(len(targets_N))]
+            parts = [slice(0, len(targets_N))]
         rows = max(1, LOGITS_AT_ONCE // len(parts) // len(head_VK))
         tasks = [
             partial(
@@ -79,8 +78,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             )
             for part in parts
         ]
-        with nullcontext() if len(tasks) == 1 else cores.undivided():
-            (total, grad_head), *others = cores.at_once(*tasks)
+        (total, grad_head), *others = cores.on_each(lambda task: task(), tasks)
         for nats, gradient in others:
             total += nats
             if grad_head is not None and gradient is not None:
