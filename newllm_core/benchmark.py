@@ -7,7 +7,8 @@ a shared machine are noise, ratios within a run are not.
 import itertools
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import Any
 
@@ -67,8 +68,12 @@ def benchmark(
     rates: dict[tuple[str, str], list[float]] = {row: [] for row in rows}
     peaks: dict[str, list[float]] = {precision: [] for precision in precisions}
     width = config.model.context_dim + config.model.embed_dim
-    with (progress or Silent()).task("benchmark", rounds * len(rows), "rounds") as task:
+    with (
+        ExitStack() as rows_end,
+        (progress or Silent()).task("benchmark", rounds * len(rows), "rounds") as task,
+    ):
         for runner in runners.values():
+            rows_end.enter_context(closing(runner.steps))
             runner.round()  # first calls allocate and choose kernels
         for _ in range(rounds):
             for precision, found in peaks.items():
@@ -139,7 +144,7 @@ class _Runner:
             torch.cuda.synchronize(self.device)
         return read / (time.perf_counter() - begun)
 
-    def _naive(self) -> Iterator[int]:
+    def _naive(self) -> Generator[int, None, None]:
         losses = naive_phase1(
             self.model,
             self.regularizers[0].to(self.device),
@@ -152,7 +157,7 @@ class _Runner:
         for _ in losses:
             yield 1
 
-    def _engine(self) -> Iterator[int]:
+    def _engine(self) -> Generator[int, None, None]:
         generator = torch.Generator().manual_seed(0)
         with self.trainer.descent.finished_afterwards():
             while True:

@@ -2,6 +2,7 @@ import pytest
 
 from newllm_core import native
 
+from .conftest import run
 from .inside import CommandLine
 
 ROW = {"engine", "precision", "tokens_per_second", "ratio_to_naive", "share_of_peak"}
@@ -72,3 +73,10 @@ def test_a_table_says_when_loops_were_not_compiled(newllm, monkeypatch, compiled
         pytest.skip("the loops in C were not compiled when newllm was installed")
     done = newllm(*FAST, "--engine", "parallel", "--precision", "float32")
     assert ("loops in C: not compiled" in done.out) == (not compiled)
+
+
+def test_steps_put_off_by_a_row_are_made_before_the_process_ends(tmp_path):
+    rows = ("--engine", "online", "--engine", "parallel")
+    done = run(*FAST[:-1], 2, *rows, "--json", cwd=tmp_path)
+    assert len(done.json["rows"]) == 4
+    assert [line for line in done.err.splitlines() if not line.startswith("benchmark: ")] == []
