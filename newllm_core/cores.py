@@ -4,6 +4,8 @@ Waking the other cores for every single operation takes longer than many operati
 each core a piece of work that consists of many operations wakes it once.
 """
 
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -15,28 +17,49 @@ import torch
 
 P = TypeVar("P")
 T = TypeVar("T")
-# How many cores operations may use where `undivided` holds them to one.
-_cores: int | None = None
-_others = ThreadPoolExecutor(thread_name_prefix="other core")
+
+
+class _Own(threading.local):
+    """Of one thread.
+
+    Attributes:
+        cores: what it may use, where operations are held to less.
+    """
+
+    cores: int | None = None
+
+
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(thread_name_prefix="other core")
+
+
+def _after_fork() -> None:
+    """A child has none of its parent's threads, and would wait for them."""
+    global _others
+    _others = _pool()
+
+
+_own = _Own()
+_others = _pool()
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def available() -> int:
-    """Cores that this process may use: the number of torch's threads."""
-    return _cores or torch.get_num_threads()
+    """Cores that the caller may use: the number of torch's threads, one inside of `at_once`."""
+    return _own.cores or torch.get_num_threads()
 
 
 @contextmanager
 def undivided() -> Iterator[None]:
     """Inside, operations run on one core each; what `at_once` is given still uses several."""
-    global _cores
-    before, threads = _cores, torch.get_num_threads()
-    _cores = available()
+    before, threads = _own.cores, torch.get_num_threads()
+    _own.cores = available()
     torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
-        _cores = before
+        _own.cores = before
 
 
 def at_once(*actions: Callable[[], T]) -> list[T]:
@@ -46,9 +69,11 @@ def at_once(*actions: Callable[[], T]) -> list[T]:
         return [action() for action in actions]
     parts = [partial(_in_turn, actions[core::count]) for core in range(count)]
     others = [_others.submit(_alone, part) for part in parts[1:]]
+    before, _own.cores = _own.cores, 1
     try:
         first = parts[0]()
     finally:
+        _own.cores = before
         wait(others)  # nothing goes on behind the back of whoever handles an error
     done = [first, *(other.result() for other in others)]
     return [done[index % count][index // count] for index in range(len(actions))]

@@ -1,3 +1,5 @@
+import os
+import signal
 import threading
 import time
 
@@ -44,6 +46,32 @@ def test_an_error_in_another_thread_arrives_and_threads_are_as_before(using_thre
         cores.at_once(lambda: 1, lambda: 1 // 0)
     assert torch.get_num_threads() == 2
     assert cores.available() == 2
+
+
+def test_an_action_has_one_core_for_actions_of_its_own(using_threads):
+    using_threads(2)
+    barrier = threading.Barrier(2, timeout=10)
+
+    def action():
+        barrier.wait()
+        return cores.available(), cores.at_once(threading.get_ident, threading.get_ident)
+
+    with cores.undivided():
+        (here, own), (there, others) = cores.at_once(action, action)
+        assert cores.available() == 2
+    assert (here, there) == (1, 1)
+    assert own == [threading.get_ident()] * 2
+    assert others[0] == others[1] != own[0]
+
+
+def test_a_forked_process_has_threads_of_its_own(using_threads):
+    using_threads(2)
+    cores.at_once(int, int)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)  # rather than wait for the parent's threads for ever
+        os._exit(3 if cores.at_once(lambda: 1, lambda: 2) == [1, 2] else 4)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
 
 
 @pytest.mark.parametrize(

@@ -174,8 +174,11 @@ def test_only_what_they_can_read_suits(monkeypatch):
     assert not native.suits(matrix.to("meta"))
 
 
-def test_a_library_of_an_older_newllm_is_refused(monkeypatch):
-    older = type("Older", (), {"origin": "libm.so.6"})
-    monkeypatch.setattr(native, "find_spec", lambda name: older)
-    with pytest.raises(ImportError, match=r"libm\.so\.6 is of an older newllm: install it again"):
-        native.library.__wrapped__()
+def test_a_library_of_another_newllm_or_machine_is_refused(monkeypatch, tmp_path):
+    foreign = tmp_path / "kernels.so"
+    foreign.write_bytes(b"\x7fELF of another machine")
+    for origin in ("libm.so.6", str(foreign)):
+        spec = type("Spec", (), {"origin": origin})
+        monkeypatch.setattr(native, "find_spec", lambda name, spec=spec: spec)
+        with pytest.raises(ImportError, match="of another newllm or machine: install newllm again"):
+            native.library.__wrapped__()

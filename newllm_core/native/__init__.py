@@ -42,13 +42,15 @@ def library() -> ctypes.CDLL | None:
     spec = find_spec("newllm_core.native.kernels")
     if spec is None or spec.origin is None:
         return None
-    loaded = ctypes.CDLL(spec.origin)
     try:
+        loaded = ctypes.CDLL(spec.origin)
         for name, (result, arguments) in _SIGNATURES.items():
             function = getattr(loaded, f"newllm_{name}")
             function.restype, function.argtypes = result, arguments
-    except AttributeError as error:
-        raise ImportError(f"{spec.origin} is of an older newllm: install it again") from error
+    except (AttributeError, OSError) as error:
+        raise ImportError(
+            f"{spec.origin} is of another newllm or machine: install newllm again ({error})"
+        ) from error
     return loaded if loaded.newllm_usable() else None
 
 
