@@ -53,16 +53,31 @@ class CovarianceEma(Regularizer):
         """Distance of the running covariance from I, a scalar; tokens play no part."""
         contexts_ND = at_least_float32(contexts_ND)
         past_DD = self.covariance_DD.to(contexts_ND.dtype)
+        covariance_DD = past_DD if self.training else past_DD.clone()
         # Autocast would round the product to bfloat16.
         with torch.autocast(contexts_ND.device.type, enabled=False):
-            loss, covariance_DD = _Distance.apply(contexts_ND, past_DD, self.options.momentum)
+            share = _mix_in(covariance_DD, contexts_ND.detach(), self.options.momentum)
+            loss: Tensor = _Distance.apply(contexts_ND, covariance_DD, share)
         if self.training:
-            self.covariance_DD.copy_(covariance_DD)
+            self.covariance_DD.copy_(covariance_DD)  # nothing where it is the same tensor
         return loss
 
 
+def _mix_in(covariance_DD: Tensor, contexts_ND: Tensor, momentum: float) -> float:
+    """Let `Σ` become `Σ̂`, in place; returns the share of one row."""
+    if distributed.size() == 1:  # one pass over [D, D] less
+        share = (1 - momentum) / len(contexts_ND)
+        covariance_DD.addmm_(contexts_ND.T, contexts_ND, beta=momentum, alpha=share)
+        return share
+    products_DD = contexts_ND.T @ contexts_ND
+    products_DD, rows = distributed.total_and_rows(products_DD, len(contexts_ND))
+    share = (1 - momentum) / rows.item()
+    covariance_DD.mul_(momentum).add_(products_DD, alpha=share)
+    return share
+
+
 class _Distance(torch.autograd.Function):
-    """The loss and `Σ̂`: written out, one context costs a few passes over [D, D] instead of twenty.
+    """The loss of `Σ̂`, whose gradient is written out: a few passes over [D, D] and not twenty.
 
     Both factors of `cᵀ c` receive the same gradient, so one matrix product makes it.
     """
@@ -71,30 +86,19 @@ class _Distance(torch.autograd.Function):
     def forward(
         ctx: Any,  # noqa: ANN401 - what torch passes
         contexts_ND: Tensor,
-        past_DD: Tensor,
-        momentum: float,
-    ) -> tuple[Tensor, Tensor]:
-        size, (_, dims) = distributed.size(), contexts_ND.shape
-        if size == 1:  # one pass over [D, D] less
-            share = (1 - momentum) / len(contexts_ND)
-            covariance_DD = torch.addmm(
-                past_DD, contexts_ND.T, contexts_ND, beta=momentum, alpha=share
-            )
-        else:
-            products_DD = contexts_ND.T @ contexts_ND
-            products_DD, rows = distributed.total_and_rows(products_DD, len(contexts_ND))
-            share = (1 - momentum) / rows.item()
-            covariance_DD = torch.add(momentum * past_DD, products_DD, alpha=share)
+        covariance_DD: Tensor,
+        share: float,
+    ) -> Tensor:
+        dims = contexts_ND.shape[1]
         distance_DD = covariance_DD.clone()
         distance_DD.diagonal().sub_(1)
         ctx.save_for_backward(contexts_ND, distance_DD)
         # Gradients are averaged over processes, and a row is in one process only.
-        ctx.scale = 4 * share * size / dims
-        ctx.mark_non_differentiable(covariance_DD)
-        return torch.linalg.vector_norm(distance_DD).square() / dims, covariance_DD
+        ctx.scale = 4 * share * distributed.size() / dims
+        return torch.linalg.vector_norm(distance_DD).square() / dims
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
         contexts_ND, distance_DD = ctx.saved_tensors
         return (contexts_ND @ distance_DD).mul_(ctx.scale * grad), None, None
