@@ -6,8 +6,9 @@ each core a piece of work that consists of many operations wakes it once.
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
@@ -62,21 +63,30 @@ def undivided() -> Iterator[None]:
         _own.cores = before
 
 
+@torch.no_grad()
 def at_once(*actions: Callable[[], T]) -> list[T]:
-    """What all return, computed at the same time, without gradients; on one core, in turn."""
+    """What all return, computed at the same time, without gradients; on one core, in turn.
+
+    A core that is done takes the next action, so one that wakes late holds nobody up.
+    """
     count = min(available(), len(actions))
     if count <= 1:
         return [action() for action in actions]
-    parts = [partial(_in_turn, actions[core::count]) for core in range(count)]
-    others = [_others.submit(_alone, part) for part in parts[1:]]
+    left = deque(enumerate(actions))
+    done: dict[int, T] = {}
+    others = [_others.submit(_alone, left, done) for _ in range(count - 1)]
     before, _own.cores = _own.cores, 1
     try:
-        first = parts[0]()
+        _take(left, done)
     finally:
         _own.cores = before
-        wait(others)  # nothing goes on behind the back of whoever handles an error
-    done = [first, *(other.result() for other in others)]
-    return [done[index % count][index // count] for index in range(len(actions))]
+        left.clear()
+        # Nothing goes on behind the back of whoever handles an error.
+        errors = [other.exception() for other in others if not other.cancel()]
+    for error in errors:
+        if error is not None:
+            raise error
+    return [done[number] for number in range(len(actions))]
 
 
 def shares(size: int, least: int) -> list[slice]:
@@ -99,13 +109,18 @@ def on_each(work: Callable[[P], T], parts: Sequence[P]) -> list[T]:
         return at_once(*(partial(work, part) for part in parts))
 
 
-def _in_turn(actions: Sequence[Callable[[], T]]) -> list[T]:
-    return [action() for action in actions]
+def _take(left: deque[tuple[int, Callable[[], T]]], done: dict[int, T]) -> None:
+    while True:
+        try:
+            number, action = left.popleft()
+        except IndexError:
+            return
+        done[number] = action()
 
 
-def _alone(action: Callable[[], T]) -> T:
+def _alone(left: deque[tuple[int, Callable[[], T]]], done: dict[int, T]) -> None:
     """Settings of torch are a thread's own."""
     if torch.get_num_threads() > 1:
         torch.set_num_threads(1)
     with torch.no_grad():
-        return action()
+        _take(left, done)

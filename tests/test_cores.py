@@ -20,10 +20,10 @@ def test_actions_run_at_the_same_time_with_one_thread_each_and_without_gradients
     weight = torch.ones(2, requires_grad=True)
     with cores.undivided():
         done = cores.at_once(action, action, action)
-        _, tracked = cores.at_once(lambda: weight * 2, lambda: weight * 2)
+        doubled = cores.at_once(lambda: weight * 2, lambda: weight * 2)
     assert len({thread for thread, _ in done}) == 3
     assert [threads for _, threads in done] == [1, 1, 1]
-    assert not tracked.requires_grad
+    assert not any(tensor.requires_grad for tensor in doubled)
     assert torch.get_num_threads() == 3
 
 

@@ -5,6 +5,7 @@ plain path beside every call does the same work, slower. `suits` says whether a 
 """
 
 import ctypes
+from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 
@@ -57,7 +58,7 @@ def library() -> ctypes.CDLL | None:
 def suits(*tensors: Tensor, dtypes: tuple[torch.dtype, ...] = (torch.float32,)) -> bool:
     """Whether the loops can work on these: contiguous, in memory, of one of `dtypes`."""
     return library() is not None and all(
-        t.device.type == "cpu" and t.dtype in dtypes and t.is_contiguous() for t in tensors
+        t.is_cpu and t.dtype in dtypes and t.is_contiguous() for t in tensors
     )
 
 
@@ -72,9 +73,14 @@ def call(name: str, *arguments: Tensor | float | None, dtype: torch.dtype | None
     Returns:
         What the loop returns, if anything.
     """
+    addresses = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
+    result: float = _loop(name, dtype)(*addresses)
+    return result
+
+
+@cache
+def _loop(name: str, dtype: torch.dtype | None) -> Callable[..., float]:
     if dtype is not None:
         name = f"{name}_{str(dtype).removeprefix('torch.')}"
-    result: float = getattr(library(), f"newllm_{name}")(
-        *(a.data_ptr() if isinstance(a, Tensor) else a for a in arguments)
-    )
-    return result
+    loop: Callable[..., float] = getattr(library(), f"newllm_{name}")
+    return loop
