@@ -1,11 +1,11 @@
 """Entry point of `newllm` and `python -m newllm_cli`: errors become exit codes here."""
 
-import io
 import os
-import signal
 import sys
 
-from newllm_core.errors import INTERRUPTED, Interrupted, UserError
+from newllm_core.errors import INTERRUPTED, InputError, Interrupted, UserError
+
+INTERRUPTED_LINE = "newllm: interrupted; files that exist are as they were"
 
 
 def main() -> None:
@@ -14,17 +14,18 @@ def main() -> None:
     A mistake the user can mend is one line on stderr and a documented exit code; anything else is
     a bug and keeps its traceback. `NEWLLM_DEBUG=1` shows the traceback of every error.
     """
+    from newllm_cli.signals import end_on_signals
+
+    end_on_signals(INTERRUPTED_LINE)
+
     from newllm_cli.app import app
-    from newllm_cli.processes import command_to_resume, speaks
+    from newllm_cli.processes import how_to_continue, speaks
+    from newllm_cli.streams import cannot_write, discard_output, flush_output, prepare_streams
 
     # A waiting thread that spins takes the core from whoever works on it: with one busy process
     # beside us small matrix products become two to three times slower. Read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # A terminal or pipe that cannot show a bar or a Greek letter shows "?" instead of failing.
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C does
+    prepare_streams()
     try:
         app()
     except UserError as error:
@@ -32,15 +33,29 @@ def main() -> None:
             raise
         if speaks(error):
             print(f"newllm: {error}", file=sys.stderr)
-            command = command_to_resume()
-            if command and isinstance(error, Interrupted):
-                print(f"to continue: {command}", file=sys.stderr)
+            if isinstance(error, Interrupted) and (how := how_to_continue()):
+                print(how, file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("newllm: interrupted; files that exist are as they were", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # what typer makes of Ctrl-C
+            print(INTERRUPTED_LINE, file=sys.stderr)
+        elif not end.code and (full := flush_output()) is not None:
+            sys.exit(_no_output(full))
+        raise
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
+    except OSError as error:
+        if not cannot_write(error):
+            raise
+        sys.exit(_no_output(error))
+
+
+def _no_output(error: OSError) -> int:
+    from newllm_cli.streams import discard_output
+
+    discard_output()
+    print(f"newllm: cannot write the output: {error.strerror}", file=sys.stderr)
+    return InputError.exit_code
 
 
 if __name__ == "__main__":

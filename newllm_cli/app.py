@@ -19,7 +19,7 @@ from newllm_cli.help import HelpfulCommand
 
 EXIT_CODES = (
     "Exit codes: 0 fine, 1 bug, 2 usage or configuration, 3 missing or unreadable input, "
-    "4 plugin, 5 diverged, 6 gate refused, 130 interrupted with state saved."
+    "4 plugin, 5 diverged, 6 gate refused, 130 interrupted (the state of a run is saved)."
 )
 
 app = typer.Typer(

@@ -76,8 +76,14 @@ class Settings:
         return any(key in layer.get(section, {}) for layer in self.layers)
 
 
-def with_settings(*sections: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command `--config`, `--set` and a flag for every field of `sections`.
+# A checkpoint holds its probes: these settings count when Phase 1 chooses them.
+OF_PROBES = ("probe_tokens", "probe_passages", "warmup_tokens")
+
+
+def with_settings(
+    *sections: str, without: tuple[str, ...] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command `--config`, `--set` and a flag for every field of `sections` but `without`.
 
     The command receives them as its keyword argument `given`, a `Settings`.
     """
@@ -99,7 +105,7 @@ def with_settings(*sections: str) -> Callable[[Callable[..., None]], Callable[..
             command(given=Settings(layers), **arguments)
 
         own = [p for p in inspect.signature(command).parameters.values() if p.name != "given"]
-        generated = [p for section in sections for p in _parameters(section)]
+        generated = [p for section in sections for p in _parameters(section, without)]
         parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in [*own, *_common(), *generated]]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in parameters}
@@ -124,11 +130,13 @@ def _common() -> list[inspect.Parameter]:
     return [_parameter("config_file", config), _parameter("assignments", assign)]
 
 
-def _parameters(section: str) -> list[inspect.Parameter]:
+def _parameters(section: str, without: tuple[str, ...]) -> list[inspect.Parameter]:
     section_type = SECTIONS[section]
     hints = typing.get_type_hints(section_type)
     parameters = []
     for spec in dataclasses.fields(section_type):
+        if spec.name in without:
+            continue
         annotation = _flag_type(hints[spec.name])
         name = spec.name.replace("_", "-")
         negative = f"/--no-{name}" if annotation is bool else ""

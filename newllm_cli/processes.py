@@ -31,13 +31,15 @@ def run_progress() -> "Progress":
     return StderrProgress() if is_first_process() else Silent()
 
 
-def command_to_resume() -> str | None:
-    """The line that continues this command, if it can be continued."""
+def how_to_continue() -> str | None:
+    """What to say after an interrupted run; None where there is none."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
+    if arguments and arguments[0] == "quickstart":
+        return "quickstart itself cannot go on: it begins anew, in the next free folder"
     if not arguments or arguments[0] not in RESUMABLE:
         return None
     starter = ["newllm"]
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         count = os.environ.get("LOCAL_WORLD_SIZE", "1")
         starter = ["torchrun", "--standalone", f"--nproc-per-node={count}", "-m", "newllm_cli"]
-    return shlex.join([*starter, *arguments, "--resume"])
+    return "to continue: " + shlex.join([*starter, *arguments, "--resume"])

@@ -16,6 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Task as RichTask
+from rich.table import Column
 from rich.text import Text
 
 from newllm_core.progress import Task
@@ -46,15 +47,24 @@ class StderrProgress:
             lines.finish()
             return
         columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=20),
-            TaskProgressColumn(),
-            _Rate(unit),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[note]}", markup=False),
+            TextColumn("{task.description}", markup=False, table_column=_whole()),
+            BarColumn(bar_width=10, table_column=_whole()),
+            TaskProgressColumn(table_column=_whole()),
+            _Rate(unit, table_column=_whole()),
+            TimeRemainingColumn(compact=True, table_column=_whole()),
+            TextColumn(
+                "{task.fields[note]}",
+                markup=False,
+                table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
+            ),
         )
-        with Progress(*columns, console=self._console, transient=True) as progress:
+        with Progress(*columns, console=self._console, transient=True, expand=True) as progress:
             yield _Bar(progress, progress.add_task(label, total=total, note=""))
+
+
+def _whole() -> Column:
+    """What is not cut where a terminal is narrow: the note is."""
+    return Column(no_wrap=True)
 
 
 class _Bar:
@@ -69,19 +79,20 @@ class _Bar:
 
 
 class _Rate(ProgressColumn):
-    def __init__(self, unit: str) -> None:
-        super().__init__()
+    def __init__(self, unit: str, table_column: Column) -> None:
+        super().__init__(table_column)
         self._unit = unit
 
     def render(self, task: RichTask) -> Text:
-        return Text(f"{task.finished_speed or task.speed or 0:,.0f} {self._unit}/s")
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.0f} {self._unit}/s" if speed else "")
 
 
 class _Lines:
     def __init__(self, label: str, total: int | None, unit: str) -> None:
         self._label, self._total, self._unit = label, total, unit
         self._began = self._shown = time.monotonic()
-        self._done = 0
+        self._done = self._shown_done = 0
         self._note = ""
 
     def advance(self, amount: int, note: str = "") -> None:
@@ -94,10 +105,11 @@ class _Lines:
 
     def finish(self) -> None:
         seconds = time.monotonic() - self._began
-        if seconds >= 1:
+        if seconds >= 1 and self._shown_done < self._done:
             self._show(seconds)
 
     def _show(self, seconds: float) -> None:
+        self._shown_done = self._done
         rate = self._done / max(seconds, 1e-9)
         text = f"{self._label}: {self._done:,}"
         if self._total:

@@ -6,6 +6,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+# From here on digits before the point say less than their number.
+WIDEST = 1e6
+
 
 def render_dataset(folder: str, info: dict[str, Any], console: Console) -> None:
     """What `prepare` made."""
@@ -70,7 +73,9 @@ def render_language_model(summary: dict[str, Any], console: Console) -> None:
 
 
 def _number(value: float | None, shape: str) -> str:
-    return "-" if value is None else format(value, shape)
+    if value is None:
+        return "-"
+    return format(value, shape if abs(value) < WIDEST else ".2e")
 
 
 def render_quickstart(results: dict[str, Any], console: Console) -> None:

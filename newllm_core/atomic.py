@@ -48,6 +48,10 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         write(temporary)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
+        # Libraries that write a private file leave it so; others may read what open() makes.
+        beside = folder / "permissions"
+        beside.touch()
+        temporary.chmod(beside.stat().st_mode)
         os.replace(temporary, path)
         descriptor = os.open(path.parent, os.O_RDONLY)
         try:

@@ -355,7 +355,7 @@ class RunConfig(_Section):
 
     seed: int = option(0, "Seed of everything random.", low=0, high=2**32 - 1)
     device: str = option("auto", "Where to compute.", choices=("auto", "cpu", "cuda"))
-    threads: int | None = option(None, "Processor threads; all by default.", low=1)
+    threads: int | None = option(None, "Processor threads; all by default.", low=1, high=1024)
     precision: str = option(
         "auto",
         "Matrix products in training and evaluation; auto takes bfloat16 where the hardware makes "

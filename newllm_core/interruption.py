@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a request to stop where the state of a run can be saved."""
+"""SIGINT, SIGTERM and SIGHUP as a request to stop where the state of a run can be saved."""
 
 import signal
 import threading
@@ -38,7 +38,7 @@ class Interruption:
 
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 if signal.getsignal(number) is not signal.SIG_IGN:  # as in a job of the background
                     self._before[number] = signal.signal(number, self._handle)
         return self

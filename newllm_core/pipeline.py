@@ -157,7 +157,10 @@ def _warn_of_vacuous(
         )
         progress.warning(f"vacuous term: {term} never had a gradient; it trained nothing{whose}")
     if config.phase1.max_iterations and result.weight_change == 0:
-        progress.warning("nothing was trained: no weight moved from its initial value")
+        why = "no weight moved from its initial value"
+        if config.phase1.max_iterations == 1:
+            why += "; the first reading only makes contexts, so --max-iterations 2 is the least"
+        progress.warning(f"nothing was trained: {why}")
 
 
 def run_phase2(

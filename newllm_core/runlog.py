@@ -80,8 +80,11 @@ class RunLog:
     def _kept(self, count: int) -> list[bytes]:
         if count == 0:
             return []
-        with self.path.open("rb") as file:
-            kept = list(itertools.islice(file, count))
+        try:
+            with self.path.open("rb") as file:
+                kept = list(itertools.islice(file, count))
+        except FileNotFoundError:
+            kept = []
         if len(kept) < count or not kept[-1].endswith(b"\n"):
             raise InputError(
                 f"{self.path} has {len(kept)} lines, but the run to resume had made {count}: put "

@@ -19,6 +19,22 @@ def test_a_new_file_and_its_folders(tmp_path):
     assert names(path.parent) == ["file"]
 
 
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_others_may_read_it_as_the_umask_says(tmp_path, mask):
+    path = tmp_path / "file"
+
+    def write(temporary):
+        temporary.write_bytes(b"x")
+        temporary.chmod(0o600)
+
+    before = os.umask(mask)
+    try:
+        write_atomically(path, write)
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~mask
+
+
 def test_the_temporary_file_is_beside_it_and_the_old_one_stays_until_the_end(tmp_path):
     path = tmp_path / "file"
     path.write_text("old")

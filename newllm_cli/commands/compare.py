@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from newllm_cli.options import (
+    OF_PROBES,
     HtmlOption,
     JsonOption,
     OverwriteOption,
@@ -15,7 +16,7 @@ from newllm_cli.options import (
 )
 
 
-@with_settings("analysis", "run")
+@with_settings("analysis", "run", without=OF_PROBES)
 def compare(
     given: Settings,
     checkpoints: Annotated[

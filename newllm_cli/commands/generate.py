@@ -55,7 +55,6 @@ def generate(
     """
     from newllm_cli.output import print_json
     from newllm_cli.progress import StderrProgress
-    from newllm_core.atomic import refuse_existing
     from newllm_core.errors import ConfigError
 
     if prompt is not None and prompt_file is not None:
@@ -63,8 +62,6 @@ def generate(
     if chat and not (prompt is None and prompt_file is None):
         raise ConfigError("--chat takes its messages from stdin: leave out the prompt")
     config = given.resolve()
-    if save_state is not None:
-        refuse_existing(save_state, overwrite=overwrite, option="--save-state")
     if prompt_file is not None:
         prompt = _read(prompt_file)
 
@@ -73,9 +70,12 @@ def generate(
     from newllm_core.device import prepare_device
     from newllm_core.generation.session import Session
     from newllm_core.generation.state import load_state as load_saved
+    from newllm_core.generation.state import refuse_to_replace
     from newllm_core.generation.state import save_state as save
     from newllm_core.generation.writer import Tail, encode_prompt
 
+    if save_state is not None:
+        refuse_to_replace(save_state, overwrite=overwrite)
     device = prepare_device(config.run)
     loaded = load(checkpoint, device=device, progress=StderrProgress())
     loaded.require_trained_head()

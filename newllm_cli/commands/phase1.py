@@ -29,7 +29,7 @@ def phase1(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Prepared folder; made from the default source if there is none.",
+            help="Prepared folder; the default one is made if it is not there.",
             show_default="runs/data",
         ),
     ] = None,

@@ -53,6 +53,14 @@ class SavedState:
             session.random.set_state(self.random)
 
 
+def refuse_to_replace(path: Path, *, overwrite: bool) -> None:
+    """Raise `InputError` if a state cannot be written to `path`, or would replace anything else."""
+    refuse_existing(path, overwrite=overwrite, option=OPTION)
+    if path.exists():
+        with open_tensors(path, "state") as file:
+            _require_state(path, file.metadata() or {})
+
+
 def save_state(session: Session, tail: Tail, path: Path, *, identity: str, overwrite: bool) -> None:
     """Write atomically.
 
@@ -64,9 +72,10 @@ def save_state(session: Session, tail: Tail, path: Path, *, identity: str, overw
         overwrite: replace what is at `path`.
 
     Raises:
-        InputError: `path` exists and `overwrite` is false, or it cannot be written.
+        InputError: `path` exists and `overwrite` is false or it is no state, or it cannot be
+            written.
     """
-    refuse_existing(path, overwrite=overwrite, option=OPTION)
+    refuse_to_replace(path, overwrite=overwrite)
     tensors = {
         "context": session.context_C.detach().cpu().clone(),
         "random": session.random.get_state(),
@@ -91,8 +100,7 @@ def load_state(path: Path, checkpoint: Checkpoint, tokenizer: TextTokenizer) -> 
     """
     with open_tensors(path, "state") as file:
         metadata = file.metadata() or {}
-        if metadata.get("format") != FORMAT:
-            raise InputError(f"{path} is a safetensors file, but no state that generate saved")
+        _require_state(path, metadata)
         if metadata.get("format_version") != str(FORMAT_VERSION):
             raise InputError(
                 f"{path} has format version {metadata.get('format_version')!r}, this newllm reads "
@@ -110,6 +118,11 @@ def load_state(path: Path, checkpoint: Checkpoint, tokenizer: TextTokenizer) -> 
         return _rebuild(metadata, tensors, checkpoint, tokenizer)
     except (ValueError, LookupError, TypeError, RuntimeError, OverflowError) as error:
         raise InputError(f"{path} is a damaged state: {reason(error)}") from error
+
+
+def _require_state(path: Path, metadata: Mapping[str, str]) -> None:
+    if metadata.get("format") != FORMAT:
+        raise InputError(f"{path} is a safetensors file, but no state that generate saved")
 
 
 def _rebuild(

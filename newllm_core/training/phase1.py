@@ -222,8 +222,8 @@ class Phase1Trainer:
             shown = " ".join(f"{name} {value:.4f}" for name, value in terms.items())
             task.advance(
                 0,
-                f"iteration {iteration}: {shown} ER/D {ranks['train']:.3f} "
-                f"converged {ratios['train']:.0%}",
+                f"iteration {iteration}: ER/D {ranks['train']:.3f} "
+                f"converged {ratios['train']:.0%} {shown}",
             )
             entry = {
                 "window": self.number + 1,

@@ -88,7 +88,10 @@ class Saver:
                 yield
         except DivergedError as error:
             self.save(state())
-            raise DivergedError(f"{error}; the state before is in {self.path}") from error
+            raise DivergedError(
+                f"{error}; the state before is in {self.path} (other settings begin anew, with "
+                "--overwrite)"
+            ) from error
         except ProcessLost as error:
             raise self._lost(error, state) from error
 

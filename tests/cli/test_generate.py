@@ -152,6 +152,7 @@ def test_a_state_can_be_saved_over_itself_when_told_so(newllm, path):
         (["a.safetensors", "--load-state=a.safetensors"], 3, ["no state"]),
         (["plain.safetensors", "--load-state=good.state"], 3, ["another checkpoint"]),
         (["a.safetensors", "--save-state=good.state"], 3, ["good.state exists", "--overwrite"]),
+        (["a.safetensors", "--save-state=a.safetensors", "--overwrite"], 3, ["no state that"]),
     ],
 )
 def test_a_mistake_is_one_helpful_line(newllm, mistaken, monkeypatch, arguments, code, words):

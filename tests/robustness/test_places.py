@@ -103,6 +103,12 @@ def test_metrics_that_do_not_fit_are_one_line(tmp_path, largest_file):
             log.write("epoch", epoch=2)
 
 
+def test_metrics_that_are_gone_are_asked_for(tmp_path):
+    with pytest.raises(InputError, match=r"run.metrics.jsonl has 0 lines, .* made 3: put the file"):
+        RunLog(tmp_path / "run.safetensors", resume_after=3)
+    assert names(tmp_path) == []
+
+
 def test_a_second_run_of_the_same_place_is_refused(home, tmp_path, reference):
     out = tmp_path / "run.safetensors"
     with exclusive(out), pytest.raises(InputError, match="another newllm is writing") as caught:

@@ -1,0 +1,90 @@
+"""stdout, stderr and signals of a real process."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from rich.console import Console
+
+from newllm_cli.progress import StderrProgress
+
+COMMAND = (sys.executable, "-m", "newllm_cli")
+
+
+@pytest.mark.parametrize("arguments", [("plugins",), ("plugins", "--json")])
+def test_a_full_disk_behind_stdout_is_one_line(arguments):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*COMMAND, *arguments], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 3
+    assert done.stderr == "newllm: cannot write the output: No space left on device\n"
+
+
+def test_stdout_and_stderr_may_be_closed():
+    shell = f"{sys.executable} -m newllm_cli plugins"
+    closed = subprocess.run([f"{shell} >&-"], shell=True, stderr=subprocess.PIPE, text=True)
+    assert (closed.returncode, closed.stderr) == (0, "")
+    closed = subprocess.run([f"{shell} 2>&-"], shell=True, stdout=subprocess.PIPE, text=True)
+    assert closed.returncode == 0
+    assert "covariance-ema" in closed.stdout
+
+
+def test_json_for_a_stream_without_letters_loses_none():
+    code = "from newllm_cli.output import print_json; print_json({'text': 'é日'})"
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
+    assert b'"text": "\\u00e9\\u65e5"' in done.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_during_an_import_ends_the_process_with_one_line(tmp_path, number):
+    # What imports torch may swallow an exception and go on with half of it.
+    (tmp_path / "swallows.py").write_text(
+        "import time\n"
+        "print('importing', flush=True)\n"
+        "try:\n    time.sleep(60)\n"
+        "except BaseException:\n    pass\n"
+        "print('went on', flush=True)\n"
+    )
+    program = (
+        "from newllm_cli.signals import end_on_signals\n"
+        "end_on_signals('newllm: interrupted')\n"
+        "import swallows\n"
+    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    running = subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, text=True, **pipes)
+    assert running.stdout.readline() == "importing\n"
+    running.send_signal(number)
+    out, err = running.communicate(timeout=30)
+    assert (running.returncode, out, err) == (130, "", "newllm: interrupted\n")
+
+
+def test_a_command_that_is_interrupted_says_so(tmp_path):
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    arguments = ("generate", "missing.safetensors", "--prompt-file=-")
+    running = subprocess.Popen([*COMMAND, *arguments], cwd=tmp_path, text=True, **pipes)
+    time.sleep(2)  # it waits for its prompt
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=30)
+    assert running.returncode == 130
+    assert (out, err) == ("", "newllm: interrupted; files that exist are as they were\n")
+
+
+def test_a_bar_on_a_narrow_terminal_keeps_its_rate_and_the_time_left(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    progress = StderrProgress()
+    progress._console = Console(stderr=True, width=60, force_terminal=True)
+    with progress.task("phase 1", 1000, "tokens") as task:
+        task.advance(10)
+        time.sleep(0.1)
+        task.advance(90, "iteration 3: ER/D 0.912 converged 93% and much more of that kind")
+        time.sleep(0.3)
+    lines = [line for line in capsys.readouterr().err.split("\r") if "iteration" in line]
+    assert "phase 1" in lines[-1]
+    assert "tokens/s" in lines[-1]
+    assert "iteration 3" in lines[-1]
+    assert "…" in lines[-1]
