@@ -54,7 +54,7 @@ def render_language_model(summary: dict[str, Any], console: Console) -> None:
         figures = summary[split]
         heads = figures["heads"]
         rows = [(str(number), head) for number, head in enumerate(heads, 1)]
-        for name, row in rows if len(heads) == 1 else [*rows, ("together", figures)]:
+        for name, row in rows if len(heads) == 1 else [*rows, ("all", figures)]:
             table.add_row(
                 split if name == "1" else "",
                 name,

@@ -80,7 +80,7 @@ def test_the_table_has_every_head_and_all_together(newllm, made):
     shown = newllm("evaluate", path, "--text", data.parent / "validation.txt")
     found = newllm("evaluate", path, "--text", data.parent / "validation.txt", "--json").json
     rows = [line.split("│") for line in shown.out.splitlines() if line.startswith("│")]
-    assert [row[2].strip() for row in rows] == ["1", "2", "together"]
+    assert [row[2].strip() for row in rows] == ["1", "2", "all"]
     for row, figures in zip(rows, [*found["text"]["heads"], found["text"]], strict=True):
         assert float(row[3]) == pytest.approx(figures["loss"], abs=1e-4)
         assert float(row[7]) == pytest.approx(figures["bits_per_byte"], abs=1e-4)
