@@ -4,11 +4,8 @@ Waking the other cores for every single operation takes longer than many operati
 each core a piece of work that consists of many operations wakes it once.
 """
 
-import os
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
@@ -16,8 +13,12 @@ from typing import TypeVar
 
 import torch
 
+from newllm_core.helper_threads import Call, helpers
+
 P = TypeVar("P")
 T = TypeVar("T")
+# For how long a core looks out for its next action, where many follow each other, in nanoseconds.
+LOOK_OUT = 500_000
 
 
 class _Own(threading.local):
@@ -25,24 +26,14 @@ class _Own(threading.local):
 
     Attributes:
         cores: what it may use, where operations are held to less.
+        look_out: for its helpers, in nanoseconds.
     """
 
     cores: int | None = None
-
-
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(thread_name_prefix="other core")
-
-
-def _after_fork() -> None:
-    """A child has none of its parent's threads, and would wait for them."""
-    global _others
-    _others = _pool()
+    look_out = 0
 
 
 _own = _Own()
-_others = _pool()
-os.register_at_fork(after_in_child=_after_fork)
 
 
 def available() -> int:
@@ -51,16 +42,22 @@ def available() -> int:
 
 
 @contextmanager
-def undivided() -> Iterator[None]:
-    """Inside, operations run on one core each; what `at_once` is given still uses several."""
-    before, threads = _own.cores, torch.get_num_threads()
+def undivided(*, look_out: bool = False) -> Iterator[None]:
+    """Inside, operations run on one core each; what `at_once` is given still uses several.
+
+    Args:
+        look_out: the other cores do not sleep at once but look out for what they are given next,
+            and cost processor time: where many short actions follow each other.
+    """
+    before, threads = (_own.cores, _own.look_out), torch.get_num_threads()
     _own.cores = available()
+    _own.look_out = LOOK_OUT if look_out else _own.look_out
     torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
-        _own.cores = before
+        _own.cores, _own.look_out = before
 
 
 @torch.no_grad()
@@ -72,21 +69,16 @@ def at_once(*actions: Callable[[], T]) -> list[T]:
     count = min(available(), len(actions))
     if count <= 1:
         return [action() for action in actions]
-    left = deque(enumerate(actions))
-    done: dict[int, T] = {}
-    others = [_others.submit(_alone, left, done) for _ in range(count - 1)]
+    call = Call(actions, count - 1, _own.look_out)
+    for helper in helpers(count - 1):
+        helper.give(call)
     before, _own.cores = _own.cores, 1
     try:
-        _take(left, done)
+        call.work()
     finally:
         _own.cores = before
-        left.clear()
-        # Nothing goes on behind the back of whoever handles an error.
-        errors = [other.exception() for other in others if not other.cancel()]
-    for error in errors:
-        if error is not None:
-            raise error
-    return [done[number] for number in range(len(actions))]
+        call.close()  # nothing goes on behind the back of whoever handles an error
+    return call.results()
 
 
 def shares(size: int, least: int) -> list[slice]:
@@ -107,20 +99,3 @@ def on_each(work: Callable[[P], T], parts: Sequence[P]) -> list[T]:
         return [work(parts[0])]
     with undivided():
         return at_once(*(partial(work, part) for part in parts))
-
-
-def _take(left: deque[tuple[int, Callable[[], T]]], done: dict[int, T]) -> None:
-    while True:
-        try:
-            number, action = left.popleft()
-        except IndexError:
-            return
-        done[number] = action()
-
-
-def _alone(left: deque[tuple[int, Callable[[], T]]], done: dict[int, T]) -> None:
-    """Settings of torch are a thread's own."""
-    if torch.get_num_threads() > 1:
-        torch.set_num_threads(1)
-    with torch.no_grad():
-        _take(left, done)

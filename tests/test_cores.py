@@ -1,3 +1,4 @@
+import ctypes
 import os
 import signal
 import threading
@@ -6,10 +7,14 @@ import time
 import pytest
 import torch
 
-from newllm_core import cores
+from newllm_core import cores, native
+from newllm_core.helper_threads import Call, helpers
 
 
-def test_actions_run_at_the_same_time_with_one_thread_each_and_without_gradients(using_threads):
+@pytest.mark.parametrize("look_out", [False, True])
+def test_actions_run_at_the_same_time_with_one_thread_each_and_without_gradients(
+    using_threads, look_out
+):
     using_threads(3)
     barrier = threading.Barrier(3, timeout=10)
 
@@ -18,7 +23,7 @@ def test_actions_run_at_the_same_time_with_one_thread_each_and_without_gradients
         return threading.get_ident(), torch.get_num_threads()
 
     weight = torch.ones(2, requires_grad=True)
-    with cores.undivided():
+    with cores.undivided(look_out=look_out):
         done = cores.at_once(action, action, action)
         doubled = cores.at_once(lambda: weight * 2, lambda: weight * 2)
     assert len({thread for thread, _ in done}) == 3
@@ -38,6 +43,34 @@ def test_results_come_in_order_and_one_core_works_in_turn(using_threads):
         return "slow"
 
     assert cores.at_once(slow, lambda: "fast") == ["slow", "fast"]
+
+
+def test_a_helper_that_is_busy_holds_nobody_up(using_threads):
+    using_threads(2)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def busy():
+        begun.set()
+        assert go_on.wait(10)
+
+    (helper,) = helpers(1)
+    helper.give(Call([busy], helpers=1, look_out=0))
+    assert begun.wait(10)
+    here = [threading.get_ident()] * 2
+    assert cores.at_once(threading.get_ident, threading.get_ident) == here
+    go_on.set()
+
+
+def test_looking_out_ends_with_its_time_or_a_change():
+    if native.library() is None:
+        pytest.skip("the loops in C were not compiled when newllm was installed")
+    number = ctypes.c_int64(7)
+    begun = time.perf_counter()
+    native.call("look_out", ctypes.addressof(number), 7, 20_000_000)
+    waited = time.perf_counter() - begun
+    native.call("look_out", ctypes.addressof(number), 8, 60_000_000_000)
+    assert 0.02 <= waited < 10
+    assert time.perf_counter() - begun - waited < 10
 
 
 def test_an_error_in_another_thread_arrives_and_threads_are_as_before(using_threads):

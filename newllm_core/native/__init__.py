@@ -25,6 +25,7 @@ _FOR_EACH_DTYPE = {
     "residual_backward": (None, [_POINTER] * 11 + [_COUNT] * 4),
 }
 _SIGNATURES = {
+    "look_out": (None, [_POINTER] + [_COUNT] * 2),
     "matrix_vector": (None, [_POINTER] * 3 + [_COUNT] * 2),
     "vector_matrix": (None, [_POINTER] * 3 + [_COUNT] * 2),
     "adam_outer": (None, [_POINTER] * 7 + [_COUNT] * 2 + [_NUMBER] * 5),

@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+#include <time.h>
 
 #define LOG2_E 1.44269504088896341f
 
@@ -100,6 +101,22 @@ int newllm_usable(void) { return 1; }
 
 EXPORT(float, float32)
 EXPORT(uint16_t, bfloat16)
+
+/* Return when *number is not `seen` any more, or so many nanoseconds are over. */
+void newllm_look_out(const int64_t *number, int64_t seen, int64_t nanoseconds)
+{
+    struct timespec begin, now;
+    clock_gettime(CLOCK_MONOTONIC, &begin);
+    for (int64_t turn = 1; __atomic_load_n(number, __ATOMIC_ACQUIRE) == seen; turn++) {
+#if defined(__x86_64__)
+        __builtin_ia32_pause();
+#endif
+        if (turn % 32) continue;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        if ((now.tv_sec - begin.tv_sec) * 1000000000LL + now.tv_nsec - begin.tv_nsec > nanoseconds)
+            return;
+    }
+}
 
 void newllm_matrix_vector(const float *matrix, const float *vector, float *product, int64_t rows,
                           int64_t columns)

@@ -148,7 +148,7 @@ class OneRowDescent(Descent):
 
     def backward(self, loss: Tensor, shared: Sequence[Tensor] = ()) -> Tensor:
         """Make the gradients; returns their norm, a scalar."""
-        with undivided(), collect() as self._gradients:
+        with undivided(look_out=True), collect() as self._gradients:
             norm = super().backward(loss, shared)
         norms = [left.norm() * right.norm() for _, left, right in self._gradients]
         return nn.utils.get_total_norm([norm, *norms])

@@ -344,7 +344,7 @@ class Phase1Trainer:
 
     def terms(self, window: Window, batch: Batch) -> Terms:
         """The loss of one batch of a window."""
-        with undivided() if self.is_one_row else nullcontext():
+        with undivided(look_out=True) if self.is_one_row else nullcontext():
             return self.loss(
                 incoming_NC=batch.incoming_NC,
                 tokens_N=window.tokens_T[batch.positions_N],
