@@ -3,9 +3,8 @@
 import os
 import sys
 
+from newllm_cli.signals import interrupt_on_signals
 from newllm_core.errors import INTERRUPTED, InputError, Interrupted, UserError
-
-INTERRUPTED_LINE = "newllm: interrupted; files that exist are as they were"
 
 
 def main() -> None:
@@ -14,10 +13,15 @@ def main() -> None:
     A mistake the user can mend is one line on stderr and a documented exit code; anything else is
     a bug and keeps its traceback. `NEWLLM_DEBUG=1` shows the traceback of every error.
     """
-    from newllm_cli.signals import end_on_signals
+    interrupt_on_signals()
+    try:
+        _run()
+    except KeyboardInterrupt:
+        print("newllm: interrupted; files that exist are as they were", file=sys.stderr)
+        sys.exit(INTERRUPTED)
 
-    end_on_signals(INTERRUPTED_LINE)
 
+def _run() -> None:
     from newllm_cli.app import app
     from newllm_cli.processes import how_to_continue, speaks
     from newllm_cli.streams import cannot_write, discard_output, flush_output, prepare_streams
@@ -26,6 +30,7 @@ def main() -> None:
     # beside us small matrix products become two to three times slower. Read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     prepare_streams()
+    full: OSError | None = None
     try:
         app()
     except UserError as error:
@@ -38,24 +43,18 @@ def main() -> None:
         sys.exit(error.exit_code)
     except SystemExit as end:
         if end.code == INTERRUPTED:  # what typer makes of Ctrl-C
-            print(INTERRUPTED_LINE, file=sys.stderr)
-        elif not end.code and (full := flush_output()) is not None:
-            sys.exit(_no_output(full))
-        raise
-    except BrokenPipeError:  # the reader of our output went away, as `| head` does
-        discard_output()
+            raise KeyboardInterrupt from end
+        full = None if end.code else flush_output()
+        if full is None:
+            raise
     except OSError as error:
         if not cannot_write(error):
             raise
-        sys.exit(_no_output(error))
-
-
-def _no_output(error: OSError) -> int:
-    from newllm_cli.streams import discard_output
-
-    discard_output()
-    print(f"newllm: cannot write the output: {error.strerror}", file=sys.stderr)
-    return InputError.exit_code
+        full = error
+    if full is not None:
+        discard_output()
+        print(f"newllm: cannot write the output: {full.strerror}", file=sys.stderr)
+        sys.exit(InputError.exit_code)
 
 
 if __name__ == "__main__":

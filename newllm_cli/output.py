@@ -18,7 +18,8 @@ def console() -> Console:
 
 def print_json(document: dict[str, Any]) -> None:
     """Print one JSON document; values that are no numbers would be a bug."""
-    escaped = "utf" not in (sys.stdout.encoding or "utf").lower()  # else "?" would stand for what it lacks
+    # Where letters cannot be shown "?" would stand for them.
+    escaped = "utf" not in (sys.stdout.encoding or "utf").lower()
     print(json.dumps(document, indent=1, ensure_ascii=escaped, allow_nan=False))
 
 

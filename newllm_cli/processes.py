@@ -35,7 +35,7 @@ def how_to_continue() -> str | None:
     """What to say after an interrupted run; None where there is none."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
     if arguments and arguments[0] == "quickstart":
-        return "quickstart itself cannot go on: it begins anew, in the next free folder"
+        return "quickstart itself cannot go on: it begins anew, in a folder that does not exist"
     if not arguments or arguments[0] not in RESUMABLE:
         return None
     starter = ["newllm"]

@@ -2,28 +2,30 @@
 
 import os
 import signal
-import sys
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-IMPORTING = "<frozen importlib._bootstrap>"
+SECONDS_TO_ASK_AGAIN = 0.05
 
 
-def end_on_signals(line: str) -> None:
-    """Let each raise `KeyboardInterrupt`, unless it is ignored, as under nohup.
-
-    While a module is being imported the process ends at once, with `line` on stderr: torch goes on
-    with half of numpy where an exception comes out of its import, and nothing was begun yet.
-    """
-
-    def end(number: int, frame: FrameType | None) -> None:
-        while frame is not None:
-            if frame.f_code.co_filename == IMPORTING:
-                os.write(sys.stderr.fileno(), f"{line}\n".encode())
-                os._exit(128 + signal.SIGINT)
-            frame = frame.f_back
-        raise KeyboardInterrupt
-
+def interrupt_on_signals() -> None:
+    """Let each raise `KeyboardInterrupt`, unless it is ignored, as under nohup."""
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, end)
+            signal.signal(number, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    if not _imports_torch(frame):
+        raise KeyboardInterrupt
+    # torch swallows what comes out of its import of numpy, and goes on with half of it.
+    signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), number))
+    signal.setitimer(signal.ITIMER_REAL, SECONDS_TO_ASK_AGAIN)
+
+
+def _imports_torch(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__") == "torch":
+            return True
+        frame = frame.f_back
+    return False

@@ -1,11 +1,35 @@
-"""stdout and stderr of a process that may have neither, or a full disk behind them."""
+"""stdout and stderr of a process that may have neither, or no room or reader behind them."""
 
+import contextlib
 import errno
 import io
 import os
 import sys
+from typing import Any
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Unheard:
+    """stderr that may be lost: with its terminal closed or its disk full, work goes on."""
+
+    def __init__(self, stream: io.TextIOWrapper) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write it if that is possible."""
+        try:
+            return self._stream.write(text)
+        except OSError:
+            return len(text)
+
+    def flush(self) -> None:
+        """Flush if that is possible."""
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - everything else is the stream's
+        return getattr(self._stream, name)
 
 
 def prepare_streams() -> None:
@@ -16,10 +40,12 @@ def prepare_streams() -> None:
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    if type(sys.stderr) is io.TextIOWrapper:
+        sys.stderr = Unheard(sys.stderr)  # type: ignore[assignment]
 
 
 def cannot_write(error: OSError) -> bool:
-    """Whether `error` is that of a stream with no room behind it, and not of a named file."""
+    """Whether stdout has no room behind it; files report theirs under their names."""
     return error.errno in FULL and error.filename is None
 
 
@@ -27,6 +53,8 @@ def flush_output() -> OSError | None:
     """Write what stdout still holds; returns the error of a stream with no room behind it."""
     try:
         sys.stdout.flush()
+    except BrokenPipeError:
+        discard_output()
     except OSError as error:
         if not cannot_write(error):
             raise

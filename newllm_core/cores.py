@@ -70,10 +70,11 @@ def at_once(*actions: Callable[[], T]) -> list[T]:
     if count <= 1:
         return [action() for action in actions]
     call = Call(actions, count - 1, _own.look_out)
-    for helper in helpers(count - 1):
-        helper.give(call)
-    before, _own.cores = _own.cores, 1
+    before = _own.cores
     try:
+        for helper in helpers(count - 1):
+            helper.give(call)
+        _own.cores = 1
         call.work()
     finally:
         _own.cores = before

@@ -33,10 +33,8 @@ class Call(Generic[T]):
         self._done: dict[int, T] = {}
         self._errors: list[BaseException] = []
         self._seats = deque(range(helpers))
-        self._ended = (ctypes.c_int64 * helpers)()
-        self._locks = [threading.Lock() for _ in range(helpers)]
-        for lock in self._locks:
-            lock.acquire()
+        self._ended = [threading.Event() for _ in range(helpers)]
+        self._numbers = (ctypes.c_int64 * helpers)()  # the same, for who looks out
 
     def work(self) -> None:
         """Make what is left."""
@@ -57,27 +55,35 @@ class Call(Generic[T]):
             self.work()
         except BaseException as error:  # it is the caller's
             self._errors.append(error)
-        self._locks[seat].release()
-        self._ended[seat] = 1
+        self._ended[seat].set()
+        self._numbers[seat] = 1
 
     def close(self) -> None:
-        """Let nobody else begin, and wait for those who did."""
+        """Let nobody else begin, and wait for those who did, even when interrupted meanwhile."""
         self._left.clear()
-        begun = set(range(len(self._locks)))
+        interrupted: KeyboardInterrupt | None = None
+        begun = set(range(len(self._ended)))
         while True:
             try:
                 begun.discard(self._seats.popleft())
             except IndexError:
                 break
         for seat in begun:
-            address = ctypes.addressof(self._ended) + seat * ctypes.sizeof(ctypes.c_int64)
+            address = ctypes.addressof(self._numbers) + seat * ctypes.sizeof(ctypes.c_int64)
             _look_out(address, 0, self.look_out)
-            self._locks[seat].acquire()
+            while not self._ended[seat].is_set():
+                try:
+                    self._ended[seat].wait()
+                except KeyboardInterrupt as error:
+                    interrupted = error
+        if interrupted is not None:
+            raise interrupted
 
     def results(self) -> list[T]:
         """What all actions returned, in their order; raises what a helper met."""
-        for error in self._errors:
-            raise error
+        errors, self._errors = self._errors, []
+        if errors:
+            raise errors[0]
         return [self._done[number] for number in range(len(self._done))]
 
 
@@ -87,12 +93,14 @@ class Helper:
     def __init__(self) -> None:
         self._calls: SimpleQueue[Call[Any]] = SimpleQueue()
         self._given = ctypes.c_int64(0)
+        self._giving = threading.Lock()
         threading.Thread(target=self._serve, name="other core", daemon=True).start()
 
     def give(self, call: Call[Any]) -> None:
         """Let it help as soon as it can."""
-        self._calls.put(call)
-        self._given.value += 1
+        with self._giving:
+            self._calls.put(call)
+            self._given.value += 1
 
     @torch.no_grad()
     def _serve(self) -> None:

@@ -61,6 +61,30 @@ def test_a_helper_that_is_busy_holds_nobody_up(using_threads):
     go_on.set()
 
 
+def test_an_interrupt_does_not_leave_a_helper_at_work(using_threads):
+    using_threads(2)
+    done = []
+
+    def action():
+        if threading.current_thread() is threading.main_thread():
+            while not done:  # until the helper has begun
+                time.sleep(0.01)
+            signal.setitimer(signal.ITIMER_REAL, 0.1)  # while this thread waits for the helper
+        else:
+            done.append("begun")
+            time.sleep(0.3)
+            done.append("ended")
+
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            cores.at_once(action, action)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert done == ["begun", "ended"]
+    assert cores.available() == 2
+
+
 def test_looking_out_ends_with_its_time_or_a_change():
     if native.library() is None:
         pytest.skip("the loops in C were not compiled when newllm was installed")

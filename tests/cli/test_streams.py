@@ -1,6 +1,7 @@
 """stdout, stderr and signals of a real process."""
 
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import pytest
 from rich.console import Console
 
 from newllm_cli.progress import StderrProgress
+
+from .inside import save_dataset
 
 COMMAND = (sys.executable, "-m", "newllm_cli")
 
@@ -40,27 +43,64 @@ def test_json_for_a_stream_without_letters_loses_none():
     assert b'"text": "\\u00e9\\u65e5"' in done.stdout
 
 
+def test_a_reader_that_went_away_is_no_error():
+    arguments = ("plugins", "show", "covariance-ema", "--json")
+    ours, theirs = os.pipe()
+    os.close(ours)
+    buffered = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        [*COMMAND, *arguments], stdout=theirs, stderr=subprocess.PIPE, text=True, env=buffered
+    )
+    os.close(theirs)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_during_an_import_ends_the_process_with_one_line(tmp_path, number):
-    # What imports torch may swallow an exception and go on with half of it.
-    (tmp_path / "swallows.py").write_text(
+def test_a_signal_while_torch_is_imported_counts_afterwards(tmp_path, number):
+    # As torch itself does, with an import of numpy that an exception comes out of.
+    (tmp_path / "torch.py").write_text(
         "import time\n"
         "print('importing', flush=True)\n"
-        "try:\n    time.sleep(60)\n"
-        "except BaseException:\n    pass\n"
-        "print('went on', flush=True)\n"
+        "try:\n    time.sleep(0.5)\n"
+        "except BaseException:\n    print('swallowed')\n"
     )
     program = (
-        "from newllm_cli.signals import end_on_signals\n"
-        "end_on_signals('newllm: interrupted')\n"
-        "import swallows\n"
+        "from newllm_cli.signals import interrupt_on_signals\n"
+        "interrupt_on_signals()\n"
+        "import sys, time\n"
+        "sys.path.insert(0, '.')\n"
+        "import torch\n"
+        "print('imported', flush=True)\n"
+        "time.sleep(60)\n"
     )
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     running = subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, text=True, **pipes)
     assert running.stdout.readline() == "importing\n"
     running.send_signal(number)
     out, err = running.communicate(timeout=30)
-    assert (running.returncode, out, err) == (130, "", "newllm: interrupted\n")
+    assert out == "imported\n"
+    assert err.endswith("KeyboardInterrupt\n")
+
+
+@pytest.mark.parametrize("stderr", ["a closed terminal", "/dev/full"])
+def test_a_run_whose_stderr_is_lost_still_saves_its_state(tmp_path, stderr):
+    save_dataset(tmp_path)
+    ours, theirs = pty.openpty()
+    target = theirs if stderr == "a closed terminal" else os.open(stderr, os.O_WRONLY)
+    arguments = ("phase1", "--data=data", "--out=a.safetensors", "--max-iterations=1000000")
+    small = ("--context-dim=16", "--embed-dim=16", "--threads=1", "--min-converged-ratio=1")
+    running = subprocess.Popen(
+        [*COMMAND, *arguments, *small], cwd=tmp_path, stdin=target, stdout=target, stderr=target
+    )
+    log = tmp_path / "a.metrics.jsonl"
+    while not (log.exists() and log.stat().st_size):
+        assert running.poll() is None
+        time.sleep(0.05)
+    os.close(theirs)
+    os.close(ours)  # whoever writes to a terminal that is gone gets an error
+    running.send_signal(signal.SIGHUP)
+    assert running.wait(60) == 130
+    assert (tmp_path / "a.state").exists()
 
 
 def test_a_command_that_is_interrupted_says_so(tmp_path):
