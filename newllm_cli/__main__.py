@@ -26,9 +26,6 @@ def _run() -> None:
     from newllm_cli.processes import how_to_continue, speaks
     from newllm_cli.streams import cannot_write, discard_output, flush_output, prepare_streams
 
-    # A waiting thread that spins takes the core from whoever works on it: with one busy process
-    # beside us small matrix products become two to three times slower. Read when torch loads.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     prepare_streams()
     full: OSError | None = None
     try:
