@@ -4,7 +4,8 @@ import os
 import signal
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from newllm_core.interruption import SIGNALS
+
 SECONDS_TO_ASK_AGAIN = 0.05
 
 

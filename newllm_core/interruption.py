@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
+# What asks a program to end: Ctrl-C, `kill`, a terminal that is closed.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # One Ctrl-C may arrive twice: from the terminal and from whoever started this process.
 SECONDS_TO_A_SECOND_SIGNAL = 1.0
 
@@ -38,7 +40,7 @@ class Interruption:
 
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            for number in SIGNALS:
                 if signal.getsignal(number) is not signal.SIG_IGN:  # as in a job of the background
                     self._before[number] = signal.signal(number, self._handle)
         return self

@@ -62,8 +62,6 @@ def generate(
     if chat and not (prompt is None and prompt_file is None):
         raise ConfigError("--chat takes its messages from stdin: leave out the prompt")
     config = given.resolve()
-    if prompt_file is not None:
-        prompt = _read(prompt_file)
 
     from newllm_core.checkpoint import load
     from newllm_core.data.tokenizer import TextTokenizer
@@ -76,6 +74,8 @@ def generate(
 
     if save_state is not None:
         refuse_to_replace(save_state, overwrite=overwrite)
+    if prompt_file is not None:
+        prompt = _read(prompt_file)
     device = prepare_device(config.run)
     loaded = load(checkpoint, device=device, progress=StderrProgress())
     loaded.require_trained_head()
