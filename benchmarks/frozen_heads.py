@@ -19,11 +19,11 @@ import numpy as np
 import torch
 
 from newllm_core.config import ModelConfig, Phase2Config, RunConfig
-from newllm_core.device import prepare_device
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.precision import matrix_precision
-from newllm_core.training.context_store import ContextStore
-from newllm_core.training.frozen import FrozenContexts
+from newllm_core.runtime.device import prepare_device
+from newllm_core.runtime.precision import matrix_precision
+from newllm_core.training.phase2.context_store import ContextStore
+from newllm_core.training.phase2.frozen import FrozenContexts
 from newllm_core.training.stepping import Stepper, trained_parameters, training_only
 
 STEPS_PER_ROUND = 8

@@ -28,10 +28,10 @@ from torch import Tensor, nn
 
 from benchmarks.cached_transformer import NUM_HEADS, NUM_LAYERS, CachedTransformer
 from newllm_core.config import GenerationConfig, ModelConfig, RunConfig
-from newllm_core.device import prepare_device
 from newllm_core.generation.sampling import choose
 from newllm_core.generation.session import Session
 from newllm_core.model.language_model import LanguageModel
+from newllm_core.runtime.device import prepare_device
 
 VOCAB = 8192
 TOKENS_A_ROUND = 32

@@ -66,7 +66,7 @@ def prepare(options: argparse.Namespace) -> "Comparison":
     from benchmarks.comparison.ours import Ours, recipe
     from newllm_cli.progress import StderrProgress
     from newllm_core.data.prepared import open_dataset
-    from newllm_core.device import prepare_device
+    from newllm_core.runtime.device import prepare_device
 
     dataset = open_dataset(options.data)
     config = recipe(options.ours, dataset.info.vocab_size, int(options.params))
@@ -115,7 +115,7 @@ def single_row(comparison: "Comparison", options: argparse.Namespace) -> dict[st
 def run(options: argparse.Namespace) -> None:
     """Do what the options say; results on stdout."""
     from benchmarks.comparison.report import charts, table, write_svg
-    from newllm_core.atomic import write_atomically
+    from newllm_core.files.atomic import write_atomically
 
     comparison = prepare(options)
     if options.measure:

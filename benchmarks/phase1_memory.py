@@ -18,11 +18,11 @@ import numpy as np
 import torch
 
 from newllm_core import settings
-from newllm_core.device import prepare_device
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.precision import matrix_precision
 from newllm_core.regularizers.build import build_regularizers
-from newllm_core.training.phase1 import train_phase1
+from newllm_core.runtime.device import prepare_device
+from newllm_core.runtime.precision import matrix_precision
+from newllm_core.training.phase1.trainer import train_phase1
 
 VOCAB_SIZE = 8192
 CHUNK = 1_000_000

@@ -20,19 +20,19 @@ import torch
 
 from newllm_core import settings
 from newllm_core.config import Config
-from newllm_core.device import prepare_device
-from newllm_core.evaluation import score
+from newllm_core.evaluation.splits import score
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.precision import matrix_precision
-from newllm_core.progress import Silent
 from newllm_core.regularizers.build import build_regularizers
-from newllm_core.training.context_store import ContextStore
-from newllm_core.training.engines import batches
-from newllm_core.training.fine_tuning import FineTuning
-from newllm_core.training.frozen import FrozenContexts
-from newllm_core.training.phase1 import Phase1Trainer
+from newllm_core.runtime.device import prepare_device
+from newllm_core.runtime.precision import matrix_precision
+from newllm_core.runtime.progress import Silent
+from newllm_core.training.phase1.engines import batches
+from newllm_core.training.phase1.trainer import Phase1Trainer
+from newllm_core.training.phase2.context_store import ContextStore
+from newllm_core.training.phase2.fine_tuning import FineTuning
+from newllm_core.training.phase2.frozen import FrozenContexts
+from newllm_core.training.phase2.terms import Terms
 from newllm_core.training.stepping import Stepper, trained_parameters, training_only
-from newllm_core.training.terms import Terms
 from newllm_core.trajectory.sequential import rollout
 from newllm_core.trajectory.text import read_text
 

@@ -88,9 +88,10 @@ def start(count: int, arguments: argparse.Namespace) -> dict[str, float]:
 
 def measure(arguments: argparse.Namespace) -> None:
     """Tokens per second of all processes together; the first prints them."""
-    from newllm_core import distributed, settings
-    from newllm_core.device import prepare_device
-    from newllm_core.training.state import save_state
+    from newllm_core import settings
+    from newllm_core.checkpoint.run_state import save_state
+    from newllm_core.parallel import collectives as distributed
+    from newllm_core.runtime.device import prepare_device
 
     config = settings.resolve(
         settings.from_file(f"preset:{arguments.preset}"),
@@ -132,11 +133,11 @@ def phase1_steps(config: "Config", device: "torch.device") -> Iterator[Any]:
     import torch
 
     from newllm_core.model.language_model import LanguageModel
-    from newllm_core.progress import Silent
+    from newllm_core.parallel.sharding import sharded
     from newllm_core.regularizers.build import build_regularizers
-    from newllm_core.sharding import sharded
-    from newllm_core.training.engines import batches
-    from newllm_core.training.phase1 import Phase1Trainer
+    from newllm_core.runtime.progress import Silent
+    from newllm_core.training.phase1.engines import batches
+    from newllm_core.training.phase1.trainer import Phase1Trainer
 
     whole = LanguageModel(config.model, VOCAB_SIZE, reconstruction=True)
     regularizers, _ = build_regularizers(config, 1)
@@ -161,11 +162,11 @@ def phase2_steps(config: "Config", device: "torch.device") -> Iterator[Any]:
     """How to get the state, then the tokens of one step after another, of fine-tuning."""
     import torch
 
-    from newllm_core.divided import whole
+    from newllm_core.checkpoint.run_state import State, named, optimizer_tensors
     from newllm_core.model.language_model import LanguageModel
-    from newllm_core.sharding import sharded
-    from newllm_core.training.fine_tuning import FineTuning
-    from newllm_core.training.state import State, named, optimizer_tensors
+    from newllm_core.parallel.dtensors import whole
+    from newllm_core.parallel.sharding import sharded
+    from newllm_core.training.phase2.fine_tuning import FineTuning
     from newllm_core.training.stepping import Stepper, trained_parameters
 
     options = config.phase2

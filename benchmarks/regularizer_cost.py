@@ -15,12 +15,12 @@ import torch
 
 from newllm_core import settings
 from newllm_core.config import Config
-from newllm_core.device import prepare_device
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.precision import matrix_precision
-from newllm_core.registry import REGULARIZERS
+from newllm_core.plugins.registry import REGULARIZERS
 from newllm_core.regularizers.build import build_regularizers
-from newllm_core.training.objective import Phase1Loss
+from newllm_core.runtime.device import prepare_device
+from newllm_core.runtime.precision import matrix_precision
+from newllm_core.training.phase1.loss import Phase1Loss
 
 VOCAB_SIZE = 8192
 Batch = dict[str, torch.Tensor]

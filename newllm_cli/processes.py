@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from newllm_core.errors import ProcessLost, UserError
 
 if TYPE_CHECKING:
-    from newllm_core.progress import Progress
+    from newllm_core.runtime.progress import Progress
 
 RESUMABLE = ("phase1", "phase2")
 
@@ -26,7 +26,7 @@ def speaks(error: UserError) -> bool:
 def run_progress() -> "Progress":
     """Progress of a run, shown by the first process only."""
     from newllm_cli.progress import StderrProgress
-    from newllm_core.progress import Silent
+    from newllm_core.runtime.progress import Silent
 
     return StderrProgress() if is_first_process() else Silent()
 

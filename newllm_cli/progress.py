@@ -19,7 +19,7 @@ from rich.progress import Task as RichTask
 from rich.table import Column
 from rich.text import Text
 
-from newllm_core.progress import Task
+from newllm_core.runtime.progress import Task
 
 SECONDS_BETWEEN_LINES = 5.0
 

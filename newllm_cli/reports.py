@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from newllm_core.atomic import write_atomically
 from newllm_core.errors import InputError
+from newllm_core.files.atomic import write_atomically
 
 if TYPE_CHECKING:
     from newllm_core.analysis.report.chart import Chart
-    from newllm_core.progress import Progress
+    from newllm_core.runtime.progress import Progress
 
 
 def check_outputs(html: Path | None, png: Path | None, *, overwrite: bool) -> None:

@@ -4,7 +4,7 @@ import os
 import signal
 from types import FrameType
 
-from newllm_core.interruption import SIGNALS
+from newllm_core.runtime.interruption import SIGNALS
 
 SECONDS_TO_ASK_AGAIN = 0.05
 

@@ -18,13 +18,13 @@ from torch.nn import functional as F
 from newllm_core.config import Config
 from newllm_core.errors import ConfigError
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.precision import matrix_precision
-from newllm_core.progress import Progress, Silent
 from newllm_core.regularizers.build import build_regularizers
-from newllm_core.training.engines import Batch, batches
-from newllm_core.training.naive import naive_phase1
-from newllm_core.training.objective import regularizer_weight
-from newllm_core.training.phase1 import Phase1Trainer
+from newllm_core.runtime.precision import matrix_precision
+from newllm_core.runtime.progress import Progress, Silent
+from newllm_core.training.phase1.engines import Batch, batches
+from newllm_core.training.phase1.loss import regularizer_weight
+from newllm_core.training.phase1.published import naive_phase1
+from newllm_core.training.phase1.trainer import Phase1Trainer
 
 NAIVE = "naive"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

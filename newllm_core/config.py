@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 from newllm_core.errors import ConfigError
-from newllm_core.escapes import unescape
+from newllm_core.files.escapes import unescape
 
 MOST_LAYERS = 1000
 WIDEST = 1 << 20

@@ -9,36 +9,37 @@ from typing import Any
 
 import torch
 
-from newllm_core import checkpoint as checkpoints
-from newllm_core import distributed, settings
-from newllm_core.atomic import refuse_existing
-from newllm_core.checkpoint import Checkpoint
+from newllm_core import settings
+from newllm_core.analysis.quality_gate import check_gate, measure_gate
+from newllm_core.checkpoint import format as checkpoints
+from newllm_core.checkpoint.expansion import expand
+from newllm_core.checkpoint.format import Checkpoint
+from newllm_core.checkpoint.run_state import identity_of
 from newllm_core.config import Config
 from newllm_core.data.prepared import PreparedDataset
 from newllm_core.data.probe import choose_probes
 from newllm_core.data.text_stream import count_line_ends
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import ConfigError, PluginError
-from newllm_core.evaluation import evaluate_splits, without_line_ends
-from newllm_core.expansion import expand
-from newllm_core.gate import check_gate, measure_gate
-from newllm_core.lock import exclusive
+from newllm_core.evaluation.splits import evaluate_splits, without_line_ends
+from newllm_core.evaluation.texts import evaluate_file
+from newllm_core.files.atomic import refuse_existing
+from newllm_core.files.lock import exclusive
 from newllm_core.model.embeddings import load_embeddings
 from newllm_core.model.heads import head_weights
 from newllm_core.model.language_model import LanguageModel
+from newllm_core.parallel import collectives as distributed
+from newllm_core.parallel.sharding import sharded
 from newllm_core.plugins.probe import probe
-from newllm_core.precision import matrix_precision
-from newllm_core.progress import Progress
-from newllm_core.registry import REGULARIZERS, Plugin
+from newllm_core.plugins.registry import REGULARIZERS, Plugin
 from newllm_core.regularizers.base import Regularizer
 from newllm_core.regularizers.build import build_regularizers
-from newllm_core.sharding import sharded
-from newllm_core.text_evaluation import evaluate_file
-from newllm_core.training.objective import REGULARIZER, objective_of, regularizer_weight
-from newllm_core.training.phase1 import Phase1Result, train_phase1
-from newllm_core.training.phase2 import train_phase2
+from newllm_core.runtime.precision import matrix_precision
+from newllm_core.runtime.progress import Progress
+from newllm_core.training.phase1.loss import REGULARIZER, objective_of, regularizer_weight
+from newllm_core.training.phase1.trainer import Phase1Result, train_phase1
+from newllm_core.training.phase2.trainer import train_phase2
 from newllm_core.training.resume import begin, finished, prepare_place
-from newllm_core.training.state import identity_of
 
 # A checkpoint decides these; phase 2 and analysis read them from it.
 CHECKPOINT_SECTIONS = ("data", "model", "phase1", "regularizer", "source")

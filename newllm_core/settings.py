@@ -16,8 +16,8 @@ from typing import Any
 
 from newllm_core.config import MOST_LAYERS, PLUGIN_SECTIONS, SECTIONS, Config, check_bounds
 from newllm_core.errors import ConfigError, one_line, reason
-from newllm_core.files import read_text
-from newllm_core.strict_json import INTEGER_BITS, parse_json
+from newllm_core.files.from_strangers import read_text
+from newllm_core.files.strict_json import INTEGER_BITS, parse_json
 
 Layer = Mapping[str, Mapping[str, Any]]
 ENVIRONMENT_PREFIX = "NEWLLM_"

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from newllm_core.checkpoint import (
+from newllm_core.checkpoint.format import (
     Checkpoint,
     load,
 )
-from newllm_core.checkpoint_metadata import GATE_FIGURES
+from newllm_core.checkpoint.metadata import GATE_FIGURES
 from newllm_core.errors import InputError
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.settings import resolve

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from newllm_core.atomic import refuse_existing, write_atomically
 from newllm_core.errors import InputError
+from newllm_core.files.atomic import refuse_existing, write_atomically
 
 
 def names(folder):

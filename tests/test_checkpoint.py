@@ -10,17 +10,17 @@ from checkpoint_cases import BIAS, SHAPES, V, make, refused
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from newllm_core.checkpoint import (
+from newllm_core.checkpoint.format import (
     FORMAT_VERSION,
     load,
     plugin_record,
     provenance,
     save,
 )
-from newllm_core.checkpoint_metadata import STRUCTURED
+from newllm_core.checkpoint.metadata import STRUCTURED
 from newllm_core.data.dataset_info import SourceInfo
 from newllm_core.errors import InputError
-from newllm_core.registry import Plugin
+from newllm_core.plugins.registry import Plugin
 from tests.data.cases import Recorder
 
 

@@ -8,7 +8,7 @@ from checkpoint_cases import BIAS, SHAPES, V, make, refused
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from newllm_core.checkpoint import (
+from newllm_core.checkpoint.format import (
     FORMAT_VERSION,
     save,
 )

@@ -1,7 +1,7 @@
 import pytest
 
 from newllm_core.errors import ConfigError
-from newllm_core.escapes import unescape
+from newllm_core.files.escapes import unescape
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from newllm_core.config import ModelConfig
 from newllm_core.errors import InputError
-from newllm_core.evaluation import evaluate
+from newllm_core.evaluation.splits import evaluate
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.trajectory import text as text_module
 from newllm_core.trajectory.reference import naive_step
@@ -94,7 +94,7 @@ def test_many_streams_are_close_to_one():
 
 
 def test_memory_bounds_do_not_change_figures(monkeypatch):
-    from newllm_core import evaluation
+    from newllm_core.evaluation.splits import splits as evaluation
 
     model, text = model_of(), text_of(157)
     options = {"end_id": END, "head_weights": [1.0], "num_streams": 3, "warmup": 11}

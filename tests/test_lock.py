@@ -8,12 +8,12 @@ import sys
 import pytest
 
 from newllm_core.errors import InputError
-from newllm_core.lock import exclusive
+from newllm_core.files.lock import exclusive
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from newllm_core.lock import exclusive
+from newllm_core.files.lock import exclusive
 with exclusive(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -22,7 +22,7 @@ COUNT = """
 import sys
 from pathlib import Path
 from newllm_core.errors import InputError
-from newllm_core.lock import exclusive
+from newllm_core.files.lock import exclusive
 path, done = Path(sys.argv[1]), 0
 while done < 200:
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from newllm_core.errors import ConfigError, PluginError
-from newllm_core.registry import DATA_SOURCES, REGULARIZERS, Registry
+from newllm_core.plugins.registry import DATA_SOURCES, REGULARIZERS, Registry
 
 NAMES = [
     "covariance-ema",
@@ -55,7 +55,7 @@ def test_listing_imports_no_plugin_and_no_torch(site):
     distribution(site, "newllm-loud", {"loud": "loud:Loud"})
     (site / "loud.py").write_text("raise SystemExit('imported')")
     names, heavy = run(
-        "from newllm_core.registry import *\n"
+        "from newllm_core.plugins.registry import *\n"
         "names = list(REGULARIZERS.plugins()) + list(DATA_SOURCES.plugins())\n"
         "REGULARIZERS.find('loud')\n"
         "heavy = {'torch', 'numpy', 'datasets', 'tokenizers', 'loud'}\n"
@@ -71,7 +71,7 @@ def test_listing_imports_no_plugin_and_no_torch(site):
 
 def test_loading_one_imports_no_other():
     loaded = run(
-        "from newllm_core.registry import REGULARIZERS\n"
+        "from newllm_core.plugins.registry import REGULARIZERS\n"
         "REGULARIZERS.load('none')\n"
         "print(json.dumps([m for m in sys.modules if m.startswith('newllm_core.regularizers.')]))"
     )
@@ -120,7 +120,7 @@ def test_a_broken_plugin_breaks_only_the_run_that_asks_for_it(site, source, targ
     (site / "broken.py").write_text(source)
     names, other, message, exit_code = run(
         "from newllm_core.errors import PluginError\n"
-        "from newllm_core.registry import REGULARIZERS\n"
+        "from newllm_core.plugins.registry import REGULARIZERS\n"
         "names = list(REGULARIZERS.plugins())\n"
         "other = REGULARIZERS.load('none').__name__\n"
         "try:\n"

@@ -7,7 +7,7 @@ from analysis import planted
 from newllm_cli.commands.analyze import analyze
 from newllm_cli.commands.compare import compare
 from newllm_cli.reports import check_outputs
-from newllm_core.checkpoint import save
+from newllm_core.checkpoint.format import save
 from newllm_core.errors import ConfigError, InputError
 
 

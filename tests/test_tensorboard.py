@@ -4,8 +4,8 @@ import json
 import pytest
 
 from newllm_core.errors import ConfigError
-from newllm_core.runlog import RunLog, metrics_path
-from newllm_core.tensorboard import events_folder, numbers, require_tensorboard
+from newllm_core.runtime.runlog import RunLog, metrics_path
+from newllm_core.runtime.tensorboard import events_folder, numbers, require_tensorboard
 
 LINES = [
     ("iteration", {"window": 1, "terms": {"cvfp": 0.5}, "converged_ratio": {"train": 0.9}}),

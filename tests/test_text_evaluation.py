@@ -7,8 +7,8 @@ import torch
 from newllm_core.data.prepared import open_dataset
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import InputError
-from newllm_core.evaluation import evaluate
-from newllm_core.text_evaluation import evaluate_file, joined
+from newllm_core.evaluation.splits import evaluate
+from newllm_core.evaluation.texts import evaluate_file, joined
 from newllm_core.trajectory.reference import naive_step
 from tests.data.cases import Recorder
 from tests.data.cases import run as prepare

@@ -9,7 +9,7 @@ import torch
 from benchmarks.comparison.budget import Budget, Setting
 from newllm_core.config import Config, Phase2Config
 from newllm_core.data.prepared import PreparedDataset, TokenSplit
-from newllm_core.progress import Progress
+from newllm_core.runtime.progress import Progress
 
 # A round of a speed measurement: this many steps, twice; the first ones choose kernels.
 STEPS_PER_ROUND = 16

@@ -16,7 +16,7 @@ from benchmarks.peers.lstm import Lstm
 from benchmarks.peers.mingru import MinGru
 from benchmarks.peers.transformer import Transformer
 from newllm_core.data.prepared import PreparedDataset
-from newllm_core.progress import Progress, Silent
+from newllm_core.runtime.progress import Progress, Silent
 
 PEERS: dict[str, type[Peer]] = {
     "gru": Gru,

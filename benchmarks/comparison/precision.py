@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext
 import torch
 
 from newllm_core.config import RunConfig
-from newllm_core.precision import uses_bfloat16
+from newllm_core.runtime.precision import uses_bfloat16
 
 FLOAT32 = "float32"
 # float32 tensors, rounded inside each product: what newllm does outside its own update.

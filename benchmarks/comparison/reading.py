@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from benchmarks.comparison import precision
 from benchmarks.peers.base import Peer, State
-from newllm_core.evaluation import LOGITS_AT_ONCE, Text
-from newllm_core.progress import Progress, Silent
+from newllm_core.evaluation.splits import LOGITS_AT_ONCE, Text
+from newllm_core.runtime.progress import Progress, Silent
 from newllm_core.trajectory.text import NUM_STREAMS, ROWS_AT_ONCE, WARMUP_TOKENS, inputs_at
 
 
@@ -46,7 +46,7 @@ def evaluate(
         end_id: what comes before the first token.
         way: of matrix products.
         context: longest window of a peer that carries no state.
-        num_streams: of one that does, as in `newllm_core.evaluation`.
+        num_streams: of one that does, as in `newllm_core.evaluation.splits`.
         warmup: tokens that streams after the first read beforehand.
         progress: is told how far it is.
 

@@ -10,7 +10,7 @@ from typing import Any
 from newllm_core.analysis.report.chart import Chart, Series
 from newllm_core.analysis.report.png import COLOURS
 from newllm_core.analysis.report.svg import HEIGHT, WIDTH, draw
-from newllm_core.atomic import write_atomically
+from newllm_core.files.atomic import write_atomically
 
 Model = Mapping[str, Any]
 

@@ -18,10 +18,10 @@ from benchmarks.peers.base import Peer
 from newllm_core.config import Phase2Config
 from newllm_core.data.prepared import PreparedDataset
 from newllm_core.errors import DivergedError
-from newllm_core.progress import Progress
-from newllm_core.training.phase2 import STEPS_LOGGED
+from newllm_core.runtime.progress import Progress
+from newllm_core.training.phase2.terms import Terms
+from newllm_core.training.phase2.trainer import STEPS_LOGGED
 from newllm_core.training.stepping import Stepper
-from newllm_core.training.terms import Terms
 from newllm_core.training.token_loss import token_loss
 from newllm_core.trajectory.text import inputs_at
 

@@ -69,8 +69,8 @@ def analyze(
     from newllm_core.analysis.analyze import analyze as analyze_checkpoint
     from newllm_core.analysis.report.analysis_page import analysis_page
     from newllm_core.analysis.report.charts import analysis_charts
-    from newllm_core.checkpoint import load
-    from newllm_core.device import prepare_device
+    from newllm_core.checkpoint.format import load
+    from newllm_core.runtime.device import prepare_device
 
     device = prepare_device(config.run)
     report = analyze_checkpoint(

@@ -56,8 +56,8 @@ def bench(
     )
 
     from newllm_core.benchmark import benchmark
-    from newllm_core.device import prepare_device
     from newllm_core.native import library
+    from newllm_core.runtime.device import prepare_device
 
     result = benchmark(
         config,

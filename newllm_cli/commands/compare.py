@@ -43,7 +43,7 @@ def compare(
     check_outputs(html, png, overwrite=overwrite)
 
     from newllm_core.analysis import compare as comparisons
-    from newllm_core.device import prepare_device
+    from newllm_core.runtime.device import prepare_device
 
     progress = StderrProgress()
     report = comparisons.compare(

@@ -42,9 +42,9 @@ def evaluate(
         raise ConfigError("--data and --text exclude each other: give one of them")
     given.resolve()  # a mistyped setting is reported before torch is loaded
 
-    from newllm_core.checkpoint import load
-    from newllm_core.device import prepare_device
+    from newllm_core.checkpoint.format import load
     from newllm_core.pipeline import run_evaluate
+    from newllm_core.runtime.device import prepare_device
     from newllm_core.settings import to_dict
 
     progress = StderrProgress()

@@ -36,15 +36,15 @@ def expand(
     from newllm_cli.output import console, print_json
     from newllm_cli.progress import StderrProgress
     from newllm_cli.render import render_language_model
-    from newllm_core.atomic import refuse_existing
+    from newllm_core.files.atomic import refuse_existing
 
     path = default_path(out, "expanded.safetensors")
     refuse_existing(path, overwrite=overwrite)
     config = given.resolve()
 
-    from newllm_core.checkpoint import load
-    from newllm_core.device import prepare_device
+    from newllm_core.checkpoint.format import load
     from newllm_core.pipeline import run_expand
+    from newllm_core.runtime.device import prepare_device
 
     device = prepare_device(config.run)
     progress = StderrProgress()

@@ -63,14 +63,14 @@ def generate(
         raise ConfigError("--chat takes its messages from stdin: leave out the prompt")
     config = given.resolve()
 
-    from newllm_core.checkpoint import load
+    from newllm_core.checkpoint.format import load
     from newllm_core.data.tokenizer import TextTokenizer
-    from newllm_core.device import prepare_device
     from newllm_core.generation.session import Session
     from newllm_core.generation.state import load_state as load_saved
     from newllm_core.generation.state import refuse_to_replace
     from newllm_core.generation.state import save_state as save
     from newllm_core.generation.writer import Tail, encode_prompt
+    from newllm_core.runtime.device import prepare_device
 
     if save_state is not None:
         refuse_to_replace(save_state, overwrite=overwrite)

@@ -18,7 +18,7 @@ from newllm_cli.options import (
 )
 
 if TYPE_CHECKING:
-    from newllm_core.checkpoint import Checkpoint
+    from newllm_core.checkpoint.format import Checkpoint
 
 DEFAULT_DATA = Path("runs") / "data"
 
@@ -62,8 +62,8 @@ def phase1(
     from newllm_cli.output import console, print_json
     from newllm_cli.processes import is_first_process, run_progress
     from newllm_cli.render import render_phase1
-    from newllm_core.atomic import refuse_existing
-    from newllm_core.registry import REGULARIZERS
+    from newllm_core.files.atomic import refuse_existing
+    from newllm_core.plugins.registry import REGULARIZERS
 
     use_plugin_files(plugin)
     config = given.resolve()
@@ -71,7 +71,7 @@ def phase1(
     refuse_existing(path, overwrite=overwrite or resume)
     REGULARIZERS.find(config.phase1.reg)  # a mistyped name is reported before data is prepared
     if tensorboard:
-        from newllm_core.tensorboard import require_tensorboard
+        from newllm_core.runtime.tensorboard import require_tensorboard
 
         require_tensorboard()
     progress = run_progress()
@@ -82,10 +82,10 @@ def phase1(
         prepare_dataset(config, DEFAULT_DATA, overwrite=False, progress=progress)
 
     from newllm_core.data.prepared import open_dataset
-    from newllm_core.device import prepare_device
-    from newllm_core.distributed import process_group
+    from newllm_core.parallel.collectives import process_group
     from newllm_core.pipeline import run_phase1
     from newllm_core.plugins.guard import stdout_to_stderr
+    from newllm_core.runtime.device import prepare_device
 
     device = prepare_device(config.run)
     with process_group(device), stdout_to_stderr():  # a plugin may print while it trains

@@ -17,7 +17,7 @@ from newllm_cli.options import (
 )
 
 if TYPE_CHECKING:
-    from newllm_core.checkpoint import Checkpoint
+    from newllm_core.checkpoint.format import Checkpoint
     from newllm_core.data.prepared import PreparedDataset
 
 CheckpointArgument = Annotated[Path, typer.Argument(help="Checkpoint to start from.")]
@@ -51,20 +51,20 @@ def phase2(
     from newllm_cli.output import console, print_json
     from newllm_cli.processes import is_first_process, run_progress
     from newllm_cli.render import render_language_model
-    from newllm_core.atomic import refuse_existing
+    from newllm_core.files.atomic import refuse_existing
 
     path = default_path(out, "phase2.safetensors")
     refuse_existing(path, overwrite=overwrite or resume)
     if tensorboard:
-        from newllm_core.tensorboard import require_tensorboard
+        from newllm_core.runtime.tensorboard import require_tensorboard
 
         require_tensorboard()
     given.resolve()  # a mistyped setting is reported before torch is loaded
 
-    from newllm_core.checkpoint import load
-    from newllm_core.device import prepare_device
-    from newllm_core.distributed import process_group
+    from newllm_core.checkpoint.format import load
+    from newllm_core.parallel.collectives import process_group
     from newllm_core.pipeline import check_unchanged, checkpoint_layer, run_phase2
+    from newllm_core.runtime.device import prepare_device
 
     progress = run_progress()
     loaded = load(checkpoint, progress=progress)

@@ -9,7 +9,7 @@ from newllm_cli.help import HelpfulCommand
 from newllm_cli.options import JsonOption, PluginOption, use_plugin_files
 
 if TYPE_CHECKING:
-    from newllm_core.registry import Plugin, Registry
+    from newllm_core.plugins.registry import Plugin, Registry
 
 plugins_app = typer.Typer(
     invoke_without_command=True,
@@ -120,7 +120,7 @@ def _details(registry: "Registry", plugin: "Plugin") -> dict[str, Any]:
     """What `show` knows of one plugin; imports it."""
     from newllm_core.plugins.locate import imported_source
     from newllm_core.plugins.options import describe_options
-    from newllm_core.registry import REGULARIZERS
+    from newllm_core.plugins.registry import REGULARIZERS
 
     found = registry.import_plugin(plugin)
     with registry.blame(plugin.name):

@@ -18,7 +18,7 @@ from newllm_cli.options import (
 if TYPE_CHECKING:
     from newllm_core.config import Config
     from newllm_core.data.prepared import DatasetInfo
-    from newllm_core.progress import Progress
+    from newllm_core.runtime.progress import Progress
 
 
 @with_settings("data", "run")

@@ -75,10 +75,10 @@ def quickstart(
     from newllm_core.analysis.analyze import analyze
     from newllm_core.data.prepared import open_dataset
     from newllm_core.data.tokenizer import TextTokenizer
-    from newllm_core.device import prepare_device
     from newllm_core.generation.session import Session
     from newllm_core.generation.writer import Writer
     from newllm_core.pipeline import run_expand, run_phase1, run_phase2
+    from newllm_core.runtime.device import prepare_device
 
     dataset = open_dataset(folder / "data")
     device = prepare_device(config.run)

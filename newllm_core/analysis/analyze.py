@@ -26,12 +26,12 @@ from newllm_core.analysis.token_dependency import token_dependency
 from newllm_core.analysis.token_memory import label, token_memory
 from newllm_core.analysis.token_text import TokenText
 from newllm_core.analysis.verdicts import verdicts
-from newllm_core.checkpoint import Checkpoint
+from newllm_core.checkpoint.format import Checkpoint
 from newllm_core.config import AnalysisConfig
+from newllm_core.files.strict_json import finite
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.plugins.missing import missing_plugins
-from newllm_core.progress import Progress, Silent, Task
-from newllm_core.strict_json import finite
+from newllm_core.runtime.progress import Progress, Silent, Task
 
 SCHEMA = 1
 SPLITS = ("train", "validation")

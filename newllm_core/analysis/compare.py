@@ -8,11 +8,11 @@ import torch
 
 from newllm_core import settings
 from newllm_core.analysis.analyze import analyze
-from newllm_core.checkpoint import Checkpoint, load
+from newllm_core.checkpoint.format import Checkpoint, load
 from newllm_core.config import AnalysisConfig, Config
 from newllm_core.errors import DivergedError
-from newllm_core.progress import Progress, Silent
-from newllm_core.strict_json import finite
+from newllm_core.files.strict_json import finite
+from newllm_core.runtime.progress import Progress, Silent
 
 SCHEMA = 1
 # Where a run computed says nothing about what came out.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from newllm_core.errors import DivergedError, InputError
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.progress import Task
+from newllm_core.runtime.progress import Task
 from newllm_core.trajectory.sequential import rollout
 
 # Progress is told after so many tokens of every passage.

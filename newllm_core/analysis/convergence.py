@@ -7,7 +7,7 @@ split, `terms` and `gradient_norms` by name, `weight_change`, and more. Keys may
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from newllm_core.strict_json import finite
+from newllm_core.files.strict_json import finite
 
 
 def convergence(

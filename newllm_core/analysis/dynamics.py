@@ -27,7 +27,7 @@ from newllm_core.analysis.sweeps import (
 )
 from newllm_core.config import AnalysisConfig
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.progress import Task
+from newllm_core.runtime.progress import Task
 
 # Short enough that a second reading still remembers the first where memory is a few tokens.
 REPEATED_TOKENS = 32

@@ -18,9 +18,9 @@ from newllm_core.analysis.sections import matrix_sections
 from newllm_core.analysis.singular_vectors import largest, projections
 from newllm_core.config import AnalysisConfig
 from newllm_core.errors import InputError, reason
-from newllm_core.npy_files import open_array
-from newllm_core.progress import Progress, Silent
-from newllm_core.tensor_files import open_tensors
+from newllm_core.files.npy_files import open_array
+from newllm_core.files.tensor_files import open_tensors
+from newllm_core.runtime.progress import Progress, Silent
 
 SCHEMA = 1
 ROWS_PER_VECTOR = 6

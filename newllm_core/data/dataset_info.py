@@ -10,7 +10,7 @@ from typing import Any
 
 from newllm_core.data.policy import PolicyReport
 from newllm_core.errors import InputError
-from newllm_core.strict_json import parse_json
+from newllm_core.files.strict_json import parse_json
 
 FORMAT = "newllm-dataset"
 FORMAT_VERSION = 1

@@ -9,8 +9,8 @@ from newllm_core.data.hub import require_hub, unreachable
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.data.tokenizer_library import LARGEST_ID, panics_contained
 from newllm_core.errors import ConfigError, InputError, reason
-from newllm_core.files import read_text
-from newllm_core.strict_json import parse_json
+from newllm_core.files.from_strangers import read_text
+from newllm_core.files.strict_json import parse_json
 
 BYTES = 256
 TOKENIZER_FILE = "tokenizer.json"

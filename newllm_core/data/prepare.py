@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from newllm_core import registry
 from newllm_core.config import DataConfig
 from newllm_core.data.dataset_info import INFO_FILE, TOKENIZER_FILE, DatasetInfo, SourceInfo
 from newllm_core.data.division import divide
@@ -23,7 +22,8 @@ from newllm_core.data.spool import Spool
 from newllm_core.data.token_files import smallest_dtype, write_text
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import InputError, PluginError, reason
-from newllm_core.progress import Progress, Silent
+from newllm_core.plugins import registry
+from newllm_core.runtime.progress import Progress, Silent
 from newllm_core.settings import make_section
 
 # The trainer buffers 256 texts, so long ones are cut.

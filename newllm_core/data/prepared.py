@@ -21,8 +21,8 @@ from newllm_core.data.dataset_info import (
 )
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import InputError, reason
-from newllm_core.files import read_text, regular_file
-from newllm_core.npy_files import open_array
+from newllm_core.files.from_strangers import read_text, regular_file
+from newllm_core.files.npy_files import open_array
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from newllm_core.data.dataset_info import DATA_FILES, FORMAT, INFO_FILE, LARGEST_INFO
 from newllm_core.errors import InputError, reason
-from newllm_core.files import read_text
-from newllm_core.lock import exclusive
-from newllm_core.strict_json import parse_json
+from newllm_core.files.from_strangers import read_text
+from newllm_core.files.lock import exclusive
+from newllm_core.files.strict_json import parse_json
 
 NEW, OLD = "new", "old"
 
@@ -21,7 +21,7 @@ def publishing(out: Path, *, overwrite: bool) -> Iterator[Path]:
 
     Whatever happens, the temporary folder is gone afterwards; if the body raises, `out` is as it
     was. What a run that was killed left behind is swept up by the next. One run at a time: see
-    `newllm_core.lock`.
+    `newllm_core.files.lock`.
 
     Raises:
         InputError: `out` exists and may not be replaced, cannot be written, or somebody else is

@@ -16,7 +16,7 @@ from newllm_core.data.spool import Cut, Spool, in_one_part
 from newllm_core.data.token_files import SplitWriter, WrittenSplit, smallest_dtype
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import InputError
-from newllm_core.progress import Progress
+from newllm_core.runtime.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,15 +14,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from newllm_core.atomic import refuse_existing, write_atomically
-from newllm_core.checkpoint import Checkpoint
+from newllm_core.checkpoint.format import Checkpoint
 from newllm_core.data.text_stream import text_stream
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import InputError, reason
+from newllm_core.files.atomic import refuse_existing, write_atomically
+from newllm_core.files.strict_json import parse_json
+from newllm_core.files.tensor_files import HASH, content_hash, open_tensors, save_tensors
 from newllm_core.generation.session import Session
 from newllm_core.generation.writer import Tail
-from newllm_core.strict_json import parse_json
-from newllm_core.tensor_files import HASH, content_hash, open_tensors, save_tensors
 
 FORMAT = "newllm-state"
 FORMAT_VERSION = 1

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 
 from newllm_core.errors import InputError, reason
+from newllm_core.files.tensor_files import open_tensors
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.tensor_files import open_tensors
 
 
 def load_embeddings(model: LanguageModel, spec: str, *, added_tokens: int) -> str:

@@ -19,7 +19,7 @@ from newllm_core.model import residual
 from newllm_core.model.narrow import keep_narrow
 from newllm_core.model.one_row import keep_apart, product, product_backward
 from newllm_core.model.residual import Reached, Side
-from newllm_core.precision import at_least_float32
+from newllm_core.runtime.precision import at_least_float32
 
 
 class FusedUpdate(torch.autograd.Function):

@@ -23,7 +23,7 @@ from newllm_core.model.fused import full_rows
 from newllm_core.model.layer import CVFPLayer
 from newllm_core.model.narrow import as_read
 from newllm_core.model.residual import mask, norm, norm_backward
-from newllm_core.precision import at_least_float32
+from newllm_core.runtime.precision import at_least_float32
 
 
 class _Parameters(NamedTuple):

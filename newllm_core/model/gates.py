@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from newllm_core import native
-from newllm_core.precision import at_least_float32
+from newllm_core.runtime.precision import at_least_float32
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward
 _tanh_backward = torch.ops.aten.tanh_backward

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from newllm_core.model.layer import draw_matrices
-from newllm_core.precision import at_least_float32
+from newllm_core.runtime.precision import at_least_float32
 
 
 class MogrifierLayer(nn.Module):

@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from newllm_core.model.by_core import read_by_core
 from newllm_core.model.gates import operations
 from newllm_core.model.mogrifier import MogrifierLayer
-from newllm_core.precision import at_least_float32
+from newllm_core.runtime.precision import at_least_float32
 
 
 @dataclass

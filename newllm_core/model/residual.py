@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from newllm_core import cores, native
-from newllm_core.precision import at_least_float32
+from newllm_core.runtime.precision import at_least_float32
 
 LAYER_NORM_EPSILON = 1e-5
 # A core that has fewer numbers to read is not worth waking.

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 from newllm_core.errors import InputError, PluginError, reason
-from newllm_core.files import regular_file
+from newllm_core.files.from_strangers import regular_file
 from newllm_core.plugins.locate import first_line
 
 REGULARIZER, DATA_SOURCE = "regularizer", "data source"

@@ -7,7 +7,7 @@ from newllm_core.errors import ConfigError, PluginError
 from newllm_core.plugins.files import used_files
 from newllm_core.plugins.guard import stdout_to_stderr
 from newllm_core.plugins.locate import ClassSource, ModuleMissing, find_class
-from newllm_core.registry import DATA_SOURCES, REGULARIZERS, Plugin, Registry
+from newllm_core.plugins.registry import DATA_SOURCES, REGULARIZERS, Plugin, Registry
 
 REGISTRIES = (REGULARIZERS, DATA_SOURCES)
 AVAILABLE, OK, BROKEN = "available", "ok", "broken"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from newllm_core.errors import UserError
-from newllm_core.registry import DATA_SOURCES, OWN_DISTRIBUTION, REGULARIZERS
+from newllm_core.plugins.registry import DATA_SOURCES, OWN_DISTRIBUTION, REGULARIZERS
 
 NEEDED_FOR = {
     REGULARIZERS.kind: "to train like this again",

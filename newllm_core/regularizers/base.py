@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from newllm_core.distributed import size as processes
+from newllm_core.parallel.collectives import size as processes
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Regularizer(nn.Module):
         uses_order: whether the order of the contexts does.
         distributed: whether every process of a `torch.distributed` group, given its share of the
             contexts (which may be empty), returns the loss of all of them together, by means of
-            `newllm_core.distributed`. Otherwise every process is given all contexts.
+            `newllm_core.parallel.collectives`. Otherwise every process is given all contexts.
         context_dim: D.
     """
 

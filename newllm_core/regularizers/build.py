@@ -5,7 +5,7 @@ from typing import Any
 
 from newllm_core.config import Config
 from newllm_core.errors import ConfigError, PluginError
-from newllm_core.registry import REGULARIZERS
+from newllm_core.plugins.registry import REGULARIZERS
 from newllm_core.regularizers.base import Regularizer
 from newllm_core.settings import make_section
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from newllm_core import distributed
 from newllm_core.config import option
-from newllm_core.precision import at_least_float32
+from newllm_core.parallel import collectives as distributed
 from newllm_core.regularizers.base import Regularizer
 from newllm_core.regularizers.moments import running_moments
+from newllm_core.runtime.precision import at_least_float32
 
 
 @dataclass(frozen=True)

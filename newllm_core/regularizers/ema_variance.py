@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from newllm_core.config import option
-from newllm_core.precision import at_least_float32
 from newllm_core.regularizers.base import Regularizer
 from newllm_core.regularizers.moments import running_moments
+from newllm_core.runtime.precision import at_least_float32
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from newllm_core import distributed
+from newllm_core.parallel import collectives as distributed
 
 
 def running_moments(

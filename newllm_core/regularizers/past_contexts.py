@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from newllm_core.config import option
-from newllm_core.precision import at_least_float32
 from newllm_core.regularizers.base import Regularizer
+from newllm_core.runtime.precision import at_least_float32
 
 # Cosines of shorter contexts are damped: a context of zeros has cosine 0 and a finite gradient.
 SMALLEST_NORM = 1e-6

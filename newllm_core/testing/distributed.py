@@ -55,7 +55,7 @@ def _compare(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
             raise Failed(
                 f"in a process of {PROCESSES}, {name} differs by {difference:g} from that of one "
                 "process with all contexts; take sums and means over processes with "
-                "newllm_core.distributed, or declare distributed = False"
+                "newllm_core.parallel.collectives, or declare distributed = False"
             )
 
 

@@ -123,7 +123,7 @@ class _Case:
         if abs(found - exact) > TOLERANCE[dtype] * abs(exact) + NOTHING:
             raise Failed(
                 f"the loss is {found:g}, but {exact:g} for the same contexts in float64; compute "
-                "with newllm_core.precision.at_least_float32(contexts_ND)"
+                "with newllm_core.runtime.precision.at_least_float32(contexts_ND)"
             )
 
     def order(self) -> None:

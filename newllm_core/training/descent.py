@@ -11,12 +11,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from newllm_core import distributed
 from newllm_core.cores import at_once, undivided
 from newllm_core.model import narrow
 from newllm_core.model.narrow import NarrowGradient, drop_copies, narrow_copy
 from newllm_core.model.one_row import OuterProduct, collect, put_off, taken
 from newllm_core.native.narrow import adam_narrow, sum_of_squares
+from newllm_core.parallel import collectives as distributed
 from newllm_core.training.matrix_step import MatrixStep
 
 

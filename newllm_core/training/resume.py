@@ -6,18 +6,9 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from newllm_core import checkpoint as checkpoints
-from newllm_core import distributed
-from newllm_core.atomic import refuse_existing, sweep
-from newllm_core.checkpoint import Checkpoint
-from newllm_core.config import RunConfig
-from newllm_core.errors import DivergedError, InputError, Interrupted, ProcessLost
-from newllm_core.interruption import Interruption
-from newllm_core.lock import exclusive
-from newllm_core.progress import Progress
-from newllm_core.runlog import RunLog
-from newllm_core.sharding import is_sharded
-from newllm_core.training.state import (
+from newllm_core.checkpoint import format as checkpoints
+from newllm_core.checkpoint.format import Checkpoint
+from newllm_core.checkpoint.run_state import (
     Identity,
     State,
     load_state,
@@ -25,6 +16,15 @@ from newllm_core.training.state import (
     save_state,
     state_path,
 )
+from newllm_core.config import RunConfig
+from newllm_core.errors import DivergedError, InputError, Interrupted, ProcessLost
+from newllm_core.files.atomic import refuse_existing, sweep
+from newllm_core.files.lock import exclusive
+from newllm_core.parallel import collectives as distributed
+from newllm_core.parallel.sharding import is_sharded
+from newllm_core.runtime.interruption import Interruption
+from newllm_core.runtime.progress import Progress
+from newllm_core.runtime.runlog import RunLog
 
 # Twenty a second: how often a lock is asked for whose holder was killed a moment ago.
 LOCK_LOOKS = 5

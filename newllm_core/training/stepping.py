@@ -6,12 +6,12 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from newllm_core import distributed
 from newllm_core.config import Phase2Config
 from newllm_core.errors import DivergedError
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.training.schedule import one_cycle
-from newllm_core.training.terms import Terms
+from newllm_core.parallel import collectives as distributed
+from newllm_core.training.phase2.schedule import one_cycle
+from newllm_core.training.phase2.terms import Terms
 
 
 def trained_parameters(model: LanguageModel, config: Phase2Config) -> list[nn.Parameter]:

@@ -12,7 +12,7 @@ from newllm_core.model.fused_unroll import fused_layers, unroll_fused
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.model.mogrifier import MogrifierLayer
 from newllm_core.model.mogrifier_unroll import unroll_mogrifier
-from newllm_core.sharding import within
+from newllm_core.parallel.sharding import within
 
 # A rollout reads so many tokens at a time, so that memory does not grow with T.
 TOKENS_AT_ONCE = 16_384

@@ -2,7 +2,7 @@
 
 import torch
 
-from newllm_core.checkpoint import Checkpoint
+from newllm_core.checkpoint.format import Checkpoint
 from newllm_core.config import AnalysisConfig, Config, ModelConfig
 from newllm_core.model.language_model import LanguageModel
 

@@ -8,7 +8,7 @@ from newllm_core.analysis.thresholds import THRESHOLDS
 from newllm_core.config import AnalysisConfig, ModelConfig
 from newllm_core.errors import DivergedError, InputError
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.progress import Silent
+from newllm_core.runtime.progress import Silent
 
 from . import planted
 

@@ -13,7 +13,7 @@ from newllm_core.analysis.compare import (
     plugin_differences,
     short_names,
 )
-from newllm_core.checkpoint import save
+from newllm_core.checkpoint.format import save
 from newllm_core.config import Config, ModelConfig, Phase1Config, Phase2Config, RunConfig
 from newllm_core.errors import InputError
 

@@ -4,9 +4,9 @@ import json
 import pytest
 import torch
 
+from newllm_core.analysis.quality_gate import check_gate, gate_figures, mean_cosine, measure_gate
 from newllm_core.config import GateConfig
 from newllm_core.errors import GateRefused
-from newllm_core.gate import check_gate, gate_figures, mean_cosine, measure_gate
 
 from . import planted
 

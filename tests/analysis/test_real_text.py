@@ -15,7 +15,7 @@ from newllm_core.config import AnalysisConfig, Config, DataConfig, ModelConfig, 
 from newllm_core.data.prepare import prepare
 from newllm_core.data.prepared import open_dataset
 from newllm_core.pipeline import run_phase1
-from newllm_core.progress import Silent
+from newllm_core.runtime.progress import Silent
 
 TEXT = Path(__file__).parents[2].parent / "shared" / "data" / "tinyshakespeare" / "input.txt"
 SHAPE = {"context_dim": 64, "embed_dim": 64, "hidden_dim": 128}

@@ -15,7 +15,7 @@ from newllm_core.analysis.report.charts import analysis_charts
 from newllm_core.analysis.report.compare_page import compare_page, comparison_curves
 from newllm_core.analysis.report.matrix_page import matrix_charts, matrix_page
 from newllm_core.analysis.report.svg import draw
-from newllm_core.checkpoint import save
+from newllm_core.checkpoint.format import save
 from newllm_core.errors import ConfigError
 
 from . import browser, planted

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from newllm_cli.__main__ import main
-from newllm_core import checkpoint as checkpoints
-from newllm_core.checkpoint import Checkpoint
+from newllm_core.checkpoint import format as checkpoints
+from newllm_core.checkpoint.format import Checkpoint
 from newllm_core.config import Config
 from newllm_core.data.prepared import open_dataset
 from newllm_core.data.tokenizer import TextTokenizer

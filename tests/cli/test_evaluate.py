@@ -2,9 +2,9 @@ import math
 
 import pytest
 
-from newllm_core import checkpoint as checkpoints
+from newllm_core.checkpoint import format as checkpoints
 from newllm_core.data.prepared import open_dataset
-from newllm_core.evaluation import evaluate_splits
+from newllm_core.evaluation.splits import evaluate_splits
 
 from .inside import CommandLine, save_checkpoint, save_dataset
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from newllm_core import checkpoint as checkpoints
+from newllm_core.checkpoint import format as checkpoints
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.generation.state import save_state
 from newllm_core.generation.writer import Tail

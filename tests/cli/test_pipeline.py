@@ -144,6 +144,6 @@ def test_frozen_phase2_records_its_thresholds(trained):
         cwd=folder,
     )
     assert result.code == 0
-    from newllm_core.checkpoint import load
+    from newllm_core.checkpoint.format import load
 
     assert load(folder / "runs/frozen.safetensors").gate["thresholds"]["min_train_rank"] == 0

@@ -9,7 +9,7 @@ import torch
 from benchmarks.comparison.contestant import Conditions
 from newllm_core.config import Config, Phase2Config, RunConfig
 from newllm_core.data.prepared import PreparedDataset, TokenSplit
-from newllm_core.progress import Silent
+from newllm_core.runtime.progress import Silent
 
 VOCAB, END = 40, 39
 

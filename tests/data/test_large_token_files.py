@@ -18,9 +18,9 @@ from newllm_core.data.prepared import open_dataset
 from newllm_core.data.probe import choose_probes
 from newllm_core.errors import InputError
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.progress import Silent
-from newllm_core.training.fine_tuning import FineTuning
-from newllm_core.training.phase1 import Phase1Trainer
+from newllm_core.runtime.progress import Silent
+from newllm_core.training.phase1.trainer import Phase1Trainer
+from newllm_core.training.phase2.fine_tuning import FineTuning
 from newllm_core.trajectory.text import inputs_at, read_text
 from tests.cli.conftest import write_corpus
 

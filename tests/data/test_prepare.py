@@ -331,7 +331,8 @@ def test_a_document_much_longer_than_a_batch(tmp_path):
 def test_importing_the_package_loads_nothing_heavy():
     code = (
         "import sys; import newllm_core.data.prepare, newllm_core.data.prepared;"
-        "from newllm_core.registry import DATA_SOURCES as s; [s.load(n) for n in s.plugins()];"
+        "from newllm_core.plugins.registry import DATA_SOURCES as s;"
+        "[s.load(n) for n in s.plugins()];"
         "print({'numpy','torch','datasets','tokenizers','pyarrow'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)

@@ -3,7 +3,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from newllm_core.checkpoint import Checkpoint
+from newllm_core.checkpoint.format import Checkpoint
 from newllm_core.config import Config
 from newllm_core.errors import InputError
 from newllm_core.generation.state import load_state, save_state

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from newllm_core.config import ModelConfig, RunConfig
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.precision import matrix_precision, uses_bfloat16
+from newllm_core.runtime.precision import matrix_precision, uses_bfloat16
 from newllm_core.trajectory.sequential import rollout, unroll
 
 CPU = torch.device("cpu")

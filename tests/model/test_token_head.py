@@ -7,7 +7,7 @@ from recurrence import D, E, V, draw, draw_tokens, make_model
 from newllm_core.config import ModelConfig
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.model.size import count_parameters
-from newllm_core.training.terms import cross_entropy, drop
+from newllm_core.training.phase2.terms import cross_entropy, drop
 from newllm_core.trajectory.single import SingleStream
 
 

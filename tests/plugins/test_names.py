@@ -5,7 +5,7 @@ import pytest
 from newllm_core.errors import ConfigError, InputError, PluginError
 from newllm_core.plugins.files import kebab_case, use_file
 from newllm_core.plugins.listing import list_plugins
-from newllm_core.registry import DATA_SOURCES, REGULARIZERS
+from newllm_core.plugins.registry import DATA_SOURCES, REGULARIZERS
 
 FILE = """
 from dataclasses import dataclass
@@ -75,7 +75,7 @@ def test_the_plugins_of_a_file_are_found_without_importing_it(file):
 
 
 def test_a_file_trains_and_its_options_are_set_and_saved(file, phase1, tmp_path):
-    from newllm_core.checkpoint import load
+    from newllm_core.checkpoint.format import load
 
     done = phase1(
         *("--plugin", file, "--reg", "spread-out", "--set", "regularizer.margin=0.5", "--json")

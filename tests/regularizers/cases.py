@@ -2,7 +2,7 @@
 
 import torch
 
-from newllm_core.registry import OWN_DISTRIBUTION, REGULARIZERS
+from newllm_core.plugins.registry import OWN_DISTRIBUTION, REGULARIZERS
 from newllm_core.settings import make_section
 
 N, D = 63, 17

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from newllm_core.errors import ConfigError
-from newllm_core.registry import REGULARIZERS
+from newllm_core.plugins.registry import REGULARIZERS
 from newllm_core.settings import make_section
 
 from .cases import OWN, D, N, batch, build

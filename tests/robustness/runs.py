@@ -14,14 +14,14 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from newllm_core import checkpoint as checkpoints
 from newllm_core import settings
+from newllm_core.checkpoint import format as checkpoints
 from newllm_core.data.prepared import open_dataset
-from newllm_core.distributed import process_group
 from newllm_core.errors import UserError
+from newllm_core.parallel.collectives import process_group
 from newllm_core.pipeline import run_phase1, run_phase2
-from newllm_core.progress import Silent
-from newllm_core.runlog import metrics_path
+from newllm_core.runtime.progress import Silent
+from newllm_core.runtime.runlog import metrics_path
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(

@@ -6,8 +6,8 @@ import time
 import pytest
 from safetensors import safe_open
 
-from newllm_core.runlog import metrics_path
-from newllm_core.training.state import state_path
+from newllm_core.checkpoint.run_state import state_path
+from newllm_core.runtime.runlog import metrics_path
 from tests.robustness.runs import content, metrics, names, start
 
 KILLED = ("parallel", "streams", "frozen", "fine-tuned")

@@ -6,10 +6,10 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from newllm_core.checkpoint.run_state import State, save_state, state_path
 from newllm_core.errors import InputError
-from newllm_core.lock import exclusive
-from newllm_core.runlog import RunLog, metrics_path
-from newllm_core.training.state import State, save_state, state_path
+from newllm_core.files.lock import exclusive
+from newllm_core.runtime.runlog import RunLog, metrics_path
 from tests.robustness import runs
 from tests.robustness.runs import SERVER, content, metrics, names, start, train
 
@@ -75,7 +75,7 @@ def interrupt(case, home, out):
 def test_a_checkpoint_that_does_not_fit_leaves_the_old_one_and_the_state(
     home, reference, tmp_path, monkeypatch
 ):
-    from newllm_core import checkpoint as checkpoints
+    from newllm_core.checkpoint import format as checkpoints
 
     out = tmp_path / "run.safetensors"
     out.write_bytes(reference("streams").path.read_bytes())

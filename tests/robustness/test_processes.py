@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from newllm_core.training.state import state_path
+from newllm_core.checkpoint.run_state import state_path
 from tests.robustness.runs import (
     CASES,
     COMMON,

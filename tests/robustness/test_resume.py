@@ -7,10 +7,10 @@ import signal
 import pytest
 from safetensors import safe_open
 
+from newllm_core.checkpoint.run_state import state_path
 from newllm_core.errors import ConfigError, DivergedError, InputError, Interrupted
-from newllm_core.runlog import metrics_path
+from newllm_core.runtime.runlog import metrics_path
 from newllm_core.training import resume
-from newllm_core.training.state import state_path
 from tests.robustness.runs import CASES, content, metrics, names, train
 
 
@@ -26,7 +26,7 @@ class Messages:
     warning = message
 
     def task(self, label, total, unit):
-        from newllm_core.progress import Silent
+        from newllm_core.runtime.progress import Silent
 
         return Silent().task(label, total, unit)
 
@@ -204,7 +204,8 @@ def test_what_killed_runs_left_is_swept(home, tmp_path):
 @pytest.mark.parametrize("case", ["parallel", "fine-tuned"])
 def test_divergence_keeps_the_state_before_it(case, home, tmp_path, monkeypatch):
     """Resumed, it diverges at the same step; without what broke it, it would have gone on."""
-    from newllm_core.training import phase1, stepping
+    from newllm_core.training import stepping
+    from newllm_core.training.phase1 import trainer as phase1
 
     out = tmp_path / "run.safetensors"
     calls = []

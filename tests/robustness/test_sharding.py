@@ -7,12 +7,13 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from newllm_core import distributed, settings
-from newllm_core.divided import is_divided, whole
+from newllm_core import settings
+from newllm_core.checkpoint.run_state import state_path
 from newllm_core.errors import ConfigError
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.sharding import sharded
-from newllm_core.training.state import state_path
+from newllm_core.parallel import collectives as distributed
+from newllm_core.parallel.dtensors import is_divided, whole
+from newllm_core.parallel.sharding import sharded
 from newllm_core.trajectory.sequential import rollout, unroll
 from tests.robustness.runs import (
     ended,

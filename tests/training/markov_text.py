@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from newllm_core.checkpoint import Checkpoint
+from newllm_core.checkpoint.format import Checkpoint
 from newllm_core.config import Config, ModelConfig
 from newllm_core.data.prepared import PreparedDataset, TokenSplit
 from newllm_core.model.language_model import LanguageModel

@@ -5,9 +5,9 @@ from recurrence import D, draw, draw_tokens, make_model, token_formula
 
 from newllm_core import settings
 from newllm_core.regularizers.build import build_regularizers
-from newllm_core.training.engines import batches
-from newllm_core.training.objective import Phase1Loss
-from newllm_core.training.window import Window
+from newllm_core.training.phase1.engines import batches
+from newllm_core.training.phase1.loss import Phase1Loss
+from newllm_core.training.phase1.window import Window
 
 
 def make_config(section=None, **phase1):

@@ -7,8 +7,8 @@ from recurrence import D, T, V, draw, draw_tokens, make_model, token_formula
 
 from newllm_core.config import ModelConfig
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.training.convergence import converged_ratio
-from newllm_core.training.window import Window
+from newllm_core.training.phase1.convergence import converged_ratio
+from newllm_core.training.phase1.window import Window
 from newllm_core.trajectory.sequential import rollout
 
 

@@ -10,14 +10,14 @@ from recurrence import D, E, draw, draw_tokens, make_model
 from newllm_core import native
 from newllm_core.model import narrow, one_row
 from newllm_core.model.one_row import collect
-from newllm_core.progress import Silent
 from newllm_core.regularizers.build import build_regularizers
+from newllm_core.runtime.progress import Silent
 from newllm_core.training.descent import Descent, NarrowDescent, OneRowDescent
-from newllm_core.training.engines import batches
 from newllm_core.training.matrix_step import MatrixStep
-from newllm_core.training.naive import naive_phase1
-from newllm_core.training.phase1 import Phase1Trainer
-from newllm_core.training.window import Window
+from newllm_core.training.phase1.engines import batches
+from newllm_core.training.phase1.published import naive_phase1
+from newllm_core.training.phase1.trainer import Phase1Trainer
+from newllm_core.training.phase1.window import Window
 
 CPU = torch.device("cpu")
 compiled = pytest.mark.skipif(

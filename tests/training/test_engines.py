@@ -15,7 +15,7 @@ from naive_phase1 import (
 )
 from recurrence import D, T, make_model
 
-from newllm_core.training.engines import batches
+from newllm_core.training.phase1.engines import batches
 
 ENGINES = ("parallel", "streams", "online")
 MODEL = make_model(hidden_dim=3, layer_structure=(1,))

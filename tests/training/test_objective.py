@@ -7,7 +7,7 @@ from recurrence import D, T, draw, make_model
 
 from newllm_core.errors import PluginError
 from newllm_core.regularizers.base import Regularizer
-from newllm_core.training.objective import Phase1Loss, regularizer_weight
+from newllm_core.training.phase1.loss import Phase1Loss, regularizer_weight
 
 
 def terms_of(config, model=None, *, training=True):

@@ -6,12 +6,12 @@ import torch
 from markov_text import checkpoint, dataset, unigram_entropy
 from safetensors import safe_open
 
-from newllm_core import checkpoint as checkpoints
+from newllm_core.checkpoint import format as checkpoints
 from newllm_core.config import Config, Phase2Config, RunConfig
 from newllm_core.errors import ConfigError, DivergedError, InputError
-from newllm_core.runlog import RunLog, metrics_path
-from newllm_core.training import phase2
-from newllm_core.training.phase2 import train_phase2
+from newllm_core.runtime.runlog import RunLog, metrics_path
+from newllm_core.training.phase2.trainer import train_phase2
+from newllm_core.training.phase2 import trainer as phase2
 
 CPU = torch.device("cpu")
 SMALL = dataset(documents=6)
@@ -205,7 +205,7 @@ def test_contradictions_are_one_line():
 
 
 def test_a_full_disk_is_said_beforehand(monkeypatch):
-    from newllm_core.training import context_store
+    from newllm_core.training.phase2.trainer import context_store
 
     full = type("Usage", (), {"free": 1000})
     monkeypatch.setattr(context_store.shutil, "disk_usage", lambda _: full)

@@ -12,14 +12,14 @@ from torch.nn import functional as F
 from newllm_core.config import Phase2Config
 from newllm_core.errors import ConfigError, DivergedError
 from newllm_core.model.heads import head_weights, weighted_mean
-from newllm_core.progress import Silent
+from newllm_core.runtime.progress import Silent
 from newllm_core.training import token_loss as token_loss_module
-from newllm_core.training.context_store import ContextStore
-from newllm_core.training.fine_tuning import FineTuning
-from newllm_core.training.frozen import SEGMENT_ROWS, FrozenContexts, store_contexts
-from newllm_core.training.schedule import one_cycle
+from newllm_core.training.phase2.context_store import ContextStore
+from newllm_core.training.phase2.fine_tuning import FineTuning
+from newllm_core.training.phase2.frozen import SEGMENT_ROWS, FrozenContexts, store_contexts
+from newllm_core.training.phase2.schedule import one_cycle
+from newllm_core.training.phase2.terms import Terms, drop, reconstruction
 from newllm_core.training.stepping import Stepper
-from newllm_core.training.terms import Terms, drop, reconstruction
 from newllm_core.training.token_loss import token_loss
 from newllm_core.trajectory.reference import naive_step
 

@@ -3,7 +3,7 @@
 import pytest
 
 from newllm_core.config import Phase1Config
-from newllm_core.training.stages import learning_rate
+from newllm_core.training.phase1.stages import learning_rate
 
 
 def test_the_stages_as_published():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from newllm_core.training.vacuity import VacuityGuard
+from newllm_core.training.phase1.vacuity import VacuityGuard
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from newllm_core.errors import ConfigError, InputError, reason
-from newllm_core.files import regular_file
+from newllm_core.files.from_strangers import regular_file
 
 CHUNK_BYTES = 1 << 20
 BYTE_ORDER_MARK = "\ufeff"

@@ -9,7 +9,7 @@ from typing import Any
 from newllm_core.data.hub import require_hub, unreachable
 from newllm_core.data.sources.base import Broken
 from newllm_core.errors import InputError, reason
-from newllm_core.strict_json import parse_json
+from newllm_core.files.strict_json import parse_json
 
 LINES = ".jsonl"
 BUILDERS = {".json": "json", ".parquet": "parquet"}

@@ -8,7 +8,7 @@ from typing import Any
 from newllm_core.config import option
 from newllm_core.data.sources.base import DataSource, Document
 from newllm_core.data.sources.files import CHUNK_BYTES, input_file, read_chunks
-from newllm_core.escapes import unescape
+from newllm_core.files.escapes import unescape
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from newllm_core.data.sources.base import DataSource, Document
 from newllm_core.data.sources.files import input_file
 from newllm_core.errors import InputError, reason
-from newllm_core.files import read_text
-from newllm_core.npy_files import open_array
+from newllm_core.files.from_strangers import read_text
+from newllm_core.files.npy_files import open_array
+from newllm_core.files.tensor_files import open_tensors
 from newllm_core.settings import shown
-from newllm_core.tensor_files import open_tensors
 
 if TYPE_CHECKING:
     import numpy as np

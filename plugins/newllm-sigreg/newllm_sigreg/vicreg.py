@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from newllm_core.config import option
-from newllm_core.precision import at_least_float32
 from newllm_core.regularizers.base import Regularizer
+from newllm_core.runtime.precision import at_least_float32
 
 # Added to variances: the square root's gradient stays finite.
 EPSILON = 1e-4

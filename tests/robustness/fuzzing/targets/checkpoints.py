@@ -10,7 +10,7 @@ from unittest import mock
 import torch
 
 from newllm_cli.__main__ import main
-from newllm_core import checkpoint as checkpoints
+from newllm_core.checkpoint import format as checkpoints
 from newllm_core.errors import DivergedError, InputError
 from tests.robustness.fuzzing.targets.base import EQUAL, VALID, Target
 

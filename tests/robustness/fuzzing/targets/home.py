@@ -2,9 +2,9 @@
 
 import torch
 
-from newllm_core import checkpoint as checkpoints
 from newllm_core import settings
-from newllm_core.checkpoint_metadata import GATE_FIGURES
+from newllm_core.checkpoint import format as checkpoints
+from newllm_core.checkpoint.metadata import GATE_FIGURES
 from newllm_core.config import DataConfig
 from newllm_core.data.make_tokenizer import train_bpe
 from newllm_core.data.prepare import prepare

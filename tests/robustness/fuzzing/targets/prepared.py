@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 
-from newllm_core import checkpoint as checkpoints
+from newllm_core.checkpoint import format as checkpoints
 from newllm_core.data.prepared import open_dataset
 from newllm_core.data.tokenizer import TextTokenizer
 from tests.robustness.fuzzing.targets.base import EQUAL, VALID, Target

@@ -7,18 +7,18 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from newllm_core import checkpoint as checkpoints
 from newllm_core import settings
+from newllm_core.checkpoint import format as checkpoints
+from newllm_core.checkpoint import run_state as training_state
 from newllm_core.data.prepared import open_dataset
+from newllm_core.files.tensor_files import HASH, content_hash
 from newllm_core.generation.session import Session
 from newllm_core.generation.state import load_state, save_state
 from newllm_core.generation.writer import Tail
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.progress import Silent
 from newllm_core.regularizers.build import build_regularizers
-from newllm_core.tensor_files import HASH, content_hash
-from newllm_core.training import state as training_state
-from newllm_core.training.phase1 import Phase1Trainer
+from newllm_core.runtime.progress import Silent
+from newllm_core.training.phase1.trainer import Phase1Trainer
 from tests.robustness.fuzzing.targets.base import EQUAL, VALID, Target
 
 

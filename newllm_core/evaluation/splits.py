@@ -17,8 +17,8 @@ from newllm_core.data.prepared import PreparedDataset
 from newllm_core.errors import InputError
 from newllm_core.model.heads import weighted_mean
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.precision import at_least_float32
-from newllm_core.progress import Progress, Silent, Task
+from newllm_core.runtime.precision import at_least_float32
+from newllm_core.runtime.progress import Progress, Silent, Task
 from newllm_core.trajectory.text import NUM_STREAMS, WARMUP_TOKENS, Reading, read_text
 
 # Logits of so many (row, token) pairs exist at a time, whatever the vocabulary.

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from newllm_core.errors import InputError, reason
-from newllm_core.files import regular_file
+from newllm_core.files.from_strangers import regular_file
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from newllm_core.config import Phase1Config
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.training.window import Window
+from newllm_core.training.phase1.window import Window
 from newllm_core.trajectory.sequential import rollout
 
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import nn
 
-from newllm_core import distributed
 from newllm_core.config import RunConfig
-from newllm_core.divided import whole
 from newllm_core.errors import ConfigError
+from newllm_core.parallel import collectives as distributed
+from newllm_core.parallel.dtensors import whole
 
 if TYPE_CHECKING:
     from newllm_core.model.language_model import LanguageModel

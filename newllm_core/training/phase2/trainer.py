@@ -16,25 +16,31 @@ from typing import Any, Protocol
 
 import torch
 
-from newllm_core.checkpoint import Checkpoint
+from newllm_core.checkpoint.format import Checkpoint
+from newllm_core.checkpoint.run_state import (
+    State,
+    load_optimizer,
+    named,
+    optimizer_tensors,
+    restoring,
+)
 from newllm_core.config import Config, Phase2Config
 from newllm_core.data.prepared import PreparedDataset
-from newllm_core.divided import divided_as, whole
 from newllm_core.errors import ConfigError, DivergedError, InputError
-from newllm_core.evaluation import evaluate_splits
+from newllm_core.evaluation.splits import evaluate_splits
 from newllm_core.model.heads import head_weights
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.progress import Progress, Silent
-from newllm_core.runlog import RunLog
-from newllm_core.sharding import sharded
-from newllm_core.training.context_store import ContextStore
-from newllm_core.training.fine_tuning import FineTuning
-from newllm_core.training.frozen import FrozenContexts, store_contexts
-from newllm_core.training.reading import Reading
+from newllm_core.parallel.dtensors import divided_as, whole
+from newllm_core.parallel.sharding import sharded
+from newllm_core.runtime.progress import Progress, Silent
+from newllm_core.runtime.runlog import RunLog
+from newllm_core.training.pass_meter import Reading
+from newllm_core.training.phase2.context_store import ContextStore
+from newllm_core.training.phase2.fine_tuning import FineTuning
+from newllm_core.training.phase2.frozen import FrozenContexts, store_contexts
+from newllm_core.training.phase2.terms import Terms
 from newllm_core.training.resume import Saver
-from newllm_core.training.state import State, load_optimizer, named, optimizer_tensors, restoring
 from newllm_core.training.stepping import Stepper, trained_parameters, training_only
-from newllm_core.training.terms import Terms
 
 # Lines of step figures that an epoch adds to the run's log.
 STEPS_LOGGED = 100

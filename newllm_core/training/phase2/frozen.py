@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from newllm_core import distributed
+from newllm_core.checkpoint.run_state import State
 from newllm_core.config import Phase2Config
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.progress import Progress
-from newllm_core.training.context_store import ContextStore
-from newllm_core.training.state import State
-from newllm_core.training.terms import Terms, cross_entropy
+from newllm_core.parallel import collectives as distributed
+from newllm_core.runtime.progress import Progress
+from newllm_core.training.phase2.context_store import ContextStore
+from newllm_core.training.phase2.terms import Terms, cross_entropy
 from newllm_core.trajectory.text import read_text
 
 # Neighbouring rows that are read together; every pool of them is shuffled row by row.

@@ -17,8 +17,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from newllm_core.divided import is_divided, whole
 from newllm_core.errors import ProcessLost
+from newllm_core.parallel.dtensors import is_divided, whole
 from newllm_core.same_host import SharedSums, on_one_host
 
 _shared: SharedSums | None = None  # of the process group there is

@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 
-from newllm_core.checkpoint import Checkpoint
+from newllm_core.checkpoint.format import Checkpoint
 from newllm_core.errors import InputError
 
 

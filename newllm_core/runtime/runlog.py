@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from newllm_core.errors import InputError, reason
-from newllm_core.tensorboard import TensorBoardEvents
+from newllm_core.runtime.tensorboard import TensorBoardEvents
 
 
 def metrics_path(checkpoint: Path) -> Path:

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from newllm_core import distributed
 from newllm_core.config import Phase1Config
 from newllm_core.errors import PluginError
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.registry import REGULARIZERS
+from newllm_core.parallel import collectives as distributed
+from newllm_core.plugins.registry import REGULARIZERS
 from newllm_core.regularizers.base import Regularizer
 
 REGULARIZER = "regularizer"

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from newllm_core import settings
-from newllm_core.atomic import write_atomically
 from newllm_core.config import Config
-from newllm_core.divided import divided_as, whole
 from newllm_core.errors import ConfigError, InputError, reason
+from newllm_core.files.atomic import write_atomically
+from newllm_core.files.tensor_files import HASH, content_hash, open_tensors, save_tensors
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.tensor_files import HASH, content_hash, open_tensors, save_tensors
+from newllm_core.parallel.dtensors import divided_as, whole
 
 FORMAT_VERSION = 2
 Identity = Mapping[str, Any]

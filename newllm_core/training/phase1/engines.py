@@ -12,10 +12,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from newllm_core import distributed
 from newllm_core.config import Phase1Config
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.training.window import Window
+from newllm_core.parallel import collectives as distributed
+from newllm_core.training.phase1.window import Window
 from newllm_core.trajectory.parallel import incoming
 from newllm_core.trajectory.sequential import rollout
 

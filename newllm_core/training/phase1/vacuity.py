@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from newllm_core import distributed
-from newllm_core.divided import whole
+from newllm_core.parallel import collectives as distributed
+from newllm_core.parallel.dtensors import whole
 
 # A gradient that only rounding made differs from zero by less than this.
 VACUOUS_NORM = 1e-12

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from newllm_core import distributed
 from newllm_core.model.heads import weighted_mean
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.sharding import within
+from newllm_core.parallel import collectives as distributed
+from newllm_core.parallel.sharding import within
 from newllm_core.training.token_loss import token_loss
 
 

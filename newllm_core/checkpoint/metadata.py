@@ -5,7 +5,7 @@ Every function returns its value, or raises `ValueError` with the place that is 
 
 from typing import Any
 
-from newllm_core.strict_json import is_number, parse_json
+from newllm_core.files.strict_json import is_number, parse_json
 
 PHASES = ("phase1", "phase2", "expand")
 SPLITS = ("train", "validation")

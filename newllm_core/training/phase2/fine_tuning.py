@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from newllm_core import distributed
+from newllm_core.checkpoint.run_state import State
 from newllm_core.config import Phase2Config
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.training.state import State
-from newllm_core.training.terms import Terms, cross_entropy, drop, reconstruction
+from newllm_core.parallel import collectives as distributed
+from newllm_core.training.phase2.terms import Terms, cross_entropy, drop, reconstruction
 from newllm_core.trajectory.sequential import unroll_embedded
 from newllm_core.trajectory.text import inputs_at
 

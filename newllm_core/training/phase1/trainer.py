@@ -15,28 +15,35 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from newllm_core import distributed, native
+from newllm_core import native
 from newllm_core.analysis.rank import effective_rank
+from newllm_core.checkpoint.run_state import (
+    State,
+    load_optimizer,
+    named,
+    optimizer_tensors,
+    restoring,
+)
 from newllm_core.config import Config
 from newllm_core.cores import undivided
 from newllm_core.data.mapped import forget_pages
-from newllm_core.divided import divided_as, whole
 from newllm_core.errors import DivergedError
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.progress import Progress, Silent, Task
-from newllm_core.registry import REGULARIZERS
+from newllm_core.parallel import collectives as distributed
+from newllm_core.parallel.dtensors import divided_as, whole
+from newllm_core.plugins.registry import REGULARIZERS
 from newllm_core.regularizers.base import Regularizer
-from newllm_core.runlog import RunLog
-from newllm_core.training.convergence import converged_ratio
+from newllm_core.runtime.progress import Progress, Silent, Task
+from newllm_core.runtime.runlog import RunLog
 from newllm_core.training.descent import Descent, NarrowDescent, OneRowDescent
-from newllm_core.training.engines import Batch, batches
-from newllm_core.training.objective import REGULARIZER, Phase1Loss, Terms
-from newllm_core.training.reading import Reading
+from newllm_core.training.pass_meter import Reading
+from newllm_core.training.phase1.convergence import converged_ratio
+from newllm_core.training.phase1.engines import Batch, batches
+from newllm_core.training.phase1.loss import REGULARIZER, Phase1Loss, Terms
+from newllm_core.training.phase1.stages import learning_rate
+from newllm_core.training.phase1.vacuity import VacuityGuard
+from newllm_core.training.phase1.window import Window
 from newllm_core.training.resume import Saver
-from newllm_core.training.stages import learning_rate
-from newllm_core.training.state import State, load_optimizer, named, optimizer_tensors, restoring
-from newllm_core.training.vacuity import VacuityGuard
-from newllm_core.training.window import Window
 
 # Enough rows for ER/D at every preset; the figures of the checkpoint are measured on its probes.
 RANK_ROWS = 8192

@@ -19,18 +19,18 @@ from torch import Tensor
 
 import newllm_core
 from newllm_core import settings
-from newllm_core.atomic import refuse_existing, write_atomically
-from newllm_core.checkpoint_metadata import SPLITS, STRUCTURED, model_shape, phase, structured
+from newllm_core.checkpoint.metadata import SPLITS, STRUCTURED, model_shape, phase, structured
 from newllm_core.config import Config
 from newllm_core.data.dataset_info import SourceInfo
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import ConfigError, InputError, reason
+from newllm_core.files.atomic import refuse_existing, write_atomically
+from newllm_core.files.strict_json import finite, parse_json
+from newllm_core.files.tensor_files import open_tensors, save_tensors
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.model.size import count_parameters
-from newllm_core.progress import Progress
-from newllm_core.registry import DATA_SOURCES, Plugin
-from newllm_core.strict_json import finite, parse_json
-from newllm_core.tensor_files import open_tensors, save_tensors
+from newllm_core.plugins.registry import DATA_SOURCES, Plugin
+from newllm_core.runtime.progress import Progress
 
 FORMAT_VERSION = 1
 PROBE = "probe."

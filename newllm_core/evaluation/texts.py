@@ -14,9 +14,9 @@ from newllm_core.data.pieces import PIECE_CHARACTERS, pieces
 from newllm_core.data.sources.files import CHUNK_BYTES, read_chunks
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import InputError
-from newllm_core.evaluation import score, without_line_ends
+from newllm_core.evaluation.splits import score, without_line_ends
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.progress import Progress, Silent, Task
+from newllm_core.runtime.progress import Progress, Silent, Task
 from newllm_core.trajectory.text import read_segments
 
 # Tokens are scored so many at a time: streams in lock-step must be long to be worth their warm-up.

@@ -1,0 +1,1 @@
+"""Files: written atomically, and read though strangers made them."""

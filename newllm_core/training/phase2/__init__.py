@@ -1,0 +1,1 @@
+"""Phase 2: token heads, on frozen contexts or through time."""
