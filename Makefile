@@ -12,7 +12,7 @@ check: $(VENV)/installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
-$(VENV)/installed: pyproject.toml constraints.txt $(wildcard newllm_core/native/*.[ch])
+$(VENV)/installed: pyproject.toml constraints.txt $(wildcard newllm_core/kernels/*.[ch])
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@

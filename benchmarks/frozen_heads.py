@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from newllm_core.training.stepping import Stepper, trained_parameters, training_only
 
 from newllm_core.config import ModelConfig, Phase2Config, RunConfig
 from newllm_core.model.language_model import LanguageModel
@@ -24,7 +25,6 @@ from newllm_core.runtime.device import prepare_device
 from newllm_core.runtime.precision import matrix_precision
 from newllm_core.training.phase2.context_store import ContextStore
 from newllm_core.training.phase2.frozen import FrozenContexts
-from newllm_core.training.stepping import Stepper, trained_parameters, training_only
 
 STEPS_PER_ROUND = 8
 

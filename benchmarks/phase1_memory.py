@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from newllm_core.regularizers.build import build_regularizers
 
 from newllm_core import settings
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.regularizers.build import build_regularizers
 from newllm_core.runtime.device import prepare_device
 from newllm_core.runtime.precision import matrix_precision
 from newllm_core.training.phase1.trainer import train_phase1

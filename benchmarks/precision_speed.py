@@ -17,12 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from newllm_core.regularizers.build import build_regularizers
+from newllm_core.training.stepping import Stepper, trained_parameters, training_only
 
 from newllm_core import settings
 from newllm_core.config import Config
 from newllm_core.evaluation.splits import score
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.regularizers.build import build_regularizers
 from newllm_core.runtime.device import prepare_device
 from newllm_core.runtime.precision import matrix_precision
 from newllm_core.runtime.progress import Silent
@@ -32,7 +33,6 @@ from newllm_core.training.phase2.context_store import ContextStore
 from newllm_core.training.phase2.fine_tuning import FineTuning
 from newllm_core.training.phase2.frozen import FrozenContexts
 from newllm_core.training.phase2.terms import Terms
-from newllm_core.training.stepping import Stepper, trained_parameters, training_only
 from newllm_core.trajectory.sequential import rollout
 from newllm_core.trajectory.text import read_text
 

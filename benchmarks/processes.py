@@ -131,10 +131,10 @@ def measure(arguments: argparse.Namespace) -> None:
 def phase1_steps(config: "Config", device: "torch.device") -> Iterator[Any]:
     """How to get the state, then the tokens of one step after another."""
     import torch
+    from newllm_core.regularizers.build import build_regularizers
 
     from newllm_core.model.language_model import LanguageModel
     from newllm_core.parallel.sharding import sharded
-    from newllm_core.regularizers.build import build_regularizers
     from newllm_core.runtime.progress import Silent
     from newllm_core.training.phase1.engines import batches
     from newllm_core.training.phase1.trainer import Phase1Trainer
@@ -161,13 +161,13 @@ def phase1_steps(config: "Config", device: "torch.device") -> Iterator[Any]:
 def phase2_steps(config: "Config", device: "torch.device") -> Iterator[Any]:
     """How to get the state, then the tokens of one step after another, of fine-tuning."""
     import torch
+    from newllm_core.training.stepping import Stepper, trained_parameters
 
     from newllm_core.checkpoint.run_state import State, named, optimizer_tensors
     from newllm_core.model.language_model import LanguageModel
-    from newllm_core.parallel.dtensors import whole
+    from newllm_core.parallel.dtensors import full_tensor
     from newllm_core.parallel.sharding import sharded
     from newllm_core.training.phase2.fine_tuning import FineTuning
-    from newllm_core.training.stepping import Stepper, trained_parameters
 
     options = config.phase2
     ids = token_ids(options.num_streams * options.bptt * 64)
@@ -178,7 +178,7 @@ def phase2_steps(config: "Config", device: "torch.device") -> Iterator[Any]:
         stepper = Stepper(model, parameters, options, 10**6)
 
         def state() -> State:
-            tensors = {str(number): whole(p.detach()) for number, p in enumerate(parameters)}
+            tensors = {str(number): full_tensor(p.detach()) for number, p in enumerate(parameters)}
             return State(tensors | named("optimizer", optimizer_tensors(stepper.optimizer)), {})
 
         yield state

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+from newllm_core.regularizers.build import build_regularizers
 
 from newllm_core import settings
 from newllm_core.config import Config
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.plugins.registry import REGULARIZERS
-from newllm_core.regularizers.build import build_regularizers
 from newllm_core.runtime.device import prepare_device
 from newllm_core.runtime.precision import matrix_precision
 from newllm_core.training.phase1.loss import Phase1Loss

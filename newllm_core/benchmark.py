@@ -10,21 +10,23 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.nn import functional as F
 
 from newllm_core.config import Config
-from newllm_core.errors import ConfigError
+from newllm_core.kernels.door import describe
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.regularizers.build import build_regularizers
-from newllm_core.runtime.precision import matrix_precision
+from newllm_core.plugins.registry import REGULARIZERS
+from newllm_core.regularizers.base import Regularizer
+from newllm_core.runtime.precision import products_in
 from newllm_core.runtime.progress import Progress, Silent
 from newllm_core.training.phase1.engines import Batch, batches
-from newllm_core.training.phase1.loss import regularizer_weight
-from newllm_core.training.phase1.published import naive_phase1
+from newllm_core.training.phase1.loss import Phase1Loss, regularizer_weight
+from newllm_core.training.phase1.published import published_phase1
 from newllm_core.training.phase1.trainer import Phase1Trainer
+from newllm_core.training.phase2.extra_terms import make_objective
 
 NAIVE = "naive"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -54,8 +56,8 @@ def benchmark(
         progress: is told how far it is.
 
     Returns:
-        `peaks`: GFLOP/s of a matrix product of the model's width in each dtype; `rows`: engine,
-        precision, tokens_per_second, ratio_to_naive (None without the naive loop) and
+        `kernels`: which fast forms are used; `peaks`: GFLOP/s of a matrix product of the model's
+        width in each dtype; `rows`: engine, precision, tokens_per_second, ratio_to_naive (None without the naive loop) and
         share_of_peak: 6 x weights x tokens per second over the peak, dense layers only.
     """
     rows = [
@@ -87,6 +89,7 @@ def benchmark(
     weights = next(iter(runners.values())).num_weights
     return {
         "device": str(device),
+        "kernels": describe(setting=config.run.kernels, device=device),
         "peaks": peak,
         "rows": [
             {
@@ -108,30 +111,27 @@ class _Runner:
         self.engine = engine
         self.run_config = replace(config.run, precision=precision)
         self.device = device
-        self.model = LanguageModel(config.model, VOCAB_SIZE, seed=config.run.seed).to(device)
-        if engine == NAIVE and not all(layer.is_fused for layer in self.model.layers()):
-            raise ConfigError(
-                "the published loop has the default update only: choose other rows with --engine"
-            )
+        self.model = LanguageModel(
+            config.model, VOCAB_SIZE, cell=config.cell, seed=config.run.seed
+        ).to(device)
         self.num_weights = sum(p.numel() for p in self.model.blocks.parameters() if p.ndim == 2)
-        self.regularizers, _ = build_regularizers(config, 1)
+        regularizers, _ = REGULARIZERS.make(
+            config.phase1.reg, config.regularizer, config.model.context_dim
+        )
         self.config = replace(
             config.phase1,
             engine=engine if engine != NAIVE else "online",
             start="zero",
             objective="cvfp",  # the published one: all rows must compute the same
         )
+        objective, _ = make_objective("cvfp", replace(config, objective={}), self.model)
+        self.loss = Phase1Loss(self.model, objective, regularizers, self.config).to(device)
         tokens = torch.arange(self.config.window_tokens).mul(2654435761).remainder(VOCAB_SIZE)
-        ids = tokens.numpy()
+        splits = dict.fromkeys(("train", "validation"), tokens.numpy())
         self.trainer = Phase1Trainer(
-            self.model,
-            self.regularizers,
-            {"train": ids, "validation": ids},
-            replace(config, phase1=self.config),
-            device,
-            Silent(),
+            self.loss, splits, replace(config, phase1=self.config), device=device
         )
-        self.window = self.trainer.window(ids, self.model.start(1)[0])
+        self.window = self.trainer.windows.train
         self.window.previous_TC.normal_()
         self.window.readings = 1
         self.steps = self._naive() if engine == NAIVE else self._engine()
@@ -145,33 +145,33 @@ class _Runner:
         return read / (time.perf_counter() - begun)
 
     def _naive(self) -> Generator[int, None, None]:
-        losses = naive_phase1(
+        regularizer = cast(Regularizer, self.loss.regularizers[0])
+        for _ in published_phase1(
             self.model,
-            self.regularizers[0].to(self.device),
+            regularizer,
             self.window.tokens_T,
             self.window.previous_TC,
-            weight=regularizer_weight(self.regularizers, self.config),
+            weight=regularizer_weight([regularizer], self.config),
             learning_rate=self.config.learning_rate,
             gradient_clip=self.config.gradient_clip,
-        )
-        for _ in losses:
+        ):
             yield 1
 
     def _engine(self) -> Generator[int, None, None]:
         generator = torch.Generator().manual_seed(0)
-        with self.trainer.descent.finished_afterwards():
-            while True:
-                reading = batches(self.model, self.window, self.config, generator)
-                while (batch := self._next(reading)) is not None:
-                    yield len(batch.positions_N)
+        while True:
+            reading = batches(self.model, self.window, self.config, generator)
+            while (batch := self._next(reading)) is not None:
+                yield len(batch.positions_N)
 
     def _next(self, reading: Iterator[Batch]) -> Batch | None:
-        """One batch and its step, in this row's precision; it must not leak into other rows."""
-        with matrix_precision(self.model, self.run_config, self.device):
+        """Read one batch and make its step, in this row's precision; it must not leak."""
+        with products_in(self.model, self.run_config, self.device):
             batch = next(reading, None)
             if batch is not None:
                 terms = self.trainer.terms(self.window, batch)
-                self.trainer.step(terms)
+                norm = self.trainer.step.backward(terms.total)
+                self.trainer.step.apply(norm, self.config.learning_rate)
                 self.window.store(batch.positions_N, terms.contexts_NC)
         return batch
 

@@ -28,24 +28,24 @@ from newllm_core.files.lock import exclusive
 from newllm_core.model.embeddings import load_embeddings
 from newllm_core.model.heads import head_weights
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.parallel import collectives as distributed
+from newllm_core.parallel import collectives
 from newllm_core.parallel.sharding import sharded
 from newllm_core.plugins.probe import probe
-from newllm_core.plugins.registry import REGULARIZERS, Plugin
+from newllm_core.plugins.registry import CELLS, OBJECTIVES, REGULARIZERS, Plugin
 from newllm_core.regularizers.base import Regularizer
-from newllm_core.regularizers.build import build_regularizers
-from newllm_core.runtime.precision import matrix_precision
+from newllm_core.runtime.precision import products_in
 from newllm_core.runtime.progress import Progress
-from newllm_core.training.phase1.loss import REGULARIZER, objective_of, regularizer_weight
+from newllm_core.training.phase1.loss import REGULARIZER, regularizer_weight
 from newllm_core.training.phase1.trainer import Phase1Result, train_phase1
+from newllm_core.training.phase2.extra_terms import make_objective
 from newllm_core.training.phase2.trainer import train_phase2
 from newllm_core.training.resume import begin, finished, prepare_place
 
 # A checkpoint decides these; phase 2 and analysis read them from it.
-CHECKPOINT_SECTIONS = ("data", "model", "phase1", "regularizer", "source")
+CHECKPOINT_SECTIONS = ("data", "model", "phase1", "cell", "objective", "regularizer", "source")
 # What a run depends on, and must be the same to resume it.
-PHASE1_SECTIONS = ("run", "model", "phase1", "regularizer", "analysis")
-PHASE2_SECTIONS = ("run", "phase2", "gate")
+PHASE1_SECTIONS = ("run", "model", "phase1", "cell", "objective", "regularizer", "analysis")
+PHASE2_SECTIONS = ("run", "phase2", "objective", "regularizer", "gate")
 
 
 def run_phase1(
@@ -72,25 +72,24 @@ def run_phase1(
     """
     with _writing(out):
         prepare_place(out, overwrite=overwrite, resume=resume)
-        every_layer = config.phase1.apply_to == "every-layer"
-        count = sum(config.model.layer_structure) if every_layer else 1
-        regularizers, options = build_regularizers(config, count)
+        model = LanguageModel(
+            config.model, dataset.info.vocab_size, cell=config.cell, seed=config.run.seed
+        )
+        objective, of_objective = make_objective(config.phase1.objective, config, model)
+        count = len(model.cells()) if config.phase1.apply_to == "every-layer" else 1
+        regularizers, of_regularizer = REGULARIZERS.make(
+            config.phase1.reg, config.regularizer, model.context_dim, count=count
+        )
         plugin = REGULARIZERS.find(config.phase1.reg)
         if not plugin.is_own:
             _probe(plugin, regularizers[0], progress)
         weight = regularizer_weight(regularizers, config.phase1)
         config = replace(
             config,
-            regularizer=options,
-            phase1=replace(
-                config.phase1, dist_reg_weight=weight, objective=objective_of(config.phase1)
-            ),
-        )
-        model = LanguageModel(
-            config.model,
-            dataset.info.vocab_size,
-            reconstruction=config.phase1.objective == "reconstruction",
-            seed=config.run.seed,
+            cell=model.cell_options,
+            objective=of_objective,
+            regularizer=of_regularizer,
+            phase1=replace(config.phase1, dist_reg_weight=weight),
         )
         if config.model.embeddings != "random":
             added = dataset.info.vocab_size - dataset.info.base_vocab_size
@@ -105,12 +104,14 @@ def run_phase1(
         ) as run:
             probes, warmup = choose_probes(tokens, config.analysis)
             with sharded(model, config.run, device, through_time=False) as trained:
-                with matrix_precision(trained, config.run, device):
+                with products_in(trained, config.run, device):
                     result = train_phase1(
                         trained,
+                        objective,
                         regularizers,
                         tokens,
                         config,
+                        end_id=int(dataset.info.end_id),
                         device=device,
                         log=run.log,
                         progress=progress,
@@ -121,6 +122,7 @@ def run_phase1(
             _warn_of_vacuous(result, plugin, config, progress)
             checkpoint = Checkpoint(
                 model=model,
+                objective={n: t.detach().cpu() for n, t in objective.state_dict().items()},
                 config=config,
                 tokenizer_json=dataset.tokenizer_json,
                 phase="phase1",
@@ -132,20 +134,30 @@ def run_phase1(
                 provenance=checkpoints.provenance(
                     dataset=dataset.hash,
                     dataset_path=str(Path(dataset.path).resolve()),
-                    plugins=[checkpoints.plugin_record(REGULARIZERS.kind, plugin)],
+                    plugins=_plugin_records(config),
                     sources=dataset.info.sources,
                 )
                 | {"identity": identity},
             )
-            if distributed.rank() == 0:
+            if collectives.rank() == 0:
                 checkpoints.save(checkpoint, out, overwrite=overwrite or resume)
     return checkpoint
+
+
+def _plugin_records(config: Config) -> list[dict[str, Any]]:
+    """Describe the plugins that make and train a model."""
+    chosen = (
+        (CELLS, config.model.cell),
+        (OBJECTIVES, config.phase1.objective),
+        (REGULARIZERS, config.phase1.reg),
+    )
+    return [checkpoints.plugin_record(registry.kind, registry.find(n)) for registry, n in chosen]
 
 
 @contextmanager
 def _writing(out: Path) -> Iterator[None]:
     """The lock of `out` for the first process, which is the one that writes."""
-    with exclusive(out) if distributed.rank() == 0 else nullcontext():
+    with exclusive(out) if collectives.rank() == 0 else nullcontext():
         yield
 
 
@@ -203,7 +215,7 @@ def run_phase2(
         with begin(
             out, identity, config.run, resume=resume, tensorboard=tensorboard, progress=progress
         ) as run:
-            with matrix_precision(checkpoint.model, config.run, device):
+            with products_in(checkpoint.model, config.run, device):
                 trained = train_phase2(
                     checkpoint,
                     dataset,
@@ -215,8 +227,8 @@ def run_phase2(
                     saver=run.saver,
                     resumed=run.state,
                 )
-            trained.model.compute_dtype = None  # a copy, made while the precision was set
-            if distributed.rank() == 0:
+            trained.model.product_dtype = None  # a copy, made while the precision was set
+            if collectives.rank() == 0:
                 checkpoints.save(trained, out, overwrite=overwrite or resume)
     return trained
 
@@ -236,7 +248,7 @@ def run_expand(
     checkpoint.require_tokenizer(dataset.tokenizer_json)
     expanded = expand(checkpoint)
     weights = head_weights(checkpoint.config.phase2.head_weights, expanded.model.num_heads)
-    with matrix_precision(expanded.model, config.run, device):
+    with products_in(expanded.model, config.run, device):
         expanded.results = evaluate_splits(
             expanded.model, dataset, head_weights=weights, progress=progress
         )
@@ -262,7 +274,7 @@ def run_evaluate(
     model = checkpoint.model
     weights = head_weights(config.phase2.head_weights, model.num_heads)
     tokenizer = TextTokenizer.from_json(checkpoint.tokenizer_json)
-    with matrix_precision(model, config.run, device):
+    with products_in(model, config.run, device):
         if isinstance(target, Path):
             figures = evaluate_file(
                 model, tokenizer, target, head_weights=weights, progress=progress

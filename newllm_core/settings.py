@@ -32,16 +32,31 @@ LONGEST_VALUE = 80
 def resolve(*layers: Layer) -> Config:
     """The config that `layers` give, later ones winning key by key."""
     merged: dict[str, dict[str, Any]] = {}
+    options: list[tuple[str, str, dict[str, Any]]] = []  # section, plugin named so far, options
     for layer in layers:
         if not isinstance(layer, Mapping):
             raise ConfigError(f"the config is {shown(layer)}: it holds sections")
-        for section, values in layer.items():
-            merged.setdefault(section, {}).update(_checked(section, values))
+        checked = {section: _checked(section, values) for section, values in layer.items()}
+        for section, values in checked.items():
+            if section not in PLUGIN_SECTIONS:
+                merged.setdefault(section, {}).update(values)
+        for section in PLUGIN_SECTIONS:
+            options.append((section, _plugin(section, merged), checked.get(section, {})))
+    for section, name, values in options:
+        # Options belong to the plugin they were given for: a preset's to the preset's objective.
+        if name == _plugin(section, merged):
+            merged.setdefault(section, {}).update(values)
     sections: dict[str, Any] = {
         name: make_section(SECTIONS[name], name, merged.get(name, {})) for name in SECTIONS
     }
     sections |= {name: merged.get(name, {}) for name in PLUGIN_SECTIONS}
     return Config(**sections)
+
+
+def _plugin(section: str, merged: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the name of the plugin whose options `section` holds."""
+    chooser, key = PLUGIN_SECTIONS[section]
+    return str(merged.get(chooser, {}).get(key, getattr(SECTIONS[chooser], key)))
 
 
 def make_section(section_type: type[Any], name: str, values: Mapping[str, Any]) -> Any:  # noqa: ANN401

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from newllm_core.training.stepping import Stepper
+from newllm_core.training.token_loss import token_loss
 from torch.nn import functional as F
 
 from benchmarks.comparison import precision
@@ -21,8 +23,6 @@ from newllm_core.errors import DivergedError
 from newllm_core.runtime.progress import Progress
 from newllm_core.training.phase2.terms import Terms
 from newllm_core.training.phase2.trainer import STEPS_LOGGED
-from newllm_core.training.stepping import Stepper
-from newllm_core.training.token_loss import token_loss
 from newllm_core.trajectory.text import inputs_at
 
 

@@ -55,8 +55,9 @@ def bench(
         {"phase1": phase1, "run": {"threads": threads, "device": device}},
     )
 
-    from newllm_core.benchmark import benchmark
     from newllm_core.native import library
+
+    from newllm_core.benchmark import benchmark
     from newllm_core.runtime.device import prepare_device
 
     result = benchmark(

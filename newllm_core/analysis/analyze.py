@@ -85,7 +85,7 @@ def analyze(
     control: Splits = {}
     rows = sum(len(passages) for passages in probes.values())
     with (
-        worthwhile_threads(model.config, rows),
+        worthwhile_threads(model, rows),
         progress.task("reading probes", to_read, "tokens") as task,
     ):
         read = read_splits(model, probes, checkpoint.warmup, task=task)

@@ -21,6 +21,8 @@ from newllm_core.model.language_model import LanguageModel
 
 # A vector that vanishes altogether has shrunk by this much: its logarithm must stay a number.
 SMALLEST_GROWTH = 1e-30
+# Of a context's norm: where a cell cannot be differentiated twice, differences take its place.
+FINITE_STEP = 1e-3
 # Below, a passage is too short for the vector to find its direction and a warm-up costs too much.
 DISCARDED_SHARE = 8
 MOST_DISCARDED = 64
@@ -64,11 +66,17 @@ def push_forward(
     def update(context_PC: Tensor) -> Tensor:
         return model.step(context=context_PC, token=token_PE)[-1]
 
-    # Two reverse passes are as exact as one forward and run in C++ alone; torch's forward mode
-    # spends most of its time in Python here, and imports a compiler first.
-    with model.twice_differentiable():
+    if all(cell.twice_differentiable for cell in model.cells()):
+        # Two reverse passes are as exact as one forward and run in C++ alone; torch's forward mode
+        # spends most of its time in Python here, and imports a compiler first.
         after_PC, pushed_PC = jvp(update, context_PC, vector_PC)
-    return after_PC, pushed_PC
+        return after_PC, pushed_PC
+    step = FINITE_STEP * context_PC.norm(dim=1, keepdim=True).clamp(min=1)
+    ahead_PC, behind_PC = (
+        update(context_PC + step * vector_PC),
+        update(context_PC - step * vector_PC),
+    )
+    return update(context_PC), (ahead_PC - behind_PC) / (2 * step)
 
 
 def lyapunov_exponent(log_growth_PT: Tensor) -> dict[str, float]:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-from newllm_core.config import ModelConfig
+from newllm_core.model.language_model import LanguageModel
 
 # Multiplications per matrix product below which threads cost more than they save, and far more if
 # something else wants the processor: they wait for each other after every product.
@@ -13,10 +13,9 @@ SMALLEST_PRODUCT = 2**25
 
 
 @contextmanager
-def worthwhile_threads(config: ModelConfig, num_rows: int) -> Iterator[None]:
+def worthwhile_threads(model: LanguageModel, num_rows: int) -> Iterator[None]:
     """One thread while steps of `num_rows` rows of this model are small products."""
-    width = config.context_dim + config.embed_dim
-    product = num_rows * config.context_dim * (config.hidden_dim or width)
+    product = num_rows * max(p.numel() for p in model.blocks.parameters())
     before = torch.get_num_threads()
     if product >= SMALLEST_PRODUCT or before == 1:
         yield

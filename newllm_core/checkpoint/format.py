@@ -1,6 +1,7 @@
 """The one-file format: a safetensors file that needs nothing else to be analysed or trained on.
 
-Tensors: the model's parameters (tied ones once) and `probe.train`, `probe.validation`.
+Tensors: the model's parameters (tied ones once), those of the objective (`objective.…`), and
+`probe.train`, `probe.validation`.
 Metadata: strings, JSON where structured (see `Checkpoint`). No pickle is read or written.
 """
 
@@ -28,11 +29,11 @@ from newllm_core.files.atomic import refuse_existing, write_atomically
 from newllm_core.files.strict_json import finite, parse_json
 from newllm_core.files.tensor_files import open_tensors, save_tensors
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.model.size import count_parameters
 from newllm_core.plugins.registry import DATA_SOURCES, Plugin
 from newllm_core.runtime.progress import Progress
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+OBJECTIVE = "objective."
 PROBE = "probe."
 HASH = "content_hash"
 SMALL = 1 << 20
@@ -47,6 +48,8 @@ class Checkpoint:
         config: the resolved configuration it was made with.
         tokenizer_json: the tokenizer, as `tokenizers` writes it.
         phase: "phase1", "phase2" or "expand": the command that wrote it.
+        objective: parameters of the objective that was trained with the model, by name; its plugin
+            is only needed to train on.
         probes: token ids [P, warmup + L] of passages of each split.
         warmup: tokens of a passage that are read before it counts.
         history: one mapping per Phase 1 iteration.
@@ -63,6 +66,7 @@ class Checkpoint:
     phase: str
     probes: dict[str, Tensor]
     warmup: int
+    objective: dict[str, Tensor] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     vacuous_terms: list[str] = field(default_factory=list)
     gate: dict[str, Any] = field(default_factory=dict)
@@ -90,7 +94,8 @@ class Checkpoint:
     def identity(self) -> str:
         """SHA-256 of what its contexts and tokens mean: parameters, their shape, the tokenizer."""
         found = hashlib.sha256()
-        found.update(json.dumps(dataclasses.asdict(self.config.model)).encode())
+        shape = [dataclasses.asdict(self.config.model), self.model.cell_options]
+        found.update(json.dumps(shape).encode())
         found.update(self.tokenizer_json.encode())
         for name, tensor in sorted(_parameters(self.model).items()):
             found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
@@ -144,6 +149,7 @@ def save(checkpoint: Checkpoint, path: Path, *, overwrite: bool) -> None:
     refuse_existing(path, overwrite=overwrite)
     model = checkpoint.model
     tensors = _parameters(model)
+    tensors |= {OBJECTIVE + name: tensor for name, tensor in checkpoint.objective.items()}
     for split, tokens in checkpoint.probes.items():
         tensors[PROBE + split] = tokens.to(torch.int32)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -157,7 +163,6 @@ def save(checkpoint: Checkpoint, path: Path, *, overwrite: bool) -> None:
             {
                 "vocab_size": model.vocab_size,
                 "num_heads": model.num_heads,
-                "reconstruction": model.decoder is not None,
                 "seed": model.seed,
                 "warmup": checkpoint.warmup,
             }
@@ -214,18 +219,27 @@ def _rebuild(metadata: dict[str, str], file: Any) -> Checkpoint:  # noqa: ANN401
     """A checkpoint, every part of which is checked before the next larger one is made."""
     config = settings.resolve(parse_json(metadata["config"]))
     shape = model_shape(metadata)
-    arguments = {name: shape[name] for name in ("vocab_size", "num_heads", "reconstruction")}
     if shape["num_heads"] > config.model.num_blocks:
         raise ValueError(f"{shape['num_heads']} heads do not fit {config.model.num_blocks} blocks")
     stored = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
     probes = {split: _probe(stored.pop(PROBE + split, None), split, shape) for split in SPLITS}
-    # Before the model is made: a config could ask for any amount of memory. What is not far off is
-    # made, to say which tensor does not fit.
+    of_objective = {n: stored.pop(n) for n in list(stored) if n.startswith(OBJECTIVE)}
     count = sum(math.prod(tensor.get_shape()) for tensor in stored.values())
-    expected = count_parameters(config.model, **arguments)
-    if sum(config.model.layer_structure) > len(stored) or expected > 2 * count + SMALL:
-        raise ValueError(f"tensors do not fit the config: {count:,} values, not {expected:,}")
-    model = LanguageModel(config.model, **arguments, seed=shape["seed"])
+
+    def refuse_far_off(expected: int) -> None:
+        # A config could ask for any amount of memory. What is not far off is made, to say which
+        # tensor does not fit.
+        if sum(config.model.layer_structure) > len(stored) or expected > 2 * count + SMALL:
+            raise ValueError(f"tensors do not fit the config: {count:,} values, not {expected:,}")
+
+    model = LanguageModel(
+        config.model,
+        shape["vocab_size"],
+        cell=config.cell,
+        num_heads=shape["num_heads"],
+        seed=shape["seed"],
+        refuse=refuse_far_off,
+    )
     wanted = _parameters(model)
     if set(wanted) != set(stored):
         difference = ", ".join(sorted(set(wanted) ^ set(stored))[:4])
@@ -239,6 +253,10 @@ def _rebuild(metadata: dict[str, str], file: Any) -> Checkpoint:  # noqa: ANN401
         phase=phase(metadata),
         probes=probes,
         warmup=shape["warmup"],
+        objective={
+            name.removeprefix(OBJECTIVE): _finite(tensor, name)
+            for name, tensor in of_objective.items()
+        },
         **structured(metadata),
     )
 
@@ -261,13 +279,20 @@ def _probe(stored: Any, split: str, shape: dict[str, Any]) -> Tensor:  # noqa: A
 
 
 def _fill(parameter: Tensor, stored: Any, name: str) -> None:  # noqa: ANN401
-    if stored.get_shape() != list(parameter.shape) or stored.get_dtype() != "F32":
+    if stored.get_shape() != list(parameter.shape):
         raise ValueError(f"tensor {name} is {stored.get_dtype()} {stored.get_shape()}")
-    tensor = stored[:]
+    with torch.no_grad():
+        parameter.copy_(_finite(stored, name))
+
+
+def _finite(stored: Any, name: str) -> Tensor:  # noqa: ANN401
+    """Read a tensor of finite float32 values."""
+    if stored.get_dtype() != "F32":
+        raise ValueError(f"tensor {name} is {stored.get_dtype()} {stored.get_shape()}")
+    tensor: Tensor = stored[:] if stored.get_shape() else stored[...]
     if not torch.isfinite(tensor).all():
         raise ValueError(f"tensor {name} holds values that are not finite")
-    with torch.no_grad():
-        parameter.copy_(tensor)
+    return tensor
 
 
 def _check_tokenizer(checkpoint: Checkpoint) -> None:

@@ -97,14 +97,12 @@ def structured(metadata: dict[str, str]) -> dict[str, Any]:
 
 
 def model_shape(metadata: dict[str, str]) -> dict[str, Any]:
-    """`vocab_size`, `num_heads`, `reconstruction`, `seed` and `warmup`."""
+    """`vocab_size`, `num_heads`, `seed` and `warmup`."""
     shape = _mapping(parse_json(metadata["model"]), "model")
     for name, least in (("vocab_size", 1), ("num_heads", 1), ("warmup", 0), ("seed", None)):
         value = shape[name]
         if type(value) is not int or (least is not None and value < least):
             raise ValueError(f"model.{name} is {value!r}")
-    if not isinstance(shape["reconstruction"], bool):
-        raise ValueError(f"model.reconstruction is {shape['reconstruction']!r}")
     return shape
 
 

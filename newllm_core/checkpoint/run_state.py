@@ -7,7 +7,7 @@ both JSON. Nothing in it belongs to one process of several.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,13 +21,19 @@ from newllm_core.errors import ConfigError, InputError, reason
 from newllm_core.files.atomic import write_atomically
 from newllm_core.files.tensor_files import HASH, content_hash, open_tensors, save_tensors
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.parallel.dtensors import divided_as, whole
+from newllm_core.parallel.dtensors import full_tensor, shard_like
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 Identity = Mapping[str, Any]
 
 # Where and how fast a run is computed, and how often it is saved.
-FREE_TO_CHANGE = ("run.device", "run.threads", "run.sharding", "run.save_interval_seconds")
+FREE_TO_CHANGE = (
+    "run.device",
+    "run.threads",
+    "run.kernels",
+    "run.sharding",
+    "run.save_interval_seconds",
+)
 
 
 class State(NamedTuple):
@@ -61,7 +67,9 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Moments and step counts; rates and decays follow from the settings."""
     state = optimizer.state_dict()["state"]
     return {
-        f"{index}.{key}": whole(value) for index, of in state.items() for key, value in of.items()
+        f"{index}.{key}": full_tensor(value)
+        for index, of in state.items()
+        for key, value in of.items()
     }
 
 
@@ -72,10 +80,22 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
     for name, value in tensors.items():
         index, _, key = name.partition(".")
         of_parameter = value.ndim > 0  # the count of steps is not
-        share = divided_as(parameters[int(index)], value) if of_parameter else value
+        share = shard_like(parameters[int(index)], value) if of_parameter else value
         state.setdefault(int(index), {})[key] = share
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def whole_parameters(parameters: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Collect all of every parameter by its number."""
+    return {str(index): full_tensor(p.detach()) for index, p in enumerate(parameters)}
+
+
+@torch.no_grad()
+def load_parameters(parameters: Sequence[Tensor], tensors: Mapping[str, Tensor]) -> None:
+    """Take over what `whole_parameters` gave."""
+    for index, parameter in enumerate(parameters):
+        parameter.copy_(shard_like(parameter, tensors[str(index)]))
 
 
 def save_state(state: State, path: Path, identity: Identity) -> None:

@@ -5,7 +5,7 @@ import mmap
 import numpy as np
 
 
-def forget_pages(array: np.ndarray) -> None:
+def release_pages(array: np.ndarray) -> None:
     """Give back the memory of what was read of a memory-mapped array, or of a slice of one.
 
     Pages of a mapped file count as this process's memory for as long as nobody else wants it, so

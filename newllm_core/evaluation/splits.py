@@ -19,7 +19,7 @@ from newllm_core.model.heads import weighted_mean
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.runtime.precision import at_least_float32
 from newllm_core.runtime.progress import Progress, Silent, Task
-from newllm_core.trajectory.text import NUM_STREAMS, WARMUP_TOKENS, Reading, read_text
+from newllm_core.trajectory.text import NUM_STREAMS, WARMUP_TOKENS, ContextChunk, contexts_of_text
 
 # Logits of so many (row, token) pairs exist at a time, whatever the vocabulary.
 LOGITS_AT_ONCE = 2**23
@@ -68,7 +68,7 @@ def evaluate(
         head_weights: one for each head; what the heads reach together is weighted by them.
         max_tokens: use whole documents up to so many tokens, at least one document, so that
             bits per byte stay exact.
-        num_streams: streams in lock-step (see `read_text`); 1 is exact and slow.
+        num_streams: streams in lock-step (see `contexts_of_text`); 1 is exact and slow.
         warmup: tokens that streams after the first read beforehand.
         progress: is told how far it is.
         label: what the progress calls it.
@@ -91,7 +91,7 @@ def evaluate(
     # Words are counted for the whole text only.
     num_words = text.num_words if num_tokens == len(text.tokens) else None
 
-    readings = read_text(
+    readings = contexts_of_text(
         model, text.tokens[:num_tokens], end_id=end_id, num_streams=num_streams, warmup=warmup
     )
     with (progress or Silent()).task(label, num_tokens, "tokens") as task:
@@ -185,7 +185,7 @@ def without_line_ends(figures: dict[str, Any], num_line_ends: int | None) -> dic
     return added(figures) | {"num_whitespace_words": words, "heads": heads}
 
 
-def score(model: LanguageModel, readings: Iterable[Reading], task: Task) -> Scores:
+def score(model: LanguageModel, readings: Iterable[ContextChunk], task: Task) -> Scores:
     """Score every token of `readings` with every head; `task` is told of each chunk."""
     num_tokens = 0
     nats = [0.0] * model.num_heads
@@ -200,7 +200,7 @@ def score(model: LanguageModel, readings: Iterable[Reading], task: Task) -> Scor
 
 
 @torch.no_grad()
-def _score(model: LanguageModel, reading: Reading) -> list[tuple[float, int]]:
+def _score(model: LanguageModel, reading: ContextChunk) -> list[tuple[float, int]]:
     """Summed nats and hits of each head; in float32 at least, summed in float64."""
     rows = max(1, LOGITS_AT_ONCE // model.vocab_size)
     scores = []

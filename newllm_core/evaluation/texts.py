@@ -17,7 +17,7 @@ from newllm_core.errors import InputError
 from newllm_core.evaluation.splits import score, without_line_ends
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.runtime.progress import Progress, Silent, Task
-from newllm_core.trajectory.text import read_segments
+from newllm_core.trajectory.text import contexts_of_segments
 
 # Tokens are scored so many at a time: streams in lock-step must be long to be worth their warm-up.
 SEGMENT_TOKENS = 1 << 19
@@ -44,7 +44,7 @@ def evaluate_file(
         path: a UTF-8 text.
         head_weights: one for each head; what the heads reach together is weighted by them.
         progress: is told how far it is.
-        segment_tokens: tokens that are scored in one go, see `read_segments`.
+        segment_tokens: tokens that are scored in one go, see `contexts_of_segments`.
         piece_characters: characters that are encoded in one go; makes no difference to figures.
 
     Returns:
@@ -56,7 +56,7 @@ def evaluate_file(
     watcher: Progress = progress or Silent()
     text = _Text(tokenizer, path, piece_characters)
     segments = joined(text.encoded(), segment_tokens)
-    readings = read_segments(model, segments, end_id=tokenizer.end_id)
+    readings = contexts_of_segments(model, segments, end_id=tokenizer.end_id)
     size = path.stat().st_size if path.is_file() else None
     if size is not None:
         watcher.message(f"evaluating {path}: {size:,} bytes")

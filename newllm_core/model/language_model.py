@@ -1,24 +1,25 @@
-"""The whole model: embedding, blocks, token heads, reconstruction decoder.
+"""The whole model: embedding, recurrence, token heads.
 
 Shapes: B streams, T tokens, N rows, C context_dim, E embed_dim, V vocabulary.
 """
 
 import copy
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from newllm_core.config import ModelConfig
-from newllm_core.model.block import CVFPBlock, Layer, Recurrence
-from newllm_core.model.decoder import ReconstructionDecoder
-from newllm_core.model.layer import CVFPLayer
-from newllm_core.model.mogrifier import MogrifierLayer
-from newllm_core.model.size import count_parameters, refuse_too_large
+from newllm_core.model.cells.base import Cell
+from newllm_core.model.recurrence import CVFPBlock, Recurrence
+from newllm_core.model.size import refuse_too_large
 from newllm_core.model.token_head import TokenHead
+from newllm_core.plugins.registry import CELLS
+from newllm_core.settings import make_section
 
 HEAD_STD = 0.02
 
@@ -32,20 +33,23 @@ class LanguageModel(nn.Module):
     Args:
         config: shape and initialisation.
         vocab_size: V.
+        cell: options of the cell, those that are not its defaults.
         num_heads: 1 (reads the last block) or one per block.
-        reconstruction: whether there is a decoder.
         seed: of every initial weight.
+        refuse: is given the number of parameters before any takes memory, and raises if they are
+            too many.
 
     Raises:
-        ConfigError: this machine cannot hold it.
+        ConfigError: this machine cannot hold it, or the cell or one of its options is unknown.
+        PluginError: the cell cannot be made.
 
     Attributes:
         embedding: token embeddings [V, E]; a LayerNorm without parameters follows.
         blocks: the recurrence.
         token_output: heads, each a `TokenHead`; the last one may be tied to the embedding.
-        decoder: of reconstruction learning, or None.
-        compute_dtype: dtype of the blocks' matrix products, if another than the parameters'; the
-            final context is float32 all the same. Set by `device.matrix_precision`.
+        cell_options: of the cell, all of them.
+        product_dtype: what matrix products round their inputs to, if anything. Contexts stay in
+            the dtype of parameters all the same. Set by `runtime.precision.products_in`.
     """
 
     def __init__(
@@ -53,61 +57,86 @@ class LanguageModel(nn.Module):
         config: ModelConfig,
         vocab_size: int,
         *,
+        cell: Mapping[str, Any] | None = None,
         num_heads: int = 1,
-        reconstruction: bool = False,
         seed: int = 0,
+        refuse: Callable[[int], None] = refuse_too_large,
     ) -> None:
         super().__init__()
-        refuse_too_large(
-            count_parameters(config, vocab_size, num_heads=num_heads, reconstruction=reconstruction)
-        )
         self.config = config
         self.vocab_size = vocab_size
         self.seed = seed
-        self.compute_dtype: torch.dtype | None = None
-        self.embedding = nn.Embedding(vocab_size, config.embed_dim)
-        self.blocks = Recurrence(
-            CVFPBlock([_layer(config) for _ in range(count)]) for count in config.layer_structure
-        )
+        self.product_dtype: torch.dtype | None = None
+        cell_type = CELLS.load(config.cell)
+        options = make_section(cell_type.Options, "cell", cell or {})
+        self.cell_options: dict[str, Any] = asdict(options)
+        with torch.device("meta"):
+            self._make_parts(cell_type, options, num_heads)
+        refuse(self.num_parameters())
+        self._make_parts(cell_type, options, num_heads)
+        self._initialise()
+
+    def _make_parts(self, cell_type: type[Cell], options: Any, num_heads: int) -> None:  # noqa: ANN401
+        config = self.config
+        self.embedding = nn.Embedding(self.vocab_size, config.embed_dim)
+        with CELLS.blame(config.cell):
+            self.blocks = Recurrence(
+                CVFPBlock(
+                    [cell_type(config.context_dim, config.embed_dim, options) for _ in range(count)]
+                )
+                for count in config.layer_structure
+            )
+        self.cells()[-1].is_last = True
         tied_dim = config.embed_dim if config.tie_weights else None
-        heads = (TokenHead(config.context_dim, vocab_size, tied_dim) for _ in range(num_heads))
+        heads = (TokenHead(config.context_dim, self.vocab_size, tied_dim) for _ in range(num_heads))
         self.token_output = nn.ModuleList(heads)
         if config.tie_weights:
             self.heads()[-1].weight = self.embedding.weight
-        self.decoder = (
-            ReconstructionDecoder(config.context_dim, config.embed_dim, config.decoder)
-            if reconstruction
-            else None
-        )
         self.embedding.requires_grad_(config.embeddings == "random")
-        self._initialise()
 
     @property
     def context_dim(self) -> int:
-        """C."""
+        """Return C."""
         return self.config.context_dim
 
     @property
     def num_heads(self) -> int:
-        """Token heads; with fewer heads than blocks, heads read the last blocks."""
+        """Count token heads; with fewer heads than blocks, heads read the last blocks."""
         return len(self.token_output)
 
-    def layers(self) -> list[Layer]:
-        """Every layer of every block, in the order in which a token passes them."""
-        return [module for module in self.blocks.modules() if isinstance(module, Layer)]
+    def num_parameters(self) -> int:
+        """Count parameters; tied ones once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def cells(self) -> list[Cell]:
+        """List every cell of every block, in the order in which a token passes them."""
+        return list(self.blocks.cells())
 
     def heads(self) -> list[TokenHead]:
-        """Token heads, first block first."""
+        """List token heads, first block first."""
         return [head for head in self.token_output if isinstance(head, TokenHead)]
 
     def start(self, num_streams: int) -> Tensor:
-        """The start state c_0 = 0 of `num_streams` streams [B, C]."""
+        """Make the start state c_0 = 0 of `num_streams` streams [B, C]."""
         like = self.embedding.weight  # its own `new_zeros` would be divided as it is
         return torch.zeros(num_streams, self.context_dim, dtype=like.dtype, device=like.device)
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Embeddings x [..., E] of token ids [...], as they enter the first block."""
+        """Look up embeddings x [..., E] of token ids [...], as they enter the first block."""
         return F.layer_norm(self.embedding(tokens), (self.config.embed_dim,))
+
+    def narrow_products(self, rows: int = 2) -> torch.autocast:
+        """Enter a block whose matrix products round their inputs to `product_dtype`, if it is set.
+
+        Leave it before the optimizer changes a weight: rounded copies live as long as the
+        outermost such block, and those made without gradients would be used with them.
+
+        Args:
+            rows: of the products; for one, rounding the weights takes longer than using them.
+        """
+        dtype = self.product_dtype
+        enabled = dtype is not None and rows > 1
+        return torch.autocast(self.embedding.weight.device.type, dtype=dtype, enabled=enabled)
 
     def step(self, *, context: Tensor, token: Tensor) -> list[Tensor]:
         """Read one token: the context [N, C] after each block, first block first.
@@ -117,90 +146,53 @@ class LanguageModel(nn.Module):
             token: x_t [N, E].
         """
         by_block = self.step_layers(context=context, token=token)
-        return [of_block[-1].to(context.dtype) for of_block in by_block]
-
-    @contextmanager
-    def twice_differentiable(self) -> Iterator[None]:
-        """Inside, gradients of the update can be differentiated again, at the cost of speed."""
-        for layer in self.layers():
-            layer.twice_differentiable = True
-        try:
-            yield
-        finally:
-            for layer in self.layers():
-                layer.twice_differentiable = False
-
-    @contextmanager
-    def fixed_weights(self) -> Iterator[None]:
-        """Inside, weights do not change: `compute_dtype` copies are made once, not per step."""
-        for layer in self.layers():
-            layer.fix_weights(self.compute_dtype)
-        try:
-            yield
-        finally:
-            for layer in self.layers():
-                layer.fix_weights(None)
+        return [of_block[-1] for of_block in by_block]
 
     def step_layers(self, *, context: Tensor, token: Tensor) -> list[list[Tensor]]:
         """Read one token: the context [N, C] after each layer of each block."""
-        # For one row, converting weights would take longer than using them.
-        if self.compute_dtype is not None and context.numel() > self.context_dim:
-            context, token = context.to(self.compute_dtype), token.to(self.compute_dtype)
-        by_block: list[list[Tensor]] = self.blocks(context=context, token=token)
+        with self.narrow_products(len(context)), CELLS.blame(self.config.cell):
+            by_block: list[list[Tensor]] = self.blocks(context=context, token=token)
         return by_block
 
     def logits(self, contexts: Sequence[Tensor]) -> list[Tensor]:
-        """Next-token logits [..., V] of every head from the contexts [..., C] after each block."""
+        """Make next-token logits [..., V] of every head from contexts [..., C] after each block."""
         read = contexts[len(contexts) - self.num_heads :]
         return [head(context) for head, context in zip(self.heads(), read, strict=True)]
 
     def expand_heads(self) -> None:
-        """One head per block, each a copy of the trained last one, which stays as it is."""
+        """Give every block a head, each a copy of the trained last one, which stays as it is."""
         last = self.heads()[-1]
         copies = [copy.deepcopy(last) for _ in range(self.config.num_blocks - 1)]
         self.token_output = nn.ModuleList([*copies, last])
 
     def untrained(self) -> "LanguageModel":
-        """A copy with the initial blocks: the random control."""
+        """Copy the model with its initial blocks: the random control."""
         # Initial weights are drawn on the processor, so that they are the same on every device.
         control = copy.deepcopy(self).cpu()
         control._initialise_blocks()
         return control.to(self.embedding.weight.device)
 
     def _initialise(self) -> None:
-        generator = _stream(self.seed, "embedding")
+        generator = random_stream(self.seed, "embedding")
         with torch.no_grad():
             # A LayerNorm follows the embedding, so this scale matters only to a tied head: it
             # gives logits of standard deviation one.
             self.embedding.weight.normal_(0, self.config.embed_dim**-0.5, generator=generator)
-            generator = _stream(self.seed, "heads")
+            generator = random_stream(self.seed, "heads")
             for head in self.heads():
                 tied = head.weight is self.embedding.weight
                 head.initialise(HEAD_STD, generator, tied=tied)
-        if self.decoder is not None:
-            self.decoder.initialise(_stream(self.seed, "decoder"))
         self._initialise_blocks()
 
     def _initialise_blocks(self) -> None:
-        generator = _stream(self.seed, "blocks")
-        for layer in self.layers():
-            layer.initialise(self.config.init_std, generator)
+        generator = random_stream(self.seed, "blocks")
+        with CELLS.blame(self.config.cell):
+            for cell in self.cells():
+                cell.initialise(self.config.init_std, generator)
 
 
-def _layer(config: ModelConfig) -> Layer:
-    if config.update == "mogrifier":
-        return MogrifierLayer(config.context_dim, config.embed_dim, rounds=config.mogrifier_rounds)
-    return CVFPLayer(
-        config.context_dim,
-        config.embed_dim,
-        config.hidden_dim,
-        layernorm_mix=config.layernorm_mix,
-        update=config.update,
-    )
-
-
-def _stream(seed: int, part: str) -> torch.Generator:
-    """An independent random stream for one part of the model.
+def random_stream(seed: int, part: str) -> torch.Generator:
+    """Make an independent random stream for one part of a model.
 
     Hashed, because the generator of the CPU keeps no more than 32 bits of a seed.
     """

@@ -18,10 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from newllm_core.errors import ProcessLost
-from newllm_core.parallel.dtensors import is_divided, whole
-from newllm_core.same_host import SharedSums, on_one_host
-
-_shared: SharedSums | None = None  # of the process group there is
+from newllm_core.parallel.dtensors import full_tensor, is_dtensor
 
 
 def size() -> int:
@@ -42,110 +39,59 @@ def process_group(device: torch.device) -> Iterator[None]:
         return
     with _reaching_others():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    global _shared
     try:
-        if device.type == "cpu" and on_one_host():
-            with _reaching_others():
-                _shared = SharedSums()
         yield
     finally:
-        if _shared is not None:
-            _shared.close()
-        _shared = None
         dist.destroy_process_group()
 
 
-def sizes(length: int) -> list[int]:
+def rows_per_rank(length: int) -> list[int]:
     """How many of `length` things each process takes: neighbours, shares that differ by one."""
-    whole, longer = divmod(length, size())
-    return [whole + (number < longer) for number in range(size())]
+    least, longer = divmod(length, size())
+    return [least + (number < longer) for number in range(size())]
 
 
-def own(of_each: Sequence[int]) -> slice:
+def own(rows: Sequence[int]) -> slice:
     """Where this process's share is, given the size of each."""
-    begin = sum(of_each[: rank()])
-    return slice(begin, begin + of_each[rank()])
+    begin = sum(rows[: rank()])
+    return slice(begin, begin + rows[rank()])
 
 
-def total(values: Tensor) -> Tensor:
-    """The sum of `values` over processes, with gradient."""
-    if size() == 1:
-        return values
-    summed: Tensor = _Total.apply(values)
-    return summed
-
-
-def mean(values_nD: Tensor) -> Tensor:
-    """The mean [D] over the rows of all processes, with gradient; a share may be empty.
-
-    A vector [n] has a scalar mean.
-    """
-    if size() == 1:
-        return values_nD.mean(0)
-    summed_D, rows = total_and_rows(values_nD.sum(0), len(values_nD))
-    return summed_D / rows
-
-
-def total_and_rows(own_sum: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-    """The sum over processes of `own_sum`, with gradient, and of the rows each made it of."""
-    # Both at once: messages cost time.
-    message = total(torch.cat([own_sum.reshape(-1), own_sum.new_full((1,), rows)]))
-    return message[:-1].view_as(own_sum), message[-1]
-
-
-def share_of_mean(own_mean: Tensor, of_each: Sequence[int]) -> Tensor:
+def share_of_mean(own_mean: Tensor, rows: Sequence[int]) -> Tensor:
     """This process's share of a loss of all rows: the mean of the shares is that loss.
 
     Nothing is sent; gradients, which are averaged too, are those of the loss.
     """
-    return own_mean if size() == 1 else _weighted(own_mean, of_each) * size()
+    return own_mean if size() == 1 else _weighted(own_mean, rows) * size()
 
 
-def mean_of(own_mean: Tensor, of_each: Sequence[int]) -> Tensor:
+def mean_of(own_mean: Tensor, rows: Sequence[int]) -> Tensor:
     """A loss term of all rows from that of this process's rows, with gradient."""
     if size() == 1:
         return own_mean
-    loss: Tensor = _Loss.apply(_weighted(own_mean, of_each))
+    loss: Tensor = _Loss.apply(_weighted(own_mean, rows))
     return loss
 
 
-def _weighted(own_mean: Tensor, of_each: Sequence[int]) -> Tensor:
-    rows = of_each[rank()]
+def _weighted(own_mean: Tensor, rows: Sequence[int]) -> Tensor:
+    count = rows[rank()]
     # The mean of no rows is not a number; their sum is zero, and still leads back to the model.
-    own_mean = own_mean if rows else own_mean.nan_to_num(0.0)
-    return own_mean * (rows / sum(of_each))
+    own_mean = own_mean if count else own_mean.nan_to_num(0.0)
+    return own_mean * (count / sum(rows))
 
 
-def count(values_nD: Tensor) -> int:
-    """The rows of all processes together."""
-    if size() == 1:
-        return len(values_nD)
-    return int(_sum(torch.tensor([len(values_nD)], device=values_nD.device)))
-
-
-def gather(values_nD: Tensor, of_each: Sequence[int]) -> Tensor:
+def gather(values_nD: Tensor, rows: Sequence[int]) -> Tensor:
     """The rows [N, D] of all processes in their order, with gradient.
 
     Every process must make the same of them, as it does of a loss.
     """
     if size() == 1:
         return values_nD
-    gathered: Tensor = _Gather.apply(values_nD, of_each)
+    gathered: Tensor = _Gather.apply(values_nD, rows)
     return gathered
 
 
-def among_all(values_nD: Tensor, of_each: Sequence[int]) -> Tensor:
-    """Rows [N, D] of all processes, of which only this one's are there yet; `sum_up` fills in."""
-    if size() == 1:
-        return values_nD
-    values_ND = values_nD.new_zeros(sum(of_each), *values_nD.shape[1:])
-    values_ND[own(of_each)] = values_nD
-    return values_ND
-
-
-def average_gradients(
-    parameters: Sequence[nn.Parameter], passengers: Sequence[Tensor] = ()
-) -> None:
+def average_gradients(parameters: Sequence[nn.Parameter], also_sum: Sequence[Tensor] = ()) -> None:
     """Make every gradient the mean over processes; none at all counts as zero.
 
     DistributedDataParallel does this for a module called once per step. A step here calls layers
@@ -156,23 +102,26 @@ def average_gradients(
 
     Args:
         parameters: whose gradients.
-        passengers: tensors to replace by their sums over processes, in the same message.
+        also_sum: tensors to replace by their sums over processes, in the same message.
     """
     if size() == 1:
         return
     # Those of sharded parameters are means already.
-    parameters = [p for p in parameters if not is_divided(p)]
+    parameters = [p for p in parameters if not is_dtensor(p)]
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    sums = _sums([*gradients, *passengers])
+    sums = _sums([*gradients, *also_sum])
     for parameter, summed in zip(parameters, sums, strict=False):
         parameter.grad = summed.div_(size())
-    for tensor, summed in zip(passengers, sums[len(parameters) :], strict=True):
+    for tensor, summed in zip(also_sum, sums[len(parameters) :], strict=True):
         tensor.copy_(summed)
 
 
 def gradient_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
-    """The norm of all gradients together, which may be divided among processes."""
-    return whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+    """Return the norm of all gradients together, some of which may be divided among processes."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    kinds = [g for g in gradients if is_dtensor(g)], [g for g in gradients if not is_dtensor(g)]
+    norms = [full_tensor(nn.utils.get_total_norm(kind)) for kind in kinds if kind]
+    return norms[0] if len(norms) == 1 else nn.utils.get_total_norm(norms)
 
 
 def sum_up(tensors: Sequence[Tensor]) -> None:
@@ -196,18 +145,6 @@ def barrier() -> None:
     any_process(False)
 
 
-class _Total(torch.autograd.Function):
-    """What becomes of the sum may differ between processes, so their gradients are summed too."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:  # noqa: ANN401 - what torch passes
-        return _sum(values).clone()  # not a view: the caller may change it in place
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # noqa: ANN401
-        return _sum(grad)
-
-
 class _Loss(torch.autograd.Function):
     """The sum is the loss, in every process: its gradient is known without another message."""
 
@@ -229,8 +166,6 @@ def _sums(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
     if not tensors:
         return []
     with _reaching_others():
-        if _shared is not None and (summed := _shared.sum(tensors)) is not None:
-            return summed
         message = torch.cat([tensor.flatten() for tensor in tensors])
         dist.all_reduce(message)
     parts = message.split([tensor.numel() for tensor in tensors])
@@ -239,18 +174,18 @@ def _sums(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
 
 class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values_nD: Tensor, of_each: Sequence[int]) -> Tensor:  # noqa: ANN401
-        ctx.own = own(of_each)
-        most = max(of_each)
+    def forward(ctx: Any, values_nD: Tensor, rows: Sequence[int]) -> Tensor:  # noqa: ANN401
+        ctx.own = own(rows)
+        most = max(rows)
         sent = values_nD.contiguous()
         if len(sent) < most:  # messages have one size
             sent = torch.cat([sent, sent.new_zeros(most - len(sent), *sent.shape[1:])])
         received = sent.new_empty(most * size(), *sent.shape[1:])
         with _reaching_others():
             dist.all_gather(list(received.split(most)), sent)
-        if min(of_each) == most:
+        if min(rows) == most:
             return received
-        parts = zip(received.split(most), of_each, strict=True)
+        parts = zip(received.split(most), rows, strict=True)
         return torch.cat([part[:rows] for part, rows in parts])
 
     @staticmethod

@@ -5,15 +5,15 @@ from collections.abc import Callable
 from torch import Tensor
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """All of a tensor that may be divided; every process must ask."""
     gather: Callable[[], Tensor] | None = getattr(tensor, "full_tensor", None)
     return tensor if gather is None else gather()
 
 
-def divided_as(model: Tensor, tensor: Tensor) -> Tensor:
+def shard_like(model: Tensor, tensor: Tensor) -> Tensor:
     """The share of a whole `tensor` that fits `model`, which may be divided."""
-    if not is_divided(model):
+    if not is_dtensor(model):
         return tensor
     from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -23,6 +23,6 @@ def divided_as(model: Tensor, tensor: Tensor) -> Tensor:
     return distribute_tensor(tensor, model.device_mesh, model.placements, src_data_rank=None)
 
 
-def is_divided(tensor: Tensor) -> bool:
+def is_dtensor(tensor: Tensor) -> bool:
     """Whether this process has a share of the tensor only (a DTensor)."""
     return hasattr(tensor, "full_tensor")

@@ -2,7 +2,7 @@
 
 PyTorch's FSDP2 (`torch.distributed.fsdp.fully_shard`) does the work. A unit is gathered when it is
 used and divided again afterwards; its gradients are summed where they are kept. Units are the
-embedding, every head, the decoder, and every block; the whole recurrence is one unit where
+embedding, every head, and every block; the whole recurrence is one unit where
 back-propagation goes through time, because a token passes all blocks before the next can be read.
 """
 
@@ -11,37 +11,35 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import MethodType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
 
 from newllm_core.config import RunConfig
 from newllm_core.errors import ConfigError
-from newllm_core.parallel import collectives as distributed
-from newllm_core.parallel.dtensors import whole
-
-if TYPE_CHECKING:
-    from newllm_core.model.language_model import LanguageModel
+from newllm_core.parallel import collectives
+from newllm_core.parallel.dtensors import full_tensor
 
 Result = TypeVar("Result")
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def is_sharded(config: RunConfig) -> bool:
     """Whether no process holds the whole model; a single one always does."""
-    return config.sharding == "full" and distributed.size() > 1
+    return config.sharding == "full" and collectives.size() > 1
 
 
 @contextmanager
 def sharded(
-    model: "LanguageModel", config: RunConfig, device: torch.device, *, through_time: bool
-) -> Iterator["LanguageModel"]:
+    model: Model, config: RunConfig, device: torch.device, *, through_time: bool
+) -> Iterator[Model]:
     """The model to train on `device`: `model` itself, or a sharded copy where that is configured.
 
     In the end `model`, which stays where it is, gets the trained weights of the copy.
 
     Args:
-        model: whole, in every process.
+        model: a `LanguageModel`, whole in every process.
         config: uses `sharding`.
         device: of this process.
         through_time: gradients will flow from token to token.
@@ -52,7 +50,7 @@ def sharded(
     if not is_sharded(config):
         yield model.to(device)
         return
-    if model.config.tie_weights:
+    if cast(Any, model).config.tie_weights:
         raise ConfigError(
             "run.sharding = full cannot divide a head that is tied to the embedding: train with "
             "model.tie_weights = false, or with run.sharding = none"
@@ -63,19 +61,18 @@ def sharded(
     with torch.no_grad():
         pairs = zip(model.parameters(), divided.parameters(), strict=True)
         for parameter, trained in pairs:
-            parameter.copy_(whole(trained.detach()))
+            parameter.copy_(full_tensor(trained.detach()))
 
 
-def _divide(model: "LanguageModel", device: torch.device, *, through_time: bool) -> None:
+def _divide(model: Any, device: torch.device, *, through_time: bool) -> None:  # noqa: ANN401
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     # Of outputs that are views, for those who change them in place: nobody does here.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
-    mesh = init_device_mesh(device.type, (distributed.size(),))
+    mesh = init_device_mesh(device.type, (collectives.size(),))
     units: list[nn.Module] = [model.blocks] if through_time else [*model.blocks]
     units += [model.embedding, *model.token_output]
-    units += [] if model.decoder is None else [model.decoder]
     for unit in units:
         fully_shard(unit, mesh=mesh)
         unit.within = MethodType(_call, unit)  # type: ignore[assignment]

@@ -1,8 +1,8 @@
 """Plugins from a file given with `--plugin FILE.py`: a first try without packaging.
 
-Every public class of the file that extends `Regularizer` or `DataSource` (or one of newllm's own)
-is a plugin under the kebab-case form of its name: `SpreadOut` is `spread-out`. The file is read to
-find them, and imported only when one is used.
+Every public class of the file that extends `Cell`, `Objective`, `Regularizer` or `DataSource` (or
+one of newllm's own) is a plugin under the kebab-case form of its name: `SpreadOut` is
+`spread-out`. The file is read to find them, and imported only when one is used.
 """
 
 import ast
@@ -16,11 +16,12 @@ from types import ModuleType
 
 from newllm_core.errors import InputError, PluginError, reason
 from newllm_core.files.from_strangers import regular_file
+from newllm_core.plugins.kinds import KINDS
 from newllm_core.plugins.locate import first_line
 
-REGULARIZER, DATA_SOURCE = "regularizer", "data source"
-KINDS = {"newllm_core.regularizers": REGULARIZER, "newllm_core.data.sources": DATA_SOURCE}
-BASES = {"Regularizer": REGULARIZER, "DataSource": DATA_SOURCE}
+# Where newllm's own classes are, and the base classes themselves, each with its kind.
+PACKAGES = {kind.package: kind.name for kind in KINDS}
+BASES = {kind.base.partition(":")[2]: kind.name for kind in KINDS}
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,8 @@ def use_file(path: Path) -> list[FileClass]:
     ]
     if not found:
         raise PluginError(
-            f"--plugin {path} has no plugin: it needs a public class that extends Regularizer or "
-            "DataSource"
+            f"--plugin {path} has no plugin: it needs a public class that extends "
+            f"{', '.join(BASES)}"
         )
     _used[path] = found
     return found
@@ -127,7 +128,7 @@ def _plugin_classes(tree: ast.Module) -> list[tuple[ast.ClassDef, str]]:
     kinds = dict(BASES)
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
-            for package, kind in KINDS.items():
+            for package, kind in PACKAGES.items():
                 if (node.module or "").startswith(package):
                     kinds |= {alias.asname or alias.name: kind for alias in node.names}
     found = []

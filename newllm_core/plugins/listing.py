@@ -1,15 +1,15 @@
 """Every plugin with what is known of it, without importing any; or with each checked."""
 
 from dataclasses import asdict, dataclass, replace
+from importlib import import_module
 from typing import Any
 
 from newllm_core.errors import ConfigError, PluginError
 from newllm_core.plugins.files import used_files
 from newllm_core.plugins.guard import stdout_to_stderr
 from newllm_core.plugins.locate import ClassSource, ModuleMissing, find_class
-from newllm_core.plugins.registry import DATA_SOURCES, REGULARIZERS, Plugin, Registry
+from newllm_core.plugins.registry import REGISTRIES, Plugin, Registry
 
-REGISTRIES = (REGULARIZERS, DATA_SOURCES)
 AVAILABLE, OK, BROKEN = "available", "ok", "broken"
 CLASH, IGNORED, NOT_ALLOWED = "clash", "ignored", "not allowed"
 PROBLEMS = (BROKEN, CLASH, IGNORED)
@@ -21,7 +21,7 @@ class Entry:
 
     Attributes:
         name: what users ask for.
-        kind: regularizer or data source.
+        kind: cell, objective, regularizer or data source.
         distribution: who installed it.
         version: of the distribution.
         target: `module:attribute`.
@@ -67,7 +67,7 @@ def registries_with(name: str) -> list[Registry]:
     found = [registry for registry in REGISTRIES if name in registry.plugins()]
     if not found:
         known = ", ".join(name for registry in REGISTRIES for name in registry.plugins())
-        raise ConfigError(f"no regularizer or data source is named {name!r} (known: {known})")
+        raise ConfigError(f"no plugin is named {name!r} (known: {known})")
     return found
 
 
@@ -95,14 +95,8 @@ def try_plugin(registry: Registry, plugin: Plugin) -> None:
         PluginError: one line that names it and the first thing that is wrong.
     """
     found = registry.import_plugin(plugin)
-    if registry is REGULARIZERS:
-        from newllm_core.testing.regularizer import regularizer_failures
-
-        failed = regularizer_failures(found, processes=False)
-    else:
-        from newllm_core.testing.report import failures
-
-        failed = failures({"making one": lambda: found(None, found.Options())}, found)
+    module, _, function = registry.of.failures.partition(":")
+    failed = getattr(import_module(module), function)(found)
     if failed:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         raise PluginError(f"{registry.describe(plugin)} breaks its contract: {failed[0]}{more}")

@@ -4,22 +4,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from newllm_core.errors import UserError
-from newllm_core.plugins.registry import DATA_SOURCES, OWN_DISTRIBUTION, REGULARIZERS
-
-NEEDED_FOR = {
-    REGULARIZERS.kind: "to train like this again",
-    DATA_SOURCES.kind: "to prepare this data again",
-}
+from newllm_core.plugins.registry import OWN_DISTRIBUTION, REGISTRIES, REGULARIZERS
 
 
 def missing_plugins(provenance: Mapping[str, Any]) -> list[str]:
     """One line for each plugin in a checkpoint's provenance that cannot be found here.
 
-    Analysis, heads and text need none of them.
+    Analysis, heads and text need none of them but the cell, without which no model is made.
     """
     lines = []
     for record in provenance.get("plugins", []):
-        registry = DATA_SOURCES if record.get("kind") == DATA_SOURCES.kind else REGULARIZERS
+        registry = next((r for r in REGISTRIES if r.kind == record.get("kind")), REGULARIZERS)
         name, distribution = record["name"], record["distribution"]
         if distribution == OWN_DISTRIBUTION:
             continue
@@ -33,6 +28,6 @@ def missing_plugins(provenance: Mapping[str, Any]) -> list[str]:
             remedy = "give it with --plugin" if from_file else "install it"
             lines.append(
                 f"{registry.kind} {name!r} of {what} {record['version']} is not here: {remedy} "
-                f"{NEEDED_FOR[registry.kind]} (analysis does not need it)"
+                f"{registry.of.needed_for}"
             )
     return lines

@@ -1,7 +1,8 @@
 """Names to plugins, through Python entry points.
 
-Built-in regularizers and data sources are registered exactly like anyone's (see the entry points
-in `pyproject.toml`). Listing imports no plugin; loading imports the one that was asked for.
+Built-in cells, objectives, regularizers and data sources are registered exactly like anyone's (see
+the entry points in `pyproject.toml`). Listing imports no plugin; loading imports the one that was
+asked for.
 
 When a name is claimed more than once: newllm's own wins, then a `--plugin` file, and two installed
 distributions clash: asking for that name is an error that names both. A file may not take a name
@@ -12,9 +13,9 @@ newllm's own; unset, all may, and empty, none.
 import difflib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import reduce
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -25,6 +26,8 @@ from typing import Any
 from newllm_core.errors import ConfigError, PluginError, UserError
 from newllm_core.plugins.files import import_file, module_name, used_files
 from newllm_core.plugins.guard import log, one_line, place_in, slow_notice, stdout_to_stderr
+from newllm_core.plugins.kinds import CELL, DATA_SOURCE, KINDS, OBJECTIVE, REGULARIZER, Kind
+from newllm_core.settings import make_section
 
 OWN_DISTRIBUTION = "newllm"
 ALLOW_LIST = "NEWLLM_PLUGINS"
@@ -78,16 +81,19 @@ class Plugin:
 
 @dataclass(frozen=True)
 class Registry:
-    """The plugins of one entry-point group. `base` is `module:class` of what they must extend."""
+    """The plugins of one kind."""
 
-    group: str
-    kind: str
-    base: str
+    of: Kind
+
+    @property
+    def kind(self) -> str:
+        """Return what its plugins are called."""
+        return self.of.name
 
     def plugins(self) -> dict[str, list[Plugin]]:
         """Every registered name with its claimants, the one that wins first."""
         found: dict[str, set[Plugin]] = {}
-        for entry in entry_points(group=self.group):
+        for entry in entry_points(group=self.of.group):
             found.setdefault(entry.name, set()).add(_describe(entry))
         for given in used_files(self.kind):
             target = f"{given.path}:{given.attribute}"
@@ -169,7 +175,7 @@ class Registry:
             PluginError: see `load`.
         """
         what = self.describe(plugin)
-        base_module, _, base_name = self.base.partition(":")
+        base_module, _, base_name = self.of.base.partition(":")
         # First, so that torch is not taken for a part of the plugin.
         base = getattr(import_module(base_module), base_name)
         try:
@@ -184,13 +190,41 @@ class Registry:
             raise PluginError(f"{what} {problem}")
         return found
 
+    def make(
+        self,
+        name: str,
+        given: Mapping[str, Any],
+        *arguments: int,
+        count: int = 1,
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """Make `count` plugins with `arguments` and options; return them and all options.
+
+        Args:
+            name: of the plugin.
+            given: options as configured.
+            arguments: of the class, before the options.
+            count: how many.
+
+        Raises:
+            ConfigError: an unknown name or option.
+            PluginError: the plugin cannot be made.
+        """
+        plugin_type = self.load(name)
+        options = make_section(plugin_type.Options, self.of.section, given)
+        with self.blame(name, "cannot be made"):
+            return [plugin_type(*arguments, options) for _ in range(count)], asdict(options)
+
     def describe(self, plugin: Plugin) -> str:
         """Kind, name and origin, as every message about a plugin begins."""
         return f"{self.kind} {plugin.name!r} of {plugin.origin}"
 
     @contextmanager
-    def blame(self, name: str) -> Iterator[None]:
+    def blame(self, name: str, did: str = "failed") -> Iterator[None]:
         """Turn what a plugin's own code raises in the body into one line that names it.
+
+        Args:
+            name: of the plugin.
+            did: what went wrong.
 
         Errors of newllm's own plugins are bugs and stay as they are, and so do those that are
         worded for users.
@@ -203,15 +237,15 @@ class Registry:
             plugin = self.find(name)
             if plugin.is_own:
                 raise
-            raise PluginError(f"{self.describe(plugin)} failed: {plugin.raised(error)}") from error
+            raise PluginError(f"{self.describe(plugin)} {did}: {plugin.raised(error)}") from error
 
     def _problem(self, found: Any, base: type[Any]) -> str | None:  # noqa: ANN401 - anything
         from newllm_core.plugins.options import options_problem
 
         if isinstance(found, ModuleType):
-            return f"is not a subclass of {self.base}; it is a module: write module:Class"
+            return f"is not a subclass of {self.of.base}; it is a module: write module:Class"
         if not (isinstance(found, type) and issubclass(found, base)):
-            return f"is not a subclass of {self.base}"
+            return f"is not a subclass of {self.of.base}"
         missing = [name for name in dir(found) if _is_abstract(getattr(found, name, None))]
         if missing:
             return f"does not define {', '.join(missing)}"
@@ -248,13 +282,8 @@ def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name.strip()).lower()
 
 
-REGULARIZERS = Registry(
-    group="newllm.regularizers",
-    kind="regularizer",
-    base="newllm_core.regularizers.base:Regularizer",
-)
-DATA_SOURCES = Registry(
-    group="newllm.data_sources",
-    kind="data source",
-    base="newllm_core.data.sources.base:DataSource",
-)
+REGULARIZERS = Registry(REGULARIZER)
+DATA_SOURCES = Registry(DATA_SOURCE)
+CELLS = Registry(CELL)
+OBJECTIVES = Registry(OBJECTIVE)
+REGISTRIES = tuple(Registry(kind) for kind in KINDS)

@@ -6,16 +6,11 @@ from pathlib import Path
 from string import Template
 
 from newllm_core.errors import ConfigError, InputError
-from newllm_core.plugins.listing import REGISTRIES
+from newllm_core.plugins.registry import REGISTRIES
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z][a-z0-9]*)*")
 PREFIX = "newllm-"
-# What the generated class does, until its author writes another.
-SUMMARIES = {
-    "regularizer": "Asks every dimension for the same standard deviation.",
-    "data-source": "One document per line of a UTF-8 text file.",
-}
-GROUPS = {"regularizer": "newllm.regularizers", "data-source": "newllm.data_sources"}
+BY_SLUG = {registry.of.slug: registry for registry in REGISTRIES}
 
 
 def new_plugin(name: str, kind: str, folder: Path | None = None) -> Path:
@@ -23,7 +18,7 @@ def new_plugin(name: str, kind: str, folder: Path | None = None) -> Path:
 
     Args:
         name: what users will ask for, in lower case with hyphens.
-        kind: a key of `GROUPS`.
+        kind: a key of `BY_SLUG`.
         folder: a new folder; `newllm-NAME` by default.
 
     Raises:
@@ -35,7 +30,7 @@ def new_plugin(name: str, kind: str, folder: Path | None = None) -> Path:
         raise ConfigError(
             f"{name!r} cannot name a plugin: use lower case and hyphens, as in my-reg"
         )
-    registry = next(registry for registry in REGISTRIES if registry.group == GROUPS[kind])
+    registry = BY_SLUG[kind]
     if name in registry.plugins():
         origin = registry.plugins()[name][0].origin
         raise ConfigError(f"{registry.kind} {name!r} is taken by {origin}: choose another name")
@@ -45,8 +40,8 @@ def new_plugin(name: str, kind: str, folder: Path | None = None) -> Path:
         "distribution": PREFIX + name,
         "module": module,
         "class_name": "".join(part.capitalize() for part in name.split("-")),
-        "group": GROUPS[kind],
-        "summary": SUMMARIES[kind],
+        "group": registry.of.group,
+        "summary": registry.of.summary,
     }
     targets = {
         "common/pyproject.toml.txt": "pyproject.toml",

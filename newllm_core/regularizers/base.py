@@ -4,17 +4,11 @@ N: contexts given in one call, D: context dimensions.
 """
 
 from abc import abstractmethod
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from newllm_core.parallel.collectives import size as processes
-
-
-@dataclass(frozen=True)
-class NoOptions:
-    """The options of a regularizer that has none."""
+from newllm_core.config.option import NoOptions
 
 
 class Regularizer(nn.Module):
@@ -32,9 +26,6 @@ class Regularizer(nn.Module):
         has_gradient: whether the loss trains anything.
         uses_tokens: whether token ids play a part.
         uses_order: whether the order of the contexts does.
-        distributed: whether every process of a `torch.distributed` group, given its share of the
-            contexts (which may be empty), returns the loss of all of them together, by means of
-            `newllm_core.parallel.collectives`. Otherwise every process is given all contexts.
         context_dim: D.
     """
 
@@ -43,7 +34,6 @@ class Regularizer(nn.Module):
     has_gradient: ClassVar[bool] = True
     uses_tokens: ClassVar[bool] = False
     uses_order: ClassVar[bool] = False
-    distributed: ClassVar[bool] = False
 
     def __init__(self, context_dim: int, options: Any = None) -> None:  # noqa: ANN401
         super().__init__()
@@ -63,8 +53,7 @@ class Regularizer(nn.Module):
         if contexts_ND.ndim != 2 or contexts_ND.shape[1] != self.context_dim:
             shape = list(contexts_ND.shape)
             raise ValueError(f"contexts have shape {shape}, expected [N, {self.context_dim}]")
-        one_needed = not (self.distributed and processes() > 1)
-        if (one_needed and len(contexts_ND) == 0) or tokens_N.shape != contexts_ND.shape[:1]:
+        if len(contexts_ND) == 0 or tokens_N.shape != contexts_ND.shape[:1]:
             raise ValueError(
                 f"expected N >= 1 contexts and as many tokens, "
                 f"got {len(contexts_ND)} and {list(tokens_N.shape)}"

@@ -1,14 +1,11 @@
 """Pull the covariance of contexts, averaged over calls, towards the identity."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from newllm_core.config import option
-from newllm_core.parallel import collectives as distributed
 from newllm_core.regularizers.base import Regularizer
 from newllm_core.runtime.precision import at_least_float32
 
@@ -41,7 +38,6 @@ class CovarianceEma(Regularizer):
 
     Options = CovarianceEmaOptions
     default_weight = 0.5
-    distributed = True
     options: CovarianceEmaOptions
     covariance_DD: Tensor
 
@@ -50,55 +46,16 @@ class CovarianceEma(Regularizer):
         self.register_buffer("covariance_DD", torch.eye(context_dim))
 
     def loss(self, contexts_ND: Tensor, *, tokens_N: Tensor) -> Tensor:
-        """Distance of the running covariance from I, a scalar; tokens play no part."""
+        """Measure the distance of the running covariance from I, a scalar; tokens play no part."""
         contexts_ND = at_least_float32(contexts_ND)
-        past_DD = self.covariance_DD.to(contexts_ND.dtype)
-        covariance_DD = past_DD if self.training else past_DD.clone()
+        momentum, past_DD = self.options.momentum, self.covariance_DD.to(contexts_ND.dtype)
         # Autocast would round the product to bfloat16.
         with torch.autocast(contexts_ND.device.type, enabled=False):
-            share = _mix_in(covariance_DD, contexts_ND.detach(), self.options.momentum)
-            loss: Tensor = _Distance.apply(contexts_ND, covariance_DD, share)
+            share = (1 - momentum) / len(contexts_ND)
+            covariance_DD = torch.addmm(
+                past_DD, contexts_ND.T, contexts_ND, beta=momentum, alpha=share
+            )
         if self.training:
-            self.covariance_DD.copy_(covariance_DD)  # nothing where it is the same tensor
-        return loss
-
-
-def _mix_in(covariance_DD: Tensor, contexts_ND: Tensor, momentum: float) -> float:
-    """Let `Σ` become `Σ̂`, in place; returns the share of one row."""
-    if distributed.size() == 1:  # one pass over [D, D] less
-        share = (1 - momentum) / len(contexts_ND)
-        covariance_DD.addmm_(contexts_ND.T, contexts_ND, beta=momentum, alpha=share)
-        return share
-    products_DD = contexts_ND.T @ contexts_ND
-    products_DD, rows = distributed.total_and_rows(products_DD, len(contexts_ND))
-    share = (1 - momentum) / rows.item()
-    covariance_DD.mul_(momentum).add_(products_DD, alpha=share)
-    return share
-
-
-class _Distance(torch.autograd.Function):
-    """The loss of `Σ̂`, whose gradient is written out: a few passes over [D, D] and not twenty.
-
-    Both factors of `cᵀ c` receive the same gradient, so one matrix product makes it.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,  # noqa: ANN401 - what torch passes
-        contexts_ND: Tensor,
-        covariance_DD: Tensor,
-        share: float,
-    ) -> Tensor:
-        dims = contexts_ND.shape[1]
-        distance_DD = covariance_DD.clone()
-        distance_DD.diagonal().sub_(1)
-        ctx.save_for_backward(contexts_ND, distance_DD)
-        # Gradients are averaged over processes, and a row is in one process only.
-        ctx.scale = 4 * share * distributed.size() / dims
-        return torch.linalg.vector_norm(distance_DD).square() / dims
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
-        contexts_ND, distance_DD = ctx.saved_tensors
-        return (contexts_ND @ distance_DD).mul_(ctx.scale * grad), None, None
+            self.covariance_DD.copy_(covariance_DD.detach())
+        identity_DD = torch.eye(self.context_dim, device=past_DD.device, dtype=past_DD.dtype)
+        return (covariance_DD - identity_DD).square().sum() / self.context_dim

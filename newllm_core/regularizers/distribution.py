@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from newllm_core.config import option
-from newllm_core.parallel import collectives as distributed
 from newllm_core.regularizers.base import Regularizer
 from newllm_core.regularizers.moments import running_moments
 from newllm_core.runtime.precision import at_least_float32
@@ -52,7 +51,6 @@ class Distribution(Regularizer):
     """
 
     Options = DistributionOptions
-    distributed = True
     options: DistributionOptions
     mean_D: Tensor
     variance_D: Tensor
@@ -67,8 +65,8 @@ class Distribution(Regularizer):
         """Distance from zero mean and unit variance, a scalar; tokens play no part."""
         contexts_ND = at_least_float32(contexts_ND)
         if self.options.statistics == "batch":
-            mean_D = distributed.mean(contexts_ND)
-            return distribution_loss(mean_D, distributed.mean((contexts_ND - mean_D).square()))
+            mean_D = contexts_ND.mean(0)
+            return distribution_loss(mean_D, (contexts_ND - mean_D).square().mean(0))
         momentum = self.options.momentum
         mean_D, variance_D = running_moments(contexts_ND, self.mean_D, self.variance_D, momentum)
         if self.training:

@@ -65,7 +65,6 @@ class EmaVariance(Regularizer):
     """
 
     Options = EmaVarianceOptions
-    distributed = True
     options: EmaVarianceOptions
     mean_D: Tensor
     variance_D: Tensor

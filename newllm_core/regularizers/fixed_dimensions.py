@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from newllm_core.config import option
-from newllm_core.parallel import collectives as distributed
 from newllm_core.regularizers.base import Regularizer
 from newllm_core.runtime.precision import at_least_float32
 
@@ -68,7 +67,6 @@ class FixedDimensions(Regularizer):
 
     Options = FixedDimensionsOptions
     uses_tokens = True
-    distributed = True
     options: FixedDimensionsOptions
     strides_S: Tensor
 
@@ -86,4 +84,4 @@ class FixedDimensions(Regularizer):
         )
         energies_ND = at_least_float32(contexts_ND).square()
         own_N = energies_ND.gather(1, own_NK).sum(1)
-        return 1 - distributed.mean(own_N / energies_ND.sum(1).clamp_min(SMALLEST_ENERGY))
+        return 1 - (own_N / energies_ND.sum(1).clamp_min(SMALLEST_ENERGY)).mean()

@@ -2,8 +2,6 @@
 
 from torch import Tensor
 
-from newllm_core.parallel import collectives as distributed
-
 
 def running_moments(
     contexts_ND: Tensor, mean_D: Tensor, variance_D: Tensor, momentum: float
@@ -26,6 +24,6 @@ def running_moments(
     """
     mean_D = mean_D.to(contexts_ND.dtype)
     deviations_ND = contexts_ND - mean_D
-    new_mean_D = mean_D + (1 - momentum) * distributed.mean(deviations_ND)
-    spread_D = distributed.mean(deviations_ND.square())
+    new_mean_D = mean_D + (1 - momentum) * deviations_ND.mean(0)
+    spread_D = deviations_ND.square().mean(0)
     return new_mean_D, momentum * variance_D.to(contexts_ND.dtype) + (1 - momentum) * spread_D

@@ -24,19 +24,19 @@ class Interruption:
     def __init__(self) -> None:
         self.asked = False
         self._asked_at = 0.0
-        self._at_once = False
+        self._immediately = False
         self._before: dict[int, Any] = {}
 
     @contextmanager
-    def at_once(self) -> Iterator[None]:
+    def interrupt_immediately(self) -> Iterator[None]:
         """Inside, a signal raises `KeyboardInterrupt` without delay."""
         if self.asked:
             raise KeyboardInterrupt
-        self._at_once = True
+        self._immediately = True
         try:
             yield
         finally:
-            self._at_once = False
+            self._immediately = False
 
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():
@@ -59,6 +59,6 @@ class Interruption:
         again = self.asked and now - self._asked_at > SECONDS_TO_A_SECOND_SIGNAL
         if not self.asked:
             self.asked, self._asked_at = True, now
-        if again or self._at_once:
-            self._at_once = False
+        if again or self._immediately:
+            self._immediately = False
             raise KeyboardInterrupt

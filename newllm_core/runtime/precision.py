@@ -3,16 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from newllm_core.config import RunConfig
-
-if TYPE_CHECKING:
-    from newllm_core.model.language_model import LanguageModel
-
 
 # Narrower contexts than this gain nothing: their products take less time than calling them does.
 NARROWEST_CONTEXT = 192
@@ -20,8 +16,18 @@ NARROWEST_CONTEXT = 192
 BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16"}
 
 
+class Multiplier(Protocol):
+    """What has matrix products: a model."""
+
+    product_dtype: torch.dtype | None
+
+    @property
+    def context_dim(self) -> int:
+        """Return the width of its contexts."""
+
+
 def at_least_float32(values: Tensor) -> Tensor:
-    """`values` in float32, or as they are where that is more precise already.
+    """Convert `values` to float32, or leave them where they are more precise already.
 
     Squares summed over a batch need more than the 8 bits of bfloat16.
     """
@@ -29,14 +35,14 @@ def at_least_float32(values: Tensor) -> Tensor:
 
 
 def uses_bfloat16(config: RunConfig, device: torch.device) -> bool:
-    """Whether matrix products of training are made in bfloat16, if they are large enough."""
+    """Say whether matrix products are made in bfloat16, if they are large enough."""
     if config.precision != "auto":
         return config.precision == "bfloat16"
     return has_bfloat16_units(device)
 
 
 def has_bfloat16_units(device: torch.device) -> bool:
-    """Whether bfloat16 products are much faster than float32.
+    """Say whether bfloat16 products are much faster than float32.
 
     They are with AMX, with AVX512_BF16, and with tensor cores since Ampere.
     """
@@ -50,26 +56,18 @@ def has_bfloat16_units(device: torch.device) -> bool:
 
 
 @contextmanager
-def matrix_precision(
-    model: "LanguageModel", config: RunConfig, device: torch.device
-) -> Iterator[None]:
-    """Let matrix products round their inputs to bfloat16, if that is configured.
+def products_in(model: Multiplier, config: RunConfig, device: torch.device) -> Iterator[None]:
+    """Let a model's matrix products round their inputs to bfloat16, if that is configured.
 
-    `auto` does where the hardware has units for it and contexts are at least 192 wide.
-
-    Sums, statistics, losses, optimizer state, parameters and final contexts stay float32. On a
-    processor the blocks of the default update keep bfloat16 between their products as well;
-    everything else converts inside each product.
+    `auto` does where the hardware has units for it and contexts are at least 192 wide. PyTorch's
+    autocast does the rounding (`LanguageModel.narrow_products`). Sums, statistics, losses,
+    optimizer state, parameters and contexts stay float32.
     """
-    before = torch.get_float32_matmul_precision()
     narrow = uses_bfloat16(config, device)
     if config.precision == "auto" and model.context_dim < NARROWEST_CONTEXT:
         narrow = False
-    torch.set_float32_matmul_precision("medium" if narrow else "highest")
-    if narrow and device.type == "cpu" and all(layer.reads_narrow for layer in model.layers()):
-        model.compute_dtype = torch.bfloat16
+    before, model.product_dtype = model.product_dtype, torch.bfloat16 if narrow else None
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
-        model.compute_dtype = None
+        model.product_dtype = before

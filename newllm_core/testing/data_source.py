@@ -44,6 +44,11 @@ def check_data_source(
     report(source, failures(checks, source))
 
 
+def making_failures(source: type[DataSource]) -> list[str]:
+    """Collect what is wrong with making a data source, which needs no input."""
+    return failures({"making one": lambda: source(None, source.Options())}, source)
+
+
 class _Case:
     def __init__(self, source: type[DataSource], given: str | None, options: Any) -> None:  # noqa: ANN401
         self.type = source

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from newllm_core.plugins.probe import probe_batch
 from newllm_core.regularizers.base import Regularizer
-from newllm_core.testing.distributed import check_distributed
 from newllm_core.testing.report import Failed, failures, report
 
 CONTEXT_DIM = 17
@@ -37,10 +36,8 @@ def check_regularizer(regularizer: type[Regularizer], options: Any = None) -> No
 def regularizer_failures(
     regularizer: type[Regularizer],
     options: Any = None,  # noqa: ANN401
-    *,
-    processes: bool = True,
 ) -> list[str]:
-    """One line for each failed check; `processes` allows those that start processes."""
+    """Collect one line for each failed check."""
     case = _Case(regularizer, options)
     checks = {
         "finite scalar": case.finite_scalar,
@@ -57,8 +54,6 @@ def regularizer_failures(
         "parameters": case.parameters,
         "two calls": case.two_calls,
     }
-    if regularizer.distributed and processes:
-        checks["distributed"] = lambda: check_distributed(regularizer, options, *case.batch())
     return failures(checks, regularizer)
 
 

@@ -1,12 +1,12 @@
-"""How far one reading of a window has come."""
+"""How far one pass over a text has come."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
 @dataclass
-class Reading:
-    """Counters and sums that the figures of a reading are made of.
+class PassMeter:
+    """Counters and sums that the figures of a pass are made of.
 
     Attributes:
         batches: read so far.
@@ -30,5 +30,5 @@ class Reading:
             self.sums[name] = self.sums.get(name, 0.0) + value * tokens
 
     def means(self) -> dict[str, float]:
-        """The mean of each loss term over the tokens read."""
+        """Return the mean of each loss term over the tokens read."""
         return {name: total / self.tokens for name, total in self.sums.items()}

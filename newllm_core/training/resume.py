@@ -20,7 +20,7 @@ from newllm_core.config import RunConfig
 from newllm_core.errors import DivergedError, InputError, Interrupted, ProcessLost
 from newllm_core.files.atomic import refuse_existing, sweep
 from newllm_core.files.lock import exclusive
-from newllm_core.parallel import collectives as distributed
+from newllm_core.parallel import collectives
 from newllm_core.parallel.sharding import is_sharded
 from newllm_core.runtime.interruption import Interruption
 from newllm_core.runtime.progress import Progress
@@ -65,16 +65,16 @@ class Saver:
         self.progress = progress
         self._saved_at = time.monotonic()
 
-    def point(self, state: Callable[[], State]) -> None:
+    def maybe_save(self, state: Callable[[], State]) -> None:
         """Between two steps: save if it is time to, or if somebody asked the run to stop.
 
         Raises:
             Interrupted: the run was asked to stop.
         """
         # By the clock of the first: all must save at the same step.
-        due = distributed.rank() == 0 and time.monotonic() - self._saved_at >= self.interval
+        due = collectives.rank() == 0 and time.monotonic() - self._saved_at >= self.interval
         with self.step(state):
-            asked, due = distributed.any_process(self.interruption.asked, due)
+            asked, due = collectives.any_process(self.interruption.asked, due)
             if due and not asked:
                 self.save(state())
         if asked:
@@ -84,7 +84,7 @@ class Saver:
     def step(self, state: Callable[[], State]) -> Iterator[None]:
         """Around a step: if it fails, the state from before it is kept."""
         try:
-            with distributed.messages_of_torch() if self.sharded else nullcontext():
+            with collectives.messages_of_torch() if self.sharded else nullcontext():
                 yield
         except DivergedError as error:
             self.save(state())
@@ -97,7 +97,7 @@ class Saver:
 
     def _lost(self, error: ProcessLost, state: Callable[[], State]) -> ProcessLost:
         """What one of the processes that are left says, after it has written what it can."""
-        speaks = distributed.rank() == 0 or self._first_is_gone()
+        speaks = collectives.rank() == 0 or self._first_is_gone()
         kept = f"the state before is in {self.path}"
         if not self.sharded:
             if speaks:
@@ -114,16 +114,16 @@ class Saver:
     def interruptible(self, state: Callable[[], State]) -> Iterator[None]:
         """Around long work that changes nothing of the state: a signal ends it at once."""
         # Sharded processes exchange messages here, which none may miss: they stop after it.
-        at_once = nullcontext() if self.sharded else self.interruption.at_once()
+        immediately = nullcontext() if self.sharded else self.interruption.interrupt_immediately()
         try:
-            with self.step(state), at_once:
+            with self.step(state), immediately:
                 yield
         except KeyboardInterrupt:
             self._stop(state)
 
     def save(self, state: State) -> None:
         """Write the state and what belongs to it; the first process does it for all."""
-        if distributed.rank() == 0:
+        if collectives.rank() == 0:
             self._write(state)
         self._saved_at = time.monotonic()
 
@@ -133,7 +133,7 @@ class Saver:
 
     def _first_is_gone(self) -> bool:
         """Whether the second process must write, because nobody holds the lock any more."""
-        if distributed.rank() != 1:
+        if collectives.rank() != 1:
             return False
         # The kernel closes the files of a process that was killed one after the other: its
         # connections may be gone before its lock is.
@@ -178,14 +178,14 @@ def begin(
         InputError: it is of a run on other data, or cannot be read.
     """
     path = state_path(checkpoint)
-    first = distributed.rank() == 0
+    first = collectives.rank() == 0
     state = None
     if resume and path.exists():
         state = load_state(path, identity)
         progress.message(f"resuming from {path}")
     elif resume:
         progress.message(f"nothing to resume (there is no {path}): starting afresh")
-    distributed.barrier()  # everybody has looked at what was there
+    collectives.barrier()  # everybody has looked at what was there
     if first and not resume:
         path.unlink(missing_ok=True)
     lines = state.values["lines"] if state is not None else 0
@@ -214,7 +214,7 @@ def prepare_place(checkpoint: Path, *, overwrite: bool, resume: bool) -> None:
         InputError: the checkpoint, or the state of an unfinished run, exists.
     """
     path = state_path(checkpoint)
-    if distributed.rank() == 0:
+    if collectives.rank() == 0:
         for file in (checkpoint, path):
             sweep(file)
     if resume:
@@ -241,6 +241,6 @@ def finished(checkpoint: Path, identity: Identity) -> Checkpoint | None:
         return None
     done = checkpoints.load(checkpoint)
     require_same(checkpoint, done.provenance.get("identity", {}), identity)
-    distributed.barrier()
+    collectives.barrier()
     path.unlink(missing_ok=True)  # its run ended between writing one and removing the other
     return done

@@ -3,16 +3,12 @@
 Shapes: B streams, T tokens, K blocks, C context_dim, E embed_dim.
 """
 
-import itertools
-
 import torch
 from torch import Tensor
 
-from newllm_core.model.fused_unroll import fused_layers, unroll_fused
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.model.mogrifier import MogrifierLayer
-from newllm_core.model.mogrifier_unroll import unroll_mogrifier
 from newllm_core.parallel.sharding import within
+from newllm_core.plugins.registry import CELLS
 
 # A rollout reads so many tokens at a time, so that memory does not grow with T.
 TOKENS_AT_ONCE = 16_384
@@ -21,7 +17,7 @@ TOKENS_AT_ONCE = 16_384
 def unroll(
     model: LanguageModel, tokens_BT: Tensor, start_BC: Tensor, *, final_only: bool = False
 ) -> list[Tensor]:
-    """Contexts after every block: K tensors [B, T, C]. Differentiable through time.
+    """Read tokens, differentiably through time: contexts after every block, K tensors [B, T, C].
 
     Args:
         model: the recurrence.
@@ -35,27 +31,15 @@ def unroll(
 def unroll_embedded(
     model: LanguageModel, x_TBE: Tensor, start_BC: Tensor, *, final_only: bool = False
 ) -> list[Tensor]:
-    """As `unroll`, of embedded tokens [T, B, E]."""
-    layers = model.layers()
-    first, *others = layers
-    if isinstance(first, MogrifierLayer) and not others and not first.twice_differentiable:
-        dtype = model.compute_dtype or start_BC.dtype
-        contexts_TBC = within(model.blocks, unroll_mogrifier, first, x_TBE, start_BC, dtype)
-        return [contexts_TBC.transpose(0, 1)]
-    if fused := fused_layers(layers):
-        ends = list(itertools.accumulate(model.config.layer_structure))
-        outputs = [end - 1 for end in (ends[-1:] if final_only else ends)]
-        dtype = model.compute_dtype or start_BC.dtype
-        by_block = within(model.blocks, unroll_fused, fused, outputs, x_TBE, start_BC, dtype)
-        return [contexts_TBC.transpose(0, 1) for contexts_TBC in by_block]
+    """Read embedded tokens [T, B, E]; otherwise as `unroll`."""
     return within(model.blocks, _unroll, model, x_TBE, start_BC, final_only)
 
 
 def _unroll(model: LanguageModel, x_TBE: Tensor, context: Tensor, final_only: bool) -> list[Tensor]:
     steps = []
-    with model.fixed_weights():
+    with model.narrow_products(len(context)), CELLS.blame(model.config.cell):
         for token in x_TBE.unbind(0):
-            contexts = model.step(context=context, token=token)
+            contexts = [of_block[-1] for of_block in model.blocks(context=context, token=token)]
             context = contexts[-1]
             steps.append(contexts[-1:] if final_only else contexts)
     return [torch.stack(of_block, dim=1) for of_block in zip(*steps, strict=True)]
@@ -65,7 +49,7 @@ def _unroll(model: LanguageModel, x_TBE: Tensor, context: Tensor, final_only: bo
 def rollout(
     model: LanguageModel, tokens_BT: Tensor, start_BC: Tensor, *, warmup: int = 0
 ) -> Tensor:
-    """Final contexts [B, T - warmup, C] without gradients.
+    """Read tokens without gradients: the final contexts [B, T - warmup, C].
 
     Args:
         model: the recurrence.

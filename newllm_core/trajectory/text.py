@@ -23,7 +23,7 @@ ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
-class Reading:
+class ContextChunk:
     """Some tokens of a text, and the contexts in which they are predicted.
 
     Attributes:
@@ -46,7 +46,7 @@ def inputs_at(tokens: np.ndarray, positions: np.ndarray, end_id: int) -> np.ndar
     return np.where(positions <= 0, end_id, before)
 
 
-def read_text(
+def contexts_of_text(
     model: LanguageModel,
     tokens: np.ndarray,
     *,
@@ -54,7 +54,7 @@ def read_text(
     num_streams: int = NUM_STREAMS,
     warmup: int = WARMUP_TOKENS,
     start_1C: Tensor | None = None,
-) -> Generator[Reading, None, Tensor]:
+) -> Generator[ContextChunk, None, Tensor]:
     """Every token of `tokens` [T] exactly once, a chunk at a time, without gradients.
 
     Args:
@@ -94,7 +94,7 @@ def read_text(
         context_BC = contexts[-1][:, -1]
         positions_N = positions_BT[exists_BT]
         chosen_BT = torch.from_numpy(exists_BT).to(device)
-        yield Reading(
+        yield ContextChunk(
             positions_N,
             torch.from_numpy(np.asarray(tokens[positions_N], np.int64)).to(device),
             [of_block[chosen_BT] for of_block in contexts],
@@ -103,15 +103,15 @@ def read_text(
     return context_BC[-1:]
 
 
-def read_segments(
+def contexts_of_segments(
     model: LanguageModel,
     segments: Iterable[np.ndarray],
     *,
     end_id: int,
     num_streams: int = NUM_STREAMS,
     warmup: int = WARMUP_TOKENS,
-) -> Iterator[Reading]:
-    """`read_text` of a text that comes in segments, each going on where the one before ended.
+) -> Iterator[ContextChunk]:
+    """Read a text that comes in segments, each going on where the one before ended.
 
     Args:
         model: the recurrence.
@@ -122,7 +122,7 @@ def read_segments(
     """
     context_1C = None
     for tokens in segments:
-        context_1C = yield from read_text(
+        context_1C = yield from contexts_of_text(
             model,
             tokens,
             end_id=end_id,

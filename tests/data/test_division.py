@@ -211,7 +211,7 @@ def test_a_source_that_comes_divided_stays_so_without_duplicates(spool):
     assert division.duplicates_dropped == 2
 
 
-def test_a_source_with_training_documents_only_is_divided_by_choice(spool):
+def test_a_source_with_training_documents_only_is_dtensor_by_choice(spool):
     add(spool, "a", "b", split="train")
     division = divide(spool.finish(), None, 0.05)
     assert (len(division.train), len(division.validation)) == (1, 1)

@@ -75,7 +75,10 @@ def phase1_cases():
 def phase2_cases():
     """Name to settings of every run of Phase 2; the number of heads under "heads"."""
     frozen = {"phase2": {"freeze_context": True}}
-    term = {"phase2": {"objective": "reconstruction", "objective_weight": 0.7}}
+    term = {
+        "phase2": {"objective": "reconstruction", "objective_weight": 0.7},
+        "objective": {"context_weight": 1.0},
+    }
     dropped = {"phase2": {"dropout": 0.3, "input_dropout": 0.2}}
     cases = {
         "frozen": frozen,

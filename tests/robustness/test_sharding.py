@@ -12,7 +12,7 @@ from newllm_core.checkpoint.run_state import state_path
 from newllm_core.errors import ConfigError
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.parallel import collectives as distributed
-from newllm_core.parallel.dtensors import is_divided, whole
+from newllm_core.parallel.dtensors import full_tensor, is_dtensor
 from newllm_core.parallel.sharding import sharded
 from newllm_core.trajectory.sequential import rollout, unroll
 from tests.robustness.runs import (
@@ -106,7 +106,7 @@ def compare(name, home, out, layers):
         model, run = model_of(name)
         before = [p.detach().clone() for p in model.parameters()]
         with sharded(model, run, CPU, through_time=through_time) as divided:
-            assert all(map(is_divided, divided.parameters()))
+            assert all(map(is_dtensor, divided.parameters()))
             held = sum(p.to_local().numel() for p in divided.parameters())
             total = sum(p.numel() for p in model.parameters())
             assert held < 0.62 * total
@@ -124,7 +124,7 @@ def compare(name, home, out, layers):
             for ours, theirs in zip(divided.parameters(), model.parameters(), strict=True):
                 assert (ours.grad is None) == (theirs.grad is None)
                 if theirs.grad is not None:
-                    torch.testing.assert_close(whole(ours.grad), theirs.grad)
+                    torch.testing.assert_close(full_tensor(ours.grad), theirs.grad)
             expected_norm = distributed.gradient_norm(list(model.parameters()))
             assert torch.allclose(norm, expected_norm, rtol=1e-5)
             with torch.no_grad():

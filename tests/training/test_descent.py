@@ -5,15 +5,15 @@ import copy
 import pytest
 import torch
 from naive_phase1 import make_config, make_window
+from newllm_core.model.one_row import collect
+from newllm_core.regularizers.build import build_regularizers
+from newllm_core.training.descent import Descent, NarrowDescent, OneRowDescent
+from newllm_core.training.matrix_step import MatrixStep
 from recurrence import D, E, draw, draw_tokens, make_model
 
 from newllm_core import native
 from newllm_core.model import narrow, one_row
-from newllm_core.model.one_row import collect
-from newllm_core.regularizers.build import build_regularizers
 from newllm_core.runtime.progress import Silent
-from newllm_core.training.descent import Descent, NarrowDescent, OneRowDescent
-from newllm_core.training.matrix_step import MatrixStep
 from newllm_core.training.phase1.engines import batches
 from newllm_core.training.phase1.published import naive_phase1
 from newllm_core.training.phase1.trainer import Phase1Trainer

@@ -6,16 +6,16 @@ import json
 import numpy as np
 import pytest
 import torch
+from newllm_core.regularizers.build import build_regularizers
 
 from newllm_core import settings
 from newllm_core.errors import DivergedError
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.regularizers.base import Regularizer
-from newllm_core.regularizers.build import build_regularizers
 from newllm_core.runtime.runlog import RunLog, metrics_path
+from newllm_core.training.phase1 import trainer as phase1
 from newllm_core.training.phase1.convergence import converged_ratio
 from newllm_core.training.phase1.trainer import train_phase1
-from newllm_core.training.phase1 import trainer as phase1
 from newllm_core.training.phase1.window import Window
 from newllm_core.trajectory.sequential import rollout
 

@@ -10,8 +10,8 @@ from newllm_core.checkpoint import format as checkpoints
 from newllm_core.config import Config, Phase2Config, RunConfig
 from newllm_core.errors import ConfigError, DivergedError, InputError
 from newllm_core.runtime.runlog import RunLog, metrics_path
-from newllm_core.training.phase2.trainer import train_phase2
 from newllm_core.training.phase2 import trainer as phase2
+from newllm_core.training.phase2.trainer import train_phase2
 
 CPU = torch.device("cpu")
 SMALL = dataset(documents=6)

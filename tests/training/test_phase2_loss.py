@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 import torch
 from markov_text import END, checkpoint, dataset
+from newllm_core.training.stepping import Stepper
+from newllm_core.training.token_loss import token_loss
+from newllm_core.trajectory.reference import naive_step
 from torch import nn
 from torch.nn import functional as F
 
@@ -19,9 +22,6 @@ from newllm_core.training.phase2.fine_tuning import FineTuning
 from newllm_core.training.phase2.frozen import SEGMENT_ROWS, FrozenContexts, store_contexts
 from newllm_core.training.phase2.schedule import one_cycle
 from newllm_core.training.phase2.terms import Terms, drop, reconstruction
-from newllm_core.training.stepping import Stepper
-from newllm_core.training.token_loss import token_loss
-from newllm_core.trajectory.reference import naive_step
 
 GENERATOR = torch.Generator().manual_seed(0)
 SIX = (0.5, 0.7, 0.8, 0.9, 1.0, 1.2)

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
+from newllm_core.config.option import NoOptions
+
 Split = Literal["train", "validation"]
 
 
@@ -42,11 +44,6 @@ class Broken:
     """
 
     problem: str
-
-
-@dataclass(frozen=True)
-class NoOptions:
-    """The options of a data source that has none."""
 
 
 class DataSource(ABC):

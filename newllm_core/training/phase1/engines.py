@@ -14,7 +14,7 @@ from torch import Tensor
 
 from newllm_core.config import Phase1Config
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.parallel import collectives as distributed
+from newllm_core.parallel import collectives
 from newllm_core.training.phase1.window import Window
 from newllm_core.trajectory.parallel import incoming
 from newllm_core.trajectory.sequential import rollout
@@ -33,17 +33,17 @@ class Batch(NamedTuple):
     Attributes:
         positions_N: places in the window.
         incoming_NC: the contexts before those that this process reads [n, C].
-        shares: how many of the positions each process reads, in order; their sum is N.
+        rows_per_rank: how many of the positions each process reads, in order; their sum is N.
     """
 
     positions_N: Tensor
     incoming_NC: Tensor
-    shares: list[int]
+    rows_per_rank: list[int]
 
     @property
     def own(self) -> slice:
-        """Which of the positions this process reads."""
-        return distributed.own(self.shares)
+        """Return which of the positions this process reads."""
+        return collectives.own(self.rows_per_rank)
 
 
 def batches(
@@ -86,9 +86,9 @@ def _parallel(
     order = torch.randperm(len(window), generator=generator).to(window.tokens_T.device)
     begin_C = window.begin_C.clone()
     for positions_N in order.tensor_split(num_batches)[skip:]:
-        shares = distributed.sizes(len(positions_N))
-        own_n = positions_N[distributed.own(shares)]
-        yield Batch(positions_N, incoming(window.previous_TC, begin_C, own_n), shares)
+        rows = collectives.rows_per_rank(len(positions_N))
+        own_n = positions_N[collectives.own(rows)]
+        yield Batch(positions_N, incoming(window.previous_TC, begin_C, own_n), rows)
 
 
 def _streams(
@@ -121,10 +121,10 @@ def _streams(
         positions_Bn = begins_B[:active, None] + offsets
         if first > 0:
             context_BC = window.current_TC[begins_B[:active] + first - 1]
-        shares = distributed.sizes(active)
-        own = distributed.own(shares)
+        rows = collectives.rows_per_rank(active)
+        own = collectives.own(rows)
         incoming_BnC = context_BC[own, None]
         if count > 1:
             rolled = rollout(model, window.tokens_T[positions_Bn[own, :-1]], context_BC[own])
             incoming_BnC = torch.cat([incoming_BnC, rolled], dim=1)
-        yield Batch(positions_Bn.flatten(), incoming_BnC.flatten(0, 1), [count * s for s in shares])
+        yield Batch(positions_Bn.flatten(), incoming_BnC.flatten(0, 1), [count * r for r in rows])

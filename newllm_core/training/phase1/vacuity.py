@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from newllm_core.parallel import collectives as distributed
-from newllm_core.parallel.dtensors import whole
+from newllm_core.parallel import collectives
+from newllm_core.parallel.dtensors import full_tensor
 
 # A gradient that only rounding made differs from zero by less than this.
 VACUOUS_NORM = 1e-12
@@ -47,12 +47,12 @@ class VacuityGuard:
         for parameter in self._parameters:
             parameter.grad = None
         term.backward(retain_graph=True)
-        distributed.average_gradients(self._parameters)
-        norm = distributed.gradient_norm(self._parameters)
+        collectives.average_gradients(self._parameters)
+        norm = collectives.gradient_norm(self._parameters)
         for parameter in self._parameters:
             parameter.grad = None
         return norm.item()
 
 
 def _energy(values: Tensor) -> float:
-    return whole(values.square().sum()).item()
+    return full_tensor(values.square().sum()).item()

@@ -1,13 +1,19 @@
 """The piece of text an iteration re-reads, with the contexts of the reading before.
 
-Shapes: T tokens of the window, N tokens of a batch, C context_dim.
+Shapes: T tokens of the window, N tokens of a batch, C context_dim, V vocabulary.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+from newllm_core.objectives.base import PREVIOUS, SECOND_READING
+from newllm_core.objectives.reads import offsets, tokens_at
+
+GENERATIONS = ("previous_TC", "current_TC")
+TWIN = "twin_"
 
 
 @dataclass
@@ -19,6 +25,8 @@ class Window:
         first_C: the state before the window: zero, or the last context of the window before.
         start: "zero" (every reading begins at `first_C`) or "carry" (at the last context of the
             reading before).
+        end_id: the token that closes a document; -1 where there is none.
+        twin: the same tokens, read from another start, where an objective wants a second reading.
         previous_TC: contexts of the reading before.
         current_TC: contexts of the reading under way.
         readings: readings finished.
@@ -27,6 +35,8 @@ class Window:
     tokens_T: Tensor
     first_C: Tensor
     start: str
+    end_id: int = -1
+    twin: "Window | None" = None
     readings: int = 0
     previous_TC: Tensor = field(init=False)
     current_TC: Tensor = field(init=False)
@@ -41,9 +51,37 @@ class Window:
 
     @property
     def begin_C(self) -> Tensor:
-        """The state in which this reading begins."""
+        """Return the state in which this reading begins."""
         carried = self.start == "carry" and self.readings > 0
         return self.previous_TC[-1] if carried else self.first_C
+
+    def with_twin(self, generator: torch.Generator) -> list[tuple["Window", torch.Generator]]:
+        """List this window and its twin, if any, each with a generator in the same state."""
+        if self.twin is None:
+            return [(self, generator)]
+        same = torch.Generator()
+        same.set_state(generator.get_state())
+        return [(self, generator), (self.twin, same)]
+
+    def read(
+        self, reads: Sequence[str], positions_n: Tensor, second_nC: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Collect what an objective reads of the tokens at some positions [n].
+
+        Args:
+            reads: names, of which those that only the model can supply are left out.
+            positions_n: places in the window.
+            second_nC: contexts of the second reading, if there was one.
+        """
+        found = {
+            name: tokens_at(self.tokens_T.__getitem__, len(self), positions_n, offset, self.end_id)
+            for name, offset in offsets(reads).items()
+        }
+        if PREVIOUS in reads:
+            found[PREVIOUS] = self.previous_TC[positions_n]
+        if second_nC is not None:
+            found[SECOND_READING] = second_nC
+        return found
 
     def store(self, positions_N: Tensor, contexts_NC: Tensor) -> None:
         """Keep the new contexts of some positions."""
@@ -53,15 +91,24 @@ class Window:
         """Make the reading under way the one before."""
         self.previous_TC, self.current_TC = self.current_TC, self.previous_TC
         self.readings += 1
+        if self.twin is not None:
+            self.twin.finish_reading()
 
     def state(self, readings: int) -> dict[str, Tensor]:
-        """What the reading after `readings` finished ones starts from, be it finished or not."""
+        """Collect what the reading after `readings` finished ones starts from, finished or not."""
         generations = self.previous_TC, self.current_TC
-        previous_TC, current_TC = generations if self.readings == readings else generations[::-1]
-        return {"previous_TC": previous_TC, "current_TC": current_TC}
+        if self.readings != readings:
+            generations = generations[::-1]
+        found = dict(zip(GENERATIONS, generations, strict=True))
+        if self.twin is not None:
+            found |= {TWIN + name: value for name, value in self.twin.state(readings).items()}
+        return found
 
     def restore(self, tensors: Mapping[str, Tensor], readings: int) -> None:
         """Take over what `state` gave."""
         self.readings = readings
         self.previous_TC.copy_(tensors["previous_TC"])
         self.current_TC.copy_(tensors["current_TC"])
+        if self.twin is not None:
+            of_twin = {n.removeprefix(TWIN): t for n, t in tensors.items() if n.startswith(TWIN)}
+            self.twin.restore(of_twin, readings)

@@ -7,6 +7,7 @@ Shapes: B streams, T tokens of a window, C context_dim, E embed_dim.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,8 +16,16 @@ from torch import Tensor
 from newllm_core.checkpoint.run_state import State
 from newllm_core.config import Phase2Config
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.parallel import collectives as distributed
-from newllm_core.training.phase2.terms import Terms, cross_entropy, drop, reconstruction
+from newllm_core.objectives.reads import tokens_at
+from newllm_core.parallel import collectives
+from newllm_core.training.phase2.extra_terms import ExtraTerms
+from newllm_core.training.phase2.terms import (
+    HeadLoss,
+    Terms,
+    cross_entropy,
+    drop,
+    plain_cross_entropy,
+)
 from newllm_core.trajectory.sequential import unroll_embedded
 from newllm_core.trajectory.text import inputs_at
 
@@ -30,6 +39,8 @@ class FineTuning:
         end_id: the token that closes a document.
         config: of Phase 2.
         weights: of the heads.
+        extra: terms beside the heads.
+        head_loss: cross-entropy in the form that is used.
 
     Attributes:
         num_steps: windows of an epoch.
@@ -45,20 +56,22 @@ class FineTuning:
         end_id: int,
         config: Phase2Config,
         weights: Sequence[float],
+        extra: ExtraTerms | None = None,
+        head_loss: HeadLoss = plain_cross_entropy,
     ) -> None:
         self.model = model
         self.tokens = tokens
         self.end_id = end_id
         self.config = config
         self.weights = weights
+        self.extra = extra if extra is not None and extra.wanted else None
+        self.head_loss = head_loss
         # A short text makes fewer streams rather than streams shorter than a window.
         self.num_streams = max(1, min(config.num_streams, len(tokens) // config.bptt))
         self.stream_length = len(tokens) // self.num_streams
         self.num_steps = -(-self.stream_length // config.bptt)
         self.num_tokens = self.num_streams * self.stream_length
         self.context_BC = model.start(self.num_streams)
-        if config.reconstruction_weight > 0 and model.decoder is None:
-            raise ValueError("reconstruction needs a decoder")
 
     def begin_epoch(self) -> None:
         """Every stream begins anew."""
@@ -75,8 +88,8 @@ class FineTuning:
     def losses(self, generator: torch.Generator, *, skip: int = 0) -> Iterator[Terms]:
         """An epoch from window `skip` on; a step is made with each before the next is asked for."""
         device = self.model.embedding.weight.device
-        streams = distributed.sizes(self.num_streams)
-        own = distributed.own(streams)
+        streams = collectives.rows_per_rank(self.num_streams)
+        own = collectives.own(streams)
         starts_B1 = np.arange(self.num_streams)[own, None] * self.stream_length
         for begin in range(skip * self.config.bptt, self.stream_length, self.config.bptt):
             steps = np.arange(begin, min(begin + self.config.bptt, self.stream_length))
@@ -86,8 +99,8 @@ class FineTuning:
             inputs_BT, targets_BT = inputs_BT.to(device), targets_BT.to(device)
 
             context_BC = self.context_BC[own]
-            shares = [len(steps) * count for count in streams]
-            x_TBE = self._embed(inputs_BT, generator, shares)
+            rows = [len(steps) * count for count in streams]
+            x_TBE = self._embed(inputs_BT, generator, rows)
             contexts = unroll_embedded(self.model, x_TBE, context_BC)
             read = contexts[len(contexts) - self.model.num_heads :]
             total, plain = cross_entropy(
@@ -97,22 +110,38 @@ class FineTuning:
                 weights=self.weights,
                 dropout=self.config.dropout,
                 generator=generator,
-                shares=shares,
+                rows_per_rank=rows,
+                head_loss=self.head_loss,
             )
-            if self.config.reconstruction_weight > 0:
-                term = reconstruction(
-                    self.model, contexts[-1], start_BC=context_BC, inputs_BT=inputs_BT
-                )
-                term = distributed.mean_of(term, streams)
-                total = total + self.config.reconstruction_weight * term
-                plain["reconstruction"] = term.item()
-            self.context_BC = distributed.gather(contexts[-1][:, -1].detach(), streams)
+            if self.extra is not None:
+                for name, term in self.extra(
+                    self.model,
+                    contexts[-1],
+                    start_BC=context_BC,
+                    inputs_BT=inputs_BT,
+                    streams=streams,
+                    others=partial(self._others, positions_BT, device),
+                ).items():
+                    total = total + self.extra.weights[name] * term
+                    plain[name] = term.item()
+            self.context_BC = collectives.gather(contexts[-1][:, -1].detach(), streams)
             yield Terms(total, plain, self.num_streams * len(steps))
 
-    def _embed(self, ids_BT: Tensor, generator: torch.Generator, shares: Sequence[int]) -> Tensor:
+    def _embed(self, ids_BT: Tensor, generator: torch.Generator, rows: Sequence[int]) -> Tensor:
         """Embedded tokens [T, B, E], some of whose entries the recurrence is to miss."""
         if self.config.input_dropout == 0:
             return self.model.embed(ids_BT.T)
         x_BTE = self.model.embed(ids_BT)
-        dropped = drop(x_BTE.flatten(0, 1), self.config.input_dropout, generator, shares)
+        dropped = drop(x_BTE.flatten(0, 1), self.config.input_dropout, generator, rows)
         return dropped.view_as(x_BTE).transpose(0, 1).contiguous()
+
+    def _others(self, positions_BT: np.ndarray, device: torch.device, offset: int) -> Tensor:
+        """Look up the tokens `offset` places after those that are read for `positions_BT` [N]."""
+
+        def lookup(places_N: Tensor) -> Tensor:
+            # What is read for a position is the token before it.
+            return torch.from_numpy(inputs_at(self.tokens, places_N.numpy(), self.end_id))
+
+        places_N = torch.from_numpy(positions_BT.ravel())
+        length = len(self.tokens) + 1
+        return tokens_at(lookup, length, places_N, offset, self.end_id).to(device)

@@ -13,11 +13,11 @@ from torch import Tensor
 from newllm_core.checkpoint.run_state import State
 from newllm_core.config import Phase2Config
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.parallel import collectives as distributed
+from newllm_core.parallel import collectives
 from newllm_core.runtime.progress import Progress
 from newllm_core.training.phase2.context_store import ContextStore
-from newllm_core.training.phase2.terms import Terms, cross_entropy
-from newllm_core.trajectory.text import read_text
+from newllm_core.training.phase2.terms import HeadLoss, Terms, cross_entropy, plain_cross_entropy
+from newllm_core.trajectory.text import contexts_of_text
 
 # Neighbouring rows that are read together; every pool of them is shuffled row by row.
 SEGMENT_ROWS = 256
@@ -34,10 +34,10 @@ def store_contexts(
 ) -> None:
     """Fill `store` with what the heads read, computed as evaluation computes it."""
     with progress.task("computing contexts", len(tokens), "tokens") as task:
-        for reading in read_text(model, tokens, end_id=end_id):
-            read = reading.contexts[len(reading.contexts) - model.num_heads :]
-            store.write(reading.positions_N, torch.stack(read, dim=1).cpu().numpy())
-            task.advance(len(reading.positions_N))
+        for chunk in contexts_of_text(model, tokens, end_id=end_id):
+            read = chunk.contexts[len(chunk.contexts) - model.num_heads :]
+            store.write(chunk.positions_N, torch.stack(read, dim=1).cpu().numpy())
+            task.advance(len(chunk.positions_N))
 
 
 class FrozenContexts:
@@ -50,6 +50,7 @@ class FrozenContexts:
         config: of Phase 2.
         weights: of the heads.
         seed: of the shuffling.
+        head_loss: cross-entropy in the form that is used.
 
     Attributes:
         num_steps: batches of an epoch.
@@ -66,12 +67,14 @@ class FrozenContexts:
         config: Phase2Config,
         weights: Sequence[float],
         seed: int,
+        head_loss: HeadLoss = plain_cross_entropy,
     ) -> None:
         self.model = model
         self.tokens = tokens
         self.store = store
         self.config = config
         self.weights = weights
+        self.head_loss = head_loss
         self.shuffling = np.random.default_rng(seed)
         self.order = self.shuffling.bit_generator.state
         self.num_tokens = len(tokens)
@@ -91,19 +94,20 @@ class FrozenContexts:
 
     def losses(self, generator: torch.Generator, *, skip: int = 0) -> Iterator[Terms]:
         """An epoch from batch `skip` on; a step is made with each before the next is asked for."""
-        device = self.model.embedding.weight.device
+        like = self.model.embedding.weight
         self.shuffling.bit_generator.state = self.order
         for rows_NKC, targets_N in itertools.islice(self.batches(), skip, None):
-            shares = distributed.sizes(len(targets_N))
-            own = distributed.own(shares)
+            rows = collectives.rows_per_rank(len(targets_N))
+            own = collectives.own(rows)
             total, plain = cross_entropy(
                 self.model,
-                rows_NKC[own].to(device).unbind(1),
-                targets_N[own].to(device),
+                rows_NKC[own].to(like).unbind(1),
+                targets_N[own].to(like.device),
                 weights=self.weights,
                 dropout=self.config.dropout,
                 generator=generator,
-                shares=shares,
+                rows_per_rank=rows,
+                head_loss=self.head_loss,
             )
             yield Terms(total, plain, len(targets_N))
 

@@ -20,27 +20,31 @@ from newllm_core.checkpoint.format import Checkpoint
 from newllm_core.checkpoint.run_state import (
     State,
     load_optimizer,
+    load_parameters,
     named,
     optimizer_tensors,
     restoring,
+    whole_parameters,
 )
-from newllm_core.config import Config, Phase2Config
+from newllm_core.config import Config
 from newllm_core.data.prepared import PreparedDataset
-from newllm_core.errors import ConfigError, DivergedError, InputError
+from newllm_core.errors import DivergedError
 from newllm_core.evaluation.splits import evaluate_splits
+from newllm_core.kernels.door import choose
 from newllm_core.model.heads import head_weights
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.parallel.dtensors import divided_as, whole
 from newllm_core.parallel.sharding import sharded
 from newllm_core.runtime.progress import Progress, Silent
 from newllm_core.runtime.runlog import RunLog
-from newllm_core.training.pass_meter import Reading
+from newllm_core.training.pass_meter import PassMeter
 from newllm_core.training.phase2.context_store import ContextStore
+from newllm_core.training.phase2.contradictions import refuse_contradictions
+from newllm_core.training.phase2.extra_terms import ExtraTerms
 from newllm_core.training.phase2.fine_tuning import FineTuning
 from newllm_core.training.phase2.frozen import FrozenContexts, store_contexts
-from newllm_core.training.phase2.terms import Terms
+from newllm_core.training.phase2.steps import Steps, trained_parameters, training_only
+from newllm_core.training.phase2.terms import Terms, plain_cross_entropy
 from newllm_core.training.resume import Saver
-from newllm_core.training.stepping import Stepper, trained_parameters, training_only
 
 # Lines of step figures that an epoch adds to the run's log.
 STEPS_LOGGED = 100
@@ -103,15 +107,12 @@ def train_phase2(
     options = config.phase2
     refuse_contradictions(checkpoint, dataset, options)
     model = copy.deepcopy(checkpoint.model)
-    if options.reconstruction_weight > 0 and model.decoder is None:
-        # A model of one token draws the same decoder: every part has its own random stream.
-        twin = LanguageModel(model.config, 1, reconstruction=True, seed=model.seed)
-        model.decoder = twin.decoder
-    divided = sharded(model, config.run, device, through_time=not options.freeze_context)
-    with divided as trained, ExitStack() as stack:
-        parameters = trained_parameters(trained, options)
+    extra = ExtraTerms(config, model, checkpoint.objective).to(device, model.embedding.weight.dtype)
+    shards = sharded(model, config.run, device, through_time=not options.freeze_context)
+    with shards as trained, ExitStack() as stack:
+        parameters = trained_parameters(trained, extra, options)
         stack.enter_context(training_only(trained, parameters))
-        run = _Phase2(trained, dataset, config, parameters, progress or Silent(), log, saver)
+        run = _Phase2(trained, extra, dataset, config, parameters, progress or Silent(), log, saver)
         run.open_source(scratch or Path(tempfile.gettempdir()), stack)
         if resumed is not None:
             with restoring(resumed):
@@ -120,36 +121,18 @@ def train_phase2(
     return dataclasses.replace(
         checkpoint,
         model=model,
+        objective=extra.objective_state() or checkpoint.objective,
         config=dataclasses.replace(checkpoint.config, phase2=options),
         phase="phase2",
         results=results,
     )
 
 
-def refuse_contradictions(
-    checkpoint: Checkpoint, dataset: PreparedDataset, options: Phase2Config
-) -> None:
-    """Raise for options, data and model that do not go together."""
-    if options.freeze_context and checkpoint.model.config.tie_weights:
-        raise ConfigError(
-            "phase2.freeze_context cannot train a head that is tied to the embedding: the contexts "
-            "would change with it. Fine-tune (without --freeze-context), or start from a phase1 "
-            "with model.tie_weights = false"
-        )
-    if options.freeze_context and options.reconstruction_weight > 0:
-        raise ConfigError(
-            "phase2.reconstruction_weight shapes contexts, and phase2.freeze_context keeps them "
-            "as they are: set one of them to zero"
-        )
-    checkpoint.require_tokenizer(dataset.tokenizer_json)
-    if min(len(dataset.train.tokens), options.max_tokens or len(dataset.train.tokens)) < 2:
-        raise InputError("there are fewer than two training tokens: prepare more text")
-
-
 class _Phase2:
     def __init__(
         self,
         model: LanguageModel,
+        extra: ExtraTerms,
         dataset: PreparedDataset,
         config: Config,
         parameters: list[torch.nn.Parameter],
@@ -158,6 +141,7 @@ class _Phase2:
         saver: Saver | None,
     ) -> None:
         self.model = model
+        self.extra = extra
         self.dataset = dataset
         self.config = config.phase2
         self.seed = config.run.seed
@@ -170,7 +154,14 @@ class _Phase2:
         self.weights = head_weights(self.config.head_weights, model.num_heads)
         self.generator = torch.Generator(model.embedding.weight.device).manual_seed(self.seed)
         self.epoch = 1
-        self.reading = Reading()
+        self.meter = PassMeter()
+        self.head_loss = choose(
+            "cross-entropy",
+            plain_cross_entropy,
+            setting=config.run.kernels,
+            device=model.embedding.weight.device,
+            dtype=model.embedding.weight.dtype,
+        )
         self.history: list[dict[str, Any]] = []
         self.best = 0
         self.kept = self._weights()
@@ -179,7 +170,7 @@ class _Phase2:
         """Make what an epoch reads; `stack` closes it."""
         self.source = self._source(scratch, stack)
         total_steps = self.source.num_steps * self.config.epochs
-        self.stepper = Stepper(self.model, self.parameters, self.config, total_steps)
+        self.steps = Steps(self.model, self.parameters, self.config, total_steps)
         self._mark()
 
     def _source(self, scratch: Path, stack: ExitStack) -> Source:
@@ -197,19 +188,33 @@ class _Phase2:
                     "the last head is tied to embeddings that are not trained: only its bias learns"
                 )
             return FineTuning(
-                model, self.tokens, end_id=self.end_id, config=config, weights=self.weights
+                model,
+                self.tokens,
+                end_id=self.end_id,
+                config=config,
+                weights=self.weights,
+                extra=self.extra,
+                head_loss=self.head_loss,
             )
         shape = (model.num_heads, model.context_dim)
         store = stack.enter_context(ContextStore(scratch, len(self.tokens), shape))
         if config.epochs > 0:
             # Not part of the state: the same weights make the same contexts again.
-            at_once = self.saver.interruption.at_once() if self.saver else nullcontext()
-            with at_once:
+            interruptible = (
+                self.saver.interruption.interrupt_immediately() if self.saver else nullcontext()
+            )
+            with interruptible:
                 store_contexts(
                     model, self.tokens, store, end_id=self.end_id, progress=self.progress
                 )
         return FrozenContexts(
-            model, self.tokens, store, config=config, weights=self.weights, seed=self.seed
+            model,
+            self.tokens,
+            store,
+            config=config,
+            weights=self.weights,
+            seed=self.seed,
+            head_loss=self.head_loss,
         )
 
     def train(self) -> dict[str, Any]:
@@ -230,7 +235,7 @@ class _Phase2:
                 )
                 break
             self.epoch += 1
-            self.reading = Reading()
+            self.meter = PassMeter()
             self.source.begin_epoch()
             self._mark()
         with torch.no_grad():
@@ -249,38 +254,38 @@ class _Phase2:
 
     def _epoch(self) -> tuple[dict[str, Any], float | None]:
         """Read the rest of an epoch: mean losses of all of it, and tokens per second if any."""
-        source, stepper, reading = self.source, self.stepper, self.reading
+        source, steps, meter = self.source, self.steps, self.meter
         every = max(1, source.num_steps // STEPS_LOGGED)
-        begun, read_before = time.perf_counter(), reading.tokens
+        begun, read_before = time.perf_counter(), meter.tokens
         label = f"epoch {self.epoch}/{self.config.epochs}"
         with self.progress.task(label, source.num_tokens - read_before, "tokens") as task:
-            losses = source.losses(self.generator, skip=reading.batches)
+            losses = source.losses(self.generator, skip=meter.batches)
             while True:
                 with self.saver.step(self.state) if self.saver else nullcontext():
                     terms = next(losses, None)
                     if terms is None:
                         break
-                    stepper.make(terms)
-                reading.count(terms.plain, terms.num_tokens)
+                    steps.make(terms)
+                meter.count(terms.plain, terms.num_tokens)
                 self._mark()
                 shown = " ".join(f"{name} {value:.3f}" for name, value in terms.plain.items())
                 task.advance(terms.num_tokens, shown)
-                if self.log is not None and stepper.step % every == 0:
+                if self.log is not None and steps.step % every == 0:
                     self.log.write(
                         "step",
-                        step=stepper.step,
+                        step=steps.step,
                         epoch=self.epoch,
-                        learning_rate=stepper.learning_rate,
-                        gradient_norm=stepper.gradient_norm,
+                        learning_rate=steps.learning_rate,
+                        gradient_norm=steps.gradient_norm,
                         terms=terms.plain,
                     )
                 if self.saver is not None:
-                    self.saver.point(self.state)
+                    self.saver.maybe_save(self.state)
         rate = None
-        if reading.tokens > read_before:
-            rate = (reading.tokens - read_before) / (time.perf_counter() - begun)
-            self.progress.message(f"{label}: {reading.tokens:,} tokens at {rate:,.0f} tokens/s")
-        return {"terms": reading.means()}, rate
+        if meter.tokens > read_before:
+            rate = (meter.tokens - read_before) / (time.perf_counter() - begun)
+            self.progress.message(f"{label}: {meter.tokens:,} tokens at {rate:,.0f} tokens/s")
+        return {"terms": meter.means()}, rate
 
     def _mark(self) -> None:
         """Remember what a step changes before it can fail."""
@@ -289,18 +294,16 @@ class _Phase2:
 
     def state(self) -> State:
         """Everything that the rest of the run depends on, as it was after the last step."""
-        parameters = {str(index): whole(p.detach()) for index, p in enumerate(self.parameters)}
-        kept = {str(index): whole(value) for index, value in enumerate(self.kept)}
         return State(
             {"generator": self.random_state}
-            | named("parameter", parameters)
-            | named("kept", kept)
-            | named("optimizer", optimizer_tensors(self.stepper.optimizer))
+            | named("parameter", whole_parameters(self.parameters))
+            | named("kept", whole_parameters(self.kept))
+            | named("optimizer", optimizer_tensors(self.steps.optimizer))
             | named("source", self.source_state.tensors),
             {
                 "epoch": self.epoch,
-                "step": self.stepper.step,
-                "reading": dataclasses.asdict(self.reading),
+                "step": self.steps.step,
+                "meter": dataclasses.asdict(self.meter),
                 "history": self.history,
                 "best": self.best,
                 "source": self.source_state.values,
@@ -311,14 +314,12 @@ class _Phase2:
         """The reverse of `state`."""
         values = state.values
         self.epoch, self.best = values["epoch"], values["best"]
-        self.reading = Reading(**values["reading"])
+        self.meter = PassMeter(**values["meter"])
         self.history = values["history"]
-        self.stepper.step = values["step"]
-        with torch.no_grad():
-            for index, parameter in enumerate(self.parameters):
-                parameter.copy_(divided_as(parameter, state.tensors[f"parameter.{index}"]))
-                self.kept[index].copy_(divided_as(parameter, state.tensors[f"kept.{index}"]))
-        load_optimizer(self.stepper.optimizer, state.part("optimizer"))
+        self.steps.step = values["step"]
+        load_parameters(self.parameters, state.part("parameter"))
+        load_parameters(self.kept, state.part("kept"))
+        load_optimizer(self.steps.optimizer, state.part("optimizer"))
         self.generator.set_state(state.tensors["generator"])
         self.source.load_state(State(state.part("source"), values["source"]))
         self._mark()

@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from newllm_core.config import option
-from newllm_core.parallel import collectives as distributed
 from newllm_core.regularizers.base import Regularizer
 from newllm_core.runtime.precision import at_least_float32
 
@@ -42,15 +41,14 @@ def knots() -> tuple[Tensor, Tensor, Tensor]:
 def epps_pulley(projections_NK: Tensor) -> Tensor:
     """Epps-Pulley statistic [K] of each column against N(0, 1).
 
-        N Σ_j w_j [(mean_n cos(t_j u_n) - e^{-t_j²/2})² + (mean_n sin(t_j u_n))²]
+    N Σ_j w_j [(mean_n cos(t_j u_n) - e^{-t_j²/2})² + (mean_n sin(t_j u_n))²]
 
-    In a `torch.distributed` group, N and the means are over the contexts of all processes.
     """
     t_J, target_J, weights_J = (values.to(projections_NK) for values in knots())
     cosine_JK = torch.stack([(t * projections_NK).cos().sum(0) for t in t_J])
     sine_JK = torch.stack([(t * projections_NK).sin().sum(0) for t in t_J])
-    count = distributed.count(projections_NK)
-    cosine_JK, sine_JK = distributed.total(torch.stack([cosine_JK, sine_JK])) / count
+    count = len(projections_NK)
+    cosine_JK, sine_JK = torch.stack([cosine_JK, sine_JK]) / count
     distance_JK = (cosine_JK - target_J[:, None]).square() + sine_JK.square()
     return count * weights_J @ distance_JK
 
@@ -72,7 +70,6 @@ class SigReg(Regularizer):
     Options = SigRegOptions
     options: SigRegOptions
     default_weight = 0.05
-    distributed = True
     calls: Tensor
 
     def __init__(self, context_dim: int, options: SigRegOptions | None = None) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 
 import torch
+from newllm_core.regularizers.build import build_regularizers
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -16,7 +17,6 @@ from newllm_core.generation.session import Session
 from newllm_core.generation.state import load_state, save_state
 from newllm_core.generation.writer import Tail
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.regularizers.build import build_regularizers
 from newllm_core.runtime.progress import Silent
 from newllm_core.training.phase1.trainer import Phase1Trainer
 from tests.robustness.fuzzing.targets.base import EQUAL, VALID, Target

@@ -1,0 +1,40 @@
+"""How text is written."""
+
+from dataclasses import dataclass
+
+from newllm_core.config.option import Section, option
+from newllm_core.files.escapes import unescape
+
+
+@dataclass(frozen=True)
+class GenerationConfig(Section):
+    """How text is written, token by token."""
+
+    SECTION = "generation"
+
+    max_tokens: int = option(200, "At most so many tokens; with --chat, in each reply.", low=0)
+    temperature: float = option(
+        0.8, "Divides the logits; 0 always takes the most likely token.", low=0
+    )
+    top_k: int | None = option(None, "Choose among so many most likely tokens only.", low=1)
+    top_p: float = option(
+        0.95,
+        "Choose among the fewest most likely tokens with this much probability together.",
+        low=0,
+        high=1,
+    )
+    stop: tuple[str, ...] = option(
+        (), r"The text ends before this string; repeatable (escapes: \n \r \t \\)."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.stop_strings()
+
+    def stop_strings(self) -> list[str]:
+        """`stop` with its escapes written out.
+
+        Raises:
+            ConfigError: one is empty or has an unknown escape.
+        """
+        return [unescape(text, "generation.stop") for text in self.stop]

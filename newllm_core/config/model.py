@@ -1,0 +1,49 @@
+"""Shape and initialisation of the recurrence."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from newllm_core.config.option import Section, option
+from newllm_core.errors import ConfigError
+
+MOST_LAYERS = 1000
+WIDEST = 1 << 20
+
+
+@dataclass(frozen=True)
+class ModelConfig(Section):
+    """Shape and initialisation of the recurrence."""
+
+    SECTION = "model"
+    SHORTHANDS: ClassVar[dict[str, str]] = {"num_layers": "layer_structure"}
+
+    context_dim: int = option(
+        256, "Dimensions of the context, the whole memory.", low=1, high=WIDEST
+    )
+    embed_dim: int = option(256, "Dimensions of a token embedding.", low=1, high=WIDEST)
+    cell: str = option("residual", "One update rule (an entry point of newllm.cells).")
+    layer_structure: tuple[int, ...] = option(
+        (1, 1), "Layers in each block: 2,3 is a block of two and a block of three.", low=1
+    )
+    init_std: float = option(
+        0.1, "Scale of initial weights: small is long memory, large is chaos.", low=0
+    )
+    embeddings: str = option(
+        "random", "random, or FILE.safetensors[:TENSOR] (pretrained, always frozen)."
+    )
+    tie_weights: bool = option(
+        False,
+        "Share the embedding matrix with the token head, through a projection of the context.",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.layer_structure:
+            raise ConfigError("model.layer_structure is empty: give at least one block, e.g. 1,1")
+        if sum(self.layer_structure) > MOST_LAYERS:
+            raise ConfigError(f"model.layer_structure has more than {MOST_LAYERS:,} layers")
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks in sequence; the model returns the context after each."""
+        return len(self.layer_structure)

@@ -1,0 +1,63 @@
+"""A setting: its type, only default, help text and bounds."""
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from newllm_core.errors import ConfigError
+
+
+def option(
+    default: Any,  # noqa: ANN401 - the field's own annotation says the type
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+    flag: str | None = None,
+) -> Any:  # noqa: ANN401
+    """A dataclass field with its documentation and bounds (inclusive).
+
+    Args:
+        default: the only place where this default is written.
+        help: one sentence for `--help` and the documentation.
+        low: smallest value allowed.
+        high: largest value allowed.
+        choices: the values allowed, where they are a closed set.
+        flag: the command-line name where it differs from the field's.
+    """
+    metadata = {"help": help, "low": low, "high": high, "choices": choices, "flag": flag}
+    return field(default=default, metadata=metadata)
+
+
+def check_bounds(section: Any, name: str) -> None:  # noqa: ANN401 - any dataclass made of `option`s
+    """Raise `ConfigError` for the first field of `section` outside its bounds or choices."""
+    for spec in fields(section):
+        value = getattr(section, spec.name)
+        low, high = spec.metadata.get("low"), spec.metadata.get("high")
+        choices = spec.metadata.get("choices")
+        if choices and value not in choices:
+            raise ConfigError(
+                f"{name}.{spec.name} is {value!r}: choose one of {', '.join(choices)}"
+            )
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int | float) and not isinstance(number, bool):
+                if not (number == number and abs(number) != float("inf")):
+                    raise ConfigError(f"{name}.{spec.name} is {number}: it must be finite")
+                if low is not None and number < low:
+                    raise ConfigError(f"{name}.{spec.name} is {number}: at least {low:g}")
+                if high is not None and number > high:
+                    raise ConfigError(f"{name}.{spec.name} is {number}: at most {high:g}")
+
+
+class Section:
+    """One section of the configuration; its values are checked when it is made."""
+
+    SECTION = ""
+
+    def __post_init__(self) -> None:
+        check_bounds(self, self.SECTION)
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """The options of a plugin that has none."""

@@ -1,0 +1,54 @@
+"""How token heads are trained."""
+
+from dataclasses import dataclass
+
+from newllm_core.config.option import Section, option
+from newllm_core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Phase2Config(Section):
+    """How token heads (and, unless frozen, the blocks) are trained."""
+
+    SECTION = "phase2"
+
+    epochs: int = option(3, "Passes over the training tokens.", low=0)
+    max_tokens: int | None = option(None, "Use at most so many training tokens.", low=2)
+    freeze_context: bool = option(False, "Train heads only, on contexts computed once.")
+    train_embeddings: bool = option(True, "Train random embeddings too (pretrained never are).")
+    bptt: int = option(16, "Tokens of back-propagation through time.", low=1)
+    num_streams: int = option(64, "Training streams in lock-step.", low=1)
+    batch_tokens: int = option(2048, "Contexts per step with --freeze-context.", low=1)
+    learning_rate: float = option(0.003, "Peak of the one-cycle schedule.", low=0)
+    warmup_fraction: float = option(0.1, "Share of steps that warm up.", low=0, high=1)
+    weight_decay: float = option(0.01, "AdamW decay of matrices.", low=0)
+    dropout: float = option(0.1, "Dropout before the heads.", low=0, high=0.95)
+    input_dropout: float = option(
+        0.0, "Dropout of embedded tokens, for several epochs of fine-tuning.", low=0, high=0.95
+    )
+    gradient_clip: float = option(1.0, "Largest gradient norm of a step; 0 sets no limit.", low=0)
+    patience: int = option(2, "Epochs without a better validation loss before stopping.", low=1)
+    objective: str | None = option(
+        None,
+        "An objective as one more term (an entry point of newllm.objectives); with a weight alone, "
+        "that of phase 1.",
+    )
+    objective_weight: float | None = option(
+        None, "λ of the objective; 1 if only the objective is named.", low=0
+    )
+    reg: str | None = option(
+        None, "A regularizer as one more term; with a weight alone, that of phase 1."
+    )
+    reg_weight: float | None = option(
+        None, "Its weight; the regularizer's own if only the regularizer is named.", low=0
+    )
+    head_weights: tuple[float, ...] = option(
+        (0.5, 0.7, 0.8, 0.9, 1.0, 1.2),
+        "Loss weights of the heads, first block first; interpolated for other counts.",
+        low=0,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.head_weights or not sum(self.head_weights) > 0:
+            raise ConfigError("phase2.head_weights needs at least one weight above zero")

@@ -1,0 +1,36 @@
+"""What is the same for every command."""
+
+from dataclasses import dataclass
+
+from newllm_core.config.option import Section, option
+
+
+@dataclass(frozen=True)
+class RunConfig(Section):
+    """What is the same for every command."""
+
+    SECTION = "run"
+
+    seed: int = option(0, "Seed of everything random.", low=0, high=2**32 - 1)
+    device: str = option("auto", "Where to compute.", choices=("auto", "cpu", "cuda"))
+    threads: int | None = option(None, "Processor threads; all by default.", low=1, high=1024)
+    precision: str = option(
+        "auto",
+        "Matrix products in training and evaluation; auto takes bfloat16 where the hardware makes "
+        "it faster.",
+        choices=("auto", "float32", "bfloat16"),
+    )
+    kernels: str = option(
+        "auto",
+        "auto: fast forms where there are any; off: every formula as it is written.",
+        choices=("auto", "off"),
+    )
+    sharding: str = option(
+        "none",
+        "What processes of torchrun divide: none, each holds the whole model; full, each holds a "
+        "share of parameters, gradients and optimizer state.",
+        choices=("none", "full"),
+    )
+    save_interval_seconds: float = option(
+        600.0, "Seconds between two saves of the state that --resume continues from.", low=0
+    )

@@ -1,0 +1,63 @@
+"""The loop in C (`loops.c`) where it could be compiled.
+
+Installing newllm compiles it if there is a compiler (on x86-64, GCC 12 or newer).
+"""
+
+import ctypes
+from functools import cache
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+DTYPES = (torch.float32, torch.bfloat16)
+_SIGNATURES = {
+    f"newllm_softmax_gradient_{str(dtype).removeprefix('torch.')}": (
+        ctypes.c_double,
+        [ctypes.c_void_p] * 3 + [ctypes.c_int64] * 2,
+    )
+    for dtype in DTYPES
+}
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """Load the compiled loops; None where they were not compiled or the processor is too old."""
+    spec = find_spec("newllm_core.kernels.loops")
+    if spec is None or spec.origin is None:
+        return None
+    try:
+        loaded = ctypes.CDLL(spec.origin)
+        for name, (result, arguments) in _SIGNATURES.items():
+            function = getattr(loaded, name)
+            function.restype, function.argtypes = result, arguments
+    except (AttributeError, OSError) as error:
+        raise ImportError(
+            f"{spec.origin} is of another newllm or machine: install newllm again ({error})"
+        ) from error
+    return loaded if loaded.newllm_usable() else None
+
+
+def is_usable() -> bool:
+    """Say whether there is a library for this machine."""
+    return library() is not None
+
+
+def softmax_gradient(logits_NV: Tensor, targets_N: Tensor) -> float:
+    """Turn logits into softmax minus one-hot target, in place; returns the summed nats.
+
+    Args:
+        logits_NV: contiguous, in memory, of one of `DTYPES`.
+        targets_N: contiguous int64.
+
+    Raises:
+        IndexError: a target is not a column.
+    """
+    rows, columns = logits_NV.shape
+    space_V = logits_NV.new_empty(columns, dtype=torch.float32)
+    name = f"newllm_softmax_gradient_{str(logits_NV.dtype).removeprefix('torch.')}"
+    pointers = (tensor.data_ptr() for tensor in (logits_NV, targets_N, space_V))
+    nats: float = getattr(library(), name)(*pointers, rows, columns)
+    if nats == -1:
+        raise IndexError(f"a target is not one of {columns} columns")
+    return nats

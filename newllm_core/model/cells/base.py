@@ -1,0 +1,71 @@
+"""What a cell is: one update of the context by a token.
+
+To write one, extend `Cell` and register it as an entry point of `newllm.cells`.
+
+Shapes: N rows (tokens, streams or both), C context_dim, E embed_dim.
+"""
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from newllm_core.config.option import NoOptions
+
+
+class Cell(nn.Module):
+    """Maps a context and a token to the next context. Everything else follows from `forward`.
+
+    Attributes:
+        Options: frozen dataclass of options (`newllm_core.config.option` documents a field).
+        twice_differentiable: whether gradients of `forward` can be differentiated again, as
+            Lyapunov exponents do. True unless it calls a function with a gradient of its own.
+        context_dim: C.
+        embed_dim: E.
+        options: an instance of `Options`.
+        is_last: nobody reads the token that leaves this cell: it need not be computed, and the
+            one that came in may be returned in its place.
+    """
+
+    Options: ClassVar[type[Any]] = NoOptions
+    twice_differentiable: ClassVar[bool] = True
+
+    def __init__(self, context_dim: int, embed_dim: int, options: Any = None) -> None:  # noqa: ANN401
+        super().__init__()
+        self.context_dim = context_dim
+        self.embed_dim = embed_dim
+        self.options = self.Options() if options is None else options
+        self.is_last = False
+
+    @torch.no_grad()
+    def initialise(self, std: float, generator: torch.Generator) -> None:
+        """Draw every parameter from `generator`.
+
+        As it stands: matrices from N(0, std²) in the order in which they were made, weights of
+        LayerNorms 1, every other vector 0.
+
+        Args:
+            std: `model.init_std`.
+            generator: the only source of random numbers.
+        """
+        for parameter in self.parameters():
+            if parameter.ndim >= 2:
+                parameter.normal_(0, std, generator=generator)
+            else:
+                parameter.zero_()
+        for module in self.modules():
+            if isinstance(module, nn.LayerNorm) and module.weight is not None:
+                module.weight.fill_(1.0)
+
+    @abstractmethod
+    def forward(self, *, context: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
+        """Update by one token.
+
+        Args:
+            context: c [N, C]; may have other leading dimensions.
+            token: x [N, E], the same.
+
+        Returns:
+            The new context [N, C], and the token [N, E] for the next cell: a new one or `token`.
+        """

@@ -1,0 +1,59 @@
+"""A gated recurrent unit.
+
+Shapes: N rows, C context_dim, E embed_dim.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from newllm_core.model.cells.base import Cell
+from newllm_core.model.cells.initialisation import draw_all, init_option
+
+
+@dataclass(frozen=True)
+class GruOptions:
+    """Options of `GruCell`."""
+
+    init: str = init_option()
+
+
+class GruUnit(nn.Module):
+    """The formulas of `GruCell`, for contexts c that are carried and others that are read."""
+
+    def __init__(self, context_dim: int, embed_dim: int) -> None:
+        super().__init__()
+        self.of_context = nn.Linear(context_dim, 3 * context_dim, bias=False)
+        self.of_token = nn.Linear(embed_dim, 3 * context_dim)
+
+    def forward(self, context: Tensor, *, read: Tensor, token: Tensor) -> Tensor:
+        """Update c = `context` [..., C]; products read `read` in its place."""
+        g_c, r_c, h_c = self.of_context(read).chunk(3, dim=-1)
+        g_x, r_x, h_x = self.of_token(token).chunk(3, dim=-1)
+        h = torch.tanh(h_x + torch.sigmoid(r_c + r_x) * h_c)
+        return h + torch.sigmoid(g_c + g_x) * (context - h)
+
+
+class GruCell(Cell):
+    """The GRU (Cho et al. 2014, arXiv 1406.1078), its reset gate behind the product.
+
+        g = σ(W_g c + U_g x + b_g)      r = σ(W_r c + U_r x + b_r)
+        h = tanh(U_h x + b_h + r (W_h c))      c' = g c + (1 - g) h
+
+    The token goes on as it is.
+    """
+
+    Options = GruOptions
+
+    def __init__(self, context_dim: int, embed_dim: int, options: GruOptions | None = None) -> None:
+        super().__init__(context_dim, embed_dim, options)
+        self.unit = GruUnit(context_dim, embed_dim)
+
+    def initialise(self, std: float, generator: torch.Generator) -> None:
+        """Draw the matrices as `init` says; biases 0."""
+        draw_all(self, self.options.init, std, generator)
+
+    def forward(self, *, context: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
+        """Update `context` [..., C] by `token` [..., E]; the token goes on as it is."""
+        return self.unit(context, read=context, token=token), token

@@ -1,0 +1,87 @@
+"""The update network that the original project's cells share.
+
+Shapes: N rows, C context_dim, E embed_dim, H hidden_dim.
+"""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from newllm_core.model.cells.initialisation import draw
+
+
+class UpdateNetwork(nn.Module):
+    """`W [c ; x] + b`, or `depth` linear maps with ReLU between them.
+
+    The last map is kept as two, one for the context's part and one for the token's, so that a
+    part which nobody reads is not computed.
+
+    Args:
+        context_dim: C.
+        embed_dim: E.
+        hidden_dim: H of a network with hidden units; None means C + E.
+        depth: linear maps; None means 1, or 2 where `hidden_dim` differs from C + E.
+    """
+
+    def __init__(
+        self, context_dim: int, embed_dim: int, hidden_dim: int | None, depth: int | None
+    ) -> None:
+        super().__init__()
+        self.widths = (context_dim, embed_dim)
+        width = context_dim + embed_dim
+        hidden = width if hidden_dim is None else hidden_dim
+        depth = depth or (1 if hidden == width else 2)
+        sizes = [width, *[hidden] * (depth - 1)]
+        self.hidden = nn.ModuleList(nn.Linear(*pair) for pair in pairwise(sizes))
+        self.to_context = nn.Linear(sizes[-1], context_dim)
+        self.to_token = nn.Linear(sizes[-1], embed_dim)
+
+    @torch.no_grad()
+    def initialise(
+        self,
+        scheme: str,
+        std: float,
+        generator: torch.Generator,
+        between: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Draw every matrix by `scheme` (see `draw`), biases 0.
+
+        Args:
+            scheme: of `SCHEMES`.
+            std: of scheme "normal".
+            generator: the source of random numbers.
+            between: draws what a cell has beside the network, once the first matrix is drawn.
+        """
+        # The columns for c and those for x are drawn apart: they may be stored apart as well.
+        columns: tuple[int, ...] = self.widths
+        for layer in self.hidden:
+            assert isinstance(layer, nn.Linear)
+            layer.weight.copy_(draw(layer.out_features, columns, scheme, std, generator))
+            layer.bias.zero_()
+            if columns == self.widths:
+                between()
+            columns = (layer.out_features,)
+        last = draw(sum(self.widths), columns, scheme, std, generator)
+        if not self.has_hidden_units:
+            between()
+        parts = zip((self.to_context, self.to_token), last.split(self.widths), strict=True)
+        for layer, weight in parts:
+            layer.weight.copy_(weight)
+            layer.bias.zero_()
+
+    def forward(
+        self, context: Tensor, token: Tensor, *, last: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """The parts [N, C] and [N, E] of the output; with `last` None for the second."""
+        values = torch.cat([context, token], dim=-1)
+        for layer in self.hidden:
+            values = F.relu(layer(values))
+        return self.to_context(values), None if last else self.to_token(values)
+
+    @property
+    def has_hidden_units(self) -> bool:
+        """Whether the output is linear in hidden units, and not in the input itself."""
+        return len(self.hidden) > 0

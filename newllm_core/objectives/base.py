@@ -1,0 +1,76 @@
+"""What an objective is. To write one, extend `Objective` and register it as an entry point.
+
+Shapes: N rows (tokens), C context_dim, E embed_dim, V vocabulary.
+"""
+
+from abc import abstractmethod
+from collections.abc import Collection
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from newllm_core.config.option import NoOptions
+
+PREVIOUS, SECOND_READING, EMBEDDING_MATRIX = "previous", "second_reading", "embedding_matrix"
+TOKENS_AT = "tokens_at:"
+# Where there is no token: `torch.nn.functional.cross_entropy` leaves such targets out.
+NO_TOKEN = -100
+
+
+class Objective(nn.Module):
+    """Maps contexts, and what they came from, to the loss that is minimised.
+
+    Its parameters are trained with the recurrence and saved beside it.
+
+    Attributes:
+        Options: frozen dataclass of options (`newllm_core.config.option` documents a field).
+        reads: what `loss` wants beyond its three arguments, by name. "previous" [N, C]: contexts
+            after the same tokens in the reading before. "second_reading" [N, C]: contexts after
+            the same tokens at the same weights, from another start, without gradient.
+            "tokens_at:+1" or "tokens_at:-2" [N]: the token so many places later or earlier, or
+            `NO_TOKEN` beyond the document or window. "embedding_matrix" [V, E], without gradient.
+            Phase 2 has no second reading and none before.
+        context_dim: C.
+        embed_dim: E.
+        vocab_size: V.
+        options: an instance of `Options`.
+    """
+
+    Options: ClassVar[type[Any]] = NoOptions
+    reads: Collection[str] = ()
+
+    def __init__(
+        self,
+        context_dim: int,
+        embed_dim: int,
+        vocab_size: int,
+        options: Any = None,  # noqa: ANN401
+    ) -> None:
+        super().__init__()
+        self.context_dim = context_dim
+        self.embed_dim = embed_dim
+        self.vocab_size = vocab_size
+        self.options = self.Options() if options is None else options
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw every parameter from `generator`: matrices from N(0, 1/inputs), vectors 0."""
+        for parameter in self.parameters():
+            if parameter.ndim >= 2:
+                parameter.normal_(0, parameter.shape[-1] ** -0.5, generator=generator)
+            else:
+                parameter.zero_()
+
+    @abstractmethod
+    def loss(
+        self, *, final_NC: Tensor, incoming_NC: Tensor, embedded_NE: Tensor, **read: Tensor
+    ) -> Tensor:
+        """Compute the mean loss of the rows given, a scalar.
+
+        Args:
+            final_NC: c_t after the last cell; carries the gradient.
+            incoming_NC: c_{t-1}, without gradient.
+            embedded_NE: x_t as it entered the first cell, without gradient.
+            read: what `reads` names.
+        """

@@ -1,0 +1,82 @@
+"""What can be plugged in: a kind is a group of entry points, a base class and a check."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of plugin.
+
+    Attributes:
+        name: in messages.
+        group: of entry points.
+        base: `module:class` of what a plugin extends.
+        package: where newllm's own are.
+        section: of the configuration, which holds the options.
+        command: how it is used.
+        failures: `module:function` that holds a class to its contract.
+        needed_for: what cannot be done without it.
+        summary: what the class that `newllm plugins new` writes does.
+    """
+
+    name: str
+    group: str
+    base: str
+    package: str
+    section: str
+    command: str
+    failures: str
+    needed_for: str
+    summary: str
+
+    @property
+    def slug(self) -> str:
+        """Return the name as `--kind` takes it."""
+        return self.name.replace(" ", "-")
+
+
+REGULARIZER = Kind(
+    name="regularizer",
+    group="newllm.regularizers",
+    base="newllm_core.regularizers.base:Regularizer",
+    package="newllm_core.regularizers",
+    section="regularizer",
+    command="phase1 --reg {name}",
+    failures="newllm_core.testing.regularizer:regularizer_failures",
+    needed_for="to train like this again (analysis does not need it)",
+    summary="Asks every dimension for the same standard deviation.",
+)
+DATA_SOURCE = Kind(
+    name="data source",
+    group="newllm.data_sources",
+    base="newllm_core.data.sources.base:DataSource",
+    package="newllm_core.data.sources",
+    section="source",
+    command="prepare --source {name} --input PATH",
+    failures="newllm_core.testing.data_source:making_failures",
+    needed_for="to prepare this data again (analysis does not need it)",
+    summary="One document per line of a UTF-8 text file.",
+)
+CELL = Kind(
+    name="cell",
+    group="newllm.cells",
+    base="newllm_core.model.cells.base:Cell",
+    package="newllm_core.model.cells",
+    section="cell",
+    command="phase1 --cell {name}",
+    failures="newllm_core.testing.cell:cell_failures",
+    needed_for="to use the model",
+    summary="A leaky update: some of the context, some of what it and the token say.",
+)
+OBJECTIVE = Kind(
+    name="objective",
+    group="newllm.objectives",
+    base="newllm_core.objectives.base:Objective",
+    package="newllm_core.objectives",
+    section="objective",
+    command="phase1 --objective {name}",
+    failures="newllm_core.testing.objective:objective_failures",
+    needed_for="to train like this again (analysis does not need it)",
+    summary="The context must tell the token before the last.",
+)
+KINDS = (CELL, OBJECTIVE, REGULARIZER, DATA_SOURCE)

@@ -1,0 +1,101 @@
+"""The walk over a text, window by window.
+
+Shapes: T tokens, C context_dim.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from newllm_core.config import Phase1Config
+from newllm_core.objectives.base import SECOND_READING
+from newllm_core.training.phase1.window import Window
+
+
+class Windows:
+    """The windows of training and validation text that are under way.
+
+    Args:
+        tokens: token ids [T] of "train" and "validation".
+        config: of Phase 1.
+        start_C: the state before the text.
+        device: where windows are.
+        end_id: the token that closes a document.
+        reads: what the objective reads.
+        seed: of the second reading's start.
+
+    Attributes:
+        number: of the window, from 0.
+        count: how many there are.
+        train: the window of training text.
+        validation: the validation text, always the same; read from the same state as `train`.
+    """
+
+    def __init__(
+        self,
+        tokens: Mapping[str, np.ndarray],
+        config: Phase1Config,
+        *,
+        start_C: Tensor,
+        device: torch.device,
+        end_id: int,
+        reads: Sequence[str],
+        seed: int,
+    ) -> None:
+        self.config = config
+        self.train_tokens = tokens["train"][: config.max_tokens]
+        self.validation_tokens = tokens["validation"][: config.convergence_tokens]
+        self.device = device
+        self.end_id = end_id
+        self.has_twins = SECOND_READING in reads
+        self.seed = seed
+        self.num_tokens = len(self.train_tokens)
+        self.count = -(-self.num_tokens // config.window_tokens)
+        self.go_to(0, start_C)
+
+    def go_to(self, number: int, first_C: Tensor) -> None:
+        """Begin window `number` in the state `first_C`; past the last one nothing changes."""
+        self.number = number
+        if number < self.count:
+            begin = number * self.config.window_tokens
+            ids = self.train_tokens[begin : begin + self.config.window_tokens]
+            self.train = self.window(ids, first_C)
+            self.validation = self.window(self.validation_tokens, self.train.first_C)
+
+    def advance(self) -> None:
+        """Begin the next window where this one ended."""
+        self.go_to(self.number + 1, self.train.previous_TC[-1].clone())
+
+    def window(self, ids: np.ndarray, first_C: Tensor) -> Window:
+        """Make a window of token ids [T] that begins in the state `first_C`."""
+        tokens_T = torch.from_numpy(np.asarray(ids, dtype=np.int64)).to(self.device)
+        first_C = first_C.to(self.device)
+        options = self.config.start, self.end_id
+        twin = Window(tokens_T, self._other_start(first_C), *options) if self.has_twins else None
+        return Window(tokens_T, first_C, *options, twin)
+
+    def _other_start(self, first_C: Tensor) -> Tensor:
+        """Draw a state of norm near √C, which is that of normalised contexts."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.number)
+        drawn_C = torch.randn(first_C.shape, generator=generator, dtype=first_C.dtype)
+        return drawn_C.to(self.device)
+
+    def iterations(self, number: int | None = None) -> int:
+        """Return the iterations of a window, at most. Later ones are new text, not a new task."""
+        config = self.config
+        number = self.number if number is None else number
+        later = min(config.max_iterations, config.later_iterations)
+        return config.max_iterations if number == 0 else later
+
+    def work(self, tokens: int | None = None) -> int:
+        """Return the tokens to read, at most, for the first `tokens` of the text, or all."""
+        tokens = self.num_tokens if tokens is None else tokens
+        first = min(tokens, self.config.window_tokens)
+        return first * self.iterations(0) + (tokens - first) * self.iterations(1)
+
+    def work_before(self, iteration: int) -> int:
+        """Return the tokens that are behind when `iteration` of this window begins."""
+        before = self.work(self.number * self.config.window_tokens)
+        return before + (iteration - 1) * len(self.train)

@@ -1,0 +1,123 @@
+"""Losses, figures and texts of small runs in float64, as they have always been."""
+
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from newllm_core import settings
+from newllm_core.checkpoint.format import Checkpoint
+from newllm_core.config import GenerationConfig
+from newllm_core.data.prepared import PreparedDataset, TokenSplit
+from newllm_core.generation.session import Session
+from newllm_core.model.language_model import LanguageModel
+from newllm_core.plugins.registry import REGULARIZERS
+from newllm_core.training.phase1.trainer import train_phase1
+from newllm_core.training.phase2.extra_terms import make_objective
+from newllm_core.training.phase2.trainer import train_phase2
+from tests.golden.cases import END, V, phase1_cases, phase2_cases, splits
+
+FIGURES = json.loads((Path(__file__).parent / "figures.json").read_text())
+SPLITS = splits()
+CPU = torch.device("cpu")
+
+
+def agree(found, expected, where=""):
+    """Assert that every figure is the same within 1e-9 of its size.
+
+    A rank is a sum over singular values; LayerNorm makes one of them zero, of which the square root
+    of rounding is left.
+    """
+    tolerance = 1e-6 if "effective_rank" in where else 1e-9
+    if isinstance(expected, dict):
+        assert set(expected) <= set(found), where
+        for key, value in expected.items():
+            agree(found[key], value, f"{where}.{key}")
+    elif isinstance(expected, list):
+        assert len(found) == len(expected), where
+        for index, pair in enumerate(zip(found, expected, strict=True)):
+            agree(*pair, f"{where}[{index}]")
+    else:
+        assert math.isclose(found, expected, rel_tol=tolerance, abs_tol=1e-13), (
+            where,
+            found,
+            expected,
+        )
+
+
+def make_model(config, **options):
+    return LanguageModel(config.model, V, cell=config.cell, **options).double()
+
+
+@pytest.mark.parametrize("name", FIGURES["phase1"])
+def test_phase1(name):
+    config = settings.resolve(phase1_cases()[name])
+    model = make_model(config)
+    objective, _ = make_objective(config.phase1.objective, config, model)
+    every_layer = config.phase1.apply_to == "every-layer"
+    regularizers, _ = REGULARIZERS.make(
+        config.phase1.reg,
+        config.regularizer,
+        config.model.context_dim,
+        count=len(model.cells()) if every_layer else 1,
+    )
+    tokens = {split: ids for split, (ids, _) in SPLITS.items()}
+    result = train_phase1(
+        model, objective.double(), regularizers, tokens, config, end_id=END, device=CPU
+    )
+    agree(result.history, FIGURES["phase1"][name])
+
+
+def prepared():
+    def split(ids, starts):
+        documents = len(starts) - 1
+        sizes = np.full(documents, 150)
+        return TokenSplit(ids, starts, sizes, 150 * documents, 25 * documents)
+
+    return PreparedDataset(
+        path=Path("unused"),
+        info=SimpleNamespace(end_id=END),
+        tokenizer_json="{}",
+        **{name: split(*parts) for name, parts in SPLITS.items()},
+    )
+
+
+class Steps:
+    """A log that keeps the figures of steps."""
+
+    def __init__(self):
+        self.found = []
+
+    def write(self, event, **values):
+        if event == "step":
+            self.found.append([values["gradient_norm"], values["terms"]["cross-entropy"]])
+
+
+@pytest.mark.parametrize("name", FIGURES["phase2"])
+def test_phase2_and_text(name):
+    case, heads = phase2_cases()[name]
+    config = settings.resolve(case)
+    start = Checkpoint(
+        model=make_model(config, num_heads=heads, seed=3),
+        config=config,
+        tokenizer_json="{}",
+        phase="phase1" if heads == 1 else "expand",
+        probes={split: torch.zeros(1, 4).long() for split in SPLITS},
+        warmup=1,
+    )
+    log, expected = Steps(), FIGURES["phase2"][name]
+    trained = train_phase2(start, prepared(), config, device=CPU, log=log)
+    agree(log.found, expected["steps"])
+    epochs = trained.results["epochs"]
+    for entry in epochs:
+        for split in SPLITS:
+            entry[split]["heads"] = [head["loss"] for head in entry[split]["heads"]]
+    agree(epochs, expected["epochs"])
+    agree([entry.get("terms", {}) for entry in epochs], expected["terms"])
+    options = GenerationConfig(temperature=0.8, top_p=0.9)
+    session = Session(trained.model, options, seed=5, start_id=END)
+    assert list(session.choose(30)) == expected["generated"]
