@@ -52,7 +52,7 @@ PluginOption = Annotated[
     typer.Option(
         "--plugin",
         metavar="FILE.py",
-        help="Use the regularizers and data sources of this file: class SpreadOut is spread-out.",
+        help="Use the plugins of this file, by name: class SpreadOut is spread-out.",
     ),
 ]
 
@@ -83,7 +83,9 @@ OF_PROBES = ("probe_tokens", "probe_passages", "warmup_tokens")
 def with_settings(
     *sections: str, without: tuple[str, ...] = ()
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command `--config`, `--set` and a flag for every field of `sections` but `without`.
+    """Give a command `--config`, `--set`, `--plugin` and a flag for every field of `sections`.
+
+    Those in `without` are left out.
 
     The command receives them as its keyword argument `given`, a `Settings`.
     """
@@ -99,9 +101,10 @@ def with_settings(
                     flags.setdefault(section, {})[key] = value
             file = arguments.pop("config_file")
             layers = [] if file is None else [settings.from_file(file)]
-            layers.append(settings.from_environment())
-            layers.append(settings.from_assignments(arguments.pop("assignments") or []))
-            layers.append(flags)
+            assigned = settings.from_assignments(arguments.pop("assignments") or [])
+            # One layer: options count for the plugin that is chosen anywhere beside them.
+            layers.append(settings.combined(settings.from_environment(), assigned, flags))
+            use_plugin_files(arguments.pop("plugin_files"))
             command(given=Settings(layers), **arguments)
 
         own = [p for p in inspect.signature(command).parameters.values() if p.name != "given"]
@@ -124,10 +127,15 @@ def _common() -> list[inspect.Parameter]:
         typer.Option(
             "--set",
             metavar="SECTION.KEY=VALUE",
-            help="Any setting, plugin options included (regularizer.KEY, source.KEY).",
+            help="Any setting; options of plugins too (cell.KEY, objective.KEY, regularizer.KEY, "
+            "source.KEY).",
         ),
     ]
-    return [_parameter("config_file", config), _parameter("assignments", assign)]
+    return [
+        _parameter("config_file", config),
+        _parameter("assignments", assign),
+        _parameter("plugin_files", PluginOption),
+    ]
 
 
 def _parameters(section: str, without: tuple[str, ...]) -> list[inspect.Parameter]:

@@ -108,7 +108,7 @@ def _figure(value: Any) -> str:  # noqa: ANN401 - a number, or the mapping that 
     return "-" if value is None else f"{value:.3f}"
 
 
-def render_bench(report: dict[str, Any], console: Console, *, compiled: bool) -> None:
+def render_bench(report: dict[str, Any], console: Console) -> None:
     """Speed of every engine, and what the machine can do."""
     table = Table(title=f"phase 1, preset {report['preset']}", title_justify="left")
     for heading in ("engine", "precision", "tokens/s", "over naive", "of peak"):
@@ -125,8 +125,7 @@ def render_bench(report: dict[str, Any], console: Console, *, compiled: bool) ->
     console.print(table)
     peaks = ", ".join(f"{dtype} {rate:,.0f} GFLOP/s" for dtype, rate in report["peaks"].items())
     console.print(f"measured peaks of {report['device']}: {peaks}")
-    if not compiled:
-        console.print("loops in C: not compiled when newllm was installed, so some rows are slower")
+    console.print(report["kernels"])
 
 
 def render_sample(prompt: str, text: str, console: Console) -> None:

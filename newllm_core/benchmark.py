@@ -57,8 +57,9 @@ def benchmark(
 
     Returns:
         `kernels`: which fast forms are used; `peaks`: GFLOP/s of a matrix product of the model's
-        width in each dtype; `rows`: engine, precision, tokens_per_second, ratio_to_naive (None without the naive loop) and
-        share_of_peak: 6 x weights x tokens per second over the peak, dense layers only.
+        width in each dtype; `rows`: engine, precision, tokens_per_second, ratio_to_naive (None
+        without the naive loop) and share_of_peak: 6 x weights x tokens per second over the peak,
+        dense layers only.
     """
     rows = [
         (engine, precision)

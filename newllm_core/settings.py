@@ -144,6 +144,15 @@ def from_assignments(assignments: Iterable[str]) -> Layer:
     return layer
 
 
+def combined(*layers: Layer) -> Layer:
+    """Put layers together, later ones winning key by key."""
+    merged: dict[str, dict[str, Any]] = {}
+    for layer in layers:
+        for section, values in layer.items():
+            merged.setdefault(section, {}).update(_checked(section, values))
+    return merged
+
+
 def to_dict(config: Config) -> dict[str, dict[str, Any]]:
     """Plain nested dictionaries, fit for JSON; `resolve` reads them back."""
     return {

@@ -4,14 +4,20 @@ from typing import Annotated
 
 import typer
 
-from newllm_cli.options import JsonOption
-from newllm_core.settings import PRESET_PREFIX, from_file, resolve
+from newllm_cli.options import JsonOption, Settings, with_settings
+from newllm_core.settings import PRESET_PREFIX, from_file
 
 ENGINES = ("naive", "online", "streams", "parallel")
 PRECISIONS = ("float32", "bfloat16")
 
 
+# Rows say their precision, and one process measures.
+OF_TRAINING = ("seed", "precision", "sharding", "save_interval_seconds")
+
+
+@with_settings("run", without=OF_TRAINING)
 def bench(
+    given: Settings,
     preset: Annotated[str, typer.Option(help="Model to measure.")] = "cvfp-768",
     engine: Annotated[
         list[str] | None,
@@ -24,8 +30,9 @@ def bench(
     batch: Annotated[int | None, typer.Option(help="Tokens per step (parallel).", min=1)] = None,
     reg: Annotated[str, typer.Option(help="Regularizer of every row.")] = "ema-variance",
     rounds: Annotated[int, typer.Option(help="Rounds; medians are taken.", min=1)] = 9,
-    threads: Annotated[int | None, typer.Option(help="Processor threads.", min=1)] = None,
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda")] = "auto",
+    cell: Annotated[
+        str | None, typer.Option(help="Cell of every row.", show_default="the preset's")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Measure Phase 1 beside the published per-token loop and the machine's own peak.
@@ -34,28 +41,29 @@ def bench(
         newllm bench
 
         newllm bench --preset tiny --engine parallel --engine naive --json
+
+        newllm bench --preset tiny --cell gru --kernels off
     """
     from newllm_cli.output import console, print_json
     from newllm_cli.progress import StderrProgress
     from newllm_cli.render import render_bench
     from newllm_core.errors import ConfigError
 
-    for name, given, known in (
+    for name, values, known in (
         ("--engine", engine, ENGINES),
         ("--precision", precision, PRECISIONS),
     ):
-        for value in given or ():
+        for value in values or ():
             if value not in known:
                 raise ConfigError(f"{name} {value!r}: choose from {', '.join(known)}")
     phase1: dict[str, object] = {"reg": reg}
     if batch is not None:
         phase1 |= {"batch_tokens": batch, "window_tokens": 64 * batch}
-    config = resolve(
-        from_file(PRESET_PREFIX + preset),
-        {"phase1": phase1, "run": {"threads": threads, "device": device}},
-    )
-
-    from newllm_core.native import library
+    chosen: dict[str, dict[str, object]] = {"phase1": phase1}
+    if cell is not None:
+        chosen["model"] = {"cell": cell}
+    given.layers.insert(0, chosen)
+    config = given.resolve(from_file(PRESET_PREFIX + preset))
 
     from newllm_core.benchmark import benchmark
     from newllm_core.runtime.device import prepare_device
@@ -72,4 +80,4 @@ def bench(
     if json:
         print_json(report)
     else:
-        render_bench(report, console(), compiled=library() is not None)
+        render_bench(report, console())

@@ -8,12 +8,10 @@ import typer
 from newllm_cli.options import (
     JsonOption,
     OverwriteOption,
-    PluginOption,
     ResumeOption,
     Settings,
     TensorBoardOption,
     default_path,
-    use_plugin_files,
     with_settings,
 )
 
@@ -37,7 +35,6 @@ def phase1(
         Path | None,
         typer.Option(help="Checkpoint to write.", show_default="runs/phase1.safetensors"),
     ] = None,
-    plugin: PluginOption = None,
     overwrite: OverwriteOption = False,
     resume: ResumeOption = False,
     tensorboard: TensorBoardOption = False,
@@ -56,6 +53,8 @@ def phase1(
 
         torchrun --standalone --nproc-per-node 2 -m newllm_cli phase1 --data data
 
+        newllm phase1 --cell mogrifier --set cell.rounds=2 --objective cvfp
+
         newllm phase1 --plugin spread_out.py --reg spread-out --set regularizer.margin=0.5
     """
     from newllm_cli.commands.prepare import prepare_dataset
@@ -63,13 +62,15 @@ def phase1(
     from newllm_cli.processes import is_first_process, run_progress
     from newllm_cli.render import render_phase1
     from newllm_core.files.atomic import refuse_existing
-    from newllm_core.plugins.registry import REGULARIZERS
+    from newllm_core.plugins.registry import CELLS, OBJECTIVES, REGULARIZERS
 
-    use_plugin_files(plugin)
     config = given.resolve()
     path = default_path(out, "phase1.safetensors")
     refuse_existing(path, overwrite=overwrite or resume)
-    REGULARIZERS.find(config.phase1.reg)  # a mistyped name is reported before data is prepared
+    # A mistyped name is reported before data is prepared.
+    CELLS.find(config.model.cell)
+    OBJECTIVES.find(config.phase1.objective)
+    REGULARIZERS.find(config.phase1.reg)
     if tensorboard:
         from newllm_core.runtime.tensorboard import require_tensorboard
 

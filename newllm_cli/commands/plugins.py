@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 plugins_app = typer.Typer(
     invoke_without_command=True,
     rich_markup_mode=None,
-    help="List regularizers and data sources, check them, show one, start a new one.",
+    help="List cells, objectives, regularizers and data sources, check them, start a new one.",
 )
 
 
@@ -27,7 +27,7 @@ def plugins(
     plugin: PluginOption = None,
     json: JsonOption = False,
 ) -> None:
-    """List every regularizer and data source without importing any.
+    """List every cell, objective, regularizer and data source without importing any.
 
     NEWLLM_PLUGINS=name,name allows only those plugins or distributions besides newllm's own.
 
@@ -66,7 +66,7 @@ def plugins(
 
 @plugins_app.command(cls=HelpfulCommand)
 def show(
-    name: Annotated[str, typer.Argument(help="Name of a regularizer or data source.")],
+    name: Annotated[str, typer.Argument(help="Name of a plugin.")],
     plugin: PluginOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -93,7 +93,10 @@ def show(
 @plugins_app.command(cls=HelpfulCommand)
 def new(
     name: Annotated[str, typer.Argument(help="Name users will ask for, such as spread-out.")],
-    kind: Annotated[Literal["regularizer", "data-source"], typer.Option(help="What it is.")],
+    kind: Annotated[
+        Literal["cell", "objective", "regularizer", "data-source"],
+        typer.Option(help="What it is."),
+    ],
     out: Annotated[
         Path | None, typer.Option(help="Folder to write.", show_default="newllm-NAME")
     ] = None,
@@ -103,7 +106,7 @@ def new(
     Examples:
         newllm plugins new spread-out --kind regularizer
 
-        newllm plugins new mail --kind data-source --out my-mail
+        newllm plugins new leaky --kind cell --out my-cell
     """
     from newllm_cli.output import console
     from newllm_core.plugins.scaffold import new_plugin
@@ -120,19 +123,13 @@ def _details(registry: "Registry", plugin: "Plugin") -> dict[str, Any]:
     """What `show` knows of one plugin; imports it."""
     from newllm_core.plugins.locate import imported_source
     from newllm_core.plugins.options import describe_options
-    from newllm_core.plugins.registry import REGULARIZERS
 
     found = registry.import_plugin(plugin)
     with registry.blame(plugin.name):
         options = describe_options(found.Options)
     source = imported_source(found)
-    is_regularizer = registry is REGULARIZERS
-    command, section = (
-        (f"phase1 --reg {plugin.name}", "regularizer")
-        if is_regularizer
-        else (f"prepare --source {plugin.name} --input PATH", "source")
-    )
-    example = [f"newllm {command}"]
+    section = registry.of.section
+    example = [f"newllm {registry.of.command.format(name=plugin.name)}"]
     if plugin.file:
         example.append(f"--plugin {plugin.file}")
     example += [
@@ -149,7 +146,7 @@ def _details(registry: "Registry", plugin: "Plugin") -> dict[str, Any]:
         "description": source.summary or plugin.about,
         "file": str(source.path),
         "line": source.line,
-        "default_weight": found.default_weight if is_regularizer else None,
+        "default_weight": getattr(found, "default_weight", None),
         "section": section,
         "options": options,
         "example": " ".join(example),

@@ -8,10 +8,8 @@ import typer
 from newllm_cli.options import (
     JsonOption,
     OverwriteOption,
-    PluginOption,
     Settings,
     default_path,
-    use_plugin_files,
     with_settings,
 )
 
@@ -31,7 +29,6 @@ def prepare(
         str | None,
         typer.Option(help=r"Where text-file and text-dir split a file, e.g. '\n\n'."),
     ] = None,
-    plugin: PluginOption = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -48,7 +45,6 @@ def prepare(
     from newllm_cli.progress import StderrProgress
     from newllm_cli.render import render_dataset
 
-    use_plugin_files(plugin)
     if document_separator is not None:
         given.layers.append({"source": {"document_separator": document_separator}})
     folder = default_path(out, "data")

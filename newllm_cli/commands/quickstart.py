@@ -8,9 +8,7 @@ import typer
 
 from newllm_cli.options import (
     JsonOption,
-    PluginOption,
     Settings,
-    use_plugin_files,
     with_settings,
 )
 
@@ -27,7 +25,6 @@ def quickstart(
             show_default="runs/quickstart, or the next free runs/quickstart-N",
         ),
     ] = None,
-    plugin: PluginOption = None,
     json: JsonOption = False,
 ) -> None:
     """Prepare, train, analyse, give heads, expand, train the heads, generate: in minutes.
@@ -50,7 +47,6 @@ def quickstart(
     from newllm_core.settings import from_file
 
     began = time.monotonic()
-    use_plugin_files(plugin)
     config = given.resolve(from_file("preset:quickstart"))
     folder = out or _free_folder()
     if folder.exists():
