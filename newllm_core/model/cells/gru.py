@@ -24,15 +24,18 @@ class GruUnit(nn.Module):
 
     def __init__(self, context_dim: int, embed_dim: int) -> None:
         super().__init__()
+        self.context_dim = context_dim
         self.of_context = nn.Linear(context_dim, 3 * context_dim, bias=False)
         self.of_token = nn.Linear(embed_dim, 3 * context_dim)
 
     def forward(self, context: Tensor, *, read: Tensor, token: Tensor) -> Tensor:
         """Update c = `context` [..., C]; products read `read` in its place."""
-        g_c, r_c, h_c = self.of_context(read).chunk(3, dim=-1)
-        g_x, r_x, h_x = self.of_token(token).chunk(3, dim=-1)
-        h = torch.tanh(h_x + torch.sigmoid(r_c + r_x) * h_c)
-        return h + torch.sigmoid(g_c + g_x) * (context - h)
+        sizes = [2 * self.context_dim, self.context_dim]
+        gates_c, h_c = self.of_context(read).split(sizes, dim=-1)
+        gates_x, h_x = self.of_token(token).split(sizes, dim=-1)
+        g, r = torch.sigmoid(gates_c + gates_x).chunk(2, dim=-1)
+        h = torch.tanh(h_x + r * h_c)
+        return h + g * (context - h)
 
 
 class GruCell(Cell):
