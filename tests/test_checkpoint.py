@@ -71,6 +71,18 @@ def test_tied_weights_are_stored_once_and_shared_again(path, num_heads):
     assert model.token_output[-1].weight is model.embedding.weight
 
 
+def test_an_objective_may_keep_counters(path):
+    counters = {"steps": torch.tensor(7), "mean": torch.tensor([0.5]), "seen": torch.tensor([True])}
+    save(replaced(make(), objective=counters), path, overwrite=False)
+    read = load(path)
+    assert not read.altered
+    assert {name: tensor.tolist() for name, tensor in read.objective.items()} == {
+        "steps": 7,
+        "mean": [0.5],
+        "seen": [True],
+    }
+
+
 def test_what_was_altered_is_said(path):
     written = replaced(make(), tokenizer_json="")
     save(written, path, overwrite=False)

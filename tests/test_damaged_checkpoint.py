@@ -161,12 +161,6 @@ def test_parameters_of_the_objective_that_are_not_finite(damage, value):
     assert f"tensor {name} holds values that are not finite" in message
 
 
-def test_parameters_of_the_objective_of_another_type(damage):
-    name = "objective.output.bias"
-    message = damage(replace(name, lambda t: t.double()), objective="reconstruction")
-    assert f"tensor {name} is F64" in message
-
-
 def remove(name):
     return lambda tensors, metadata: tensors.pop(name)
 

@@ -300,13 +300,17 @@ def _fill(parameter: Tensor, stored: Any, name: str) -> None:  # noqa: ANN401
     if stored.get_shape() != list(parameter.shape):
         raise ValueError(f"tensor {name} is {stored.get_dtype()} {stored.get_shape()}")
     with torch.no_grad():
-        parameter.copy_(_finite(stored, name))
+        parameter.copy_(_float32(stored, name))
+
+
+def _float32(stored: Any, name: str) -> Tensor:  # noqa: ANN401
+    if stored.get_dtype() != "F32":
+        raise ValueError(f"tensor {name} is {stored.get_dtype()} {stored.get_shape()}")
+    return _finite(stored, name)
 
 
 def _finite(stored: Any, name: str) -> Tensor:  # noqa: ANN401
-    """Read a tensor of finite float32 values."""
-    if stored.get_dtype() != "F32":
-        raise ValueError(f"tensor {name} is {stored.get_dtype()} {stored.get_shape()}")
+    """Read a tensor of finite values, of any type: a plugin may have counters."""
     tensor: Tensor = stored[:] if stored.get_shape() else stored[...]
     if not torch.isfinite(tensor).all():
         raise ValueError(f"tensor {name} holds values that are not finite")

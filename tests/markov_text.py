@@ -48,7 +48,7 @@ def unigram_entropy(split):
 
 
 def checkpoint(*, num_heads=1, phase="phase1", options=None, objective=None, **model):
-    """A checkpoint; `options` are those of the cell, `objective` the trained objective's tensors."""
+    """A checkpoint; `options` of the cell, `objective` the tensors that were trained with it."""
     config = ModelConfig(**{"context_dim": 16, "embed_dim": 16} | model)
     if options is None:
         options = {"hidden_dim": 24} if config.cell in ("residual", "gated") else {}
