@@ -35,7 +35,9 @@ def make(section, name, value):
 def test_sections():
     steps = ["data", "model", "phase1", "phase2", "gate", "analysis", "generation"]
     assert list(SECTIONS) == ["run", *steps]
-    assert PLUGIN_SECTIONS == ("regularizer", "source")
+    assert list(PLUGIN_SECTIONS) == ["cell", "objective", "regularizer", "source"]
+    for section, key in PLUGIN_SECTIONS.values():
+        assert isinstance(getattr(getattr(Config(), section), key), str)
     assert [section_type.SECTION for section_type in SECTIONS.values()] == list(SECTIONS)
     assert [spec.name for spec in dataclasses.fields(Config)] == [*SECTIONS, *PLUGIN_SECTIONS]
 

@@ -8,10 +8,8 @@ from checkpoint_cases import BIAS, SHAPES, V, make, refused
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from newllm_core.checkpoint.format import (
-    FORMAT_VERSION,
-    save,
-)
+from newllm_core.checkpoint.format import FORMAT_VERSION, load, save
+from newllm_core.errors import ConfigError
 
 
 @pytest.fixture
@@ -58,7 +56,7 @@ def test_files_of_other_kinds(path):
     assert "not a newllm checkpoint" in refused(path)
 
 
-@pytest.mark.parametrize("version", [str(FORMAT_VERSION + 1), "", "one", None])
+@pytest.mark.parametrize("version", ["1", str(FORMAT_VERSION + 1), "", "one", None])
 def test_other_format_versions(damage, version):
     def change(tensors, metadata):
         metadata.pop("format_version")
@@ -106,7 +104,6 @@ def test_metadata_of_the_wrong_kind(damage, key, content):
         ("num_heads", 2),
         ("num_heads", 0),
         ("num_heads", None),
-        ("reconstruction", True),
         ("seed", "x"),
     ],
 )
@@ -119,15 +116,49 @@ def test_a_shape_that_does_not_fit_the_tensors(damage, shape, key, value):
 
 @pytest.mark.parametrize(
     "changed",
-    [{"context_dim": 12}, {"layer_structure": [1]}, {"hidden_dim": 5}, {"no_such_key": 1}],
+    [
+        {"model": {"context_dim": 12}},
+        {"model": {"layer_structure": [1]}},
+        {"model": {"no_such_key": 1}},
+        {"model": {"cell": "gru"}},
+        {"cell": {"hidden_dim": 5}},
+        {"cell": {"no_such_key": 1}},
+    ],
 )
 def test_a_config_that_does_not_fit_the_tensors(damage, changed):
     def change(tensors, metadata):
         config = json.loads(metadata["config"])
-        config["model"] |= changed
+        for section, values in changed.items():
+            config[section] |= values
         metadata["config"] = json.dumps(config)
 
     assert "damaged checkpoint" in damage(change)
+
+
+def test_a_cell_that_is_not_there_is_named_and_nothing_is_called_damaged(path):
+    save(make(), path, overwrite=False)
+    tensors = load_file(path)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    config = json.loads(metadata["config"])
+    config["model"]["cell"] = "leaky"
+    save_file(tensors, path, metadata | {"config": json.dumps(config)})
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    message = str(caught.value)
+    assert "unknown cell 'leaky'" in message
+    assert "--plugin FILE.py" in message
+    assert str(path) in message
+    assert "damaged" not in message
+    assert "\n" not in message
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_parameters_of_the_objective_that_are_not_finite(damage, value):
+    name = "objective.output.weight"
+    message = damage(replace(name, with_value(value)), objective="reconstruction")
+    assert f"tensor {name} holds values that are not finite" in message
 
 
 def remove(name):

@@ -6,13 +6,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from newllm_core.trajectory.reference import naive_step
 
 from newllm_core.config import ModelConfig
 from newllm_core.errors import InputError
 from newllm_core.evaluation.splits import evaluate
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.trajectory import text as text_module
-from newllm_core.trajectory.reference import naive_step
 from newllm_core.trajectory.sequential import unroll
 from newllm_core.trajectory.text import inputs_at, read_text
 

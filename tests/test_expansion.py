@@ -11,12 +11,12 @@ from newllm_core.trajectory.sequential import unroll
 
 
 def trained(*, phase="phase2", **options):
-    shape = {"context_dim": 8, "embed_dim": 8, "hidden_dim": 12, "layer_structure": (1, 2, 1)}
+    shape = {"context_dim": 8, "embed_dim": 8, "layer_structure": (1, 2, 1)}
     config = ModelConfig(**shape | options)
     probes = {"train": torch.zeros(1, 4).long(), "validation": torch.zeros(1, 4).long()}
     return Checkpoint(
-        model=LanguageModel(config, 9),
-        config=Config(model=config),
+        model=LanguageModel(config, 9, cell={"hidden_dim": 12}),
+        config=Config(model=config, cell={"hidden_dim": 12}),
         tokenizer_json="{}",
         phase=phase,
         probes=probes,

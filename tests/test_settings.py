@@ -5,10 +5,10 @@ import itertools
 import json
 
 import pytest
+from newllm_core.model.layer import CVFPLayer
 
 from newllm_core.config import SECTIONS, Config, ModelConfig, Phase1Config, option
 from newllm_core.errors import ConfigError
-from newllm_core.model.layer import CVFPLayer
 from newllm_core.settings import (
     from_assignments,
     from_environment,

@@ -3,13 +3,13 @@ import tracemalloc
 
 import pytest
 import torch
+from newllm_core.trajectory.reference import naive_step
 
 from newllm_core.data.prepared import open_dataset
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import InputError
 from newllm_core.evaluation.splits import evaluate
 from newllm_core.evaluation.texts import evaluate_file, joined
-from newllm_core.trajectory.reference import naive_step
 from tests.data.cases import Recorder
 from tests.data.cases import run as prepare
 from tests.generation.cases import TOKENIZERS, make_model

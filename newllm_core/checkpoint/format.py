@@ -10,7 +10,8 @@ import hashlib
 import json
 import math
 import platform
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,12 @@ from newllm_core.checkpoint.metadata import SPLITS, STRUCTURED, model_shape, pha
 from newllm_core.config import Config
 from newllm_core.data.dataset_info import SourceInfo
 from newllm_core.data.tokenizer import TextTokenizer
-from newllm_core.errors import ConfigError, InputError, reason
+from newllm_core.errors import ConfigError, InputError, PluginError, reason
 from newllm_core.files.atomic import refuse_existing, write_atomically
 from newllm_core.files.strict_json import finite, parse_json
 from newllm_core.files.tensor_files import open_tensors, save_tensors
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.plugins.registry import DATA_SOURCES, Plugin
+from newllm_core.plugins.registry import CELLS, DATA_SOURCES, Plugin
 from newllm_core.runtime.progress import Progress
 
 FORMAT_VERSION = 2
@@ -187,6 +188,8 @@ def load(
     Raises:
         InputError: missing, truncated, foreign, of a newer format, or with tensors that do not
             fit its config.
+        ConfigError: nobody registered its cell.
+        PluginError: its cell cannot be imported or made.
     """
     with open_tensors(path, "checkpoint") as file:
         metadata = file.metadata() or {}
@@ -200,24 +203,39 @@ def load(
                 f"{path} has format version {metadata.get('format_version')!r}, this newllm "
                 f"reads {FORMAT_VERSION}: install the version that wrote it"
             )
+        with _refusing_damage(path):
+            config = settings.resolve(parse_json(metadata["config"]))
         try:
-            checkpoint = _rebuild(metadata, file)
+            CELLS.load(config.model.cell)
+        except (ConfigError, PluginError) as error:
+            raise type(error)(f"{path} cannot be used: {error}") from error
+        with _refusing_damage(path):
+            checkpoint = _rebuild(config, metadata, file)
             wrote = metadata.get(HASH)
             is_now = _content_hash(metadata, sorted(file.keys()), file.get_tensor)
             checkpoint.altered = wrote != is_now
             if checkpoint.altered and checkpoint.tokenizer_json:
                 _check_tokenizer(checkpoint)
-        except (ValueError, LookupError, ConfigError, InputError) as error:
-            raise InputError(f"{path} is a damaged checkpoint: {reason(error, 300)}") from error
     if checkpoint.altered and progress is not None:
         progress.warning(f"{path} is not as newllm wrote it: its content hash is another")
     checkpoint.model.to(device or torch.device("cpu"))
     return checkpoint
 
 
-def _rebuild(metadata: dict[str, str], file: Any) -> Checkpoint:  # noqa: ANN401 - has no type
+@contextmanager
+def _refusing_damage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, LookupError, ConfigError, InputError) as error:
+        raise InputError(f"{path} is a damaged checkpoint: {reason(error, 300)}") from error
+
+
+def _rebuild(
+    config: Config,
+    metadata: dict[str, str],
+    file: Any,  # noqa: ANN401 - has no type
+) -> Checkpoint:
     """A checkpoint, every part of which is checked before the next larger one is made."""
-    config = settings.resolve(parse_json(metadata["config"]))
     shape = model_shape(metadata)
     if shape["num_heads"] > config.model.num_blocks:
         raise ValueError(f"{shape['num_heads']} heads do not fit {config.model.num_blocks} blocks")
@@ -282,13 +300,17 @@ def _fill(parameter: Tensor, stored: Any, name: str) -> None:  # noqa: ANN401
     if stored.get_shape() != list(parameter.shape):
         raise ValueError(f"tensor {name} is {stored.get_dtype()} {stored.get_shape()}")
     with torch.no_grad():
-        parameter.copy_(_finite(stored, name))
+        parameter.copy_(_float32(stored, name))
+
+
+def _float32(stored: Any, name: str) -> Tensor:  # noqa: ANN401
+    if stored.get_dtype() != "F32":
+        raise ValueError(f"tensor {name} is {stored.get_dtype()} {stored.get_shape()}")
+    return _finite(stored, name)
 
 
 def _finite(stored: Any, name: str) -> Tensor:  # noqa: ANN401
-    """Read a tensor of finite float32 values."""
-    if stored.get_dtype() != "F32":
-        raise ValueError(f"tensor {name} is {stored.get_dtype()} {stored.get_shape()}")
+    """Read a tensor of finite values, of any type: a plugin may have counters."""
     tensor: Tensor = stored[:] if stored.get_shape() else stored[...]
     if not torch.isfinite(tensor).all():
         raise ValueError(f"tensor {name} holds values that are not finite")

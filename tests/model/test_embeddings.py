@@ -56,7 +56,7 @@ def test_loaded_embeddings_are_frozen(write):
     random = LanguageModel(ModelConfig(context_dim=D, embed_dim=E), V)
     load_embeddings(random, write(wte=matrix()), added_tokens=0)
     assert not random.embedding.weight.requires_grad
-    assert random.blocks[0].layers[0].bias.requires_grad
+    assert random.cells()[0].network.to_context.weight.requires_grad
 
 
 def test_added_tokens_keep_random_rows_of_the_files_norm(model, write):

@@ -5,14 +5,13 @@ import torch
 from recurrence import SHAPES, D, E, T, V, draw, draw_tokens, make_model, token_formula
 
 from newllm_core.config import ModelConfig
+from newllm_core.errors import ConfigError
 from newllm_core.model.language_model import LanguageModel
 
 
-def small(vocab_size=V, *, num_heads=1, reconstruction=False, seed=0, **shape):
+def small(vocab_size=V, *, num_heads=1, options=None, seed=0, **shape):
     config = ModelConfig(**({"context_dim": D, "embed_dim": E} | shape))
-    return LanguageModel(
-        config, vocab_size, num_heads=num_heads, reconstruction=reconstruction, seed=seed
-    )
+    return LanguageModel(config, vocab_size, cell=options, num_heads=num_heads, seed=seed)
 
 
 def same(one, other):
@@ -76,7 +75,7 @@ def test_heads_read_the_last_blocks(num_heads):
 
 
 def test_the_same_seed_gives_the_same_model_and_another_seed_another():
-    shape = {"num_heads": 2, "reconstruction": True, "update": "gated", "hidden_dim": 7}
+    shape = {"num_heads": 2, "cell": "gated", "options": {"hidden_dim": 7}}
     assert same(small(seed=5, **shape), small(seed=5, **shape))
     one, other = small(seed=5, **shape), small(seed=6, **shape)
     for (name, a), b in zip(one.named_parameters(), other.parameters(), strict=True):
@@ -85,31 +84,26 @@ def test_the_same_seed_gives_the_same_model_and_another_seed_another():
 
 def test_initial_values_ignore_the_global_random_state():
     torch.manual_seed(1)
-    one = small(reconstruction=True)
+    one = small()
     torch.manual_seed(2)
-    assert same(one, small(reconstruction=True))
+    assert same(one, small())
 
 
 def test_initial_blocks_depend_on_nothing_but_their_shape_and_seed():
     one = small()
-    other = small(vocab_size=3, num_heads=2, reconstruction=True)
-    assert same(one.blocks, other.blocks)
-    decoded = small(num_heads=2, reconstruction=True)
-    assert torch.equal(one.embedding.weight, decoded.embedding.weight)
+    assert same(one.blocks, small(vocab_size=3, num_heads=2).blocks)
+    assert torch.equal(one.embedding.weight, small(num_heads=2).embedding.weight)
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_untrained_restores_the_initial_blocks_and_keeps_the_rest(shape):
-    initial = small(reconstruction=True, **shape)
-    trained = small(reconstruction=True, **shape)
+    initial, trained, trained_before = (small(**shape) for _ in range(3))
     perturb(trained)
-    trained_before = small(reconstruction=True, **shape)
     trained_before.load_state_dict(trained.state_dict())
 
     control = trained.untrained()
     assert same(control.blocks, initial.blocks)
     assert same(control.token_output, trained.token_output)
-    assert same(control.decoder, trained.decoder)
     assert torch.equal(control.embedding.weight, trained.embedding.weight)
     assert same(trained, trained_before)
 
@@ -159,3 +153,20 @@ def test_expanded_heads_are_copies_of_the_last(tie_weights):
 @pytest.mark.parametrize(("embeddings", "trained"), [("random", True), ("x.safetensors", False)])
 def test_only_random_embeddings_are_trained(embeddings, trained):
     assert small(embeddings=embeddings).embedding.weight.requires_grad is trained
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_a_model_that_is_too_large_is_refused_before_it_takes_memory(shape):
+    counted = []
+    model = LanguageModel(
+        ModelConfig(
+            **{"context_dim": D, "embed_dim": E}
+            | {k: v for k, v in shape.items() if k != "options"}
+        ),
+        V,
+        cell=shape.get("options"),
+        refuse=counted.append,
+    )
+    assert counted == [sum(p.numel() for p in model.parameters())]
+    with pytest.raises(ConfigError, match=r"parameters, which take 8,\d{3} GB of memory"):
+        small(1, context_dim=1 << 20, embed_dim=1)

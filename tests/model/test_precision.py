@@ -1,20 +1,23 @@
+"""Matrix products in bfloat16, and contexts in float32."""
+
 from pathlib import Path
 
 import pytest
 import torch
+from recurrence import SHAPES
 from torch.nn import functional as F
 
 from newllm_core.config import ModelConfig, RunConfig
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.runtime.precision import matrix_precision, uses_bfloat16
+from newllm_core.runtime.precision import products_in, uses_bfloat16
 from newllm_core.trajectory.sequential import rollout, unroll
 
 CPU = torch.device("cpu")
-SHAPE = {"context_dim": 48, "embed_dim": 32, "layer_structure": (2, 1)}
 
 
-def model_and_tokens(**shape):
-    model = LanguageModel(ModelConfig(**SHAPE | shape), 61, seed=3)
+def model_and_tokens(*, options=None, cell="residual", **_):
+    shape = {"context_dim": 48, "embed_dim": 32, "layer_structure": (2, 1)}
+    model = LanguageModel(ModelConfig(cell=cell, **shape), 61, cell=options, seed=3)
     return model, torch.randint(0, 61, (5, 23), generator=torch.Generator().manual_seed(1))
 
 
@@ -25,14 +28,14 @@ def relative(found, wanted):
 def losses_and_gradients(precision, **shape):
     model, tokens = model_and_tokens(**shape)
     incoming = torch.randn(63, 48, generator=torch.Generator().manual_seed(2))
-    with matrix_precision(model, RunConfig(precision=precision), CPU):
+    with products_in(model, RunConfig(precision=precision), CPU):
         contexts = model.step(context=incoming, token=model.embed(tokens.flatten()[:63]))
         loss = F.mse_loss(contexts[-1], incoming)
         gradients = torch.autograd.grad(loss, list(model.blocks.parameters()), allow_unused=True)
     return contexts, loss, gradients
 
 
-@pytest.mark.parametrize("shape", [{}, {"update": "mogrifier", "mogrifier_rounds": 2}])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_bfloat16_stays_near_float32_and_its_results_are_float32(shape):
     exact, exact_loss, exact_gradients = losses_and_gradients("float32", **shape)
     contexts, loss, gradients = losses_and_gradients("bfloat16", **shape)
@@ -49,7 +52,7 @@ def test_bfloat16_stays_near_float32_and_its_results_are_float32(shape):
 def test_bfloat16_follows_weights_that_a_fused_optimizer_changed(optimizer):
     model, tokens = model_and_tokens()
     change = optimizer(model.blocks.parameters(), lr=0.05, fused=True)
-    with matrix_precision(model, RunConfig(precision="bfloat16"), CPU):
+    with products_in(model, RunConfig(precision="bfloat16"), CPU):
         before = rollout(model, tokens, model.start(5))
         unroll(model, tokens, model.start(5))[-1].square().sum().backward()
         change.step()
@@ -59,14 +62,21 @@ def test_bfloat16_follows_weights_that_a_fused_optimizer_changed(optimizer):
     assert relative(after, exact) < 0.05
 
 
+def test_a_single_row_is_read_at_full_precision():
+    model, tokens = model_and_tokens()
+    token = model.embed(tokens[0, :2])
+    context = torch.randn(2, 48, generator=torch.Generator().manual_seed(2))
+    exact, of_one = (model.step(context=context[:n], token=token[:n])[-1] for n in (2, 1))
+    with products_in(model, RunConfig(precision="bfloat16"), CPU):
+        assert torch.equal(model.step(context=context[:1], token=token[:1])[-1], of_one)
+        assert not torch.equal(model.step(context=context, token=token)[-1], exact)
+
+
 def test_precision_is_as_before_afterwards():
     model, _ = model_and_tokens()
-    before = torch.get_float32_matmul_precision()
-    with matrix_precision(model, RunConfig(precision="bfloat16"), CPU):
-        assert model.compute_dtype == torch.bfloat16
-        assert torch.get_float32_matmul_precision() == "medium"
-    assert model.compute_dtype is None
-    assert torch.get_float32_matmul_precision() == before
+    with products_in(model, RunConfig(precision="bfloat16"), CPU):
+        assert model.product_dtype == torch.bfloat16
+    assert model.product_dtype is None
     assert not uses_bfloat16(RunConfig(precision="float32"), CPU)
 
 
@@ -80,14 +90,7 @@ def test_precision_is_as_before_afterwards():
     ],
 )
 def test_auto_takes_bfloat16_where_it_is_faster(monkeypatch, flags, dims, narrow):
+    model = LanguageModel(ModelConfig(context_dim=dims, embed_dim=16), 61)
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: f"flags\t\t: {flags}\nbugs\t:")
-    model = LanguageModel(ModelConfig(context_dim=dims, embed_dim=16, hidden_dim=dims + 16), 61)
-    with matrix_precision(model, RunConfig(), CPU):
-        assert model.compute_dtype == (torch.bfloat16 if narrow else None)
-        assert torch.get_float32_matmul_precision() == ("medium" if narrow else "highest")
-
-
-def test_updates_without_a_fused_form_keep_float32_between_products():
-    model = LanguageModel(ModelConfig(update="gated", **SHAPE), 61)
-    with matrix_precision(model, RunConfig(precision="bfloat16"), CPU):
-        assert model.compute_dtype is None
+    with products_in(model, RunConfig(), CPU):
+        assert model.product_dtype == (torch.bfloat16 if narrow else None)

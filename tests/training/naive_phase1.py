@@ -1,13 +1,14 @@
 """The loss of Phase 1 one token at a time, and what its tests share."""
 
 import torch
-from recurrence import D, draw, draw_tokens, make_model, token_formula
+from recurrence import D, draw, draw_tokens, shake, token_formula
 
 from newllm_core import settings
-from newllm_core.regularizers.build import build_regularizers
+from newllm_core.plugins.registry import REGULARIZERS
 from newllm_core.training.phase1.engines import batches
 from newllm_core.training.phase1.loss import Phase1Loss
 from newllm_core.training.phase1.window import Window
+from newllm_core.training.phase2.extra_terms import make_objective
 
 
 def make_config(section=None, **phase1):
@@ -18,11 +19,18 @@ def make_config(section=None, **phase1):
     return settings.resolve(shape, {"phase1": small | phase1}, section or {})
 
 
+def make_regularizers(model, config):
+    count = len(model.cells()) if config.phase1.apply_to == "every-layer" else 1
+    reg, options = config.phase1.reg, config.regularizer
+    return REGULARIZERS.make(reg, options, model.context_dim, count=count)[0]
+
+
 def make_loss(model, config):
-    every_layer = config.phase1.apply_to == "every-layer"
-    count = sum(model.config.layer_structure) if every_layer else 1
-    regularizers, _ = build_regularizers(config, count)
-    return Phase1Loss(model, regularizers, config.phase1)
+    """The loss of a model in float64; the objective's parameters are at no neutral value."""
+    objective, _ = make_objective(config.phase1.objective, config, model)
+    objective = objective.double()
+    shake(objective)
+    return Phase1Loss(model, objective, make_regularizers(model, config), config.phase1)
 
 
 def make_window(length, *, start="carry", readings=0, first=True):
@@ -41,7 +49,7 @@ def walk(loss, window, config, *, seed=0):
         terms = loss(
             incoming_NC=batch.incoming_NC,
             tokens_N=window.tokens_T[batch.positions_N],
-            target_NC=window.previous_TC[batch.positions_N],
+            **window.read(loss.reads, batch.positions_N, None),
         )
         window.store(batch.positions_N, terms.contexts_NC)
         yield batch, terms
@@ -68,8 +76,9 @@ def naive_incoming(model, window, config):
     return torch.stack(rows)
 
 
-def naive_loss(model, config, incoming, tokens, targets):
+def naive_loss(loss, config, incoming, tokens, targets):
     """`(1 - w) objective + w regularizer` of some tokens, from per-token contexts."""
+    model, objective = loss.model, loss.objective
     by_token = [
         token_formula(model, token, context.detach())
         for token, context in zip(tokens.tolist(), incoming, strict=True)
@@ -80,11 +89,10 @@ def naive_loss(model, config, incoming, tokens, targets):
             losses.append(((contexts[-1] - target) ** 2).sum() / D)
             continue
         x = model.embed(token).detach()
-        decoder = model.decoder
-        hidden = torch.relu(decoder.hidden.weight @ contexts[-1] + decoder.hidden.bias)
-        error = decoder.output.weight @ hidden + decoder.output.bias - torch.cat([before, x])
+        hidden = torch.relu(objective.hidden.weight @ contexts[-1] + objective.hidden.bias)
+        error = objective.output.weight @ hidden + objective.output.bias - torch.cat([before, x])
         weight = torch.ones_like(error)
-        weight[: len(before)] = config.phase1.context_weight
+        weight[: len(before)] = objective.options.context_weight
         losses.append((weight * error**2).sum() / weight.sum())
     first = 0 if config.phase1.apply_to == "every-layer" else len(by_token[0]) - 1
     moments = []
@@ -95,7 +103,3 @@ def naive_loss(model, config, incoming, tokens, targets):
         moments.append(((mean**2) + (variance - 1) ** 2).sum() / D)
     weight = config.phase1.dist_reg_weight
     return (1 - weight) * sum(losses) / len(losses) + weight * sum(moments) / len(moments)
-
-
-def matching_model(config, **shape):
-    return make_model(reconstruction=config.phase1.objective == "reconstruction", **shape)

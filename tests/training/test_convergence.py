@@ -28,10 +28,10 @@ def measure(model, window, seed=0, **phase1):
 
 def contraction():
     """Gates that keep next to nothing, and small weights: contexts forget in a token or two."""
-    model = LanguageModel(ModelConfig(context_dim=D, embed_dim=11, update="gated"), V)
+    model = LanguageModel(ModelConfig(context_dim=D, embed_dim=11, cell="gated"), V)
     with torch.no_grad():
-        for block in model.blocks:
-            block.layers[0].gate_bias.fill_(-8.0)
+        for cell in model.cells():
+            cell.gate.bias.fill_(-8.0)
     return model
 
 
@@ -53,7 +53,7 @@ def test_a_contraction_converges_and_an_expansion_does_not():
 @pytest.mark.parametrize("threshold", [1e-2, 0.3, 1.0])
 @pytest.mark.parametrize(("tokens", "steps", "passages"), [(30, 10, 3), (1000, 1000, 1), (5, 9, 1)])
 def test_the_ratio_equals_an_independent_computation(threshold, tokens, steps, passages):
-    model = make_model(update="gated", layer_structure=(1,))
+    model = make_model(cell="gated", layer_structure=(1,))
     window = read_window(model)
     steps_used = min(steps, T)
     noise = torch.randn(
@@ -81,7 +81,7 @@ def test_the_ratio_equals_an_independent_computation(threshold, tokens, steps, p
 
 
 def test_the_independent_computation_meets_all_kinds_of_ratio():
-    model = make_model(update="gated", layer_structure=(1,))
+    model = make_model(cell="gated", layer_structure=(1,))
     window = read_window(model)
     ratios = [measure(model, window, convergence_threshold=t) for t in (1e-12, 1e-2, 0.3, 1e3)]
     assert ratios == sorted(ratios)
@@ -93,8 +93,8 @@ def test_a_model_that_copies_its_context_never_converges():
     """Comparing a recomputation from the same start would read 100 %."""
     model = contraction()
     with torch.no_grad():
-        for block in model.blocks:
-            block.layers[0].gate_bias.fill_(50.0)
+        for cell in model.cells():
+            cell.gate.bias.fill_(50.0)
     assert measure(model, read_window(model)) == 0.0
 
 

@@ -6,17 +6,19 @@ import json
 import numpy as np
 import pytest
 import torch
-from newllm_core.regularizers.build import build_regularizers
 
 from newllm_core import settings
 from newllm_core.errors import DivergedError
 from newllm_core.model.language_model import LanguageModel
+from newllm_core.plugins.registry import REGULARIZERS
 from newllm_core.regularizers.base import Regularizer
 from newllm_core.runtime.runlog import RunLog, metrics_path
 from newllm_core.training.phase1 import trainer as phase1
+from newllm_core.training.phase1 import windows as walk
 from newllm_core.training.phase1.convergence import converged_ratio
 from newllm_core.training.phase1.trainer import train_phase1
 from newllm_core.training.phase1.window import Window
+from newllm_core.training.phase2.extra_terms import make_objective
 from newllm_core.trajectory.sequential import rollout
 
 V, D = 50, 16
@@ -52,19 +54,24 @@ def make_config(section=None, **given):
 
 
 def make_model(config, seed=0):
-    objective = config.phase1.objective
-    return LanguageModel(config.model, V, reconstruction=objective == "reconstruction", seed=seed)
+    return LanguageModel(config.model, V, cell=config.cell, seed=seed)
 
 
-def train(section=None, *, text=TEXT, regularizers=None, log=None, **given):
+def make_regularizers(config, count=1):
+    return REGULARIZERS.make(config.phase1.reg, config.regularizer, D, count=count)[0]
+
+
+def train(section=None, *, text=TEXT, regularizers=None, objective=None, log=None, **given):
     """A trained model and what happened."""
     config = make_config(section, **given)
     model = make_model(config)
     if regularizers is None:
         every_layer = config.phase1.apply_to == "every-layer"
-        count = sum(config.model.layer_structure) if every_layer else 1
-        regularizers, _ = build_regularizers(config, count)
-    result = train_phase1(model, regularizers, text, config, device=torch.device("cpu"), log=log)
+        regularizers = make_regularizers(config, len(model.cells()) if every_layer else 1)
+    if objective is None:
+        objective, _ = make_objective(config.phase1.objective, config, model)
+    cpu = torch.device("cpu")
+    result = train_phase1(model, objective, regularizers, text, config, device=cpu, log=log)
     return model, result
 
 
@@ -83,7 +90,8 @@ def test_training_moves_blocks_only_and_contexts_settle(engine):
     initial = make_model(make_config())
     for (name, before), after in zip(initial.named_parameters(), model.parameters(), strict=True):
         # The token that leaves the last layer is read by nobody.
-        unread = name.startswith("blocks.1.layers.0.norm_token")
+        parts = ("norm_token", "network.to_token")
+        unread = any(name.startswith(f"blocks.1.layers.0.{part}") for part in parts)
         moves = name.startswith("blocks.") and not unread
         assert torch.equal(before, after) is not moves, name
     assert result.vacuous_terms == []
@@ -123,7 +131,7 @@ def test_no_iterations_leave_the_model_as_it_was():
 
 def test_the_first_iteration_only_reads():
     config = make_config(max_iterations=1)
-    regularizers, _ = build_regularizers(config, 1)
+    regularizers = make_regularizers(config)
     model, result = train(max_iterations=1, regularizers=regularizers)
     assert same(model, make_model(config))
     assert [entry["weight_change"] for entry in result.history] == [0.0]
@@ -195,7 +203,7 @@ def windows(monkeypatch):
             super().__post_init__()
             made.append(self)
 
-    monkeypatch.setattr(phase1, "Window", Recorded)
+    monkeypatch.setattr(walk, "Window", Recorded)
     return made
 
 
@@ -227,12 +235,14 @@ def test_every_layer_can_be_regularized():
 
 
 def test_the_reconstruction_objective_trains_blocks_and_decoder():
-    section = {"model": {"update": "gated", "layer_structure": [1]}}
-    config = make_config(section, objective="reconstruction")
-    given = {"objective": "reconstruction", "reg": "none", "lr_schedule": "constant"}
-    model, result = train(section, **given, learning_rate=0.01, batch_tokens=32, max_iterations=8)
+    section = {"model": {"cell": "gated", "layer_structure": [1]}}
+    section |= {"phase1": {"objective": "reconstruction"}}
+    config = make_config(section)
     initial = make_model(config)
-    assert not same(model.decoder, initial.decoder)
+    decoder, untrained = (make_objective("reconstruction", config, initial)[0] for _ in range(2))
+    given = {"reg": "none", "lr_schedule": "constant", "learning_rate": 0.01}
+    model, result = train(section, objective=decoder, **given, batch_tokens=32, max_iterations=8)
+    assert not any(map(torch.equal, decoder.parameters(), untrained.parameters()))
     assert not same(model.blocks, initial.blocks)
     assert same(model.token_output, initial.token_output)
     losses = [entry["terms"]["reconstruction"] for entry in result.history[1:]]
@@ -301,7 +311,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run():
 
 
 def test_contexts_that_explode_while_reading_end_the_run():
-    section = {"model": {"layernorm_mix": 0, "init_std": 1.0}}
+    section = {"cell": {"layernorm_mix": 0}, "model": {"init_std": 1.0}}
     with pytest.raises(DivergedError, match=r"not finite \(window 1, iteration 1,"):
         train(section, engine="streams", num_streams=1)
 

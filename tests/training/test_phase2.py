@@ -27,8 +27,13 @@ def parameters(model):
     return {name: p.detach().clone() for name, p in model.named_parameters()}
 
 
+KINDS = ("weight", "bias")
 # Nothing reads the token that leaves the last layer.
-UNREAD = {"blocks.1.layers.0.norm_token.weight", "blocks.1.layers.0.norm_token.bias"}
+UNREAD = {
+    f"blocks.1.layers.0.{part}.{kind}"
+    for part in ("norm_token", "network.to_token")
+    for kind in KINDS
+}
 
 
 def changed(before, after):
@@ -121,14 +126,17 @@ def test_a_head_tied_to_embeddings_that_are_not_trained_keeps_its_matrix():
     assert "token_output.0.bias" in moved
 
 
-def test_reconstruction_adds_a_decoder_and_both_losses_fall(tmp_path):
-    trained = run(checkpoint(update="gated"), reconstruction_weight=1.0)
+def test_an_objective_is_trained_beside_the_heads_and_saved(tmp_path):
+    trained = run(checkpoint(cell="gated"), objective="reconstruction", objective_weight=1.0)
     first, last = trained.results["epochs"][1]["terms"], trained.results["epochs"][-1]["terms"]
     assert last["reconstruction"] < first["reconstruction"]
     assert last["cross-entropy"] < first["cross-entropy"]
     path = tmp_path / "r.safetensors"
     checkpoints.save(trained, path, overwrite=False)
-    assert checkpoints.load(path).model.decoder is not None
+    loaded = checkpoints.load(path).objective
+    assert set(loaded) == {f"{part}.{kind}" for part in ("hidden", "output") for kind in KINDS}
+    assert all(torch.equal(loaded[name], trained.objective[name]) for name in loaded)
+    assert loaded["output.bias"].abs().min() > 0
 
 
 def test_early_stopping_keeps_the_best_weights(monkeypatch):
@@ -198,14 +206,20 @@ def test_a_model_that_is_not_finite_is_refused_before_training():
 def test_contradictions_are_one_line():
     with pytest.raises(ConfigError, match="tied to the embedding"):
         run(checkpoint(tie_weights=True), freeze_context=True)
-    with pytest.raises(ConfigError, match="reconstruction_weight"):
-        run(checkpoint(), freeze_context=True, reconstruction_weight=1.0)
+    for name, extra in (
+        ("objective", {"objective_weight": 1.0}),
+        ("objective", {"objective": "reconstruction"}),
+        ("reg", {"reg_weight": 0.1}),
+        ("reg", {"reg": "distribution"}),
+    ):
+        with pytest.raises(ConfigError, match=rf"phase2\.{name} shapes contexts"):
+            run(checkpoint(), freeze_context=True, **extra)
     with pytest.raises(InputError, match="another tokenizer"):
         run(dataclasses.replace(checkpoint(), tokenizer_json='{"other": 1}'))
 
 
 def test_a_full_disk_is_said_beforehand(monkeypatch):
-    from newllm_core.training.phase2.trainer import context_store
+    from newllm_core.training.phase2 import context_store
 
     full = type("Usage", (), {"free": 1000})
     monkeypatch.setattr(context_store.shutil, "disk_usage", lambda _: full)

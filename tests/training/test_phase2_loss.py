@@ -1,27 +1,24 @@
-import dataclasses
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from markov_text import END, checkpoint, dataset
-from newllm_core.training.stepping import Stepper
-from newllm_core.training.token_loss import token_loss
-from newllm_core.trajectory.reference import naive_step
-from torch import nn
+from recurrence import text_formula, token_formula
 from torch.nn import functional as F
 
 from newllm_core.config import Phase2Config
 from newllm_core.errors import ConfigError, DivergedError
 from newllm_core.model.heads import head_weights, weighted_mean
 from newllm_core.runtime.progress import Silent
-from newllm_core.training import token_loss as token_loss_module
+from newllm_core.settings import resolve
 from newllm_core.training.phase2.context_store import ContextStore
+from newllm_core.training.phase2.extra_terms import ExtraTerms
 from newllm_core.training.phase2.fine_tuning import FineTuning
 from newllm_core.training.phase2.frozen import SEGMENT_ROWS, FrozenContexts, store_contexts
 from newllm_core.training.phase2.schedule import one_cycle
-from newllm_core.training.phase2.terms import Terms, drop, reconstruction
+from newllm_core.training.phase2.steps import Steps
+from newllm_core.training.phase2.terms import Terms, drop
 
 GENERATOR = torch.Generator().manual_seed(0)
 SIX = (0.5, 0.7, 0.8, 0.9, 1.0, 1.2)
@@ -44,59 +41,14 @@ def test_the_multi_head_loss_is_the_weighted_mean():
     assert float(weighted_mean(losses, SIX)) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("rows", "vocab"), [(1, 3), (63, 17), (500, 65)])
-@pytest.mark.parametrize("slice_logits", [100, 2**23])
-@pytest.mark.parametrize("threads", [1, 3])
-def test_token_loss_equals_cross_entropy_with_every_gradient(
-    monkeypatch, using_threads, rows, vocab, slice_logits, threads
-):
-    using_threads(threads)
-    monkeypatch.setattr(token_loss_module, "LOGITS_AT_ONCE", slice_logits)
-    monkeypatch.setattr(token_loss_module, "LEAST_LOGITS", 100)
-    torch.manual_seed(0)
-    head = nn.Linear(7, vocab).double()
-    contexts = torch.randn(rows, 7, dtype=torch.float64, requires_grad=True)
-    targets = torch.randint(vocab, (rows,))
-    inputs = (contexts, head.weight, head.bias)
-    ours = token_loss(head, contexts, targets)
-    reference = F.cross_entropy(head(contexts), targets)
-    torch.testing.assert_close(ours, reference, rtol=1e-12, atol=1e-12)
-    # Scaled, so that the incoming gradient is not one.
-    for a, b in zip(
-        torch.autograd.grad(ours * 1.7, inputs),
-        torch.autograd.grad(reference * 1.7, inputs),
-        strict=True,
-    ):
-        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
-
-
-def test_token_loss_of_probabilities_that_float32_does_not_have():
-    head = nn.Linear(1, 3, bias=False)
-    head.bias = nn.Parameter(torch.zeros(3))
-    with torch.no_grad():
-        head.weight.copy_(torch.tensor([[0.0], [1.0], [-1.0]]))
-    contexts = torch.tensor([[500.0], [1.0], [60.0]])
-    losses = [token_loss(head, contexts, torch.full((3,), k)).item() for k in range(3)]
-    expected = [F.cross_entropy(head(contexts).double(), torch.full((3,), k)) for k in range(3)]
-    assert losses[2] > 350
-    assert losses == pytest.approx([loss.item() for loss in expected], rel=1e-6)
-
-
-def test_token_loss_survives_huge_logits_and_makes_no_needless_gradients():
-    head = nn.Linear(2, 3)
-    contexts = torch.full((4, 2), 1e4)
-    head.weight.requires_grad_(False)
-    loss = token_loss(head, contexts, torch.zeros(4).long())
-    loss.backward()
-    assert math.isfinite(loss.item())
-    assert head.weight.grad is None
-    assert head.bias.grad is not None
-
-
 def small_run(*, num_heads=2, **options):
     # Odd sizes: 3 streams of 19 of 59 tokens, windows of 7, 7 and 5.
     start = checkpoint(
-        num_heads=num_heads, context_dim=5, embed_dim=7, hidden_dim=9, layer_structure=(1, 2)
+        num_heads=num_heads,
+        context_dim=5,
+        embed_dim=7,
+        options={"hidden_dim": 9},
+        layer_structure=(1, 2),
     )
     model = start.model.double()
     config = Phase2Config(num_streams=3, bptt=7, dropout=0.0, **options)
@@ -109,14 +61,12 @@ def small_run(*, num_heads=2, **options):
 
 def naive_window(model, tokens, weights, starts, begin, end):
     """Loss of one window, token by token, and the states of the streams after it."""
-    first_block = SimpleNamespace(embedding=model.embedding, layers=lambda: model.layers()[:1])
     losses, states = [[], []], []
     for stream, state in enumerate(starts):
         for step in range(begin, end):
             position = 19 * stream + step
             read = int(tokens[position - 1]) if position else END
-            after_first = naive_step(first_block, read, state)
-            state = naive_step(model, read, state)
+            after_first, _, state = token_formula(model, read, state)
             for head, context in enumerate((after_first, state)):
                 logits = model.token_output[head](context)
                 losses[head].append(-logits.log_softmax(-1)[int(tokens[position])])
@@ -128,8 +78,9 @@ def naive_window(model, tokens, weights, starts, begin, end):
 
 def test_windows_equal_a_naive_computation_with_every_gradient():
     model, tokens, weights, source = small_run()
-    # Nothing reads the token that leaves the last layer: its norm has no gradient.
-    unread = set(model.blocks[-1].layers[-1].norm_token.parameters())
+    # Nothing reads the token that leaves the last layer: what makes it has no gradient.
+    last = model.cells()[-1]
+    unread = {*last.norm_token.parameters(), *last.network.to_token.parameters()}
     parameters = [p for p in model.parameters() if p not in unread]
     states = [torch.zeros(5, dtype=torch.float64)] * 3
     windows = [(0, 7), (7, 14), (14, 19)]
@@ -166,44 +117,51 @@ def test_input_dropout_hides_entries_of_tokens_from_the_recurrence():
     assert terms.total.item() == pytest.approx(expected.item(), abs=1e-10)
 
 
+def extra_terms(model, options=None, **phase2):
+    return ExtraTerms(resolve({"phase2": phase2, "objective": options or {}}), model, {})
+
+
 def test_reconstruction_term_has_its_formula_and_stops_at_the_target():
     torch.manual_seed(0)
-    start = checkpoint()
-    config = dataclasses.replace(start.model.config, decoder="mlp")
-    twin = type(start.model)(config, 12, reconstruction=True)
+    model = checkpoint(options={}).model
+    extra = extra_terms(model, {"context_weight": 1.0}, objective="reconstruction")
+    decoder = extra.objective
     contexts = torch.randn(2, 5, 16, requires_grad=True)
     first = torch.randn(2, 16, requires_grad=True)
     inputs = torch.randint(12, (2, 5))
-    loss = reconstruction(twin, contexts, start_BC=first, inputs_BT=inputs)
-    loss.backward()
+    found = extra(model, contexts, start_BC=first, inputs_BT=inputs, streams=[2], others=None)
+    assert list(found) == list(extra.weights) == ["reconstruction"]
+    found["reconstruction"].backward()
 
     errors, gradient = [], torch.zeros(2, 5, 16)
     for stream in range(2):
         for step in range(5):
             c = contexts[stream, step].detach().requires_grad_()
             before = (first[stream] if step == 0 else contexts[stream, step - 1]).detach()
-            x = F.layer_norm(twin.embedding.weight[inputs[stream, step]], (16,)).detach()
-            hidden = torch.relu(twin.decoder.hidden.weight @ c + twin.decoder.hidden.bias)
-            out = twin.decoder.output.weight @ hidden + twin.decoder.output.bias
+            x = F.layer_norm(model.embedding.weight[inputs[stream, step]], (16,)).detach()
+            hidden = torch.relu(decoder.hidden.weight @ c + decoder.hidden.bias)
+            out = decoder.output.weight @ hidden + decoder.output.bias
             error = (out - torch.cat([before, x])).square().mean() / 10
             gradient[stream, step] = torch.autograd.grad(error, c)[0]
             errors.append(error.detach())
-    torch.testing.assert_close(loss.detach(), torch.stack(errors).sum())
+    torch.testing.assert_close(found["reconstruction"].detach(), torch.stack(errors).sum())
     torch.testing.assert_close(contexts.grad, gradient)
     assert first.grad is None
-    assert twin.embedding.weight.grad is None
-    assert twin.decoder.output.weight.grad.abs().sum() > 0
+    assert model.embedding.weight.grad is None
+    assert decoder.output.weight.grad.abs().sum() > 0
 
 
-def test_total_is_cross_entropy_plus_weighted_reconstruction():
-    model, *_ = small_run()
-    twin = type(model)(model.config, 12, num_heads=2, reconstruction=True, seed=3).double()
-    config = Phase2Config(num_streams=3, bptt=7, dropout=0.0, reconstruction_weight=0.3)
-    tokens = dataset().train.tokens[:59]
-    source = FineTuning(twin, tokens, end_id=END, config=config, weights=[1.0, 1.0])
+def test_total_is_cross_entropy_plus_weighted_terms():
+    model, tokens, *_ = small_run()
+    config = Phase2Config(num_streams=3, bptt=7, dropout=0.0)
+    chosen = {"objective": "reconstruction", "objective_weight": 0.3}
+    extra = extra_terms(model, **chosen, reg="distribution", reg_weight=0.05).double()
+    source = FineTuning(model, tokens, end_id=END, config=config, weights=[1.0, 1.0], extra=extra)
     for terms in source.losses(GENERATOR):
+        assert min(terms.plain["reconstruction"], terms.plain["distribution"]) > 0.01
         expected = terms.plain["cross-entropy"] + 0.3 * terms.plain["reconstruction"]
-        assert terms.total.item() == pytest.approx(expected)
+        expected += 0.05 * terms.plain["distribution"]
+        assert terms.total.item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_dropout_keeps_the_mean_and_follows_its_generator():
@@ -248,18 +206,15 @@ def test_frozen_batches_hold_every_row_once_and_shuffled(tmp_path):
 
 
 def test_frozen_contexts_are_those_of_one_carried_stream(tmp_path):
-    start = checkpoint(num_heads=2, update="gated")
+    start = checkpoint(num_heads=2, cell="gated")
     tokens = dataset().train.tokens[:1100]
     with ContextStore(tmp_path, len(tokens), (2, 16)) as store:
         store_contexts(start.model, tokens, store, end_id=END, progress=Silent())
         stored = np.empty((len(tokens), 2, 16), np.float32)
         store.read(0, stored)
-    state = torch.zeros(16)
-    for position, read in enumerate([END, *tokens[:-1].tolist()]):
-        state = naive_step(start.model, read, state)
-        if position % 97 == 0:
-            found = torch.from_numpy(stored[position, 1])
-            torch.testing.assert_close(found, state.detach(), rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        exact = text_formula(start.model, [END, *tokens[:-1].tolist()], torch.zeros(16))
+    torch.testing.assert_close(torch.from_numpy(stored[:, 1]), exact, rtol=1e-4, atol=1e-5)
 
 
 def test_one_cycle_rises_linearly_and_falls_to_almost_nothing():
@@ -275,34 +230,23 @@ def test_one_cycle_rises_linearly_and_falls_to_almost_nothing():
 def test_a_step_names_the_term_that_is_not_finite_and_moves_nothing():
     model = checkpoint().model
     parameters = list(model.parameters())
-    stepper = Stepper(model, parameters, Phase2Config(), total_steps=5)
+    steps = Steps(model, parameters, Phase2Config(), 5)
     before = [p.detach().clone() for p in parameters]
     plain = {"cross-entropy": 1.0, "reconstruction": math.inf}
     total = sum(p.sum() for p in parameters)
     with pytest.raises(DivergedError, match=r"reconstruction is not finite \(step 1 of 5\)"):
-        stepper.make(Terms(total, plain, 1))
+        steps.make(Terms(total, plain, 1))
     with pytest.raises(DivergedError, match="the gradient of cross-entropy is not"):
-        stepper.make(Terms(total * math.inf, {"cross-entropy": 1.0}, 1))
+        steps.make(Terms(total * math.inf, {"cross-entropy": 1.0}, 1))
     assert all(torch.equal(a, b) for a, b in zip(before, parameters, strict=True))
 
 
 def test_only_matrices_decay():
     model = checkpoint(tie_weights=True).model
     parameters = list(model.parameters())
-    stepper = Stepper(model, parameters, Phase2Config(weight_decay=0.1), total_steps=5)
+    steps = Steps(model, parameters, Phase2Config(weight_decay=0.1), 5)
     decaying = {
-        id(p) for g in stepper.optimizer.param_groups if g["weight_decay"] for p in g["params"]
+        id(p) for g in steps.optimizer.param_groups if g["weight_decay"] for p in g["params"]
     }
     for name, parameter in model.named_parameters():
         assert (id(parameter) in decaying) == (parameter.ndim == 2 and name != "embedding.weight")
-
-
-def test_token_loss_takes_no_rows_and_narrow_targets():
-    head = nn.Linear(4, 20)
-    contexts = torch.randn(6, 4)
-    narrow = torch.tensor([3, 0, 5, 0, 7, 0], dtype=torch.int32)
-    wanted = F.cross_entropy(head(contexts), narrow.long())
-    assert token_loss(head, contexts, narrow).item() == pytest.approx(wanted.item(), rel=1e-5)
-    loss = token_loss(head, contexts[:0], narrow[:0])
-    (loss.nan_to_num() * 0).backward()
-    assert not head.weight.grad.any()

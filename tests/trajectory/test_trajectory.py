@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from recurrence import SHAPES, D, T, draw, draw_tokens, make_model, token_formula
+from recurrence import SHAPES, D, T, draw, draw_tokens, make_model, text_formula
 
 from newllm_core.trajectory import parallel, sequential
 from newllm_core.trajectory.parallel import incoming, sweep
-from newllm_core.trajectory.reference import naive_trajectory
 from newllm_core.trajectory.sequential import rollout, unroll
-from newllm_core.trajectory.text import inputs_at, read_text
+from newllm_core.trajectory.text import contexts_of_text, inputs_at
 
 B = 3
 
@@ -32,18 +31,11 @@ def exact(model, text):
 
 def naive(model, tokens_BT, start_BC):
     rows = zip(tokens_BT, start_BC, strict=True)
-    return torch.stack([naive_trajectory(model, tokens, start) for tokens, start in rows])
-
-
-def test_the_reference_equals_the_formula(model, text, exact):
-    tokens, context = text[0][0], text[1][0]
-    for token, row in zip(tokens.tolist(), exact[0], strict=True):
-        context = token_formula(model, token, context)[-1]
-        torch.testing.assert_close(row, context, rtol=0, atol=1e-9)
+    return torch.stack([text_formula(model, tokens, start) for tokens, start in rows])
 
 
 @pytest.mark.parametrize(("warmup", "at_once"), [(0, 65_536), (5, 40), (T - 1, 1)])
-def test_rollout_equals_the_reference(model, text, exact, warmup, at_once, monkeypatch):
+def test_rollout_equals_the_formulas(model, text, exact, warmup, at_once, monkeypatch):
     monkeypatch.setattr(sequential, "TOKENS_AT_ONCE", at_once)
     found = rollout(model, *text, warmup=warmup)
     assert found.shape == (B, T - warmup, D)
@@ -61,12 +53,13 @@ def test_unroll_gives_the_context_after_every_block(model, text, exact):
         torch.testing.assert_close(of_block, one_step, rtol=0, atol=1e-10)
 
 
-def test_gradients_through_time_equal_the_reference(model, text):
+def test_gradients_through_time_equal_the_formulas(model, text):
     weights = draw(B, T, D, seed=9)
     tokens, start = text[0], text[1].clone().requires_grad_()
-    last = model.blocks[-1].layers[-1]
-    # Nothing reads the token that leaves the last layer.
-    unread = {id(p) for name, p in last.named_parameters() if name.startswith("norm_token")}
+    last = model.cells()[-1]
+    # Nothing reads the token that leaves the last cell.
+    of_token = ("norm_token", "network.to_token")
+    unread = {id(p) for name, p in last.named_parameters() if name.startswith(of_token)}
     named = {name: p for name, p in model.blocks.named_parameters() if id(p) not in unread}
     named |= {"start": start, "embedding": model.embedding.weight}
     wanted = list(named.values())
@@ -148,37 +141,37 @@ def test_a_token_is_predicted_after_the_one_before_it():
 def test_reading_a_text_visits_every_token_once(length, num_streams):
     model = make_model()
     tokens = draw_tokens(length).numpy().astype(np.uint16)
-    readings = list(read_text(model, tokens, end_id=2, num_streams=num_streams, warmup=16))
-    positions = np.concatenate([reading.positions_N for reading in readings])
+    chunks = list(contexts_of_text(model, tokens, end_id=2, num_streams=num_streams, warmup=16))
+    positions = np.concatenate([chunk.positions_N for chunk in chunks])
     assert sorted(positions.tolist()) == list(range(length))
-    for reading in readings:
-        assert np.array_equal(reading.targets_N.numpy(), tokens[reading.positions_N])
-        assert [c.shape for c in reading.contexts] == [(len(reading.positions_N), D)] * 2
+    for chunk in chunks:
+        assert np.array_equal(chunk.targets_N.numpy(), tokens[chunk.positions_N])
+        assert [c.shape for c in chunk.contexts] == [(len(chunk.positions_N), D)] * 2
 
 
 def test_one_stream_of_a_text_is_exact_and_predicts_from_before(monkeypatch):
     monkeypatch.setattr("newllm_core.trajectory.text.ROWS_AT_ONCE", 10)
     model = make_model()
     ids = draw_tokens(T)
-    readings = list(read_text(model, ids.numpy(), end_id=2, num_streams=1))
-    assert len(readings) == 7
-    found = torch.cat([reading.contexts[-1] for reading in readings])
+    chunks = list(contexts_of_text(model, ids.numpy(), end_id=2, num_streams=1))
+    assert len(chunks) == 7
+    found = torch.cat([chunk.contexts[-1] for chunk in chunks])
     read = torch.cat([torch.tensor([2]), ids[:-1]])
-    expected = naive_trajectory(model, read, model.start(1)[0])
+    expected = text_formula(model, read, model.start(1)[0])
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
 
 
 def test_later_streams_of_a_text_start_from_their_warmup():
     model = make_model()
     ids = draw_tokens(200)
-    readings = list(read_text(model, ids.numpy(), end_id=2, num_streams=4, warmup=25))
+    chunks = list(contexts_of_text(model, ids.numpy(), end_id=2, num_streams=4, warmup=25))
     found = torch.empty(200, D, dtype=torch.float64)
-    for reading in readings:
-        found[reading.positions_N] = reading.contexts[-1]
+    for chunk in chunks:
+        found[chunk.positions_N] = chunk.contexts[-1]
     read = torch.cat([torch.tensor([2]), ids[:-1]])
     for begin in (0, 50, 100, 150):
         first = max(0, begin - 25)
-        stream = naive_trajectory(model, read[first : begin + 50], model.start(1)[0])
+        stream = text_formula(model, read[first : begin + 50], model.start(1)[0])
         torch.testing.assert_close(
             found[begin : begin + 50], stream[begin - first :], rtol=0, atol=1e-10
         )

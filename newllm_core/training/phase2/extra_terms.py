@@ -4,6 +4,7 @@ Shapes: N rows (B streams of T tokens), C context_dim, E embed_dim.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from newllm_core.objectives.base import EMBEDDING_MATRIX, Objective
 from newllm_core.objectives.reads import OF_READINGS, check_reads, offsets
 from newllm_core.parallel import collectives
 from newllm_core.parallel.dtensors import full_tensor
-from newllm_core.plugins.registry import OBJECTIVES, REGULARIZERS
+from newllm_core.plugins.registry import OBJECTIVES, REGULARIZERS, Registry
 from newllm_core.regularizers.base import Regularizer
 from newllm_core.training.plugin_terms import objective_loss, regularizer_loss
 
@@ -45,21 +46,36 @@ class ExtraTerms(nn.Module):
         self.objective: Objective | None = None
         self.regularizer: Regularizer | None = None
         self.names = {"objective": "", "regularizer": ""}
+        self._is_phase1s = False
         if chosen.objective_weight or (chosen.objective and chosen.objective_weight is None):
             name = chosen.objective or config.phase1.objective
             weight = 1.0 if chosen.objective_weight is None else chosen.objective_weight
-            self.objective, _ = make_objective(name, config, model)
+            options = _options(OBJECTIVES, name, config.phase1.objective, config.objective)
+            self.objective, _ = make_objective(name, replace(config, objective=options), model)
             self._refuse_readings(name)
-            if name == config.phase1.objective and trained:
-                self.objective.load_state_dict(dict(trained))
+            self._is_phase1s = name == config.phase1.objective
+            if self._is_phase1s and trained:
+                self._take_over(name, trained)
             self.weights[name] = weight
             self.names["objective"] = name
         if chosen.reg_weight or (chosen.reg and chosen.reg_weight is None):
             name = chosen.reg or config.phase1.reg
-            (self.regularizer,), _ = REGULARIZERS.make(name, config.regularizer, model.context_dim)
+            options = _options(REGULARIZERS, name, config.phase1.reg, config.regularizer)
+            (self.regularizer,), _ = REGULARIZERS.make(name, options, model.context_dim)
             default = self.regularizer.default_weight
             self.weights[name] = default if chosen.reg_weight is None else chosen.reg_weight
             self.names["regularizer"] = name
+
+    def _take_over(self, name: str, trained: Mapping[str, Tensor]) -> None:
+        assert self.objective is not None
+        state = self.objective.state_dict()
+        shapes = {key: value.shape for key, value in state.items()}
+        if shapes != {key: value.shape for key, value in trained.items()}:
+            raise ConfigError(
+                f"phase2.objective = {name} does not fit what phase 1 trained: give it the options "
+                "that it had there"
+            )
+        self.objective.load_state_dict(dict(trained))
 
     def _refuse_readings(self, name: str) -> None:
         assert self.objective is not None
@@ -71,8 +87,9 @@ class ExtraTerms(nn.Module):
                 )
 
     def objective_state(self) -> dict[str, Tensor]:
-        """Copy the objective's parameters, to be saved; empty without one."""
-        state = {} if self.objective is None else self.objective.state_dict()
+        """Copy the parameters of Phase 1's objective, to be saved; empty unless it is trained."""
+        own = self.objective if self._is_phase1s else None
+        state = {} if own is None else own.state_dict()
         return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
 
     @property
@@ -131,6 +148,22 @@ class ExtraTerms(nn.Module):
         if EMBEDDING_MATRIX in reads:
             read[EMBEDDING_MATRIX] = full_tensor(model.embedding.weight.detach())
         return read
+
+
+def _options(
+    registry: Registry, name: str, of_phase1: str, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Choose the options of a plugin that need not be the one that Phase 1 was given.
+
+    What only Phase 1's plugin knows is left out.
+    """
+    if name == of_phase1:
+        return dict(given)
+    known, others = (
+        {spec.name for spec in fields(registry.load(plugin).Options)}
+        for plugin in (name, of_phase1)
+    )
+    return {key: value for key, value in given.items() if key in known or key not in others}
 
 
 def make_objective(

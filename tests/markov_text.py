@@ -47,13 +47,16 @@ def unigram_entropy(split):
     return -sum(p * math.log(p) for p in shares if p > 0)
 
 
-def checkpoint(*, num_heads=1, phase="phase1", **model):
-    options = {"context_dim": 16, "embed_dim": 16, "hidden_dim": 24} | model
-    config = ModelConfig(**options)
+def checkpoint(*, num_heads=1, phase="phase1", options=None, objective=None, **model):
+    """A checkpoint; `options` of the cell, `objective` the tensors that were trained with it."""
+    config = ModelConfig(**{"context_dim": 16, "embed_dim": 16} | model)
+    if options is None:
+        options = {"hidden_dim": 24} if config.cell in ("residual", "gated") else {}
     probes = {"train": torch.zeros(1, 4).long(), "validation": torch.zeros(1, 4).long()}
     return Checkpoint(
-        model=LanguageModel(config, VOCAB, num_heads=num_heads, seed=3),
-        config=Config(model=config),
+        model=LanguageModel(config, VOCAB, cell=options, num_heads=num_heads, seed=3),
+        config=Config(model=config, cell=options),
+        objective=objective or {},
         tokenizer_json="{}",
         phase=phase,
         probes=probes,

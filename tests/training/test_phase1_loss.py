@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from naive_phase1 import make_config, make_loss, make_window, matching_model
+from naive_phase1 import make_config, make_loss, make_window
 from recurrence import D, T, draw, make_model
 
 from newllm_core.errors import PluginError
@@ -11,11 +11,17 @@ from newllm_core.training.phase1.loss import Phase1Loss, regularizer_weight
 
 
 def terms_of(config, model=None, *, training=True):
-    model = model or matching_model(config)
+    loss = make_loss(model or make_model(), config).train(training)
+    return read_with(loss, draw(T, D, seed=3))
+
+
+def read_with(loss, incoming=None):
+    """The loss of all tokens of a window, from the contexts of the reading before by default."""
     window = make_window(T, readings=1)
-    loss = make_loss(model, config).train(training)
     return loss(
-        incoming_NC=draw(T, D, seed=3), tokens_N=window.tokens_T, target_NC=window.previous_TC
+        incoming_NC=window.previous_TC if incoming is None else incoming,
+        tokens_N=window.tokens_T,
+        **window.read(loss.reads, torch.arange(T), None),
     )
 
 
@@ -44,31 +50,25 @@ def test_a_term_of_weight_zero_is_left_out(weight, objective, names):
     assert list(terms.plain) == list(terms.weighted) == names
 
 
-@pytest.mark.parametrize(
-    ("objective", "start", "name"),
-    [
-        ("auto", "carry", "reconstruction"),
-        ("auto", "zero", "cvfp"),
-        ("cvfp", "carry", "cvfp"),
-        ("reconstruction", "zero", "reconstruction"),
-    ],
-)
-def test_auto_is_reconstruction_unless_readings_start_from_zero(objective, start, name):
-    config = make_config(objective=objective, start=start)
-    model = make_model(reconstruction=True) if name == "reconstruction" else make_model()
-    assert list(terms_of(config, model).plain) == [name, "regularizer"]
-
-
-def test_reconstruction_weighs_the_two_halves_of_its_target():
-    config = make_config(dist_reg_weight=0.0, objective="reconstruction", context_weight=0.25)
-    model = make_model(reconstruction=True)
+@pytest.mark.parametrize("decoder", ["mlp", "linear"])
+def test_reconstruction_weighs_the_two_halves_of_its_target(decoder):
+    options = {"objective": {"context_weight": 0.25, "decoder": decoder}}
+    config = make_config(options, dist_reg_weight=0.0, objective="reconstruction")
+    model = make_model()
     window, incoming = make_window(T, readings=1), draw(T, D, seed=3)
     token = model.embed(window.tokens_T)
-    guess = model.decoder(model.step(context=incoming, token=token)[-1])
+    loss = make_loss(model, config)
+    guess = model.step(context=incoming, token=token)[-1]
+    assert (loss.objective.hidden is None) == (decoder == "linear")
+    for layer in (loss.objective.hidden, loss.objective.output):
+        if layer is not None:
+            guess = guess if layer.in_features == D else guess.clamp(min=0)
+            guess = guess @ layer.weight.T + layer.bias
     of_context = (guess[:, :D] - incoming).square().sum().item()
     of_token = (guess[:, D:] - token).square().sum().item()
     expected = (0.25 * of_context + of_token) / (0.25 * T * D + token.numel())
-    assert terms_of(config, model).plain["reconstruction"] == pytest.approx(expected, rel=1e-6)
+    found = read_with(loss, incoming).plain["reconstruction"]
+    assert found == pytest.approx(expected, rel=1e-12)
 
 
 def test_cvfp_is_the_mean_squared_change_without_any_normalising():
@@ -108,14 +108,10 @@ def test_a_regularizer_that_returns_no_scalar_is_named(returned):
         def loss(self, contexts_ND, *, tokens_N):
             return contexts_ND.mean(0) if returned == "vector" else 1.0
 
-    loss = Phase1Loss(make_model(), [Broken(D)], make_config().phase1)
-    window = make_window(T, readings=1)
+    given = make_loss(make_model(), make_config())
+    loss = Phase1Loss(given.model, given.objective, [Broken(D)], make_config().phase1)
     with pytest.raises(PluginError, match="Broken") as caught:
-        loss(
-            incoming_NC=window.previous_TC,
-            tokens_N=window.tokens_T,
-            target_NC=window.previous_TC,
-        )
+        read_with(loss)
     assert caught.value.exit_code == 4
 
 
@@ -124,7 +120,7 @@ def test_every_layer_has_a_regularizer_of_its_own():
     model = make_model(layer_structure=(2, 3))
     loss = make_loss(model, config)
     window = make_window(T, readings=1)
-    loss(incoming_NC=window.previous_TC, tokens_N=window.tokens_T, target_NC=window.previous_TC)
+    read_with(loss)
     covariances = [regularizer.covariance_DD for regularizer in loss.regularizers]
     assert len(covariances) == 5
     x = model.embed(window.tokens_T)
