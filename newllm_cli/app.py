@@ -7,6 +7,7 @@ import typer
 from newllm_cli.commands.analyze import analyze
 from newllm_cli.commands.bench import bench
 from newllm_cli.commands.compare import compare
+from newllm_cli.commands.contexts import contexts
 from newllm_cli.commands.evaluate import evaluate
 from newllm_cli.commands.expand import expand
 from newllm_cli.commands.generate import generate
@@ -59,6 +60,7 @@ COMMANDS = (
     phase2,
     expand,
     evaluate,
+    contexts,
     generate,
     bench,
 )

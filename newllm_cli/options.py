@@ -15,7 +15,8 @@ from typing import Annotated, Any
 import typer
 
 from newllm_core import settings
-from newllm_core.config import SECTIONS, Config
+from newllm_core.config import SECTIONS
+from newllm_core.settings import Settings
 
 PANELS = {
     "run": "Run",
@@ -57,29 +58,6 @@ PluginOption = Annotated[
 ]
 
 
-class Settings:
-    """The layers that the user gave: file, environment, flags. Lowest first."""
-
-    def __init__(self, layers: list[settings.Layer]) -> None:
-        self.layers = layers
-
-    def resolve(self, base: settings.Layer | None = None) -> Config:
-        """The config, on top of `base` (a checkpoint's own) or the defaults.
-
-        Raises:
-            ConfigError: an unknown key or a bad value.
-        """
-        return settings.resolve(base or {}, *self.layers)
-
-    def sets(self, section: str, key: str) -> bool:
-        """Whether any layer gives `section.key`."""
-        return any(key in layer.get(section, {}) for layer in self.layers)
-
-
-# A checkpoint holds its probes: these settings count when Phase 1 chooses them.
-OF_PROBES = ("probe_tokens", "probe_passages", "warmup_tokens")
-
-
 def with_settings(
     *sections: str, without: tuple[str, ...] = ()
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -100,12 +78,10 @@ def with_settings(
                 if value is not None and value != []:  # a repeatable flag that is not given
                     flags.setdefault(section, {})[key] = value
             file = arguments.pop("config_file")
-            layers = [] if file is None else [settings.from_file(file)]
             assigned = settings.from_assignments(arguments.pop("assignments") or [])
-            # One layer: options count for the plugin that is chosen anywhere beside them.
-            layers.append(settings.combined(settings.from_environment(), assigned, flags))
+            given = Settings.of(file, assigned, flags)
             use_plugin_files(arguments.pop("plugin_files"))
-            command(given=Settings(layers), **arguments)
+            command(given=given, **arguments)
 
         own = [p for p in inspect.signature(command).parameters.values() if p.name != "given"]
         generated = [p for section in sections for p in _parameters(section, without)]
@@ -209,11 +185,6 @@ def _shown(default: object) -> str:
     if isinstance(default, tuple):
         return ",".join(str(part) for part in default) or "none"
     return str(default).lower() if isinstance(default, bool | type(None)) else str(default)
-
-
-def default_path(given: Path | None, name: str) -> Path:
-    """`given`, or `runs/NAME`."""
-    return given if given is not None else Path("runs") / name
 
 
 def use_plugin_files(paths: list[Path] | None) -> None:

@@ -5,8 +5,11 @@ import errno
 import io
 import os
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+STDIN = "-"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -65,3 +68,23 @@ def flush_output() -> OSError | None:
 def discard_output() -> None:
     """Nobody reads stdout any more: what it still holds must not fail when Python ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def text_chunks(file: str) -> Iterator[str]:
+    """Yield the text of a UTF-8 file, or of stdin for "-", piece by piece.
+
+    Raises:
+        InputError: it cannot be read, or is not UTF-8.
+    """
+    from newllm_core.data.sources.files import decode_chunks, read_chunks
+    from newllm_core.errors import InputError, reason
+
+    if file != STDIN:
+        yield from read_chunks(Path(file))
+        return
+    if sys.stdin is None:
+        raise InputError("stdin is closed: give a file")
+    try:
+        yield from decode_chunks(sys.stdin.buffer, "stdin")
+    except OSError as error:
+        raise InputError(f"cannot read stdin: {reason(error)}") from error

@@ -1,7 +1,29 @@
-"""Context-vector language models: model, training, analysis. Importing this loads no torch."""
+"""Context-vector language models: model, training, analysis. Importing this loads no torch.
+
+`open_checkpoint`, `prepare`, `phase1`, `phase2`, `expand` and `use_plugin_file` are looked up when
+they are first used; docs/PYTHON.md shows them at work.
+"""
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from newllm_core.pipeline.front_door import expand, phase1, phase2, prepare
+    from newllm_core.pipeline.opened import OpenedCheckpoint, open_checkpoint
+    from newllm_core.plugins.files import use_file as use_plugin_file
+
+    __version__: str
+
+__all__ = [
+    "OpenedCheckpoint",
+    "__version__",
+    "expand",
+    "open_checkpoint",
+    "phase1",
+    "phase2",
+    "prepare",
+    "use_plugin_file",
+]
 
 # A waiting thread that spins takes the core from whoever works on it: from another process, and
 # from this one's own helper threads. Read when torch is loaded, so import newllm_core before it.
@@ -9,12 +31,28 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - the protocol of modules
-    """`__version__`, looked up when asked for: reading metadata is slow beside `--help`."""
-    if name != "__version__":
+    """Look up what is in `__all__`; even reading `__version__` is slow beside `--help`."""
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib.metadata import PackageNotFoundError, version
+    if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version
 
-    try:
-        return version("newllm")
-    except PackageNotFoundError:  # running from a source tree that was never installed
-        return "0.0.0"
+        try:
+            return version("newllm")
+        except PackageNotFoundError:  # running from a source tree that was never installed
+            return "0.0.0"
+    if name == "use_plugin_file":
+        from newllm_core.plugins.files import use_file
+
+        return use_file
+    if name in ("open_checkpoint", "OpenedCheckpoint"):
+        from newllm_core.pipeline import opened
+
+        return getattr(opened, name)
+    from newllm_core.pipeline import front_door
+
+    return getattr(front_door, name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

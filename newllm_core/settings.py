@@ -29,6 +29,67 @@ MOST_DOTS = 2000
 LONGEST_VALUE = 80
 
 
+class Settings:
+    """The layers that the user gave: file, environment, flags. Lowest first."""
+
+    def __init__(self, layers: list[Layer]) -> None:
+        self.layers = layers
+
+    @classmethod
+    def of(cls, file: str | None, *given: Layer) -> "Settings":
+        """Put `given`, later ones winning, on the environment, and that on a file or preset."""
+        layers = [] if file is None else [from_file(file)]
+        # One layer: options count for the plugin that is chosen anywhere beside them.
+        return cls([*layers, combined(from_environment(), *given)])
+
+    @classmethod
+    def of_keywords(
+        cls, sections: Iterable[str], keywords: Mapping[str, Any], without: Iterable[str] = ()
+    ) -> "Settings":
+        """Read keyword arguments as the command line reads its flags.
+
+        Args:
+            sections: those whose keys are keywords, as they are flags of the command.
+            keywords: keys and values; `preset` or `config` as `--config` means them, and
+                `settings`, `{section: {key: value}}`, for everything else.
+            without: keys that are none here.
+
+        Raises:
+            ConfigError: an unknown keyword, section, key or preset, or a bad value.
+        """
+        given = dict(keywords)
+        file, preset = given.pop("config", None), given.pop("preset", None)
+        if file is not None and preset is not None:
+            raise ConfigError("config and preset exclude each other: give one of them")
+        others = given.pop("settings", None) or {}
+        known: dict[str, str] = {}
+        for section in sections:
+            names = [spec.name for spec in dataclasses.fields(SECTIONS[section])]
+            names += getattr(SECTIONS[section], "SHORTHANDS", {})
+            known |= {name: section for name in names if name not in without}
+        flags: dict[str, dict[str, Any]] = {}
+        for key, value in given.items():
+            if key not in known:
+                own = ["config", "preset", "settings"]
+                raise ConfigError(_unknown(f"keyword {key}", key, [*known, *own]))
+            plain = os.fspath(value) if isinstance(value, os.PathLike) else value
+            flags.setdefault(known[key], {})[key] = plain
+        name = file if preset is None else PRESET_PREFIX + preset
+        return cls.of(None if name is None else os.fspath(name), others, flags)
+
+    def resolve(self, base: Layer | None = None) -> Config:
+        """Make the config, on top of `base` (a checkpoint's own) or the defaults.
+
+        Raises:
+            ConfigError: an unknown key or a bad value.
+        """
+        return resolve(base or {}, *self.layers)
+
+    def sets(self, section: str, key: str) -> bool:
+        """Say whether any layer gives `section.key`."""
+        return any(key in layer.get(section, {}) for layer in self.layers)
+
+
 def resolve(*layers: Layer) -> Config:
     """The config that `layers` give, later ones winning key by key."""
     merged: dict[str, dict[str, Any]] = {}

@@ -17,7 +17,7 @@ from newllm_core.checkpoint.format import Checkpoint, load
 from newllm_core.config import Config, ModelConfig
 from newllm_core.data.prepared import PreparedDataset
 from newllm_core.model.size import count_parameters
-from newllm_core.pipeline import run_phase1, run_phase2
+from newllm_core.pipeline.runs import run_phase1, run_phase2
 from newllm_core.runtime.precision import uses_bfloat16
 from newllm_core.runtime.progress import Progress, Silent
 from newllm_core.runtime.runlog import metrics_path

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from newllm_cli.options import (
-    OF_PROBES,
     HtmlOption,
     JsonOption,
     OverwriteOption,
@@ -14,6 +13,7 @@ from newllm_cli.options import (
     Settings,
     with_settings,
 )
+from newllm_core.pipeline.commands import OF_PROBES
 
 
 @with_settings("analysis", "run", without=OF_PROBES)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from newllm_cli.commands.phase2 import DataOption, dataset_of, language_model_summary
+from newllm_cli.commands.phase2 import DataOption, language_model_summary
 from newllm_cli.options import JsonOption, Settings, with_settings
 
 TrainedArgument = Annotated[Path, typer.Argument(help="Checkpoint whose heads were trained.")]
@@ -43,15 +43,14 @@ def evaluate(
     given.resolve()  # a mistyped setting is reported before torch is loaded
 
     from newllm_core.checkpoint.format import load
-    from newllm_core.pipeline import run_evaluate
+    from newllm_core.pipeline.commands import dataset_of
+    from newllm_core.pipeline.trained import evaluation_config, run_evaluate
     from newllm_core.runtime.device import prepare_device
-    from newllm_core.settings import to_dict
 
     progress = StderrProgress()
     loaded = load(checkpoint, progress=progress)
     loaded.require_trained_head()
-    # The heads count together as they did in training.
-    config = given.resolve({"phase2": to_dict(loaded.config)["phase2"]})
+    config = evaluation_config(given, loaded)
     device = prepare_device(config.run)
     loaded.model.to(device)
     target = text or dataset_of(loaded, data)

@@ -5,13 +5,8 @@ from typing import Annotated
 
 import typer
 
-from newllm_cli.commands.phase2 import (
-    CheckpointArgument,
-    DataOption,
-    dataset_of,
-    language_model_summary,
-)
-from newllm_cli.options import JsonOption, OverwriteOption, Settings, default_path, with_settings
+from newllm_cli.commands.phase2 import CheckpointArgument, DataOption, language_model_summary
+from newllm_cli.options import JsonOption, OverwriteOption, Settings, with_settings
 
 
 @with_settings("run")
@@ -36,27 +31,10 @@ def expand(
     from newllm_cli.output import console, print_json
     from newllm_cli.progress import StderrProgress
     from newllm_cli.render import render_language_model
-    from newllm_core.files.atomic import refuse_existing
+    from newllm_core.pipeline import commands
 
-    path = default_path(out, "expanded.safetensors")
-    refuse_existing(path, overwrite=overwrite)
-    config = given.resolve()
-
-    from newllm_core.checkpoint.format import load
-    from newllm_core.pipeline import run_expand
-    from newllm_core.runtime.device import prepare_device
-
-    device = prepare_device(config.run)
-    progress = StderrProgress()
-    loaded = load(checkpoint, device=device, progress=progress)
-    expanded = run_expand(
-        loaded,
-        dataset_of(loaded, data),
-        config,
-        path,
-        overwrite=overwrite,
-        device=device,
-        progress=progress,
+    path, expanded = commands.expand(
+        given, checkpoint, data, out, overwrite=overwrite, progress=StderrProgress()
     )
     summary = language_model_summary(path, expanded.results)
     if json:

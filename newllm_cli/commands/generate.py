@@ -1,6 +1,5 @@
 """`newllm generate`: text from a model, or a conversation with it."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,8 +7,6 @@ import typer
 
 from newllm_cli.commands.evaluate import TrainedArgument
 from newllm_cli.options import JsonOption, OverwriteOption, Settings, with_settings
-
-STDIN = "-"
 
 
 @with_settings("generation", "run")
@@ -55,6 +52,7 @@ def generate(
     """
     from newllm_cli.output import print_json
     from newllm_cli.progress import StderrProgress
+    from newllm_cli.streams import text_chunks
     from newllm_core.errors import ConfigError
 
     if prompt is not None and prompt_file is not None:
@@ -75,7 +73,7 @@ def generate(
     if save_state is not None:
         refuse_to_replace(save_state, overwrite=overwrite)
     if prompt_file is not None:
-        prompt = _read(prompt_file)
+        prompt = "".join(text_chunks(prompt_file))
     device = prepare_device(config.run)
     loaded = load(checkpoint, device=device, progress=StderrProgress())
     loaded.require_trained_head()
@@ -123,16 +121,3 @@ def generate(
         print_json({"schema": 1, "checkpoint": str(checkpoint), **result})
     if interrupted:
         raise KeyboardInterrupt
-
-
-def _read(file: str) -> str:
-    """The text of a prompt file, or of stdin."""
-    from newllm_core.data.sources.files import read_chunks
-    from newllm_core.errors import InputError, reason
-
-    if file != STDIN:
-        return "".join(read_chunks(Path(file)))
-    try:
-        return sys.stdin.buffer.read().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"stdin is not UTF-8: {reason(error)}; convert it to UTF-8") from error

@@ -32,7 +32,6 @@ def quickstart(
     Examples:
         newllm quickstart
     """
-    from newllm_cli.commands.prepare import prepare_dataset
     from newllm_cli.output import console, print_json
     from newllm_cli.progress import StderrProgress
     from newllm_cli.render import (
@@ -44,6 +43,8 @@ def quickstart(
     )
     from newllm_cli.render_analysis import render_analysis
     from newllm_core.errors import InputError
+    from newllm_core.pipeline.commands import prepare_dataset
+    from newllm_core.plugins.guard import stdout_to_stderr
     from newllm_core.settings import from_file
 
     began = time.monotonic()
@@ -63,7 +64,8 @@ def quickstart(
             render(*arguments, result, console())
 
     stage(1, f"prepare {config.data.source} (nothing is downloaded)")
-    info = prepare_dataset(config, folder / "data", overwrite=False, progress=progress)
+    with stdout_to_stderr():  # a plugin may print while it reads
+        info = prepare_dataset(config, folder / "data", overwrite=False, progress=progress)
     show("dataset", info.to_dict(), render_dataset, str(folder / "data"))
 
     from newllm_cli.commands.phase1 import phase1_summary
@@ -73,7 +75,8 @@ def quickstart(
     from newllm_core.data.tokenizer import TextTokenizer
     from newllm_core.generation.session import Session
     from newllm_core.generation.writer import Writer
-    from newllm_core.pipeline import run_expand, run_phase1, run_phase2
+    from newllm_core.pipeline.runs import run_phase1, run_phase2
+    from newllm_core.pipeline.trained import run_expand
     from newllm_core.runtime.device import prepare_device
 
     dataset = open_dataset(folder / "data")

@@ -1,6 +1,6 @@
-"""What a model makes of a text file of any length: read, encoded and scored in constant memory.
+"""What a model makes of a text of any length: read, encoded and scored in constant memory.
 
-The figures are those of a prepared data set whose only validation document is the file.
+The figures are those of a prepared data set whose only validation document is the text.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,7 +11,7 @@ import numpy as np
 
 from newllm_core.data.measures import count_bytes, count_words
 from newllm_core.data.pieces import PIECE_CHARACTERS, pieces
-from newllm_core.data.sources.files import CHUNK_BYTES, read_chunks
+from newllm_core.data.sources.files import CHUNK_BYTES, read_chunks, unicode_text
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import InputError
 from newllm_core.evaluation.splits import score, without_line_ends
@@ -33,16 +33,50 @@ def evaluate_file(
     segment_tokens: int = SEGMENT_TOKENS,
     piece_characters: int = PIECE_CHARACTERS,
 ) -> dict[str, Any]:
-    """Predict every token of a UTF-8 file, and the end token behind it, from all before it.
+    """Predict every token of a UTF-8 file, as `evaluate_text` does; a byte order mark is no text.
 
-    Bytes and words are those of the file itself (a byte order mark is no part of a text), whatever
-    the tokenizer makes of them.
+    Raises:
+        InputError: the file is missing, empty or not UTF-8.
+    """
+    size = path.stat().st_size if path.is_file() else None
+    if size is not None and progress is not None:
+        progress.message(f"evaluating {path}: {size:,} bytes")
+    return evaluate_text(
+        model,
+        tokenizer,
+        read_chunks(path, min(CHUNK_BYTES, 16 * piece_characters)),
+        head_weights=head_weights,
+        name=str(path),
+        num_bytes=size,
+        progress=progress,
+        segment_tokens=segment_tokens,
+        piece_characters=piece_characters,
+    )
+
+
+def evaluate_text(
+    model: LanguageModel,
+    tokenizer: TextTokenizer,
+    text: str | Iterable[str],
+    *,
+    head_weights: Sequence[float],
+    name: str = "the text",
+    num_bytes: int | None = None,
+    progress: Progress | None = None,
+    segment_tokens: int = SEGMENT_TOKENS,
+    piece_characters: int = PIECE_CHARACTERS,
+) -> dict[str, Any]:
+    """Predict every token of a text, and the end token behind it, from all before it.
+
+    Bytes and words are those of the text itself, whatever the tokenizer makes of them.
 
     Args:
         model: on the device to compute on.
         tokenizer: the model's.
-        path: a UTF-8 text.
+        text: whole, or in chunks.
         head_weights: one for each head; what the heads reach together is weighted by them.
+        name: what errors call the text.
+        num_bytes: how many there will be, where that is known.
         progress: is told how far it is.
         segment_tokens: tokens that are scored in one go, see `contexts_of_segments`.
         piece_characters: characters that are encoded in one go; makes no difference to figures.
@@ -51,33 +85,33 @@ def evaluate_file(
         The mapping of `evaluation.evaluate`, with what `without_line_ends` adds.
 
     Raises:
-        InputError: the file is missing, empty or not UTF-8.
+        InputError: the text is empty, or not Unicode text.
     """
     watcher: Progress = progress or Silent()
-    text = _Text(tokenizer, path, piece_characters)
-    segments = joined(text.encoded(), segment_tokens)
+    chunks = (unicode_text(text, name),) if isinstance(text, str) else text
+    read = _Text(tokenizer, chunks, name, piece_characters)
+    segments = joined(read.encoded(), segment_tokens)
     readings = contexts_of_segments(model, segments, end_id=tokenizer.end_id)
-    size = path.stat().st_size if path.is_file() else None
-    if size is not None:
-        watcher.message(f"evaluating {path}: {size:,} bytes")
-    with watcher.task("evaluating", size, "bytes") as task:
-        scores = score(model, readings, _InBytes(task, text))
-    figures = scores.figures(head_weights, num_bytes=text.num_bytes, num_words=text.num_words)
-    return without_line_ends(figures, text.num_line_ends)
+    with watcher.task("evaluating", num_bytes, "bytes") as task:
+        scores = score(model, readings, _InBytes(task, read))
+    figures = scores.figures(head_weights, num_bytes=read.num_bytes, num_words=read.num_words)
+    return without_line_ends(figures, read.num_line_ends)
 
 
 class _Text:
-    """Counts a file while it is encoded."""
+    """Counts a text while it is encoded."""
 
-    def __init__(self, tokenizer: TextTokenizer, path: Path, piece_characters: int) -> None:
+    def __init__(
+        self, tokenizer: TextTokenizer, chunks: Iterable[str], name: str, piece_characters: int
+    ) -> None:
         self._tokenizer = tokenizer
-        self._path = path
+        self._chunks = chunks
+        self._name = name
         self._piece_characters = piece_characters
         self.num_bytes = self.num_words = self.num_line_ends = self.num_tokens = 0
 
     def encoded(self) -> Iterator[list[int]]:
-        chunks = read_chunks(self._path, min(CHUNK_BYTES, 16 * self._piece_characters))
-        for piece in pieces(self._tokenizer, chunks, self._piece_characters):
+        for piece in pieces(self._tokenizer, self._chunks, self._piece_characters):
             self.num_bytes += count_bytes(piece)
             # Pieces begin with white space, so none begins in the middle of a word.
             self.num_words += count_words(piece)
@@ -86,7 +120,7 @@ class _Text:
             self.num_tokens += len(ids)
             yield ids
         if not self.num_bytes:
-            raise InputError(f"{self._path} is empty: there is nothing to evaluate")
+            raise InputError(f"{self._name} is empty: there is nothing to evaluate")
         yield [self._tokenizer.end_id]
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+from newllm_core.data.sources.files import unicode_text
 from newllm_core.data.text_stream import text_stream
 from newllm_core.data.tokenizer import TextTokenizer
-from newllm_core.errors import InputError
 from newllm_core.generation.session import Session
 from newllm_core.generation.stop import StopStrings
 
@@ -101,9 +101,4 @@ def encode_prompt(tokenizer: TextTokenizer, text: str) -> list[int]:
     Raises:
         InputError: it is not Unicode text.
     """
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        found = ascii(error.object[error.start])
-        raise InputError(f"the prompt holds {found}, which is not Unicode text") from error
-    return tokenizer.encode(text)
+    return tokenizer.encode(unicode_text(text, "the prompt"))

@@ -14,7 +14,7 @@ from newllm_core.analysis.analyze import analyze
 from newllm_core.config import AnalysisConfig, Config, DataConfig, ModelConfig, Phase1Config
 from newllm_core.data.prepare import prepare
 from newllm_core.data.prepared import open_dataset
-from newllm_core.pipeline import run_phase1
+from newllm_core.pipeline.runs import run_phase1
 from newllm_core.runtime.progress import Silent
 
 TEXT = Path(__file__).parents[2].parent / "shared" / "data" / "tinyshakespeare" / "input.txt"

@@ -19,13 +19,13 @@ from newllm_core.checkpoint import format as checkpoints
 from newllm_core.data.prepared import open_dataset
 from newllm_core.errors import UserError
 from newllm_core.parallel.collectives import process_group
-from newllm_core.pipeline import run_phase1, run_phase2
+from newllm_core.pipeline.runs import run_phase1, run_phase2
 from newllm_core.runtime.progress import Silent
 from newllm_core.runtime.runlog import metrics_path
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
-    ["newllm_core.pipeline", "torch._dynamo", "torch.distributed.fsdp", __name__]
+    ["newllm_core.pipeline.runs", "torch._dynamo", "torch.distributed.fsdp", __name__]
 )
 
 COMMON = {

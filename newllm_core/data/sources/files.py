@@ -3,6 +3,7 @@
 import codecs
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from newllm_core.errors import ConfigError, InputError, reason
 from newllm_core.files.from_strangers import regular_file
@@ -56,34 +57,53 @@ def read_chunks(path: Path, chunk_bytes: int = CHUNK_BYTES) -> Iterator[str]:
     Raises:
         InputError: it cannot be opened, or is not UTF-8; the message has the byte offset.
     """
-    decoder = codecs.getincrementaldecoder("utf-8")("strict")
-    consumed = 0
-    at_start = True
     regular_file(path)
     try:
         with path.open("rb") as file:
-            while True:
-                data = file.read(chunk_bytes)
-                # The decoder keeps the bytes of an unfinished character for the next chunk, and
-                # counts the position of an error from the first of them.
-                origin = consumed - len(decoder.getstate()[0])
-                try:
-                    text = decoder.decode(data, final=not data)
-                except UnicodeDecodeError as error:
-                    raise InputError(
-                        f"{path} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset "
-                        f"{origin + error.start}; convert it to UTF-8"
-                    ) from error
-                consumed += len(data)
-                if at_start and text:
-                    text = text.removeprefix(BYTE_ORDER_MARK)
-                    at_start = False
-                if text:
-                    yield text
-                if not data:
-                    return
+            yield from decode_chunks(file, str(path), chunk_bytes)
     except OSError as error:
         raise InputError(f"cannot read {path}: {reason(error)}") from error
+
+
+def decode_chunks(file: BinaryIO, name: str, chunk_bytes: int = CHUNK_BYTES) -> Iterator[str]:
+    """Yield the text of an open file or pipe, see `read_chunks`; `name` is for errors."""
+    decoder = codecs.getincrementaldecoder("utf-8")("strict")
+    consumed = 0
+    at_start = True
+    while True:
+        data = file.read(chunk_bytes)
+        # The decoder keeps the bytes of an unfinished character for the next chunk, and
+        # counts the position of an error from the first of them.
+        origin = consumed - len(decoder.getstate()[0])
+        try:
+            text = decoder.decode(data, final=not data)
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{name} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset "
+                f"{origin + error.start}; convert it to UTF-8"
+            ) from error
+        consumed += len(data)
+        if at_start and text:
+            text = text.removeprefix(BYTE_ORDER_MARK)
+            at_start = False
+        if text:
+            yield text
+        if not data:
+            return
+
+
+def unicode_text(text: str, name: str) -> str:
+    """Return `text`.
+
+    Raises:
+        InputError: it has no UTF-8 form.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        found = ascii(error.object[error.start])
+        raise InputError(f"{name} holds {found}, which is not Unicode text") from error
+    return text
 
 
 def read_lines(path: Path, chunk_bytes: int = CHUNK_BYTES) -> Iterator[str]:

@@ -1,7 +1,7 @@
-"""The commands as functions: from a dataset to a checkpoint, from a checkpoint to the next."""
+"""Training as functions: from a dataset to a checkpoint, from a checkpoint to the next."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -9,24 +9,16 @@ from typing import Any
 
 import torch
 
-from newllm_core import settings
 from newllm_core.analysis.quality_gate import check_gate, measure_gate
 from newllm_core.checkpoint import format as checkpoints
-from newllm_core.checkpoint.expansion import expand
 from newllm_core.checkpoint.format import Checkpoint
 from newllm_core.checkpoint.run_state import identity_of
 from newllm_core.config import Config
 from newllm_core.data.prepared import PreparedDataset
 from newllm_core.data.probe import choose_probes
-from newllm_core.data.text_stream import count_line_ends
-from newllm_core.data.tokenizer import TextTokenizer
-from newllm_core.errors import ConfigError, PluginError
-from newllm_core.evaluation.splits import evaluate_splits, without_line_ends
-from newllm_core.evaluation.texts import evaluate_file
-from newllm_core.files.atomic import refuse_existing
+from newllm_core.errors import PluginError
 from newllm_core.files.lock import exclusive
 from newllm_core.model.embeddings import load_embeddings
-from newllm_core.model.heads import head_weights
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.parallel import collectives
 from newllm_core.parallel.sharding import sharded
@@ -41,8 +33,6 @@ from newllm_core.training.phase2.extra_terms import make_objective
 from newllm_core.training.phase2.trainer import train_phase2
 from newllm_core.training.resume import begin, finished, prepare_place
 
-# A checkpoint decides these; phase 2 and analysis read them from it.
-CHECKPOINT_SECTIONS = ("data", "model", "phase1", "cell", "objective", "regularizer", "source")
 # What a run depends on, and must be the same to resume it.
 PHASE1_SECTIONS = ("run", "model", "phase1", "cell", "objective", "regularizer", "analysis")
 PHASE2_SECTIONS = ("run", "phase2", "objective", "regularizer", "gate")
@@ -231,80 +221,6 @@ def run_phase2(
             if collectives.rank() == 0:
                 checkpoints.save(trained, out, overwrite=overwrite or resume)
     return trained
-
-
-def run_expand(
-    checkpoint: Checkpoint,
-    dataset: PreparedDataset,
-    config: Config,
-    out: Path,
-    *,
-    overwrite: bool,
-    device: torch.device,
-    progress: Progress,
-) -> Checkpoint:
-    """Clone the trained head to every block, evaluate each, save as `out`."""
-    refuse_existing(out, overwrite=overwrite)
-    checkpoint.require_tokenizer(dataset.tokenizer_json)
-    expanded = expand(checkpoint)
-    weights = head_weights(checkpoint.config.phase2.head_weights, expanded.model.num_heads)
-    with products_in(expanded.model, config.run, device):
-        expanded.results = evaluate_splits(
-            expanded.model, dataset, head_weights=weights, progress=progress
-        )
-    checkpoints.save(expanded, out, overwrite=overwrite)
-    return expanded
-
-
-def run_evaluate(
-    checkpoint: Checkpoint,
-    target: PreparedDataset | Path,
-    config: Config,
-    *,
-    device: torch.device,
-    progress: Progress,
-) -> dict[str, dict[str, Any]]:
-    """Figures of every head on a data set ("train", "validation"), or on a text file ("text").
-
-    Raises:
-        InputError: the head was never trained, the data set has another tokenizer, or the file
-            cannot be read.
-    """
-    checkpoint.require_trained_head()
-    model = checkpoint.model
-    weights = head_weights(config.phase2.head_weights, model.num_heads)
-    tokenizer = TextTokenizer.from_json(checkpoint.tokenizer_json)
-    with products_in(model, config.run, device):
-        if isinstance(target, Path):
-            figures = evaluate_file(
-                model, tokenizer, target, head_weights=weights, progress=progress
-            )
-            return {"text": figures}
-        checkpoint.require_tokenizer(target.tokenizer_json)
-        found = evaluate_splits(model, target, head_weights=weights, progress=progress)
-    for name, split in (("train", target.train), ("validation", target.validation)):
-        whole = found[name]["num_words"] is not None
-        line_ends = count_line_ends(tokenizer, split.tokens) if whole else None
-        found[name] = without_line_ends(found[name], line_ends)
-    return found
-
-
-def checkpoint_layer(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
-    """The sections of the config that a checkpoint decides, as a layer for `settings.resolve`."""
-    saved = settings.to_dict(checkpoint.config)
-    return {name: saved[name] for name in CHECKPOINT_SECTIONS}
-
-
-def check_unchanged(checkpoint: Checkpoint, layers: list[Mapping[str, Mapping[str, Any]]]) -> None:
-    """Raise `ConfigError` if a layer asks for another model than the checkpoint's."""
-    asked = settings.resolve(checkpoint_layer(checkpoint), *layers).model
-    for spec in dataclasses.fields(asked):
-        wanted, saved = getattr(asked, spec.name), getattr(checkpoint.config.model, spec.name)
-        if wanted != saved:
-            raise ConfigError(
-                f"model.{spec.name} is {saved!r} in this checkpoint and cannot become {wanted!r}: "
-                "train another with newllm phase1"
-            )
 
 
 def _probe(plugin: Plugin, regularizer: Regularizer, progress: Progress) -> None:

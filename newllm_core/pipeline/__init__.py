@@ -1,0 +1,1 @@
+"""The commands as functions: of resolved settings (`runs`), and of what somebody gave."""

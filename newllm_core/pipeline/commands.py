@@ -1,0 +1,201 @@
+"""Commands that make something, from what somebody gave: behind the command line and Python alike.
+
+Mistakes are reported before torch is loaded.
+"""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from newllm_core.errors import InputError
+from newllm_core.files.atomic import refuse_existing
+from newllm_core.runtime.progress import Progress
+from newllm_core.settings import Settings
+
+if TYPE_CHECKING:
+    from newllm_core.checkpoint.format import Checkpoint
+    from newllm_core.config import Config
+    from newllm_core.data.prepared import DatasetInfo, PreparedDataset
+
+RUNS = Path("runs")
+# A checkpoint holds its probes: these settings count when Phase 1 chooses them.
+OF_PROBES = ("probe_tokens", "probe_passages", "warmup_tokens")
+
+
+def prepare(
+    given: Settings,
+    out: Path | None,
+    *,
+    document_separator: str | None,
+    overwrite: bool,
+    progress: Progress,
+) -> "tuple[Path, DatasetInfo]":
+    """Prepare what was asked for; returns the folder and what is in it."""
+    if document_separator is not None:
+        given.layers.append({"source": {"document_separator": document_separator}})
+    folder = out or RUNS / "data"
+    info = prepare_dataset(given.resolve(), folder, overwrite=overwrite, progress=progress)
+    return folder, info
+
+
+def prepare_dataset(
+    config: "Config", out: Path, *, overwrite: bool, progress: Progress
+) -> "DatasetInfo":
+    """Prepare what `config` says into `out`."""
+    from newllm_core.data.prepare import prepare as prepare_data
+
+    return prepare_data(
+        config.data,
+        config.source,
+        out,
+        seed=config.run.seed,
+        overwrite=overwrite,
+        progress=progress,
+    )
+
+
+def phase1(
+    given: Settings,
+    data: Path | None,
+    out: Path | None,
+    *,
+    overwrite: bool,
+    resume: bool,
+    tensorboard: bool,
+    progress: Progress,
+) -> "tuple[Path, Checkpoint]":
+    """Train the recurrence of a new model; without `data` the default is prepared if need be.
+
+    Returns the path of the checkpoint, and the checkpoint. Raises as `runs.run_phase1` does.
+    """
+    from newllm_core.plugins.registry import CELLS, OBJECTIVES, REGULARIZERS
+
+    config = given.resolve()
+    path = out or RUNS / "phase1.safetensors"
+    refuse_existing(path, overwrite=overwrite or resume)
+    # A mistyped name is reported before data is prepared.
+    CELLS.find(config.model.cell)
+    OBJECTIVES.find(config.phase1.objective)
+    REGULARIZERS.find(config.phase1.reg)
+    _require(tensorboard)
+    folder = data or RUNS / "data"
+    # With torchrun the others wait for the first one where processes meet.
+    if data is None and not folder.exists() and int(os.environ.get("RANK", "0")) == 0:
+        progress.message(
+            f"no prepared data yet: preparing {config.data.source} into {folder} first"
+        )
+        prepare_dataset(config, folder, overwrite=False, progress=progress)
+
+    from newllm_core.data.prepared import open_dataset
+    from newllm_core.parallel.collectives import process_group
+    from newllm_core.pipeline.runs import run_phase1
+    from newllm_core.runtime.device import prepare_device
+
+    device = prepare_device(config.run)
+    with process_group(device):
+        checkpoint = run_phase1(
+            config,
+            open_dataset(folder),
+            path,
+            overwrite=overwrite,
+            device=device,
+            progress=progress,
+            tensorboard=tensorboard,
+            resume=resume,
+        )
+    return path, checkpoint
+
+
+def phase2(
+    given: Settings,
+    checkpoint: Path,
+    data: Path | None,
+    out: Path | None,
+    *,
+    overwrite: bool,
+    resume: bool,
+    tensorboard: bool,
+    progress: Progress,
+) -> "tuple[Path, Checkpoint]":
+    """Train heads on a checkpoint, with the data it was trained on unless `data` is given.
+
+    Returns the path of the new checkpoint, and that. Raises as `runs.run_phase2` does.
+    """
+    path = out or RUNS / "phase2.safetensors"
+    refuse_existing(path, overwrite=overwrite or resume)
+    _require(tensorboard)
+    given.resolve()  # a mistyped setting is reported before torch is loaded
+
+    from newllm_core.checkpoint.format import load
+    from newllm_core.parallel.collectives import process_group
+    from newllm_core.pipeline.runs import run_phase2
+    from newllm_core.pipeline.trained import check_unchanged, checkpoint_layer
+    from newllm_core.runtime.device import prepare_device
+
+    loaded = load(checkpoint, progress=progress)
+    check_unchanged(loaded, list(given.layers))
+    config = given.resolve(checkpoint_layer(loaded))
+    device = prepare_device(config.run)
+    loaded.model.to(device)
+    with process_group(device):
+        trained = run_phase2(
+            loaded,
+            dataset_of(loaded, data),
+            config,
+            path,
+            overwrite=overwrite,
+            device=device,
+            progress=progress,
+            tensorboard=tensorboard,
+            resume=resume,
+        )
+    return path, trained
+
+
+def expand(
+    given: Settings,
+    checkpoint: Path,
+    data: Path | None,
+    out: Path | None,
+    *,
+    overwrite: bool,
+    progress: Progress,
+) -> "tuple[Path, Checkpoint]":
+    """Give every block a head; returns the path of the new checkpoint, and that."""
+    path = out or RUNS / "expanded.safetensors"
+    refuse_existing(path, overwrite=overwrite)
+    config = given.resolve()
+
+    from newllm_core.checkpoint.format import load
+    from newllm_core.pipeline.trained import run_expand
+    from newllm_core.runtime.device import prepare_device
+
+    device = prepare_device(config.run)
+    loaded = load(checkpoint, device=device, progress=progress)
+    expanded = run_expand(
+        loaded,
+        dataset_of(loaded, data),
+        config,
+        path,
+        overwrite=overwrite,
+        device=device,
+        progress=progress,
+    )
+    return path, expanded
+
+
+def dataset_of(checkpoint: "Checkpoint", data: Path | None) -> "PreparedDataset":
+    """Open the dataset given, or the one that `checkpoint` was trained on."""
+    from newllm_core.data.prepared import open_dataset
+
+    saved = checkpoint.provenance.get("dataset_path", "")
+    if data is None and not os.path.isdir(saved):
+        raise InputError(f"the checkpoint's dataset {saved} is gone: pass --data DIR")
+    return open_dataset(data or saved)
+
+
+def _require(tensorboard: bool) -> None:
+    if tensorboard:
+        from newllm_core.runtime.tensorboard import require_tensorboard
+
+        require_tensorboard()

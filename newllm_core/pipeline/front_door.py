@@ -1,0 +1,162 @@
+"""The commands that make something as Python functions, with the same defaults and errors.
+
+Every setting that is a flag of the command is a keyword here: `phase1(reg="none", cell="gru")`.
+All others are given by their sections: `settings={"cell": {"rounds": 2}}`. `preset="tiny"` and
+`config="FILE.toml"` are what `--config` is. Precedence is that of the command line: defaults <
+preset or file < environment (`NEWLLM_PHASE1_MAX_ITERATIONS=30`) < `settings` < keywords. An unknown
+keyword or key is a `ConfigError` that names a near one; all errors are in `newllm_core.errors`.
+
+Nothing is printed: whoever wants to watch passes a `newllm_core.runtime.progress.Progress`.
+"""
+
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from newllm_core.pipeline import commands
+from newllm_core.runtime.progress import Progress, Silent
+from newllm_core.settings import Settings
+
+if TYPE_CHECKING:
+    from newllm_core.data.prepared import PreparedDataset
+    from newllm_core.pipeline.opened import OpenedCheckpoint
+
+Place = str | PathLike[str]
+
+
+def prepare(
+    *,
+    out: Place | None = None,
+    document_separator: str | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    **keywords: Any,  # noqa: ANN401
+) -> "PreparedDataset":
+    """Turn text into a folder of tokens, as `newllm prepare` does, and open it.
+
+    Args:
+        out: a new folder; runs/data by default.
+        document_separator: where text files are split.
+        overwrite: replace a data set.
+        progress: is told how far it is.
+        **keywords: keys of `data` and `run`, such as `source`, `input`, `vocab_size`.
+    """
+    folder, _ = commands.prepare(
+        Settings.of_keywords(("data", "run"), keywords),
+        _path(out),
+        document_separator=document_separator,
+        overwrite=overwrite,
+        progress=progress or Silent(),
+    )
+    from newllm_core.data.prepared import open_dataset
+
+    return open_dataset(folder)
+
+
+def phase1(
+    *,
+    data: Place | None = None,
+    out: Place | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    tensorboard: bool = False,
+    progress: Progress | None = None,
+    **keywords: Any,  # noqa: ANN401
+) -> "OpenedCheckpoint":
+    """Train the recurrence of a new model, as `newllm phase1` does.
+
+    Args:
+        data: a prepared folder; runs/data by default, which is made if it is not there.
+        out: the checkpoint to write; runs/phase1.safetensors by default.
+        overwrite: replace what exists.
+        resume: continue an unfinished run of these settings, if there is one.
+        tensorboard: write TensorBoard events too.
+        progress: is told how far it is.
+        **keywords: keys of `phase1`, `model` and `run`.
+    """
+    made = commands.phase1(
+        Settings.of_keywords(("phase1", "model", "run"), keywords),
+        _path(data),
+        _path(out),
+        overwrite=overwrite,
+        resume=resume,
+        tensorboard=tensorboard,
+        progress=progress or Silent(),
+    )
+    return _opened(*made)
+
+
+def phase2(
+    checkpoint: Place,
+    *,
+    data: Place | None = None,
+    out: Place | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    tensorboard: bool = False,
+    progress: Progress | None = None,
+    **keywords: Any,  # noqa: ANN401
+) -> "OpenedCheckpoint":
+    """Train token heads, and the blocks unless frozen, as `newllm phase2` does.
+
+    Args:
+        checkpoint: to start from; it is read again.
+        data: a prepared folder; the one the checkpoint was trained on by default.
+        out: the checkpoint to write; runs/phase2.safetensors by default.
+        overwrite: replace what exists.
+        resume: continue an unfinished run of these settings, if there is one.
+        tensorboard: write TensorBoard events too.
+        progress: is told how far it is.
+        **keywords: keys of `phase2`, `gate` and `run`.
+    """
+    made = commands.phase2(
+        Settings.of_keywords(("phase2", "gate", "run"), keywords),
+        Path(checkpoint),
+        _path(data),
+        _path(out),
+        overwrite=overwrite,
+        resume=resume,
+        tensorboard=tensorboard,
+        progress=progress or Silent(),
+    )
+    return _opened(*made)
+
+
+def expand(
+    checkpoint: Place,
+    *,
+    data: Place | None = None,
+    out: Place | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    **keywords: Any,  # noqa: ANN401
+) -> "OpenedCheckpoint":
+    """Clone the trained head to every block, as `newllm expand` does.
+
+    Args:
+        checkpoint: to start from; it is read again.
+        data: a prepared folder; the one the checkpoint was trained on by default.
+        out: the checkpoint to write; runs/expanded.safetensors by default.
+        overwrite: replace what exists.
+        progress: is told how far it is.
+        **keywords: keys of `run`.
+    """
+    made = commands.expand(
+        Settings.of_keywords(("run",), keywords),
+        Path(checkpoint),
+        _path(data),
+        _path(out),
+        overwrite=overwrite,
+        progress=progress or Silent(),
+    )
+    return _opened(*made)
+
+
+def _path(given: Place | None) -> Path | None:
+    return None if given is None else Path(given)
+
+
+def _opened(path: Path, checkpoint: Any) -> "OpenedCheckpoint":  # noqa: ANN401
+    from newllm_core.pipeline.opened import OpenedCheckpoint
+
+    return OpenedCheckpoint(checkpoint, path)

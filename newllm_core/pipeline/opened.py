@@ -1,0 +1,161 @@
+"""A checkpoint to work with in Python: contexts, figures, text, analysis."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from newllm_core.analysis.analyze import analyze
+from newllm_core.checkpoint.format import Checkpoint, load
+from newllm_core.config import Config
+from newllm_core.data.prepared import PreparedDataset
+from newllm_core.data.sources.files import unicode_text
+from newllm_core.data.tokenizer import TextTokenizer
+from newllm_core.evaluation.contexts import contexts_in_order
+from newllm_core.generation.session import Session
+from newllm_core.generation.writer import Writer, encode_prompt
+from newllm_core.model.language_model import LanguageModel
+from newllm_core.pipeline.commands import OF_PROBES
+from newllm_core.pipeline.trained import evaluation_config, run_evaluate
+from newllm_core.runtime.device import prepare_device
+from newllm_core.runtime.progress import Silent
+from newllm_core.settings import Settings
+
+# Decided when a checkpoint is opened, or of no concern to what one process does with it.
+FIXED = ("device", "threads", "sharding", "save_interval_seconds")
+
+
+def open_checkpoint(path: str | PathLike[str], *, device: str = "auto") -> "OpenedCheckpoint":
+    """Read a checkpoint of any phase.
+
+    Args:
+        path: the file.
+        device: "cpu", "cuda", or "auto": as `NEWLLM_RUN_DEVICE` says, or CUDA where there is any.
+
+    Raises:
+        ConfigError: there is no such device.
+        InputError: the file is missing, damaged or foreign.
+    """
+    given = Settings.of(None, {} if device == "auto" else {"run": {"device": device}})
+    where = prepare_device(given.resolve().run)
+    return OpenedCheckpoint(load(Path(path), device=where), Path(path))
+
+
+class OpenedCheckpoint:
+    """A model with its tokenizer. Wherever a path of a checkpoint is expected, this will do.
+
+    Keyword arguments are the settings that are flags of the command of the same name, see
+    `newllm_core.pipeline.front_door`.
+
+    Args:
+        checkpoint: its model is on the device to compute on.
+        path: where it is saved.
+
+    Attributes:
+        checkpoint: everything that the file holds.
+        path: where it is saved.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, path: Path) -> None:
+        self.checkpoint = checkpoint
+        self.path = path
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        return f"<{self.checkpoint.phase} checkpoint {self.path}>"
+
+    @property
+    def model(self) -> LanguageModel:
+        """Return the model."""
+        return self.checkpoint.model
+
+    @property
+    def config(self) -> Config:
+        """Return the settings it was made with."""
+        return self.checkpoint.config
+
+    @cached_property
+    def tokenizer(self) -> TextTokenizer:
+        """Return the model's tokenizer."""
+        return TextTokenizer.from_json(self.checkpoint.tokenizer_json)
+
+    @property
+    def device(self) -> torch.device:
+        """Return where the model computes."""
+        return self.model.embedding.weight.device
+
+    def contexts(self, text: str) -> Tensor:
+        """Make the context after each token of a text, exactly: [T, C], on the model's device.
+
+        The tokens are `tokenizer.encode(text)`. For texts that do not fit memory there is
+        `evaluation.contexts.contexts_in_order`, and the command `newllm contexts`.
+
+        Raises:
+            InputError: it is not Unicode text.
+        """
+        read = contexts_in_order(self.model, self.tokenizer, [unicode_text(text, "the text")])
+        return torch.cat([self.model.start(0), *(part.contexts_TC for part in read)])
+
+    def evaluate(self, text: "str | Path | PreparedDataset", **keywords: Any) -> dict[str, Any]:  # noqa: ANN401
+        """Say how well the heads predict a text: the figures of `newllm evaluate`.
+
+        Args:
+            text: a text itself, the path of a UTF-8 file, or a data set; of that, the figures are
+                under "train" and "validation".
+            **keywords: such as `precision`.
+
+        Raises:
+            InputError: no head was trained, or there is no such text.
+        """
+        given = Settings.of_keywords(("run",), keywords, FIXED)
+        config = evaluation_config(given, self.checkpoint)
+        found = run_evaluate(self.checkpoint, text, config, device=self.device, progress=Silent())
+        return found.get("text", found)
+
+    def generate(self, prompt: str = "", *, stop: str | Sequence[str] = (), **keywords: Any) -> str:  # noqa: ANN401
+        r"""Continue a prompt with the last head; the same seed gives the same text.
+
+        Args:
+            prompt: what the text begins with; it is not repeated.
+            stop: strings before which the text ends, as they are: "\n" is a line feed.
+            **keywords: `max_tokens`, `temperature`, `top_k`, `top_p`, `seed`.
+
+        Raises:
+            InputError: no head was trained, or the prompt is not Unicode text.
+            DivergedError: logits are not finite.
+        """
+        strings = [stop] if isinstance(stop, str) else stop
+        if strings:
+            keywords["stop"] = [text.replace("\\", "\\\\") for text in strings]
+        config = Settings.of_keywords(("generation", "run"), keywords, FIXED).resolve()
+        self.checkpoint.require_trained_head()
+        end_id = self.tokenizer.end_id
+        session = Session(self.model, config.generation, seed=config.run.seed, start_id=end_id)
+        writer = Writer(session, self.tokenizer, config.generation.stop_strings())
+        writer.read(encode_prompt(self.tokenizer, prompt))
+        text = "".join(writer.write(config.generation.max_tokens, {end_id}))
+        return text + writer.finish()
+
+    def analyze(self, **keywords: Any) -> dict[str, Any]:  # noqa: ANN401
+        """Say whether contexts are diverse, settled and used: the report of `analyze --json`.
+
+        Args:
+            **keywords: how much is looked at; `seed` is the checkpoint's by default.
+
+        Raises:
+            DivergedError: contexts are not finite.
+        """
+        given = Settings.of_keywords(("analysis", "run"), keywords, (*FIXED, *OF_PROBES))
+        config = given.resolve()
+        return analyze(
+            self.checkpoint,
+            checkpoint_path=self.path,
+            config=config.analysis,
+            seed=config.run.seed if given.sets("run", "seed") else None,
+        )

@@ -1,0 +1,114 @@
+"""What is done with a checkpoint besides training it: more heads, figures of a text."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from newllm_core import settings
+from newllm_core.checkpoint import format as checkpoints
+from newllm_core.checkpoint.expansion import expand
+from newllm_core.checkpoint.format import Checkpoint
+from newllm_core.config import Config
+from newllm_core.data.prepared import PreparedDataset
+from newllm_core.data.text_stream import count_line_ends
+from newllm_core.data.tokenizer import TextTokenizer
+from newllm_core.errors import ConfigError
+from newllm_core.evaluation.splits import evaluate_splits, without_line_ends
+from newllm_core.evaluation.texts import evaluate_file, evaluate_text
+from newllm_core.files.atomic import refuse_existing
+from newllm_core.model.heads import head_weights
+from newllm_core.runtime.precision import products_in
+from newllm_core.runtime.progress import Progress
+from newllm_core.settings import Settings
+
+# A checkpoint decides these; phase 2 and analysis read them from it.
+CHECKPOINT_SECTIONS = ("data", "model", "phase1", "cell", "objective", "regularizer", "source")
+
+
+def run_expand(
+    checkpoint: Checkpoint,
+    dataset: PreparedDataset,
+    config: Config,
+    out: Path,
+    *,
+    overwrite: bool,
+    device: torch.device,
+    progress: Progress,
+) -> Checkpoint:
+    """Clone the trained head to every block, evaluate each, save as `out`."""
+    refuse_existing(out, overwrite=overwrite)
+    checkpoint.require_tokenizer(dataset.tokenizer_json)
+    expanded = expand(checkpoint)
+    weights = head_weights(checkpoint.config.phase2.head_weights, expanded.model.num_heads)
+    with products_in(expanded.model, config.run, device):
+        expanded.results = evaluate_splits(
+            expanded.model, dataset, head_weights=weights, progress=progress
+        )
+    checkpoints.save(expanded, out, overwrite=overwrite)
+    return expanded
+
+
+def run_evaluate(
+    checkpoint: Checkpoint,
+    target: PreparedDataset | Path | str,
+    config: Config,
+    *,
+    device: torch.device,
+    progress: Progress,
+) -> dict[str, dict[str, Any]]:
+    """Figures of every head on a data set ("train", "validation"), or on a text ("text").
+
+    Args:
+        checkpoint: whose heads were trained; its model is on `device`.
+        target: a data set, the path of a UTF-8 file, or a text itself.
+        config: precision, and the weights of heads; see `evaluation_config`.
+        device: where to compute.
+        progress: is told how far it is.
+
+    Raises:
+        InputError: the head was never trained, the data set has another tokenizer, or the text
+            is empty or cannot be read.
+    """
+    checkpoint.require_trained_head()
+    model = checkpoint.model
+    weights = head_weights(config.phase2.head_weights, model.num_heads)
+    tokenizer = TextTokenizer.from_json(checkpoint.tokenizer_json)
+    with products_in(model, config.run, device):
+        given: dict[str, Any] = {"head_weights": weights, "progress": progress}
+        if isinstance(target, Path):
+            return {"text": evaluate_file(model, tokenizer, target, **given)}
+        if isinstance(target, str):
+            return {"text": evaluate_text(model, tokenizer, target, **given)}
+        checkpoint.require_tokenizer(target.tokenizer_json)
+        found = evaluate_splits(model, target, head_weights=weights, progress=progress)
+    for name, split in (("train", target.train), ("validation", target.validation)):
+        whole = found[name]["num_words"] is not None
+        line_ends = count_line_ends(tokenizer, split.tokens) if whole else None
+        found[name] = without_line_ends(found[name], line_ends)
+    return found
+
+
+def evaluation_config(given: Settings, checkpoint: Checkpoint) -> Config:
+    """Resolve settings for `run_evaluate`: the heads count together as they did in training."""
+    return given.resolve({"phase2": settings.to_dict(checkpoint.config)["phase2"]})
+
+
+def checkpoint_layer(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
+    """The sections of the config that a checkpoint decides, as a layer for `settings.resolve`."""
+    saved = settings.to_dict(checkpoint.config)
+    return {name: saved[name] for name in CHECKPOINT_SECTIONS}
+
+
+def check_unchanged(checkpoint: Checkpoint, layers: list[Mapping[str, Mapping[str, Any]]]) -> None:
+    """Raise `ConfigError` if a layer asks for another model than the checkpoint's."""
+    asked = settings.resolve(checkpoint_layer(checkpoint), *layers).model
+    for spec in dataclasses.fields(asked):
+        wanted, saved = getattr(asked, spec.name), getattr(checkpoint.config.model, spec.name)
+        if wanted != saved:
+            raise ConfigError(
+                f"model.{spec.name} is {saved!r} in this checkpoint and cannot become {wanted!r}: "
+                "train another with newllm phase1"
+            )
