@@ -22,7 +22,7 @@ from newllm_core import settings
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.runtime.device import prepare_device
 from newllm_core.runtime.precision import matrix_precision
-from newllm_core.training.phase1.trainer import train_phase1
+from newllm_core.training.phase1.run import train_phase1
 
 VOCAB_SIZE = 8192
 CHUNK = 1_000_000

@@ -35,12 +35,9 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - the protocol of modules
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "__version__":
-        from importlib.metadata import PackageNotFoundError, version
+        from newllm_core.runtime.version import newllm_version
 
-        try:
-            return version("newllm")
-        except PackageNotFoundError:  # running from a source tree that was never installed
-            return "0.0.0"
+        return newllm_version()
     if name == "use_plugin_file":
         from newllm_core.plugins.files import use_file
 

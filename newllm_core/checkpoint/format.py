@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,18 +18,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import newllm_core
 from newllm_core import settings
 from newllm_core.checkpoint.metadata import SPLITS, STRUCTURED, model_shape, phase, structured
 from newllm_core.config import Config
-from newllm_core.data.dataset_info import SourceInfo
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import ConfigError, InputError, PluginError, reason
 from newllm_core.files.atomic import refuse_existing, write_atomically
 from newllm_core.files.strict_json import finite, parse_json
 from newllm_core.files.tensor_files import open_tensors, save_tensors
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.plugins.registry import CELLS, DATA_SOURCES, Plugin
+from newllm_core.plugins.registry import CELLS
 from newllm_core.runtime.progress import Progress
 
 FORMAT_VERSION = 2
@@ -102,43 +99,6 @@ class Checkpoint:
             found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
             found.update(tensor.detach().cpu().contiguous().numpy().data)
         return found.hexdigest()
-
-
-def plugin_record(kind: str, plugin: Plugin) -> dict[str, Any]:
-    """What a checkpoint says about a plugin; its options are in the config."""
-    return {
-        "kind": kind,
-        "name": plugin.name,
-        "distribution": plugin.distribution,
-        "version": plugin.version,
-        "target": plugin.target,
-    }
-
-
-def provenance(
-    *,
-    dataset: str,
-    dataset_path: str,
-    plugins: list[dict[str, Any]],
-    sources: Iterable[SourceInfo] = (),
-) -> dict[str, Any]:
-    """Where a checkpoint comes from.
-
-    Args:
-        dataset: hash of the prepared data set.
-        dataset_path: where that was.
-        plugins: records of the plugins that trained it.
-        sources: who read the text; their options are not in the config, as `prepare` had them.
-    """
-    read = [{"kind": DATA_SOURCES.kind, **dataclasses.asdict(source)} for source in sources]
-    return {
-        "newllm": newllm_core.__version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "dataset_hash": dataset,
-        "dataset_path": dataset_path,
-        "plugins": plugins + read,
-    }
 
 
 def save(checkpoint: Checkpoint, path: Path, *, overwrite: bool) -> None:
@@ -296,17 +256,11 @@ def _probe(stored: Any, split: str, shape: dict[str, Any]) -> Tensor:  # noqa: A
     return tokens
 
 
+@torch.no_grad()
 def _fill(parameter: Tensor, stored: Any, name: str) -> None:  # noqa: ANN401
-    if stored.get_shape() != list(parameter.shape):
+    if stored.get_shape() != list(parameter.shape) or stored.get_dtype() != "F32":
         raise ValueError(f"tensor {name} is {stored.get_dtype()} {stored.get_shape()}")
-    with torch.no_grad():
-        parameter.copy_(_float32(stored, name))
-
-
-def _float32(stored: Any, name: str) -> Tensor:  # noqa: ANN401
-    if stored.get_dtype() != "F32":
-        raise ValueError(f"tensor {name} is {stored.get_dtype()} {stored.get_shape()}")
-    return _finite(stored, name)
+    parameter.copy_(_finite(stored, name))
 
 
 def _finite(stored: Any, name: str) -> Tensor:  # noqa: ANN401
@@ -319,11 +273,9 @@ def _finite(stored: Any, name: str) -> Tensor:  # noqa: ANN401
 
 def _check_tokenizer(checkpoint: Checkpoint) -> None:
     """Raise for a tokenizer that newllm would not have written beside this model."""
-    size = TextTokenizer.from_json(checkpoint.tokenizer_json).vocab_size
-    if size != checkpoint.model.vocab_size:
-        raise ValueError(
-            f"its tokenizer has {size} tokens, its model {checkpoint.model.vocab_size}"
-        )
+    size, expected = TextTokenizer.from_json(checkpoint.tokenizer_json).vocab_size, checkpoint.model
+    if size != expected.vocab_size:
+        raise ValueError(f"its tokenizer has {size} tokens, its model {expected.vocab_size}")
 
 
 def _content_hash(

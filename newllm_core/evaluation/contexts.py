@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import newllm_core
 from newllm_core.checkpoint.format import Checkpoint
 from newllm_core.data.pieces import PIECE_CHARACTERS, pieces
 from newllm_core.data.tokenizer import TextTokenizer
@@ -25,6 +24,7 @@ from newllm_core.files.atomic import refuse_existing, sweep, write_atomically
 from newllm_core.files.lock import exclusive
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.runtime.progress import Task
+from newllm_core.runtime.version import newllm_version
 from newllm_core.trajectory.sequential import rollout
 
 FORMAT = "newllm contexts"
@@ -122,7 +122,7 @@ def write_contexts(
     metadata = {
         "format": FORMAT,
         "checkpoint": checkpoint.identity(),
-        "newllm": newllm_core.__version__,
+        "newllm": newllm_version(),
     }
     length = 0
 

@@ -12,6 +12,7 @@ import torch
 from newllm_core.analysis.quality_gate import check_gate, measure_gate
 from newllm_core.checkpoint import format as checkpoints
 from newllm_core.checkpoint.format import Checkpoint
+from newllm_core.checkpoint.provenance import plugin_record, provenance
 from newllm_core.checkpoint.run_state import identity_of
 from newllm_core.config import Config
 from newllm_core.data.prepared import PreparedDataset
@@ -22,15 +23,16 @@ from newllm_core.model.embeddings import load_embeddings
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.parallel import collectives
 from newllm_core.parallel.sharding import sharded
-from newllm_core.plugins.probe import probe
 from newllm_core.plugins.registry import CELLS, OBJECTIVES, REGULARIZERS, Plugin
 from newllm_core.regularizers.base import Regularizer
+from newllm_core.regularizers.probe import probe
 from newllm_core.runtime.precision import products_in
 from newllm_core.runtime.progress import Progress
 from newllm_core.training.phase1.loss import REGULARIZER, regularizer_weight
-from newllm_core.training.phase1.trainer import Phase1Result, train_phase1
+from newllm_core.training.phase1.result import Phase1Result
+from newllm_core.training.phase1.run import train_phase1
 from newllm_core.training.phase2.extra_terms import make_objective
-from newllm_core.training.phase2.trainer import train_phase2
+from newllm_core.training.phase2.run import train_phase2
 from newllm_core.training.resume import begin, finished, prepare_place
 
 # What a run depends on, and must be the same to resume it.
@@ -121,7 +123,7 @@ def run_phase1(
                 history=result.history,
                 vacuous_terms=result.vacuous_terms,
                 gate=gate,
-                provenance=checkpoints.provenance(
+                provenance=provenance(
                     dataset=dataset.hash,
                     dataset_path=str(Path(dataset.path).resolve()),
                     plugins=_plugin_records(config),
@@ -141,7 +143,7 @@ def _plugin_records(config: Config) -> list[dict[str, Any]]:
         (OBJECTIVES, config.phase1.objective),
         (REGULARIZERS, config.phase1.reg),
     )
-    return [checkpoints.plugin_record(registry.kind, registry.find(n)) for registry, n in chosen]
+    return [plugin_record(registry.kind, registry.find(n)) for registry, n in chosen]
 
 
 @contextmanager

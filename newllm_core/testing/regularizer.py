@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from newllm_core.plugins.probe import probe_batch
 from newllm_core.regularizers.base import Regularizer
+from newllm_core.regularizers.probe import probe_batch
 from newllm_core.testing.report import Failed, failures, report
 
 CONTEXT_DIM = 17

@@ -18,10 +18,11 @@ from newllm_core.objectives.reads import check_reads, tokens_at
 from newllm_core.settings import resolve
 from newllm_core.training.phase1.engines import batches
 from newllm_core.training.phase1.loss import Phase1Loss
-from newllm_core.training.phase1.trainer import Phase1Trainer, train_phase1
+from newllm_core.training.phase1.run import train_phase1
+from newllm_core.training.phase1.trainer import Phase1Trainer
 from newllm_core.training.phase2.extra_terms import ExtraTerms, make_objective
 from newllm_core.training.phase2.fine_tuning import FineTuning
-from newllm_core.training.phase2.trainer import train_phase2
+from newllm_core.training.phase2.run import train_phase2
 
 CPU = torch.device("cpu")
 ENGINES = ("parallel", "streams", "online")

@@ -11,7 +11,7 @@ from newllm_core.config import Config, Phase2Config, RunConfig
 from newllm_core.errors import ConfigError, DivergedError, InputError
 from newllm_core.runtime.runlog import RunLog, metrics_path
 from newllm_core.training.phase2 import trainer as phase2
-from newllm_core.training.phase2.trainer import train_phase2
+from newllm_core.training.phase2.run import train_phase2
 
 CPU = torch.device("cpu")
 SMALL = dataset(documents=6)

@@ -6,10 +6,20 @@ Shapes: P passages, L tokens each, C context_dim.
 import torch
 from torch import Tensor
 
+from newllm_core.analysis.rank import effective_rank
 from newllm_core.config import Phase1Config
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.training.phase1.window import Window
 from newllm_core.trajectory.sequential import rollout
+
+# Enough rows for ER/D at every preset; the figures of the checkpoint are measured on its probes.
+RANK_ROWS = 8192
+
+
+def effective_rank_ratio(window: Window) -> float:
+    """Measure ER/D of the contexts that the last reading left."""
+    rows = window.previous_TC[:: max(1, len(window) // RANK_ROWS)]
+    return effective_rank(rows) / rows.shape[1]
 
 
 @torch.no_grad()

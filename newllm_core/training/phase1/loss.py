@@ -15,6 +15,7 @@ from newllm_core.model.language_model import LanguageModel
 from newllm_core.objectives.base import EMBEDDING_MATRIX, Objective
 from newllm_core.parallel import collectives
 from newllm_core.parallel.dtensors import full_tensor
+from newllm_core.plugins.registry import OBJECTIVES, REGULARIZERS
 from newllm_core.regularizers.base import Regularizer
 from newllm_core.training.plugin_terms import objective_loss, regularizer_loss
 
@@ -58,6 +59,18 @@ def regularizer_weight(regularizers: Sequence[Regularizer], config: Phase1Config
     """Return the w that was asked for, or the regularizer's own default."""
     weight = config.dist_reg_weight
     return regularizers[0].default_weight if weight is None else weight
+
+
+def plugin_at_fault(what: str, config: Phase1Config) -> str:
+    """Word advice about a plugin where `what` names its loss and it is not newllm's own."""
+    for name, registry, chosen in (
+        (REGULARIZER, REGULARIZERS, config.reg),
+        (config.objective, OBJECTIVES, config.objective),
+    ):
+        plugin = registry.find(chosen) if name in what else None
+        if plugin is not None and not plugin.is_own:
+            return f", or mend {registry.describe(plugin)}"
+    return ""
 
 
 class Phase1Loss(nn.Module):

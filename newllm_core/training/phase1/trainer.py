@@ -8,37 +8,31 @@ fixed weights (see `convergence`). Embeddings and heads are not trained.
 import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from newllm_core.analysis.rank import effective_rank
 from newllm_core.checkpoint.run_state import (
     State,
     load_optimizer,
     load_parameters,
     named,
     optimizer_tensors,
-    restoring,
     whole_parameters,
 )
 from newllm_core.config import Config
 from newllm_core.data.mapped import release_pages
 from newllm_core.errors import DivergedError
-from newllm_core.model.language_model import LanguageModel
-from newllm_core.objectives.base import Objective
 from newllm_core.parallel import collectives
-from newllm_core.plugins.registry import OBJECTIVES, REGULARIZERS
-from newllm_core.regularizers.base import Regularizer
 from newllm_core.runtime.progress import Progress, Silent, Task
 from newllm_core.runtime.runlog import RunLog
 from newllm_core.training.pass_meter import PassMeter
-from newllm_core.training.phase1.convergence import converged_ratio
+from newllm_core.training.phase1.convergence import converged_ratio, effective_rank_ratio
 from newllm_core.training.phase1.engines import Batch, batches
-from newllm_core.training.phase1.loss import REGULARIZER, Phase1Loss, Terms
+from newllm_core.training.phase1.loss import Phase1Loss, Terms, plugin_at_fault
+from newllm_core.training.phase1.result import Phase1Result
 from newllm_core.training.phase1.stages import learning_rate
 from newllm_core.training.phase1.vacuity import VacuityGuard
 from newllm_core.training.phase1.window import Window
@@ -46,71 +40,18 @@ from newllm_core.training.phase1.windows import Windows
 from newllm_core.training.resume import Saver
 from newllm_core.training.step import OptimizerStep, by_sharding
 
-# Enough rows for ER/D at every preset; the figures of the checkpoint are measured on its probes.
-RANK_ROWS = 8192
-
-
-@dataclass
-class Phase1Result:
-    """What happened.
-
-    Attributes:
-        history: one mapping per iteration.
-        vacuous_terms: loss terms that never had a gradient.
-        weight_change: distance of the weights from their initial values, relative to those.
-    """
-
-    history: list[dict[str, Any]] = field(default_factory=list)
-    vacuous_terms: list[str] = field(default_factory=list)
-    weight_change: float = 0.0
-
-
-def train_phase1(
-    model: LanguageModel,
-    objective: Objective,
-    regularizers: list[Regularizer],
-    tokens: Mapping[str, np.ndarray],
-    config: Config,
-    *,
-    end_id: int = -1,
-    device: torch.device,
-    log: RunLog | None = None,
-    progress: Progress | None = None,
-    saver: Saver | None = None,
-    resumed: State | None = None,
-) -> Phase1Result:
-    """Train `model` and `objective` in place.
-
-    Args:
-        model: gets its blocks trained.
-        objective: gets its parameters trained, if it has any.
-        regularizers: one, or one per layer (`apply_to`).
-        tokens: token ids [T] of "train" and "validation".
-        config: uses the sections `phase1` and `run`.
-        end_id: the token that closes a document; -1 where there is none.
-        device: where to compute.
-        log: gets one line per iteration.
-        progress: is told how far it is.
-        saver: saves the state of the run.
-        resumed: the state to continue from; everything else is as for a new run.
-
-    Raises:
-        DivergedError: a loss or gradient is not finite.
-        Interrupted: the run was asked to stop; its state is saved.
-    """
-    loss = Phase1Loss(model, objective, regularizers, config.phase1).to(device)
-    trainer = Phase1Trainer(
-        loss, tokens, config, device=device, end_id=end_id, progress=progress or Silent()
-    )
-    trainer.saver = saver
-    if resumed is not None:
-        with restoring(resumed):
-            trainer.load_state(resumed)
-    return trainer.run(log)
-
 
 class Phase1Trainer:
-    """The loop: windows, iterations, batches. `train_phase1` is the way in."""
+    """The loop: windows, iterations, batches. `run.train_phase1` is the way in.
+
+    Args:
+        loss: model, objective and regularizers, on the device to compute on.
+        tokens: token ids [T] of "train" and "validation".
+        config: uses the sections `phase1` and `run`.
+        device: where windows are.
+        end_id: the token that closes a document; -1 where there is none.
+        progress: is told how far it is.
+    """
 
     def __init__(
         self,
@@ -127,12 +68,10 @@ class Phase1Trainer:
         self.progress = progress or Silent()
         self.loss = loss
         self.model = loss.model
-        trained = (self.model.blocks, loss.objective)
-        self.parameters = [p for part in trained for p in part.parameters()]
+        self.parameters = [*self.model.blocks.parameters(), *loss.objective.parameters()]
         self.guard = VacuityGuard(self.parameters)
         groups = [{"params": alike} for alike in by_sharding(self.parameters)]
-        optimizer = torch.optim.Adam(groups, fused=True)
-        self.step = OptimizerStep(optimizer, self.config.gradient_clip)
+        self.step = OptimizerStep(torch.optim.Adam(groups, fused=True), self.config.gradient_clip)
         self.result = Phase1Result()
         self.saver: Saver | None = None
         self.iteration = 1
@@ -151,9 +90,9 @@ class Phase1Trainer:
     def run(self, log: RunLog | None) -> Phase1Result:
         """Train on every window in turn."""
         config, windows = self.config, self.windows
-        if config.max_iterations == 0:
-            return self.result
         work = windows.work()
+        if work == 0:
+            return self.result
         self.progress.message(
             f"phase 1: {windows.num_tokens:,} tokens in {windows.count} window(s), up to "
             f"{config.max_iterations} iterations of the first: {work:,} tokens to read"
@@ -196,12 +135,8 @@ class Phase1Trainer:
             with self.saver.interruptible(self.state) if self.saver else nullcontext():
                 entry = self._measured(generator, exact=exact)
             shown = " ".join(f"{name} {value:.4f}" for name, value in terms.items())
-            ranks, ratios = entry["effective_rank_ratio"], entry["converged_ratio"]
-            task.advance(
-                0,
-                f"iteration {iteration}: ER/D {ranks['train']:.3f} "
-                f"converged {ratios['train']:.0%} {shown}",
-            )
+            rank, ratio = (entry[f]["train"] for f in ("effective_rank_ratio", "converged_ratio"))
+            task.advance(0, f"iteration {iteration}: ER/D {rank:.3f} converged {ratio:.0%} {shown}")
             entry |= {
                 "window": windows.number + 1,
                 "iteration": iteration,
@@ -213,10 +148,9 @@ class Phase1Trainer:
             }
             self.iteration, self.meter = iteration + 1, PassMeter()
             yield entry
-            settled = ratios["train"] >= config.min_converged_ratio
-            if settled and iteration >= config.min_iterations:
+            if ratio >= config.min_converged_ratio and iteration >= config.min_iterations:
                 self.progress.message(
-                    f"window {windows.number + 1}: {ratios['train']:.1%} of tokens converged, "
+                    f"window {windows.number + 1}: {ratio:.1%} of tokens converged, "
                     f"stopping after iteration {iteration}"
                 )
                 return
@@ -233,7 +167,7 @@ class Phase1Trainer:
                 for split, window in windows.items()
             },
             "effective_rank_ratio": {
-                split: _rank_ratio(window.previous_TC) for split, window in windows.items()
+                split: effective_rank_ratio(window) for split, window in windows.items()
             },
         }
 
@@ -283,12 +217,12 @@ class Phase1Trainer:
             norm = self.step.backward(terms.total, terms.also_sum)
         else:
             collectives.sum_up(terms.also_sum)
-        bad = [name for name, value in terms.plain.items() if not np.isfinite(value)]
-        if bad:
+        if bad := [name for name, value in terms.plain.items() if not np.isfinite(value)]:
             raise self._diverged(f"loss term {', '.join(bad)}", meter.tokens)
         if norm is not None and rate is not None:
             if not np.isfinite(norm.item()):
-                raise self._diverged(self._gradient_at_fault(window, batch, twin), meter.tokens)
+                bad = self.guard.not_finite(self.terms(window, batch, *twin).weighted)
+                raise self._diverged(f"the gradient of {' and '.join(bad)}", meter.tokens)
             if terms.total.requires_grad:
                 self.step.apply(norm, rate)
         window.store(batch.positions_N, terms.contexts_NC)
@@ -326,16 +260,13 @@ class Phase1Trainer:
         Valid at any time except inside the optimizer's own step: what a failed step or the
         measurements after a reading have changed is left out.
         """
-        windows, finished = self.windows, self.iteration - 1
         return State(
-            {"first_C": windows.train.first_C}
+            self.windows.state(self.iteration - 1)
             | named("parameter", whole_parameters(self.parameters))
             | named("optimizer", optimizer_tensors(self.step.optimizer))
-            | named("regularizer", self.statistics)
-            | named("window", windows.train.state(finished))
-            | named("validation", windows.validation.state(finished)),
+            | named("regularizer", self.statistics),
             {
-                "window": windows.number,
+                "window": self.windows.number,
                 "iteration": self.iteration,
                 "meter": dataclasses.asdict(self.meter),
                 "history": self.result.history,
@@ -354,41 +285,17 @@ class Phase1Trainer:
         load_optimizer(self.step.optimizer, state.part("optimizer"))
         self.loss.regularizers.load_state_dict(state.part("regularizer"))
         self.statistics = self._statistics()
-        self.windows.go_to(values["window"], state.tensors["first_C"])
-        self.windows.train.restore(state.part("window"), self.iteration - 1)
-        self.windows.validation.restore(state.part("validation"), self.iteration - 1)
+        self.windows.restore(values["window"], state.tensors, self.iteration - 1)
 
     def _statistics(self) -> dict[str, Tensor]:
         """Copy those of the regularizers: the one thing that a step changes before it can fail."""
         statistics = self.loss.regularizers.state_dict()
         return {name: value.clone() for name, value in statistics.items()}
 
-    def _gradient_at_fault(self, window: Window, batch: Batch, twin: list[Batch]) -> str:
-        """Name the terms whose gradient is not finite, once it is known that there are any."""
-        terms = self.terms(window, batch, *twin).weighted
-        bad = [name for name, term in terms.items() if not np.isfinite(self.guard.norm_of(term))]
-        return f"the gradient of {' and '.join(bad or terms)}"
-
     def _diverged(self, what: str, read: int) -> DivergedError:
         return DivergedError(
             f"phase 1 diverged: {what} is not finite (window {self.windows.number + 1}, iteration "
             f"{self.iteration}, after {read:,} tokens); "
             "try a lower --learning-rate, --dist-reg-weight or --init-std"
-            + self._plugin_at_fault(what)
+            + plugin_at_fault(what, self.config)
         )
-
-    def _plugin_at_fault(self, what: str) -> str:
-        """Word advice about a plugin where `what` names its loss and it is not newllm's own."""
-        for name, registry, chosen in (
-            (REGULARIZER, REGULARIZERS, self.config.reg),
-            (self.config.objective, OBJECTIVES, self.config.objective),
-        ):
-            plugin = registry.find(chosen) if name in what else None
-            if plugin is not None and not plugin.is_own:
-                return f", or mend {registry.describe(plugin)}"
-        return ""
-
-
-def _rank_ratio(contexts_TC: Tensor) -> float:
-    rows = contexts_TC[:: max(1, len(contexts_TC) // RANK_ROWS)]
-    return effective_rank(rows) / rows.shape[1]

@@ -1,5 +1,6 @@
 """The guard against training that trains nothing: gradient norms of every term, weights moved."""
 
+import math
 from collections.abc import Iterable
 
 from torch import Tensor, nn
@@ -41,6 +42,11 @@ class VacuityGuard:
         moved = sum(_energy(p.detach() - start) for p, start in pairs)
         norm = sum(_energy(start) for start in self._initial)
         return (moved / max(norm, 1e-30)) ** 0.5
+
+    def not_finite(self, terms: dict[str, Tensor]) -> list[str]:
+        """Name the terms whose gradient is not finite; all, where only their sum is not."""
+        bad = [name for name, term in terms.items() if not math.isfinite(self.norm_of(term))]
+        return bad or list(terms)
 
     def norm_of(self, term: Tensor) -> float:
         """The norm of a term's gradient, whose graph is kept."""

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from newllm_core.checkpoint.run_state import State, named
 from newllm_core.config import Phase1Config
 from newllm_core.objectives.base import SECOND_READING
 from newllm_core.training.phase1.window import Window
@@ -67,6 +68,21 @@ class Windows:
     def advance(self) -> None:
         """Begin the next window where this one ended."""
         self.go_to(self.number + 1, self.train.previous_TC[-1].clone())
+
+    def state(self, finished: int) -> dict[str, Tensor]:
+        """Collect the contexts that the reading after `finished` ones starts from."""
+        return (
+            {"first_C": self.train.first_C}
+            | named("window", self.train.state(finished))
+            | named("validation", self.validation.state(finished))
+        )
+
+    def restore(self, number: int, tensors: Mapping[str, Tensor], finished: int) -> None:
+        """Take over what `state` gave, in window `number`."""
+        state = State(dict(tensors), {})
+        self.go_to(number, tensors["first_C"])
+        self.train.restore(state.part("window"), finished)
+        self.validation.restore(state.part("validation"), finished)
 
     def window(self, ids: np.ndarray, first_C: Tensor) -> Window:
         """Make a window of token ids [T] that begins in the state `first_C`."""

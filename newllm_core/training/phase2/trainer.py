@@ -4,26 +4,21 @@ Before the first epoch and after each one, training and validation text are eval
 function. The weights with the best validation loss are the ones that are kept, be they the first.
 """
 
-import copy
 import dataclasses
 import math
-import tempfile
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
-from newllm_core.checkpoint.format import Checkpoint
 from newllm_core.checkpoint.run_state import (
     State,
     load_optimizer,
     load_parameters,
     named,
     optimizer_tensors,
-    restoring,
     whole_parameters,
 )
 from newllm_core.config import Config
@@ -33,102 +28,36 @@ from newllm_core.evaluation.splits import evaluate_splits
 from newllm_core.kernels.door import choose
 from newllm_core.model.heads import head_weights
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.parallel.sharding import sharded
-from newllm_core.runtime.progress import Progress, Silent
+from newllm_core.runtime.progress import Progress
 from newllm_core.runtime.runlog import RunLog
 from newllm_core.training.pass_meter import PassMeter
 from newllm_core.training.phase2.context_store import ContextStore
-from newllm_core.training.phase2.contradictions import refuse_contradictions
 from newllm_core.training.phase2.extra_terms import ExtraTerms
 from newllm_core.training.phase2.fine_tuning import FineTuning
 from newllm_core.training.phase2.frozen import FrozenContexts, store_contexts
-from newllm_core.training.phase2.steps import Steps, trained_parameters, training_only
-from newllm_core.training.phase2.terms import Terms, plain_cross_entropy
+from newllm_core.training.phase2.source import Source
+from newllm_core.training.phase2.steps import Steps
+from newllm_core.training.phase2.terms import plain_cross_entropy
 from newllm_core.training.resume import Saver
 
 # Lines of step figures that an epoch adds to the run's log.
 STEPS_LOGGED = 100
 
 
-class Source(Protocol):
-    """What an epoch is made of: windows of streams, or batches of frozen contexts."""
-
-    num_steps: int
-    num_tokens: int
-
-    def begin_epoch(self) -> None:
-        """Start from the beginning of the text."""
-
-    def losses(self, generator: torch.Generator, *, skip: int = 0) -> Iterator[Terms]:
-        """The loss of one step of this epoch after another, from step `skip` on."""
-
-    def state(self) -> State:
-        """What the next step needs."""
-
-    def load_state(self, state: State) -> None:
-        """The reverse of `state`."""
-
-
-def train_phase2(
-    checkpoint: Checkpoint,
-    dataset: PreparedDataset,
-    config: Config,
-    *,
-    device: torch.device,
-    progress: Progress | None = None,
-    log: RunLog | None = None,
-    scratch: Path | None = None,
-    saver: Saver | None = None,
-    resumed: State | None = None,
-) -> Checkpoint:
-    """Train the heads of a checkpoint that may have one or one per block.
+class Phase2Trainer:
+    """The loop: epochs and steps. `run.train_phase2` is the way in.
 
     Args:
-        checkpoint: what to start from; stays as it is.
-        dataset: prepared with the checkpoint's tokenizer.
+        model: on the device to compute on, perhaps a sharded copy.
+        extra: terms beside the heads.
+        dataset: what is read.
         config: uses the sections `phase2` and `run`.
-        device: where to compute.
+        parameters: what is trained.
         progress: is told how far it is.
         log: gets the figures of steps and epochs.
-        scratch: folder for frozen contexts (removed afterwards); the system's by default.
         saver: saves the state of the run.
-        resumed: the state to continue from.
-
-    Returns:
-        A checkpoint with the trained model; `results` holds the figures of its weights under
-        "train" and "validation", those of every epoch under "epochs", and which was "best_epoch".
-
-    Raises:
-        ConfigError: options that exclude each other.
-        InputError: another tokenizer, too little text, or no room for frozen contexts.
-        DivergedError: a loss or gradient is not finite.
-        Interrupted: the run was asked to stop; its state is saved.
     """
-    options = config.phase2
-    refuse_contradictions(checkpoint, dataset, options)
-    model = copy.deepcopy(checkpoint.model)
-    extra = ExtraTerms(config, model, checkpoint.objective).to(device, model.embedding.weight.dtype)
-    shards = sharded(model, config.run, device, through_time=not options.freeze_context)
-    with shards as trained, ExitStack() as stack:
-        parameters = trained_parameters(trained, extra, options)
-        stack.enter_context(training_only(trained, parameters))
-        run = _Phase2(trained, extra, dataset, config, parameters, progress or Silent(), log, saver)
-        run.open_source(scratch or Path(tempfile.gettempdir()), stack)
-        if resumed is not None:
-            with restoring(resumed):
-                run.load_state(resumed)
-        results = run.train()
-    return dataclasses.replace(
-        checkpoint,
-        model=model,
-        objective=extra.objective_state() or checkpoint.objective,
-        config=dataclasses.replace(checkpoint.config, phase2=options),
-        phase="phase2",
-        results=results,
-    )
 
-
-class _Phase2:
     def __init__(
         self,
         model: LanguageModel,
@@ -168,54 +97,42 @@ class _Phase2:
 
     def open_source(self, scratch: Path, stack: ExitStack) -> None:
         """Make what an epoch reads; `stack` closes it."""
-        self.source = self._source(scratch, stack)
-        total_steps = self.source.num_steps * self.config.epochs
-        self.steps = Steps(self.model, self.parameters, self.config, total_steps)
-        self._mark()
-
-    def _source(self, scratch: Path, stack: ExitStack) -> Source:
-        config, model = self.config, self.model
+        config = self.config
         count = sum(p.numel() for p in self.parameters)
         self.progress.message(
             f"phase 2: {'heads on frozen contexts' if config.freeze_context else 'fine-tuning'}, "
             f"{count:,} parameters, {len(self.tokens):,} tokens in each of up to "
             f"{config.epochs} epochs: {len(self.tokens) * config.epochs:,} tokens to read"
         )
-        if not config.freeze_context:
-            embedding = model.embedding.weight
-            if model.config.tie_weights and not embedding.requires_grad:
+        common: dict[str, Any] = {
+            "config": config,
+            "weights": self.weights,
+            "head_loss": self.head_loss,
+        }
+        if config.freeze_context:
+            shape = (self.model.num_heads, self.model.context_dim)
+            store = stack.enter_context(ContextStore(scratch, len(self.tokens), shape))
+            # Not part of the state: the same weights make the same contexts again.
+            with self.saver.interruption.interrupt_immediately() if self.saver else nullcontext():
+                if config.epochs > 0:
+                    store_contexts(
+                        self.model, self.tokens, store, end_id=self.end_id, progress=self.progress
+                    )
+            self.source: Source = FrozenContexts(
+                self.model, self.tokens, store, seed=self.seed, **common
+            )
+        else:
+            if self.model.config.tie_weights and not self.model.embedding.weight.requires_grad:
                 self.progress.warning(
                     "the last head is tied to embeddings that are not trained: only its bias learns"
                 )
-            return FineTuning(
-                model,
-                self.tokens,
-                end_id=self.end_id,
-                config=config,
-                weights=self.weights,
-                extra=self.extra,
-                head_loss=self.head_loss,
+            self.source = FineTuning(
+                self.model, self.tokens, end_id=self.end_id, extra=self.extra, **common
             )
-        shape = (model.num_heads, model.context_dim)
-        store = stack.enter_context(ContextStore(scratch, len(self.tokens), shape))
-        if config.epochs > 0:
-            # Not part of the state: the same weights make the same contexts again.
-            interruptible = (
-                self.saver.interruption.interrupt_immediately() if self.saver else nullcontext()
-            )
-            with interruptible:
-                store_contexts(
-                    model, self.tokens, store, end_id=self.end_id, progress=self.progress
-                )
-        return FrozenContexts(
-            model,
-            self.tokens,
-            store,
-            config=config,
-            weights=self.weights,
-            seed=self.seed,
-            head_loss=self.head_loss,
+        self.steps = Steps(
+            self.model, self.parameters, config, self.source.num_steps * config.epochs
         )
+        self._mark()
 
     def train(self) -> dict[str, Any]:
         """Make the epochs that are left; the figures of all of them."""

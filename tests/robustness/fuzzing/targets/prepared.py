@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 
-from newllm_core.checkpoint import format as checkpoints
+from newllm_core.checkpoint.provenance import provenance
 from newllm_core.data.prepared import open_dataset
 from newllm_core.data.tokenizer import TextTokenizer
 from tests.robustness.fuzzing.targets.base import EQUAL, VALID, Target
@@ -59,7 +59,7 @@ class Prepared(Target):
         )
         tokenizer.decode(found.train.tokens[:100].tolist())
         json.dumps(found.info.to_dict())
-        checkpoints.provenance(dataset=found.hash, dataset_path="x", plugins=[])
+        provenance(dataset=found.hash, dataset_path="x", plugins=[])
         return EQUAL if equal else VALID
 
 

@@ -1,0 +1,83 @@
+"""A run of Phase 2, from a checkpoint to a checkpoint."""
+
+import copy
+import dataclasses
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+
+from newllm_core.checkpoint.format import Checkpoint
+from newllm_core.checkpoint.run_state import State, restoring
+from newllm_core.config import Config
+from newllm_core.data.prepared import PreparedDataset
+from newllm_core.parallel.sharding import sharded
+from newllm_core.runtime.progress import Progress, Silent
+from newllm_core.runtime.runlog import RunLog
+from newllm_core.training.phase2.contradictions import refuse_contradictions
+from newllm_core.training.phase2.extra_terms import ExtraTerms
+from newllm_core.training.phase2.steps import trained_parameters, training_only
+from newllm_core.training.phase2.trainer import Phase2Trainer
+from newllm_core.training.resume import Saver
+
+
+def train_phase2(
+    checkpoint: Checkpoint,
+    dataset: PreparedDataset,
+    config: Config,
+    *,
+    device: torch.device,
+    progress: Progress | None = None,
+    log: RunLog | None = None,
+    scratch: Path | None = None,
+    saver: Saver | None = None,
+    resumed: State | None = None,
+) -> Checkpoint:
+    """Train the heads of a checkpoint that may have one or one per block.
+
+    Args:
+        checkpoint: what to start from; stays as it is.
+        dataset: prepared with the checkpoint's tokenizer.
+        config: uses the sections `phase2` and `run`.
+        device: where to compute.
+        progress: is told how far it is.
+        log: gets the figures of steps and epochs.
+        scratch: folder for frozen contexts (removed afterwards); the system's by default.
+        saver: saves the state of the run.
+        resumed: the state to continue from.
+
+    Returns:
+        A checkpoint with the trained model; `results` holds the figures of its weights under
+        "train" and "validation", those of every epoch under "epochs", and which was "best_epoch".
+
+    Raises:
+        ConfigError: options that exclude each other.
+        InputError: another tokenizer, too little text, or no room for frozen contexts.
+        DivergedError: a loss or gradient is not finite.
+        Interrupted: the run was asked to stop; its state is saved.
+    """
+    options = config.phase2
+    refuse_contradictions(checkpoint, dataset, options)
+    model = copy.deepcopy(checkpoint.model)
+    extra = ExtraTerms(config, model, checkpoint.objective).to(device, model.embedding.weight.dtype)
+    shards = sharded(model, config.run, device, through_time=not options.freeze_context)
+    with shards as trained, ExitStack() as stack:
+        parameters = trained_parameters(trained, extra, options)
+        stack.enter_context(training_only(trained, parameters))
+        run = Phase2Trainer(
+            trained, extra, dataset, config, parameters, progress or Silent(), log, saver
+        )
+        run.open_source(scratch or Path(tempfile.gettempdir()), stack)
+        if resumed is not None:
+            with restoring(resumed):
+                run.load_state(resumed)
+        results = run.train()
+    return dataclasses.replace(
+        checkpoint,
+        model=model,
+        objective=extra.objective_state() or checkpoint.objective,
+        config=dataclasses.replace(checkpoint.config, phase2=options),
+        phase="phase2",
+        results=results,
+    )
