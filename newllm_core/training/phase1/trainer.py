@@ -1,8 +1,7 @@
 """Phase 1: train the update so that contexts settle and stay diverse.
 
-Iteration 1 of a window only reads. Every later one compares the contexts with those of the
-iteration before (see `loss`), makes a step per batch (see `engines`), and ends with measurements at
-fixed weights (see `convergence`). Embeddings and heads are not trained.
+Iteration 1 of a window only reads. Every later one makes a step per batch (see `engines`, `loss`)
+and ends with measurements at fixed weights (see `convergence`). Heads are not trained.
 """
 
 import dataclasses
@@ -97,8 +96,8 @@ class Phase1Trainer:
             f"phase 1: {windows.num_tokens:,} tokens in {windows.count} window(s), up to "
             f"{config.max_iterations} iterations of the first: {work:,} tokens to read"
         )
-        done = windows.work_before(self.iteration) + self.meter.tokens
-        with self.progress.task("phase 1", work - done, "tokens") as task:
+        left = work - windows.work_before(self.iteration) - self.meter.tokens
+        with self.progress.task("phase 1", left, "tokens") as task:
             while windows.number < windows.count:
                 for entry in self._train_window(task):
                     self.result.history.append(entry)
@@ -295,7 +294,6 @@ class Phase1Trainer:
     def _diverged(self, what: str, read: int) -> DivergedError:
         return DivergedError(
             f"phase 1 diverged: {what} is not finite (window {self.windows.number + 1}, iteration "
-            f"{self.iteration}, after {read:,} tokens); "
-            "try a lower --learning-rate, --dist-reg-weight or --init-std"
-            + plugin_at_fault(what, self.config)
+            f"{self.iteration}, after {read:,} tokens); try a lower --learning-rate, "
+            "--dist-reg-weight or --init-std" + plugin_at_fault(what, self.config)
         )
