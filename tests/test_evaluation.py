@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from newllm_core.trajectory.reference import naive_step
+from recurrence import token_formula
 
 from newllm_core.config import ModelConfig
 from newllm_core.errors import InputError
@@ -14,7 +14,7 @@ from newllm_core.evaluation.splits import evaluate
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.trajectory import text as text_module
 from newllm_core.trajectory.sequential import unroll
-from newllm_core.trajectory.text import inputs_at, read_text
+from newllm_core.trajectory.text import contexts_of_text, inputs_at
 
 VOCAB, END = 11, 10
 
@@ -34,8 +34,9 @@ def text_of(length, *, documents=1, seed=0):
 
 
 def model_of(*, num_heads=1, **options):
-    shape = {"context_dim": 6, "embed_dim": 5, "hidden_dim": 9, "layer_structure": (1, 1)}
-    model = LanguageModel(ModelConfig(**shape | options), VOCAB, num_heads=num_heads).double()
+    shape = {"context_dim": 6, "embed_dim": 5, "layer_structure": (1, 1)}
+    config, cell = ModelConfig(**shape | options), {"hidden_dim": 9}
+    model = LanguageModel(config, VOCAB, cell=cell, num_heads=num_heads).double()
     # Fresh heads say almost nothing; these have opinions.
     for head in model.token_output:
         torch.nn.init.normal_(head.weight, std=0.7, generator=torch.Generator().manual_seed(1))
@@ -44,13 +45,13 @@ def model_of(*, num_heads=1, **options):
 
 def naive_figures(model, text, head, blocks):
     """One token at a time from a state that is never reset."""
-    part = SimpleNamespace(embedding=model.embedding, layers=lambda: model.layers()[:blocks])
     state = torch.zeros(6, dtype=torch.float64)
     nats = hits = 0
     read = END
     for target in text.tokens.tolist():
-        logits = model.token_output[head](naive_step(part, read, state))
-        state = naive_step(model, read, state)
+        contexts = token_formula(model, read, state)
+        logits = model.token_output[head](contexts[blocks - 1])
+        state = contexts[-1]
         nats -= float(logits[target] - torch.log(torch.exp(logits).sum()))
         hits += int(logits.argmax()) == target
         read = target
@@ -83,7 +84,7 @@ def test_figures_equal_a_naive_loop():
 
 def test_many_streams_are_close_to_one():
     # A gated cell forgets a quarter of its state with every token.
-    model, text = model_of(update="gated"), text_of(1201)
+    model, text = model_of(cell="gated"), text_of(1201)
     options = {"end_id": END, "head_weights": [1.0]}
     one = evaluate(model, text, num_streams=1, **options)
     many = evaluate(model, text, num_streams=7, warmup=64, **options)
@@ -94,7 +95,7 @@ def test_many_streams_are_close_to_one():
 
 
 def test_memory_bounds_do_not_change_figures(monkeypatch):
-    from newllm_core.evaluation.splits import splits as evaluation
+    from newllm_core.evaluation import splits as evaluation
 
     model, text = model_of(), text_of(157)
     options = {"end_id": END, "head_weights": [1.0], "num_streams": 3, "warmup": 11}
@@ -117,14 +118,16 @@ def test_every_token_is_read_once(length, streams, warmup, rows):
     text_module.ROWS_AT_ONCE = rows
     try:
         model = model_of(layer_structure=(1,))
-        readings = list(read_text(model, tokens, end_id=END, num_streams=streams, warmup=warmup))
+        chunks = list(
+            contexts_of_text(model, tokens, end_id=END, num_streams=streams, warmup=warmup)
+        )
     finally:
         text_module.ROWS_AT_ONCE = before
-    positions = np.concatenate([reading.positions_N for reading in readings])
-    targets = np.concatenate([reading.targets_N.numpy() for reading in readings])
+    positions = np.concatenate([chunk.positions_N for chunk in chunks])
+    targets = np.concatenate([chunk.targets_N.numpy() for chunk in chunks])
     assert sorted(positions.tolist()) == list(range(length))
     assert (targets == tokens[positions]).all()
-    assert all(len(r.contexts[0]) == len(r.positions_N) for r in readings)
+    assert all(len(r.contexts[0]) == len(r.positions_N) for r in chunks)
 
 
 def test_inputs_are_the_tokens_before():
@@ -133,8 +136,8 @@ def test_inputs_are_the_tokens_before():
 
 
 def test_reading_leaves_gradients_on_for_whoever_iterates():
-    readings = read_text(model_of(), text_of(50).tokens, end_id=END)
-    next(readings)
+    chunks = contexts_of_text(model_of(), text_of(50).tokens, end_id=END)
+    next(chunks)
     assert torch.is_grad_enabled()
 
 

@@ -5,11 +5,20 @@ import itertools
 import json
 
 import pytest
-from newllm_core.model.layer import CVFPLayer
 
-from newllm_core.config import SECTIONS, Config, ModelConfig, Phase1Config, option
+from newllm_core.config import (
+    PLUGIN_SECTIONS,
+    SECTIONS,
+    Config,
+    ModelConfig,
+    Phase1Config,
+    option,
+)
 from newllm_core.errors import ConfigError
+from newllm_core.model.cells.residual import ResidualOptions
+from newllm_core.model.language_model import LanguageModel
 from newllm_core.settings import (
+    combined,
     from_assignments,
     from_environment,
     from_file,
@@ -109,8 +118,8 @@ def test_all_sources_at_once_win_key_by_key(layer):
 
 def test_a_preset_is_below_environment_and_flags():
     layers = [from_file("preset:cvfp-16"), from_environment({"NEWLLM_MODEL_EMBED_DIM": "24"})]
-    found = resolve(*layers, {"model": {"hidden_dim": "40"}}).model
-    assert (found.context_dim, found.embed_dim, found.hidden_dim) == (16, 24, 40)
+    found = resolve(*layers, {"model": {"init_std": "0.4"}}).model
+    assert (found.context_dim, found.embed_dim, found.init_std) == (16, 24, 0.4)
 
 
 @pytest.mark.parametrize(
@@ -135,8 +144,10 @@ def test_false_and_zero_in_a_file_are_values(tmp_path, setting, written, expecte
 
 @pytest.mark.parametrize("nothing", ["none", "None", "null", None])
 def test_none_undoes_an_earlier_layer(nothing):
-    found = resolve({"model": {"hidden_dim": 64}}, {"model": {"hidden_dim": nothing}})
-    assert found.model.hidden_dim is None
+    found = resolve({"phase1": {"max_tokens": 64}}, {"phase1": {"max_tokens": nothing}})
+    assert found.phase1.max_tokens is None
+    cell = resolve({"cell": {"hidden_dim": 64}}, {"cell": {"hidden_dim": nothing}}).cell
+    assert make_section(ResidualOptions, "cell", cell).hidden_dim is None
     assert resolve({"data": {"input": "x"}}, {"data": {"input": nothing}}).data.input is None
 
 
@@ -174,29 +185,29 @@ def test_num_layers_and_layer_structure_override_each_other(layer, low, high):
 
 
 @pytest.mark.parametrize(
-    ("blocks", "update", "shape", "name"),
+    ("blocks", "cell", "dims", "matrices", "name"),
     [
-        (2, "residual", (256, 256, 512), "tiny"),
-        (2, "residual", (16, 16, 32), "cvfp-16"),
-        (4, "residual", (256, 256, 512), "cvfp-256"),
-        (6, "residual", (768, 768, 1536), "cvfp-768"),
-        (1, "gated", (256, 256, 512), "reconstruction"),
+        (2, "residual", 256, 512 * 512, "tiny"),
+        (2, "residual", 16, 32 * 32, "cvfp-16"),
+        (4, "residual", 256, 512 * 512, "cvfp-256"),
+        (6, "residual", 768, 1536 * 1536, "cvfp-768"),
+        (1, "gated", 256, 512 * 512 + 512 * 256, "reconstruction"),
+        (1, "mogrifier", 200, 2 * 200 * 600 + 200 * 200, "language-model"),
+        (1, "mogrifier", 320, 2 * 320 * 960 + 320 * 320, "language-model-hour"),
     ],
 )
-def test_presets(blocks, update, shape, name):
+def test_presets(blocks, cell, dims, matrices, name):
     config = resolve(from_file(f"preset:{name}"))
-    model = config.model
-    assert model.layer_structure == (1,) * blocks
-    assert model.update == update
-    context_dim, embed_dim, hidden_dim = shape
-    assert (model.context_dim, model.embed_dim) == (context_dim, embed_dim)
-    assert model.hidden_dim in (None, hidden_dim)
-    layer = CVFPLayer(model.context_dim, model.embed_dim, model.hidden_dim, update=update)
-    assert layer.output is None
-    assert layer.context_weight.shape == (hidden_dim, context_dim)
-    reconstructs = name == "reconstruction"
-    assert config.phase1.objective == ("reconstruction" if reconstructs else "auto")
-    assert (config.phase2.reconstruction_weight > 0) is reconstructs
+    model = LanguageModel(config.model, 3, cell=config.cell)
+    assert config.model.layer_structure == (1,) * blocks
+    assert config.model.cell == cell
+    assert (config.model.context_dim, config.model.embed_dim) == (dims, dims)
+    for layer in model.cells():
+        assert sum(p.numel() for p in layer.parameters() if p.ndim == 2) == matrices
+    assert config.phase1.objective == "reconstruction"
+    in_phase2 = name == "reconstruction"
+    assert config.phase2.objective == ("reconstruction" if in_phase2 else None)
+    assert config.phase2.objective_weight == (1.0 if in_phase2 else None)
 
 
 def test_every_shipped_preset_resolves():
@@ -225,7 +236,9 @@ def test_every_shipped_preset_resolves():
         ({"data": {"source": 5}}, ["data.source is 5", "str"]),
         ({"model": {"context_dim": {"x": 5}}}, ["model.context_dim", "int"]),
         ({"model": {"context_dim": 0}}, ["model.context_dim is 0", "at least 1"]),
-        ({"model": {"layernorm_mix": "1.5"}}, ["model.layernorm_mix is 1.5", "at most 1"]),
+        ({"gate": {"min_norm": "-1.5"}}, ["gate.min_norm is -1.5", "at least 0"]),
+        ({"cell": 3}, ["cell is 3", "section"]),
+        ({"objective": [1]}, ["objective is [1]", "section"]),
         ({"model": {"layer_structure": "1,x"}}, ["model.layer_structure is 'x'", "int"]),
         ({"model": {"layer_structure": "2,0"}}, ["model.layer_structure is 0", "at least 1"]),
         ({"model": {"layer_structure": 2}}, ["model.layer_structure is 2", "list"]),
@@ -242,7 +255,7 @@ def test_every_shipped_preset_resolves():
         ({"phase1": {"learning_rate": 10**400}}, ["phase1.learning_rate", "63 bits"]),
         ({"phase1": {"learning_rate": "1e999"}}, ["phase1.learning_rate is inf", "finite"]),
         ({"model": {"num_layers": "two"}}, ["model.num_layers is 'two'", "int"]),
-        ({"model": {"update": "lstm"}}, ["model.update is 'lstm'", "residual, gated"]),
+        ({"model": {"update": "lstm"}}, ["unknown key model.update", "context_dim"]),
         ({"run": 5}, ["run is 5", "section"]),
         ({"regularizer": "ema-variance"}, ["regularizer is 'ema-variance'", "section"]),
         ({"source": 5}, ["source is 5", "section"]),
@@ -354,10 +367,55 @@ def test_a_saved_config_is_read_back(name):
     ]
     config = resolve(from_file(f"preset:{name}"), *layers)
     saved = json.loads(json.dumps(to_dict(config)))
-    assert set(saved) == {*SECTIONS, "regularizer", "source"}
+    assert set(saved) == {*SECTIONS, *PLUGIN_SECTIONS}
     assert resolve(saved) == config
     assert resolve(saved).model == dataclasses.replace(config.model, layer_structure=(1, 1, 1))
     assert config != Config()
+
+
+LINEAR = {"decoder": "linear", "context_weight": 0.8}
+
+
+@pytest.mark.parametrize(
+    ("layers", "section", "expected"),
+    [
+        ([{"phase1": {"objective": "cvfp"}}], "objective", {}),
+        ([{"phase1": {"objective": "reconstruction"}}], "objective", LINEAR),
+        ([{"objective": {"context_weight": 0.1}}], "objective", LINEAR | {"context_weight": 0.1}),
+        (
+            [{"phase1": {"objective": "cvfp"}, "objective": {"teacher": "same-weights"}}],
+            "objective",
+            {"teacher": "same-weights"},
+        ),
+        (
+            [{"phase1": {"objective": "cvfp"}}, {"phase1": {"objective": "reconstruction"}}],
+            "objective",
+            LINEAR,
+        ),
+        ([{"cell": {"depth": 2}}, {"model": {"cell": "gru"}}], "cell", {}),
+        ([{"cell": {"depth": 2}}, {"model": {"cell": "residual"}}], "cell", {"depth": 2}),
+        ([{"cell": {"depth": 2}}, {"cell": {"init": "he"}}], "cell", {"depth": 2, "init": "he"}),
+        ([{"regularizer": {"momentum": 0.5}}, {"phase1": {"reg": "none"}}], "regularizer", {}),
+        (
+            [{"source": {"x": 1}}, {"data": {"source": "wikitext"}, "source": {"y": 2}}],
+            "source",
+            {"y": 2},
+        ),
+    ],
+)
+def test_options_go_with_the_plugin_that_they_were_given_for(layers, section, expected):
+    config = resolve(from_file("preset:cvfp-16"), *layers)
+    assert getattr(config, section) == expected
+    assert resolve(to_dict(config)) == config
+
+
+def test_layers_put_together_hold_options_of_the_plugin_that_any_of_them_names():
+    layer = combined({"objective": {"teacher": "same-weights"}}, {"phase1": {"objective": "cvfp"}})
+    found = resolve(from_file("preset:cvfp-16"), layer)
+    assert found.objective == {"teacher": "same-weights"}
+    assert combined({"model": {"num_layers": 2}}, {"model": {"num_layers": 3}}) == {
+        "model": {"layer_structure": [1, 1, 1]}
+    }
 
 
 def test_changing_a_resolved_config_leaves_the_layers_alone():

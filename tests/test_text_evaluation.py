@@ -3,18 +3,30 @@ import tracemalloc
 
 import pytest
 import torch
-from newllm_core.trajectory.reference import naive_step
+from recurrence import token_formula
 
+from newllm_core.config import ModelConfig
 from newllm_core.data.prepared import open_dataset
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import InputError
 from newllm_core.evaluation.splits import evaluate
 from newllm_core.evaluation.texts import evaluate_file, joined
+from newllm_core.model.language_model import LanguageModel
 from tests.data.cases import Recorder
 from tests.data.cases import run as prepare
-from tests.generation.cases import TOKENIZERS, make_model
+from tests.generation.cases import TOKENIZERS
 
 TEXT = "the cat sat on the mat.\n\nça va, é? 日本 𝄞 here.\r\n\tThe END <|user|> of it" * 20
+
+
+def make_model(vocab_size, *, num_heads=1, cell="residual"):
+    """A model whose heads have opinions: fresh ones say almost nothing."""
+    config = ModelConfig(context_dim=8, embed_dim=8, cell=cell)
+    model = LanguageModel(config, vocab_size, num_heads=num_heads)
+    for number, head in enumerate(model.token_output):
+        generator = torch.Generator().manual_seed(number)
+        torch.nn.init.normal_(head.weight, std=0.8, generator=generator)
+    return model
 
 
 @pytest.fixture(params=["bpe", "bytes", "word-pieces"], scope="module")
@@ -25,7 +37,7 @@ def tokenizer(request):
 @pytest.fixture(scope="module")
 def model(tokenizer):
     # A gated cell forgets a quarter of its state with every token.
-    return make_model(tokenizer.vocab_size, num_heads=2, update="gated").double()
+    return make_model(tokenizer.vocab_size, num_heads=2, cell="gated").double()
 
 
 @pytest.fixture
@@ -41,7 +53,7 @@ def naive_nats(model, ids, start):
     nats = 0.0
     with torch.no_grad():
         for read, target in zip([start, *ids[:-1]], ids, strict=True):
-            state = naive_step(model, read, state)
+            state = token_formula(model, read, state)[-1]
             nats -= float(torch.log_softmax(model.token_output[-1](state), -1)[target])
     return nats
 

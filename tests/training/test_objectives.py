@@ -1,18 +1,17 @@
 """What objectives are given to read, in both phases."""
 
 import copy
-import dataclasses
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
-from markov_text import checkpoint, dataset
+from markov_text import checkpoint
 from naive_phase1 import make_config, make_loss, naive_incoming
 from recurrence import D, E, V, draw_tokens, make_model, token_formula
 
 from newllm_core.checkpoint.run_state import State
-from newllm_core.errors import ConfigError, PluginError
+from newllm_core.errors import PluginError
 from newllm_core.objectives.base import NO_TOKEN, Objective
 from newllm_core.objectives.reads import check_reads, tokens_at
 from newllm_core.settings import resolve
@@ -20,9 +19,8 @@ from newllm_core.training.phase1.engines import batches
 from newllm_core.training.phase1.loss import Phase1Loss
 from newllm_core.training.phase1.run import train_phase1
 from newllm_core.training.phase1.trainer import Phase1Trainer
-from newllm_core.training.phase2.extra_terms import ExtraTerms, make_objective
+from newllm_core.training.phase2.extra_terms import ExtraTerms
 from newllm_core.training.phase2.fine_tuning import FineTuning
-from newllm_core.training.phase2.run import train_phase2
 
 CPU = torch.device("cpu")
 ENGINES = ("parallel", "streams", "online")
@@ -232,112 +230,3 @@ def test_names_that_nobody_supplies_are_refused(name):
     with pytest.raises(PluginError, match="choose from previous, second_reading") as caught:
         check_reads(Recorder(D, E, V, reads=(name,)))
     assert repr(name) in str(caught.value)
-
-
-def phase2_of(start, *, phase1=None, options=None, of_regularizer=None, **phase2):
-    fast = {"epochs": 1, "num_streams": 8, "learning_rate": 0.03}
-    layer = {"phase2": fast | phase2, "phase1": phase1 or {}, "objective": options or {}}
-    config = resolve(layer | {"regularizer": of_regularizer or {}})
-    return train_phase2(start, dataset(documents=6), config, device=CPU)
-
-
-def trained_decoder(start, **options):
-    config = resolve({"objective": options})
-    objective, _ = make_objective("reconstruction", config, start.model)
-    return {name: tensor + 0.5 for name, tensor in objective.state_dict().items()}
-
-
-def test_phase2_goes_on_with_the_objective_that_phase1_trained():
-    start = checkpoint()
-    start.objective = trained_decoder(start)
-    kept = phase2_of(start, epochs=0, objective="reconstruction").objective
-    assert set(kept) == set(start.objective)
-    assert all(torch.equal(kept[name], start.objective[name]) for name in kept)
-    moved = phase2_of(start, objective="reconstruction").objective
-    assert not any(torch.equal(moved[name], start.objective[name]) for name in kept)
-    assert all((moved[name] - kept[name]).abs().max() < 1 for name in kept)
-    untouched = phase2_of(start).objective
-    assert all(torch.equal(untouched[name], start.objective[name]) for name in kept)
-
-
-def test_another_objective_than_phase1s_starts_anew_and_leaves_its_parameters_alone():
-    start = checkpoint(objective={"of another": torch.ones(3)})
-    given = {"phase1": {"objective": "cvfp"}, "options": {"teacher": "same-weights"}}
-    trained = phase2_of(start, **given, objective="reconstruction")
-    assert trained.results["epochs"][-1]["terms"]["reconstruction"] > 0
-    assert trained.objective == start.objective
-
-
-def test_other_options_than_phase1s_are_one_line():
-    start = checkpoint()
-    start.objective = trained_decoder(start)
-    with pytest.raises(ConfigError, match="does not fit what phase 1 trained") as caught:
-        phase2_of(start, objective="reconstruction", options={"decoder": "linear"})
-    assert caught.value.exit_code == 2
-
-
-@pytest.mark.parametrize("teacher", ["reading-before", "same-weights"])
-@pytest.mark.parametrize(
-    "chosen", [{"objective": "cvfp"}, {"objective_weight": 0.5}], ids=["named", "of phase 1"]
-)
-def test_phase2_refuses_an_objective_that_needs_another_reading(teacher, chosen):
-    given = {"phase1": {"objective": "cvfp"}, "options": {"teacher": teacher}}
-    with pytest.raises(
-        ConfigError, match=r"phase2\.objective = cvfp reads '(previous|second_)"
-    ) as c:
-        phase2_of(checkpoint(), **given, **chosen)
-    assert c.value.exit_code == 2
-
-
-@pytest.mark.parametrize(
-    ("chosen", "term", "weight"),
-    [
-        ({"reg_weight": 0.3}, "distribution", 0.3),
-        ({"reg": "distribution"}, "distribution", 0.2),
-        ({"reg": "ema-variance", "reg_weight": 0.1}, "ema-variance", 0.1),
-        ({"objective_weight": 0.4}, "reconstruction", 0.4),
-        ({"objective": "reconstruction"}, "reconstruction", 1.0),
-    ],
-)
-def test_a_weight_alone_means_phase1s_plugin_and_a_name_alone_its_own_weight(chosen, term, weight):
-    config = resolve({"phase1": {"reg": "distribution"}, "phase2": chosen})
-    assert ExtraTerms(config, checkpoint().model, {}).weights == {term: weight}
-
-
-@pytest.mark.parametrize("chosen", [{}, {"reg": "distribution", "reg_weight": 0}])
-def test_without_a_weight_there_is_no_term(chosen):
-    extra = ExtraTerms(resolve({"phase2": chosen}), checkpoint().model, {})
-    assert not extra.wanted
-    assert extra.objective_state() == {}
-
-
-def test_a_regularizer_as_a_term_changes_contexts():
-    models, losses = [], []
-    for chosen in ({}, {"reg": "distribution", "reg_weight": 1.0}):
-        trained = phase2_of(checkpoint(), **chosen, of_regularizer={"momentum": 0.9})
-        models.append(trained.model)
-        losses.append(trained.results["epochs"][-1]["terms"])
-    assert [list(terms) for terms in losses] == [
-        ["cross-entropy"],
-        ["cross-entropy", "distribution"],
-    ]
-    tokens = torch.from_numpy(dataset(documents=2).validation.tokens[:200].astype(np.int64))
-    spread = []
-    for model in models:
-        contexts = model.step(context=torch.zeros(200, 16), token=model.embed(tokens))[-1]
-        mean, variance = contexts.mean(0), contexts.var(0)
-        spread.append(((mean**2) + (variance - 1) ** 2).mean().item())
-    assert spread[1] < 0.8 * spread[0]
-
-
-def test_options_that_no_chosen_plugin_knows_are_still_refused():
-    with pytest.raises(ConfigError, match=r"unknown key regularizer\.momentun"):
-        phase2_of(checkpoint(), reg="distribution", of_regularizer={"momentun": 0.9})
-    config = dataclasses.replace(resolve(), objective={"teecher": "x"})
-    config = dataclasses.replace(
-        config,
-        phase1=dataclasses.replace(config.phase1, objective="cvfp"),
-        phase2=dataclasses.replace(config.phase2, objective="reconstruction"),
-    )
-    with pytest.raises(ConfigError, match=r"unknown key objective\.teecher"):
-        ExtraTerms(config, checkpoint().model, {})
