@@ -9,7 +9,7 @@ from newllm_core.config import SECTIONS
 from tests.cli.conftest import write_corpus
 
 COMMANDS = ["", "quickstart", "prepare", "phase1", "analyze", "phase2", "expand"]
-COMMANDS += ["evaluate", "generate"]
+COMMANDS += ["evaluate", "contexts", "generate"]
 HEAVY = ("torch", "numpy", "datasets", "tokenizers", "safetensors")
 
 

@@ -1,0 +1,158 @@
+"""The front door for Python does what the command line does, and docs/PYTHON.md works."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import newllm_core as newllm
+from newllm_core.errors import ConfigError, InputError
+from tests.cli.inside import CommandLine
+
+PAGE = Path(__file__).parents[1] / "docs" / "PYTHON.md"
+# Of the page: it leaves these.
+ALL = {"data", "model", "contexts", "report", "correct", "heads", "text", "figures"}
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """The folder and the names that the page leaves, its blocks run in order."""
+    folder = tmp_path_factory.mktemp("page")
+    names = {"__name__": "page"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S):
+            exec(compile(block, str(PAGE), "exec"), names)
+    return folder, names
+
+
+@pytest.fixture
+def command(page, monkeypatch, capsys):
+    monkeypatch.chdir(page[0])
+    return CommandLine(monkeypatch, capsys)
+
+
+def test_the_page_works_and_its_probe_reads_contexts(page):
+    _, names = page
+    assert names.keys() >= ALL
+    assert names["correct"] > 0.6
+    assert 1 < names["rank"] <= 16
+
+
+def test_importing_loads_nothing_heavy():
+    program = (
+        "import sys, newllm_core\n"
+        "assert 'open_checkpoint' in dir(newllm_core)\n"
+        "print([m for m in ('torch', 'numpy', 'tokenizers') if m in sys.modules])\n"
+        "print(newllm_core.prepare.__name__, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["[]", "prepare False"], done.stderr
+
+
+def test_every_name_of_the_front_door_is_there():
+    assert all(getattr(newllm, name) for name in newllm.__all__)
+    with pytest.raises(AttributeError, match="phase3"):
+        newllm.phase3  # noqa: B018
+
+
+def test_training_is_that_of_the_command_line(page, command):
+    arguments = (
+        *("phase1", "--data=data", "--out=runs/cli.safetensors", "--config=preset:tiny"),
+        *("--threads=1", "--max-iterations=3", "--context-dim=16", "--embed-dim=16", "--cell=gru"),
+        *("--set=analysis.probe_tokens=512", "--set=analysis.probe_passages=4"),
+    )
+    assert command(*arguments).code == 0
+    own, other = page[1]["model"], newllm.open_checkpoint("runs/cli.safetensors")
+    assert own.config == other.config
+    for name, value in other.model.state_dict().items():
+        torch.testing.assert_close(own.model.state_dict()[name], value)
+
+
+def test_text_figures_and_analysis_are_those_of_the_command_line(command):
+    path = "runs/heads.safetensors"
+    heads = newllm.open_checkpoint(path)
+    Path("line.txt").write_text("The fish sees the ça bird.\n" * 30, encoding="utf-8")
+    found = command("evaluate", path, "--text=line.txt", "--json").json["text"]
+    assert heads.evaluate(Path("line.txt").read_text(encoding="utf-8")) == found
+    assert heads.evaluate(Path("line.txt")) == found
+    given = ("generate", path, "--prompt=The cat", "--max-tokens=25", "--json")
+    found = command(*given, "--seed=3", "--temperature=0.9").json["text"]
+    written = heads.generate("The cat", max_tokens=25, seed=3, temperature=0.9)
+    assert written == found
+    assert heads.generate("The cat", max_tokens=25, seed=4, temperature=0.9) != found
+    letter = next(letter for letter in found[3:] if letter.isprintable())
+    stopped = heads.generate("The cat", max_tokens=25, seed=3, temperature=0.9, stop=letter)
+    assert stopped == found[: found.index(letter)]
+    report = command("analyze", path, "--json", "--num-pairs=500").json
+    assert heads.analyze(num_pairs=500) == report
+
+
+def test_the_environment_stands_between_preset_and_keywords(page, monkeypatch):
+    monkeypatch.chdir(page[0])
+    heads = newllm.open_checkpoint("runs/heads.safetensors")
+    short = heads.generate("The", max_tokens=3)
+    monkeypatch.setenv("NEWLLM_GENERATION_MAX_TOKENS", "3")
+    assert heads.generate("The") == short
+    assert heads.generate("The", max_tokens=9).startswith(short)
+    assert heads.generate("The", settings={"generation": {"max_tokens": 0}}) == ""
+
+
+def test_nothing_is_printed(page, monkeypatch, tmp_path, capfd):
+    monkeypatch.chdir(tmp_path)
+    data, threads = str(page[0] / "data"), {"threads": 1}
+    book = {"source": "text-file", "input": page[0] / "book.txt", "vocab_size": 300}
+    newllm.prepare(out="d", document_separator="\n\n", val_token_policy="keep", **book)
+    shape = {"context_dim": 8, "embed_dim": 8, "layer_structure": [1, 1]}
+    probes = {"analysis": {"probe_tokens": 512, "probe_passages": 4}}
+    made = newllm.phase1(data=data, max_iterations=0, settings=probes, **shape, **threads)
+    gate = {"min_train_rank": 0, "min_val_rank": 0, "max_mean_cosine": 1}
+    made = newllm.phase2(made, epochs=1, **gate, **threads)
+    made = newllm.expand(made, **threads)
+    assert made.model.num_heads == 2
+    assert made.path == Path("runs/expanded.safetensors")
+    made.evaluate("The cat")
+    made.generate("The cat", max_tokens=3)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda: newllm.phase1(max_iteratoins=1), ConfigError, "did you mean 'max_iterations'"),
+        (lambda: newllm.phase1(preset="tny"), ConfigError, "did you mean 'tiny'"),
+        (lambda: newllm.phase1(preset="tiny", config="a.toml"), ConfigError, "exclude each other"),
+        (lambda: newllm.phase1(settings={"cel": {}}), ConfigError, "did you mean 'cell'"),
+        (lambda: newllm.phase1(cell="gur"), ConfigError, "gur"),
+        (lambda: newllm.prepare(vocab_sise=3), ConfigError, "did you mean 'vocab_size'"),
+        (lambda: newllm.expand("none.safetensors", epochs=1), ConfigError, "keyword epochs"),
+        (lambda: newllm.phase2("none.safetensors"), InputError, "no such checkpoint"),
+        (lambda: newllm.open_checkpoint("none.safetensors"), InputError, "no such checkpoint"),
+        (lambda: newllm.open_checkpoint("a", device="gpu"), ConfigError, "auto, cpu, cuda"),
+    ],
+)
+def test_mistakes_are_the_errors_of_the_command_line(tmp_path, monkeypatch, call, error, words):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=words):
+        call()
+
+
+def test_what_a_checkpoint_cannot_do_is_said(page, monkeypatch):
+    model = page[1]["model"]
+    with pytest.raises(InputError, match="no trained head"):
+        model.generate("The")
+    with pytest.raises(InputError, match="no trained head"):
+        model.evaluate("The")
+    heads = page[1]["heads"]
+    with pytest.raises(InputError, match="empty"):
+        heads.evaluate("")
+    with pytest.raises(InputError, match="not Unicode"):
+        heads.contexts("\ud800")
+    with pytest.raises(ConfigError, match="keyword device"):
+        heads.generate("The", device="cpu")
+    with pytest.raises(ConfigError, match="keyword probe_tokens"):
+        heads.analyze(probe_tokens=3)
+    assert heads.contexts("").shape == (0, 16)
