@@ -157,12 +157,6 @@ class Unmakeable(Square):
         super().__init__(context_dim)
 
 
-class Local(Statistic):
-    """Says that processes share their statistics; they do not."""
-
-    distributed = True
-
-
 WRONG = [
     (NaN, "finite scalar: the loss is nan for 63 ordinary context(s)"),
     (Number, "finite scalar: the loss is 0.5; return a tensor without dimensions"),
@@ -183,7 +177,6 @@ WRONG = [
     (Greedy, "inputs: the contexts or tokens it was given were changed"),
     (Learner, "parameters: no optimizer trains scale_D; use register_buffer"),
     (Unmakeable, "finite scalar: it raised TypeError: "),
-    (Local, "distributed: in a process of 2, the loss differs by"),
 ]
 
 

@@ -1,0 +1,112 @@
+"""Checks that cells and objectives share: parameters, random numbers, saved state."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from newllm_core.testing.report import Failed
+
+Module = TypeVar("Module", bound=nn.Module)
+# Below this, a gradient or a difference in float64 is rounding.
+NOTHING = 1e-9
+
+
+def values(*shape: int, seed: int) -> Tensor:
+    """Draw ordinary numbers, N(0, 1) in float64, always the same."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@contextmanager
+def no_global_numbers(what: str) -> Iterator[None]:
+    """Fail if the body draws from torch's global generator, whose state is put back.
+
+    Args:
+        what: does the drawing, for the message.
+    """
+    with torch.random.fork_rng(devices=[]):
+        before = torch.get_rng_state()
+        yield
+        if not torch.equal(before, torch.get_rng_state()):
+            raise Failed(
+                f"{what} draws from torch's global generator, so a run cannot be repeated; draw "
+                "in initialise from the generator it is given (generator=generator), and nowhere "
+                "else"
+            )
+
+
+def check_initialise(
+    make: Callable[[], Module], initialise: Callable[[Module, torch.Generator], object]
+) -> None:
+    """See that every parameter comes from the generator that `initialise` is given.
+
+    Args:
+        make: makes one that is not initialised.
+        initialise: calls its method.
+    """
+
+    def drawn(seed: int) -> Mapping[str, Tensor]:
+        module = make()
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.fill_(float("nan"))
+        with no_global_numbers("initialise"):
+            initialise(module, torch.Generator().manual_seed(seed))
+        return dict(module.named_parameters())
+
+    first, again, other = drawn(0), drawn(0), drawn(1)
+    left = [name for name, value in first.items() if not value.isfinite().all()]
+    if left:
+        raise Failed(f"it leaves {', '.join(left)} as it was; set every parameter")
+    unequal = [name for name, value in first.items() if not torch.equal(value, again[name])]
+    if unequal:
+        raise Failed(f"{', '.join(unequal)} differs for the same seed; draw from the generator")
+    varied = [name for name, value in first.items() if value.unique().numel() > 1]
+    if varied and all(torch.equal(first[name], other[name]) for name in varied):
+        raise Failed(
+            f"{', '.join(varied)} is the same for another seed; draw from the generator that "
+            "initialise is given"
+        )
+
+
+def check_parameter_gradients(module: nn.Module, loss: Tensor) -> None:
+    """See that `loss` reaches every parameter of `module` with a finite gradient."""
+    names = [name for name, _ in module.named_parameters()]
+    if not names:
+        return
+    parameters = list(module.parameters())
+    if not loss.requires_grad:
+        raise Failed("nothing has a gradient; compute without detach() and no_grad()")
+    found = torch.autograd.grad(loss, parameters, allow_unused=True)
+    unused = [name for name, value in zip(names, found, strict=True) if value is None]
+    if unused:
+        raise Failed(
+            f"{', '.join(unused)} gets none; use it without detach(), or keep it in a buffer "
+            "(register_buffer)"
+        )
+    wild = [
+        n for n, g in zip(names, found, strict=True) if g is not None and not g.isfinite().all()
+    ]
+    if wild:
+        raise Failed(
+            f"that of {', '.join(wild)} is not finite; look for sqrt, log or division at 0"
+        )
+
+
+@torch.no_grad()
+def moved(module: Module) -> Module:
+    """Move every parameter a little: at its first value one may have no gradient, as at 0."""
+    for seed, parameter in enumerate(module.parameters()):
+        parameter.add_(0.1 * values(*parameter.shape, seed=seed).to(parameter.dtype))
+    return module
+
+
+def check_close(found: Tensor, exact: Tensor, tolerance: float, advice: str) -> None:
+    """Fail with `advice` if two results differ by more than `tolerance` of the larger."""
+    found, exact = found.detach().double(), exact.detach().double()
+    error = (found - exact).abs().max().item()
+    limit = tolerance * exact.abs().max().item() + NOTHING
+    if not error <= limit:  # NaN is no agreement either
+        raise Failed(f"a result is off by {error:.3g}, where {limit:.3g} is rounding; {advice}")

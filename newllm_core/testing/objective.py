@@ -1,0 +1,196 @@
+"""What every objective promises, whatever its formula.
+
+Shapes: N rows, C context_dim, E embed_dim, V vocabulary.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from newllm_core.errors import PluginError
+from newllm_core.objectives.base import EMBEDDING_MATRIX, NO_TOKEN, TOKENS_AT, Objective
+from newllm_core.objectives.reads import check_reads
+from newllm_core.testing.modules import (
+    NOTHING,
+    check_close,
+    check_initialise,
+    check_parameter_gradients,
+    moved,
+    no_global_numbers,
+    values,
+)
+from newllm_core.testing.report import Failed, failures, report
+
+CONTEXT_DIM, EMBED_DIM, VOCAB_SIZE, ROWS = 6, 5, 11, 9
+Given = dict[str, Tensor]
+
+
+def check_objective(objective: type[Objective], options: Any = None) -> None:  # noqa: ANN401
+    """Hold an objective to its contract.
+
+    Args:
+        objective: the class.
+        options: an instance of its `Options`; the defaults if None.
+
+    Raises:
+        ConformanceError: with one line for each check that failed.
+    """
+    report(objective, objective_failures(objective, options))
+
+
+def objective_failures(objective: type[Objective], options: Any = None) -> list[str]:  # noqa: ANN401
+    """Collect one line for each failed check."""
+    case = _Case(objective, options)
+    reads = failures({"reads": case.reads}, objective)
+    if reads:
+        return reads  # nothing can be given to it
+    checks = {
+        "finite scalar": lambda: case.loss(case.make(), case.given()),
+        "batch of one": lambda: case.pull(case.given(1)),
+        "no token": case.no_token,
+        "mean": case.mean,
+        "float32": case.float32,
+        "bfloat16": case.bfloat16,
+        "gradient": case.gradient,
+        "repetition": case.repetition,
+        "inputs": case.inputs,
+        "initialise": case.initialise,
+        "state": case.state,
+    }
+    return failures(checks, objective)
+
+
+class _Case:
+    def __init__(self, objective: type[Objective], options: Any) -> None:  # noqa: ANN401
+        self.type = objective
+        self.options = options
+
+    def bare(self) -> Objective:
+        return self.type(CONTEXT_DIM, EMBED_DIM, VOCAB_SIZE, self.options)
+
+    def make(self, seed: int = 0) -> Objective:
+        objective = self.bare()
+        objective.initialise(torch.Generator().manual_seed(seed))
+        return objective.double()
+
+    def given(self, rows: int = ROWS, *, known: int | None = None) -> Given:
+        """Make what `loss` is given; of other tokens only the first `known` exist."""
+        found = {
+            "final_NC": values(rows, CONTEXT_DIM, seed=1),
+            "incoming_NC": values(rows, CONTEXT_DIM, seed=2),
+            "embedded_NE": values(rows, EMBED_DIM, seed=3),
+        }
+        # As at the edge of a text: not every row has a token so many places away.
+        known = rows - rows // 4 if known is None else known
+        for seed, name in enumerate(sorted(self.bare().reads), start=4):
+            if name.startswith(TOKENS_AT):
+                ids_N = torch.arange(seed, seed + rows) % VOCAB_SIZE
+                found[name] = ids_N.where(torch.arange(rows) < known, NO_TOKEN)
+            else:
+                shape = (VOCAB_SIZE, EMBED_DIM) if name == EMBEDDING_MATRIX else (rows, CONTEXT_DIM)
+                found[name] = values(*shape, seed=seed)
+        return found
+
+    def loss(self, objective: Objective, given: Given, what: str = "ordinary input") -> Tensor:
+        loss = objective.loss(**given)
+        if not isinstance(loss, Tensor):
+            raise Failed(f"the loss is {loss!r:.80}; return a tensor without dimensions")
+        if loss.ndim:
+            raise Failed(f"the loss has shape {list(loss.shape)}; reduce it, e.g. with .mean()")
+        if not loss.isfinite():
+            raise Failed(f"the loss is {loss.item()} for {what}")
+        return loss
+
+    def pull(self, given: Given, what: str = "ordinary input") -> Tensor:
+        """Differentiate with respect to the contexts; zeros where there is no gradient."""
+        final_NC = given["final_NC"].clone().requires_grad_()
+        loss = self.loss(self.make(), {**given, "final_NC": final_NC}, what)
+        found = None
+        if loss.requires_grad:
+            (found,) = torch.autograd.grad(loss, final_NC, allow_unused=True)
+        found = torch.zeros_like(final_NC) if found is None else found
+        if not found.isfinite().all():
+            raise Failed(
+                f"the gradient of final_NC is not finite for {what}; look for sqrt, log or "
+                "division at 0"
+            )
+        return found
+
+    def reads(self) -> None:
+        try:
+            check_reads(self.bare())
+        except PluginError as error:
+            raise Failed(str(error)) from error
+
+    def no_token(self) -> None:
+        for rows, known in ((ROWS, 1), (ROWS, 0), (1, 0)):
+            what = f"{rows} row(s), of which {known} have another token and the rest NO_TOKEN"
+            try:
+                self.pull(self.given(rows, known=known), what)
+            except Failed as failure:
+                raise Failed(f"{failure}; divide by max(1, the number of tokens)") from failure
+            except (IndexError, RuntimeError) as error:
+                raise Failed(
+                    f"{error} for {what}; leave out rows of NO_TOKEN ({NO_TOKEN}), as "
+                    "cross_entropy does"
+                ) from error
+
+    def mean(self) -> None:
+        given = self.given()
+        once = self.loss(self.make(), given).item()
+        double = {k: v if k == EMBEDDING_MATRIX else torch.cat([v, v]) for k, v in given.items()}
+        twice = self.loss(self.make(), double).item()
+        if abs(once) > NOTHING and abs(twice / once - 2) < NOTHING:
+            raise Failed("twice the rows have twice the loss; return their mean, not their sum")
+
+    def float32(self) -> None:
+        narrow = {k: v.float() if v.is_floating_point() else v for k, v in self.given().items()}
+        found = self.loss(self.make().float(), narrow)
+        exact = self.loss(self.make(), self.given())
+        check_close(found, exact, 1e-4, "float64 says otherwise")
+
+    def bfloat16(self) -> None:
+        narrow = {k: v.float() if v.is_floating_point() else v for k, v in self.given().items()}
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = self.loss(self.make().float(), narrow)
+        exact = self.loss(self.make(), self.given())
+        check_close(
+            found,
+            exact,
+            3e-2,
+            "under torch.autocast products come out as bfloat16: compare and sum with "
+            "newllm_core.runtime.precision.at_least_float32",
+        )
+
+    def gradient(self) -> None:
+        if self.pull(self.given()).norm() <= NOTHING:
+            raise Failed(
+                "that of final_NC is 0, so the recurrence learns nothing; do not detach it"
+            )
+        objective = moved(self.make())
+        check_parameter_gradients(objective, self.loss(objective, self.given()))
+
+    def repetition(self) -> None:
+        objective, given = self.make(), self.given()
+        with no_global_numbers("loss"):
+            first = self.loss(objective, given)
+        second = self.loss(objective, self.given())
+        check_close(second, first, NOTHING, "the same input came before: keep nothing of a call")
+
+    def inputs(self) -> None:
+        given, before = self.given(), self.given()
+        self.loss(self.make(), given)
+        changed = [name for name, value in given.items() if not torch.equal(value, before[name])]
+        if changed:
+            raise Failed(f"{', '.join(changed)} was changed; work on a copy")
+
+    def initialise(self) -> None:
+        check_initialise(self.bare, lambda made, generator: made.initialise(generator))
+
+    def state(self) -> None:
+        second = self.make(1)
+        second.load_state_dict(self.make().state_dict())
+        found, exact = (self.loss(made, self.given()) for made in (second, self.make()))
+        advice = "after load_state_dict(state_dict()); keep tensors in parameters or buffers"
+        check_close(found, exact, NOTHING, advice)
