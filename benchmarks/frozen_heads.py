@@ -17,14 +17,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from newllm_core.training.stepping import Stepper, trained_parameters, training_only
 
-from newllm_core.config import ModelConfig, Phase2Config, RunConfig
+from newllm_core.config import Config, ModelConfig, Phase2Config, RunConfig
+from newllm_core.kernels.door import choose
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.runtime.device import prepare_device
-from newllm_core.runtime.precision import matrix_precision
+from newllm_core.runtime.precision import products_in
 from newllm_core.training.phase2.context_store import ContextStore
+from newllm_core.training.phase2.extra_terms import ExtraTerms
 from newllm_core.training.phase2.frozen import FrozenContexts
+from newllm_core.training.phase2.steps import Steps, trained_parameters, training_only
+from newllm_core.training.phase2.terms import plain_cross_entropy
 
 STEPS_PER_ROUND = 8
 
@@ -42,25 +45,34 @@ def main() -> None:
     rows = config.batch_tokens
     shape = ModelConfig(context_dim=arguments.dims, embed_dim=arguments.dims)
     model = LanguageModel(shape, arguments.vocabulary)
-    parameters = trained_parameters(model, config)
+    extra = ExtraTerms(Config(phase2=config), model, {})
+    parameters = trained_parameters(model, extra, config)
+    head_loss = choose(
+        "cross-entropy",
+        plain_cross_entropy,
+        setting=run.kernels,
+        device=device,
+        dtype=torch.float32,
+    )
     random = np.random.default_rng(0)
     tokens = random.integers(arguments.vocabulary, size=64 * rows)
     with (
         tempfile.TemporaryDirectory() as folder,
         ContextStore(Path(folder), len(tokens), (1, arguments.dims)) as store,
         training_only(model, parameters),
-        matrix_precision(model, run, device),
+        products_in(model, run, device),
     ):
         contexts = random.standard_normal((len(tokens), 1, arguments.dims), np.float32)
         store.write(np.arange(len(tokens)), contexts)
-        source = FrozenContexts(model, tokens, store, config=config, weights=[1.0], seed=0)
-        stepper = Stepper(model, parameters, config, 10_000)
+        source = FrozenContexts(
+            model, tokens, store, config=config, weights=[1.0], seed=0, head_loss=head_loss
+        )
+        stepper = Steps(model, parameters, config, 10_000)
         generator = torch.Generator(device)
         losses = itertools.chain.from_iterable(
             source.losses(generator) for _ in itertools.repeat(None)
         )
-        medium = torch.get_float32_matmul_precision() == "medium"
-        dtype = torch.bfloat16 if medium and device.type == "cpu" else torch.float32
+        dtype = model.product_dtype or torch.float32
         x_NC = torch.from_numpy(contexts[:rows, 0]).to(device, dtype)
         weight_VC = model.heads()[0].weight.detach().to(dtype)
 

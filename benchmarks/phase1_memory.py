@@ -15,14 +15,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
-from newllm_core.regularizers.build import build_regularizers
 
 from newllm_core import settings
 from newllm_core.model.language_model import LanguageModel
+from newllm_core.plugins.registry import REGULARIZERS
 from newllm_core.runtime.device import prepare_device
-from newllm_core.runtime.precision import matrix_precision
+from newllm_core.runtime.precision import products_in
 from newllm_core.training.phase1.run import train_phase1
+from newllm_core.training.phase2.extra_terms import make_objective
 
 VOCAB_SIZE = 8192
 CHUNK = 1_000_000
@@ -65,12 +65,12 @@ def peak_of(preset: str, file: Path) -> int:
     config = replace(config, phase1=replace(config.phase1, max_iterations=2, later_iterations=2))
     device = prepare_device(config.run)
     tokens = np.memmap(file, np.uint16, mode="r")
-    model = LanguageModel(config.model, VOCAB_SIZE, reconstruction=True)
-    regularizers, _ = build_regularizers(config, 1)
-    with matrix_precision(model, config.run, torch.device(device)):
-        train_phase1(
-            model, regularizers, {"train": tokens, "validation": tokens}, config, device=device
-        )
+    splits = {"train": tokens, "validation": tokens}
+    model = LanguageModel(config.model, VOCAB_SIZE, cell=config.cell)
+    objective, _ = make_objective(config.phase1.objective, config, model)
+    regularizers, _ = REGULARIZERS.make(config.phase1.reg, config.regularizer, model.context_dim)
+    with products_in(model, config.run, device):
+        train_phase1(model, objective, regularizers, splits, config, device=device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

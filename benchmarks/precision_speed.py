@@ -17,24 +17,27 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from newllm_core.regularizers.build import build_regularizers
-from newllm_core.training.stepping import Stepper, trained_parameters, training_only
 
 from newllm_core import settings
 from newllm_core.config import Config
 from newllm_core.evaluation.splits import score
+from newllm_core.kernels.door import choose
 from newllm_core.model.language_model import LanguageModel
+from newllm_core.plugins.registry import REGULARIZERS
 from newllm_core.runtime.device import prepare_device
-from newllm_core.runtime.precision import matrix_precision
+from newllm_core.runtime.precision import products_in
 from newllm_core.runtime.progress import Silent
 from newllm_core.training.phase1.engines import batches
+from newllm_core.training.phase1.loss import Phase1Loss
 from newllm_core.training.phase1.trainer import Phase1Trainer
 from newllm_core.training.phase2.context_store import ContextStore
+from newllm_core.training.phase2.extra_terms import ExtraTerms, make_objective
 from newllm_core.training.phase2.fine_tuning import FineTuning
 from newllm_core.training.phase2.frozen import FrozenContexts
-from newllm_core.training.phase2.terms import Terms
+from newllm_core.training.phase2.steps import Steps, trained_parameters, training_only
+from newllm_core.training.phase2.terms import Terms, plain_cross_entropy
 from newllm_core.trajectory.sequential import rollout
-from newllm_core.trajectory.text import read_text
+from newllm_core.trajectory.text import contexts_of_text
 
 VOCAB_SIZE = 8192
 PRECISIONS = ("float32", "bfloat16")
@@ -61,13 +64,13 @@ def main() -> None:
 def measure(name: str, config: Config, rounds: int) -> tuple[float, float]:
     """Median tokens per second in bfloat16 and float32."""
     runs = {p: replace(config.run, precision=p) for p in PRECISIONS}
-    models = {p: LanguageModel(config.model, VOCAB_SIZE, reconstruction=True) for p in PRECISIONS}
+    models = {p: LanguageModel(config.model, VOCAB_SIZE, cell=config.cell) for p in PRECISIONS}
     rates: dict[str, list[float]] = {p: [] for p in PRECISIONS}
     with tempfile.TemporaryDirectory() as folder:
         paths = {p: PATHS[name](models[p], config, Path(folder) / p) for p in runs}
         for _ in range(rounds + 1):
             for precision, path in paths.items():
-                with matrix_precision(models[precision], runs[precision], CPU):
+                with products_in(models[precision], runs[precision], CPU):
                     begun = time.perf_counter()
                     read = next(path)
                     rates[precision].append(read / (time.perf_counter() - begun))
@@ -80,14 +83,15 @@ def phase1(
     model: LanguageModel, config: Config, *, engine: str, objective: str, steps: int
 ) -> Iterator[int]:
     """A few steps of Phase 1."""
-    if objective == "cvfp":
-        model.decoder = None
+    options = config.objective if objective == config.phase1.objective else {}
     phase = replace(config.phase1, engine=engine, objective=objective)
-    config = replace(config, phase1=phase)
-    regularizers, _ = build_regularizers(config, 1)
+    config = replace(config, phase1=phase, objective=options)
+    trained_for, _ = make_objective(objective, config, model)
+    regularizers, _ = REGULARIZERS.make(phase.reg, config.regularizer, model.context_dim)
     tokens = {"train": TOKENS, "validation": TOKENS[:1024]}
-    trainer = Phase1Trainer(model, regularizers, tokens, config, CPU, Silent())
-    window = trainer.window(TOKENS, model.start(1)[0])
+    loss = Phase1Loss(model, trained_for, regularizers, phase)
+    trainer = Phase1Trainer(loss, tokens, config, device=CPU)
+    window = trainer.windows.train
     window.previous_TC.normal_()
     window.readings = 1
     generator = torch.Generator().manual_seed(0)
@@ -99,7 +103,8 @@ def phase1(
         for _ in range(steps):
             batch = next(reading)
             terms = trainer.terms(window, batch)
-            trainer.step(terms)
+            norm = trainer.step.backward(terms.total)
+            trainer.step.apply(norm, phase.learning_rate)
             window.store(batch.positions_N, terms.contexts_NC)
             read += len(batch.positions_N)
         yield read
@@ -109,18 +114,25 @@ def phase2(model: LanguageModel, config: Config, folder: Path, *, freeze: bool) 
     """A step of Phase 2, heads only or all."""
     phase = replace(config.phase2, freeze_context=freeze)
     weights = [1.0] * model.num_heads
+    head_loss = choose(
+        "cross-entropy", plain_cross_entropy, setting="auto", device=CPU, dtype=torch.float32
+    )
     losses: Iterator[Terms]
     generator = torch.Generator().manual_seed(0)
     if freeze:
         store = ContextStore(folder, len(TOKENS), (model.num_heads, model.context_dim))
         store.write(np.arange(len(TOKENS)), np.zeros((len(TOKENS), *store.shape), np.float32))
-        frozen = FrozenContexts(model, TOKENS, store, config=phase, weights=weights, seed=0)
+        frozen = FrozenContexts(
+            model, TOKENS, store, config=phase, weights=weights, seed=0, head_loss=head_loss
+        )
         losses = itertools.chain.from_iterable(frozen.losses(generator) for _ in itertools.count())
     else:
-        tuning = FineTuning(model, TOKENS, end_id=0, config=phase, weights=weights)
+        tuning = FineTuning(
+            model, TOKENS, end_id=0, config=phase, weights=weights, head_loss=head_loss
+        )
         losses = itertools.chain.from_iterable(tuning.losses(generator) for _ in itertools.count())
-    parameters = trained_parameters(model, phase)
-    stepper = Stepper(model, parameters, phase, 1_000_000)
+    parameters = trained_parameters(model, ExtraTerms(config, model, {}), phase)
+    stepper = Steps(model, parameters, phase, 1_000_000)
     with training_only(model, parameters):
         for terms in losses:
             stepper.make(terms)
@@ -132,7 +144,7 @@ def evaluate(model: LanguageModel, config: Config, folder: Path) -> Iterator[int
     text = TOKENS[:65_536]
     while True:
         with Silent().task("evaluating", None, "tokens") as task:
-            scores = score(model, read_text(model, text, end_id=0), task)
+            scores = score(model, contexts_of_text(model, text, end_id=0), task)
         yield scores.num_tokens
 
 

@@ -131,29 +131,33 @@ def measure(arguments: argparse.Namespace) -> None:
 def phase1_steps(config: "Config", device: "torch.device") -> Iterator[Any]:
     """How to get the state, then the tokens of one step after another."""
     import torch
-    from newllm_core.regularizers.build import build_regularizers
 
     from newllm_core.model.language_model import LanguageModel
     from newllm_core.parallel.sharding import sharded
-    from newllm_core.runtime.progress import Silent
+    from newllm_core.plugins.registry import REGULARIZERS
     from newllm_core.training.phase1.engines import batches
+    from newllm_core.training.phase1.loss import Phase1Loss
     from newllm_core.training.phase1.trainer import Phase1Trainer
+    from newllm_core.training.phase2.extra_terms import make_objective
 
-    whole = LanguageModel(config.model, VOCAB_SIZE, reconstruction=True)
-    regularizers, _ = build_regularizers(config, 1)
+    whole = LanguageModel(config.model, VOCAB_SIZE, cell=config.cell)
+    objective, _ = make_objective(config.phase1.objective, config, whole)
+    regularizers, _ = REGULARIZERS.make(config.phase1.reg, config.regularizer, whole.context_dim)
     ids = token_ids(config.phase1.window_tokens)
     with sharded(whole, config.run, device, through_time=False) as model:
         tokens = {"train": ids, "validation": ids}
-        trainer = Phase1Trainer(model, regularizers, tokens, config, device, Silent())
+        loss = Phase1Loss(model, objective, regularizers, config.phase1).to(device)
+        trainer = Phase1Trainer(loss, tokens, config, device=device)
         yield trainer.state
-        window = trainer.train_window
+        window = trainer.windows.train
         window.previous_TC.normal_(generator=torch.Generator().manual_seed(0))
         window.readings = 1
         generator = torch.Generator().manual_seed(0)
         while True:
             for batch in batches(model, window, config.phase1, generator):
                 terms = trainer.terms(window, batch)
-                trainer.step(terms)
+                norm = trainer.step.backward(terms.total, terms.also_sum)
+                trainer.step.apply(norm, config.phase1.learning_rate)
                 window.store(batch.positions_N, terms.contexts_NC)
                 yield len(batch.positions_N)
 
@@ -161,28 +165,40 @@ def phase1_steps(config: "Config", device: "torch.device") -> Iterator[Any]:
 def phase2_steps(config: "Config", device: "torch.device") -> Iterator[Any]:
     """How to get the state, then the tokens of one step after another, of fine-tuning."""
     import torch
-    from newllm_core.training.stepping import Stepper, trained_parameters
 
     from newllm_core.checkpoint.run_state import State, named, optimizer_tensors
+    from newllm_core.kernels.door import choose
     from newllm_core.model.language_model import LanguageModel
     from newllm_core.parallel.dtensors import full_tensor
     from newllm_core.parallel.sharding import sharded
+    from newllm_core.training.phase2.extra_terms import ExtraTerms
     from newllm_core.training.phase2.fine_tuning import FineTuning
+    from newllm_core.training.phase2.steps import Steps, trained_parameters
+    from newllm_core.training.phase2.terms import plain_cross_entropy
 
     options = config.phase2
     ids = token_ids(options.num_streams * options.bptt * 64)
-    with sharded(
-        LanguageModel(config.model, VOCAB_SIZE), config.run, device, through_time=True
-    ) as model:
-        parameters = trained_parameters(model, options)
-        stepper = Stepper(model, parameters, options, 10**6)
+    whole = LanguageModel(config.model, VOCAB_SIZE, cell=config.cell)
+    extra = ExtraTerms(config, whole, {})
+    head_loss = choose(
+        "cross-entropy",
+        plain_cross_entropy,
+        setting=config.run.kernels,
+        device=device,
+        dtype=torch.float32,
+    )
+    with sharded(whole, config.run, device, through_time=True) as model:
+        parameters = trained_parameters(model, extra, options)
+        stepper = Steps(model, parameters, options, 10**6)
 
         def state() -> State:
             tensors = {str(number): full_tensor(p.detach()) for number, p in enumerate(parameters)}
             return State(tensors | named("optimizer", optimizer_tensors(stepper.optimizer)), {})
 
         yield state
-        source = FineTuning(model, ids, end_id=0, config=options, weights=[1.0])
+        source = FineTuning(
+            model, ids, end_id=0, config=options, weights=[1.0], head_loss=head_loss
+        )
         while True:
             source.begin_epoch()
             for terms in source.losses(torch.Generator(device).manual_seed(0)):

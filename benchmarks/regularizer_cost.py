@@ -12,15 +12,15 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from newllm_core.regularizers.build import build_regularizers
 
 from newllm_core import settings
 from newllm_core.config import Config
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.plugins.registry import REGULARIZERS
 from newllm_core.runtime.device import prepare_device
-from newllm_core.runtime.precision import matrix_precision
+from newllm_core.runtime.precision import products_in
 from newllm_core.training.phase1.loss import Phase1Loss
+from newllm_core.training.phase2.extra_terms import make_objective
 
 VOCAB_SIZE = 8192
 Batch = dict[str, torch.Tensor]
@@ -39,7 +39,7 @@ def main() -> None:
     batch = {
         "incoming_NC": torch.randn(count, dims),
         "tokens_N": torch.randint(0, VOCAB_SIZE, (count,)),
-        "target_NC": torch.randn(count, dims),
+        "previous": torch.randn(count, dims),
     }
     steps = {name: stepper(name, config, device) for name in names}
     seconds: dict[str, list[float]] = {name: [] for name in names}
@@ -59,15 +59,16 @@ def main() -> None:
 def stepper(name: str, config: Config, device: torch.device) -> Callable[[Batch], None]:
     """A function that makes one step; the loss is CVFP and the regularizer."""
     phase1 = replace(config.phase1, reg=name, objective="cvfp", dist_reg_weight=0.5)
-    config = replace(config, phase1=phase1, regularizer={})
-    model = LanguageModel(config.model, VOCAB_SIZE)
-    regularizers, _ = build_regularizers(config, 1)
-    loss = Phase1Loss(model, regularizers, phase1)
+    config = replace(config, objective={})
+    model = LanguageModel(config.model, VOCAB_SIZE, cell=config.cell)
+    objective, _ = make_objective("cvfp", config, model)
+    regularizers, _ = REGULARIZERS.make(name, {}, model.context_dim)
+    loss = Phase1Loss(model, objective, regularizers, phase1)
     parameters = list(model.blocks.parameters())
     optimizer = torch.optim.Adam(parameters, fused=True)
 
     def step(batch: Batch) -> None:
-        with matrix_precision(model, config.run, device):
+        with products_in(model, config.run, device):
             optimizer.zero_grad(set_to_none=True)
             loss(**batch).total.backward()
             optimizer.step()

@@ -14,9 +14,9 @@ from benchmarks.comparison.sizing import require_size, solve_width
 from benchmarks.peers.base import Peer
 from newllm_core import settings
 from newllm_core.checkpoint.format import Checkpoint, load
-from newllm_core.config import Config, ModelConfig
+from newllm_core.config import Config
 from newllm_core.data.prepared import PreparedDataset
-from newllm_core.model.size import count_parameters
+from newllm_core.model.language_model import LanguageModel
 from newllm_core.pipeline.runs import run_phase1, run_phase2
 from newllm_core.runtime.precision import uses_bfloat16
 from newllm_core.runtime.progress import Progress, Silent
@@ -51,14 +51,14 @@ def recipe(file: str | None, vocab_size: int, parameters: int) -> Config:
 
     if "context_dim" not in given.get("model", {}):
         width = solve_width(
-            lambda width: _count(at(width).model, vocab_size),
+            lambda width: _count(at(width), vocab_size),
             parameters,
             what=UNTRAINED,
             steps=Peer.width_steps,
         )
         return at(width)
     config = settings.resolve(given)
-    require_size(_count(config.model, vocab_size), parameters, what=file or UNTRAINED)
+    require_size(_count(config, vocab_size), parameters, what=file or UNTRAINED)
     return config
 
 
@@ -70,11 +70,11 @@ class Ours:
         self.conditions = conditions
         self.folder = folder
         config = conditions.config
-        self.parameters = _count(config.model, conditions.dataset.info.vocab_size)
+        self.parameters = _count(config, conditions.dataset.info.vocab_size)
         sections = settings.to_dict(config)
-        kept = ["model", "phase2"]
+        kept = ["model", "cell", "phase2"]
         if name == FROM_PHASE1:
-            kept += ["phase1", "regularizer"]
+            kept += ["phase1", "objective", "regularizer"]
         self.identity: dict[str, Any] = {section: sections[section] for section in kept}
         narrow = uses_bfloat16(config.run, conditions.device)
         self.ways: Sequence[str] = ("bfloat16" if narrow else "float32",)
@@ -188,6 +188,5 @@ def _figures(
     }
 
 
-def _count(config: ModelConfig, vocab_size: int) -> int:
-    # The decoder of reconstruction learning, if there is one, predicts no token.
-    return count_parameters(config, vocab_size, num_heads=1, reconstruction=False)
+def _count(config: Config, vocab_size: int) -> int:
+    return LanguageModel(config.model, vocab_size, cell=config.cell).num_parameters()

@@ -13,9 +13,9 @@ from newllm_core.config import RunConfig
 from newllm_core.runtime.precision import uses_bfloat16
 
 FLOAT32 = "float32"
-# float32 tensors, rounded inside each product: what newllm does outside its own update.
+# float32 tensors, rounded inside each product.
 ROUNDED = "bfloat16"
-# bfloat16 tensors between products too.
+# bfloat16 tensors between products too, as newllm's own model has them.
 AUTOCAST = "autocast"
 # The same, and torch's cross-entropy.
 TORCH = "torch"
@@ -40,7 +40,7 @@ def products(way: str) -> Iterator[None]:
 
 
 def of_body(way: str, device: torch.device) -> "nullcontext[None] | torch.autocast":
-    """The context for a peer's body; losses stay outside."""
+    """The context for a peer's body and its head."""
     if way not in (AUTOCAST, TORCH):
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16)

@@ -10,9 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from newllm_core.training.stepping import Stepper
-from newllm_core.training.token_loss import token_loss
-from torch.nn import functional as F
 
 from benchmarks.comparison import precision
 from benchmarks.comparison.reading import evaluate, read
@@ -20,8 +17,10 @@ from benchmarks.peers.base import Peer
 from newllm_core.config import Phase2Config
 from newllm_core.data.prepared import PreparedDataset
 from newllm_core.errors import DivergedError
+from newllm_core.kernels.door import choose
 from newllm_core.runtime.progress import Progress
-from newllm_core.training.phase2.terms import Terms
+from newllm_core.training.phase2.steps import Steps
+from newllm_core.training.phase2.terms import Terms, plain_cross_entropy
 from newllm_core.training.phase2.trainer import STEPS_LOGGED
 from newllm_core.trajectory.text import inputs_at
 
@@ -56,7 +55,7 @@ def train_peer(
     """
     torch.manual_seed(seed)
     windows = _Windows(dataset, config, None if peer.carries_state else context, seed)
-    stepper = Stepper(peer, list(peer.parameters()), config, windows.num_steps * config.epochs)
+    stepper = Steps(peer, list(peer.parameters()), config, windows.num_steps * config.epochs)
     peer.train()
     best: dict[str, Any] = {"loss": math.inf}
     rates: list[float] = []
@@ -127,9 +126,9 @@ def _losses(peer: Peer, windows: _Windows, way: str, epoch: int) -> Iterator[Ter
         targets_BT = torch.from_numpy(np.asarray(windows.tokens[positions_BT], np.int64))
         targets_N = targets_BT.flatten().to(y_BTE.device)
         y_NE = y_BTE.flatten(0, 1)
-        if way == precision.TORCH:
-            with precision.of_body(way, y_NE.device):
-                loss = F.cross_entropy(peer.head(y_NE), targets_N)
-        else:
-            loss = token_loss(peer.head, y_NE, targets_N)
+        kernels = "off" if way == precision.TORCH else "auto"
+        at = {"setting": kernels, "device": y_NE.device, "dtype": y_NE.dtype}
+        head_loss = choose("cross-entropy", plain_cross_entropy, **at)
+        with precision.of_body(way, y_NE.device):
+            loss = head_loss(peer.head, y_NE, targets_N)
         yield Terms(loss, {"cross-entropy": loss.item()}, len(targets_N))

@@ -20,6 +20,7 @@ from newllm_core.evaluation.splits import evaluate_splits, without_line_ends
 from newllm_core.evaluation.texts import evaluate_file, evaluate_text
 from newllm_core.files.atomic import refuse_existing
 from newllm_core.model.heads import head_weights
+from newllm_core.plugins.registry import CELLS
 from newllm_core.runtime.precision import products_in
 from newllm_core.runtime.progress import Progress
 from newllm_core.settings import Settings
@@ -104,11 +105,18 @@ def checkpoint_layer(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
 
 def check_unchanged(checkpoint: Checkpoint, layers: list[Mapping[str, Mapping[str, Any]]]) -> None:
     """Raise `ConfigError` if a layer asks for another model than the checkpoint's."""
-    asked = settings.resolve(checkpoint_layer(checkpoint), *layers).model
+    asked = settings.resolve(checkpoint_layer(checkpoint), *layers)
+    _refuse_change("model", asked.model, checkpoint.config.model)
+    options_type = CELLS.load(asked.model.cell).Options
+    of_cell = (asked.cell, checkpoint.model.cell_options)
+    _refuse_change("cell", *(settings.make_section(options_type, "cell", v) for v in of_cell))
+
+
+def _refuse_change(section: str, asked: Any, saved: Any) -> None:  # noqa: ANN401 - dataclasses
     for spec in dataclasses.fields(asked):
-        wanted, saved = getattr(asked, spec.name), getattr(checkpoint.config.model, spec.name)
-        if wanted != saved:
+        wanted, had = getattr(asked, spec.name), getattr(saved, spec.name)
+        if wanted != had:
             raise ConfigError(
-                f"model.{spec.name} is {saved!r} in this checkpoint and cannot become {wanted!r}: "
-                "train another with newllm phase1"
+                f"{section}.{spec.name} is {had!r} in this checkpoint and cannot become "
+                f"{wanted!r}: train another with newllm phase1"
             )

@@ -1,7 +1,5 @@
 """Recurrences whose dynamics are known exactly, with as much of a model as analysis needs."""
 
-from contextlib import nullcontext
-
 import torch
 from torch import nn
 
@@ -9,7 +7,7 @@ from torch import nn
 class Map:
     """`c' = f(c, x)` with the token id itself as x [..., 1]."""
 
-    is_fused = False
+    twice_differentiable = True
 
     def __init__(self, context_dim, function):
         self.context_dim = context_dim
@@ -25,14 +23,8 @@ class Map:
     def step(self, *, context, token):
         return [self.function(context, token)]
 
-    def layers(self):
+    def cells(self):
         return [self]
-
-    def twice_differentiable(self):
-        return nullcontext()
-
-    def fixed_weights(self):
-        return nullcontext()
 
 
 def trajectory(model, tokens_PT, start_PC):

@@ -16,33 +16,27 @@ def linear_model(keep=0.5, token_scale=None):
     ReLU(a) - ReLU(-a) = a makes the layer linear. Tokens drawn independently then give isotropic
     contexts with a cosine of `keep` between neighbours.
     """
-    config = ModelConfig(
-        context_dim=CONTEXT, embed_dim=EMBED, hidden_dim=HIDDEN, layer_structure=(1,)
-    )
-    model = LanguageModel(config, VOCAB, seed=1)
+    config = ModelConfig(context_dim=CONTEXT, embed_dim=EMBED, layer_structure=(1,))
+    model = LanguageModel(config, VOCAB, cell={"hidden_dim": HIDDEN}, seed=1)
     generator = torch.Generator().manual_seed(5)
     mixing = torch.linalg.qr(torch.randn(EMBED, EMBED, generator=generator))[0][:CONTEXT]
     scale = (1 - keep**2) ** 0.5 if token_scale is None else token_scale
-    layer = model.blocks[0].layers[0]
+    network = model.cells()[0].network
     change = (keep - 1) * torch.eye(CONTEXT)
     with torch.no_grad():
         # Without a common mean a long sum of tokens does not drift anywhere.
         model.embedding.weight -= model.embedding.weight.mean(0)
-        for parameter in (layer.context_weight, layer.token_weight, layer.bias):
+        for parameter in network.parameters():
             parameter.zero_()
-        layer.output.weight.zero_()
-        layer.output.bias.zero_()
-        layer.context_weight[:CONTEXT] = change
-        layer.context_weight[CONTEXT : 2 * CONTEXT] = -change
-        layer.token_weight[:CONTEXT] = scale * mixing
-        layer.token_weight[CONTEXT : 2 * CONTEXT] = -scale * mixing
-        layer.output.weight[:CONTEXT, :CONTEXT] = torch.eye(CONTEXT)
-        layer.output.weight[:CONTEXT, CONTEXT : 2 * CONTEXT] = -torch.eye(CONTEXT)
+        read = torch.cat([change, scale * mixing], dim=1)
+        network.hidden[0].weight[: 2 * CONTEXT] = torch.cat([read, -read])
+        network.to_context.weight[:, :CONTEXT] = torch.eye(CONTEXT)
+        network.to_context.weight[:, CONTEXT : 2 * CONTEXT] = -torch.eye(CONTEXT)
     return model
 
 
 def last_norm(model):
-    return model.blocks[-1].layers[-1].norm_context
+    return model.cells()[-1].norm_context
 
 
 def healthy():
@@ -70,12 +64,13 @@ def identity_mapping():
 def ignoring_tokens():
     """A chaotic walk of its own: only the context decides what comes next, never the token."""
     model = linear_model(token_scale=0.0)
-    layer = model.blocks[0].layers[0]
+    network = model.cells()[0].network
     generator = torch.Generator().manual_seed(9)
     with torch.no_grad():
-        layer.context_weight[:] = torch.randn(HIDDEN, CONTEXT, generator=generator)
-        layer.bias[:] = torch.randn(HIDDEN, generator=generator)
-        layer.output.weight[:CONTEXT] = torch.randn(CONTEXT, HIDDEN, generator=generator)
+        hidden = network.hidden[0]
+        hidden.weight[:, :CONTEXT] = torch.randn(HIDDEN, CONTEXT, generator=generator)
+        hidden.bias[:] = torch.randn(HIDDEN, generator=generator)
+        network.to_context.weight[:] = torch.randn(CONTEXT, HIDDEN, generator=generator)
     return model
 
 
@@ -119,7 +114,11 @@ def random_probes(seed=0, passages=PASSAGES, length=LENGTH):
 
 
 def checkpoint_of(model, *, history=None, vacuous=(), probes=None, analysis=None):
-    config = Config(model=model.config, analysis=analysis or AnalysisConfig(num_pairs=3000))
+    config = Config(
+        model=model.config,
+        cell=model.cell_options,
+        analysis=analysis or AnalysisConfig(num_pairs=3000),
+    )
     return Checkpoint(
         model=model,
         config=config,

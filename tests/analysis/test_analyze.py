@@ -187,7 +187,7 @@ def test_a_control_that_explodes_has_no_figures(monkeypatch):
     model = planted.healthy()
     broken = planted.healthy()
     with torch.no_grad():
-        broken.blocks[0].layers[0].output.bias.fill_(float("inf"))
+        broken.cells()[0].network.to_context.bias.fill_(float("inf"))
     monkeypatch.setattr(model, "untrained", lambda: broken)
     warnings = []
     progress = Silent()

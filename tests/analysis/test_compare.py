@@ -88,7 +88,7 @@ def test_a_recurrence_that_explodes_is_a_column_without_figures(tmp_path):
     broken = planted.healthy()
     with torch.no_grad():
         planted.last_norm(broken).bias.fill_(3e38)
-        broken.blocks[0].layers[0].context_weight.mul_(1e5)
+        broken.cells()[0].network.hidden[0].weight.mul_(1e5)
     paths = [saved(tmp_path, "a", planted.healthy()), saved(tmp_path, "b", broken)]
     entries = compare(paths)["checkpoints"]
     assert entries[0]["error"] is None

@@ -1,9 +1,9 @@
 import pytest
 import torch
+from recurrence import text_formula
 
 from newllm_core.analysis.contexts import equal_probes, probe_contexts
 from newllm_core.errors import DivergedError, InputError
-from newllm_core.trajectory.reference import naive_trajectory
 
 from . import planted
 
@@ -14,7 +14,7 @@ def test_contexts_are_those_of_the_naive_recurrence(warmup):
     tokens = torch.randint(planted.VOCAB, (3, 150), generator=torch.Generator().manual_seed(0))
     read = probe_contexts(model, tokens, warmup, split="train")
     for passage, ids, trajectory in zip(tokens, read.tokens, read.trajectory, strict=True):
-        whole = naive_trajectory(model, passage, model.start(1)[0])
+        whole = text_formula(model, passage, model.start(1)[0])
         assert torch.equal(ids, passage[warmup:])
         torch.testing.assert_close(trajectory, whole[max(0, warmup - 1) :])
     expected = read.trajectory[:, min(warmup, 1) :].reshape(-1, planted.CONTEXT)
@@ -36,6 +36,6 @@ def test_probes_that_are_all_warm_up_are_refused():
 def test_contexts_that_explode_are_refused_by_name():
     model = planted.healthy()
     with torch.no_grad():
-        model.blocks[0].layers[0].output.bias.fill_(float("inf"))
+        model.cells()[0].network.to_context.bias.fill_(float("inf"))
     with pytest.raises(DivergedError, match="validation passages are not finite"):
         probe_contexts(model, torch.zeros(1, 4, dtype=torch.long), 0, split="validation")

@@ -18,7 +18,7 @@ from newllm_core.pipeline.runs import run_phase1
 from newllm_core.runtime.progress import Silent
 
 TEXT = Path(__file__).parents[2].parent / "shared" / "data" / "tinyshakespeare" / "input.txt"
-SHAPE = {"context_dim": 64, "embed_dim": 64, "hidden_dim": 128}
+SHAPE = {"context_dim": 64, "embed_dim": 64}
 
 pytestmark = pytest.mark.skipif(not TEXT.is_file(), reason=f"there is no {TEXT}")
 
@@ -40,6 +40,7 @@ def make(folder, dataset):
     def run(*, model=None, **phase1):
         config = Config(
             model=ModelConfig(**(SHAPE | (model or {}))),
+            cell={"hidden_dim": 128},
             phase1=Phase1Config(max_tokens=16_384, **phase1),
             analysis=AnalysisConfig(probe_tokens=8192, probe_passages=16),
         )
@@ -84,9 +85,9 @@ def test_another_trained_model_is_healthy_and_predicted(make):
 
 
 def test_a_gated_model_of_long_memory_is_predicted(make):
-    checkpoint = make(model={"update": "gated", "layer_structure": (1,)}, max_iterations=0)
+    checkpoint = make(model={"cell": "gated", "layer_structure": (1,)}, max_iterations=0)
     with torch.no_grad():
-        checkpoint.model.layers()[0].gate_bias.fill_(2.0)
+        checkpoint.model.cells()[0].gate.bias.fill_(2.0)
     report, _ = examined(checkpoint)
     assert report["train"]["memory_horizon"] > 10
     agree(report)
@@ -94,7 +95,7 @@ def test_a_gated_model_of_long_memory_is_predicted(make):
 
 def test_contexts_collapsed_to_three_dimensions_are_degenerate(trained):
     checkpoint = copy.deepcopy(trained)
-    norm = checkpoint.model.layers()[-1].norm_context
+    norm = checkpoint.model.cells()[-1].norm_context
     with torch.no_grad():
         norm.weight[3:] = 0
         norm.bias[3:] = 0
@@ -106,8 +107,8 @@ def test_contexts_collapsed_to_three_dimensions_are_degenerate(trained):
 def test_a_recurrence_that_ignores_tokens_is_degenerate(trained):
     checkpoint = copy.deepcopy(trained)
     with torch.no_grad():
-        for layer in checkpoint.model.layers():
-            layer.token_weight.zero_()
+        for cell in checkpoint.model.cells():
+            cell.network.hidden[0].weight[:, SHAPE["context_dim"] :] = 0
     report, found = examined(checkpoint)
     assert found["token_dependency"] == {"degenerate"}
     assert found["memory"] == {"degenerate"}

@@ -62,7 +62,12 @@ def save_checkpoint(path: Path, tokenizer=None, *, phase="phase2", dataset=None,
     provenance = {"dataset_path": str(dataset)}
     checkpoints.save(
         Checkpoint(
-            *(model, Config(model=model.config), tokenizer.to_json(), phase),
+            *(
+                model,
+                Config(model=model.config, cell=model.cell_options),
+                tokenizer.to_json(),
+                phase,
+            ),
             probes=probes,
             warmup=0,
             provenance=provenance,

@@ -1,6 +1,6 @@
 import pytest
 
-from newllm_core import native
+from newllm_core.kernels import compiled
 
 from .conftest import run
 from .inside import CommandLine
@@ -19,7 +19,7 @@ def test_report_has_every_row_and_ratios_follow_from_rates(newllm):
     done = newllm(*FAST, "--batch", 64, "--json")
     assert done.code == 0
     report = done.json
-    assert set(report) == {"schema", "preset", "device", "peaks", "rows"}
+    assert set(report) == {"schema", "preset", "device", "kernels", "peaks", "rows"}
     assert (report["schema"], report["preset"], report["device"]) == (1, "cvfp-16", "cpu")
     assert set(report["peaks"]) == {"float32", "bfloat16"}
     assert all(set(row) == ROW for row in report["rows"])
@@ -49,7 +49,8 @@ def test_rows_are_selected(newllm):
     [
         (("--engine", "fast"), "--engine 'fast'"),
         (("--precision", "float8"), "--precision 'float8'"),
-        (("--preset", "reconstruction", "--engine", "naive"), "default update only"),
+        (("--cell", "gur"), "unknown cell 'gur'; did you mean 'gru'?"),
+        (("--kernels", "on"), "run.kernels is 'on'"),
     ],
 )
 def test_mistakes_are_one_line(newllm, options, said):
@@ -59,24 +60,43 @@ def test_mistakes_are_one_line(newllm, options, said):
     assert done.err.strip().count("\n") == 0
 
 
-def test_models_without_a_published_loop_have_the_other_rows(newllm):
-    options = ("--engine", "parallel", "--precision", "float32", "--batch", 64, "--json")
-    done = newllm("bench", "--preset", "reconstruction", "--rounds", 1, *options)
-    assert done.json["rows"][0]["tokens_per_second"] > 0
+@pytest.mark.parametrize(
+    ("options", "weights"),
+    [
+        (("--preset", "language-model"), 200 * 200 * 7),
+        (("--preset", "cvfp-16", "--cell", "gru"), 2 * 16 * 16 * 6),
+    ],
+)
+def test_every_cell_has_every_row(newllm, options, weights):
+    done = newllm(
+        *("bench", *options, "--rounds", 1, "--threads", 1, "--batch", 16, "--json"),
+        *("--precision", "float32"),
+    )
+    report = done.json
+    assert [row["engine"] for row in report["rows"]] == ["naive", "online", "streams", "parallel"]
+    for row in report["rows"]:
+        share = 6 * weights * row["tokens_per_second"] / (report["peaks"]["float32"] * 1e9)
+        assert row["share_of_peak"] == pytest.approx(share)
 
 
-@pytest.mark.parametrize("compiled", [True, False])
-def test_a_table_says_when_loops_were_not_compiled(newllm, monkeypatch, compiled):
-    if not compiled:
-        monkeypatch.setattr(native, "library", lambda: None)
-    elif native.library() is None:
-        pytest.skip("the loops in C were not compiled when newllm was installed")
-    done = newllm(*FAST, "--engine", "parallel", "--precision", "float32")
-    assert ("loops in C: not compiled" in done.out) == (not compiled)
+ONE_ROW = (*FAST, "--batch", 16, "--engine", "parallel", "--precision", "float32")
 
 
-def test_steps_put_off_by_a_row_are_made_before_the_process_ends(tmp_path):
-    rows = ("--engine", "online", "--engine", "parallel")
-    done = run(*FAST[:-1], 2, *rows, "--json", cwd=tmp_path)
-    assert len(done.json["rows"]) == 4
+@pytest.mark.parametrize("off", ["flag", "environment", "compiler", None])
+def test_a_table_says_which_forms_are_fast(newllm, monkeypatch, off):
+    if off == "environment":
+        monkeypatch.setenv("NEWLLM_RUN_KERNELS", "off")
+    elif off == "compiler":
+        monkeypatch.setattr(compiled, "library", lambda: None)
+    elif compiled.library() is None:
+        pytest.skip("the loop in C was not compiled when newllm was installed")
+    done = newllm(*ONE_ROW, *(("--kernels", "off") if off == "flag" else ()))
+    setting = "off" if off in ("flag", "environment") else "auto"
+    used = "fast cross-entropy" if off is None else "every form is plain"
+    assert f"kernels {setting}: {used}" in done.out
+
+
+def test_a_process_that_measures_says_nothing_else(tmp_path):
+    done = run(*ONE_ROW, "--json", cwd=tmp_path)
+    assert len(done.json["rows"]) == 1
     assert [line for line in done.err.splitlines() if not line.startswith("benchmark: ")] == []

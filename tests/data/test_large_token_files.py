@@ -18,10 +18,9 @@ from newllm_core.data.prepared import open_dataset
 from newllm_core.data.probe import choose_probes
 from newllm_core.errors import InputError
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.runtime.progress import Silent
-from newllm_core.training.phase1.trainer import Phase1Trainer
+from newllm_core.training.phase1.windows import Windows
 from newllm_core.training.phase2.fine_tuning import FineTuning
-from newllm_core.trajectory.text import inputs_at, read_text
+from newllm_core.trajectory.text import contexts_of_text, inputs_at
 from tests.cli.conftest import write_corpus
 
 TOKENS = (1 << 32) + 1000
@@ -53,13 +52,20 @@ def model():
 
 
 def test_phase1_reads_the_last_window(tokens):
-    options = config(window_tokens=1 << 16, dist_reg_weight=0.0, convergence_tokens=64)
-    splits = {"train": tokens, "validation": tokens[:64]}
-    trainer = Phase1Trainer(model(), [], splits, options, torch.device("cpu"), Silent())
-    trainer.number = TOKENS >> 16
-    assert trainer._num_windows == trainer.number + 1
-    window = trainer.window(trainer._ids(), trainer.train_window.first_C)
-    assert window.tokens_T.tolist() == KNOWN[-1000:].tolist()
+    options = config(window_tokens=1 << 16, convergence_tokens=64)
+    windows = Windows(
+        {"train": tokens, "validation": tokens[:64]},
+        options.phase1,
+        start_C=torch.zeros(4),
+        device=torch.device("cpu"),
+        end_id=0,
+        reads=(),
+        seed=0,
+    )
+    assert windows.count == (TOKENS >> 16) + 1
+    windows.go_to(windows.count - 1, torch.ones(4))
+    assert windows.train.tokens_T.tolist() == KNOWN[-1000:].tolist()
+    assert windows.train.first_C.tolist() == [1.0] * 4
 
 
 def test_phase2_reads_the_end_of_the_last_stream(tokens):
@@ -81,7 +87,7 @@ def test_evaluation_reads_far_positions(tokens):
     positions = np.array([0, 1 << 31, 1 << 32, TOKENS - 1])
     expected = [7, 0, int(tokens[(1 << 32) - 1]), int(KNOWN[-2])]
     assert inputs_at(tokens, positions, 7).tolist() == expected
-    first = next(read_text(model(), tokens, end_id=0, num_streams=4, warmup=8))
+    first = next(contexts_of_text(model(), tokens, end_id=0, num_streams=4, warmup=8))
     starts = np.arange(4, dtype=object) * TOKENS // 4
     assert set(first.positions_N) >= set(starts)
 

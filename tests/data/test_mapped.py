@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from newllm_core.data.mapped import forget_pages
+from newllm_core.data.mapped import release_pages
 
 
 def resident_file_pages():
@@ -20,13 +20,13 @@ def test_pages_are_given_back_and_read_again(tmp_path):
     before = resident_file_pages()
     total = tokens[:-1].sum(dtype=np.int64)
     assert resident_file_pages() - before > 0.9 * size
-    forget_pages(tokens[:100][3:])
+    release_pages(tokens[:100][3:])
     assert resident_file_pages() - before < 0.1 * size
     assert tokens[:-1].sum(dtype=np.int64) == total
 
 
 def test_arrays_in_memory_are_left_alone():
     array = np.arange(5)
-    forget_pages(array)
-    forget_pages(array[1:])
+    release_pages(array)
+    release_pages(array[1:])
     assert array.tolist() == [0, 1, 2, 3, 4]

@@ -55,9 +55,10 @@ TOKENIZERS = {
 }
 
 
-def make_model(vocab_size, *, num_heads=1, seed=0, **shape):
-    config = ModelConfig(**{"context_dim": 8, "embed_dim": 8, "hidden_dim": 16} | shape)
-    model = LanguageModel(config, vocab_size, num_heads=num_heads, seed=seed)
+def make_model(vocab_size, *, num_heads=1, seed=0, cell=None, **shape):
+    config = ModelConfig(**{"context_dim": 8, "embed_dim": 8} | shape)
+    options = {"hidden_dim": 16} | (cell or {})
+    model = LanguageModel(config, vocab_size, cell=options, num_heads=num_heads, seed=seed)
     # Fresh heads say almost nothing; these have opinions.
     for number, head in enumerate(model.token_output):
         generator = torch.Generator().manual_seed(number)

@@ -17,7 +17,7 @@ STOP = ["\n\n", "ab", "e é"]
 
 def checkpoint_of(tokenizer, **shape):
     model = make_model(tokenizer.vocab_size, **shape)
-    config = Config(model=model.config)
+    config = Config(model=model.config, cell=model.cell_options)
     return Checkpoint(model, config, tokenizer.to_json(), "phase2", probes={}, warmup=0)
 
 
@@ -112,7 +112,11 @@ def test_another_checkpoint_is_refused(saved):
     assert load_state(path, same, tokenizer).pending is not None
     with torch.no_grad():
         same.model.token_output[-1].bias[3] += 1e-6
-    others = [same, checkpoint_of(tokenizer, seed=1), checkpoint_of(tokenizer, layernorm_mix=0.5)]
+    others = [
+        same,
+        checkpoint_of(tokenizer, seed=1),
+        checkpoint_of(tokenizer, cell={"layernorm_mix": 0.5}),
+    ]
     renamed = checkpoint_of(tokenizer)
     renamed.tokenizer_json += " "
     for other in [*others, renamed]:

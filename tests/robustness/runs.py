@@ -48,8 +48,15 @@ CASES = {
     "parallel": {"phase1": PHASE1 | {"window_tokens": 1800}},
     "streams": {"phase1": PHASE1 | STREAMS},
     "online": {"phase1": PHASE1 | {"engine": "online", "max_tokens": 80, "window_tokens": 50}},
+    "twins": {
+        "phase1": PHASE1 | {"window_tokens": 1800, "objective": "cvfp"},
+        "objective": {"teacher": "same-weights"},
+    },
     "frozen": {"phase2": PHASE2 | {"freeze_context": True}},
     "fine-tuned": {"phase2": PHASE2},
+    "another-objective": {
+        "phase2": PHASE2 | {"objective": "reconstruction", "objective_weight": 0.1}
+    },
 }
 
 

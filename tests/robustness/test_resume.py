@@ -1,5 +1,6 @@
 """A run that was stopped and resumed makes the same file, byte for byte, and the same metrics."""
 
+import dataclasses
 import json
 import shutil
 import signal
@@ -11,6 +12,8 @@ from newllm_core.checkpoint.run_state import state_path
 from newllm_core.errors import ConfigError, DivergedError, InputError, Interrupted
 from newllm_core.runtime.runlog import metrics_path
 from newllm_core.training import resume
+from newllm_core.training.phase1.trainer import Phase1Trainer
+from newllm_core.training.phase2.steps import Steps
 from tests.robustness.runs import CASES, content, metrics, names, train
 
 
@@ -34,7 +37,7 @@ class Messages:
 @pytest.fixture
 def stop_after(monkeypatch):
     """Ask a run to stop at its n-th point, as a signal would; `points` counts them."""
-    point = resume.Saver.point
+    point = resume.Saver.maybe_save
 
     def arrange(number):
         seen = []
@@ -45,7 +48,7 @@ def stop_after(monkeypatch):
                 self.interruption.asked = True
             point(self, state)
 
-        monkeypatch.setattr(resume.Saver, "point", counted)
+        monkeypatch.setattr(resume.Saver, "maybe_save", counted)
         return seen
 
     return arrange
@@ -61,6 +64,9 @@ def test_n_and_m_steps_are_n_plus_m(case, home, reference, tmp_path, stop_after)
         with pytest.raises(Interrupted):
             train(case, home, out)
         assert names(tmp_path) == ["run.metrics.jsonl", "run.state"]
+    with safe_open(state_path(out), framework="pt") as state:
+        twins = [name for name in state.keys() if ".twin_" in name]  # noqa: SIM118
+    assert len(twins) == (4 if case == "twins" else 0)
     stop_after(0)
     train(case, home, out)
     assert content(out) == expected.content
@@ -75,7 +81,7 @@ def test_measurements_between_steps_can_be_interrupted(
     out = tmp_path / "run.safetensors"
     measured = "phase1.converged_ratio" if case == "parallel" else "phase2.evaluate_splits"
     module, _, name = measured.partition(".")
-    owner = __import__(f"newllm_core.training.{module}", fromlist=[name])
+    owner = __import__(f"newllm_core.training.{module}.trainer", fromlist=[name])
     original = getattr(owner, name)
     for call in (1, 2):
         calls = []
@@ -204,28 +210,27 @@ def test_what_killed_runs_left_is_swept(home, tmp_path):
 @pytest.mark.parametrize("case", ["parallel", "fine-tuned"])
 def test_divergence_keeps_the_state_before_it(case, home, tmp_path, monkeypatch):
     """Resumed, it diverges at the same step; without what broke it, it would have gone on."""
-    from newllm_core.training import stepping
-    from newllm_core.training.phase1 import trainer as phase1
-
     out = tmp_path / "run.safetensors"
     calls = []
-    owner, name = (
-        (phase1.Phase1Trainer, "step") if case == "parallel" else (stepping.Stepper, "make")
-    )
-    original = getattr(owner, name)
+    terms_of, make = Phase1Trainer.terms, Steps.make
 
-    def poisoned(self, terms, *rest):
+    def poisoned(self, *arguments):
+        terms = terms_of(self, *arguments)
+        calls.extend([1] * terms.total.requires_grad)
+        # Those of a step, and once more those that are asked whose gradient it was.
+        if len(calls) in (18, 19) and terms.total.requires_grad:
+            weighted = {name: term * float("nan") for name, term in terms.weighted.items()}
+            terms = dataclasses.replace(terms, weighted=weighted)
+        return terms
+
+    def poisoned_step(self, terms):
         calls.append(1)
         if len(calls) == 18:
-            terms = terms.__class__(
-                **vars(terms)
-                | {"weighted": {k: v * float("nan") for k, v in terms.weighted.items()}}
-                if case == "parallel"
-                else vars(terms) | {"total": terms.total * float("nan")}
-            )
-        return original(self, terms, *rest)
+            terms = dataclasses.replace(terms, total=terms.total * float("nan"))
+        make(self, terms)
 
-    monkeypatch.setattr(owner, name, poisoned)
+    monkeypatch.setattr(Phase1Trainer, "terms", poisoned)
+    monkeypatch.setattr(Steps, "make", poisoned_step)
     with pytest.raises(
         DivergedError, match=r"the gradient of .* is not finite.*run.state"
     ) as caught:
@@ -234,7 +239,7 @@ def test_divergence_keeps_the_state_before_it(case, home, tmp_path, monkeypatch)
     with safe_open(state_path(out), framework="pt") as state:
         values = json.loads(state.metadata()["values"])
         assert all(state.get_tensor(key).isfinite().all() for key in state.keys())  # noqa: SIM118
-    steps = values["step"] if case == "fine-tuned" else values["reading"]["batches"]
+    steps = values["step"] if case == "fine-tuned" else values["meter"]["batches"]
     assert steps > 0
     train(case, home, out)
     assert names(tmp_path) == ["run.metrics.jsonl", "run.safetensors"]

@@ -10,7 +10,7 @@ from markov_text import checkpoint, dataset
 from newllm_core.checkpoint.format import load
 from newllm_core.data.prepared import open_dataset
 from newllm_core.errors import ConfigError
-from newllm_core.pipeline import run_phase1, run_phase2
+from newllm_core.pipeline.runs import run_phase1, run_phase2
 from newllm_core.runtime.progress import Silent
 from newllm_core.settings import resolve, to_dict
 from newllm_core.training.phase2.extra_terms import ExtraTerms, make_objective

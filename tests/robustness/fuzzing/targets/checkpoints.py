@@ -42,9 +42,12 @@ def assert_same(found, expected):
     states = [checkpoint.model.state_dict() for checkpoint in (found, expected)]
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-    assert all(torch.equal(found.probes[s], expected.probes[s]) for s in ("train", "validation"))
+    for tensors in ("probes", "objective"):
+        ours, theirs = getattr(found, tensors), getattr(expected, tensors)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     for field in dataclasses.fields(found):
-        if field.name not in ("model", "probes", "altered"):
+        if field.name not in ("model", "probes", "objective", "altered"):
             assert getattr(found, field.name) == getattr(expected, field.name), field.name
 
 

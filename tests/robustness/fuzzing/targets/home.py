@@ -42,7 +42,9 @@ class Home:
         entry = {"window": 0, "iteration": 1, "terms": {"cvfp": 0.5}, "weight_change": 0.25}
         ratios = {"train": 0.5, "validation": None}
         figures = dict.fromkeys(GATE_FIGURES, 0.5) | {"num_tokens": 64, "context_dim": 8}
+        objective = {"output.weight": torch.randn(3, 8, generator=generator), "bias": torch.ones(2)}
         return checkpoints.Checkpoint(
+            objective=objective,
             model=LanguageModel(config.model, self.bpe.vocab_size, num_heads=2, seed=1),
             config=config,
             tokenizer_json=self.bpe.to_json(),

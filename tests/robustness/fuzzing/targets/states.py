@@ -4,7 +4,6 @@ import contextlib
 import itertools
 
 import torch
-from newllm_core.regularizers.build import build_regularizers
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -17,8 +16,11 @@ from newllm_core.generation.session import Session
 from newllm_core.generation.state import load_state, save_state
 from newllm_core.generation.writer import Tail
 from newllm_core.model.language_model import LanguageModel
+from newllm_core.plugins.registry import REGULARIZERS
 from newllm_core.runtime.progress import Silent
+from newllm_core.training.phase1.loss import Phase1Loss
 from newllm_core.training.phase1.trainer import Phase1Trainer
+from newllm_core.training.phase2.extra_terms import make_objective
 from tests.robustness.fuzzing.targets.base import EQUAL, VALID, Target
 
 
@@ -69,10 +71,12 @@ class TrainingState(Target):
         self.expected = self.resumed()
 
     def trainer(self):
-        model = LanguageModel(self.config.model, self.home.bpe.vocab_size, reconstruction=True)
-        regularizers, _ = build_regularizers(self.config, 1)
-        device = torch.device("cpu")
-        return Phase1Trainer(model, regularizers, self.tokens, self.config, device, Silent())
+        config = self.config
+        model = LanguageModel(config.model, self.home.bpe.vocab_size)
+        objective, _ = make_objective(config.phase1.objective, config, model)
+        regularizers, _ = REGULARIZERS.make(config.phase1.reg, {}, model.context_dim)
+        loss = Phase1Loss(model, objective, regularizers, config.phase1)
+        return Phase1Trainer(loss, self.tokens, config, device=torch.device("cpu"))
 
     def write(self, random, data):
         self.path.write_bytes(data)

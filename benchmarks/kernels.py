@@ -1,0 +1,139 @@
+"""Every fast form beside its plain twin, and what it gains in a whole step of fine-tuning.
+
+    python -m benchmarks.kernels [--rounds 7] [--threads 1 2] [--json]
+
+Form and twin take turns in one run; medians are shown, and their ratio: above 1 the form is faster.
+Products round their inputs to bfloat16 where training would by default.
+"""
+
+import argparse
+import itertools
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from newllm_core import settings
+from newllm_core.config import RunConfig
+from newllm_core.kernels.door import FORMS, Form, choose
+from newllm_core.model.language_model import LanguageModel
+from newllm_core.runtime.precision import products_in, uses_bfloat16
+from newllm_core.training.phase2.extra_terms import ExtraTerms
+from newllm_core.training.phase2.fine_tuning import FineTuning
+from newllm_core.training.phase2.steps import Steps, trained_parameters, training_only
+from newllm_core.training.phase2.terms import HeadLoss, plain_cross_entropy
+
+CPU, RUN, VOCAB_SIZE = torch.device("cpu"), RunConfig(), 8192
+PRESETS = ("tiny", "language-model")
+# Rows, width, vocabulary.
+HEADS = {
+    "tiny, 1,024 tokens": (1024, 256, VOCAB_SIZE),
+    "tiny, 2,048 tokens": (2048, 256, VOCAB_SIZE),
+    "language-model": (1024, 200, VOCAB_SIZE),
+    "vocabulary of GPT-2": (512, 768, 50_257),
+}
+Parts = dict[str, list[float]]
+
+
+def head_pass(loss: HeadLoss, rows: int, dims: int, vocab: int) -> Iterator[dict[str, float]]:
+    """Seconds of one loss of a head after another, forward and backward."""
+    head = nn.Linear(dims, vocab)
+    contexts_NC = torch.randn(rows, dims, requires_grad=True)
+    targets_N = torch.randint(vocab, (rows,))
+    while True:
+        head.zero_grad()
+        contexts_NC.grad = None
+        begun = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16, enabled=uses_bfloat16(RUN, CPU)):
+            value = loss(head, contexts_NC, targets_N)
+        middle = time.perf_counter()
+        value.backward()
+        end = time.perf_counter()
+        yield {"forward": middle - begun, "backward": end - middle, "both": end - begun}
+
+
+def step_pass(preset: str, kernels: str) -> Iterator[dict[str, float]]:
+    """Seconds of one step of fine-tuning after another."""
+    config = settings.resolve(settings.from_file(f"preset:{preset}"))
+    model = LanguageModel(config.model, VOCAB_SIZE, cell=config.cell)
+    dtype = model.embedding.weight.dtype
+    source = FineTuning(
+        model,
+        np.random.default_rng(0).integers(0, VOCAB_SIZE, 131_072),
+        end_id=0,
+        config=config.phase2,
+        weights=[1.0],
+        head_loss=choose(
+            "cross-entropy", plain_cross_entropy, setting=kernels, device=CPU, dtype=dtype
+        ),
+    )
+    parameters = trained_parameters(model, ExtraTerms(config, model, {}), config.phase2)
+    steps = Steps(model, parameters, config.phase2, 1_000_000)
+    generator = torch.Generator().manual_seed(0)
+    losses = itertools.chain.from_iterable(source.losses(generator) for _ in itertools.count())
+    with training_only(model, parameters):
+        while True:
+            begun = time.perf_counter()
+            with products_in(model, RUN, CPU):
+                steps.make(next(losses))
+            yield {"step": time.perf_counter() - begun}
+
+
+def of_form(form: Form) -> dict[str, Callable[[str], Iterator[dict[str, float]]]]:
+    """Name what is timed of a form; `kernels` on or off makes each."""
+    if form.operation != "cross-entropy":
+        raise NotImplementedError(f"say here how {form.operation} is timed")
+
+    def head(kernels: str, name: str) -> Iterator[dict[str, float]]:
+        chosen = {"setting": kernels, "device": CPU, "dtype": form.dtypes[0]}
+        return head_pass(choose(form.operation, plain_cross_entropy, **chosen), *HEADS[name])
+
+    cases = {name: lambda kernels, name=name: head(kernels, name) for name in HEADS}
+    steps = {f"a step of {p}": lambda kernels, p=p: step_pass(p, kernels) for p in PRESETS}
+    return cases | steps
+
+
+def compare(make: Callable[[str], Iterator[dict[str, float]]], rounds: int) -> list[dict[str, Any]]:
+    """Time a form (`auto`) and its twin (`off`) in turn: a row for each part."""
+    passes = {kernels: make(kernels) for kernels in ("auto", "off")}
+    found = [{kernels: next(of) for kernels, of in passes.items()} for _ in range(rounds + 2)][2:]
+    rows = []
+    for part in found[0]["auto"]:
+        form, plain = (statistics.median(f[k][part] for f in found) for k in passes)
+        rows.append({"part": part, "form": form, "plain": plain, "ratio": plain / form})
+    return rows
+
+
+def main() -> None:
+    """Print one table, or JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args()
+    rows = []
+    for form, threads in itertools.product(FORMS, asked.threads):
+        torch.set_num_threads(threads)
+        for case, make in of_form(form).items():
+            about = {"operation": form.operation, "threads": threads, "case": case}
+            rows += [about | row for row in compare(make, asked.rounds)]
+    if asked.json:
+        print(json.dumps({"schema": 1, "rows": rows}, indent=1))
+        return
+    table = Table("operation", "threads", "case", "part", "form, ms", "plain, ms", "ratio")
+    for row in rows:
+        times = (f"{1e3 * row[name]:.1f}" for name in ("form", "plain"))
+        named = (str(row[name]) for name in ("operation", "threads", "case", "part"))
+        table.add_row(*named, *times, f"{row['ratio']:.2f}")
+    Console(width=100).print(table)
+
+
+if __name__ == "__main__":
+    main()

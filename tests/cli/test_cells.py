@@ -1,0 +1,126 @@
+"""A cell from a file, through every command; and fast forms switched off."""
+
+import pytest
+
+from newllm_core.plugins.files import forget_files
+
+from .inside import CommandLine, save_dataset
+
+LEAKY = """
+import torch
+from torch import nn
+
+from newllm_core.model.cells.base import Cell
+
+
+class Leaky(Cell):
+    def __init__(self, context_dim, embed_dim, options=None):
+        super().__init__(context_dim, embed_dim, options)
+        self.read = nn.Linear(context_dim + embed_dim, context_dim)
+
+    def forward(self, *, context, token):
+        return 0.5 * context + torch.tanh(self.read(torch.cat([context, token], -1))), token
+"""
+SMALL = ("--context-dim=8", "--embed-dim=8", "--max-iterations=2", "--threads=1")
+PROBES = ("--set=analysis.probe_tokens=64", "--set=analysis.probe_passages=4")
+GATE = ("--min-train-rank=0", "--min-val-rank=0", "--max-mean-cosine=1")
+SHORT = ("--epochs=1", "--num-streams=2", "--bptt=8", "--threads=1")
+
+
+@pytest.fixture
+def newllm(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    yield CommandLine(monkeypatch, capsys)
+    forget_files()
+
+
+@pytest.fixture
+def data(tmp_path):
+    return save_dataset(tmp_path)[0]
+
+
+@pytest.fixture
+def chain(newllm, data):
+    """Runs a command with the cell and returns its report."""
+
+    def command(*arguments):
+        done = newllm(*arguments, "--plugin=leaky.py", "--json")
+        assert done.code == 0, done.err
+        forget_files()
+        return done.json
+
+    with open("leaky.py", "w") as file:
+        file.write(LEAKY)
+    command("phase1", "--data", data, "--cell=leaky", *SMALL, *PROBES, "--out=p1.safetensors")
+    return command
+
+
+def test_a_cell_from_a_file_passes_every_command(newllm, chain, data):
+    analysed = chain("analyze", "p1.safetensors", "--threads=1", "--num-pairs=50")
+    assert analysed["train"]["context_dim"] == 8
+    # Half of a context stays in each of two cells; the slope of tanh moves it a little.
+    assert analysed["train"]["lyapunov_exponent"]["mean"] == pytest.approx(-1.386, abs=0.5)
+    trained = chain("phase2", "p1.safetensors", *GATE, *SHORT, "--out=p2.safetensors")
+    before, after = (epoch["validation"]["loss"] for epoch in trained["epochs"])
+    assert after < before
+    expanded = chain("expand", "p2.safetensors", "--out=e.safetensors", "--threads=1")
+    assert len(expanded["validation"]["heads"]) == 2
+    evaluated = chain("evaluate", "p2.safetensors", "--threads=1")
+    assert evaluated["validation"]["loss"] == pytest.approx(trained["validation"]["loss"])
+    one = newllm("generate", "p2.safetensors", "--plugin=leaky.py", "--max-tokens=5", "--seed=1")
+    assert one.code == 0, one.err
+    assert one.out
+    benched = chain(
+        *("bench", "--preset=cvfp-16", "--cell=leaky", "--rounds=1", "--threads=1", "--batch=16"),
+        *("--engine=parallel", "--precision=float32"),
+    )
+    assert benched["rows"][0]["tokens_per_second"] > 0
+    compared = chain("compare", "p1.safetensors", "p2.safetensors", "--threads=1")
+    assert [entry["error"] for entry in compared["checkpoints"]] == [None, None]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("analyze", "p1.safetensors"),
+        ("phase2", "p1.safetensors"),
+        ("generate", "p1.safetensors"),
+        ("evaluate", "p1.safetensors"),
+        ("expand", "p1.safetensors"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_without_the_file_one_line_names_the_cell(newllm, chain, command):
+    done = newllm(*command)
+    assert done.code in (2, 4)
+    assert done.err.strip().count("\n") == 0
+    assert "p1.safetensors" in done.err
+    assert "cell 'leaky'" in done.err
+    assert "--plugin" in done.err
+
+
+def test_a_checkpoint_keeps_its_cell(newllm, data):
+    options = ("--data", data, "--set=cell.hidden_dim=12", *SMALL, *PROBES)
+    assert newllm("phase1", *options, "--out=p1.safetensors").code == 0
+    same = ("phase2", "p1.safetensors", *GATE, *SHORT, "--set=cell.hidden_dim=12", "--out=a.st")
+    assert newllm(*same).code == 0
+    done = newllm("phase2", "p1.safetensors", *GATE, "--set=cell.hidden_dim=13", "--out=b.st")
+    assert done.code == 2
+    assert "cell.hidden_dim is 12 in this checkpoint and cannot become 13" in done.err
+    done = newllm("phase2", "p1.safetensors", *GATE, "--set=model.cell=gru", "--out=b.st")
+    assert done.code == 2
+    assert "model.cell is 'residual' in this checkpoint and cannot become 'gru'" in done.err
+
+
+@pytest.mark.parametrize("way", ["flag", "environment"])
+def test_without_fast_forms_losses_are_the_same(newllm, data, monkeypatch, way):
+    start = ("phase1", "--data", data, *SMALL, *PROBES, "--max-iterations=0")
+    assert newllm(*start, "--out=p1.safetensors").code == 0
+    options = ("phase2", "p1.safetensors", *GATE, *SHORT, "--precision=float32", "--json")
+    fast = newllm(*options, "--out=fast.safetensors").json
+    if way == "environment":
+        monkeypatch.setenv("NEWLLM_RUN_KERNELS", "off")
+    plain = newllm(
+        *options, "--out=plain.safetensors", *(["--kernels=off"] if way == "flag" else [])
+    ).json
+    assert plain["validation"]["loss"] == pytest.approx(fast["validation"]["loss"], rel=1e-4)
