@@ -80,7 +80,7 @@ def with_settings(
             file = arguments.pop("config_file")
             assigned = settings.from_assignments(arguments.pop("assignments") or [])
             given = Settings.of(file, assigned, flags)
-            use_plugin_files(arguments.pop("plugin_files"))
+            use_plugin_files(arguments.pop("plugin_files", None))
             command(given=given, **arguments)
 
         own = [p for p in inspect.signature(command).parameters.values() if p.name != "given"]

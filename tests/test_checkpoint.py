@@ -13,11 +13,10 @@ from safetensors.torch import load_file, save_file
 from newllm_core.checkpoint.format import (
     FORMAT_VERSION,
     load,
-    plugin_record,
-    provenance,
     save,
 )
 from newllm_core.checkpoint.metadata import STRUCTURED
+from newllm_core.checkpoint.provenance import plugin_record, provenance
 from newllm_core.data.dataset_info import SourceInfo
 from newllm_core.errors import InputError
 from newllm_core.plugins.registry import Plugin
