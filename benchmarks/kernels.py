@@ -9,7 +9,6 @@ Products round their inputs to bfloat16 where training would by default.
 import argparse
 import itertools
 import json
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,7 +18,6 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
 from newllm_core import settings
 from newllm_core.config import RunConfig
@@ -36,12 +34,11 @@ Passes = Iterator[dict[str, float]]
 
 def head_pass(rows: int, dims: int, vocab: int, loss: HeadLoss) -> Passes:
     """Seconds of one loss of a head after another, forward and backward."""
-    head = nn.Linear(dims, vocab)
+    head = torch.nn.Linear(dims, vocab)
     contexts_NC = torch.randn(rows, dims, requires_grad=True)
     targets_N = torch.randint(vocab, (rows,))
     while True:
-        head.zero_grad()
-        contexts_NC.grad = None
+        head.weight.grad = head.bias.grad = contexts_NC.grad = None
         begun = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=uses_bfloat16(RUN, CPU)):
             value = loss(head, contexts_NC, targets_N)
@@ -88,11 +85,8 @@ def compare(form: Passes, plain: Passes, rounds: int) -> list[dict[str, Any]]:
     found = [(next(form), next(plain)) for _ in range(rounds + 2)][2:]
     rows = []
     for part in found[0][0]:
-        medians = [
-            statistics.median(times[part] for times in of) for of in zip(*found, strict=True)
-        ]
-        ratio = medians[1] / medians[0]
-        rows.append({"part": part, "form": medians[0], "plain": medians[1], "ratio": ratio})
+        form_s, plain_s = (float(np.median([f[way][part] for f in found])) for way in (0, 1))
+        rows.append({"part": part, "form": form_s, "plain": plain_s, "ratio": plain_s / form_s})
     return rows
 
 
@@ -107,8 +101,7 @@ def main() -> None:
     for form, threads in itertools.product(FORMS, asked.threads):
         torch.set_num_threads(threads)
         plain, cases = CASES[form.operation]
-        at = {"setting": "auto", "device": CPU, "dtype": form.dtypes[0]}
-        fast = choose(form.operation, plain, **at)
+        fast = choose(form.operation, plain, setting="auto", device=CPU, dtype=form.dtypes[0])
         for case, make in cases.items():
             about = {"operation": form.operation, "threads": threads, "case": case}
             rows += [about | row for row in compare(make(fast), make(plain), asked.rounds)]
