@@ -9,47 +9,36 @@ Products round their inputs to bfloat16 where training would by default.
 import argparse
 import itertools
 import json
-import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
 from newllm_core import settings
 from newllm_core.config import RunConfig
-from newllm_core.kernels.door import FORMS, Form, choose
+from newllm_core.kernels.door import FORMS, choose
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.runtime.precision import products_in, uses_bfloat16
-from newllm_core.training.phase2.extra_terms import ExtraTerms
 from newllm_core.training.phase2.fine_tuning import FineTuning
-from newllm_core.training.phase2.steps import Steps, trained_parameters, training_only
+from newllm_core.training.phase2.steps import Steps
 from newllm_core.training.phase2.terms import HeadLoss, plain_cross_entropy
 
 CPU, RUN, VOCAB_SIZE = torch.device("cpu"), RunConfig(), 8192
-PRESETS = ("tiny", "language-model")
-# Rows, width, vocabulary.
-HEADS = {
-    "tiny, 1,024 tokens": (1024, 256, VOCAB_SIZE),
-    "tiny, 2,048 tokens": (2048, 256, VOCAB_SIZE),
-    "language-model": (1024, 200, VOCAB_SIZE),
-    "vocabulary of GPT-2": (512, 768, 50_257),
-}
-Parts = dict[str, list[float]]
+Passes = Iterator[dict[str, float]]
 
 
-def head_pass(loss: HeadLoss, rows: int, dims: int, vocab: int) -> Iterator[dict[str, float]]:
+def head_pass(rows: int, dims: int, vocab: int, loss: HeadLoss) -> Passes:
     """Seconds of one loss of a head after another, forward and backward."""
-    head = nn.Linear(dims, vocab)
+    head = torch.nn.Linear(dims, vocab)
     contexts_NC = torch.randn(rows, dims, requires_grad=True)
     targets_N = torch.randint(vocab, (rows,))
     while True:
-        head.zero_grad()
-        contexts_NC.grad = None
+        head.weight.grad = head.bias.grad = contexts_NC.grad = None
         begun = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=uses_bfloat16(RUN, CPU)):
             value = loss(head, contexts_NC, targets_N)
@@ -59,55 +48,45 @@ def head_pass(loss: HeadLoss, rows: int, dims: int, vocab: int) -> Iterator[dict
         yield {"forward": middle - begun, "backward": end - middle, "both": end - begun}
 
 
-def step_pass(preset: str, kernels: str) -> Iterator[dict[str, float]]:
+def step_pass(preset: str, loss: HeadLoss) -> Passes:
     """Seconds of one step of fine-tuning after another."""
     config = settings.resolve(settings.from_file(f"preset:{preset}"))
     model = LanguageModel(config.model, VOCAB_SIZE, cell=config.cell)
-    dtype = model.embedding.weight.dtype
-    source = FineTuning(
-        model,
-        np.random.default_rng(0).integers(0, VOCAB_SIZE, 131_072),
-        end_id=0,
-        config=config.phase2,
-        weights=[1.0],
-        head_loss=choose(
-            "cross-entropy", plain_cross_entropy, setting=kernels, device=CPU, dtype=dtype
-        ),
-    )
-    parameters = trained_parameters(model, ExtraTerms(config, model, {}), config.phase2)
-    steps = Steps(model, parameters, config.phase2, 1_000_000)
+    tokens, options = np.random.default_rng(0).integers(0, VOCAB_SIZE, 131_072), config.phase2
+    source = FineTuning(model, tokens, end_id=0, config=options, weights=[1.0], head_loss=loss)
+    steps = Steps(model, list(model.parameters()), options, 1_000_000)
     generator = torch.Generator().manual_seed(0)
     losses = itertools.chain.from_iterable(source.losses(generator) for _ in itertools.count())
-    with training_only(model, parameters):
-        while True:
-            begun = time.perf_counter()
-            with products_in(model, RUN, CPU):
-                steps.make(next(losses))
-            yield {"step": time.perf_counter() - begun}
+    while True:
+        begun = time.perf_counter()
+        with products_in(model, RUN, CPU):
+            steps.make(next(losses))
+        yield {"step": time.perf_counter() - begun}
 
 
-def of_form(form: Form) -> dict[str, Callable[[str], Iterator[dict[str, float]]]]:
-    """Name what is timed of a form; `kernels` on or off makes each."""
-    if form.operation != "cross-entropy":
-        raise NotImplementedError(f"say here how {form.operation} is timed")
+# Operation to its plain twin, and what is timed: each case makes passes of a form or twin.
+CASES: dict[str, tuple[HeadLoss, dict[str, Callable[[HeadLoss], Passes]]]] = {
+    "cross-entropy": (
+        plain_cross_entropy,
+        {
+            "tiny, 1,024 tokens": partial(head_pass, 1024, 256, VOCAB_SIZE),
+            "tiny, 2,048 tokens": partial(head_pass, 2048, 256, VOCAB_SIZE),
+            "language-model": partial(head_pass, 1024, 200, VOCAB_SIZE),
+            "vocabulary of GPT-2": partial(head_pass, 512, 768, 50_257),
+            "a step of tiny": partial(step_pass, "tiny"),
+            "a step of language-model": partial(step_pass, "language-model"),
+        },
+    )
+}
 
-    def head(kernels: str, name: str) -> Iterator[dict[str, float]]:
-        chosen = {"setting": kernels, "device": CPU, "dtype": form.dtypes[0]}
-        return head_pass(choose(form.operation, plain_cross_entropy, **chosen), *HEADS[name])
 
-    cases = {name: lambda kernels, name=name: head(kernels, name) for name in HEADS}
-    steps = {f"a step of {p}": lambda kernels, p=p: step_pass(p, kernels) for p in PRESETS}
-    return cases | steps
-
-
-def compare(make: Callable[[str], Iterator[dict[str, float]]], rounds: int) -> list[dict[str, Any]]:
-    """Time a form (`auto`) and its twin (`off`) in turn: a row for each part."""
-    passes = {kernels: make(kernels) for kernels in ("auto", "off")}
-    found = [{kernels: next(of) for kernels, of in passes.items()} for _ in range(rounds + 2)][2:]
+def compare(form: Passes, plain: Passes, rounds: int) -> list[dict[str, Any]]:
+    """Time a form and its twin in turn: a row for each part. The first two rounds warm up."""
+    found = [(next(form), next(plain)) for _ in range(rounds + 2)][2:]
     rows = []
-    for part in found[0]["auto"]:
-        form, plain = (statistics.median(f[k][part] for f in found) for k in passes)
-        rows.append({"part": part, "form": form, "plain": plain, "ratio": plain / form})
+    for part in found[0][0]:
+        form_s, plain_s = (float(np.median([f[way][part] for f in found])) for way in (0, 1))
+        rows.append({"part": part, "form": form_s, "plain": plain_s, "ratio": plain_s / form_s})
     return rows
 
 
@@ -121,9 +100,11 @@ def main() -> None:
     rows = []
     for form, threads in itertools.product(FORMS, asked.threads):
         torch.set_num_threads(threads)
-        for case, make in of_form(form).items():
+        plain, cases = CASES[form.operation]
+        fast = choose(form.operation, plain, setting="auto", device=CPU, dtype=form.dtypes[0])
+        for case, make in cases.items():
             about = {"operation": form.operation, "threads": threads, "case": case}
-            rows += [about | row for row in compare(make, asked.rounds)]
+            rows += [about | row for row in compare(make(fast), make(plain), asked.rounds)]
     if asked.json:
         print(json.dumps({"schema": 1, "rows": rows}, indent=1))
         return

@@ -107,7 +107,7 @@ def _failures(
             f"{split} contexts are nearly zero: mean norm/sqrt(D) {norm:.3g} is below "
             f"gate.min_norm {config.min_norm:g}"
         )
-        hints.append("--layernorm-mix 1")
+        hints.append("--set cell.layernorm_mix=1")
     return failed, hints
 
 

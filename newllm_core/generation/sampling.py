@@ -22,7 +22,7 @@ def choose(logits_V: np.ndarray, options: GenerationConfig, generator: torch.Gen
     if not math.isfinite(largest):
         raise DivergedError(
             "the logits are not finite: the context grew without bounds "
-            "(a model with model.layernorm_mix below 1 does that on long texts)"
+            "(a model with cell.layernorm_mix below 1 does that on long texts)"
         )
     if options.temperature == 0:
         return int(logits_V.argmax())

@@ -82,7 +82,7 @@ def test_every_failed_criterion_of_every_split_is_named():
     message = refusal({"train": bad, "validation": bad})
     assert message.count("train ") == 3
     assert message.count("validation ") == 3
-    assert message.count("--layernorm-mix") == 1
+    assert message.count("--set cell.layernorm_mix=1") == 1
 
 
 def test_validation_alone_can_fail_and_has_its_own_threshold():

@@ -108,6 +108,7 @@ def test_published_algorithm_is_called_vacuous_everywhere(trained):
     made = run(
         *("phase1", "--data=data", "--threads=1", "--context-dim=16", "--embed-dim=16"),
         *("--reg=ema-variance", "--set=regularizer.gradient=detached", "--engine=online"),
+        "--objective=cvfp",
         *("--set=phase1.start=zero", "--max-tokens=300", "--max-iterations=3"),
         *("--out=runs/published.safetensors", "--json"),
         cwd=folder,
