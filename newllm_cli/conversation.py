@@ -64,7 +64,7 @@ class Conversation:
 
 
 def _lines() -> Iterator[str]:
-    """Lines that are no command and not blank."""
+    """Yield lines that are no command and not blank."""
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     if terminal:
         with contextlib.suppress(ImportError):

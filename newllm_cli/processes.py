@@ -14,17 +14,17 @@ RESUMABLE = ("phase1", "phase2")
 
 
 def is_first_process() -> bool:
-    """Whether this process prints."""
+    """Say whether this process prints."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def speaks(error: UserError) -> bool:
-    """Whether this process reports `error`; another one does where the first is gone."""
+    """Say whether this process reports `error`; another one does where the first is gone."""
     return is_first_process() or (isinstance(error, ProcessLost) and error.speaks)
 
 
 def run_progress() -> "Progress":
-    """Progress of a run, shown by the first process only."""
+    """Return progress of a run, shown by the first process only."""
     from newllm_cli.progress import StderrProgress
     from newllm_core.runtime.progress import Silent
 
@@ -32,7 +32,7 @@ def run_progress() -> "Progress":
 
 
 def how_to_continue() -> str | None:
-    """What to say after an interrupted run; None where there is none."""
+    """Return what to say after an interrupted run; None where there is none."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
     if arguments and arguments[0] == "quickstart":
         return "quickstart itself cannot go on: it begins anew, in a folder that does not exist"

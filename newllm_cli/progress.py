@@ -63,7 +63,7 @@ class StderrProgress:
 
 
 def _whole() -> Column:
-    """What is not cut where a terminal is narrow: the note is."""
+    """Return what is not cut where a terminal is narrow: the note is."""
     return Column(no_wrap=True)
 
 

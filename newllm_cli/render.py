@@ -11,7 +11,7 @@ WIDEST = 1e6
 
 
 def render_dataset(folder: str, info: dict[str, Any], console: Console) -> None:
-    """What `prepare` made."""
+    """Show what `prepare` made."""
     table = Table(title=f"dataset {folder}", title_justify="left")
     for heading in ("split", "documents", "tokens", "bytes", "words"):
         table.add_column(heading, justify="left" if heading == "split" else "right")
@@ -23,7 +23,7 @@ def render_dataset(folder: str, info: dict[str, Any], console: Console) -> None:
 
 
 def render_phase1(summary: dict[str, Any], console: Console) -> None:
-    """What Phase 1 reached, and what to do next."""
+    """Show what Phase 1 reached, and what to do next."""
     table = Table(title=f"phase 1: {summary['checkpoint']}", title_justify="left")
     for heading in ("split", "ER/D", "mean cosine", "norm / √D", "converged"):
         table.add_column(heading, justify="left" if heading == "split" else "right")
@@ -45,7 +45,7 @@ def render_phase1(summary: dict[str, Any], console: Console) -> None:
 
 
 def render_language_model(summary: dict[str, Any], console: Console) -> None:
-    """What the heads reach, per head and together."""
+    """Show what the heads reach, per head and together."""
     table = Table(title=f"language model: {summary['checkpoint']}", title_justify="left")
     for heading in ("split", "head", "loss", "perplexity", "per word", "accuracy", "bits/byte"):
         table.add_column(heading, justify="left" if heading in ("split", "head") else "right")
@@ -79,7 +79,7 @@ def _number(value: float | None, shape: str) -> str:
 
 
 def render_quickstart(results: dict[str, Any], console: Console) -> None:
-    """The whole run in one table, validation figures only."""
+    """Show the whole run in one table, validation figures only."""
     report = results["analysis"]
     trained, control = report["validation"], report["random_control"]["validation"] or {}
     table = Table(title="in short, on validation text", title_justify="left")
@@ -109,7 +109,7 @@ def _figure(value: Any) -> str:  # noqa: ANN401 - a number, or the mapping that 
 
 
 def render_bench(report: dict[str, Any], console: Console) -> None:
-    """Speed of every engine, and what the machine can do."""
+    """Show speed of every engine, and what the machine can do."""
     table = Table(title=f"phase 1, preset {report['preset']}", title_justify="left")
     for heading in ("engine", "precision", "tokens/s", "over naive", "of peak"):
         table.add_column(heading, justify="left" if heading in ("engine", "precision") else "right")
@@ -129,5 +129,5 @@ def render_bench(report: dict[str, Any], console: Console) -> None:
 
 
 def render_sample(prompt: str, text: str, console: Console) -> None:
-    """Generated text after its prompt."""
+    """Show generated text after its prompt."""
     console.print(Text.assemble("sample: ", (prompt, "bold"), text), soft_wrap=True)

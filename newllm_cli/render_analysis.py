@@ -136,7 +136,7 @@ def _worries(verdicts: Sequence[Figures]) -> list[Text]:
 
 
 def _missed(verdict: Figures) -> str:
-    """The threshold that was missed; nothing where the number is not what is wrong."""
+    """Show the threshold that was missed; nothing where the number is not what is wrong."""
     value, threshold = verdict["value"], verdict["threshold"]
     if value is None:
         return ""
@@ -146,7 +146,7 @@ def _missed(verdict: Figures) -> str:
 
 
 def plain_table() -> Table:
-    """A table without a frame, as every report uses it."""
+    """Show a table without a frame, as every report uses it."""
     return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1))
 
 

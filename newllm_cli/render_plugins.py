@@ -15,7 +15,7 @@ COLOURS = {OK: "green", BROKEN: "bold red", CLASH: "bold red", IGNORED: "yellow"
 
 
 def render_plugins(entries: Sequence[Entry], console: Console) -> None:
-    """One table per kind."""
+    """Show one table per kind."""
     for kind, group in groupby(entries, key=lambda entry: entry.kind):
         table = Table(title=f"{kind}s", title_justify="left", box=box.SIMPLE_HEAD, expand=True)
         for heading in ("name", "from", "status", "description"):
@@ -35,7 +35,7 @@ def render_plugins(entries: Sequence[Entry], console: Console) -> None:
 
 
 def render_plugin(details: Mapping[str, Any], console: Console) -> None:
-    """One plugin with its options."""
+    """Show one plugin with its options."""
     origin = f"{details['distribution']} {details['version']} ({details['target']})"
     lines = [
         f"{details['name']}: {details['kind']} of {origin}",
@@ -57,7 +57,7 @@ def render_plugin(details: Mapping[str, Any], console: Console) -> None:
 
 
 def _values(option: Mapping[str, Any]) -> str:
-    """What an option can be."""
+    """Show what an option can be."""
     if option["choices"]:
         return "|".join(option["choices"])
     bounds = (("low", "at least"), ("high", "at most"))

@@ -48,7 +48,7 @@ def prepare_streams() -> None:
 
 
 def cannot_write(error: OSError) -> bool:
-    """Whether stdout has no room behind it; files report theirs under their names."""
+    """Say whether stdout has no room behind it; files report theirs under their names."""
     return error.errno in FULL and error.filename is None
 
 

@@ -138,7 +138,7 @@ class _Runner:
         self.steps = self._naive() if engine == NAIVE else self._engine()
 
     def round(self) -> float:
-        """Tokens per second of a few batches."""
+        """Return tokens per second of a few batches."""
         begun = time.perf_counter()
         read = sum(itertools.islice(self.steps, BATCHES_PER_ROUND[self.engine]))
         if self.device.type == "cuda":
@@ -178,7 +178,7 @@ class _Runner:
 
 
 def _peak(width: int, dtype: torch.dtype, device: torch.device) -> float:
-    """GFLOP/s of [2048, width] x [width, width]: the median of a few."""
+    """Return GFLOP/s of [2048, width] x [width, width]: the median of a few."""
     rows = torch.randn(PEAK_ROWS, width, device=device, dtype=dtype)
     weight = torch.randn(width, width, device=device, dtype=dtype)
     seconds = []

@@ -11,14 +11,14 @@ LONGEST_MESSAGE = 2000
 
 
 def one_line(text: str, limit: int) -> str:
-    """`text` without line ends or control characters, cut to `limit` characters."""
+    """Return `text` without line ends or control characters, cut to `limit` characters."""
     shown = " ".join(text[: 4 * limit].split())
     shown = "".join(char if char.isprintable() else "?" for char in shown)
     return shown if len(shown) <= limit else shown[: limit - 3] + "..."
 
 
 def reason(error: BaseException, limit: int = 200) -> str:
-    """What a foreign exception says, on one line of at most `limit` characters.
+    """Return what a foreign exception says, on one line of at most `limit` characters.
 
     Where a disk is full, also what to do about it.
     """

@@ -91,7 +91,7 @@ class Settings:
 
 
 def resolve(*layers: Layer) -> Config:
-    """The config that `layers` give, later ones winning key by key."""
+    """Return the config that `layers` give, later ones winning key by key."""
     merged: dict[str, dict[str, Any]] = {}
     options: list[tuple[str, str, dict[str, Any]]] = []  # section, plugin named so far, options
     for layer in layers:
@@ -121,7 +121,7 @@ def _plugin(section: str, merged: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def make_section(section_type: type[Any], name: str, values: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    """A section dataclass (built in or a plugin's options) from checked, converted `values`.
+    """Return a section dataclass (built in or a plugin's options) from checked, converted `values`.
 
     Raises:
         ConfigError: an unknown key, or a value of the wrong type or out of bounds.
@@ -138,7 +138,7 @@ def make_section(section_type: type[Any], name: str, values: Mapping[str, Any]) 
 
 
 def convert(value: Any, hint: Any, where: str) -> Any:  # noqa: ANN401 - any TOML value, any annotation
-    """`value` as the type `hint`; text is parsed, other values must already fit."""
+    """Return `value` as the type `hint`; text is parsed, other values must already fit."""
     if isinstance(value, int) and abs(value) >> INTEGER_BITS:
         raise ConfigError(f"{where} is a number of more than {INTEGER_BITS} bits")
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
@@ -164,7 +164,7 @@ def convert(value: Any, hint: Any, where: str) -> Any:  # noqa: ANN401 - any TOM
 
 
 def from_file(name: str) -> Layer:
-    """The layer of a TOML file, or of a shipped preset for `preset:NAME`."""
+    """Return the layer of a TOML file, or of a shipped preset for `preset:NAME`."""
     if name.startswith(PRESET_PREFIX):
         return _from_preset(name.removeprefix(PRESET_PREFIX))
     text = read_text(name, "config file", limit=LARGEST_FILE, error=ConfigError)
@@ -172,13 +172,13 @@ def from_file(name: str) -> Layer:
 
 
 def preset_names() -> list[str]:
-    """The shipped presets."""
+    """Return the shipped presets."""
     found = files("newllm_core") / "presets"
     return sorted(item.name.removesuffix(".toml") for item in found.iterdir())
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Layer:
-    """The layer of variables such as `NEWLLM_PHASE1_MAX_ITERATIONS`."""
+    """Return the layer of variables such as `NEWLLM_PHASE1_MAX_ITERATIONS`."""
     layer: dict[str, dict[str, Any]] = {}
     for name, value in environment.items():
         if not name.startswith(ENVIRONMENT_PREFIX) or name in NOT_SETTINGS:
@@ -193,7 +193,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Layer:
 
 
 def from_assignments(assignments: Iterable[str]) -> Layer:
-    """The layer of `--set section.key=value` arguments."""
+    """Return the layer of `--set section.key=value` arguments."""
     layer: dict[str, dict[str, Any]] = {}
     for text in assignments:
         target, equals, value = text.partition("=")
@@ -215,7 +215,7 @@ def combined(*layers: Layer) -> Layer:
 
 
 def to_dict(config: Config) -> dict[str, dict[str, Any]]:
-    """Plain nested dictionaries, fit for JSON; `resolve` reads them back."""
+    """Return plain nested dictionaries, fit for JSON; `resolve` reads them back."""
     return {
         spec.name: (
             dict(getattr(config, spec.name))
@@ -227,7 +227,7 @@ def to_dict(config: Config) -> dict[str, dict[str, Any]]:
 
 
 def _checked(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` with shorthands written out; unknown sections and keys raise."""
+    """Return `values` with shorthands written out; unknown sections and keys raise."""
     if section not in SECTIONS and section not in PLUGIN_SECTIONS:
         raise ConfigError(_unknown(f"section {section!r}", section, [*SECTIONS, *PLUGIN_SECTIONS]))
     if not isinstance(values, Mapping):
@@ -251,7 +251,7 @@ def _checked(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def shown(value: object) -> str:
-    """A value that somebody gave, short enough for a message."""
+    """Return a value that somebody gave, short enough for a message."""
     return one_line(repr(value), LONGEST_VALUE)
 
 

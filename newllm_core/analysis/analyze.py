@@ -50,7 +50,7 @@ def analyze(
     progress: Progress | None = None,
     with_control: bool = True,
 ) -> dict[str, Any]:
-    """Everything there is to say about a checkpoint, fit for JSON.
+    """Return everything there is to say about a checkpoint, fit for JSON.
 
     Train and validation are cut to the same number of tokens.
 
@@ -136,7 +136,7 @@ class _Examiner:
     def figures(
         self, model: LanguageModel, read: Mapping[str, ProbeContexts], task: Task
     ) -> Splits:
-        """Every figure of every split that was read."""
+        """Return every figure of every split that was read."""
         if not read:
             return {}
         moving = dynamics(model, read, self.config, seed=self.seed, task=task)

@@ -93,7 +93,7 @@ def compare(
 
 
 def config_differences(checkpoints: Sequence[tuple[str, Config]]) -> dict[str, list[Any]]:
-    """Settings that are not the same in all checkpoints.
+    """Return settings that are not the same in all checkpoints.
 
     Args:
         checkpoints: phase and config of each.
@@ -107,7 +107,7 @@ def config_differences(checkpoints: Sequence[tuple[str, Config]]) -> dict[str, l
 
 
 def plugin_differences(provenances: Sequence[Mapping[str, Any]]) -> dict[str, list[str | None]]:
-    """Distributions and versions of plugins that are not the same in all checkpoints.
+    """Return distributions and versions of plugins that are not the same in all checkpoints.
 
     Args:
         provenances: of each checkpoint.
@@ -150,7 +150,7 @@ def _plugins(provenance: Mapping[str, Any]) -> dict[str, str]:
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
-    """File names without their ending, with as many folders as tell them apart."""
+    """Return file names without their ending, with as many folders as tell them apart."""
     depth = 1
     while True:
         names = ["/".join(path.with_suffix("").parts[-depth:]) for path in paths]

@@ -35,13 +35,13 @@ class ProbeContexts:
 
     @property
     def contexts(self) -> Tensor:
-        """The context after every token that counts [P * T, C]."""
+        """Return the context after every token that counts [P * T, C]."""
         counted = self.trajectory[:, -self.tokens.shape[1] :]
         return counted.reshape(-1, self.trajectory.shape[2])
 
 
 def equal_probes(probes: Mapping[str, Tensor], warmup: int) -> dict[str, Tensor]:
-    """Passages of every split, cut to the same number and length.
+    """Return passages of every split, cut to the same number and length.
 
     Raises:
         InputError: fewer than two tokens of a passage are left after the warm-up.
@@ -101,7 +101,7 @@ def read_splits(
 
 
 def exploded(read: Mapping[str, ProbeContexts]) -> list[str]:
-    """The splits with a context that is not finite."""
+    """Return the splits with a context that is not finite."""
     return [
         split
         for split, of_split in read.items()

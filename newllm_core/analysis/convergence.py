@@ -13,7 +13,7 @@ from newllm_core.files.strict_json import finite
 def convergence(
     history: Sequence[Mapping[str, Any]], vacuous_terms: Sequence[str]
 ) -> dict[str, Any]:
-    """The whole history and the loss terms that had no gradient, fit for JSON."""
+    """Return the whole history and the loss terms that had no gradient, fit for JSON."""
     return {"history": finite(list(history)), "vacuous_terms": list(vacuous_terms)}
 
 
@@ -28,7 +28,7 @@ def final_converged_ratio(history: Sequence[Mapping[str, Any]], split: str) -> f
 
 
 def largest_weight_change(history: Sequence[Mapping[str, Any]]) -> float | None:
-    """How far weights ever were from where they began; None where nobody wrote it down."""
+    """Return how far weights ever were from where they began; None where nobody wrote it down."""
     changes: list[float] = []
     for entry in history:
         change = entry.get("weight_change")

@@ -42,7 +42,7 @@ def differences(
 
 
 def subtract(left: Figures | None, right: Figures | None) -> dict[str, Any]:
-    """Every headline figure of `left` minus that of `right`."""
+    """Return every headline figure of `left` minus that of `right`."""
     if left is None or right is None:
         return {}
     found = {}
@@ -59,7 +59,7 @@ def subtract(left: Figures | None, right: Figures | None) -> dict[str, Any]:
 
 
 def look_up(figures: Figures | None, path: tuple[str, ...]) -> Any:  # noqa: ANN401 - any figure
-    """The figure at `path`, or None where there is none."""
+    """Return the figure at `path`, or None where there is none."""
     value: Any = figures
     for key in path:
         if not isinstance(value, Mapping) or key not in value:

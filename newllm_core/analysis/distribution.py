@@ -15,7 +15,7 @@ NEARLY_ZERO = 0.01
 
 
 def moments(matrix: Tensor | Rows) -> tuple[Tensor, Tensor]:
-    """Mean and population variance of every column of `matrix` [N, D], float64 [D] each.
+    """Return mean and population variance of every column of `matrix` [N, D], float64 [D] each.
 
     Chunks are merged by the update of Chan, Golub & LeVeque (1979), which loses no digits to a
     mean that is large beside the deviations.
@@ -35,7 +35,7 @@ def moments(matrix: Tensor | Rows) -> tuple[Tensor, Tensor]:
 
 
 def distribution(matrix: Tensor | Rows) -> dict[str, Any]:
-    """Figures of the entries of `matrix` [N, D].
+    """Return figures of the entries of `matrix` [N, D].
 
     Returns:
         `dimension_mean` and `dimension_variance`: D numbers each. `sparsity`: the share of entries

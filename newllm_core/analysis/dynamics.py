@@ -101,7 +101,7 @@ def dynamics(
 
 
 def tokens_to_read(passages: Tensor, warmup: int, config: AnalysisConfig) -> int:
-    """How many tokens `dynamics` reads for a split of `passages` [P, warmup + T]."""
+    """Return how many tokens `dynamics` reads for a split of `passages` [P, warmup + T]."""
     count = min(len(passages), config.dynamics_passages)
     steps = min(passages.shape[1] - max(1, warmup), config.dynamics_steps)
     # A tangent costs as much as another row; an echo is read from two starts.

@@ -26,7 +26,7 @@ def distances(
     *,
     on_read: Callable[[int], None] = nobody,
 ) -> Tensor:
-    """Distance [P, S] of a known trajectory from the one that begins at `start_PC`, float64.
+    """Return distance [P, S] of a known trajectory from the one that begins at `start_PC`, float64.
 
     Args:
         model: the recurrence.
@@ -45,13 +45,13 @@ def distances(
 
 
 def random_start(like_PC: Tensor, seed: int) -> Tensor:
-    """States [P, C] in random directions, as long as those of `like_PC` are on average."""
+    """Return states [P, C] in random directions, as long as those of `like_PC` are on average."""
     drawn = gaussian_like(like_PC, seed)
     return drawn * (like_PC.norm(dim=1).mean() / drawn.norm(dim=1, keepdim=True))
 
 
 def echo_state(distances_PS: Tensor) -> dict[str, Any]:
-    """What is left of the distance after every token.
+    """Return what is left of the distance after every token.
 
     Returns:
         `distances_by_step`: S shares of the initial distance, mean over passages, 1 first;

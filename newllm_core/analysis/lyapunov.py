@@ -37,7 +37,7 @@ def log_growth(
     *,
     on_read: Callable[[int], None] = nobody,
 ) -> Tensor:
-    """Logarithm of the growth of a tangent vector by every token [P, T], float64.
+    """Return logarithm of the growth of a tangent vector by every token [P, T], float64.
 
     Args:
         model: the recurrence.
@@ -80,7 +80,7 @@ def push_forward(
 
 
 def lyapunov_exponent(log_growth_PT: Tensor) -> dict[str, float]:
-    """`mean` log growth per token in nats, and its standard error over passages (`stderr`).
+    """Return `mean` log growth per token in nats, and its standard error over passages (`stderr`).
 
     The first tokens of every passage are left out: the vector has to find its direction.
     """
@@ -89,5 +89,5 @@ def lyapunov_exponent(log_growth_PT: Tensor) -> dict[str, float]:
 
 
 def memory_horizon(exponent: float) -> float | None:
-    """Tokens until a perturbation has shrunk to 1/e; None where perturbations grow."""
+    """Return tokens until a perturbation has shrunk to 1/e; None where perturbations grow."""
     return 1 / -exponent if exponent < 0 else None

@@ -37,7 +37,7 @@ def analyze_matrix(
     progress: Progress | None = None,
     chunk_elements: int = CHUNK_ELEMENTS,
 ) -> dict[str, Any]:
-    """Figures of a matrix [N, D] in a `.safetensors` or `.npy` file.
+    """Return figures of a matrix [N, D] in a `.safetensors` or `.npy` file.
 
     Memory holds some rows and a square matrix of the smaller side, not the file.
 

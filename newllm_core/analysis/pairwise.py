@@ -35,7 +35,7 @@ def sample_pairs(num_rows: int, num_pairs: int, seed: int) -> tuple[Tensor, Tens
 def pairwise(
     matrix: Tensor | Rows, *, num_pairs: int, seed: int
 ) -> tuple[dict[str, float], dict[str, float], list[float]]:
-    """L2 distances and cosines of pairs of rows of `matrix` [N, D].
+    """Return L2 distances and cosines of pairs of rows of `matrix` [N, D].
 
     Returns:
         For each of the two: mean, median, std, min, max, `stderr` (the standard error of the mean

@@ -22,7 +22,7 @@ SPLITS = ("train", "validation")
 
 
 def gate_figures(contexts: Mapping[str, Tensor]) -> Figures:
-    """What the gate judges, for each split.
+    """Return what the gate judges, for each split.
 
     Args:
         contexts: name of the split to contexts [N, D].
@@ -40,7 +40,7 @@ def measure_gate(
     warmup: int,
     device: torch.device | None = None,
 ) -> Figures:
-    """`gate_figures` of a model on probe passages [P, warmup + T] of each split.
+    """Return `gate_figures` of a model on probe passages [P, warmup + T] of each split.
 
     Raises:
         DivergedError: a context is not finite.
@@ -123,7 +123,7 @@ def _figures(contexts_ND: Tensor) -> dict[str, Any]:
 
 
 def mean_cosine(contexts_ND: Tensor) -> float:
-    """Mean cosine over all pairs of rows, in one pass: `(‖Σ ĉ‖² - Σ ‖ĉ‖²) / (N (N - 1))`.
+    """Return mean cosine over all pairs of rows, in one pass: `(‖Σ ĉ‖² - Σ ‖ĉ‖²) / (N (N - 1))`.
 
     A row of zeros counts as orthogonal to all others; its norm gives it away.
     """

@@ -57,12 +57,12 @@ def _gram(rows: Rows, *, tall: bool, scale: float) -> Tensor:
 
 
 def singular_values(matrix: Tensor | Rows) -> Tensor:
-    """Singular values [S] of `matrix` [N, D], descending, float64."""
+    """Return singular values [S] of `matrix` [N, D], descending, float64."""
     return spectrum(matrix).singular_values
 
 
 def effective_rank(matrix: Tensor | Rows) -> float:
-    """Effective rank of `matrix` [N, D], uncentred: between 1 and min(N, D); 0 for zeros.
+    """Return effective rank of `matrix` [N, D], uncentred: between 1 and min(N, D); 0 for zeros.
 
     The exponential of the entropy of `p = σ/Σσ` (Roy & Vetterli, EUSIPCO 2007).
     """
@@ -70,7 +70,7 @@ def effective_rank(matrix: Tensor | Rows) -> float:
 
 
 def spectrum_rank(singular_values_S: Tensor) -> float:
-    """Effective rank from singular values."""
+    """Return effective rank from singular values."""
     total = float(singular_values_S.sum())
     if total == 0:
         return 0.0
@@ -79,7 +79,7 @@ def spectrum_rank(singular_values_S: Tensor) -> float:
 
 
 def actual_rank(singular_values_S: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> int:
-    """Singular values above numpy's `matrix_rank` tolerance `σ_1 max(N, D) eps` for `dtype`.
+    """Return singular values above numpy's `matrix_rank` tolerance `σ_1 max(N, D) eps` for `dtype`.
 
     Half precision is judged as float32 (numpy's formula would call every long matrix empty),
     whole numbers as float64. The tolerance is never below what the Gram matrix resolves.
@@ -94,7 +94,7 @@ def actual_rank(singular_values_S: Tensor, shape: tuple[int, int], dtype: torch.
 
 @cache
 def effective_rank_ceiling(num_rows: int, num_columns: int) -> float:
-    """ER/D that N independent samples of a D-dimensional Gaussian reach.
+    """Return ER/D that N independent samples of a D-dimensional Gaussian reach.
 
     Singular values of such a matrix are square roots `s` of Marchenko-Pastur eigenvalues, and
     `ER/D = E[s] exp(-E[s ln s] / E[s])`; with fewer rows than dimensions the same holds for the
@@ -114,7 +114,7 @@ def effective_rank_ceiling(num_rows: int, num_columns: int) -> float:
 
 
 def gaussian_singular_values(num_rows: int, num_columns: int) -> Tensor:
-    """What the singular values [S] of N independent D-dimensional Gaussian samples tend to.
+    """Return what the singular values [S] of N independent D-dimensional Gaussian samples tend to.
 
     Quantiles of the same distribution as in `effective_rank_ceiling`, descending; entries have a
     variance of one.
@@ -131,7 +131,7 @@ def gaussian_singular_values(num_rows: int, num_columns: int) -> Tensor:
 
 
 def singular_spectrum(values_S: Tensor, rows: Rows) -> dict[str, list[float]]:
-    """The whole spectrum as a curve, next to that of Gaussian samples.
+    """Return the whole spectrum as a curve, next to that of Gaussian samples.
 
     Returns:
         `index`: at most `CURVE_POINTS` places in the spectrum, from 1; `singular_values` there;
@@ -149,7 +149,7 @@ def singular_spectrum(values_S: Tensor, rows: Rows) -> dict[str, list[float]]:
 
 
 def information_content(values: Tensor, rows: Rows, *, num_top: int) -> dict[str, object]:
-    """Every figure of this section from the singular values of `rows`.
+    """Return every figure of this section from the singular values of `rows`.
 
     Returns:
         `effective_rank`; `effective_rank_ratio`, ER/D; `effective_rank_ceiling_ratio`, ER over the

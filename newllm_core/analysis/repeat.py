@@ -25,7 +25,7 @@ def drift(
     readings: int,
     on_read: Callable[[int], None] = nobody,
 ) -> Tensor:
-    """Relative distance [P, readings - 1] of reading n + 1 from reading n, float64.
+    """Return relative distance [P, readings - 1] of reading n + 1 from reading n, float64.
 
     The first reading starts from zero. A distance is the root mean square over the tokens of a
     passage, over that of the later reading's contexts.
@@ -43,7 +43,7 @@ def drift(
 
 
 def repeat_drift(drift_PR: Tensor) -> dict[str, Any]:
-    """`by_repeat`: the mean drift after 1, 2, … readings, and the `stderr_by_repeat`."""
+    """Return `by_repeat`: the mean drift after 1, 2, … readings, and the `stderr_by_repeat`."""
     figures = [mean_and_error(of_repeat[:, None]) for of_repeat in drift_PR.unbind(1)]
     return {
         "by_repeat": [figure["mean"] for figure in figures],

@@ -40,7 +40,7 @@ class Rows:
 
     @classmethod
     def of(cls, matrix: "Tensor | Rows") -> "Rows":
-        """`matrix` itself, or a tensor [N, D] seen as rows.
+        """Return `matrix` itself, or a tensor [N, D] seen as rows.
 
         Raises:
             ValueError: the tensor has not two dimensions or is empty.
@@ -53,23 +53,23 @@ class Rows:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """N and D."""
+        """Return N and D."""
         return self.num_rows, self.num_columns
 
     def chunks(self) -> Iterator[Tensor]:
-        """The matrix from top to bottom, as float64 [n, D]."""
+        """Yield the matrix from top to bottom, as float64 [n, D]."""
         for chunk in self._stored_chunks():
             yield chunk.double()
 
     def column_chunks(self) -> Iterator[Tensor]:
-        """The matrix from left to right, as float64 [N, d]."""
+        """Yield the matrix from left to right, as float64 [N, d]."""
         step = max(1, self.chunk_elements // self.num_rows)
         for begin in range(0, self.num_columns, step):
             yield self.source[0 : self.num_rows, begin : begin + step].double()
         self.on_read(self.num_rows)
 
     def take(self, indices: Tensor) -> Tensor:
-        """The rows at `indices` (ascending) in their stored type [len(indices), D]."""
+        """Return the rows at `indices` (ascending) in their stored type [len(indices), D]."""
         if isinstance(self.source, Tensor):
             return self.source[indices.to(self.source.device)]
         taken, begin = [], 0
@@ -80,7 +80,7 @@ class Rows:
         return torch.cat(taken)
 
     def largest(self) -> float:
-        """The largest magnitude of an entry."""
+        """Return the largest magnitude of an entry."""
         return max(float(chunk.abs().max()) for chunk in self.chunks())
 
     def _stored_chunks(self) -> Iterator[Tensor]:

@@ -11,14 +11,14 @@ PARTS = 8
 
 
 def gaussian_like(values: Tensor, seed: int) -> Tensor:
-    """Gaussian numbers in the shape and type of `values`; the same ones on every device."""
+    """Return Gaussian numbers in the shape and type of `values`; the same ones on every device."""
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn(values.shape, generator=generator, dtype=values.dtype)
     return drawn.to(values.device)
 
 
 def mean_and_error(values_PT: Tensor) -> dict[str, float]:
-    """Mean of `values_PT` and its standard error.
+    """Return mean of `values_PT` and its standard error.
 
     Neighbouring tokens are not independent, passages are: the error is that of the passage means.
     A single passage is divided in time (batch means); fewer than two values have an error of 0.
@@ -29,7 +29,7 @@ def mean_and_error(values_PT: Tensor) -> dict[str, float]:
 
 
 def passage_means(values_PT: Tensor) -> Tensor:
-    """The mean of every passage, or of equal parts of the only one, float64."""
+    """Return the mean of every passage, or of equal parts of the only one, float64."""
     values_PT = values_PT.double()
     passages, length = values_PT.shape
     if passages == 1 and length >= 2:

@@ -12,7 +12,7 @@ from newllm_core.analysis.rows import Rows
 def matrix_sections(
     rows: Rows, *, num_pairs: int, num_vectors: int, seed: int
 ) -> tuple[dict[str, Any], Spectrum]:
-    """Figures of `rows` [N, D], and the spectrum they come from.
+    """Return figures of `rows` [N, D], and the spectrum they come from.
 
     Args:
         rows: contexts, embeddings, or any matrix of at least two rows.

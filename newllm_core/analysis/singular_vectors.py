@@ -21,7 +21,7 @@ def projections(matrix: Tensor | Rows, vectors_DK: Tensor) -> Tensor:
 def token_loadings(
     matrix: Tensor | Rows, vectors_DK: Tensor, tokens_N: Tensor, *, num_tokens: int
 ) -> list[list[tuple[int, float]]]:
-    """The tokens that load most on each vector.
+    """Return the tokens that load most on each vector.
 
     Args:
         matrix: contexts [N, D].

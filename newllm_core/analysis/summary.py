@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def summary(values: Tensor) -> dict[str, float]:
-    """Mean, median, population standard deviation, minimum and maximum of `values` [n]."""
+    """Return mean, median, population standard deviation, minimum and maximum of `values` [n]."""
     ordered = values.double().sort().values
     count = len(ordered)
     # torch.median takes the lower of two middle values; the usual median is their mean.
@@ -20,7 +20,7 @@ def summary(values: Tensor) -> dict[str, float]:
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:
-    """Cosine of the vectors `a` and `b` [..., D] in float64 [...].
+    """Return cosine of the vectors `a` and `b` [..., D] in float64 [...].
 
     A zero vector has no direction: two of them count as equal (1), one as orthogonal (0), so that
     contexts which are all zero look as alike as they are.

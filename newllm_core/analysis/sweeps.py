@@ -44,7 +44,7 @@ def typical_errors(distances_PS: Tensor, trajectory_PSC: Tensor) -> list[float]:
 
 
 def text_errors(distances_PS: Tensor, trajectory_PSC: Tensor) -> list[float]:
-    """Relative error of a long text after 0, 1, … sweeps: the ratio of root mean squares.
+    """Return relative error of a long text after 0, 1, … sweeps: the ratio of root mean squares.
 
     The tokens that settle last decide it, so it shrinks more slowly than the typical error.
     """
@@ -88,7 +88,7 @@ def converged_share(
 
 
 def sweeps(typical: Sequence[float], whole: Sequence[float], exponent: float) -> dict[str, Any]:
-    """Sweeps to a relative error of 1 % and 0.01 %.
+    """Return sweeps to a relative error of 1 % and 0.01 %.
 
     Args:
         typical: relative error of the typical token after 0, 1, … sweeps.
@@ -114,7 +114,7 @@ def _predicted(exponent: float, tolerance: float) -> float | None:
 
 
 def _measured(errors: Sequence[float], tolerance: float) -> int | None:
-    """The first sweep from which on the error stays within `tolerance`."""
+    """Return the first sweep from which on the error stays within `tolerance`."""
     outside = [sweep for sweep, error in enumerate(errors) if not error <= tolerance]
     first = outside[-1] + 1 if outside else 0
     return first if first < len(errors) else None

@@ -37,7 +37,7 @@ class Threshold:
     messages: dict[str, str]
 
     def judge(self, value: float) -> tuple[str, float]:
-        """Status of `value`, and the threshold that it was held against."""
+        """Return status of `value`, and the threshold that it was held against."""
         sign = 1 if self.high_is_good else -1
         if sign * value >= sign * self.healthy:
             return HEALTHY, self.healthy

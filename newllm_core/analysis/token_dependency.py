@@ -71,7 +71,7 @@ def _standard_error(of_context_R: Tensor, of_token_M: Tensor) -> float:
 
 
 def _read_each(model: LanguageModel, contexts_RC: Tensor, token_ME: Tensor) -> Tensor:
-    """Every context after every token [R, M, C]."""
+    """Return every context after every token [R, M, C]."""
     rows, columns = len(contexts_RC), len(token_ME)
     after = model.step(
         context=contexts_RC.repeat_interleave(columns, dim=0), token=token_ME.repeat(rows, 1)

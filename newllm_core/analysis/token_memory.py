@@ -84,7 +84,7 @@ def label(contexts_PTD: Tensor, tokens_PS: Tensor, *, lags: int) -> Labelled:
 
 
 def token_memory(labelled: Labelled) -> dict[str, Any]:
-    """What the probes read on passages they were not fitted on.
+    """Return what the probes read on passages they were not fitted on.
 
     Returns:
         `by_lag`: tokens remembered at lag 0, 1, …; `total`: their sum; `stderr`: of the total,
@@ -121,7 +121,7 @@ class _Fitting:
         self.scatter_DD = self.centred_ND.T @ self.centred_ND
 
     def fit(self, classes_N: Tensor, num_classes: int) -> "tuple[Scores, Tensor]":
-        """The probe of one lag, and the logarithm of its class frequencies [Y]."""
+        """Return the probe of one lag, and the logarithm of its class frequencies [Y]."""
         count, width = self.centred_ND.shape
         counts_Y = torch.bincount(classes_N, minlength=num_classes).double()
         sums_YD = self.centred_ND.new_zeros(num_classes, width)
@@ -194,7 +194,7 @@ def _losses(
 
 
 def _cut(values: Tensor) -> Tensor:
-    """Passages [P, T, ...] cut in time until there are enough to hold some out."""
+    """Return passages [P, T, ...] cut in time until there are enough to hold some out."""
     parts = -(-LEAST_PASSAGES // len(values))
     if parts == 1 or values.shape[1] < 2 * parts:
         return values

@@ -47,7 +47,7 @@ def verdicts(splits: Mapping[str, Figures], convergence: Figures) -> list[Verdic
 
 
 def judge(section: str, split: str, value: float) -> Verdict:
-    """The verdict on one number."""
+    """Return the verdict on one number."""
     rule = THRESHOLDS[section]
     status, threshold = rule.judge(value)
     return _verdict(section, split, status, value, threshold, rule.messages[status])

@@ -195,7 +195,7 @@ def _rebuild(
     metadata: dict[str, str],
     file: Any,  # noqa: ANN401 - has no type
 ) -> Checkpoint:
-    """A checkpoint, every part of which is checked before the next larger one is made."""
+    """Return a checkpoint, every part of which is checked before the next larger one is made."""
     shape = model_shape(metadata)
     if shape["num_heads"] > config.model.num_blocks:
         raise ValueError(f"{shape['num_heads']} heads do not fit {config.model.num_blocks} blocks")
@@ -240,7 +240,7 @@ def _rebuild(
 
 
 def _probe(stored: Any, split: str, shape: dict[str, Any]) -> Tensor:  # noqa: ANN401
-    """Token ids [P, warmup + L] of one split."""
+    """Return token ids [P, warmup + L] of one split."""
     if stored is None or stored.get_dtype() != "I32" or len(stored.get_shape()) != 2:
         raise ValueError(f"no probe tokens of {split}")
     tokens = stored[:].long()
@@ -281,7 +281,7 @@ def _check_tokenizer(checkpoint: Checkpoint) -> None:
 def _content_hash(
     metadata: Mapping[str, str], names: Iterable[str], tensor: Callable[[str], Tensor]
 ) -> str:
-    """SHA-256 of all metadata but the hash itself, and of all tensors."""
+    """Return SHA-256 of all metadata but the hash itself, and of all tensors."""
     digest = hashlib.sha256()
     digest.update(json.dumps({k: metadata[k] for k in sorted(metadata) if k != HASH}).encode())
     for name in names:
@@ -291,5 +291,5 @@ def _content_hash(
 
 
 def _parameters(model: LanguageModel) -> dict[str, Tensor]:
-    """Every parameter once, under its first name (a tied head is the embedding)."""
+    """Return every parameter once, under its first name (a tied head is the embedding)."""
     return dict(model.named_parameters(remove_duplicate=True))

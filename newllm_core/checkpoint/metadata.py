@@ -30,7 +30,7 @@ PLUGIN_TEXTS = ("kind", "name", "distribution", "version")
 
 
 def history(value: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - any JSON value, here and below
-    """A mapping for every iteration; figures may be None."""
+    """Return a mapping for every iteration; figures may be None."""
     for number, entry in enumerate(_list(value, "history")):
         where = f"history[{number}]"
         _mapping(entry, where)
@@ -43,14 +43,14 @@ def history(value: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - any JSON valu
 
 
 def vacuous_terms(value: Any) -> list[str]:  # noqa: ANN401
-    """Names of loss terms."""
+    """Return names of loss terms."""
     for term in _list(value, "vacuous_terms"):
         _text(term, "vacuous_terms")
     return value
 
 
 def gate(value: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Every figure of the gate, for each split that was measured."""
+    """Return every figure of the gate, for each split that was measured."""
     for split in SPLITS:
         if split in _mapping(value, "gate"):
             figures = _mapping(value[split], f"gate.{split}")
@@ -64,7 +64,7 @@ def gate(value: Any) -> dict[str, Any]:  # noqa: ANN401
 
 
 def results(value: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Empty, or the figures of both splits."""
+    """Return empty, or the figures of both splits."""
     for split in SPLITS if _mapping(value, "results") else ():
         figures = _mapping(value.get(split), f"results.{split}")
         for name in RESULT_FIGURES:
@@ -73,7 +73,7 @@ def results(value: Any) -> dict[str, Any]:  # noqa: ANN401
 
 
 def provenance(value: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Plugins as `plugin_record` has them, and where the data was; both may be left out."""
+    """Return plugins as `plugin_record` has them, and where the data was; both may be left out."""
     records = _list(_mapping(value, "provenance").get("plugins", []), "plugins")
     for number, record in enumerate(records):
         for key in PLUGIN_TEXTS:
@@ -92,12 +92,12 @@ STRUCTURED = {
 
 
 def structured(metadata: dict[str, str]) -> dict[str, Any]:
-    """The parsed and checked entries of `STRUCTURED`."""
+    """Return the parsed and checked entries of `STRUCTURED`."""
     return {name: check(parse_json(metadata[name])) for name, check in STRUCTURED.items()}
 
 
 def model_shape(metadata: dict[str, str]) -> dict[str, Any]:
-    """`vocab_size`, `num_heads`, `seed` and `warmup`."""
+    """Return `vocab_size`, `num_heads`, `seed` and `warmup`."""
     shape = _mapping(parse_json(metadata["model"]), "model")
     for name, least in (("vocab_size", 1), ("num_heads", 1), ("warmup", 0), ("seed", None)):
         value = shape[name]
@@ -107,7 +107,7 @@ def model_shape(metadata: dict[str, str]) -> dict[str, Any]:
 
 
 def phase(metadata: dict[str, str]) -> str:
-    """The command that wrote the checkpoint."""
+    """Return the command that wrote the checkpoint."""
     if metadata["phase"] not in PHASES:
         raise ValueError(f"phase is {metadata['phase']!r}")
     return metadata["phase"]

@@ -13,7 +13,7 @@ from newllm_core.runtime.version import newllm_version
 
 
 def plugin_record(kind: str, plugin: Plugin) -> dict[str, Any]:
-    """What a checkpoint says about a plugin; its options are in the config."""
+    """Return what a checkpoint says about a plugin; its options are in the config."""
     return {
         "kind": kind,
         "name": plugin.name,
@@ -30,7 +30,7 @@ def provenance(
     plugins: list[dict[str, Any]],
     sources: Iterable[SourceInfo] = (),
 ) -> dict[str, Any]:
-    """Where a checkpoint comes from.
+    """Return where a checkpoint comes from.
 
     Args:
         dataset: hash of the prepared data set.

@@ -44,7 +44,7 @@ class State(NamedTuple):
     path: Path | None = None
 
     def part(self, name: str) -> dict[str, Tensor]:
-        """The tensors named `name.…`, without that prefix."""
+        """Return the tensors named `name.…`, without that prefix."""
         prefix = f"{name}."
         return {
             key.removeprefix(prefix): tensor
@@ -54,17 +54,17 @@ class State(NamedTuple):
 
 
 def state_path(checkpoint: Path) -> Path:
-    """Where the state of the run that will write `checkpoint` is."""
+    """Return where the state of the run that will write `checkpoint` is."""
     return checkpoint.with_name(checkpoint.name.removesuffix(".safetensors") + ".state")
 
 
 def named(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`tensors` under `name.…`, as `State.part` finds them."""
+    """Return `tensors` under `name.…`, as `State.part` finds them."""
     return {f"{name}.{key}": tensor for key, tensor in tensors.items()}
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Moments and step counts; rates and decays follow from the settings."""
+    """Return moments and step counts; rates and decays follow from the settings."""
     state = optimizer.state_dict()["state"]
     return {
         f"{index}.{key}": full_tensor(value)
@@ -74,7 +74,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """The reverse of `optimizer_tensors`."""
+    """Return the reverse of `optimizer_tensors`."""
     state: dict[int, dict[str, Tensor]] = {}
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for name, value in tensors.items():
@@ -157,7 +157,7 @@ def restoring(state: State) -> Iterator[None]:
 def identity_of(
     config: Config, sections: tuple[str, ...], dataset_hash: str, model: LanguageModel
 ) -> Identity:
-    """What must be the same to continue a run.
+    """Return what must be the same to continue a run.
 
     Args:
         config: resolved.

@@ -32,7 +32,7 @@ class GenerationConfig(Section):
         self.stop_strings()
 
     def stop_strings(self) -> list[str]:
-        """`stop` with its escapes written out.
+        """Return `stop` with its escapes written out.
 
         Raises:
             ConfigError: one is empty or has an unknown escape.

@@ -45,5 +45,5 @@ class ModelConfig(Section):
 
     @property
     def num_blocks(self) -> int:
-        """Blocks in sequence; the model returns the context after each."""
+        """Return blocks in sequence; the model returns the context after each."""
         return len(self.layer_structure)

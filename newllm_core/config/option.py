@@ -15,7 +15,7 @@ def option(
     choices: tuple[str, ...] = (),
     flag: str | None = None,
 ) -> Any:  # noqa: ANN401
-    """A dataclass field with its documentation and bounds (inclusive).
+    """Return a dataclass field with its documentation and bounds (inclusive).
 
     Args:
         default: the only place where this default is written.

@@ -14,7 +14,7 @@ THREADS = 2
 def map_ahead(
     function: Callable[[Item], Result], items: Iterable[Item]
 ) -> Iterator[tuple[Item, Result]]:
-    """Each item with `function(item)`, in order, a few of them computed ahead in threads.
+    """Yield each item with `function(item)`, in order, a few of them computed ahead in threads.
 
     For functions that spend their time outside Python. `items` is iterated by the caller's thread.
     """
@@ -33,6 +33,6 @@ def map_ahead(
 def map_here(
     function: Callable[[Item], Result], items: Iterable[Item]
 ) -> Iterator[tuple[Item, Result]]:
-    """The same, one item at a time in the caller's thread."""
+    """Yield the same, one item at a time in the caller's thread."""
     for item in items:
         yield item, function(item)

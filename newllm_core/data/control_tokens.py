@@ -33,7 +33,7 @@ class ControlTokens:
 
 
 def read_control_tokens(spec: dict[str, Any]) -> ControlTokens:
-    """The record in a parsed `tokenizer.json`.
+    """Return the record in a parsed `tokenizer.json`.
 
     Raises:
         LookupError: it has none, or one that cannot be.
@@ -48,7 +48,7 @@ def read_control_tokens(spec: dict[str, Any]) -> ControlTokens:
 
 
 def add_control_tokens(text: str, roles: Sequence[str]) -> str:
-    """The `tokenizer.json` `text` with an end token, `roles`, and the record of them.
+    """Return the `tokenizer.json` `text` with an end token, `roles`, and the record of them.
 
     Raises:
         InputError: it cannot be read, or its ids leave no room for more tokens.
@@ -94,7 +94,7 @@ def add_control_tokens(text: str, roles: Sequence[str]) -> str:
 
 
 def _special_ids(spec: dict[str, Any]) -> dict[str, int]:
-    """Special tokens of a template that newllm wrote, `_BASE` among them; else none."""
+    """Return special tokens of a template that newllm wrote, `_BASE` among them; else none."""
     special = (spec.get("post_processor") or {}).get("special_tokens", {})
     if _BASE not in special:
         return {}

@@ -93,7 +93,7 @@ class DatasetInfo:
 
     @property
     def sources(self) -> list[SourceInfo]:
-        """The training source, then the separate one of validation if there is one."""
+        """Return the training source, then the separate one of validation if there is one."""
         return [self.source] if self.val_source is None else [self.source, self.val_source]
 
     @property
@@ -103,7 +103,7 @@ class DatasetInfo:
         return hashlib.sha256(lines.encode("utf-8")).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain nested dictionaries: the content of `dataset.json`."""
+        """Return plain nested dictionaries: the content of `dataset.json`."""
         content = dataclasses.asdict(self)
         shares = {name: getattr(self.policy, name) for name in SHARES}
         content["policy"] |= shares
@@ -116,7 +116,7 @@ class DatasetInfo:
         }
 
     def to_json(self) -> str:
-        """The text of `dataset.json`."""
+        """Return the text of `dataset.json`."""
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
 
     @classmethod

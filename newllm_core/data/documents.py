@@ -33,11 +33,11 @@ class Documents:
         return len(self.sizes)
 
     def of_split(self, name: str) -> "Array":
-        """Which documents the source put into a split, bool [n]."""
+        """Return which documents the source put into a split, bool [n]."""
         return self.marks % len(SPLITS) == SPLITS.index(name)
 
     def select(self, chosen: "Array") -> "Selection":
-        """The documents at which `chosen`, bool [n], is true."""
+        """Return the documents at which `chosen`, bool [n], is true."""
         import numpy as np
 
         return Selection(self, np.flatnonzero(chosen))
@@ -55,20 +55,20 @@ class Selection:
 
     @property
     def size(self) -> int:
-        """UTF-8 bytes of contents, or token ids, of all."""
+        """Return UTF-8 bytes of contents, or token ids, of all."""
         return int(self.documents.sizes[self.indices].sum())
 
     @property
     def digests(self) -> "Array":
-        """Those of the documents, S16 [m]."""
+        """Return those of the documents, S16 [m]."""
         return self.documents.digests[self.indices]
 
 
 def mark(kind: int, split: str | None) -> int:
-    """Kind and split of a document as one small number; `kind_of` and `of_split` undo it."""
+    """Return kind and split of a document as one small number; `kind_of` and `of_split` undo it."""
     return kind * len(SPLITS) + SPLITS.index(split)
 
 
 def kind_of(marked: int) -> int:
-    """`TEXT`, `MESSAGES` or `TOKENS`."""
+    """Return `TEXT`, `MESSAGES` or `TOKENS`."""
     return marked // len(SPLITS)

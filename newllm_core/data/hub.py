@@ -34,6 +34,6 @@ def require_hub(wanted: str, instead: str) -> None:
 
 
 def unreachable(wanted: str, problem: str, instead: str) -> InputError:
-    """The error of something on the hub that cannot be had."""
+    """Return the error of something on the hub that cannot be had."""
     endpoint = os.environ.get("HF_ENDPOINT", "the Hugging Face hub")
     return InputError(f"cannot get {wanted} from {endpoint} ({problem}): {instead}")

@@ -19,7 +19,7 @@ GPT2_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 
 
 def load_base(config: DataConfig) -> str | None:
-    """The `tokenizer.json` that `config` asks for; None for a BPE, which is trained.
+    """Return the `tokenizer.json` that `config` asks for; None for a BPE, which is trained.
 
     Raises:
         ConfigError: `tokenizer_path` is given for another tokenizer than gpt2.
@@ -70,7 +70,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, roles: Collection[str]) -> 
 
 
 def _from_path(path: Path) -> str:
-    """The `tokenizer.json` of a file or folder, or one made of GPT-2's two files."""
+    """Return the `tokenizer.json` of a file or folder, or one made of GPT-2's two files."""
     if not os.path.exists(path):  # also for a name that cannot be
         raise InputError(f"tokenizer {path} does not exist: give bpe, gpt2 or a tokenizer.json")
     folder = path if path.is_dir() else path.parent

@@ -22,7 +22,7 @@ def contents(document: Document) -> tuple[str, ...]:
 
 
 def count_bytes(text: str) -> int:
-    """UTF-8 bytes of `text`."""
+    """Return UTF-8 bytes of `text`."""
     return len(text) if text.isascii() else len(text.encode("utf-8"))
 
 
@@ -45,7 +45,7 @@ def count_words(text: str) -> int:
 
 
 def _is_space(text: str) -> "np.ndarray[Any, Any]":
-    """Which characters are white space to `str.split`, bool [characters]."""
+    """Return which characters are white space to `str.split`, bool [characters]."""
     import numpy as np
 
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
@@ -61,5 +61,5 @@ def _space_table() -> "np.ndarray[Any, Any]":
 
 
 def count_lines(text: str) -> int:
-    """Lines of `text`; what follows the last line feed is one too."""
+    """Return lines of `text`; what follows the last line feed is one too."""
     return text.count("\n") + (text != "" and not text.endswith("\n"))

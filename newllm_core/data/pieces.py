@@ -26,7 +26,7 @@ class Encoder(Protocol):
     is_cut_at_words: bool
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text."""
+        """Return ids of a text."""
 
 
 def pieces(
@@ -117,7 +117,7 @@ def cut_at_words(
 
 
 def _next_place(text: str, start: int, characters: int, longest: int) -> int | None:
-    """Where to cut next; None if more text is needed to say."""
+    """Return where to cut next; None if more text is needed to say."""
     found = _CUT.search(text, start + characters, start + longest + 1)
     if found is not None:
         return found.start()

@@ -68,7 +68,7 @@ class ValidationPolicy:
         self._bytes = self._dropped_bytes = self._dropped_documents = 0
 
     def apply(self, document: Document, ids: "Array") -> Document | None:
-        """What may stay of `document`, whose encoding is `ids`; None if nothing may."""
+        """Return what may stay of `document`, whose encoding is `ids`; None if nothing may."""
         lines, size = self._measure(document)
         self._lines += lines
         self._bytes += size
@@ -84,7 +84,7 @@ class ValidationPolicy:
         return kept
 
     def report(self) -> PolicyReport:
-        """The counts of all documents so far."""
+        """Return the counts of all documents so far."""
         return PolicyReport(
             policy=self._policy,
             unseen_types=len(self._unseen),
@@ -117,7 +117,7 @@ class ValidationPolicy:
         return Document(messages=tuple(messages)) if any(m.content for m in messages) else None
 
     def _clean(self, text: str) -> str:
-        """`text` without the lines that hold an unseen token, in whole or in part.
+        """Return `text` without the lines that hold an unseen token, in whole or in part.
 
         What is left is encoded anew, because tokens may form across the gap, until all is seen.
         """

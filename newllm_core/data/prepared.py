@@ -75,7 +75,7 @@ class PreparedDataset:
 
     @property
     def hash(self) -> str:
-        """The same for the same tokens, boundaries and tokenizer."""
+        """Return the same for the same tokens, boundaries and tokenizer."""
         return self.info.hash
 
 
@@ -103,7 +103,7 @@ def open_dataset(path: str | Path) -> PreparedDataset:
 
 
 def _check_file(path: Path, info: DatasetInfo) -> None:
-    """Size and hash, and of token files the largest id, in one reading of little memory."""
+    """Return size and hash, and of token files the largest id, in one reading of little memory."""
     import numpy as np
 
     expected = info.files[path.name]

@@ -15,7 +15,7 @@ SHORTEST_PASSAGE = 64
 def choose_probes(
     splits: Mapping[str, np.ndarray], config: AnalysisConfig
 ) -> tuple[dict[str, Tensor], int]:
-    """Equal numbers of evenly spaced passages of every split.
+    """Return equal numbers of evenly spaced passages of every split.
 
     Args:
         splits: name to token ids [T].

@@ -30,7 +30,7 @@ Cut = Callable[[Iterable[str]], Iterator[str]]
 
 
 def in_one_part(chunks: Iterable[str]) -> Iterator[str]:
-    """All of a text at once."""
+    """Yield all of a text at once."""
     yield "".join(chunks)
 
 
@@ -94,7 +94,7 @@ class Spool:
         return True
 
     def finish(self) -> Documents:
-        """The documents since the last call, or since the beginning.
+        """Return the documents since the last call, or since the beginning.
 
         Raises:
             PluginError: the last one was to continue.
@@ -115,7 +115,7 @@ class Spool:
         return documents
 
     def digest(self, document: Document) -> bytes:
-        """The digest that `append` gives a document with these contents."""
+        """Return the digest that `append` gives a document with these contents."""
         part = Unfinished(check_document(document), None, self._key)
         part.add(document)
         return part.finish()
@@ -137,7 +137,7 @@ class Spool:
                 yield from self._read(begin, end, kind_of(marked), cut)
 
     def batches(self, selection: Selection, cut: Cut = in_one_part) -> Iterator[list[Document]]:
-        """What `documents` gives, about `BATCH_BYTES` at a time."""
+        """Yield what `documents` gives, about `BATCH_BYTES` at a time."""
         batch: list[Document] = []
         length = 0
         for document in self.documents(selection, cut):

@@ -27,15 +27,15 @@ class TextStream(ABC):
 
     @abstractmethod
     def push(self, token: int) -> str:
-        """The text that is whole now that `token` came too."""
+        """Return the text that is whole now that `token` came too."""
 
     @abstractmethod
     def state(self) -> list[int]:
-        """What is needed to go on; `text_stream` takes it."""
+        """Return what is needed to go on; `text_stream` takes it."""
 
 
 def text_stream(tokenizer: TextTokenizer, state: Sequence[int] = ()) -> TextStream:
-    """The stream that fits `tokenizer`, from its beginning or from a `state`.
+    """Return the stream that fits `tokenizer`, from its beginning or from a `state`.
 
     Raises:
         ValueError: the state is not one of this tokenizer's.
@@ -44,7 +44,7 @@ def text_stream(tokenizer: TextTokenizer, state: Sequence[int] = ()) -> TextStre
 
 
 def token_bytes(tokenizer: TextTokenizer, token: int) -> bytes:
-    """UTF-8 bytes of a token of a byte-level tokenizer; a control token has none.
+    """Return UTF-8 bytes of a token of a byte-level tokenizer; a control token has none.
 
     A character may be spread over several tokens.
     """
@@ -71,7 +71,7 @@ def count_line_ends(tokenizer: TextTokenizer, tokens: "np.ndarray[Any, Any]") ->
 
 
 def _byte_letters() -> dict[str, int]:
-    """The byte behind each letter of a byte-level vocabulary (Radford et al. 2019)."""
+    """Return the byte behind each letter of a byte-level vocabulary (Radford et al. 2019)."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = sorted(set(range(256)) - set(printable))
     letters = [chr(byte) for byte in printable] + [chr(256 + n) for n in range(len(others))]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def smallest_dtype(vocab_size: int) -> str:
-    """The key of `DTYPES` that holds every id below `vocab_size`."""
+    """Return the key of `DTYPES` that holds every id below `vocab_size`."""
     return "uint16" if vocab_size <= 1 << 16 else "uint32"
 
 

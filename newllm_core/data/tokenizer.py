@@ -65,7 +65,7 @@ class TextTokenizer:
 
     @classmethod
     def from_json(cls, text: str) -> "TextTokenizer":
-        """The tokenizer that `to_json` described.
+        """Return the tokenizer that `to_json` described.
 
         Raises:
             InputError: it is not such a description.
@@ -82,19 +82,19 @@ class TextTokenizer:
         return cls(add_control_tokens(text, sorted(set(roles))))
 
     def to_json(self) -> str:
-        """The description that `from_json` reads."""
+        """Return the description that `from_json` reads."""
         return self._text
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text alone: no control tokens."""
+        """Return ids of a text alone: no control tokens."""
         return self._encode_texts([text])[0].tolist()
 
     def encode_document(self, document: Document) -> list[int]:
-        """Ids of a whole document, see `encode_documents`."""
+        """Return ids of a whole document, see `encode_documents`."""
         return self.encode_documents([document])[0].tolist()
 
     def encode_documents(self, documents: Sequence[Document]) -> "list[Ids]":
-        """Ids of whole documents or parts of them, in one go for speed.
+        """Return ids of whole documents or parts of them, in one go for speed.
 
         A text is its ids and, unless it continues, the end token; a chat is, per message, the
         role's token and the ids of the content, and then the end token; a document of token ids is
@@ -136,12 +136,12 @@ class TextTokenizer:
             start += len(piece)
 
     def decode(self, ids: Sequence[int], *, keep_control: bool = False) -> str:
-        """Text of `ids`; control tokens are left out unless `keep_control`."""
+        """Return text of `ids`; control tokens are left out unless `keep_control`."""
         with panics_contained(self.is_cut_at_words):
             return self._tokenizer.decode(list(ids), skip_special_tokens=not keep_control)
 
     def spelling(self, token: int) -> str | None:
-        """How the vocabulary writes a token; None for a control token, and for no token."""
+        """Return how the vocabulary writes a token; None for a control token, and for no token."""
         return None if token in self._special else self._tokenizer.id_to_token(token)
 
     def _role(self, message: Message) -> "Ids":
@@ -188,7 +188,7 @@ class TextTokenizer:
             parts[index].append(np.array(encoding.ids, dtype=np.uint32))
 
     def _pieces(self, text: str) -> Iterator[str]:
-        """Parts of a text to encode one by one; together they give the ids of the whole."""
+        """Yield parts of a text to encode one by one; together they give the ids of the whole."""
         if self.is_cut_at_words:
             yield from cut_at_words((text,), self._piece_characters)
             return

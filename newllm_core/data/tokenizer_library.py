@@ -41,7 +41,7 @@ def panics_contained(trusted: bool = False) -> Iterator[None]:
 
 
 def load_tokenizer(spec: dict[str, Any], text: str) -> "Tokenizer":
-    """The tokenizer of the `tokenizer.json` `text`, which `spec` is parsed from.
+    """Return the tokenizer of the `tokenizer.json` `text`, which `spec` is parsed from.
 
     Texts are never cut or padded by it, and it gives the same ids every time.
 
@@ -63,12 +63,12 @@ def load_tokenizer(spec: dict[str, Any], text: str) -> "Tokenizer":
 
 
 def id_limit(tokenizer: "Tokenizer") -> int:
-    """One more than the largest id: a vocabulary may have gaps."""
+    """Return one more than the largest id: a vocabulary may have gaps."""
     return max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
 
 def _growth(rule: Any) -> float:  # noqa: ANN401 - any part of a description
-    """How many times as long a text may become by the replacements in `rule`."""
+    """Return how many times as long a text may become by the replacements in `rule`."""
     growth = 1.0
     if isinstance(rule, dict) and "pattern" in rule and isinstance(rule.get("content"), str):
         pattern = rule["pattern"]

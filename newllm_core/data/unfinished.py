@@ -59,13 +59,13 @@ class Unfinished:
         return data
 
     def finish(self) -> bytes:
-        """The digest of all parts."""
+        """Return the digest of all parts."""
         self._hash.update(AFTER[self.kind])
         return self._hash.digest()
 
 
 def _escaped(data: bytes) -> bytes:
-    """What JSON writes between the quotes for a text of these UTF-8 bytes."""
+    """Return what JSON writes between the quotes for a text of these UTF-8 bytes."""
     if len(data.translate(None, CONTROL)) < len(data):  # seldom, and slower
         return json.dumps(data.decode("utf-8"), ensure_ascii=False)[1:-1].encode("utf-8")
     return data.replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b"\n", b"\\n")

@@ -225,7 +225,7 @@ def output_files(out: Path, *, overwrite: bool) -> list[Path]:
 
 
 def _bytes_before(text: str) -> np.ndarray:
-    """UTF-8 bytes before each character of `text`, and of all: int64 [characters + 1]."""
+    """Return UTF-8 bytes before each character of `text`, and of all: int64 [characters + 1]."""
     codes = np.frombuffer(text.encode("utf-32-le"), "<u4")
     sizes = 1 + (codes > 0x7F) + (codes > 0x7FF) + (codes > 0xFFFF)
     return np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])

@@ -32,19 +32,19 @@ class Text(Protocol):
 
     @property
     def tokens(self) -> np.ndarray:
-        """Token ids [T]; every document is closed by the end token."""
+        """Return token ids [T]; every document is closed by the end token."""
 
     @property
     def document_starts(self) -> np.ndarray:
-        """Where documents begin, and at last T: [documents + 1]."""
+        """Return where documents begin, and at last T: [documents + 1]."""
 
     @property
     def document_bytes(self) -> np.ndarray:
-        """UTF-8 bytes of each document."""
+        """Return UTF-8 bytes of each document."""
 
     @property
     def num_words(self) -> int:
-        """Words of all documents."""
+        """Return words of all documents."""
 
 
 def evaluate(
@@ -168,7 +168,7 @@ class Scores:
 
 
 def without_line_ends(figures: dict[str, Any], num_line_ends: int | None) -> dict[str, Any]:
-    """Figures of `evaluate`, with those for words between white space alone.
+    """Return figures of `evaluate`, with those for words between white space alone.
 
     Published perplexities of WikiText count a line end as a word, and so does `num_words`.
     `num_whitespace_words` and `whitespace_word_perplexity` do not; they are None where one of the
@@ -201,7 +201,7 @@ def score(model: LanguageModel, readings: Iterable[ContextChunk], task: Task) ->
 
 @torch.no_grad()
 def _score(model: LanguageModel, reading: ContextChunk) -> list[tuple[float, int]]:
-    """Summed nats and hits of each head; in float32 at least, summed in float64."""
+    """Return summed nats and hits of each head; in float32 at least, summed in float64."""
     rows = max(1, LOGITS_AT_ONCE // model.vocab_size)
     scores = []
     contexts = reading.contexts[len(reading.contexts) - model.num_heads :]

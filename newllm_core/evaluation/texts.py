@@ -140,7 +140,7 @@ class _InBytes:
 
 
 def joined(parts: Iterable[Sequence[int]], size: int) -> Iterator[np.ndarray]:
-    """The ids of all `parts`, `size` at a time and the rest at last."""
+    """Yield the ids of all `parts`, `size` at a time and the rest at last."""
     waiting: list[np.ndarray] = []
     length = 0
     for part in parts:

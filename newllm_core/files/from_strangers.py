@@ -42,7 +42,7 @@ def read_text(
     limit: int = LARGEST_TEXT,
     error: type[UserError] = InputError,
 ) -> str:
-    """The UTF-8 text of a file of at most `limit` bytes, without a byte order mark.
+    """Return the UTF-8 text of a file of at most `limit` bytes, without a byte order mark.
 
     Line ends stay as they are.
     """

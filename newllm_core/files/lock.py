@@ -40,7 +40,7 @@ def exclusive(path: Path) -> Iterator[None]:
 
 
 def _lock(sidecar: Path) -> int:
-    """An open descriptor of `sidecar`, locked; BlockingIOError if somebody else has it."""
+    """Return an open descriptor of `sidecar`, locked; BlockingIOError if somebody else has it."""
     while True:
         descriptor = os.open(sidecar, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         try:

@@ -14,7 +14,7 @@ KIND = ".npy file"
 
 
 def open_array(path: Path, what: str = KIND) -> "np.ndarray[Any, Any]":
-    """The array of a file, read-only and read when it is used; never a pickle.
+    """Return the array of a file, read-only and read when it is used; never a pickle.
 
     Raises:
         InputError: it is missing or damaged, or holds anything but one array of plain numbers.

@@ -10,7 +10,7 @@ MOST_NESTED = 32
 
 
 def parse_json(text: str | bytes) -> Any:  # noqa: ANN401 - any JSON value
-    """The value of `text`: numbers are finite, integers fit 64 bits, and nesting has an end.
+    """Return the value of `text`: numbers are finite, integers fit 64 bits, and nesting has an end.
 
     Raises:
         ValueError: it is not such JSON.
@@ -26,7 +26,7 @@ def parse_json(text: str | bytes) -> Any:  # noqa: ANN401 - any JSON value
 
 
 def finite(value: Any) -> Any:  # noqa: ANN401 - any JSON value
-    """`value` with every number that is not finite replaced by None, as JSON wants it."""
+    """Return `value` with every number that is not finite replaced by None, as JSON wants it."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
@@ -37,7 +37,7 @@ def finite(value: Any) -> Any:  # noqa: ANN401 - any JSON value
 
 
 def is_number(value: object) -> bool:
-    """Whether a JSON value is a number; true and false are none."""
+    """Say whether a JSON value is a number; true and false are none."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

@@ -45,7 +45,7 @@ def choose(logits_V: np.ndarray, options: GenerationConfig, generator: torch.Gen
 
 
 def _nucleus(weights_V: np.ndarray, top_p: float) -> np.ndarray:
-    """Places of the fewest largest weights that make up a share `top_p` of all."""
+    """Return places of the fewest largest weights that make up a share `top_p` of all."""
     total = float(weights_V.sum(dtype=np.float64))
     # Even all together, weights below this are no more than the share that is left out.
     likely = weights_V[weights_V >= (1 - top_p) / len(weights_V) * total]

@@ -45,12 +45,12 @@ class Session:
 
     @property
     def context_C(self) -> Tensor:
-        """The context after everything that was read [C]."""
+        """Return the context after everything that was read [C]."""
         return self._state[0]
 
     @property
     def pending(self) -> int | None:
-        """The token chosen last, which was not read yet."""
+        """Return the token chosen last, which was not read yet."""
         return self._state[1]
 
     def go_on_from(self, context_C: Tensor, pending: int | None) -> None:

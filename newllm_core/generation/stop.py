@@ -22,7 +22,7 @@ class StopStrings:
         self.found: str | None = None
 
     def push(self, text: str) -> str:
-        """What is certain to come before any stop string, now that `text` came too."""
+        """Return what is certain to come before any stop string, now that `text` came too."""
         text = self.held + text
         # The first to be complete counts, as if every character had come alone.
         found = [(text.find(stop), stop) for stop in self._strings if stop in text]
@@ -40,6 +40,6 @@ class StopStrings:
         return text[:end]
 
     def flush(self) -> str:
-        """What was held back: the text is over, so it is none of a stop string."""
+        """Return what was held back: the text is over, so it is none of a stop string."""
         text, self.held = self.held, ""
         return text

@@ -55,7 +55,7 @@ class Writer:
 
     @property
     def tail(self) -> Tail:
-        """What `write` has not let out yet."""
+        """Return what `write` has not let out yet."""
         return Tail(self._decoded.state(), self._stop.held)
 
     def read(self, ids: Sequence[int]) -> None:
@@ -91,12 +91,12 @@ class Writer:
             self.finish_reason = "end"
 
     def finish(self) -> str:
-        """The rest of the text, now that it is over; an unfinished character is no text."""
+        """Return the rest of the text, now that it is over; an unfinished character is no text."""
         return self._stop.flush()
 
 
 def encode_prompt(tokenizer: TextTokenizer, text: str) -> list[int]:
-    """Ids of a prompt.
+    """Return ids of a prompt.
 
     Raises:
         InputError: it is not Unicode text.

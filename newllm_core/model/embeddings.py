@@ -54,7 +54,7 @@ def load_embeddings(model: LanguageModel, spec: str, *, added_tokens: int) -> st
 
 
 def split_spec(spec: str) -> tuple[Path, str | None]:
-    """`FILE.safetensors[:TENSOR]` as its two parts."""
+    """Return `FILE.safetensors[:TENSOR]` as its two parts."""
     file, marker, tensor = spec.partition(".safetensors:")
     return (Path(file + ".safetensors"), tensor) if marker else (Path(spec), None)
 
@@ -62,7 +62,7 @@ def split_spec(spec: str) -> tuple[Path, str | None]:
 def read_tensor(
     path: Path, name: str | None, check: Callable[[list[int]], None] = lambda shape: None
 ) -> torch.Tensor:
-    """The tensor `name` of a safetensors file, or its only two-dimensional one.
+    """Return the tensor `name` of a safetensors file, or its only two-dimensional one.
 
     Args:
         path: the file.

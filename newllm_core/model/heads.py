@@ -11,7 +11,7 @@ Value = TypeVar("Value", float, Tensor)
 
 
 def head_weights(configured: Sequence[float], num_heads: int) -> list[float]:
-    """A weight per head, first block first.
+    """Return a weight per head, first block first.
 
     As configured where the counts agree, else interpolated linearly with both ends kept. A single
     head reads the last block and gets the last weight, which cancels in the mean.
@@ -35,7 +35,7 @@ def head_weights(configured: Sequence[float], num_heads: int) -> list[float]:
 
 
 def weighted_mean(values: Sequence[Value], weights: Sequence[float]) -> Value:
-    """Together: `Σ w_k v_k / Σ w_k`, of numbers or tensors."""
+    """Return together: `Σ w_k v_k / Σ w_k`, of numbers or tensors."""
     total = values[0] * weights[0]
     for value, weight in zip(values[1:], weights[1:], strict=True):
         total = total + value * weight

@@ -40,9 +40,9 @@ class TokenHead(nn.Linear):
             self.projection.bias.zero_()
 
     def project(self, context: Tensor) -> Tensor:
-        """What `weight` is multiplied with, from contexts [..., C]."""
+        """Return what `weight` is multiplied with, from contexts [..., C]."""
         return context if self.projection is None else self.projection(context)
 
     def forward(self, context: Tensor) -> Tensor:
-        """Logits [..., V] from contexts [..., C]."""
+        """Return logits [..., V] from contexts [..., C]."""
         return F.linear(self.project(context), self.weight, self.bias)

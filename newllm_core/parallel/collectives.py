@@ -22,12 +22,12 @@ from newllm_core.parallel.dtensors import full_tensor, is_dtensor
 
 
 def size() -> int:
-    """How many processes there are."""
+    """Return how many processes there are."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which one this is; the first is 0: it writes and prints."""
+    """Return which one this is; the first is 0: it writes and prints."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
@@ -52,13 +52,13 @@ def rows_per_rank(length: int) -> list[int]:
 
 
 def own(rows: Sequence[int]) -> slice:
-    """Where this process's share is, given the size of each."""
+    """Return where this process's share is, given the size of each."""
     begin = sum(rows[: rank()])
     return slice(begin, begin + rows[rank()])
 
 
 def share_of_mean(own_mean: Tensor, rows: Sequence[int]) -> Tensor:
-    """This process's share of a loss of all rows: the mean of the shares is that loss.
+    """Return this process's share of a loss of all rows: the mean of the shares is that loss.
 
     Nothing is sent; gradients, which are averaged too, are those of the loss.
     """
@@ -66,7 +66,7 @@ def share_of_mean(own_mean: Tensor, rows: Sequence[int]) -> Tensor:
 
 
 def mean_of(own_mean: Tensor, rows: Sequence[int]) -> Tensor:
-    """A loss term of all rows from that of this process's rows, with gradient."""
+    """Return a loss term of all rows from that of this process's rows, with gradient."""
     if size() == 1:
         return own_mean
     loss: Tensor = _Loss.apply(_weighted(own_mean, rows))
@@ -81,7 +81,7 @@ def _weighted(own_mean: Tensor, rows: Sequence[int]) -> Tensor:
 
 
 def gather(values_nD: Tensor, rows: Sequence[int]) -> Tensor:
-    """The rows [N, D] of all processes in their order, with gradient.
+    """Return the rows [N, D] of all processes in their order, with gradient.
 
     Every process must make the same of them, as it does of a loss.
     """
@@ -162,7 +162,7 @@ def _sum(values: Tensor) -> Tensor:
 
 
 def _sums(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-    """The sum of each over processes, in one message."""
+    """Return the sum of each over processes, in one message."""
     if not tensors:
         return []
     with _reaching_others():
@@ -194,7 +194,7 @@ class _Gather(torch.autograd.Function):
 
 
 def _device() -> torch.device:
-    """Where messages of this group must be."""
+    """Return where messages of this group must be."""
     on_gpu = dist.get_backend() == "nccl"
     return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
 

@@ -6,13 +6,13 @@ from torch import Tensor
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """All of a tensor that may be divided; every process must ask."""
+    """Return all of a tensor that may be divided; every process must ask."""
     gather: Callable[[], Tensor] | None = getattr(tensor, "full_tensor", None)
     return tensor if gather is None else gather()
 
 
 def shard_like(model: Tensor, tensor: Tensor) -> Tensor:
-    """The share of a whole `tensor` that fits `model`, which may be divided."""
+    """Return the share of a whole `tensor` that fits `model`, which may be divided."""
     if not is_dtensor(model):
         return tensor
     from torch.distributed.tensor import DTensor, distribute_tensor
@@ -24,5 +24,5 @@ def shard_like(model: Tensor, tensor: Tensor) -> Tensor:
 
 
 def is_dtensor(tensor: Tensor) -> bool:
-    """Whether this process has a share of the tensor only (a DTensor)."""
+    """Say whether this process has a share of the tensor only (a DTensor)."""
     return hasattr(tensor, "full_tensor")

@@ -26,7 +26,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def is_sharded(config: RunConfig) -> bool:
-    """Whether no process holds the whole model; a single one always does."""
+    """Say whether no process holds the whole model; a single one always does."""
     return config.sharding == "full" and collectives.size() > 1
 
 
@@ -84,7 +84,7 @@ def _call(unit: nn.Module, function: Callable[..., Any], *inputs: Any) -> Any:  
 
 
 def within(module: nn.Module, function: Callable[..., Result], *inputs: Any) -> Result:  # noqa: ANN401
-    """`function(*inputs)` while `module` has all of its parameters.
+    """Return `function(*inputs)` while `module` has all of its parameters.
 
     For functions that read parameters rather than call the module. Gradients flow if the module is
     one unit; if it holds several, none may be wanted.
@@ -105,6 +105,6 @@ def within(module: nn.Module, function: Callable[..., Result], *inputs: Any) -> 
 
 
 def _within_of(module: nn.Module) -> Callable[..., Any] | None:
-    """What `_divide` gave to units; torch's own class for them takes a second to import."""
+    """Return what `_divide` gave to units; torch's own class for them takes a second to import."""
     found: Callable[..., Any] | None = module.__dict__.get("within")
     return found

@@ -60,7 +60,7 @@ def run_evaluate(
     device: torch.device,
     progress: Progress,
 ) -> dict[str, dict[str, Any]]:
-    """Figures of every head on a data set ("train", "validation"), or on a text ("text").
+    """Return figures of every head on a data set ("train", "validation"), or on a text ("text").
 
     Args:
         checkpoint: whose heads were trained; its model is on `device`.

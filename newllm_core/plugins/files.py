@@ -46,7 +46,7 @@ class FileClass:
 
     @property
     def name(self) -> str:
-        """The name it is asked for by."""
+        """Return the name it is asked for by."""
         return kebab_case(self.attribute)
 
 
@@ -85,7 +85,7 @@ def use_file(path: Path) -> list[FileClass]:
 
 
 def used_files(kind: str) -> list[FileClass]:
-    """The plugins of one kind in every file given."""
+    """Return the plugins of one kind in every file given."""
     return [plugin for plugins in _used.values() for plugin in plugins if plugin.kind == kind]
 
 
@@ -114,13 +114,13 @@ def import_file(path: Path) -> ModuleType:
 
 
 def module_name(path: Path) -> str:
-    """What a file is called as a module."""
+    """Return what a file is called as a module."""
     digest = hashlib.sha256(str(path).encode("utf-8")).hexdigest()[:8]
     return f"newllm_plugin_file_{re.sub(r'[^0-9A-Za-z]', '_', path.stem)}_{digest}"
 
 
 def kebab_case(name: str) -> str:
-    """`SpreadOut` as `spread-out`, `SIGRegFast` as `sig-reg-fast`."""
+    """Return `SpreadOut` as `spread-out`, `SIGRegFast` as `sig-reg-fast`."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name).lower()
 
 

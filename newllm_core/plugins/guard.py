@@ -15,13 +15,13 @@ log = logging.getLogger("newllm")
 
 
 def one_line(error: BaseException, limit: int = 300) -> str:
-    """Type and message of a foreign exception, on one line of at most `limit` characters."""
+    """Return type and message of a foreign exception, on one line of at most `limit` characters."""
     text = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def place_in(module: str, error: BaseException) -> str | None:
-    """`FILE.py:LINE` of the last frame of `error` that lies in the package of `module`."""
+    """Return `FILE.py:LINE` of the last frame of `error` that lies in the package of `module`."""
     package = module.partition(".")[0]
     place = None
     for frame, line in walk_tb(error.__traceback__):

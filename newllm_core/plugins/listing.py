@@ -49,7 +49,7 @@ class Entry:
 
 
 def list_plugins(*, check: bool = False) -> list[Entry]:
-    """Every claim of every name; `check` imports and tries each that may be used."""
+    """Return every claim of every name; `check` imports and tries each that may be used."""
     return [
         _entry(registry, plugin, claimants, check=check)
         for registry in REGISTRIES
@@ -59,7 +59,7 @@ def list_plugins(*, check: bool = False) -> list[Entry]:
 
 
 def registries_with(name: str) -> list[Registry]:
-    """The registries that know `name`.
+    """Return the registries that know `name`.
 
     Raises:
         ConfigError: none does.
@@ -72,7 +72,7 @@ def registries_with(name: str) -> list[Registry]:
 
 
 def class_source(registry: Registry, plugin: Plugin) -> ClassSource | None:
-    """Where a plugin is written, if that can be told without importing it.
+    """Return where a plugin is written, if that can be told without importing it.
 
     Raises:
         ModuleMissing: its module is nowhere.

@@ -25,7 +25,7 @@ class ModuleMissing(Exception):
 
 
 def find_class(module: str, name: str) -> ClassSource | None:
-    """The class statement of `module:name`, or None where reading the source does not tell.
+    """Return the class statement of `module:name`, or None where reading the source does not tell.
 
     Raises:
         ModuleMissing: there is no such module.
@@ -46,7 +46,7 @@ def find_class(module: str, name: str) -> ClassSource | None:
 
 
 def imported_source(found: type) -> ClassSource:
-    """The same of a class that is imported; line 0 for one that no class statement made."""
+    """Return the same of a class that is imported; line 0 for one that no class statement made."""
     path = Path(getattr(sys.modules[found.__module__], "__file__", None) or found.__module__)
     try:
         line = inspect.getsourcelines(found)[1]
@@ -56,12 +56,12 @@ def imported_source(found: type) -> ClassSource:
 
 
 def first_line(node: ast.ClassDef) -> str:
-    """The first line of a class's docstring."""
+    """Return the first line of a class's docstring."""
     return (ast.get_docstring(node) or "").partition("\n")[0].strip()
 
 
 def parse(path: Path) -> ast.Module | None:
-    """The syntax tree of a source file; None for one that cannot be read or parsed."""
+    """Return the syntax tree of a source file; None for one that cannot be read or parsed."""
     try:
         return ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError, RecursionError):
@@ -69,7 +69,7 @@ def parse(path: Path) -> ast.Module | None:
 
 
 def module_path(module: str) -> Path | None:
-    """The source file of a module; None for one without.
+    """Return the source file of a module; None for one without.
 
     `importlib.util.find_spec` would import the packages above it.
 

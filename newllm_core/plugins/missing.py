@@ -8,7 +8,7 @@ from newllm_core.plugins.registry import OWN_DISTRIBUTION, REGISTRIES, REGULARIZ
 
 
 def missing_plugins(provenance: Mapping[str, Any]) -> list[str]:
-    """One line for each plugin in a checkpoint's provenance that cannot be found here.
+    """Return one line for each plugin in a checkpoint's provenance that cannot be found here.
 
     Analysis, heads and text need none of them but the cell, without which no model is made.
     """

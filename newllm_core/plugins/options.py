@@ -10,7 +10,7 @@ ALLOWED = "bool, int, float, str, a tuple[...] of one of them, or one of these |
 
 
 def options_problem(options: Any) -> str | None:  # noqa: ANN401 - whatever a plugin put there
-    """What is wrong with the `Options` of a plugin, or None."""
+    """Return what is wrong with the `Options` of a plugin, or None."""
     if not (isinstance(options, type) and dataclasses.is_dataclass(options)):
         return f"has Options that are no dataclass but {options!r}"
     try:
@@ -28,7 +28,7 @@ def options_problem(options: Any) -> str | None:  # noqa: ANN401 - whatever a pl
 
 
 def describe_options(options: type[Any]) -> list[dict[str, Any]]:
-    """Name, type, default, help, bounds and choices of every option, fit for JSON."""
+    """Return name, type, default, help, bounds and choices of every option, fit for JSON."""
     hints = typing.get_type_hints(options)
     defaults = options()
     return [
@@ -46,7 +46,7 @@ def describe_options(options: type[Any]) -> list[dict[str, Any]]:
 
 
 def type_name(hint: Any) -> str:  # noqa: ANN401
-    """An annotation as one writes it."""
+    """Return an annotation as one writes it."""
     return hint.__name__ if type(hint) is type else str(hint).replace("typing.", "")
 
 

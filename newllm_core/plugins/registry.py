@@ -55,23 +55,23 @@ class Plugin:
 
     @property
     def origin(self) -> str:
-        """Where the plugin comes from, for messages."""
+        """Return where the plugin comes from, for messages."""
         return f"{self.distribution} {self.version} ({self.target})"
 
     def raised(self, error: BaseException) -> str:
-        """What its code raised, on one line, and where in its code."""
+        """Return what its code raised, on one line, and where in its code."""
         module = module_name(self.file) if self.file else self.target.partition(":")[0]
         place = place_in(module, error)
         return one_line(error) + (f" ({place}; NEWLLM_DEBUG=1 shows all)" if place else "")
 
     @property
     def is_own(self) -> bool:
-        """Whether it is part of newllm."""
+        """Say whether it is part of newllm."""
         return self.distribution == OWN_DISTRIBUTION
 
     @property
     def is_allowed(self) -> bool:
-        """Whether `NEWLLM_PLUGINS` lets it be used; a file was asked for in so many words."""
+        """Say whether `NEWLLM_PLUGINS` lets it be used; a file was asked for in so many words."""
         listed = os.environ.get(ALLOW_LIST)
         if listed is None or self.is_own or self.file is not None:
             return True
@@ -91,7 +91,7 @@ class Registry:
         return self.of.name
 
     def plugins(self) -> dict[str, list[Plugin]]:
-        """Every registered name with its claimants, the one that wins first."""
+        """Return every registered name with its claimants, the one that wins first."""
         found: dict[str, set[Plugin]] = {}
         for entry in entry_points(group=self.of.group):
             found.setdefault(entry.name, set()).add(_describe(entry))
@@ -105,7 +105,7 @@ class Registry:
         }
 
     def find(self, name: str) -> Plugin:
-        """The plugin that `name` means.
+        """Return the plugin that `name` means.
 
         Raises:
             ConfigError: nobody registered `name` (the message lists the names and a near one), or
@@ -133,7 +133,7 @@ class Registry:
         return claimants[0]
 
     def clash(self, claimants: list[Plugin]) -> str | None:
-        """Why none of the allowed `claimants` of one name can be used, or None."""
+        """Return why none of the allowed `claimants` of one name can be used, or None."""
         first, *others = claimants
         name, origins = first.name, " and ".join(plugin.origin for plugin in claimants)
         if first.is_own:
@@ -147,7 +147,7 @@ class Registry:
         return None
 
     def ignored(self, claimants: list[Plugin]) -> list[str]:
-        """One line for each of the allowed `claimants` that lost its name to the first."""
+        """Return one line for each of the allowed `claimants` that lost its name to the first."""
         first, *others = claimants
         return [
             f"{self.kind} {first.name!r} of {other.origin} is ignored: "
@@ -215,7 +215,7 @@ class Registry:
             return [plugin_type(*arguments, options) for _ in range(count)], asdict(options)
 
     def describe(self, plugin: Plugin) -> str:
-        """Kind, name and origin, as every message about a plugin begins."""
+        """Return kind, name and origin, as every message about a plugin begins."""
         return f"{self.kind} {plugin.name!r} of {plugin.origin}"
 
     @contextmanager

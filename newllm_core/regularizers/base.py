@@ -42,7 +42,7 @@ class Regularizer(nn.Module):
 
     @abstractmethod
     def loss(self, contexts_ND: Tensor, *, tokens_N: Tensor) -> Tensor:
-        """The loss of `contexts_ND` [N, D], read at token ids `tokens_N` [N]: a scalar."""
+        """Return the loss of `contexts_ND` [N, D], read at token ids `tokens_N` [N]: a scalar."""
 
     def forward(self, contexts_ND: Tensor, *, tokens_N: Tensor) -> Tensor:
         """Check shapes, then `loss`.

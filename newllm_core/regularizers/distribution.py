@@ -24,7 +24,7 @@ class DistributionOptions:
 
 
 def distribution_loss(mean_D: Tensor, variance_D: Tensor) -> Tensor:
-    """`mean_d m_d² + mean_d (v_d - 1)²` of means [D] and variances [D]."""
+    """Return `mean_d m_d² + mean_d (v_d - 1)²` of means [D] and variances [D]."""
     return mean_D.square().mean() + (variance_D - 1).square().mean()
 
 
@@ -62,7 +62,7 @@ class Distribution(Regularizer):
             self.register_buffer("variance_D", torch.ones(context_dim))
 
     def loss(self, contexts_ND: Tensor, *, tokens_N: Tensor) -> Tensor:
-        """Distance from zero mean and unit variance, a scalar; tokens play no part."""
+        """Return distance from zero mean and unit variance, a scalar; tokens play no part."""
         contexts_ND = at_least_float32(contexts_ND)
         if self.options.statistics == "batch":
             mean_D = contexts_ND.mean(0)

@@ -32,7 +32,7 @@ class EmaVarianceOptions:
 
 
 def inverse_variance(variance_D: Tensor, *, epsilon: float, form: str) -> Tensor:
-    """`mean_d 1/(v_d + ε)`, or `1/(mean_d v_d + ε)` for `form="mean"`, of variances [D]."""
+    """Return `mean_d 1/(v_d + ε)`, or `1/(mean_d v_d + ε)` for `form="mean"`, of variances [D]."""
     if form == "mean":
         return 1 / (variance_D.mean() + epsilon)
     return (1 / (variance_D + epsilon)).mean()
@@ -75,7 +75,7 @@ class EmaVariance(Regularizer):
         self.register_buffer("variance_D", torch.ones(context_dim))
 
     def loss(self, contexts_ND: Tensor, *, tokens_N: Tensor) -> Tensor:
-        """Inverse running variance, a scalar; tokens play no part."""
+        """Return inverse running variance, a scalar; tokens play no part."""
         momentum, detached = self.options.momentum, self.options.gradient == "detached"
         contexts_ND = at_least_float32(contexts_ND.detach() if detached else contexts_ND)
         mean_D, variance_D = running_moments(contexts_ND, self.mean_D, self.variance_D, momentum)

@@ -24,7 +24,7 @@ class FixedDimensionsOptions:
 
 
 def integer_hash(keys_N: Tensor) -> Tensor:
-    """A hash in [0, 2³²) of integers [N], the same on every machine and in every process.
+    """Return a hash in [0, 2³²) of integers [N], the same on every machine and in every process.
 
     The 32-bit mixer `lowbias32` of https://github.com/skeeto/hash-prospector.
     """
@@ -37,7 +37,7 @@ def integer_hash(keys_N: Tensor) -> Tensor:
 
 
 def own_dimensions(tokens_N: Tensor, strides_S: Tensor, *, context_dim: int, count: int) -> Tensor:
-    """`count` different dimensions [N, count] for every token, from its id alone.
+    """Return `count` different dimensions [N, count] for every token, from its id alone.
 
     They are `first, first + stride, first + 2 stride, …` modulo D. `first` and `stride` are
     hashed; a stride that shares no divisor with D repeats nothing before it has met all of them.

@@ -60,7 +60,7 @@ class PastContexts(Regularizer):
         self.register_buffer("past_kD", F.normalize(directions_kD, dim=1))
 
     def loss(self, contexts_ND: Tensor, *, tokens_N: Tensor) -> Tensor:
-        """Mean squared cosine, a scalar between 0 and 1; tokens play no part."""
+        """Return mean squared cosine, a scalar between 0 and 1; tokens play no part."""
         directions_ND = F.normalize(at_least_float32(contexts_ND), dim=1, eps=SMALLEST_NORM)
         past_kD = self.past_kD.to(directions_ND.dtype)
         # Autocast would round the products to bfloat16.

@@ -15,7 +15,7 @@ M_MMAP_THRESHOLD = -3
 
 
 def prepare_device(config: RunConfig) -> torch.device:
-    """The device that `--device` means; sets the number of threads and how memory is reused.
+    """Return the device that `--device` means; sets the number of threads and how memory is reused.
 
     Raises:
         ConfigError: CUDA was asked for and is not there.

@@ -13,7 +13,7 @@ from newllm_core.runtime.tensorboard import TensorBoardEvents
 
 
 def metrics_path(checkpoint: Path) -> Path:
-    """Where the metrics of `checkpoint` are."""
+    """Return where the metrics of `checkpoint` are."""
     return checkpoint.with_name(checkpoint.name.removesuffix(".safetensors") + ".metrics.jsonl")
 
 

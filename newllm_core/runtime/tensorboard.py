@@ -16,7 +16,7 @@ def events_folder(checkpoint: Path) -> Path:
 
 
 def require_tensorboard() -> type[Any]:
-    """The class that writes events.
+    """Return the class that writes events.
 
     Raises:
         ConfigError: tensorboard is not installed.
@@ -66,7 +66,7 @@ class TensorBoardEvents:
 
 
 def numbers(figures: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Every number in nested mappings and lists, with its place; counters are left out."""
+    """Yield every number in nested mappings and lists, with its place; counters are left out."""
     for key, value in figures.items():
         if isinstance(value, list | tuple):
             value = {str(index): inner for index, inner in enumerate(value, 1)}

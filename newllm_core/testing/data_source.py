@@ -125,7 +125,7 @@ class _Case:
                 ) from error
 
     def _stand_in(self, folder: Path, content: bytes) -> Path:
-        """Something of the input's name and kind, but with other content."""
+        """Return something of the input's name and kind, but with other content."""
         given = Path(self.input or "")
         path = folder / given.name
         if not given.is_dir():

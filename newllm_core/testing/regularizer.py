@@ -80,7 +80,7 @@ class _Case:
         return loss
 
     def pull(self, regularizer: Regularizer, contexts_ND: Tensor, tokens_N: Tensor) -> Tensor:
-        """The gradient with respect to the contexts; zeros where there is none."""
+        """Return the gradient with respect to the contexts; zeros where there is none."""
         contexts_ND = contexts_ND.clone().requires_grad_()
         loss = self.loss(regularizer, contexts_ND, tokens_N)
         found = None

@@ -96,7 +96,7 @@ class Saver:
             raise self._lost(error, state) from error
 
     def _lost(self, error: ProcessLost, state: Callable[[], State]) -> ProcessLost:
-        """What one of the processes that are left says, after it has written what it can."""
+        """Return what one of the processes that are left says, after it has written what it can."""
         speaks = collectives.rank() == 0 or self._first_is_gone()
         kept = f"the state before is in {self.path}"
         if not self.sharded:
@@ -132,7 +132,7 @@ class Saver:
         save_state(State(state.tensors, state.values | values), self.path, self.identity)
 
     def _first_is_gone(self) -> bool:
-        """Whether the second process must write, because nobody holds the lock any more."""
+        """Say whether the second process must write, because nobody holds the lock any more."""
         if collectives.rank() != 1:
             return False
         # The kernel closes the files of a process that was killed one after the other: its
@@ -228,7 +228,7 @@ def prepare_place(checkpoint: Path, *, overwrite: bool, resume: bool) -> None:
 
 
 def finished(checkpoint: Path, identity: Identity) -> Checkpoint | None:
-    """The checkpoint, if the run that was to write it has done so.
+    """Return the checkpoint, if the run that was to write it has done so.
 
     Raises:
         ConfigError: it was written by a run with other settings.

@@ -15,14 +15,14 @@ ROWS_AT_ONCE = 8192
 
 
 def incoming(previous_TC: Tensor, start_C: Tensor, positions: Tensor) -> Tensor:
-    """c_{t-1} of the sweep before [N, C], for the tokens at `positions` [N]."""
+    """Return c_{t-1} of the sweep before [N, C], for the tokens at `positions` [N]."""
     contexts = previous_TC[(positions - 1).clamp(min=0)]
     return torch.where((positions == 0)[:, None], start_C, contexts)
 
 
 @torch.no_grad()
 def sweep(model: LanguageModel, tokens_T: Tensor, previous_TC: Tensor, start_C: Tensor) -> Tensor:
-    """One sweep at fixed weights: the contexts [T, C] that follow from `previous_TC`."""
+    """Return one sweep at fixed weights: the contexts [T, C] that follow from `previous_TC`."""
     contexts = torch.empty_like(previous_TC)
     for positions in torch.arange(len(tokens_T), device=tokens_T.device).split(ROWS_AT_ONCE):
         context = incoming(previous_TC, start_C, positions)

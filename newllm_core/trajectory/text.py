@@ -38,7 +38,7 @@ class ContextChunk:
 
 
 def inputs_at(tokens: np.ndarray, positions: np.ndarray, end_id: int) -> np.ndarray:
-    """What is read before the token at each position is predicted: the one before it.
+    """Return what is read before the token at each position is predicted: the one before it.
 
     The first token of a text follows `end_id`, as every first token of a later document does.
     """
@@ -55,7 +55,7 @@ def contexts_of_text(
     warmup: int = WARMUP_TOKENS,
     start_1C: Tensor | None = None,
 ) -> Generator[ContextChunk, None, Tensor]:
-    """Every token of `tokens` [T] exactly once, a chunk at a time, without gradients.
+    """Yield every token of `tokens` [T] exactly once, a chunk at a time, without gradients.
 
     Args:
         model: the recurrence.

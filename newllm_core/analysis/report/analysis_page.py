@@ -34,7 +34,7 @@ DIFFERENCE_COLUMNS = {
 
 
 def analysis_page(report: Figures) -> str:
-    """One self-contained HTML document about a report of `analyze`."""
+    """Return one self-contained HTML document about a report of `analyze`."""
     train = report["train"]
     name = str(report["checkpoint"])
     body = [
@@ -63,7 +63,7 @@ def analysis_page(report: Figures) -> str:
 
 
 def verdict_table(verdicts: Sequence[Figures]) -> str:
-    """A row for every section, a column for every split, and what the threshold is."""
+    """Return a row for every section, a column for every split, and what the threshold is."""
     splits = list(dict.fromkeys(verdict["split"] for verdict in verdicts))
     rows = []
     for section, rule in THRESHOLDS.items():
@@ -86,7 +86,7 @@ def verdict_table(verdicts: Sequence[Figures]) -> str:
 
 
 def figure_table(columns: Mapping[str, Figures | None]) -> str:
-    """Every figure of every column."""
+    """Return every figure of every column."""
     rows = []
     for label, path in FIGURES:
         cells = [figure_at(figures, path) for figures in columns.values()]
@@ -97,7 +97,7 @@ def figure_table(columns: Mapping[str, Figures | None]) -> str:
 
 
 def _lead(verdicts: Sequence[Figures]) -> str:
-    """The verdicts in a sentence, and in a list what is wrong."""
+    """Return the verdicts in a sentence, and in a list what is wrong."""
     wrong = [verdict for verdict in verdicts if verdict["status"] != HEALTHY]
     if not wrong:
         return f'<div class="lead">{status(HEALTHY)} in every section, on both splits.</div>'

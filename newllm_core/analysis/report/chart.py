@@ -65,7 +65,7 @@ class Chart:
         return math.log10(max(value, self.floor)) if value >= 0 else None
 
     def y_range(self) -> tuple[float, float]:
-        """Lowest and highest point on the y-axis, as `drawable` gives them."""
+        """Return lowest and highest point on the y-axis, as `drawable` gives them."""
         drawn = [self.drawable(y) for series in self.series for y in series.y]
         known = [y for y in drawn if y is not None]
         if self.zero and not self.log_y:
@@ -75,12 +75,12 @@ class Chart:
         return (min(low, high - LEAST_POWERS), high) if self.log_y else (low, high)
 
     def x_range(self) -> tuple[float, float]:
-        """First and last point on the x-axis."""
+        """Return first and last point on the x-axis."""
         return _spread([x for series in self.series for x in series.x])
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to draw."""
+        """Say whether there is nothing to draw."""
         return not any(y is not None for series in self.series for y in series.y)
 
 
@@ -115,7 +115,7 @@ def log_ticks(low: float, high: float, count: int = 6) -> list[float]:
 
 
 def tick_text(value: float, *, log: bool = False) -> str:
-    """A tick in as few characters as possible."""
+    """Return a tick in as few characters as possible."""
     if log:
         if abs(value - round(value)) > 1e-9:
             return f"{10**value:.3g}"

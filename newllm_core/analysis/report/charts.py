@@ -15,7 +15,7 @@ SMALLEST_ERROR = 1e-6
 
 
 def analysis_charts(report: Figures) -> list[Chart]:
-    """Every chart that this report has data for."""
+    """Return every chart that this report has data for."""
     history = report["convergence"]["history"]
     columns = columns_of(report)
     charts = [*history_charts(history), *split_charts(columns)]
@@ -33,7 +33,7 @@ def columns_of(report: Figures) -> dict[str, tuple[Figures, str]]:
 
 
 def split_charts(columns: Mapping[str, tuple[Figures, str]]) -> list[Chart]:
-    """Charts of what one pass over a text shows, with a curve for every column."""
+    """Return charts of what one pass over a text shows, with a curve for every column."""
     return [
         spectrum_chart(columns),
         cosine_chart(columns),
@@ -87,7 +87,7 @@ def _curves(
     until: float | None = None,
     **words: Any,  # noqa: ANN401 - the fields of a chart
 ) -> Chart:
-    """One curve of every column, numbered from `first`; cut where all stay below `until`."""
+    """Return one curve of every column, numbered from `first`; cut where all stay below `until`."""
     found = {name: look_up(figures, path) or [] for name, (figures, _) in columns.items()}
     length = max((len(values) for values in found.values()), default=0)
     if until is not None:
@@ -113,7 +113,7 @@ def _last_above(values: Sequence[float | None], limit: float) -> int:
 
 
 def spectrum_chart(columns: Mapping[str, tuple[Figures, str]]) -> Chart:
-    """Singular values of every column beside those of Gaussian samples."""
+    """Return singular values of every column beside those of Gaussian samples."""
     series: list[Series] = []
     largest = 1.0
     for name, (figures, role) in columns.items():
@@ -139,7 +139,7 @@ def spectrum_chart(columns: Mapping[str, tuple[Figures, str]]) -> Chart:
 
 
 def cosine_chart(columns: Mapping[str, tuple[Figures, str]]) -> Chart:
-    """Histogram of the cosines of random pairs, where there are any."""
+    """Return histogram of the cosines of random pairs, where there are any."""
     series = []
     occupied = []
     for figures, _ in columns.values():
@@ -163,7 +163,7 @@ def cosine_chart(columns: Mapping[str, tuple[Figures, str]]) -> Chart:
 
 
 def variance_chart(columns: Mapping[str, tuple[Figures, str]]) -> Chart:
-    """Variance of every dimension, sorted."""
+    """Return variance of every dimension, sorted."""
     series = []
     for name, (figures, role) in columns.items():
         ordered = sorted(figures["dimension_variance"], reverse=True)

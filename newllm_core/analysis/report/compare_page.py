@@ -24,7 +24,7 @@ LANGUAGE_MODEL = {
 
 
 def compare_page(comparison: Figures) -> str:
-    """One self-contained HTML document about a report of `compare`."""
+    """Return one self-contained HTML document about a report of `compare`."""
     entries = comparison["checkpoints"]
     names = [entry["name"] for entry in entries]
     settings_rows, plugin_rows = (
@@ -62,7 +62,7 @@ def compare_page(comparison: Figures) -> str:
 
 
 def comparison_curves(comparison: Figures) -> list[Chart]:
-    """The charts of an analysis with a curve for every checkpoint, the first ones on top."""
+    """Return the charts of an analysis with a curve for every checkpoint, the first ones on top."""
     whole = [entry for entry in comparison["checkpoints"] if entry["validation"] is not None]
     drawn = list(zip(whole, ROLES, strict=False))
     columns = {entry["name"]: (entry["validation"], role) for entry, role in reversed(drawn)}
@@ -70,7 +70,7 @@ def comparison_curves(comparison: Figures) -> list[Chart]:
 
 
 def setting(value: object) -> str:
-    """A setting as it is written in a config file; a dash for one that is absent."""
+    """Return a setting as it is written in a config file; a dash for one that is absent."""
     if value is None:
         return "–"
     if isinstance(value, list | tuple):

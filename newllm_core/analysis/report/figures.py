@@ -59,7 +59,7 @@ DIFFERENCES = {
 
 
 def number(value: float | None) -> str:
-    """`value` in at most nine characters; – where there is none."""
+    """Return `value` in at most nine characters; – where there is none."""
     if value is None:
         return "–"
     if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e7):
@@ -68,7 +68,7 @@ def number(value: float | None) -> str:
 
 
 def figure_at(figures: Figures | None, path: tuple[str, ...]) -> float | None:
-    """The number at `path`, of lists a summary; None where there is none."""
+    """Return the number at `path`, of lists a summary; None where there is none."""
     if figures is None or path[0] not in figures:
         return None
     value = figures[path[0]]
@@ -82,7 +82,7 @@ def figure_at(figures: Figures | None, path: tuple[str, ...]) -> float | None:
 
 
 def difference(found: Figures | None) -> str:
-    """A difference with its sign, and ± its standard error where it has one."""
+    """Return a difference with its sign, and ± its standard error where it has one."""
     if found is None or found["difference"] is None:
         return ""
     error = found["stderr"]
@@ -90,7 +90,7 @@ def difference(found: Figures | None) -> str:
 
 
 def printable(text: str) -> str:
-    """A token in a line of text: spaces shown, control characters escaped."""
+    """Return a token in a line of text: spaces shown, control characters escaped."""
     if text.isprintable():
         return text.replace(" ", "␣")
     return repr(text)[1:-1].replace(" ", "␣")

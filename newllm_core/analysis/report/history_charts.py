@@ -13,7 +13,7 @@ MOST_MARKERS = 40
 
 
 def history_charts(history: Sequence[Figures]) -> list[Chart]:
-    """Loss terms, their gradient norms, and what was measured after every iteration."""
+    """Return loss terms, their gradient norms, and what was measured after every iteration."""
     x = list(range(1, len(history) + 1))
     markers = len(x) < MOST_MARKERS
     names = list(dict.fromkeys(name for entry in history for name in entry.get("terms") or {}))

@@ -15,7 +15,7 @@ SIGNS = {HEALTHY: "✓", WEAK: "!", DEGENERATE: "✗"}
 
 
 def page(title: str, body: str) -> str:
-    """A whole document."""
+    """Return a whole document."""
     folder = files("newllm_core.analysis.report")
     style = (folder / "style.css").read_text(encoding="utf-8")
     script = (folder / "pointer.js").read_text(encoding="utf-8")
@@ -29,7 +29,7 @@ def page(title: str, body: str) -> str:
 
 
 def chart_grid(charts: Sequence[Chart]) -> str:
-    """Charts side by side where there is room."""
+    """Return charts side by side where there is room."""
     figures = [
         f'<figure class="card"><h3>{escape(chart.title)}</h3>'
         f'<p class="caption">{escape(chart.caption)}</p>{legend(chart)}{draw(chart)}</figure>'
@@ -46,7 +46,7 @@ def table(
     words: Sequence[int] = (),
     kind: str = "",
 ) -> str:
-    """A table of HTML cells that scrolls sideways on its own.
+    """Return a table of HTML cells that scrolls sideways on its own.
 
     Args:
         headings: text of the columns.
@@ -73,11 +73,11 @@ def table(
 
 
 def status(name: str, value: str = "") -> str:
-    """A verdict in colour, sign and word, and the value it is about."""
+    """Return a verdict in colour, sign and word, and the value it is about."""
     shown = f'<span class="value">{escape(value)}</span>' if value else ""
     return f'<span class="status {name}">{SIGNS[name]} {name}</span>{shown}'
 
 
 def card(html: str) -> str:
-    """A box around `html`."""
+    """Return a box around `html`."""
     return f'<div class="card">{html}</div>'

@@ -14,7 +14,7 @@ Figures = Mapping[str, Any]
 
 
 def matrix_page(report: Figures) -> str:
-    """One self-contained HTML document about a report of `analyze --tensor`."""
+    """Return one self-contained HTML document about a report of `analyze --tensor`."""
     rows, columns = report["shape"]
     name = f"{report['tensor']} in {report['file']}" if report["tensor"] else report["file"]
     vectors = [
@@ -35,6 +35,6 @@ def matrix_page(report: Figures) -> str:
 
 
 def matrix_charts(report: Figures) -> list[Chart]:
-    """What can be drawn of a matrix whose rows have no order."""
+    """Return what can be drawn of a matrix whose rows have no order."""
     columns = {"rows": (report, "train")}
     return [make(columns) for make in (spectrum_chart, cosine_chart, variance_chart)]

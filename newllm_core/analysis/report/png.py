@@ -27,7 +27,7 @@ DOTS_PER_INCH = 160
 
 
 def require_matplotlib() -> Any:  # noqa: ANN401 - an optional module
-    """The class of a figure.
+    """Return the class of a figure.
 
     Raises:
         ConfigError: matplotlib is not installed.

@@ -31,7 +31,7 @@ class _Axes:
 
 
 def draw(chart: Chart) -> str:
-    """The chart as an `<svg>` with a title, fit for a screen reader and for a pointer."""
+    """Return the chart as an `<svg>` with a title, fit for a screen reader and for a pointer."""
     axes = _Axes(chart)
     parts = [
         f'<svg class="chart" id="chart-{chart.key}" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
@@ -46,7 +46,7 @@ def draw(chart: Chart) -> str:
 
 
 def legend(chart: Chart) -> str:
-    """What each curve is, as HTML above the chart; the one on top is named first."""
+    """Return what each curve is, as HTML above the chart; the one on top is named first."""
     items = []
     for series in reversed(chart.series):
         dash = ' stroke-dasharray="5 3"' if series.dashed else ""
@@ -107,7 +107,7 @@ def _curve(chart: Chart, series: Series, axes: _Axes) -> str:
 
 
 def _pointer_data(chart: Chart) -> str:
-    """The numbers behind the curves, for the page's script to show beside the pointer."""
+    """Return the numbers behind the curves, for the page's script to show beside the pointer."""
     low, high = chart.x_range()
     data = {
         "x": [low, high],

@@ -52,7 +52,7 @@ def _modules(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def module_text(name: str, path: Path) -> str:
-    """Every docstring of a source file under the full name of its object; "" without any.
+    """Return every docstring of a source file under the full name of its object; "" without any.
 
     Files that cannot be read or parsed have none.
     """

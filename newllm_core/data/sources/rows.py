@@ -51,7 +51,7 @@ def local_rows(path: Path) -> Iterator[Row | Broken]:
 
 
 def _line_rows(path: Path) -> Iterator[Row | Broken]:
-    """The objects of a file with a JSON object on every line; blank lines are none."""
+    """Yield the objects of a file with a JSON object on every line; blank lines are none."""
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):

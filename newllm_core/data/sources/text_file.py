@@ -64,7 +64,7 @@ def text_documents(
 
 
 def whole(chunks: Iterable[str]) -> Iterator[tuple[str, bool]]:
-    """Each chunk, and whether it is the last."""
+    """Yield each chunk, and whether it is the last."""
     held = None
     for chunk in chunks:
         if held is not None:
@@ -77,7 +77,7 @@ def whole(chunks: Iterable[str]) -> Iterator[tuple[str, bool]]:
 def split_chunks(
     chunks: Iterable[str], separator: str, longest: int = CHUNK_BYTES
 ) -> Iterator[tuple[str, bool]]:
-    """What `"".join(chunks).split(separator)` gives, and whether it ends there.
+    """Yield what `"".join(chunks).split(separator)` gives, and whether it ends there.
 
     A part longer than `longest` may come in several, of which only the last ends.
     """

@@ -52,7 +52,7 @@ def chats(
 
 
 def _problem(turn: Any) -> str:  # noqa: ANN401 - whatever the file holds
-    """What is wrong with one message; nothing, if it is good."""
+    """Return what is wrong with one message; nothing, if it is good."""
     for key in Message._fields:
         if not isinstance(turn, dict) or not isinstance(turn.get(key), str):
             return f"has a message without the text {key!r}"

@@ -66,7 +66,7 @@ class WikiText(DataSource):
 
 
 def split_files(folder: Path) -> dict[Split, list[Path]]:
-    """The files of each split in a folder, told by a word of their name.
+    """Return the files of each split in a folder, told by a word of their name.
 
     Raises:
         InputError: no file to train on, or one split in two formats.

@@ -75,7 +75,7 @@ class UpdateNetwork(nn.Module):
     def forward(
         self, context: Tensor, token: Tensor, *, last: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """The parts [N, C] and [N, E] of the output; with `last` None for the second."""
+        """Return the parts [N, C] and [N, E] of the output; with `last` None for the second."""
         values = torch.cat([context, token], dim=-1)
         for layer in self.hidden:
             values = F.relu(layer(values))
@@ -83,5 +83,5 @@ class UpdateNetwork(nn.Module):
 
     @property
     def has_hidden_units(self) -> bool:
-        """Whether the output is linear in hidden units, and not in the input itself."""
+        """Say whether the output is linear in hidden units, and not in the input itself."""
         return len(self.hidden) > 0

@@ -26,7 +26,7 @@ def effective_rank_ratio(window: Window) -> float:
 def converged_ratio(
     model: LanguageModel, window: Window, config: Phase1Config, generator: torch.Generator
 ) -> float:
-    """The share of tokens whose context is the same from a different start state.
+    """Return the share of tokens whose context is the same from a different start state.
 
     Passages spread over the window are read twice at the same weights: from the context that the
     last reading left before them, and from a random state of the same scale. A token has converged

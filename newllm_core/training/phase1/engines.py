@@ -55,7 +55,7 @@ def batches(
     exact: bool = False,
     skip: int = 0,
 ) -> Iterator[Batch]:
-    """The batches of one reading of `window`, in the order of the configured engine.
+    """Return the batches of one reading of `window`, in the order of the configured engine.
 
     With `exact` the parallel engine reads in lock-step instead, without stale contexts. The first
     `skip` batches are left out: their contexts are in the window already.
@@ -74,7 +74,7 @@ def batches(
 def _parallel(
     window: Window, config: Phase1Config, generator: torch.Generator, *, skip: int
 ) -> Iterator[Batch]:
-    """Shuffled positions, incoming contexts from the reading before (Jacobi).
+    """Yield shuffled positions, incoming contexts from the reading before (Jacobi).
 
     Shuffling makes the tokens of a batch representative, which the statistics of regularizers
     need: neighbours in a text resemble each other.
@@ -94,7 +94,7 @@ def _parallel(
 def _streams(
     model: LanguageModel, window: Window, *, num_streams: int, chunk_steps: int, skip: int
 ) -> Iterator[Batch]:
-    """Consecutive streams in lock-step, incoming contexts from this very reading.
+    """Yield consecutive streams in lock-step, incoming contexts from this very reading.
 
     The first stream begins where the reading begins; the others begin at the context before them
     in the reading before. A chunk is rolled out first without gradients, at the weights its step

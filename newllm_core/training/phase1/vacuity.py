@@ -33,11 +33,11 @@ class VacuityGuard:
         return norms
 
     def vacuous_terms(self) -> list[str]:
-        """Terms whose gradient was never anything but zero."""
+        """Return terms whose gradient was never anything but zero."""
         return [name for name, norm in self.largest.items() if norm <= VACUOUS_NORM]
 
     def weight_change(self) -> float:
-        """Distance of the weights from where they began, relative to their norm there."""
+        """Return distance of the weights from where they began, relative to their norm there."""
         pairs = zip(self._parameters, self._initial, strict=True)
         moved = sum(_energy(p.detach() - start) for p, start in pairs)
         norm = sum(_energy(start) for start in self._initial)
@@ -49,7 +49,7 @@ class VacuityGuard:
         return bad or list(terms)
 
     def norm_of(self, term: Tensor) -> float:
-        """The norm of a term's gradient, whose graph is kept."""
+        """Return the norm of a term's gradient, whose graph is kept."""
         for parameter in self._parameters:
             parameter.grad = None
         term.backward(retain_graph=True)

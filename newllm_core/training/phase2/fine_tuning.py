@@ -74,15 +74,15 @@ class FineTuning:
         self.context_BC = model.start(self.num_streams)
 
     def begin_epoch(self) -> None:
-        """Every stream begins anew."""
+        """Return every stream begins anew."""
         self.context_BC = self.model.start(self.num_streams)
 
     def state(self) -> State:
-        """What the next window needs."""
+        """Return what the next window needs."""
         return State({"context_BC": self.context_BC}, {})
 
     def load_state(self, state: State) -> None:
-        """The reverse of `state`."""
+        """Return the reverse of `state`."""
         self.context_BC = state.tensors["context_BC"].to(self.context_BC.device)
 
     def losses(self, generator: torch.Generator, *, skip: int = 0) -> Iterator[Terms]:
@@ -128,7 +128,7 @@ class FineTuning:
             yield Terms(total, plain, self.num_streams * len(steps))
 
     def _embed(self, ids_BT: Tensor, generator: torch.Generator, rows: Sequence[int]) -> Tensor:
-        """Embedded tokens [T, B, E], some of whose entries the recurrence is to miss."""
+        """Return embedded tokens [T, B, E], some of whose entries the recurrence is to miss."""
         if self.config.input_dropout == 0:
             return self.model.embed(ids_BT.T)
         x_BTE = self.model.embed(ids_BT)

@@ -81,15 +81,15 @@ class FrozenContexts:
         self.num_steps = -(-len(tokens) // config.batch_tokens)
 
     def begin_epoch(self) -> None:
-        """Another order."""
+        """Return another order."""
         self.order = self.shuffling.bit_generator.state
 
     def state(self) -> State:
-        """The order of this epoch."""
+        """Return the order of this epoch."""
         return State({}, {"order": self.order})
 
     def load_state(self, state: State) -> None:
-        """The reverse of `state`."""
+        """Return the reverse of `state`."""
         self.order = state.values["order"]
 
     def losses(self, generator: torch.Generator, *, skip: int = 0) -> Iterator[Terms]:
@@ -112,7 +112,7 @@ class FrozenContexts:
             yield Terms(total, plain, len(targets_N))
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every row once, shuffled: contexts [N, K, C] and the tokens that follow [N]."""
+        """Yield every row once, shuffled: contexts [N, K, C] and the tokens that follow [N]."""
         size = self.config.batch_tokens
         left_NKC = np.empty((0, *self.store.shape), np.float32)
         left_N = np.empty(0, np.int64)

@@ -210,7 +210,7 @@ class Phase2Trainer:
         self.source_state = self.source.state()
 
     def state(self) -> State:
-        """Everything that the rest of the run depends on, as it was after the last step."""
+        """Return everything that the rest of the run depends on, as it was after the last step."""
         return State(
             {"generator": self.random_state}
             | named("parameter", whole_parameters(self.parameters))
@@ -228,7 +228,7 @@ class Phase2Trainer:
         )
 
     def load_state(self, state: State) -> None:
-        """The reverse of `state`."""
+        """Return the reverse of `state`."""
         values = state.values
         self.epoch, self.best = values["epoch"], values["best"]
         self.meter = PassMeter(**values["meter"])
@@ -242,7 +242,7 @@ class Phase2Trainer:
         self._mark()
 
     def _figures(self, epoch: int, training: dict[str, Any]) -> dict[str, Any]:
-        """What both splits say after `epoch`."""
+        """Return what both splits say after `epoch`."""
         with self.saver.interruptible(self.state) if self.saver else nullcontext():
             figures = evaluate_splits(
                 self.model, self.dataset, head_weights=self.weights, progress=self.progress
