@@ -3,12 +3,14 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from newllm_core.errors import ConfigError, PluginError
-from newllm_core.plugins.registry import DATA_SOURCES, REGULARIZERS, Registry
+from newllm_core.plugins.kinds import REGULARIZER
+from newllm_core.plugins.registry import CELLS, DATA_SOURCES, OBJECTIVES, REGULARIZERS, Registry
 
 NAMES = [
     "covariance-ema",
@@ -59,7 +61,8 @@ def test_listing_imports_no_plugin_and_no_torch(site):
         "names = list(REGULARIZERS.plugins()) + list(DATA_SOURCES.plugins())\n"
         "REGULARIZERS.find('loud')\n"
         "heavy = {'torch', 'numpy', 'datasets', 'tokenizers', 'loud'}\n"
-        "plain = ['newllm_core.' + part for part in ('errors', 'files', 'registry', 'plugins')]\n"
+        "plain = ('config', 'errors', 'files', 'settings', 'plugins')\n"
+        "plain = ['newllm_core.' + part for part in plain]\n"
         "ours = [m for m in sys.modules if m.startswith('newllm_core.')]\n"
         "ours = [m for m in ours if not m.startswith(tuple(plain))]\n"
         "print(json.dumps([names, sorted(heavy & set(sys.modules)) + ours]))",
@@ -102,7 +105,7 @@ def test_unknown_name_far_from_all_is_not_guessed_at():
 
 def test_a_group_without_plugins_says_what_may_be_wrong():
     with pytest.raises(ConfigError, match="is newllm installed"):
-        Registry(group="newllm.nothing", kind="thing", base="a:b").find("any")
+        Registry(replace(REGULARIZER, group="newllm.nothing")).find("any")
 
 
 @pytest.mark.parametrize(
@@ -199,3 +202,12 @@ def test_data_sources_have_their_own_names():
     assert {"python-docs", "text-file", "tokens"} <= set(DATA_SOURCES.plugins())
     with pytest.raises(ConfigError, match="unknown data source"):
         DATA_SOURCES.find("ema-variance")
+
+
+def test_cells_and_objectives_have_their_own_names():
+    cells, objectives = CELLS.plugins(), OBJECTIVES.plugins()
+    assert {"gated", "gru", "mingru", "mogrifier", "residual"} <= set(cells)
+    assert {"cvfp", "reconstruction"} <= set(objectives)
+    assert not set(cells) & set(objectives)
+    with pytest.raises(ConfigError, match=r"unknown cell 'gruu'; did you mean 'gru'\?"):
+        CELLS.load("gruu")

@@ -10,8 +10,9 @@ from newllm_cli.__main__ import main
 from newllm_core.config import DataConfig
 from newllm_core.data.prepare import prepare
 from newllm_core.plugins.files import forget_files
+from newllm_core.plugins.kinds import KINDS
 
-GROUPS = {"regularizer": "newllm.regularizers", "data source": "newllm.data_sources"}
+GROUPS = {kind.name: kind.group for kind in KINDS}
 
 
 class Site:

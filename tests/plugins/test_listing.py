@@ -9,7 +9,7 @@ from newllm_core.plugins.registry import OWN_DISTRIBUTION
 
 def test_built_ins_are_described_and_located():
     own = [entry for entry in list_plugins() if entry.distribution == OWN_DISTRIBUTION]
-    assert {entry.kind for entry in own} == {"regularizer", "data source"}
+    assert {entry.kind for entry in own} == {"cell", "objective", "regularizer", "data source"}
     for entry in own:
         assert entry.status == "available"
         assert len(entry.description) > 15
@@ -98,7 +98,7 @@ def test_the_example_that_show_gives_runs(newllm, phase1):
 def test_show_an_unknown_name(newllm):
     done = newllm("plugins", "show", "ema")
     assert done.code == 2
-    done.one_line("no regularizer or data source is named 'ema'", "ema-variance", "wikitext")
+    done.one_line("no plugin is named 'ema'", "ema-variance", "wikitext")
 
 
 def test_show_a_class_that_no_statement_made(site, newllm):

@@ -9,7 +9,7 @@ import pytest
 from newllm_core.plugins.files import use_file
 
 
-@pytest.mark.parametrize("kind", ["regularizer", "data-source"])
+@pytest.mark.parametrize("kind", ["cell", "objective", "regularizer", "data-source"])
 @pytest.mark.parametrize("name", ["spread-out"])
 def test_a_new_plugin_passes_its_own_make_test(name, kind, newllm, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -22,7 +22,7 @@ def test_a_new_plugin_passes_its_own_make_test(name, kind, newllm, tmp_path, mon
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "2 passed" in ran.stdout
     project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
-    group = {"regularizer": "newllm.regularizers", "data-source": "newllm.data_sources"}[kind]
+    group = f"newllm.{kind.replace('-', '_')}s"
     assert project["entry-points"] == {group: {name: "newllm_spread_out:SpreadOut"}}
     readme = (folder / "README.md").read_text()
     assert readme.index("make install") < readme.index("make test") < readme.index("--plugin")
