@@ -1,7 +1,22 @@
 """Recurrences whose dynamics are known exactly, with as much of a model as analysis needs."""
 
+from contextlib import nullcontext
+
 import torch
 from torch import nn
+
+from newllm_core.config import ModelConfig
+
+
+class Blocks(nn.Module):
+    """One block of one cell, which is a function."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, *, context, token):
+        return [[self.function(context, token)]]
 
 
 class Map:
@@ -11,8 +26,8 @@ class Map:
 
     def __init__(self, context_dim, function):
         self.context_dim = context_dim
-        self.function = function
-        self.blocks = nn.ModuleList()
+        self.config = ModelConfig()
+        self.blocks = Blocks(function)
 
     def start(self, num_streams):
         return torch.zeros(num_streams, self.context_dim, dtype=torch.float64)
@@ -21,7 +36,10 @@ class Map:
         return tokens[..., None].double()
 
     def step(self, *, context, token):
-        return [self.function(context, token)]
+        return self.blocks(context=context, token=token)[0]
+
+    def narrow_products(self, rows):
+        return nullcontext()
 
     def cells(self):
         return [self]
