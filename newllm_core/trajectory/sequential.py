@@ -62,8 +62,7 @@ def rollout(
     context = start_BC
     span = max(1, TOKENS_AT_ONCE // num_streams)
     for begin in range(0, length, span):
-        with torch.inference_mode():  # what leaves it is copied: it may be trained on
-            read = unroll(model, tokens_BT[:, begin : begin + span], context, final_only=True)[0]
+        read = unroll(model, tokens_BT[:, begin : begin + span], context, final_only=True)[0]
         context = read[:, -1]
         kept = read[:, max(0, warmup - begin) :]
         first = max(0, begin - warmup)

@@ -108,7 +108,8 @@ def test_a_recurrence_that_ignores_tokens_is_degenerate(trained):
     checkpoint = copy.deepcopy(trained)
     with torch.no_grad():
         for cell in checkpoint.model.cells():
-            cell.network.hidden[0].weight[:, SHAPE["context_dim"] :] = 0
+            for part in (cell.network.to_context, cell.network.to_token):
+                part.weight[:, SHAPE["context_dim"] :] = 0
     report, found = examined(checkpoint)
     assert found["token_dependency"] == {"degenerate"}
     assert found["memory"] == {"degenerate"}

@@ -83,7 +83,11 @@ def test_a_file_trains_and_its_options_are_set_and_saved(file, phase1, tmp_path)
     assert done.code == 0
     checkpoint = load(tmp_path / "phase1.safetensors")
     assert checkpoint.config.regularizer == {"margin": 0.5}
-    record, source = checkpoint.provenance["plugins"]
+    cell, objective, record, source = checkpoint.provenance["plugins"]
+    assert [(p["kind"], p["name"]) for p in (cell, objective)] == [
+        ("cell", "residual"),
+        ("objective", "reconstruction"),
+    ]
     assert record["target"] == f"{file}:SpreadOut"
     assert (record["distribution"], record["version"][:7]) == ("file", "sha256:")
     assert (source["name"], source["distribution"]) == ("text-file", "newllm")
