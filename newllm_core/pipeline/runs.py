@@ -19,6 +19,7 @@ from newllm_core.data.prepared import PreparedDataset
 from newllm_core.data.probe import choose_probes
 from newllm_core.errors import PluginError
 from newllm_core.files.lock import exclusive
+from newllm_core.kernels.door import describe
 from newllm_core.model.embeddings import load_embeddings
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.parallel import collectives
@@ -91,6 +92,7 @@ def run_phase1(
             progress.message(f"{out} is finished: there is nothing left to do")
             return done
         tokens = {"train": dataset.train.tokens, "validation": dataset.validation.tokens}
+        progress.message(describe(setting=config.run.kernels, device=device))
         with begin(
             out, identity, config.run, resume=resume, tensorboard=tensorboard, progress=progress
         ) as run:
@@ -204,6 +206,7 @@ def run_phase2(
             gate=checkpoint.gate | {"thresholds": dataclasses.asdict(config.gate)},
             provenance=checkpoint.provenance | {"identity": identity},
         )
+        progress.message(describe(setting=config.run.kernels, device=device))
         with begin(
             out, identity, config.run, resume=resume, tensorboard=tensorboard, progress=progress
         ) as run:
