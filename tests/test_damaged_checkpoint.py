@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from newllm_core.checkpoint.format import FORMAT_VERSION, load, save
-from newllm_core.errors import ConfigError
+from newllm_core.errors import PluginError
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_a_cell_that_is_not_there_is_named_and_nothing_is_called_damaged(path):
     config = json.loads(metadata["config"])
     config["model"]["cell"] = "leaky"
     save_file(tensors, path, metadata | {"config": json.dumps(config)})
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(PluginError) as caught:
         load(path)
     message = str(caught.value)
     assert "unknown cell 'leaky'" in message
@@ -151,7 +151,7 @@ def test_a_cell_that_is_not_there_is_named_and_nothing_is_called_damaged(path):
     assert str(path) in message
     assert "damaged" not in message
     assert "\n" not in message
-    assert caught.value.exit_code == 2
+    assert caught.value.exit_code == 4
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

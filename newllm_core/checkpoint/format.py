@@ -168,7 +168,7 @@ def load(
         try:
             CELLS.load(config.model.cell)
         except (ConfigError, PluginError) as error:
-            raise type(error)(f"{path} cannot be used: {error}") from error
+            raise PluginError(f"{path} cannot be used: {error}") from error
         with _refusing_damage(path):
             checkpoint = _rebuild(config, metadata, file)
             wrote = metadata.get(HASH)

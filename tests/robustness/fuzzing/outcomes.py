@@ -56,8 +56,9 @@ TARGETS = {
     )
 }
 # A file that cannot be used ends a command with 3. What a config file asks for, or a whole state of
-# a run with other settings, is a usage error; weights may be numbers whose contexts are none.
-EXIT_CODES = {Toml: {2}, TrainingState: {2, 3}, Analyze: {3, 5}}
+# a run with other settings, is a usage error; weights may be numbers whose contexts are none. The
+# name of a cell may become one that nobody has.
+EXIT_CODES = {Toml: {2}, TrainingState: {2, 3}, Checkpoint: {3, 4}, Analyze: {3, 4, 5}}
 
 
 def outcome(target):
