@@ -70,7 +70,7 @@ class GatedCell(Cell):
 
         self.network.initialise(scheme, std, generator, draw_gate)
         self.gate.bias.fill_(self.options.gate_bias)
-        self.norm_token.initialise()
+        self.norm_token.reset_parameters()
 
     def forward(self, *, context: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
         """Update `context` [..., C] by `token` [..., E]; returns the new pair."""

@@ -10,10 +10,6 @@ class MixedNorm(nn.LayerNorm):
         super().__init__(dims)
         self.mix = mix
 
-    def initialise(self) -> None:
-        """Set weights to 1 and biases to 0."""
-        self.reset_parameters()
-
     def forward(self, z: Tensor) -> Tensor:
         """Normalise `z` [..., D]."""
         normed = super().forward(z)

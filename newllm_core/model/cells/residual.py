@@ -69,8 +69,8 @@ class ResidualCell(Cell):
     def initialise(self, std: float, generator: torch.Generator) -> None:
         """Draw the matrices as `init` says; biases 0, norms 1, coefficients as configured."""
         self.network.initialise(self.options.init, std, generator)
-        self.norm_context.initialise()
-        self.norm_token.initialise()
+        self.norm_context.reset_parameters()
+        self.norm_token.reset_parameters()
         if self.coefficients is not None:
             self.coefficients.fill_(self.options.residual_coefficient)
 

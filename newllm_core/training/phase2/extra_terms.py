@@ -179,6 +179,6 @@ def make_objective(
     (objective,), options = OBJECTIVES.make(name, config.objective, *sizes)
     with OBJECTIVES.blame(name, "cannot be made"):
         check_reads(objective)
-        # The stream of today's decoder: a seed gives the parameters it always gave.
+        # A random stream of its own: a seed draws the same parameters beside any model.
         objective.initialise(random_stream(model.seed, "decoder"))
     return objective, options
