@@ -6,6 +6,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from newllm_core.analysis.report.figures import number
+
 # From here on digits before the point say less than their number.
 WIDEST = 1e6
 
@@ -23,24 +25,28 @@ def render_dataset(folder: str, info: dict[str, Any], console: Console) -> None:
 
 
 def render_phase1(summary: dict[str, Any], console: Console) -> None:
-    """Show what Phase 1 reached, and what to do next."""
+    """Show what Phase 1 reached, whether that is enough, and what to do next."""
     table = Table(title=f"phase 1: {summary['checkpoint']}", title_justify="left")
-    for heading in ("split", "ER/D", "mean cosine", "norm / √D", "converged"):
+    headings = ("split", "CVFP drift", "ER/D", "pair cosine", "step cosine", "λ", "tokens kept")
+    for heading in headings:
         table.add_column(heading, justify="left" if heading == "split" else "right")
-    last = summary["last_iteration"]
+    names = ("drift", "effective_rank_ratio", "mean_cosine", "step_cosine", "lyapunov_exponent")
     for split in ("train", "validation"):
-        gate = summary["gate"][split]
-        converged = f"{last['converged_ratio'][split]:.1%}" if last else "-"
-        table.add_row(
-            split,
-            f"{gate['effective_rank_ratio']:.3f}",
-            f"{gate['mean_cosine']:.3f}",
-            f"{gate['norm_ratio']:.3f}",
-            converged,
-        )
+        found = summary["gate"][split]
+        table.add_row(split, *(number(found[name]) for name in (*names, "tokens_remembered")))
     console.print(table)
     for term in summary["vacuous_terms"]:
         console.print(f"vacuous term: {term} (its gradient was zero throughout)")
+    verdict = summary["verdict"]
+    if verdict["succeeded"]:
+        weak = [
+            v["section"].replace("_", " ") for v in verdict["verdicts"] if v["status"] == "weak"
+        ]
+        but = f" (weak: {', '.join(dict.fromkeys(weak))})" if weak else ""
+        text = f"phase 1 succeeded on train and validation{but}: CVFP holds, contexts are diverse"
+        console.print(text if not weak else text.partition(":")[0], soft_wrap=True)
+    else:
+        console.print(f"phase 1 FAILED: {verdict['reason']}", style="bold red", soft_wrap=True)
     console.print(f"next: newllm analyze {summary['checkpoint']}", soft_wrap=True)
 
 

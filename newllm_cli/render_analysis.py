@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from newllm_core.analysis.criteria import CRITERIA, DEGENERATE, HEALTHY, WEAK
 from newllm_core.analysis.differences import look_up
 from newllm_core.analysis.report.figures import (
     DIFFERENCES,
@@ -18,7 +19,7 @@ from newllm_core.analysis.report.figures import (
     number,
     printable,
 )
-from newllm_core.analysis.thresholds import DEGENERATE, HEALTHY, THRESHOLDS, WEAK
+from newllm_core.analysis.verdicts import cvfp_line
 
 Figures = Mapping[str, Any]
 
@@ -37,13 +38,15 @@ SMALLEST_DRAWN = 1e-6
 CURVE_WIDTH = 28
 
 
-def render_analysis(report: Figures, console: Console) -> None:
+def render_analysis(report: Figures, console: Console, *, whole_history: bool = False) -> None:
     """Print the report of a checkpoint: verdicts first, then the figures behind them."""
     train, control = report["train"], report["random_control"]
     console.print(Text(f"{report['checkpoint']}", style="bold"))
     console.print(
         f"{train['num_tokens']:,} contexts of {train['context_dim']} dimensions per split\n"
     )
+    console.print(Text(cvfp_line(report), style="bold"))
+    console.print()
     console.print(_verdict_table(report["verdicts"]))
     console.print()
     worries = _worries(report["verdicts"])
@@ -64,7 +67,8 @@ def render_analysis(report: Figures, console: Console) -> None:
     _print_curves({"train": train, "control": control["train"]}, console)
     console.print()
     _print_vectors(train, console, "tokens that load on it (train)")
-    _print_history(report["convergence"], console)
+    _print_history(report["convergence"], console, rows=None if whole_history else HISTORY_ROWS)
+    _print_epochs(report["epochs"], console)
 
 
 def render_matrix(report: Figures, console: Console) -> None:
@@ -100,9 +104,8 @@ def _verdict_table(verdicts: Sequence[Figures]) -> Table:
     for verdict in verdicts:
         by_section.setdefault(verdict["section"], {})[verdict["split"]] = verdict
     for section, of_split in by_section.items():
-        rule = THRESHOLDS[section]
-        limit = f"{rule.measure} {'≥' if rule.high_is_good else '≤'} {rule.healthy:g}"
         cells = [_status(of_split[split]) if split in of_split else Text("–") for split in splits]
+        limit = next(iter(of_split.values()))["healthy_if"]
         table.add_row(section.replace("_", " "), *cells, limit)
     return table
 
@@ -138,9 +141,10 @@ def _worries(verdicts: Sequence[Figures]) -> list[Text]:
 def _missed(verdict: Figures) -> str:
     """Show the threshold that was missed; nothing where the number is not what is wrong."""
     value, threshold = verdict["value"], verdict["threshold"]
-    if value is None:
+    criterion = CRITERIA.get(verdict["section"])
+    if value is None or criterion is None:
         return ""
-    if THRESHOLDS[verdict["section"]].high_is_good:
+    if criterion.high_is_good:
         return f" (below {threshold:g})" if value < threshold else ""
     return f" (above {threshold:g})" if value > threshold else ""
 
@@ -209,17 +213,18 @@ def _print_vectors(figures: Figures, console: Console, heading: str) -> None:
     console.print(table)
 
 
-def _print_history(convergence: Figures, console: Console) -> None:
+def _print_history(convergence: Figures, console: Console, rows: int | None) -> None:
     history = convergence["history"]
     console.print()
     if convergence["vacuous_terms"]:
         names = ", ".join(convergence["vacuous_terms"])
         console.print(Text(f"loss terms without a gradient: {names}", style=COLOURS[DEGENERATE]))
     if not history:
-        console.print("Phase 1 has no history: these blocks are untrained.")
+        console.print("Phase 1 has no history: it trained nothing.")
         return
-    console.print(Text(f"Phase 1, {len(history)} iterations", style="bold"))
-    for group, label in (("terms", "loss"), ("gradient_norms", "gradient")):
+    title = f"As Phase 1 wrote it down when it trained, {len(history)} iterations"
+    console.print(Text(title, style="bold"))
+    for group, label in (("sweep_terms", "loss"), ("gradient_norms", "gradient")):
         for name in dict.fromkeys(name for entry in history for name in entry.get(group) or {}):
             curve = [(entry.get(group) or {}).get(name) for entry in history]
             known = [value for value in curve if value is not None]
@@ -228,16 +233,39 @@ def _print_history(convergence: Figures, console: Console) -> None:
                 ends = f"{number(known[0])} → {number(known[-1])}"
                 console.print(Text(f"{label + ' ' + name:<26} {line}  {ends}"))
     console.print()
-    console.print(_history_table(history))
+    console.print(_history_table(history, len(history) if rows is None else rows))
+    for entry in history:
+        if entry.get("stopped_early"):
+            console.print(
+                f"window {entry.get('window')} stopped early after iteration "
+                f"{entry.get('iteration')}: enough tokens had converged"
+            )
 
 
-def _history_table(history: Sequence[Figures]) -> Table:
+def _print_epochs(epochs: Sequence[Figures], console: Console) -> None:
+    """Show what Phase 2 did to predictions and to the memory, epoch by epoch."""
+    if not epochs:
+        return
+    table = plain_table()
+    headings = ("epoch of\nPhase 2", "bits/byte\nvalidation", "ER/D", "λ", "tokens\nremembered")
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for entry in epochs:
+        memory = entry.get("memory") or {}
+        names = ("effective_rank_ratio", "lyapunov_exponent", "tokens_remembered")
+        values = [look_up(entry, ("validation", "bits_per_byte")), *map(memory.get, names)]
+        table.add_row(number(entry.get("epoch")), *(number(value) for value in values))
+    console.print()
+    console.print(table)
+
+
+def _history_table(history: Sequence[Figures], rows: int) -> Table:
     table = plain_table()
     headings = ("window", "iteration", "converged\ntrain", "converged\nvalidation")
     for heading in (*headings, "ER/D\ntrain", "ER/D\nvalidation", "weight\nchange"):
         table.add_column(heading, justify="right", no_wrap=True)
     last = len(history) - 1
-    count = min(HISTORY_ROWS, len(history))
+    count = min(rows, len(history))
     for index in sorted({i * last // max(1, count - 1) for i in range(count)}):
         entry = history[index]
         pairs = [

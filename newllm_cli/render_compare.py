@@ -8,9 +8,9 @@ from rich.table import Table
 from rich.text import Text
 
 from newllm_cli.render_analysis import COLOURS, plain_table
+from newllm_core.analysis.criteria import DEGENERATE, HEALTHY, SECTIONS, WEAK
 from newllm_core.analysis.report.compare_page import LANGUAGE_MODEL, setting
 from newllm_core.analysis.report.figures import figure_at, number, worst_verdicts
-from newllm_core.analysis.thresholds import DEGENERATE, HEALTHY, THRESHOLDS, WEAK
 
 Figures = Mapping[str, Any]
 
@@ -70,7 +70,7 @@ def _table(title: str, letters: Sequence[str], rows: Sequence[Sequence[str | Tex
 def _health(entries: Sequence[Figures]) -> list[list[str | Text]]:
     verdicts = [worst_verdicts(entry) for entry in entries]
     rows: list[list[str | Text]] = []
-    for section in THRESHOLDS:
+    for section in SECTIONS:
         found = [of_entry.get(section) for of_entry in verdicts]
         cells = [
             Text(SIGNS[v["status"]], style=COLOURS[v["status"]]) if v else Text("explodes")

@@ -25,6 +25,9 @@ def analyze(
     tensor: Annotated[
         str | None, typer.Option(help="Look at this matrix of any safetensors file instead.")
     ] = None,
+    history: Annotated[
+        str, typer.Option(help="Iterations of Phase 1 that are listed: some, or all.")
+    ] = "some",
     html: HtmlOption = None,
     png: PngOption = None,
     overwrite: OverwriteOption = False,
@@ -45,7 +48,10 @@ def analyze(
     from newllm_cli.progress import StderrProgress
     from newllm_cli.render_analysis import render_analysis, render_matrix
     from newllm_cli.reports import check_outputs, write_outputs
+    from newllm_core.errors import ConfigError
 
+    if history not in ("some", "all"):
+        raise ConfigError(f"--history {history}: choose some or all")
     progress = StderrProgress()
     config = given.resolve()
     seed = config.run.seed if given.sets("run", "seed") else None
@@ -75,7 +81,7 @@ def analyze(
     device = prepare_device(config.run)
     report = analyze_checkpoint(
         load(checkpoint, device=device, progress=progress),
-        config=config.analysis,
+        config=config,
         checkpoint_path=checkpoint,
         seed=seed,
         device=device,
@@ -87,4 +93,4 @@ def analyze(
     if json:
         print_json(report)
     else:
-        render_analysis(report, console())
+        render_analysis(report, console(), whole_history=history == "all")

@@ -48,7 +48,7 @@ def compare(
     progress = StderrProgress()
     report = comparisons.compare(
         checkpoints,
-        config=config.analysis,
+        config=config,
         seed=config.run.seed if given.sets("run", "seed") else None,
         device=prepare_device(config.run),
         progress=progress,

@@ -35,6 +35,12 @@ def phase1(
     overwrite: OverwriteOption = False,
     resume: ResumeOption = False,
     tensorboard: TensorBoardOption = False,
+    require_healthy: Annotated[
+        bool,
+        typer.Option(
+            "--require-healthy", help="End with exit code 6 if phase 2 would refuse what was made."
+        ),
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Train the update until contexts settle and stay diverse.
@@ -57,6 +63,7 @@ def phase1(
     from newllm_cli.output import console, print_json
     from newllm_cli.processes import is_first_process, run_progress
     from newllm_cli.render import render_phase1
+    from newllm_core.errors import GateRefused
     from newllm_core.pipeline import commands
     from newllm_core.plugins.guard import stdout_to_stderr
 
@@ -77,10 +84,14 @@ def phase1(
         print_json(summary)
     else:
         render_phase1(summary, console())
+    if require_healthy and not summary["verdict"]["succeeded"]:
+        raise GateRefused(f"phase 1 failed: {summary['verdict']['reason']}")
 
 
 def phase1_summary(path: Path, checkpoint: "Checkpoint") -> dict[str, Any]:
     """What `phase1` ends with."""
+    from newllm_core.analysis.quality_gate import phase1_verdict
+
     return {
         "schema": 1,
         "checkpoint": str(path),
@@ -88,4 +99,5 @@ def phase1_summary(path: Path, checkpoint: "Checkpoint") -> dict[str, Any]:
         "last_iteration": checkpoint.history[-1] if checkpoint.history else None,
         "vacuous_terms": checkpoint.vacuous_terms,
         "gate": checkpoint.gate,
+        "verdict": phase1_verdict(checkpoint),
     }

@@ -91,7 +91,7 @@ def quickstart(
     stage(3, "analyze the contexts, next to the same model untrained")
     report = analyze(
         checkpoint,
-        config=config.analysis,
+        config=config,
         checkpoint_path=path,
         device=device,
         progress=progress,

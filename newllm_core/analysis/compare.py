@@ -9,7 +9,7 @@ import torch
 from newllm_core import settings
 from newllm_core.analysis.analyze import analyze
 from newllm_core.checkpoint.format import Checkpoint, load
-from newllm_core.config import AnalysisConfig, Config
+from newllm_core.config import Config
 from newllm_core.errors import DivergedError
 from newllm_core.files.strict_json import finite
 from newllm_core.runtime.progress import Progress, Silent
@@ -26,7 +26,7 @@ LATER_SECTIONS = ("phase2", "gate")
 def compare(
     paths: Sequence[Path],
     *,
-    config: AnalysisConfig | None = None,
+    config: Config | None = None,
     seed: int | None = None,
     device: torch.device | None = None,
     progress: Progress | None = None,
@@ -37,7 +37,7 @@ def compare(
 
     Args:
         paths: the checkpoints.
-        config: how much is looked at; as each checkpoint says, by default.
+        config: how much is looked at, and thresholds; as each checkpoint says, by default.
         seed: of everything that is sampled; each checkpoint's own, by default.
         device: where to compute.
         progress: told about every token that is read.

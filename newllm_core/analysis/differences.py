@@ -9,7 +9,7 @@ Figures = Mapping[str, Any]
 HEADLINES: dict[str, tuple[tuple[str, ...], tuple[str, ...] | None]] = {
     "effective_rank_ratio": (("effective_rank_ratio",), None),
     "pairwise_cosine": (("pairwise_cosine", "mean"), ("pairwise_cosine", "stderr")),
-    "identity_cosine": (("identity_cosine",), None),
+    "identity_cosine": (("identity_cosine", "mean"), None),
     "token_cosine": (
         ("token_dependency", "mean_cosine"),
         ("token_dependency", "stderr"),

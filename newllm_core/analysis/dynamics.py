@@ -29,16 +29,13 @@ from newllm_core.config import AnalysisConfig
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.runtime.progress import Task
 
-# Short enough that a second reading still remembers the first where memory is a few tokens.
-REPEATED_TOKENS = 32
-READINGS = 6
-
 
 def dynamics(
     model: LanguageModel,
     read: Mapping[str, ProbeContexts],
     config: AnalysisConfig,
     *,
+    converged_below: float,
     seed: int,
     task: Task | None = None,
 ) -> dict[str, dict[str, Any]]:
@@ -48,11 +45,13 @@ def dynamics(
         model: the recurrence.
         read: the contexts of every split, of equal shapes.
         config: how many passages and steps.
+        converged_below: mean squared difference of two contexts that count as the same.
         seed: of perturbations and start states.
         task: told about every token that is read.
 
     Returns:
-        For each split `lyapunov_exponent`, `memory_horizon`, `echo_state`, `sweeps` and
+        For each split `lyapunov_exponent`, `memory_horizon`, `converged_ratio` (the share of
+        tokens whose context does not depend on the start), `echo_state`, `sweeps` and
         `repeat_drift`.
     """
     trajectories, texts = zip(
@@ -72,8 +71,8 @@ def dynamics(
         model, tokens_PT.repeat(2, 1), trajectory_PSC.repeat(2, 1, 1), starts, on_read=advance
     )
     from_random_PS, from_zero_PS = apart.chunk(2)
-    repeated_PL = tokens_PT[:, :REPEATED_TOKENS]
-    drift_PR = drift(model, repeated_PL, readings=READINGS, on_read=advance)
+    repeated_PL = tokens_PT[:, : config.repeated_tokens]
+    drift_PR = drift(model, repeated_PL, readings=config.readings, on_read=advance)
 
     count = len(texts[0])
     found = {}
@@ -88,16 +87,28 @@ def dynamics(
             tokens_PT[part],
             exact,
             count=found_sweeps["predicted"]["1%"],
+            converged_below=converged_below,
             on_read=advance,
         )
         found[split] = {
             "lyapunov_exponent": exponent,
             "memory_horizon": memory_horizon(exponent["mean"]),
+            "converged_ratio": _converged(from_random_PS[part], model.context_dim, converged_below),
             "echo_state": echo_state(from_random_PS[part]),
             "sweeps": found_sweeps,
             "repeat_drift": repeat_drift(drift_PR[part]),
         }
     return found
+
+
+def exponent_of(
+    model: LanguageModel, read: ProbeContexts, config: AnalysisConfig, *, seed: int
+) -> float:
+    """Return λ alone, as `dynamics` measures it."""
+    trajectory_PSC, tokens_PT = _selected(read, config)
+    start_PC = trajectory_PSC[:, 0]
+    growth_PT = log_growth(model, tokens_PT, start_PC, gaussian_like(start_PC, seed))
+    return lyapunov_exponent(growth_PT)["mean"]
 
 
 def tokens_to_read(passages: Tensor, warmup: int, config: AnalysisConfig) -> int:
@@ -106,7 +117,13 @@ def tokens_to_read(passages: Tensor, warmup: int, config: AnalysisConfig) -> int
     steps = min(passages.shape[1] - max(1, warmup), config.dynamics_steps)
     # A tangent costs as much as another row; an echo is read from two starts.
     swept = SWEPT_TOKENS * steps
-    return count * (4 * steps + swept + READINGS * min(steps, REPEATED_TOKENS))
+    repeated = config.readings * min(steps, config.repeated_tokens)
+    return count * (4 * steps + swept + repeated)
+
+
+def _converged(distances_PS: Tensor, width: int, below: float) -> float:
+    squared_PT = distances_PS[:, 1:].square() / width
+    return float((squared_PT < below).double().mean())
 
 
 def _selected(read: ProbeContexts, config: AnalysisConfig) -> tuple[Tensor, Tensor]:

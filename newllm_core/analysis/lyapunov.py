@@ -18,10 +18,12 @@ from torch.nn import functional as F
 from newllm_core.analysis.rows import nobody
 from newllm_core.analysis.sampling import mean_and_error
 from newllm_core.model.language_model import LanguageModel
+from newllm_core.parallel.dtensors import is_dtensor
 
 # A vector that vanishes altogether has shrunk by this much: its logarithm must stay a number.
 SMALLEST_GROWTH = 1e-30
-# Of a context's norm: where a cell cannot be differentiated twice, differences take its place.
+# Of a context's norm: where a cell cannot be differentiated twice, or its weights are divided among
+# processes, differences take the place of the derivative.
 FINITE_STEP = 1e-3
 # Below, a passage is too short for the vector to find its direction and a warm-up costs too much.
 DISCARDED_SHARE = 8
@@ -66,7 +68,8 @@ def push_forward(
     def update(context_PC: Tensor) -> Tensor:
         return model.step(context=context_PC, token=token_PE)[-1]
 
-    if all(cell.twice_differentiable for cell in model.cells()):
+    divided = is_dtensor(next(model.blocks.parameters()))
+    if all(cell.twice_differentiable for cell in model.cells()) and not divided:
         # Two reverse passes are as exact as one forward and run in C++ alone; torch's forward mode
         # spends most of its time in Python here, and imports a compiler first.
         after_PC, pushed_PC = jvp(update, context_PC, vector_PC)

@@ -5,6 +5,7 @@ Shapes: N contexts, D context_dim, K pairs.
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from newllm_core.analysis.rows import Rows
 from newllm_core.analysis.summary import cosine, summary
@@ -68,3 +69,14 @@ def _describe(values_K: Tensor, exact: bool) -> dict[str, float]:
     described = summary(values_K)
     error = 0.0 if exact else described["std"] / len(values_K) ** 0.5
     return {**described, "stderr": error, "num_pairs": len(values_K)}
+
+
+def mean_cosine(contexts_ND: Tensor) -> float:
+    """Return mean cosine over all pairs of rows, in one pass: `(‖Σ ĉ‖² - Σ ‖ĉ‖²) / (N (N - 1))`.
+
+    A row of zeros counts as orthogonal to all others; its norm gives it away.
+    """
+    unit_ND = F.normalize(contexts_ND.double(), dim=1)
+    count = len(unit_ND)
+    total = unit_ND.sum(0).square().sum() - unit_ND.square().sum()
+    return float(total / max(1, count * (count - 1)))

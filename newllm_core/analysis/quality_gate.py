@@ -1,133 +1,151 @@
-"""The gate before Phase 2: heads are only trained on contexts that are worth it.
+"""The gate before Phase 2: no heads for contexts that `analyze` calls degenerate.
 
-There is no way around it but to set its thresholds, which the checkpoint then records.
+There is no way around it but to set its thresholds, or to ask for untrained blocks by name; the
+checkpoint records both.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
-
-from newllm_core.analysis.contexts import equal_probes, probe_contexts
-from newllm_core.analysis.norms import norm_summary
-from newllm_core.analysis.rank import effective_rank, effective_rank_ceiling
-from newllm_core.config import GateConfig
+from newllm_core.analysis.criteria import CRITERIA, TRAINING
+from newllm_core.analysis.health import training_of
+from newllm_core.analysis.rank import effective_rank_ceiling
+from newllm_core.analysis.verdicts import Verdict, degenerate, verdicts
+from newllm_core.checkpoint.format import Checkpoint
+from newllm_core.config import Config
 from newllm_core.errors import GateRefused
-from newllm_core.model.language_model import LanguageModel
 
-Figures = dict[str, dict[str, Any]]
+# What untrained blocks are allowed, where they are asked for: not to be trained.
+WAIVED = (TRAINING, "cvfp")
 SPLITS = ("train", "validation")
 
+Figures = Mapping[str, Any]
 
-def gate_figures(contexts: Mapping[str, Tensor]) -> Figures:
-    """Return what the gate judges, for each split.
+
+def gate_failures(
+    health: Mapping[str, Figures], training: Figures, config: Config, *, untrained: bool = False
+) -> list[Verdict]:
+    """Return what the gate refuses; nothing where contexts are worth training heads on.
 
     Args:
-        contexts: name of the split to contexts [N, D].
+        health: for each split what `health.health_of` returns.
+        training: see `verdicts.judge_training`.
+        config: thresholds.
+        untrained: untrained blocks were asked for; counts only where no weight of them moved.
+    """
+    found = degenerate(verdicts(health, training, config))
+    if untrained and training["weight_change"] == 0:
+        found = [verdict for verdict in found if verdict["section"] not in WAIVED]
+    return found
+
+
+def check_gate(
+    health: Mapping[str, Figures], training: Figures, config: Config, *, untrained: bool = False
+) -> None:
+    """Let contexts pass that are not degenerate.
+
+    Args:
+        health: see `gate_failures`, as everything else.
+        training: of the blocks.
+        config: thresholds, and how the blocks were trained.
+        untrained: untrained blocks were asked for.
+
+    Raises:
+        GateRefused: one line with everything that failed, its value, its threshold, and what to
+            try.
+    """
+    failed = gate_failures(health, training, config, untrained=untrained)
+    if failed:
+        raise GateRefused(f"gate refused: {said(failed, health, training, config)}")
+
+
+def phase1_verdict(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return whether Phase 1 did what it is for, by the criteria of the gate.
 
     Returns:
-        For each split `effective_rank_ratio` (ER/D), `mean_cosine` (over all pairs), `norm_ratio`
-        (mean norm over the square root of D), `num_tokens` and `context_dim`.
+        `succeeded`; `reason`: None, or what failed and what to try; `verdicts` of every section and
+        split.
     """
-    return {split: _figures(contexts_ND) for split, contexts_ND in contexts.items()}
+    config = checkpoint.config
+    health = {split: checkpoint.gate[split] for split in SPLITS}
+    training = training_of(checkpoint)
+    judged = verdicts(health, training, config)
+    failed = degenerate(judged)
+    reason = said(failed, health, training, config) if failed else None
+    return {"succeeded": not failed, "reason": reason, "verdicts": judged}
 
 
-def measure_gate(
-    model: LanguageModel,
-    probes: Mapping[str, Tensor],
-    warmup: int,
-    device: torch.device | None = None,
-) -> Figures:
-    """Return `gate_figures` of a model on probe passages [P, warmup + T] of each split.
+def said(
+    failed: list[Verdict], health: Mapping[str, Figures], training: Figures, config: Config
+) -> str:
+    """Return in one line what failed and what to try."""
+    parts = list(dict.fromkeys(_failure(verdict) for verdict in failed))
+    hints = list(
+        dict.fromkeys(
+            hint
+            for hint in (_hint(verdict, failed, health, training, config) for verdict in failed)
+            if hint
+        )
+    )
+    return f"{'; '.join(parts)}. Try {', or '.join(hints)}"
 
-    Raises:
-        DivergedError: a context is not finite.
-        InputError: the probes are too short.
-    """
-    if device is not None:
-        model.to(device)
-    passages = equal_probes({split: probes[split] for split in SPLITS}, warmup)
-    return gate_figures(
-        {
-            split: probe_contexts(model, tokens, warmup, split=split).contexts
-            for split, tokens in passages.items()
-        }
+
+def _failure(verdict: Verdict) -> str:
+    section, split, value = verdict["section"], verdict["split"], verdict["value"]
+    if section == TRAINING:
+        return str(verdict["message"])
+    criterion = CRITERIA[section]
+    shown = "no number" if value is None else f"{value:.3g}"
+    side = "below" if criterion.high_is_good else "above"
+    return (
+        f"{split}: {verdict['message']}: {criterion.measure} {shown} is {side} "
+        f"gate.{criterion.gate_option(split)} {verdict['threshold']:g}"
     )
 
 
-def check_gate(figures: Mapping[str, Mapping[str, Any]], config: GateConfig) -> None:
-    """Let healthy contexts pass.
-
-    Raises:
-        GateRefused: one line with every criterion that failed, its value, its threshold, and what
-            to try.
-    """
-    missing = [split for split in SPLITS if split not in figures]
-    if missing:
-        raise GateRefused(f"gate: no figures for {' and '.join(missing)}; run phase1 again")
-    failed: list[str] = []
-    hints: list[str] = []
-    for split, least, name in (
-        ("train", config.min_train_rank, "min_train_rank"),
-        ("validation", config.min_val_rank, "min_val_rank"),
-    ):
-        split_failed, split_hints = _failures(split, figures[split], config, least, name)
-        failed += split_failed
-        hints += [hint for hint in split_hints if hint not in hints]
-    if failed:
-        raise GateRefused(
-            f"gate refused: {'; '.join(failed)}. Try phase1 with {', or '.join(hints)}"
+def _hint(
+    verdict: Verdict,
+    failed: list[Verdict],
+    health: Mapping[str, Figures],
+    training: Figures,
+    config: Config,
+) -> str | None:
+    """Return what to try against one failure; None where another failure explains it."""
+    section, split = verdict["section"], verdict["split"]
+    others = {other["section"] for other in failed if other["split"] == split}
+    std, weight = config.model.init_std, config.phase1.dist_reg_weight or 0.0
+    mix = config.cell.get("layernorm_mix")
+    normed = mix is None or mix == 1
+    if TRAINING in others:
+        if section != TRAINING:
+            return None
+        again = f"phase1 with --max-iterations {max(4, config.phase1.max_iterations)}"
+        return f"{again} (phase2 --untrained-blocks begins with untrained blocks on purpose)"
+    if "explosion" in others:
+        if section != "explosion":
+            return None
+        return "phase1 with a smaller --init-std" if normed else "--set cell.layernorm_mix=1"
+    smaller, larger = f"--init-std {std / 3:.2g}", f"--init-std {max(3 * std, 0.03):.2g}"
+    more = f"--max-iterations {config.phase1.max_iterations * 2 or 4}"
+    if section in ("dynamics", "convergence", "cvfp"):
+        return f"phase1 with {smaller}, {more}"
+    if section in ("identity_mapping", "token_dependency", "memory"):
+        return (
+            f"phase1 with {larger}"
+            if std < 0.05
+            else f"phase1 with --objective reconstruction, {more}"
         )
-
-
-def _failures(
-    split: str, figures: Mapping[str, Any], config: GateConfig, least_rank: float, rank_name: str
-) -> tuple[list[str], list[str]]:
-    rank, cosine, norm = (
-        figures[key] for key in ("effective_rank_ratio", "mean_cosine", "norm_ratio")
-    )
-    failed, hints = [], []
-    # Written so that a value which is not a number fails.
-    if not rank >= least_rank:
-        failed.append(f"{split} ER/D {rank:.3f} is below gate.{rank_name} {least_rank:g}")
-        if effective_rank_ceiling(figures["num_tokens"], figures["context_dim"]) < least_rank:
-            hints.append("more text (so few tokens cannot reach that rank)")
-        else:
-            hints.append("--reg covariance-ema or a larger --dist-reg-weight")
-    if not abs(cosine) <= config.max_mean_cosine:
-        failed.append(
-            f"{split} contexts are nearly equal: mean cosine {cosine:.3f} is above "
-            f"gate.max_mean_cosine {config.max_mean_cosine:g}"
-        )
-        hints.append("a larger --dist-reg-weight or --init-std")
-    if not norm >= config.min_norm:
-        failed.append(
-            f"{split} contexts are nearly zero: mean norm/sqrt(D) {norm:.3g} is below "
-            f"gate.min_norm {config.min_norm:g}"
-        )
-        hints.append("--set cell.layernorm_mix=1")
-    return failed, hints
-
-
-def _figures(contexts_ND: Tensor) -> dict[str, Any]:
-    count, width = contexts_ND.shape
-    return {
-        "effective_rank_ratio": effective_rank(contexts_ND) / width,
-        "mean_cosine": mean_cosine(contexts_ND),
-        "norm_ratio": norm_summary(contexts_ND)["mean"] / width**0.5,
-        "num_tokens": count,
-        "context_dim": width,
-    }
-
-
-def mean_cosine(contexts_ND: Tensor) -> float:
-    """Return mean cosine over all pairs of rows, in one pass: `(‖Σ ĉ‖² - Σ ‖ĉ‖²) / (N (N - 1))`.
-
-    A row of zeros counts as orthogonal to all others; its norm gives it away.
-    """
-    unit_ND = F.normalize(contexts_ND.double(), dim=1)
-    count = len(unit_ND)
-    total = unit_ND.sum(0).square().sum() - unit_ND.square().sum()
-    return float(total / (count * (count - 1)))
+    if section == "zero_solution" and not normed:
+        return "--set cell.layernorm_mix=1"
+    figures = health[split]
+    if section == "information_content":
+        ceiling = effective_rank_ceiling(figures["num_tokens"], figures["context_dim"])
+        if ceiling < verdict["threshold"]:
+            return "more text (so few tokens cannot reach that rank)"
+    if {"identity_mapping", "token_dependency"} & others:
+        return None
+    if config.phase1.reg == "none" or not weight:
+        return "phase1 with --reg covariance-ema"
+    if weight > 0.9:
+        return f"phase1 with a smaller --dist-reg-weight than {weight:g}"
+    return f"phase1 with a larger --dist-reg-weight than {weight:g}, {more}"

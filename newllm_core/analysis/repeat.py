@@ -1,6 +1,7 @@
 """Repeat test: read a passage n times and n + 1 times, carrying the state; how far apart are they?
 
-This is the fixed-point property itself: where it holds, the drift goes to zero with n.
+This is the context vector fixed-point property (CVFP) itself: where it holds, the contexts of two
+readings are almost equal, and their difference goes to zero with n.
 
 Shapes: P passages, L tokens of each, C context_dim.
 """
@@ -15,6 +16,9 @@ from newllm_core.analysis.rows import nobody
 from newllm_core.analysis.sampling import mean_and_error
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.trajectory.sequential import rollout
+
+# Late enough that the start state is forgotten where it will ever be.
+CVFP_READING = 3
 
 
 @torch.no_grad()
@@ -43,9 +47,15 @@ def drift(
 
 
 def repeat_drift(drift_PR: Tensor) -> dict[str, Any]:
-    """Return `by_repeat`: the mean drift after 1, 2, … readings, and the `stderr_by_repeat`."""
+    """Summarise the drift [P, readings - 1] of every passage, of at least four readings.
+
+    Returns:
+        `by_repeat`: the mean drift after 1, 2, … readings; `stderr_by_repeat`; and
+        `third_to_fourth`: how far the fourth reading is from the third, by which CVFP is judged.
+    """
     figures = [mean_and_error(of_repeat[:, None]) for of_repeat in drift_PR.unbind(1)]
     return {
+        "third_to_fourth": figures[CVFP_READING - 1]["mean"],
         "by_repeat": [figure["mean"] for figure in figures],
         "stderr_by_repeat": [figure["stderr"] for figure in figures],
     }

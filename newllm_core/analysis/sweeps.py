@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from newllm_core.analysis.rows import nobody
-from newllm_core.config import Phase1Config
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.trajectory.sequential import rollout
 
@@ -60,17 +59,19 @@ def converged_share(
     trajectory_PSC: Tensor,
     *,
     count: float | None,
+    converged_below: float,
     on_read: Callable[[int], None] = nobody,
 ) -> float | None:
     """Share of tokens that have converged after `count` sweeps from zero, which is another start.
 
-    Converged is what Phase 1 calls so: a mean squared error below its default threshold.
+    Converged is what Phase 1 calls so.
 
     Args:
         model: the recurrence.
         tokens_PT: what is read.
         trajectory_PSC: the exact contexts, that before the first token included.
         count: of sweeps, rounded up; None or more than T gives None.
+        converged_below: the mean squared error below which a context has converged.
         on_read: told how many tokens have been read.
     """
     passages, length = tokens_PT.shape
@@ -84,7 +85,7 @@ def converged_share(
     swept_RC = rollout(model, rows_RT, model.start(len(rows_RT)), warmup=last - 1)[:, 0]
     exact_RC = trajectory_PSC[:, ends_E].flatten(0, 1)
     error_R = (swept_RC - exact_RC).double().square().mean(dim=1)
-    return float((error_R < Phase1Config.convergence_threshold).double().mean())
+    return float((error_R < converged_below).double().mean())
 
 
 def sweeps(typical: Sequence[float], whole: Sequence[float], exponent: float) -> dict[str, Any]:

@@ -7,16 +7,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from newllm_core.config import AnalysisConfig
+from newllm_core.errors import InputError
 from newllm_core.model.language_model import LanguageModel
 
-NUM_CONTEXTS = 64
-NUM_TOKENS = 32
 ROWS_AT_ONCE = 4096
 
 
 @torch.no_grad()
 def token_dependency(
-    model: LanguageModel, contexts_NC: Tensor, tokens: Tensor, *, seed: int
+    model: LanguageModel,
+    contexts_NC: Tensor,
+    tokens: Tensor,
+    config: AnalysisConfig,
+    *,
+    seed: int,
 ) -> dict[str, float]:
     """Let sampled contexts read sampled tokens, and compare what becomes of each context.
 
@@ -24,22 +29,29 @@ def token_dependency(
         model: the recurrence.
         contexts_NC: contexts to sample from.
         tokens: token ids whose types are sampled from, any shape.
+        config: how many contexts and tokens, or which tokens.
         seed: of both samples.
 
     Returns:
         `mean_cosine` and `mean_l2` over contexts and pairs of different tokens: 1 and 0 for a
-        model that ignores its tokens; `stderr` of the cosine, from both samples.
+        model that ignores its tokens; `std_cosine`, the standard deviation over contexts and
+        pairs; `stderr` of the mean cosine, from both samples.
+
+    Raises:
+        InputError: a token id that was asked for is not in the vocabulary.
     """
     generator = torch.Generator().manual_seed(seed)
-    types = torch.unique(tokens)
+    types = _types(tokens, model.vocab_size, config)
     if len(types) < 2:  # one type says nothing about tokens: compare it with the vocabulary
         types = torch.arange(model.vocab_size, device=tokens.device)
-    contexts_RC = _sample(contexts_NC, NUM_CONTEXTS, generator)
-    token_ME = model.embed(_sample(types, NUM_TOKENS, generator).to(contexts_NC.device))
+    contexts_RC = _sample(contexts_NC, config.dependency_contexts, generator)
+    wanted = len(types) if config.token_ids else config.dependency_tokens
+    token_ME = model.embed(_sample(types, wanted, generator).to(contexts_NC.device))
     count = len(token_ME)
     if count < 2:
-        return {"mean_cosine": 1.0, "mean_l2": 0.0, "stderr": 0.0}
+        return {"mean_cosine": 1.0, "std_cosine": 0.0, "mean_l2": 0.0, "stderr": 0.0}
     by_context, by_token, distances = [], torch.zeros(count).double(), 0.0
+    squares = 0.0
     for some_rC in contexts_RC.split(max(1, ROWS_AT_ONCE // count)):
         after_rMC = _read_each(model, some_rC, token_ME).double()
         unit_rMC = F.normalize(after_rMC, dim=-1)
@@ -47,6 +59,7 @@ def token_dependency(
         cosines_rMM = (unit_rMC @ unit_rMC.mT).cpu()
         by_context.append((cosines_rMM.sum(dim=(1, 2)) - count) / (count * (count - 1)))
         by_token += (cosines_rMM.sum(dim=2) - 1).sum(dim=0)
+        squares += float(cosines_rMM.square().sum()) - len(some_rC) * count
         # The product form of the distance would turn equal contexts into rounding noise.
         mode = "donot_use_mm_for_euclid_dist"
         distances += float(torch.cdist(after_rMC, after_rMC, compute_mode=mode).sum())
@@ -54,10 +67,20 @@ def token_dependency(
     of_context_R = torch.cat(by_context)
     of_token_M = by_token / (len(contexts_RC) * (count - 1))
     return {
-        "mean_cosine": float(of_context_R.mean()),
+        "mean_cosine": (mean := float(of_context_R.mean())),
+        "std_cosine": max(0.0, squares / ordered_pairs - mean**2) ** 0.5,
         "mean_l2": distances / ordered_pairs,
         "stderr": _standard_error(of_context_R, of_token_M),
     }
+
+
+def _types(tokens: Tensor, vocab_size: int, config: AnalysisConfig) -> Tensor:
+    """Return the token ids to choose from: those asked for, or those of the text."""
+    if not config.token_ids:
+        return torch.unique(tokens)
+    if max(config.token_ids) >= vocab_size or len(set(config.token_ids)) < 2:
+        raise InputError(f"analysis.token_ids: give two or more different ids below {vocab_size:,}")
+    return torch.tensor(sorted(set(config.token_ids)), device=tokens.device)
 
 
 def _standard_error(of_context_R: Tensor, of_token_M: Tensor) -> float:

@@ -28,7 +28,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-NUM_FREQUENT = 64
 # Every fourth passage is held out; shorter texts are cut until there are eight.
 HELD_OUT_EVERY = 4
 LEAST_PASSAGES = 8
@@ -54,13 +53,14 @@ class Labelled:
     num_classes: int
 
 
-def label(contexts_PTD: Tensor, tokens_PS: Tensor, *, lags: int) -> Labelled:
+def label(contexts_PTD: Tensor, tokens_PS: Tensor, *, lags: int, frequent: int) -> Labelled:
     """Give every context the classes of the last tokens.
 
     Args:
         contexts_PTD: contexts after the last T tokens of every passage.
         tokens_PS: those tokens and what was read before them, S >= T.
         lags: so many back, 0 (the token just read) included; fewer if passages are short.
+        frequent: so many tokens have a class of their own.
     """
     length = contexts_PTD.shape[1]
     before = tokens_PS.shape[1] - length
@@ -68,18 +68,18 @@ def label(contexts_PTD: Tensor, tokens_PS: Tensor, *, lags: int) -> Labelled:
     # The first contexts of a text without a warm-up have nothing so far back: they are left out.
     skipped = max(0, lags - 1 - before)
     types, counts = torch.unique(tokens_PS, return_counts=True)
-    frequent = types[counts.argsort(descending=True, stable=True)[:NUM_FREQUENT]]
-    class_of_type = torch.full((int(types.max()) + 1,), len(frequent), device=tokens_PS.device)
-    class_of_type[frequent] = torch.arange(len(frequent), device=tokens_PS.device)
+    chosen = types[counts.argsort(descending=True, stable=True)[:frequent]]
+    class_of_type = torch.full((int(types.max()) + 1,), len(chosen), device=tokens_PS.device)
+    class_of_type[chosen] = torch.arange(len(chosen), device=tokens_PS.device)
     classes_PS = class_of_type[tokens_PS]
     last = tokens_PS.shape[1]
     first = before + skipped
     by_lag = [classes_PS[:, first - lag : last - lag] for lag in range(lags)]
-    others = int(len(types) > len(frequent))
+    others = int(len(types) > len(chosen))
     return Labelled(
         _cut(contexts_PTD[:, skipped:]),
         torch.stack([_cut(classes) for classes in by_lag]),
-        len(frequent) + others,
+        len(chosen) + others,
     )
 
 

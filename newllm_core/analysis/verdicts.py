@@ -1,87 +1,105 @@
 """A verdict for every section and split: healthy, weak or degenerate."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from newllm_core.analysis.convergence import final_converged_ratio, largest_weight_change
-from newllm_core.analysis.distribution import live_dimensions
-from newllm_core.analysis.thresholds import (
-    DEGENERATE,
-    LEAST_WEIGHT_CHANGE,
-    THRESHOLDS,
-    WEAK,
-)
+from newllm_core.analysis.criteria import CRITERIA, DEGENERATE, HEALTHY, TRAINING, WEAK
+from newllm_core.config import Config
 
 Figures = Mapping[str, Any]
 Verdict = dict[str, Any]
 
-VALUES: dict[str, Callable[[Figures], float]] = {
-    "global_attractor": lambda figures: figures["pairwise_cosine"]["mean"],
-    "zero_solution": lambda figures: figures["norm"]["mean"] / figures["context_dim"] ** 0.5,
-    "distribution": lambda figures: live_dimensions(
-        figures["dimension_mean"], figures["dimension_variance"]
-    ),
-    "information_content": lambda figures: figures["effective_rank_ceiling_ratio"],
-    "identity_mapping": lambda figures: figures["identity_cosine"],
-    "token_dependency": lambda figures: figures["token_dependency"]["mean_cosine"],
-    "dynamics": lambda figures: figures["lyapunov_exponent"]["mean"],
-    "memory": lambda figures: figures["token_memory"]["total"],
-}
 
-
-def verdicts(splits: Mapping[str, Figures], convergence: Figures) -> list[Verdict]:
+def verdicts(health: Mapping[str, Figures], training: Figures, config: Config) -> list[Verdict]:
     """Judge every section of every split.
 
     Args:
-        splits: name to the figures of the split.
-        convergence: `history` and `vacuous_terms`.
+        health: for each split what `health.health_of` returns.
+        training: see `judge_training`.
+        config: uses the thresholds in `healthy` and `gate`.
 
     Returns:
         For each `section` and `split`: `status`, `value`, `threshold` and a `message` of a few
-        words. `value` is None where nothing was measured.
+        words; `healthy_if` is the threshold of a healthy value in words. `value` is None where a
+        figure is not a number.
     """
-    judged = [judge_convergence(split, convergence) for split in splits]
-    for section, value in VALUES.items():
-        judged += [judge(section, split, value(figures)) for split, figures in splits.items()]
+    judged = []
+    for section in CRITERIA:
+        judged += [judge(section, split, health[split], config) for split in health]
+        if section == "convergence":
+            judged += [judge_training(split, training) for split in health]
     return judged
 
 
-def judge(section: str, split: str, value: float) -> Verdict:
-    """Return the verdict on one number."""
-    rule = THRESHOLDS[section]
-    status, threshold = rule.judge(value)
-    return _verdict(section, split, status, value, threshold, rule.messages[status])
-
-
-def judge_convergence(split: str, convergence: Figures) -> Verdict:
-    """The verdict on a history. What trained nothing has not converged, whatever it measured."""
-    history, vacuous = convergence["history"], convergence["vacuous_terms"]
-    ratio = final_converged_ratio(history, split)
-    threshold = THRESHOLDS["convergence"].healthy
-    moved = largest_weight_change(history)
-    if moved is not None and moved <= LEAST_WEIGHT_CHANGE:
-        words = "nothing was trained: weights never moved"
-        if vacuous:
-            words += f", no gradient from {', '.join(vacuous)}"
-        return _verdict("convergence", split, DEGENERATE, moved, LEAST_WEIGHT_CHANGE, words)
-    if vacuous:
-        words = f"no gradient from {', '.join(vacuous)}"
-        return _verdict("convergence", split, DEGENERATE, ratio, threshold, words)
-    if not history:
-        return _verdict("convergence", split, WEAK, None, threshold, "untrained: no history")
-    if ratio is None:
-        return _verdict("convergence", split, WEAK, None, threshold, "was never measured")
-    return judge("convergence", split, ratio)
-
-
-def _verdict(
-    section: str, split: str, status: str, value: float | None, threshold: float, message: str
-) -> Verdict:
+def judge(section: str, split: str, health: Figures, config: Config) -> Verdict:
+    """Return the verdict of one section on one split."""
+    criterion = CRITERIA[section]
+    value = health[criterion.figure]
+    status, threshold = criterion.judge(split, value, config.healthy, config.gate)
+    good = getattr(config.healthy, criterion.healthy_option)
     return {
         "section": section,
         "split": split,
         "status": status,
         "value": value,
         "threshold": threshold,
-        "message": message,
+        "message": criterion.messages[status],
+        "healthy_if": f"{criterion.measure} {'≥' if criterion.high_is_good else '≤'} {good:g}",
     }
+
+
+def judge_training(split: str, training: Figures) -> Verdict:
+    """Judge whether the blocks were trained at all, and by what.
+
+    Args:
+        split: of the verdict; it is the same for all.
+        training: `weight_change` of the blocks from their initial weights, `vacuous_terms` of
+            Phase 1, and `untrained_blocks`: whether Phase 2 began with untrained ones on purpose.
+    """
+    moved, vacuous = training["weight_change"], training["vacuous_terms"]
+    status, words = HEALTHY, "blocks were trained"
+    if moved == 0:
+        status, words = DEGENERATE, "untrained: no weight of the blocks moved"
+    elif training["untrained_blocks"]:
+        status, words = WEAK, "Phase 1 trained nothing: Phase 2 began with untrained blocks"
+    if vacuous:
+        status = WEAK if status == HEALTHY else status
+        words += f", no gradient from {', '.join(vacuous)}"
+    return {
+        "section": TRAINING,
+        "split": split,
+        "status": status,
+        "value": moved,
+        "threshold": 0.0,
+        "message": words,
+        "healthy_if": "weights moved",
+    }
+
+
+def degenerate(judged: Sequence[Verdict]) -> list[Verdict]:
+    """Return the verdicts that Phase 2 refuses."""
+    return [verdict for verdict in judged if verdict["status"] == DEGENERATE]
+
+
+def cvfp_line(report: Figures) -> str:
+    """Return in a sentence whether the context vector fixed-point property holds.
+
+    Args:
+        report: what `analyze` returns.
+    """
+    worst = max(
+        (v for v in report["verdicts"] if v["section"] == "cvfp"),
+        key=lambda v: (HEALTHY, WEAK, DEGENERATE).index(v["status"]),
+    )
+
+    def drifts(splits: Figures) -> str:
+        found = [splits[split] for split in ("train", "validation") if splits.get(split)]
+        values = [of["repeat_drift"]["third_to_fourth"] for of in found]
+        return " / ".join("no number" if value is None else f"{value:.0e}" for value in values)
+
+    line = (
+        f"{worst['message'].partition(':')[0]}: from the third reading of a passage to the fourth, "
+        f"contexts change by {drifts(report)} of their norm (train / validation)"
+    )
+    control = drifts(report["random_control"])
+    return f"{line}, untrained by {control}" if control else line

@@ -8,15 +8,15 @@ from newllm_core.errors import InputError
 
 
 def expand(checkpoint: Checkpoint) -> Checkpoint:
-    """Clone the trained head, so that every block has one; the last head's logits stay the same.
+    """Clone the head, so that every block has one; the last head's logits stay the same.
 
     The given checkpoint stays as it is. `results` of the new one is empty: it has heads that nobody
-    has evaluated yet.
+    has evaluated yet. After Phase 1, heads are as untrained as the one they are copies of, and the
+    checkpoint still is one of Phase 1.
 
     Raises:
-        InputError: the head was never trained, or every block has one already.
+        InputError: every block has a head already.
     """
-    checkpoint.require_trained_head()
     num_heads = checkpoint.model.num_heads
     if num_heads >= checkpoint.model.config.num_blocks:
         raise InputError(
@@ -25,4 +25,5 @@ def expand(checkpoint: Checkpoint) -> Checkpoint:
         )
     model = copy.deepcopy(checkpoint.model)
     model.expand_heads()
-    return dataclasses.replace(checkpoint, model=model, phase="expand", results={})
+    phase = "phase1" if checkpoint.phase == "phase1" else "expand"
+    return dataclasses.replace(checkpoint, model=model, phase=phase, results={})

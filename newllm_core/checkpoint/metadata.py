@@ -11,19 +11,26 @@ PHASES = ("phase1", "phase2", "expand")
 SPLITS = ("train", "validation")
 # Of an entry of the history: figures by name, and figures alone. Others may be anything.
 NAMED_FIGURES = (
-    "terms",
+    "sweep_terms",
     "validation_terms",
     "gradient_norms",
     "converged_ratio",
     "effective_rank_ratio",
+    "mean_cosine",
+    "norm_ratio",
 )
 FIGURES = ("window", "iteration", "learning_rate", "weight_change")
 GATE_FIGURES = (
+    "drift",
+    "converged",
     "effective_rank_ratio",
     "mean_cosine",
     "norm_ratio",
-    "num_tokens",
-    "context_dim",
+    "live_dimensions",
+    "step_cosine",
+    "token_cosine",
+    "lyapunov_exponent",
+    "tokens_remembered",
 )
 RESULT_FIGURES = ("loss", "perplexity", "accuracy", "bits_per_byte", "word_perplexity")
 PLUGIN_TEXTS = ("kind", "name", "distribution", "version")
@@ -55,10 +62,9 @@ def gate(value: Any) -> dict[str, Any]:  # noqa: ANN401
         if split in _mapping(value, "gate"):
             figures = _mapping(value[split], f"gate.{split}")
             for name in GATE_FIGURES:
-                if not is_number(figures.get(name)):
-                    raise ValueError(f"gate.{split}.{name} is no number")
+                _figure(figures[name], f"gate.{split}.{name}")
             for name in ("num_tokens", "context_dim"):
-                if type(figures[name]) is not int or figures[name] < 1:
+                if type(figures.get(name)) is not int or figures[name] < 1:
                     raise ValueError(f"gate.{split}.{name} is no count")
     return value
 

@@ -13,6 +13,7 @@ from newllm_core.config.analysis import AnalysisConfig
 from newllm_core.config.data import DataConfig
 from newllm_core.config.gate import GateConfig
 from newllm_core.config.generation import GenerationConfig
+from newllm_core.config.healthy import HealthyConfig
 from newllm_core.config.model import MOST_LAYERS, ModelConfig
 from newllm_core.config.option import check_bounds, option
 from newllm_core.config.phase1 import Phase1Config
@@ -30,6 +31,7 @@ class Config:
     phase1: Phase1Config = field(default_factory=Phase1Config)
     phase2: Phase2Config = field(default_factory=Phase2Config)
     gate: GateConfig = field(default_factory=GateConfig)
+    healthy: HealthyConfig = field(default_factory=HealthyConfig)
     analysis: AnalysisConfig = field(default_factory=AnalysisConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     cell: Mapping[str, Any] = field(default_factory=dict)
@@ -60,6 +62,7 @@ __all__ = [
     "DataConfig",
     "GateConfig",
     "GenerationConfig",
+    "HealthyConfig",
     "ModelConfig",
     "Phase1Config",
     "Phase2Config",

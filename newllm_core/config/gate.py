@@ -1,4 +1,4 @@
-"""What contexts must be before heads are trained on them."""
+"""Beyond which figures contexts are degenerate: `analyze` says so, and Phase 2 refuses them."""
 
 from dataclasses import dataclass
 
@@ -7,15 +7,58 @@ from newllm_core.config.option import Section, option
 
 @dataclass(frozen=True)
 class GateConfig(Section):
-    """What contexts must be before heads are trained on them."""
+    """Beyond these a section is degenerate, and `phase2` refuses the checkpoint."""
 
     SECTION = "gate"
 
-    min_train_rank: float = option(0.20, "Least ER/D of training contexts.", low=0, high=1)
+    max_drift: float = option(
+        0.03,
+        "CVFP: largest change of contexts from the third reading of a passage to the fourth, as a "
+        "share of their norm; untrained blocks are at 0.05 and more.",
+        low=0,
+    )
+    min_converged: float = option(
+        0.1, "Least share of tokens whose contexts forget a random start.", low=0, high=1
+    )
+    min_train_rank: float = option(
+        0.20, "Least ER/D of training contexts; collapsed runs stay below.", low=0, high=1
+    )
     min_val_rank: float = option(0.08, "Least ER/D of validation contexts.", low=0, high=1)
     max_mean_cosine: float = option(
-        0.95, "Above this mean pairwise cosine: a global attractor.", low=0, high=1
+        0.95,
+        "Largest mean cosine of pairs of contexts: above it a global attractor.",
+        low=0,
+        high=1,
     )
     min_norm: float = option(
-        0.1, "Below this mean norm (as a share of the square root of D): a zero solution.", low=0
+        0.1, "Least mean norm, as a share of the square root of D: below it a zero solution.", low=0
+    )
+    max_norm: float = option(
+        1000.0,
+        "Largest mean norm, as a share of the square root of D: above it an explosion.",
+        low=0,
+    )
+    min_live_dimensions: float = option(
+        0.5,
+        "Least share of dimensions that vary: by 1 % of the mean square of all entries.",
+        low=0,
+        high=1,
+    )
+    max_step_cosine: float = option(
+        0.95,
+        "Largest mean cosine of a context and the one before: above it contexts are copies.",
+        low=0,
+        high=1,
+    )
+    max_token_cosine: float = option(
+        0.98,
+        "Largest mean cosine of what two tokens make of one context: above it tokens are ignored.",
+        low=0,
+        high=1,
+    )
+    max_exponent: float = option(
+        0.05, "Largest Lyapunov exponent; at 0.05 neighbouring contexts part by e in 20 tokens."
+    )
+    min_tokens_remembered: float = option(
+        0.5, "Least sum of tokens read back; below 0.5 not even the token just read.", low=0
     )

@@ -39,7 +39,7 @@ class Phase1Config(Section):
         4, "Iterations per window; 0 writes the untrained model, the random control.", low=0
     )
     later_iterations: int = option(2, "Iterations of windows after the first, at most.", low=1)
-    min_iterations: int = option(5, "Iterations before early stopping may happen.", low=1)
+    min_iterations: int = option(3, "Iterations before a window may stop early.", low=1)
     batch_tokens: int = option(
         384,
         "Tokens per optimizer step (parallel engine); 1/32 of a smaller window, but 256 at least.",
@@ -66,5 +66,9 @@ class Phase1Config(Section):
         256, "Tokens of each passage that starts from a different state.", low=1
     )
     min_converged_ratio: float = option(
-        0.99, "Stop a window early once this share has converged.", low=0, high=1
+        0.97,
+        "Stop a window early once this share of training tokens has converged; the tokens in which "
+        "a start is forgotten count too, so 1 is out of reach.",
+        low=0,
+        high=1,
     )

@@ -14,6 +14,10 @@ class Phase2Config(Section):
 
     epochs: int = option(3, "Passes over the training tokens.", low=0)
     max_tokens: int | None = option(None, "Use at most so many training tokens.", low=2)
+    untrained_blocks: bool = option(
+        False,
+        "Begin with blocks that Phase 1 did not train; without it the gate refuses them.",
+    )
     freeze_context: bool = option(False, "Train heads only, on contexts computed once.")
     train_embeddings: bool = option(True, "Train random embeddings too (pretrained never are).")
     bptt: int = option(16, "Tokens of back-propagation through time.", low=1)
@@ -22,6 +26,11 @@ class Phase2Config(Section):
     learning_rate: float = option(0.003, "Peak of the one-cycle schedule.", low=0)
     warmup_fraction: float = option(0.1, "Share of steps that warm up.", low=0, high=1)
     weight_decay: float = option(0.01, "AdamW decay of matrices.", low=0)
+    eval_tokens: int = option(
+        16_384,
+        "Validation tokens of the evaluation after an epoch; the last one reads all.",
+        low=1,
+    )
     dropout: float = option(0.1, "Dropout before the heads.", low=0, high=0.95)
     input_dropout: float = option(
         0.0, "Dropout of embedded tokens, for several epochs of fine-tuning.", low=0, high=0.95

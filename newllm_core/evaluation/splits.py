@@ -74,10 +74,11 @@ def evaluate(
         label: what the progress calls it.
 
     Returns:
-        `num_tokens`, `num_bytes`, `num_words`; `loss` (nats per token), `perplexity`, `accuracy`,
-        `bits_per_byte`, `word_perplexity` of the heads together (perplexities from the mean loss);
-        and under `heads` a list of the same figures of each head. A figure that does not exist
-        (bytes of hand-made tokens, words of a part of the text, an exponential out of range) is
+        `num_tokens`, `num_bytes`, `num_words`; `loss` (nats per token) and `loss_stderr`, its
+        standard error if tokens were independent, `perplexity`, `accuracy`, `bits_per_byte` and
+        `bits_per_byte_stderr`, `word_perplexity` of the heads together (perplexities from the mean
+        loss); and under `heads` a list of the same figures of each head. A figure that does not
+        exist (bytes of hand-made tokens, words of a part of the text, an exponential out of range) is
         None.
 
     Raises:
@@ -104,17 +105,32 @@ def evaluate_splits(
     dataset: PreparedDataset,
     *,
     head_weights: Sequence[float],
+    max_tokens: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """`evaluate` validation whole and the beginning of train, or a report would take an epoch."""
+    """`evaluate` validation and the beginning of train, or a report would take an epoch.
+
+    Args:
+        model: on the device to compute on.
+        dataset: what to predict.
+        head_weights: see `evaluate`.
+        max_tokens: of validation; all by default.
+        progress: is told how far it is.
+    """
     end_id = int(dataset.info.end_id)
+    part: dict[str, Any] = {}
+    if max_tokens is not None and max_tokens < len(dataset.validation.tokens):
+        # A stream begins by reading what it does not predict: few tokens are worth few streams.
+        part = {"num_streams": max(1, min(NUM_STREAMS, max_tokens // (4 * WARMUP_TOKENS)))}
     validation = evaluate(
         model,
         dataset.validation,
         end_id=end_id,
         head_weights=head_weights,
+        max_tokens=max_tokens,
         progress=progress,
         label="evaluating validation",
+        **part,
     )
     train = evaluate(
         model,
@@ -124,16 +140,18 @@ def evaluate_splits(
         max_tokens=min(validation["num_tokens"], TRAIN_TOKENS),
         progress=progress,
         label="evaluating train",
+        **part,
     )
     return {"train": train, "validation": validation}
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What every head made of some tokens: nats and hits, summed."""
+    """What every head made of some tokens: nats, their squares and hits, summed."""
 
     num_tokens: int
     nats: Sequence[float]
+    squares: Sequence[float]
     hits: Sequence[int]
 
     def figures(
@@ -149,21 +167,31 @@ class Scores:
         losses = [total / self.num_tokens for total in self.nats]
         accuracies = [hits / self.num_tokens for hits in self.hits]
 
-        def of_one(loss: float, accuracy: float) -> dict[str, Any]:
-            total = loss * self.num_tokens
+        count = self.num_tokens
+        errors = [
+            max(0.0, squares / count - loss**2) ** 0.5 / count**0.5
+            for squares, loss in zip(self.squares, losses, strict=True)
+        ]
+
+        def of_one(loss: float, error: float, accuracy: float) -> dict[str, Any]:
+            total = loss * count
+            per_byte = count / math.log(2) / num_bytes if num_bytes else None
             return {
                 "loss": loss,
+                "loss_stderr": error,
                 "perplexity": _exp(loss),
                 "accuracy": accuracy,
-                "bits_per_byte": total / math.log(2) / num_bytes if num_bytes else None,
+                "bits_per_byte": loss * per_byte if per_byte else None,
+                "bits_per_byte_stderr": error * per_byte if per_byte else None,
                 "word_perplexity": _exp(total / num_words) if num_words else None,
             }
 
+        # Heads are wrong about the same tokens: their errors add up as if they were one.
         together = of_one(
-            weighted_mean(losses, head_weights), weighted_mean(accuracies, head_weights)
+            *(weighted_mean(of_head, head_weights) for of_head in (losses, errors, accuracies))
         )
         counts = {"num_tokens": self.num_tokens, "num_bytes": num_bytes, "num_words": num_words}
-        heads = [of_one(*pair) for pair in zip(losses, accuracies, strict=True)]
+        heads = [of_one(*each) for each in zip(losses, errors, accuracies, strict=True)]
         return together | counts | {"heads": heads}
 
 
@@ -188,34 +216,36 @@ def without_line_ends(figures: dict[str, Any], num_line_ends: int | None) -> dic
 def score(model: LanguageModel, readings: Iterable[ContextChunk], task: Task) -> Scores:
     """Score every token of `readings` with every head; `task` is told of each chunk."""
     num_tokens = 0
-    nats = [0.0] * model.num_heads
+    nats, squares = [0.0] * model.num_heads, [0.0] * model.num_heads
     hits = [0] * model.num_heads
     for reading in readings:
-        for head, (loss, correct) in enumerate(_score(model, reading)):
+        for head, (loss, squared, correct) in enumerate(_score(model, reading)):
             nats[head] += loss
+            squares[head] += squared
             hits[head] += correct
         num_tokens += len(reading.positions_N)
         task.advance(len(reading.positions_N))
-    return Scores(num_tokens, nats, hits)
+    return Scores(num_tokens, nats, squares, hits)
 
 
 @torch.no_grad()
-def _score(model: LanguageModel, reading: ContextChunk) -> list[tuple[float, int]]:
-    """Return summed nats and hits of each head; in float32 at least, summed in float64."""
+def _score(model: LanguageModel, reading: ContextChunk) -> list[tuple[float, float, int]]:
+    """Sum nats, their squares and hits of each head; in float32 at least, summed in float64."""
     rows = max(1, LOGITS_AT_ONCE // model.vocab_size)
     scores = []
     contexts = reading.contexts[len(reading.contexts) - model.num_heads :]
     for head, context_NC in zip(model.heads(), contexts, strict=True):
-        nats = torch.zeros((), dtype=torch.float64, device=context_NC.device)
+        nats = torch.zeros(2, dtype=torch.float64, device=context_NC.device)
         hits = torch.zeros((), dtype=torch.int64, device=context_NC.device)
         for part_NC, targets_N in zip(
             context_NC.split(rows), reading.targets_N.split(rows), strict=True
         ):
             logits_NV = at_least_float32(head(part_NC))
             losses_N = F.cross_entropy(logits_NV, targets_N, reduction="none")
-            nats += losses_N.sum(dtype=torch.float64)
+            losses_N = losses_N.double()
+            nats += torch.stack([losses_N.sum(), losses_N.square().sum()])
             hits += _hits(logits_NV, targets_N)
-        scores.append((float(nats), int(hits)))
+        scores.append((float(nats[0]), float(nats[1]), int(hits)))
     return scores
 
 

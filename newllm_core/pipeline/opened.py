@@ -156,6 +156,6 @@ class OpenedCheckpoint:
         return analyze(
             self.checkpoint,
             checkpoint_path=self.path,
-            config=config.analysis,
+            config=config,
             seed=config.run.seed if given.sets("run", "seed") else None,
         )

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from newllm_core.analysis.quality_gate import check_gate, measure_gate
+from newllm_core.analysis.health import measure_health, training_of
+from newllm_core.analysis.quality_gate import check_gate
 from newllm_core.checkpoint import format as checkpoints
 from newllm_core.checkpoint.format import Checkpoint
 from newllm_core.checkpoint.provenance import plugin_record, provenance
@@ -38,6 +39,7 @@ from newllm_core.training.resume import begin, finished, prepare_place
 
 # What a run depends on, and must be the same to resume it.
 PHASE1_SECTIONS = ("run", "model", "phase1", "cell", "objective", "regularizer", "analysis")
+SPLITS = ("train", "validation")
 PHASE2_SECTIONS = ("run", "phase2", "objective", "regularizer", "gate")
 
 
@@ -112,7 +114,7 @@ def run_phase1(
                         saver=run.saver,
                         resumed=run.state,
                     )
-                gate = measure_gate(trained, probes, warmup, device)
+                gate = measure_health(trained, probes, warmup, config, progress=progress)
             _warn_of_vacuous(result, plugin, config, progress)
             checkpoint = Checkpoint(
                 model=model,
@@ -196,14 +198,14 @@ def run_phase2(
     """
     with _writing(out):
         prepare_place(out, overwrite=overwrite, resume=resume)
-        check_gate(checkpoint.gate, config.gate)
+        gate = _pass_gate(checkpoint, config, progress)
         identity = identity_of(config, PHASE2_SECTIONS, dataset.hash, checkpoint.model)
         if resume and (done := finished(out, identity)) is not None:
             progress.message(f"{out} is finished: there is nothing left to do")
             return done
         checkpoint = replace(
             checkpoint,
-            gate=checkpoint.gate | {"thresholds": dataclasses.asdict(config.gate)},
+            gate=gate,
             provenance=checkpoint.provenance | {"identity": identity},
         )
         progress.message(describe(setting=config.run.kernels, device=device))
@@ -223,9 +225,32 @@ def run_phase2(
                     resumed=run.state,
                 )
             trained.model.product_dtype = None  # a copy, made while the precision was set
+            if not config.phase2.freeze_context:  # these are of the blocks before
+                kept = {name: told for name, told in gate.items() if name not in SPLITS}
+                trained = replace(trained, gate=kept)
             if collectives.rank() == 0:
                 checkpoints.save(trained, out, overwrite=overwrite or resume)
     return trained
+
+
+def _pass_gate(checkpoint: Checkpoint, config: Config, progress: Progress) -> dict[str, Any]:
+    """Judge the contexts that heads are to be trained on; what the new checkpoint says of them.
+
+    Raises:
+        GateRefused: they are degenerate, or untrained and nobody asked for that.
+        DivergedError: one is not finite.
+    """
+    training = training_of(checkpoint)
+    # Phase 1 measures its blocks; those that Phase 2 has changed since are measured now.
+    health = {split: found for split, found in checkpoint.gate.items() if split in SPLITS}
+    if len(health) < len(SPLITS):
+        health = measure_health(
+            checkpoint.model, checkpoint.probes, checkpoint.warmup, config, progress=progress
+        )
+    check_gate(health, training, config, untrained=config.phase2.untrained_blocks)
+    untrained = training["untrained_blocks"] or training["weight_change"] == 0
+    thresholds = dataclasses.asdict(config.gate)
+    return {**health, "thresholds": thresholds, "untrained_blocks": untrained}
 
 
 def _probe(plugin: Plugin, regularizer: Regularizer, progress: Progress) -> None:

@@ -39,15 +39,18 @@ def run_expand(
     device: torch.device,
     progress: Progress,
 ) -> Checkpoint:
-    """Clone the trained head to every block, evaluate each, save as `out`."""
+    """Clone the head to every block, evaluate each if it was trained, save as `out`."""
     refuse_existing(out, overwrite=overwrite)
     checkpoint.require_tokenizer(dataset.tokenizer_json)
     expanded = expand(checkpoint)
-    weights = head_weights(checkpoint.config.phase2.head_weights, expanded.model.num_heads)
-    with products_in(expanded.model, config.run, device):
-        expanded.results = evaluate_splits(
-            expanded.model, dataset, head_weights=weights, progress=progress
-        )
+    if checkpoint.phase == "phase1":
+        progress.message(f"{expanded.model.num_heads} heads, none of them trained: newllm phase2")
+    else:
+        weights = head_weights(checkpoint.config.phase2.head_weights, expanded.model.num_heads)
+        with products_in(expanded.model, config.run, device):
+            expanded.results = evaluate_splits(
+                expanded.model, dataset, head_weights=weights, progress=progress
+            )
     checkpoints.save(expanded, out, overwrite=overwrite)
     return expanded
 

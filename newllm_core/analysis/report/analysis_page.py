@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from newllm_core.analysis.criteria import CRITERIA, HEALTHY, SECTIONS
 from newllm_core.analysis.differences import look_up
 from newllm_core.analysis.report.charts import analysis_charts
 from newllm_core.analysis.report.figures import (
@@ -15,7 +16,7 @@ from newllm_core.analysis.report.figures import (
     printable,
 )
 from newllm_core.analysis.report.html import card, chart_grid, page, status, table
-from newllm_core.analysis.thresholds import HEALTHY, THRESHOLDS
+from newllm_core.analysis.verdicts import cvfp_line
 
 Figures = Mapping[str, Any]
 SPLITS = ("train", "validation")
@@ -42,6 +43,7 @@ def analysis_page(report: Figures) -> str:
         f'<p class="soft">{train["num_tokens"]:,} contexts of {train["context_dim"]} dimensions '
         "from training text and as many from validation text, next to the same model with "
         "untrained blocks. Large figures are those of validation text.</p>",
+        f"<p><b>{escape(cvfp_line(report))}.</b></p>",
         _lead(report["verdicts"]),
         _tiles(report),
         "<h2>Verdicts</h2>",
@@ -56,8 +58,8 @@ def analysis_page(report: Figures) -> str:
         card(_vectors(train)),
         "<h2>History of Phase 1</h2>",
         card(_history(report["convergence"])),
-        "<footer>Made by newllm analyze. Thresholds and their reasons: "
-        "newllm_core/analysis/thresholds.py.</footer>",
+        "<footer>Made by newllm analyze. Thresholds are the settings "
+        "in [healthy] and [gate].</footer>",
     ]
     return page(f"newllm: {name}", "\n".join(body))
 
@@ -66,7 +68,7 @@ def verdict_table(verdicts: Sequence[Figures]) -> str:
     """Return a row for every section, a column for every split, and what the threshold is."""
     splits = list(dict.fromkeys(verdict["split"] for verdict in verdicts))
     rows = []
-    for section, rule in THRESHOLDS.items():
+    for section in SECTIONS:
         found = {v["split"]: v for v in verdicts if v["section"] == section}
         if not found:
             continue
@@ -74,10 +76,11 @@ def verdict_table(verdicts: Sequence[Figures]) -> str:
             status(found[split]["status"], _value(found[split]["value"])) if split in found else "–"
             for split in splits
         ]
-        limit = f"{rule.measure} {'≥' if rule.high_is_good else '≤'} {rule.healthy:g}"
+        limit = next(iter(found.values()))["healthy_if"]
+        why = CRITERIA[section].why() if section in CRITERIA else ""
         words = " · ".join(dict.fromkeys(v["message"] for v in found.values()))
         named = (
-            f'<span title="{escape(rule.why)}">{escape(section.replace("_", " "))}</span>'
+            f'<span title="{escape(why)}">{escape(section.replace("_", " "))}</span>'
             f'<div class="caption">{escape(words)}; healthy if <span class="limit">'
             f"{escape(limit)}</span></div>"
         )
@@ -188,15 +191,17 @@ def _history(convergence: Figures) -> str:
             f"<p>{status('degenerate')} terms without a gradient: {escape(', '.join(vacuous))}</p>"
         )
     if not history:
-        return warning + "<p>There is none: these blocks are untrained.</p>"
-    names = list(dict.fromkeys(name for entry in history for name in entry.get("terms") or {}))
+        return warning + "<p>There is none: Phase 1 trained nothing.</p>"
+    names = list(
+        dict.fromkeys(name for entry in history for name in entry.get("sweep_terms") or {})
+    )
     headings = ["window", "iteration", *(f"loss {name}" for name in names)]
     headings += [f"gradient {name}" for name in names]
     headings += ["converged, train", "converged, validation", "ER/D, train", "ER/D, validation"]
     rows = []
     for entry in history:
         values = [entry.get("window"), entry.get("iteration")]
-        for group in ("terms", "gradient_norms"):
+        for group in ("sweep_terms", "gradient_norms"):
             values += [(entry.get(group) or {}).get(name) for name in names]
         for group in ("converged_ratio", "effective_rank_ratio"):
             found = entry.get(group)

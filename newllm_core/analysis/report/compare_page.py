@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from newllm_core.analysis.criteria import SECTIONS
 from newllm_core.analysis.report.chart import Chart
 from newllm_core.analysis.report.charts import split_charts
 from newllm_core.analysis.report.figures import FIGURES, figure_at, number, worst_verdicts
 from newllm_core.analysis.report.html import card, chart_grid, page, status, table
-from newllm_core.analysis.thresholds import THRESHOLDS
 
 Figures = Mapping[str, Any]
 
@@ -80,7 +80,7 @@ def setting(value: object) -> str:
 
 def _health(entries: Sequence[Figures]) -> str:
     rows = []
-    for section in THRESHOLDS:
+    for section in SECTIONS:
         cells = []
         for entry in entries:
             verdict = worst_verdicts(entry).get(section)

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from newllm_core.analysis.criteria import DEGENERATE, HEALTHY, WEAK
 from newllm_core.analysis.differences import look_up
-from newllm_core.analysis.thresholds import DEGENERATE, HEALTHY, WEAK
 
 Figures = Mapping[str, Any]
 
@@ -28,8 +28,12 @@ FIGURES: list[tuple[str, tuple[str, ...]]] = [
     ("  mean", ("dimension_variance", "mean")),
     ("  max", ("dimension_variance", "max")),
     ("sparsity", ("sparsity",)),
-    ("step cosine, c[t-1] to c[t]", ("identity_cosine",)),
+    ("CVFP: drift of readings 3 to 4", ("repeat_drift", "third_to_fourth")),
+    ("converged from a random start", ("converged_ratio",)),
+    ("step cosine, c[t-1] to c[t]", ("identity_cosine", "mean")),
+    ("  std", ("identity_cosine", "std")),
     ("token cosine", ("token_dependency", "mean_cosine")),
+    ("  std", ("token_dependency", "std_cosine")),
     ("  standard error", ("token_dependency", "stderr")),
     ("token distance", ("token_dependency", "mean_l2")),
     ("Lyapunov exponent λ", ("lyapunov_exponent", "mean")),

@@ -16,10 +16,12 @@ def history_charts(history: Sequence[Figures]) -> list[Chart]:
     """Return loss terms, their gradient norms, and what was measured after every iteration."""
     x = list(range(1, len(history) + 1))
     markers = len(x) < MOST_MARKERS
-    names = list(dict.fromkeys(name for entry in history for name in entry.get("terms") or {}))
+    names = list(
+        dict.fromkeys(name for entry in history for name in entry.get("sweep_terms") or {})
+    )
     losses, gradients = [], []
     for name, role in zip(names, ROLES, strict=False):
-        for split, group in (("validation", "validation_terms"), ("train", "terms")):
+        for split, group in (("validation", "validation_terms"), ("train", "sweep_terms")):
             values = _of(history, group, name)
             if _known(values):
                 dashed = split == "validation"

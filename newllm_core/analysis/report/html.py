@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 
+from newllm_core.analysis.criteria import DEGENERATE, HEALTHY, WEAK
 from newllm_core.analysis.report.chart import Chart
 from newllm_core.analysis.report.svg import draw, legend
-from newllm_core.analysis.thresholds import DEGENERATE, HEALTHY, WEAK
 
 # Nothing may be fetched, whatever a checkpoint's path or tokens contain.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"

@@ -22,9 +22,11 @@ from newllm_core.trajectory.sequential import rollout
 # Too few tokens make the covariance of a batch noise, too many make too few steps per iteration.
 FEWEST_BATCH_TOKENS = 256
 STEPS_PER_WINDOW = 32
-# Rows of a lock-step reading: enough for large matrix products, few enough that the start of a
-# stream, which does not know what came before it, is a small part of it.
-EXACT_STREAMS = 512
+# An exact reading: streams of so many tokens at least, each after so many that are read to find its
+# start, and so many rows at a time, enough for large matrix products.
+EXACT_TOKENS = 256
+EXACT_WARMUP = 64
+EXACT_ROWS = 512
 
 
 class Batch(NamedTuple):
@@ -57,18 +59,17 @@ def batches(
 ) -> Iterator[Batch]:
     """Return the batches of one reading of `window`, in the order of the configured engine.
 
-    With `exact` the parallel engine reads in lock-step instead, without stale contexts. The first
+    With `exact` any engine reads in lock-step at fixed weights, without stale contexts. The first
     `skip` batches are left out: their contexts are in the window already.
     """
-    if config.engine == "parallel" and not exact:
+    if exact:
+        num_streams = max(1, min(EXACT_ROWS, len(window) // EXACT_TOKENS))
+        shape = (num_streams, max(1, EXACT_ROWS // num_streams))
+        return _streams(model, window, *shape, skip=skip, warmup=EXACT_WARMUP)
+    if config.engine == "parallel":
         return _parallel(window, config, generator, skip=skip)
-    shape = {
-        "parallel": (EXACT_STREAMS, 1),
-        "streams": (config.num_streams, config.chunk_steps),
-        "online": (1, 1),
-    }
-    num_streams, chunk_steps = shape[config.engine]
-    return _streams(model, window, num_streams=num_streams, chunk_steps=chunk_steps, skip=skip)
+    shape = (config.num_streams, config.chunk_steps) if config.engine == "streams" else (1, 1)
+    return _streams(model, window, *shape, skip=skip)
 
 
 def _parallel(
@@ -92,24 +93,33 @@ def _parallel(
 
 
 def _streams(
-    model: LanguageModel, window: Window, *, num_streams: int, chunk_steps: int, skip: int
+    model: LanguageModel,
+    window: Window,
+    num_streams: int,
+    chunk_steps: int,
+    *,
+    skip: int,
+    warmup: int | None = None,
 ) -> Iterator[Batch]:
     """Yield consecutive streams in lock-step, incoming contexts from this very reading.
 
     The first stream begins where the reading begins; the others begin at the context before them
-    in the reading before. A chunk is rolled out first without gradients, at the weights its step
-    starts from, so that the loss of the whole chunk is one large batch. Streams of a window that
-    does not divide evenly differ in length by one: the longer ones come first and take one more
-    step at the end.
+    in the reading before, or read `warmup` tokens to find it. A chunk is rolled out first without
+    gradients, at the weights its step starts from, so that the loss of the whole chunk is one large
+    batch. Streams of a window that does not divide evenly differ in length by one: the longer ones
+    come first and take one more step at the end.
     """
     num_streams = min(num_streams, len(window))
     length, longer = divmod(len(window), num_streams)
     device = window.tokens_T.device
     streams = torch.arange(num_streams, device=device)
     begins_B = streams * length + streams.clamp(max=longer)
-    context_BC = incoming(window.previous_TC, window.begin_C, begins_B)
-    if window.readings == 0:
-        context_BC = window.first_C.expand_as(context_BC)
+    if warmup is not None:
+        context_BC = _starts(model, window, begins_B, warmup)
+    elif window.readings == 0:
+        context_BC = window.first_C.expand(num_streams, -1)
+    else:
+        context_BC = incoming(window.previous_TC, window.begin_C, begins_B)
     steps = [
         (first, min(chunk_steps, length - first), num_streams)
         for first in range(0, length, chunk_steps)
@@ -128,3 +138,16 @@ def _streams(
             rolled = rollout(model, window.tokens_T[positions_Bn[own, :-1]], context_BC[own])
             incoming_BnC = torch.cat([incoming_BnC, rolled], dim=1)
         yield Batch(positions_Bn.flatten(), incoming_BnC.flatten(0, 1), [count * r for r in rows])
+
+
+def _starts(model: LanguageModel, window: Window, begins_B: Tensor, warmup: int) -> Tensor:
+    """Read the tokens before each stream: the contexts in which streams begin [B, C]."""
+    if window.is_twin:  # a second reading is there to begin elsewhere
+        return window.first_C.expand(len(begins_B), -1)
+    first_1C = window.begin_C[None]
+    later = begins_B[1:, None] + torch.arange(-warmup, 0, device=begins_B.device)
+    if not len(later):
+        return first_1C
+    first_BC = window.first_C.expand(len(later), -1)
+    read = rollout(model, window.tokens_T[later], first_BC, warmup=warmup - 1)[:, 0]
+    return torch.cat([first_1C, read])

@@ -1,4 +1,7 @@
-"""The staged learning rate of Phase 1."""
+"""The stages of Phase 1: the learning rate of an iteration, when to stop, what is told."""
+
+from collections.abc import Mapping
+from typing import Any
 
 from newllm_core.config import Phase1Config
 
@@ -18,3 +21,36 @@ def learning_rate(config: Phase1Config, iteration: int, *, first_window: bool = 
     if iteration <= stages[0]:
         return config.learning_rate
     return config.medium_learning_rate if iteration <= stages[1] else config.fine_learning_rate
+
+
+def stops(entry: Mapping[str, Any], config: Phase1Config) -> bool:
+    """Say whether a window has converged enough after an iteration, whose figures are given."""
+    converged = entry["converged_ratio"]["train"]
+    return converged >= config.min_converged_ratio and entry["iteration"] >= config.min_iterations
+
+
+def early_stop(config: Phase1Config) -> str:
+    """Say when a window may stop early."""
+    if config.min_iterations >= config.max_iterations:
+        return (
+            f"no early stop: phase1.min_iterations {config.min_iterations} is not below "
+            f"phase1.max_iterations {config.max_iterations}"
+        )
+    return (
+        f"fewer from iteration {config.min_iterations} on, once {config.min_converged_ratio:.0%} "
+        "have converged"
+    )
+
+
+def told(entry: Mapping[str, Any]) -> str:
+    """Return what an iteration says: figures of the model, then the mean losses of its sweep."""
+    parts = []
+    for label, name, shape in (
+        ("ER/D", "effective_rank_ratio", ".3f"),
+        ("converged", "converged_ratio", ".1%"),
+        ("pair cosine", "mean_cosine", ".3f"),
+    ):
+        values = (format(entry[name][split], shape) for split in ("train", "validation"))
+        parts.append(f"{label} {' / '.join(values)}")
+    losses = " ".join(f"{name} {value:.4f}" for name, value in entry["sweep_terms"].items())
+    return ", ".join(parts) + (f"; losses of the sweep: {losses}" if losses else "")

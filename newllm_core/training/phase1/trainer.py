@@ -1,7 +1,7 @@
 """Phase 1: train the update so that contexts settle and stay diverse.
 
 Iteration 1 of a window only reads. Every later one makes a step per batch (see `engines`, `loss`)
-and ends with measurements at fixed weights (see `convergence`). Heads are not trained.
+and ends with measurements at fixed weights (see `measure`). Heads are not trained.
 """
 
 import dataclasses
@@ -28,11 +28,11 @@ from newllm_core.parallel import collectives
 from newllm_core.runtime.progress import Progress, Silent, Task
 from newllm_core.runtime.runlog import RunLog
 from newllm_core.training.pass_meter import PassMeter
-from newllm_core.training.phase1.convergence import converged_ratio, effective_rank_ratio
 from newllm_core.training.phase1.engines import Batch, batches
 from newllm_core.training.phase1.loss import Phase1Loss, Terms, plugin_at_fault
+from newllm_core.training.phase1.measure import model_figures
 from newllm_core.training.phase1.result import Phase1Result
-from newllm_core.training.phase1.stages import learning_rate
+from newllm_core.training.phase1.stages import early_stop, learning_rate, stops, told
 from newllm_core.training.phase1.vacuity import VacuityGuard
 from newllm_core.training.phase1.window import Window
 from newllm_core.training.phase1.windows import Windows
@@ -62,7 +62,7 @@ class Phase1Trainer:
         end_id: int = -1,
         progress: Progress | None = None,
     ) -> None:
-        self.config = config.phase1
+        self.config, self.whole_config = config.phase1, config
         self.seed = config.run.seed
         self.progress = progress or Silent()
         self.loss = loss
@@ -94,7 +94,7 @@ class Phase1Trainer:
             return self.result
         self.progress.message(
             f"phase 1: {windows.num_tokens:,} tokens in {windows.count} window(s), up to "
-            f"{config.max_iterations} iterations of the first: {work:,} tokens to read"
+            f"{config.max_iterations} iterations of the first; {early_stop(config)}"
         )
         left = work - windows.work_before(self.iteration) - self.meter.tokens
         with self.progress.task("phase 1", left, "tokens") as task:
@@ -107,7 +107,7 @@ class Phase1Trainer:
                 windows.advance()
                 self.iteration = 1
         self.result.vacuous_terms = self.guard.vacuous_terms()
-        self.result.weight_change = self.guard.weight_change()
+        self.result.weight_change = self.guard.weight_change(self.model.blocks.parameters())
         return self.result
 
     def _train_window(self, task: Task) -> Iterator[dict[str, Any]]:
@@ -123,7 +123,7 @@ class Phase1Trainer:
             # towards those; trained towards them again in every window a model forgets faster and
             # faster. Later windows are read exactly first.
             exact = iteration == 1 and windows.number > 0
-            terms = self._read(
+            sweep = self._read(
                 windows.train,
                 self.meter,
                 generator,
@@ -132,43 +132,43 @@ class Phase1Trainer:
                 task=task,
             )
             with self.saver.interruptible(self.state) if self.saver else nullcontext():
-                entry = self._measured(generator, exact=exact)
-            shown = " ".join(f"{name} {value:.4f}" for name, value in terms.items())
-            rank, ratio = (entry[f]["train"] for f in ("effective_rank_ratio", "converged_ratio"))
-            task.advance(0, f"iteration {iteration}: ER/D {rank:.3f} converged {ratio:.0%} {shown}")
+                entry = self._measured(generator)
             entry |= {
                 "window": windows.number + 1,
                 "iteration": iteration,
                 "learning_rate": rate if training else 0.0,
-                "terms": terms if training else {},
+                "sweep_terms": sweep if training else {},
                 "validation_terms": entry["validation_terms"] if training else {},
                 "gradient_norms": self.meter.norms,
-                "weight_change": self.guard.weight_change(),
+                "weight_change": self.guard.weight_change(self.model.blocks.parameters()),
             }
+            stopped = entry["stopped_early"] = iteration < windows.iterations() and stops(
+                entry, config
+            )
+            self.progress.message(f"{windows.place(iteration)}: {told(entry)}")
             self.iteration, self.meter = iteration + 1, PassMeter()
             yield entry
-            if ratio >= config.min_converged_ratio and iteration >= config.min_iterations:
+            if stopped:
                 self.progress.message(
-                    f"window {windows.number + 1}: {ratio:.1%} of tokens converged, "
-                    f"stopping after iteration {iteration}"
+                    f"{windows.place(iteration)}: stopping early, as "
+                    f"{entry['converged_ratio']['train']:.1%} of training tokens have converged "
+                    f"(phase1.min_converged_ratio {config.min_converged_ratio:g})"
                 )
                 return
 
-    def _measured(self, generator: torch.Generator, *, exact: bool) -> dict[str, Any]:
-        """Measure what a reading has left, at fixed weights, for both splits."""
-        train, validation = self.windows.train, self.windows.validation
-        terms = self._read(validation, PassMeter(), generator, exact=exact, rate=None)
-        windows = {"train": train, "validation": validation}
-        return {
-            "validation_terms": terms,
-            "converged_ratio": {
-                split: converged_ratio(self.model, window, self.config, generator)
-                for split, window in windows.items()
-            },
-            "effective_rank_ratio": {
-                split: effective_rank_ratio(window) for split, window in windows.items()
-            },
+    def _measured(self, generator: torch.Generator) -> dict[str, Any]:
+        """Measure the model on exact contexts of both splits, at fixed weights."""
+        windows = {"train": self.windows.train, "validation": self.windows.validation}
+        terms = self._read(windows["validation"], PassMeter(), generator, exact=True, rate=None)
+        figures = {
+            split: model_figures(self.model, window.tokens_T, self.whole_config, generator)
+            for split, window in windows.items()
         }
+        by_name = {
+            name: {split: found[name] for split, found in figures.items()}
+            for name in figures["train"]
+        }
+        return {"validation_terms": terms, **by_name}
 
     def _read(
         self,

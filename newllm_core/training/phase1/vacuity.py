@@ -36,11 +36,20 @@ class VacuityGuard:
         """Return terms whose gradient was never anything but zero."""
         return [name for name, norm in self.largest.items() if norm <= VACUOUS_NORM]
 
-    def weight_change(self) -> float:
-        """Return distance of the weights from where they began, relative to their norm there."""
-        pairs = zip(self._parameters, self._initial, strict=True)
-        moved = sum(_energy(p.detach() - start) for p, start in pairs)
-        norm = sum(_energy(start) for start in self._initial)
+    def weight_change(self, chosen: Iterable[nn.Parameter]) -> float:
+        """Return the distance of some weights from where they began, relative to their norm there.
+
+        Args:
+            chosen: those of the blocks: parameters of an objective may move while blocks do not.
+        """
+        wanted = {id(parameter) for parameter in chosen}
+        pairs = [
+            (p.detach(), start)
+            for p, start in zip(self._parameters, self._initial, strict=True)
+            if id(p) in wanted
+        ]
+        moved = sum(_energy(now - start) for now, start in pairs)
+        norm = sum(_energy(start) for _, start in pairs)
         return (moved / max(norm, 1e-30)) ** 0.5
 
     def not_finite(self, terms: dict[str, Tensor]) -> list[str]:

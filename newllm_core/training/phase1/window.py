@@ -27,6 +27,7 @@ class Window:
             reading before).
         end_id: the token that closes a document; -1 where there is none.
         twin: the same tokens, read from another start, where an objective wants a second reading.
+        is_twin: whether this is one.
         previous_TC: contexts of the reading before.
         current_TC: contexts of the reading under way.
         readings: readings finished.
@@ -37,6 +38,7 @@ class Window:
     start: str
     end_id: int = -1
     twin: "Window | None" = None
+    is_twin: bool = False
     readings: int = 0
     previous_TC: Tensor = field(init=False)
     current_TC: Tensor = field(init=False)

@@ -89,7 +89,9 @@ class Windows:
         tokens_T = torch.from_numpy(np.asarray(ids, dtype=np.int64)).to(self.device)
         first_C = first_C.to(self.device)
         options = self.config.start, self.end_id
-        twin = Window(tokens_T, self._other_start(first_C), *options) if self.has_twins else None
+        twin = None
+        if self.has_twins:
+            twin = Window(tokens_T, self._other_start(first_C), *options, is_twin=True)
         return Window(tokens_T, first_C, *options, twin)
 
     def _other_start(self, first_C: Tensor) -> Tensor:
@@ -104,6 +106,11 @@ class Windows:
         number = self.number if number is None else number
         later = min(config.max_iterations, config.later_iterations)
         return config.max_iterations if number == 0 else later
+
+    def place(self, iteration: int) -> str:
+        """Name an iteration of this window."""
+        window = f"window {self.number + 1}/{self.count}, " if self.count > 1 else ""
+        return f"{window}iteration {iteration}/{self.iterations()}"
 
     def work(self, tokens: int | None = None) -> int:
         """Return the tokens to read, at most, for the first `tokens` of the text, or all."""

@@ -66,7 +66,15 @@ def train_phase2(
         parameters = trained_parameters(trained, extra, options)
         stack.enter_context(training_only(trained, parameters))
         run = Phase2Trainer(
-            trained, extra, dataset, config, parameters, progress or Silent(), log, saver
+            trained,
+            extra,
+            checkpoint,
+            dataset,
+            config,
+            parameters,
+            progress or Silent(),
+            log,
+            saver,
         )
         run.open_source(scratch or Path(tempfile.gettempdir()), stack)
         if resumed is not None:

@@ -1,11 +1,11 @@
 """Phase 2: train token heads, and unless contexts are frozen everything below them too.
 
-Before the first epoch and after each one, training and validation text are evaluated by the same
-function. The weights with the best validation loss are the ones that are kept, be they the first.
+Before the first epoch and after each one a part of training and validation text is evaluated by the
+same function, always the same part, so that epochs are compared on equal tokens. The weights with
+the best validation loss are the ones that are kept, be they the first, and evaluated whole.
 """
 
 import dataclasses
-import math
 import time
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from newllm_core.checkpoint.format import Checkpoint
 from newllm_core.checkpoint.run_state import (
     State,
     load_optimizer,
@@ -23,8 +24,6 @@ from newllm_core.checkpoint.run_state import (
 )
 from newllm_core.config import Config
 from newllm_core.data.prepared import PreparedDataset
-from newllm_core.errors import DivergedError
-from newllm_core.evaluation.splits import evaluate_splits
 from newllm_core.kernels.door import choose
 from newllm_core.model.heads import head_weights
 from newllm_core.model.language_model import LanguageModel
@@ -35,6 +34,7 @@ from newllm_core.training.phase2.context_store import ContextStore
 from newllm_core.training.phase2.extra_terms import ExtraTerms
 from newllm_core.training.phase2.fine_tuning import FineTuning
 from newllm_core.training.phase2.frozen import FrozenContexts, store_contexts
+from newllm_core.training.phase2.measure import Measurements
 from newllm_core.training.phase2.source import Source
 from newllm_core.training.phase2.steps import Steps
 from newllm_core.training.phase2.terms import plain_cross_entropy
@@ -50,6 +50,7 @@ class Phase2Trainer:
     Args:
         model: on the device to compute on, perhaps a sharded copy.
         extra: terms beside the heads.
+        checkpoint: what it started from.
         dataset: what is read.
         config: uses the sections `phase2` and `run`.
         parameters: what is trained.
@@ -62,6 +63,7 @@ class Phase2Trainer:
         self,
         model: LanguageModel,
         extra: ExtraTerms,
+        checkpoint: Checkpoint,
         dataset: PreparedDataset,
         config: Config,
         parameters: list[torch.nn.Parameter],
@@ -71,7 +73,6 @@ class Phase2Trainer:
     ) -> None:
         self.model = model
         self.extra = extra
-        self.dataset = dataset
         self.config = config.phase2
         self.seed = config.run.seed
         self.parameters = parameters
@@ -90,6 +91,9 @@ class Phase2Trainer:
             setting=config.run.kernels,
             device=model.embedding.weight.device,
             dtype=model.embedding.weight.dtype,
+        )
+        self.measure = Measurements(
+            model, extra, checkpoint, dataset, config, self.weights, progress
         )
         self.history: list[dict[str, Any]] = []
         self.best = 0
@@ -148,9 +152,10 @@ class Phase2Trainer:
                 self.best, self.kept = self.epoch, self._weights()
             elif self.epoch - self.best >= self.config.patience:
                 self.progress.message(
-                    f"no better validation loss for {self.config.patience} epoch(s): stopping"
+                    f"stopping early after epoch {self.epoch}: no better validation loss for "
+                    f"{self.config.patience} epoch(s), the best was epoch {self.best}"
                 )
-                break
+                self.epoch = self.config.epochs
             self.epoch += 1
             self.meter = PassMeter()
             self.source.begin_epoch()
@@ -159,12 +164,11 @@ class Phase2Trainer:
             for parameter, value in zip(self.parameters, self.kept, strict=True):
                 parameter.copy_(value)
         best = self.history[self.best]
-        return {
-            "train": best["train"],
-            "validation": best["validation"],
-            "best_epoch": best["epoch"],
-            "epochs": self.history,
-        }
+        whole = {split: best[split] for split in ("train", "validation")}
+        if self.measure.reads_a_part(whole["validation"]):
+            with self.saver.interruptible(self.state) if self.saver else nullcontext():
+                whole = self.measure.predicted(self.best, None)
+        return {**whole, "best_epoch": best["epoch"], "epochs": self.history}
 
     def _loss_of(self, epoch: int) -> float:
         return float(self.history[epoch]["validation"]["loss"])
@@ -242,32 +246,12 @@ class Phase2Trainer:
         self._mark()
 
     def _figures(self, epoch: int, training: dict[str, Any]) -> dict[str, Any]:
-        """Return what both splits say after `epoch`."""
+        """Return what was measured after `epoch`."""
         with self.saver.interruptible(self.state) if self.saver else nullcontext():
-            figures = evaluate_splits(
-                self.model, self.dataset, head_weights=self.weights, progress=self.progress
-            )
-        train, validation = figures["train"], figures["validation"]
-        for split, reached in figures.items():
-            if not math.isfinite(reached["loss"]):
-                raise DivergedError(
-                    f"phase 2 diverged: the {split} loss is not finite after epoch {epoch}; try a "
-                    "lower --learning-rate"
-                )
-        entry = {"epoch": epoch, **training, **figures}
+            entry = {"epoch": epoch, **training, **self.measure.after(epoch)}
         if self.log is not None:
             self.log.write("epoch", **entry)
-        self.progress.message(
-            f"epoch {epoch}: {_shown('train', train)}; {_shown('validation', validation)}"
-        )
         return entry
 
     def _weights(self) -> list[torch.Tensor]:
         return [parameter.detach().clone() for parameter in self.parameters]
-
-
-def _shown(split: str, figures: dict[str, Any]) -> str:
-    bits = figures["bits_per_byte"]
-    text = f"{split} loss {figures['loss']:.3f}, perplexity {figures['perplexity'] or math.inf:.1f}"
-    text += f", accuracy {figures['accuracy']:.1%}"
-    return text if bits is None else f"{text}, {bits:.3f} bits per byte"

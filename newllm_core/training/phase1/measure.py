@@ -1,0 +1,64 @@
+"""What is true of the model after an iteration: measured on exact contexts, with weights fixed.
+
+Contexts of a sweep are stale: each was made from the context that the sweep before left of its
+predecessor. So none of them is looked at here.
+
+Shapes: P passages, L tokens each, T tokens of a text, C context_dim.
+"""
+
+import torch
+from torch import Tensor
+
+from newllm_core.analysis.pairwise import mean_cosine
+from newllm_core.analysis.rank import effective_rank
+from newllm_core.config import Config
+from newllm_core.model.language_model import LanguageModel
+from newllm_core.trajectory.sequential import rollout
+
+
+@torch.no_grad()
+def model_figures(
+    model: LanguageModel, tokens_T: Tensor, config: Config, generator: torch.Generator
+) -> dict[str, float]:
+    """Read passages spread over a text, from zero with a warm-up, and once more from elsewhere.
+
+    Args:
+        model: on the device of the tokens.
+        tokens_T: token ids.
+        config: how many tokens (`phase1.convergence_tokens`), in passages of how many
+            (`phase1.convergence_steps`) after how many (`analysis.warmup_tokens`), and what counts
+            as converged.
+        generator: of the other start: a random state of the same scale.
+
+    Returns:
+        `effective_rank_ratio` (ER/D), `mean_cosine` of pairs, `norm_ratio` (mean norm over √C), and
+        `converged_ratio`, the share of tokens whose context does not depend on the start: the mean
+        squared difference of the two is below `phase1.convergence_threshold`. The tokens on which
+        the start is forgotten count too, so even a good model stays below 1.
+    """
+    length = min(config.phase1.convergence_steps, len(tokens_T))
+    warmup = min(config.analysis.warmup_tokens, len(tokens_T) - length)
+    passages = max(1, min(config.phase1.convergence_tokens, len(tokens_T)) // length)
+    device = tokens_T.device
+    begins_P = torch.linspace(0, len(tokens_T) - warmup - length, passages, device=device).long()
+    tokens_PS = tokens_T[begins_P[:, None] + torch.arange(warmup + length, device=device)]
+    own_PC = model.start(passages)
+    if warmup:
+        own_PC = rollout(model, tokens_PS[:, :warmup], own_PC, warmup=warmup - 1)[:, 0]
+    random_PC = torch.randn(own_PC.shape, generator=generator, dtype=own_PC.dtype).to(device)
+    # Zero has no scale; LayerNorm's stands in for it.
+    scale = own_PC.norm(dim=1).mean() if warmup else model.context_dim**0.5
+    random_PC *= scale / random_PC.norm(dim=1, keepdim=True)
+    # Both in one reading: a step of a few hundred rows costs little more than one of half as many.
+    starts = torch.cat([own_PC, random_PC])
+    own_PLC, other_PLC = rollout(model, tokens_PS[:, warmup:].repeat(2, 1), starts).chunk(2)
+    squared_PL = (own_PLC - other_PLC).square().mean(dim=-1)
+    rows_NC = own_PLC.flatten(0, 1)
+    return {
+        "effective_rank_ratio": effective_rank(rows_NC) / model.context_dim,
+        "mean_cosine": mean_cosine(rows_NC),
+        "norm_ratio": float(rows_NC.norm(dim=1).mean()) / model.context_dim**0.5,
+        "converged_ratio": float(
+            (squared_PL < config.phase1.convergence_threshold).double().mean()
+        ),
+    }

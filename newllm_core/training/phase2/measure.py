@@ -1,0 +1,162 @@
+"""What is measured before the first epoch and after each one.
+
+Shapes: P passages, T tokens of each, S = T + 1 contexts in a row, C context_dim.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from newllm_core.analysis.contexts import ProbeContexts, read_splits
+from newllm_core.analysis.examiner import Examiner
+from newllm_core.checkpoint.format import Checkpoint
+from newllm_core.config import Config
+from newllm_core.data.prepared import PreparedDataset
+from newllm_core.errors import DivergedError
+from newllm_core.evaluation.splits import evaluate_splits
+from newllm_core.model.language_model import LanguageModel
+from newllm_core.objectives.reads import tokens_at
+from newllm_core.parallel import collectives
+from newllm_core.runtime.progress import Progress
+from newllm_core.training.phase2.extra_terms import ExtraTerms
+
+Figures = dict[str, Any]
+
+
+class Measurements:
+    """Text that is predicted, and what has become of the memory.
+
+    Args:
+        model: on the device to compute on.
+        extra: terms beside the heads; they are measured on validation probes.
+        checkpoint: its probes are read.
+        dataset: its splits are predicted.
+        config: uses `phase2`, `analysis`, `run`.
+        head_weights: one for each head.
+        progress: is told the figures.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        extra: ExtraTerms,
+        checkpoint: Checkpoint,
+        dataset: PreparedDataset,
+        config: Config,
+        head_weights: Sequence[float],
+        progress: Progress,
+    ) -> None:
+        self.model = model
+        self.extra = extra
+        self.warmup = checkpoint.warmup
+        self.probes = {"validation": checkpoint.probes["validation"]}
+        self.end_id = int(dataset.info.end_id)
+        self.dataset = dataset
+        self.config = config.phase2
+        self.head_weights = head_weights
+        self.progress = progress
+        self.examiner = Examiner(config, warmup=self.warmup)
+
+    def after(self, epoch: int) -> Figures:
+        """Measure the model after an epoch, on a part of the text.
+
+        Returns:
+            `train` and `validation` as `evaluation.splits.evaluate` gives them and, unless
+            contexts are frozen, `memory` (see `Examiner.remembered`) and `validation_terms`, both
+            on validation probes.
+
+        Raises:
+            DivergedError: a loss is not finite.
+        """
+        figures = self.predicted(epoch, self.config.eval_tokens)
+        shown = "; ".join(_shown(split, figures[split]) for split in ("train", "validation"))
+        self.progress.message(f"epoch {epoch}/{self.config.epochs}: {shown}")
+        if not self.config.freeze_context:
+            figures |= self._memory(epoch)
+        return figures
+
+    def predicted(self, epoch: int, max_tokens: int | None) -> Figures:
+        """Predict both splits: `max_tokens` of validation, or all of it.
+
+        Raises:
+            DivergedError: a loss is not finite.
+        """
+        figures: Figures = evaluate_splits(
+            self.model,
+            self.dataset,
+            head_weights=self.head_weights,
+            max_tokens=max_tokens,
+            progress=self.progress,
+        )
+        for split, reached in figures.items():
+            if not math.isfinite(reached["loss"]):
+                raise DivergedError(
+                    f"phase 2 diverged: the {split} loss is not finite after epoch {epoch}; try a "
+                    "lower --learning-rate"
+                )
+        return figures
+
+    def reads_a_part(self, validation: Figures) -> bool:
+        """Say whether these figures of validation text are of a part of it."""
+        return bool(validation["num_tokens"] < len(self.dataset.validation.tokens))
+
+    @torch.no_grad()
+    def _memory(self, epoch: int) -> Figures:
+        began = time.perf_counter()
+        read = read_splits(self.model, self.probes, self.warmup)["validation"]
+        if not torch.isfinite(read.trajectory).all():
+            raise DivergedError(
+                f"phase 2 diverged: contexts are not finite after epoch {epoch}; try a lower "
+                "--learning-rate"
+            )
+        found = self.examiner.remembered(self.model, read)
+        terms = self._terms(read) if self.extra.wanted else {}
+        seconds = time.perf_counter() - began
+        text = (
+            f"memory after epoch {epoch}: ER/D {found['effective_rank_ratio']:.3f}, "
+            f"λ {found['lyapunov_exponent']:+.3f}, {found['tokens_remembered']:.2f} tokens "
+            f"remembered (validation probes, {seconds:.1f} s)"
+        )
+        for name, value in terms.items():
+            text += f"; {name} {value:.3f} on validation, weight {self.extra.weights[name]:g}"
+        self.progress.message(text)
+        return {"memory": found, "validation_terms": terms}
+
+    def _terms(self, read: ProbeContexts) -> dict[str, float]:
+        contexts_PTC = read.trajectory[:, 1:]
+        inputs_PT = read.tokens[:, -contexts_PTC.shape[1] :]
+        count = collectives.size()
+        found = self.extra.eval()(
+            self.model,
+            contexts_PTC,
+            start_BC=read.trajectory[:, 0],
+            inputs_BT=inputs_PT,
+            streams=[len(inputs_PT)] * count,
+            others=partial(_others, inputs_PT, self.end_id),
+        )
+        self.extra.train()
+        return {name: float(term) for name, term in found.items()}
+
+
+def _others(inputs_PT: Tensor, end_id: int, offset: int) -> Tensor:
+    """Look up the tokens `offset` places after each that is read, within its passage [P * T]."""
+    places_T = torch.arange(inputs_PT.shape[1], device=inputs_PT.device)
+    found = [
+        tokens_at(tokens_T.__getitem__, len(tokens_T), places_T, offset, end_id)
+        for tokens_T in inputs_PT
+    ]
+    return torch.cat(found)
+
+
+def _shown(split: str, figures: Figures) -> str:
+    bits = figures["bits_per_byte"]
+    text = f"{split} loss {figures['loss']:.3f}, perplexity {figures['perplexity'] or math.inf:.1f}"
+    text += f", accuracy {figures['accuracy']:.1%}"
+    if bits is not None:
+        text += f", {bits:.3f} ± {figures['bits_per_byte_stderr']:.3f} bits per byte"
+    return text
