@@ -20,7 +20,7 @@ from typing import Any
 FIGURES = {
     "ER/D": lambda split: split["effective_rank_ratio"],
     "exponent": lambda split: split["lyapunov_exponent"]["mean"],
-    "step cosine": lambda split: split["identity_cosine"],
+    "step cosine": lambda split: split["identity_cosine"]["mean"],
     "token cosine": lambda split: split["token_dependency"]["mean_cosine"],
     "tokens remembered": lambda split: split["token_memory"]["total"],
     "converged in time": lambda split: split["sweeps"]["converged"],

@@ -20,7 +20,7 @@ SIGNS = {HEALTHY: "ok", WEAK: "weak", DEGENERATE: "degenerate"}
 SHOWN: list[tuple[str, tuple[str, ...]]] = [
     ("ER/D", ("effective_rank_ratio",)),
     ("pair cosine", ("pairwise_cosine", "mean")),
-    ("step cosine", ("identity_cosine",)),
+    ("step cosine", ("identity_cosine", "mean")),
     ("token cosine", ("token_dependency", "mean_cosine")),
     ("Lyapunov exponent λ", ("lyapunov_exponent", "mean")),
     ("memory horizon", ("memory_horizon",)),

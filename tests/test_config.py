@@ -33,7 +33,7 @@ def make(section, name, value):
 
 
 def test_sections():
-    steps = ["data", "model", "phase1", "phase2", "gate", "analysis", "generation"]
+    steps = ["data", "model", "phase1", "phase2", "gate", "healthy", "analysis", "generation"]
     assert list(SECTIONS) == ["run", *steps]
     assert list(PLUGIN_SECTIONS) == ["cell", "objective", "regularizer", "source"]
     for section, key in PLUGIN_SECTIONS.values():

@@ -68,7 +68,7 @@ def push_forward(
     def update(context_PC: Tensor) -> Tensor:
         return model.step(context=context_PC, token=token_PE)[-1]
 
-    divided = is_dtensor(next(model.blocks.parameters()))
+    divided = any(map(is_dtensor, model.parameters()))
     if all(cell.twice_differentiable for cell in model.cells()) and not divided:
         # Two reverse passes are as exact as one forward and run in C++ alone; torch's forward mode
         # spends most of its time in Python here, and imports a compiler first.

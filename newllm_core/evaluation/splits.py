@@ -78,8 +78,8 @@ def evaluate(
         standard error if tokens were independent, `perplexity`, `accuracy`, `bits_per_byte` and
         `bits_per_byte_stderr`, `word_perplexity` of the heads together (perplexities from the mean
         loss); and under `heads` a list of the same figures of each head. A figure that does not
-        exist (bytes of hand-made tokens, words of a part of the text, an exponential out of range) is
-        None.
+        exist (bytes of hand-made tokens, words of a part of the text, an exponential out of range)
+        is None.
 
     Raises:
         InputError: there are no tokens.

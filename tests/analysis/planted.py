@@ -96,7 +96,7 @@ def good_history():
             "window": 1,
             "iteration": i,
             "converged_ratio": {"train": 0.9 + i / 100, "validation": 0.9},
-            "terms": {"cvfp": 1 / i, "covariance-ema": 2 / i},
+            "sweep_terms": {"cvfp": 1 / i, "covariance-ema": 2 / i},
             "gradient_norms": {"cvfp": 0.1, "covariance-ema": 0.2},
             "weight_change": 0.1 * i,
             "effective_rank_ratio": {"train": 0.9, "validation": 0.9},

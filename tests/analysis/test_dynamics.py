@@ -160,7 +160,7 @@ def test_tokens_converge_once_their_squared_error_is_below_that_of_phase_1():
     tokens, path = maps.random_tokens(4, 60, 5), torch.ones(4, 61, 2).double()
     enough = math.log(2 * 1e-3) / (2 * math.log(0.8))
     shares = [
-        converged_share(still, tokens, path, count=count)
+        converged_share(still, tokens, path, count=count, converged_below=1e-3)
         for count in (enough, enough - 1, 60, 61, None)
     ]
     assert shares == [1.0, 0.0, 1.0, None, None]
@@ -203,8 +203,10 @@ def test_splits_side_by_side_are_those_alone():
     model = make_model()
     tokens = {"train": draw_tokens(4, 60), "validation": draw_tokens(4, 60, seed=1)}
     config = AnalysisConfig(dynamics_passages=3, dynamics_steps=40)
-    both = dynamics(model, read_splits(model, tokens, 8), config, seed=0)
-    alone = dynamics(model, read_splits(model, {"train": tokens["train"]}, 8), config, seed=0)
+    both, alone = (
+        dynamics(model, read_splits(model, texts, 8), config, converged_below=1e-3, seed=0)
+        for texts in (tokens, {"train": tokens["train"]})
+    )
     assert both["train"]["lyapunov_exponent"] == pytest.approx(
         alone["train"]["lyapunov_exponent"], rel=1e-6
     )

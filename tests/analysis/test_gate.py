@@ -1,123 +1,199 @@
+"""What `analyze` calls degenerate is refused, with a hint that fits the failure."""
+
 import dataclasses
 import json
 
 import pytest
 import torch
 
-from newllm_core.analysis.quality_gate import check_gate, gate_figures, mean_cosine, measure_gate
-from newllm_core.config import GateConfig
+from newllm_core.analysis.analyze import analyze
+from newllm_core.analysis.health import health_of, measure_health, weight_change
+from newllm_core.analysis.pairwise import mean_cosine
+from newllm_core.analysis.quality_gate import check_gate, gate_failures
+from newllm_core.config import Config, GateConfig, ModelConfig, Phase1Config
 from newllm_core.errors import GateRefused
+from newllm_core.model.language_model import LanguageModel
 
 from . import planted
 
-LENIENT = GateConfig(min_train_rank=0, min_val_rank=0, max_mean_cosine=1, min_norm=0)
+SPLITS = ("train", "validation")
+TRAINED = {"weight_change": 0.3, "vacuous_terms": [], "untrained_blocks": False}
+UNTRAINED = TRAINED | {"weight_change": 0.0}
+HEALTHY = {
+    "num_tokens": 5000,
+    "context_dim": 32,
+    "drift": 1e-5,
+    "converged": 0.95,
+    "effective_rank_ratio": 0.95,
+    "mean_cosine": 0.02,
+    "norm_ratio": 1.0,
+    "live_dimensions": 1.0,
+    "step_cosine": 0.4,
+    "token_cosine": 0.4,
+    "lyapunov_exponent": -0.2,
+    "tokens_remembered": 4.0,
+}
+CONFIG = Config(phase1=Phase1Config(dist_reg_weight=0.2))
 
 
-def figures_of(model):
-    return measure_gate(model, planted.random_probes(), planted.WARMUP, torch.device("cpu"))
+def of(train=None, validation=None):
+    return {"train": HEALTHY | (train or {}), "validation": HEALTHY | (validation or {})}
 
 
-def refusal(figures, config=None):
+def refusal(health, training=TRAINED, config=CONFIG, *, untrained=False):
     with pytest.raises(GateRefused) as caught:
-        check_gate(figures, config or GateConfig())
+        check_gate(health, training, config, untrained=untrained)
     assert caught.value.exit_code == 6
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def gaussian_figures(num_rows=500, num_columns=20):
-    generator = torch.Generator().manual_seed(0)
-    return gate_figures(
-        {
-            split: torch.randn(num_rows, num_columns, generator=generator)
-            for split in ("train", "validation")
-        }
-    )
+def measured(model):
+    checkpoint = planted.checkpoint_of(model)
+    return measure_health(model, checkpoint.probes, checkpoint.warmup, checkpoint.config)
 
 
-def test_figures_of_gaussian_contexts():
-    figures = gaussian_figures()
-    json.dumps(figures, allow_nan=False)
-    for split in ("train", "validation"):
-        assert figures[split]["effective_rank_ratio"] == pytest.approx(0.99, abs=0.01)
-        assert figures[split]["mean_cosine"] == pytest.approx(0, abs=0.01)
-        assert figures[split]["norm_ratio"] == pytest.approx(1, abs=0.02)
-        assert (figures[split]["num_tokens"], figures[split]["context_dim"]) == (500, 20)
-
-
-def test_mean_cosine_is_that_of_all_pairs():
+def test_the_mean_cosine_is_that_of_all_pairs():
     contexts = torch.randn(40, 6, generator=torch.Generator().manual_seed(0)) + 1
     cosines = torch.nn.functional.cosine_similarity(contexts[:, None], contexts[None], dim=-1)
     left, right = torch.triu_indices(40, 40, offset=1)
     assert mean_cosine(contexts) == pytest.approx(float(cosines[left, right].mean()), abs=1e-6)
 
 
-def test_a_healthy_model_passes():
-    check_gate(figures_of(planted.healthy()), GateConfig())
-    # The checkpoint keeps thresholds beside the figures.
-    check_gate(figures_of(planted.healthy()) | {"thresholds": {}}, GateConfig())
+def test_a_healthy_model_passes_with_figures_that_fit_json():
+    health = measured(planted.healthy())
+    assert json.loads(json.dumps(health, allow_nan=False)) == health
+    assert set(health["train"]) == set(HEALTHY)
+    check_gate(health, TRAINED, CONFIG)
+    check_gate(of(), TRAINED, CONFIG)
 
 
-def test_a_collapsed_model_is_refused_with_its_figures():
-    message = refusal(figures_of(planted.collapsed_to_rank(3)))
-    assert "train ER/D 0.09" in message
-    assert "gate.min_train_rank 0.2" in message
-    assert "Try phase1 with --reg covariance-ema" in message
-    assert "mean cosine" not in message
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: planted.collapsed_to_rank(2),
+        planted.nearly_zero,
+        planted.identity_mapping,
+        planted.ignoring_tokens,
+        planted.attractor,
+        lambda: LanguageModel(ModelConfig(context_dim=64, embed_dim=64), planted.VOCAB),
+    ],
+)
+def test_the_gate_refuses_exactly_what_analyze_calls_degenerate(make):
+    checkpoint = planted.checkpoint_of(make())
+    report = analyze(checkpoint, checkpoint_path="x", with_control=False)
+    said = [v for v in report["verdicts"] if v["status"] == "degenerate"]
+    health = measured(checkpoint.model)
+    refused = gate_failures(health, report["training"], checkpoint.config)
+    assert said
+    assert refused == said
 
 
-def test_an_attractor_and_a_zero_solution_are_refused():
-    message = refusal(figures_of(planted.attractor()))
-    assert "validation contexts are nearly equal: mean cosine" in message
-    assert "gate.max_mean_cosine 0.95" in message
-    message = refusal(figures_of(planted.nearly_zero()))
-    assert "train contexts are nearly zero: mean norm/sqrt(D) 0.001" in message
-    assert "gate.min_norm 0.1" in message
+def test_a_copy_is_refused_though_its_rank_is_fine():
+    message = refusal(measured(planted.identity_mapping()))
+    assert "train: contexts copy the one before: step cosine 0.99" in message
+    assert "above gate.max_step_cosine 0.95" in message
     assert "ER/D" not in message
 
 
-def test_every_failed_criterion_of_every_split_is_named():
+@pytest.mark.parametrize(
+    ("figures", "said", "hint"),
+    [
+        ({"step_cosine": 0.982}, "step cosine 0.982 is above gate.max_step_cosine 0.95", "--init"),
+        ({"token_cosine": 0.999}, "tokens are ignored: token cosine 0.999", "--init-std 0.03"),
+        ({"effective_rank_ratio": 0.05}, "ER/D 0.05 is below gate.min_", "larger --dist-reg-wei"),
+        ({"mean_cosine": 0.99}, "all contexts are nearly equal: pair cosine 0.99", "larger --dist"),
+        ({"norm_ratio": 0.001}, "contexts are nearly zero: norm/sqrt(D) 0.001", "layernorm_mix=1"),
+        ({"drift": 0.4}, "CVFP does not hold: no fixed point: drift 0.4", "--max-iterations 8"),
+        ({"lyapunov_exponent": 0.4}, "exponent λ 0.4 is above gate.max_exponent", "--init-std 0.0"),
+        ({"tokens_remembered": 0.0}, "tokens cannot be read back: tokens kept 0", "--init-std"),
+        ({"converged": 0.0}, "contexts do not settle: converged 0 is below", "--max-iterations 8"),
+    ],
+)
+def test_every_failure_has_its_figure_its_threshold_and_a_hint(figures, said, hint):
+    cell = {"layernorm_mix": 0.5}
+    model = ModelConfig(init_std=0.01 if "token_cosine" in figures else 0.04)
+    config = dataclasses.replace(CONFIG, cell=cell, model=model)
+    for split in SPLITS:
+        message = refusal(of(**{split: figures}), config=config)
+        assert f"{split}: " in message
+        assert said in message
+        assert hint in message.partition(". Try ")[2]
+
+
+def test_hints_fit_the_failure():
+    exploded = {"norm_ratio": 9.8e10, "mean_cosine": 0.999, "effective_rank_ratio": 0.01}
+    message = refusal(of(exploded), config=dataclasses.replace(CONFIG, cell={"layernorm_mix": 0.0}))
+    assert "contexts explode: norm/sqrt(D) 9.8e+10 is above gate.max_norm 1000" in message
+    # A larger start would make it worse, and no regularizer bounds it.
+    assert message.endswith(". Try --set cell.layernorm_mix=1")
+    assert refusal(of(exploded)).endswith(". Try phase1 with a smaller --init-std")
+    heavy = dataclasses.replace(CONFIG, phase1=Phase1Config(dist_reg_weight=0.99))
+    message = refusal(of({"mean_cosine": 0.99}), config=heavy)
+    assert message.endswith("Try phase1 with a smaller --dist-reg-weight than 0.99")
+    none = dataclasses.replace(CONFIG, phase1=Phase1Config(reg="none", dist_reg_weight=0.2))
+    assert "--reg covariance-ema" in refusal(of({"effective_rank_ratio": 0.01}), config=none)
+    few = {"num_tokens": 4, "context_dim": 200, "effective_rank_ratio": 0.015}
+    assert "more text" in refusal(of(few))
+
+
+def test_every_failure_of_every_split_is_named_once():
     bad = {"effective_rank_ratio": 0.01, "mean_cosine": 0.99, "norm_ratio": 0.01}
-    bad |= {"num_tokens": 500, "context_dim": 20}
-    message = refusal({"train": bad, "validation": bad})
-    assert message.count("train ") == 3
-    assert message.count("validation ") == 3
-    assert message.count("--set cell.layernorm_mix=1") == 1
+    message = refusal(of(bad, bad))
+    assert message.count("train: ") == 3
+    assert message.count("validation: ") == 3
+    assert message.partition(". Try ")[2].count("larger --dist-reg-weight") == 1
 
 
 def test_validation_alone_can_fail_and_has_its_own_threshold():
-    figures = gaussian_figures()
-    figures["validation"]["effective_rank_ratio"] = 0.1
-    check_gate(figures, GateConfig())
-    figures["validation"]["effective_rank_ratio"] = 0.07
-    message = refusal(figures)
-    assert "validation ER/D 0.070 is below gate.min_val_rank 0.08" in message
-    assert "train ER/D" not in message
+    check_gate(of(None, {"effective_rank_ratio": 0.1}), TRAINED, CONFIG)
+    message = refusal(of(None, {"effective_rank_ratio": 0.07}))
+    assert "validation: rank has collapsed: ER/D 0.07 is below gate.min_val_rank 0.08" in message
+    assert "train: " not in message
 
 
-def test_too_few_tokens_are_told_from_a_collapse():
-    assert "more text" in refusal(gaussian_figures(num_rows=4, num_columns=200))
-
-
-def test_thresholds_can_be_opened_on_purpose():
-    for model in (planted.collapsed_to_rank(1), planted.attractor(), planted.nearly_zero()):
-        check_gate(figures_of(model), LENIENT)
-    zeros = {split: torch.zeros(9, 4) for split in ("train", "validation")}
-    check_gate(gate_figures(zeros), LENIENT)
-
-
-@pytest.mark.parametrize("key", ["effective_rank_ratio", "mean_cosine", "norm_ratio"])
-def test_what_is_not_a_number_does_not_pass(key):
-    figures = gaussian_figures()
-    figures["train"][key] = float("nan")
-    assert "nan" in refusal(figures, LENIENT)
-
-
-def test_a_checkpoint_without_figures_does_not_pass():
-    assert "validation" in refusal({"train": gaussian_figures()["train"]})
+def test_untrained_blocks_must_be_asked_for_and_collapse_is_refused_all_the_same():
+    message = refusal(of(), UNTRAINED)
+    assert "untrained: no weight of the blocks moved" in message
+    assert "--max-iterations 4" in message
+    assert "--untrained-blocks" in message
+    check_gate(of(), UNTRAINED, CONFIG, untrained=True)
+    # CVFP is what training brings about; nothing else is waived.
+    check_gate(of({"drift": 0.08}), UNTRAINED, CONFIG, untrained=True)
+    for bad in ({"step_cosine": 0.99}, {"effective_rank_ratio": 0.05}, {"norm_ratio": 1e9}):
+        assert "is " in refusal(of(bad), UNTRAINED, untrained=True)
+    # Trained blocks are held to all of it.
+    assert "CVFP does not hold" in refusal(of({"drift": 0.08}), untrained=True)
 
 
 def test_thresholds_are_the_configured_ones():
-    figures = gaussian_figures()
-    strict = dataclasses.replace(GateConfig(), min_train_rank=1.0)
-    assert "gate.min_train_rank 1" in refusal(figures, strict)
+    strict = dataclasses.replace(CONFIG, gate=GateConfig(min_train_rank=1.0))
+    assert "below gate.min_train_rank 1" in refusal(of(), config=strict)
+    lenient = dataclasses.replace(CONFIG, gate=GateConfig(max_step_cosine=1.0))
+    check_gate(of({"step_cosine": 0.99}), TRAINED, lenient)
+
+
+@pytest.mark.parametrize("figure", sorted(set(HEALTHY) - {"num_tokens", "context_dim"}))
+def test_what_is_not_a_number_does_not_pass(figure):
+    assert "is " in refusal(of({figure: float("nan")}))
+    assert "no number" in refusal(of({figure: None}))
+
+
+def test_opposite_contexts_are_as_few_as_equal_ones():
+    report = analyze(planted.checkpoint_of(planted.healthy()), checkpoint_path="x")
+    report["train"]["pairwise_cosine"]["mean"] = -0.99
+    health = {"train": health_of(report["train"]), "validation": HEALTHY}
+    assert "pair cosine 0.99 is above gate.max_mean_cosine 0.95" in refusal(health)
+
+
+def test_weights_that_moved_are_told_from_those_that_did_not():
+    model = LanguageModel(ModelConfig(context_dim=8, embed_dim=8), 20, seed=3)
+    assert weight_change(model) == 0
+    with torch.no_grad():
+        model.embedding.weight.add_(1)
+        model.heads()[0].weight.add_(1)
+    assert weight_change(model) == 0
+    before = sum(float(p.double().square().sum()) for p in model.blocks.parameters()) ** 0.5
+    with torch.no_grad():
+        next(model.blocks.parameters()).view(-1)[0] += 0.5
+    assert weight_change(model) == pytest.approx(0.5 / before, rel=1e-6)

@@ -37,7 +37,7 @@ def test_lags_of_a_delay_line_are_those_of_its_memory_capacity():
     tokens = maps.random_tokens(16, 250, 2)
     ours = maps.Map(length, lambda c, x: c @ matrix.T + (2 * x - 1) * inlet)
     path = maps.trajectory(ours, tokens, ours.start(16))[:, 1:]
-    found = token_memory(label(path[:, 20:], tokens, lags=lags + 1))["by_lag"]
+    found = token_memory(label(path[:, 20:], tokens, lags=lags + 1, frequent=64))["by_lag"]
     peer = observables.memory_capacity(
         linear_reservoir(matrix, inlet) >> nodes.Ridge(ridge=1e-8),
         k_max=lags,

@@ -1,6 +1,7 @@
 import io
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -29,11 +30,14 @@ def report_of(model, **options):
 
 def test_verdicts_come_first_one_line_each():
     lines = printed(render_analysis, report_of(planted.healthy()))
-    sections = [line.split("  ")[0] for line in lines[5:14]]
+    sections = [line.split("  ")[0] for line in lines[8:20]]
     assert sections == [
+        "cvfp",
         "convergence",
+        "training",
         "global attractor",
         "zero solution",
+        "explosion",
         "distribution",
         "information content",
         "identity mapping",
@@ -41,15 +45,16 @@ def test_verdicts_come_first_one_line_each():
         "dynamics",
         "memory",
     ]
-    assert all(line.count("healthy") == 2 for line in lines[5:14])
-    assert "ER/ceiling ≥ 0.5" in lines[9]
+    assert all(line.count("healthy") == 2 for line in lines[8:20])
+    assert "ER/D ≥ 0.5" in lines[15]
+    assert lines[3].startswith("CVFP holds: from the third reading")
     assert not any(line.startswith(("weak", "degenerate")) for line in lines)
 
 
 def test_what_is_wrong_is_said_in_words():
     lines = printed(render_analysis, report_of(planted.collapsed_to_rank(3), vacuous=["a[b]"]))
-    assert "degenerate information content: rank has collapsed (below 0.2)" in lines
-    assert "degenerate convergence: no gradient from a[b]" in lines
+    assert "degenerate information content of train: rank has collapsed (below 0.2)" in lines
+    assert "weak       training: blocks were trained, no gradient from a[b]" in lines
     assert "loss terms without a gradient: a[b]" in lines
 
 
@@ -92,7 +97,7 @@ def test_curves_are_sparklines_of_train_and_control():
 def test_a_long_history_is_shown_in_a_few_lines():
     entry = planted.good_history()[0]
     history = [
-        entry | {"iteration": i, "terms": {"cvfp": float(100 - i)}, "gradient_norms": {}}
+        entry | {"iteration": i, "sweep_terms": {"cvfp": float(100 - i)}, "gradient_norms": {}}
         for i in range(1, 61)
     ]
     lines = printed(render_analysis, report_of(planted.healthy(), history=history))
@@ -103,13 +108,19 @@ def test_a_long_history_is_shown_in_a_few_lines():
     assert table[0] == ["1", "1"]
     assert table[-1] == ["1", "60"]
     assert 3 <= len(table) <= 6
+    history[59]["stopped_early"] = True
+    report = report_of(planted.healthy(), history=history)
+    lines = printed(partial(render_analysis, whole_history=True), report)
+    table = [line.split()[1] for line in lines if line.strip().startswith("1  ")]
+    assert table == [str(i) for i in range(1, 61)]
+    assert "window 1 stopped early after iteration 60: enough tokens had converged" in lines
 
 
 def test_untrained_and_sparse_histories():
     lines = printed(render_analysis, report_of(planted.healthy(), history=[]))
-    assert "Phase 1 has no history: these blocks are untrained." in lines
+    assert "Phase 1 has no history: it trained nothing." in lines
     lines = printed(render_analysis, report_of(planted.healthy(), history=[{}, {"iteration": 2}]))
-    assert "Phase 1, 2 iterations" in lines
+    assert "As Phase 1 wrote it down when it trained, 2 iterations" in lines
 
 
 def test_a_control_without_figures_is_shown_as_such():

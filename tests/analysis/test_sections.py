@@ -116,17 +116,24 @@ def test_live_dimensions():
     assert live_dimensions([0, 0], [0, 0]) == 0
 
 
+def mean_step_cosine(trajectory):
+    return identity_cosine(trajectory)["mean"]
+
+
 def test_identity_of_hand_made_trajectories():
     still = torch.ones(2, 5, 3)
-    assert identity_cosine(still) == pytest.approx(1)
+    assert mean_step_cosine(still) == pytest.approx(1)
     flipping = still * torch.tensor([1.0, -1, 1, -1, 1])[None, :, None]
-    assert identity_cosine(flipping) == pytest.approx(-1)
+    assert mean_step_cosine(flipping) == pytest.approx(-1)
     angle = torch.arange(7) * 0.3
     turning = torch.stack([angle.cos(), angle.sin()], dim=1)[None]
-    assert identity_cosine(turning) == pytest.approx(np.cos(0.3))
+    assert mean_step_cosine(turning) == pytest.approx(np.cos(0.3))
     # The end of one passage and the beginning of the next are no neighbours.
-    assert identity_cosine(torch.stack([still[0], -still[0]])) == pytest.approx(1)
-    assert identity_cosine(torch.ones(4, 1, 3)) == 0
+    assert mean_step_cosine(torch.stack([still[0], -still[0]])) == pytest.approx(1)
+    assert mean_step_cosine(torch.ones(4, 1, 3)) == 0
+    # Half of the steps turn by a right angle, half by none.
+    corners = torch.tensor([[1.0, 0], [0, 1], [0, 1]])[None]
+    assert identity_cosine(corners) == pytest.approx({"mean": 0.5, "std": 0.5})
 
 
 def test_tokens_that_load_on_a_direction_are_found():

@@ -21,7 +21,7 @@ def delay_line(length, vocab=8):
 
 def memory_of(model, tokens, lags, warmup=0):
     contexts = maps.trajectory(model, tokens, model.start(len(tokens)))[:, 1:]
-    return token_memory(label(contexts[:, warmup:], tokens, lags=lags))
+    return token_memory(label(contexts[:, warmup:], tokens, lags=lags, frequent=64))
 
 
 @pytest.mark.parametrize("length", [1, 3, 5])
@@ -36,9 +36,10 @@ def test_a_delay_line_remembers_its_length_and_nothing_beyond(length):
 
 def test_contexts_that_ignore_tokens_remember_nothing():
     contexts = maps.draw(16, 300, 12)
-    found = token_memory(label(contexts, maps.random_tokens(16, 300, 8), lags=6))
+    found = token_memory(label(contexts, maps.random_tokens(16, 300, 8), lags=6, frequent=64))
     assert found["total"] < 0.02
-    constant = token_memory(label(torch.ones(16, 300, 12), maps.random_tokens(16, 300, 8), lags=6))
+    still = torch.ones(16, 300, 12)
+    constant = token_memory(label(still, maps.random_tokens(16, 300, 8), lags=6, frequent=64))
     assert constant["total"] < 0.02
 
 
@@ -46,7 +47,7 @@ def test_half_of_what_was_read_is_half_a_token():
     """A context that knows a token of four equally likely ones up to one bit."""
     tokens = maps.random_tokens(24, 500, 4)
     contexts = (tokens // 2)[..., None].double() + 0.01 * maps.draw(24, 500, 1)
-    found = token_memory(label(contexts, tokens, lags=1))
+    found = token_memory(label(contexts, tokens, lags=1, frequent=64))
     assert found["total"] == pytest.approx(0.5, abs=0.01)
 
 
@@ -58,7 +59,7 @@ def test_the_standard_error_covers_the_memory_of_a_noisy_channel(seed):
     tokens = torch.randint(2, (40, 200), generator=generator)
     wrong = torch.rand(40, 200, generator=generator) < flip
     contexts = torch.where(wrong, 1 - tokens, tokens)[..., None].double()
-    found = token_memory(label(contexts, tokens, lags=1))
+    found = token_memory(label(contexts, tokens, lags=1, frequent=64))
     capacity = 1 + flip * np.log2(flip) + (1 - flip) * np.log2(1 - flip)
     assert abs(found["total"] - capacity) < 4 * found["stderr"]
     assert 0 < found["stderr"] < 0.05
@@ -86,7 +87,7 @@ def test_a_probe_of_logistic_regression_finds_about_as_much():
     model = maps.Map(40, lambda c, x: torch.tanh(c @ mixing.T + codes[x[:, 0].long()]))
     tokens = maps.random_tokens(16, 400, 6)
     contexts = maps.trajectory(model, tokens, model.start(16))[:, 1:]
-    labelled = label(contexts[:, 20:], tokens, lags=4)
+    labelled = label(contexts[:, 20:], tokens, lags=4, frequent=64)
     found = token_memory(labelled)["by_lag"]
     held = torch.arange(16) % 4 == 3
     seen, judged = (labelled.contexts[part].flatten(0, 1).numpy() for part in (~held, held))
@@ -100,7 +101,7 @@ def test_a_probe_of_logistic_regression_finds_about_as_much():
 
 def test_lags_point_at_the_tokens_that_were_read():
     tokens = torch.arange(24).view(2, 12) % 5
-    labelled = label(torch.zeros(2, 8, 1), tokens, lags=3)
+    labelled = label(torch.zeros(2, 8, 1), tokens, lags=3, frequent=64)
     # Two passages are cut into eight: 8 counted tokens become 4 parts of 2.
     assert labelled.contexts.shape == (8, 2, 1)
     for lag in range(3):
@@ -113,7 +114,7 @@ def test_lags_point_at_the_tokens_that_were_read():
 
 def test_rare_tokens_share_a_class_and_short_texts_have_fewer_lags():
     tokens = maps.random_tokens(8, 40, 500)
-    labelled = label(torch.zeros(8, 40, 2), tokens, lags=32)
+    labelled = label(torch.zeros(8, 40, 2), tokens, lags=32, frequent=64)
     assert labelled.num_classes == 65
     assert labelled.classes.shape == (20, 8, 40 - 19)
     assert int(labelled.classes.max()) == 64
@@ -121,7 +122,7 @@ def test_rare_tokens_share_a_class_and_short_texts_have_fewer_lags():
 
 def test_a_probe_with_more_dimensions_than_contexts_is_not_fooled():
     contexts = maps.draw(8, 20, 300)
-    found = token_memory(label(contexts, maps.random_tokens(8, 20, 4), lags=3))
+    found = token_memory(label(contexts, maps.random_tokens(8, 20, 4), lags=3, frequent=64))
     assert found["total"] < 0.15
 
 
@@ -129,4 +130,4 @@ def test_scores_are_linear():
     scores = Scores(maps.draw(3, 4), maps.draw(3, seed=1))
     a, b = maps.draw(5, 4, seed=2), maps.draw(5, 4, seed=3)
     torch.testing.assert_close(scores(a) + scores(b), scores(a + b) - scores.offset_Y)
-    assert isinstance(label(a[None], maps.random_tokens(1, 5, 3), lags=1), Labelled)
+    assert isinstance(label(a[None], maps.random_tokens(1, 5, 3), lags=1, frequent=64), Labelled)

@@ -1,93 +1,119 @@
+import dataclasses
+
 import pytest
 
 from newllm_core.analysis.convergence import convergence
-from newllm_core.analysis.thresholds import THRESHOLDS
-from newllm_core.analysis.verdicts import judge, judge_convergence
-from newllm_core.config import GateConfig
+from newllm_core.analysis.criteria import CRITERIA
+from newllm_core.analysis.verdicts import cvfp_line, judge, judge_training, verdicts
+from newllm_core.config import Config, GateConfig, HealthyConfig
 
-from . import planted
+SPLITS = ("train", "validation")
+# From where on figures are healthy, and beyond what they are degenerate: written out once more.
+LIMITS = {
+    "cvfp": (0.01, 0.03),
+    "convergence": (0.5, 0.1),
+    "global_attractor": (0.5, 0.95),
+    "zero_solution": (0.2, 0.1),
+    "explosion": (10.0, 1000.0),
+    "distribution": (0.9, 0.5),
+    "information_content": (0.5, 0.2),
+    "identity_mapping": (0.9, 0.95),
+    "token_dependency": (0.9, 0.98),
+    "dynamics": (-0.01, 0.05),
+    "memory": (1.25, 0.5),
+}
 
 
-@pytest.mark.parametrize("section", THRESHOLDS)
+def judged(section, value, split="train", config=None):
+    return judge(section, split, {CRITERIA[section].figure: value}, config or Config())
+
+
+@pytest.mark.parametrize("section", CRITERIA)
 def test_statuses_meet_at_the_thresholds(section):
-    rule = THRESHOLDS[section]
-    inward = 1e-6 if rule.high_is_good else -1e-6
+    healthy, degenerate = LIMITS[section]
+    inward = 1e-6 if CRITERIA[section].high_is_good else -1e-6
     cases = [
-        (rule.healthy, "healthy", rule.healthy),
-        (rule.healthy - inward, "weak", rule.healthy),
-        (rule.degenerate, "weak", rule.healthy),
-        (rule.degenerate - inward, "degenerate", rule.degenerate),
+        (healthy, "healthy", healthy),
+        (healthy - inward, "weak", healthy),
+        (degenerate, "weak", healthy),
+        (degenerate - inward, "degenerate", degenerate),
     ]
     for value, status, threshold in cases:
-        verdict = judge(section, "train", value)
+        verdict = judged(section, value)
         assert (verdict["status"], verdict["threshold"]) == (status, threshold)
-        assert verdict["message"] == rule.messages[status]
+        assert verdict["message"] == CRITERIA[section].messages[status]
         assert verdict["value"] == value
+        assert verdict["healthy_if"].endswith(f" {healthy:g}")
+
+
+def test_ranks_have_a_threshold_for_each_split():
+    assert judged("information_content", 0.1, "train")["status"] == "degenerate"
+    assert judged("information_content", 0.1, "validation")["status"] == "weak"
+    assert judged("information_content", 0.079, "validation")["threshold"] == 0.08
+
+
+def test_every_threshold_is_a_setting_with_a_reason():
+    used = {c.gate_option(split) for c in CRITERIA.values() for split in SPLITS}
+    assert used == {spec.name for spec in dataclasses.fields(GateConfig)}
+    used = {criterion.healthy_option for criterion in CRITERIA.values()}
+    assert used == {spec.name for spec in dataclasses.fields(HealthyConfig)}
+    assert "above it contexts are copies" in CRITERIA["identity_mapping"].why()
+    config = Config(gate=GateConfig(max_step_cosine=0.99), healthy=HealthyConfig(max_drift=1.0))
+    assert judged("identity_mapping", 0.97, config=config)["status"] == "weak"
+    assert judged("cvfp", 0.5, config=Config(healthy=HealthyConfig(max_drift=1.0)))["status"] == (
+        "degenerate"
+    )
 
 
 def test_what_is_not_a_number_is_degenerate():
-    assert all(judge(s, "train", float("nan"))["status"] == "degenerate" for s in THRESHOLDS)
+    for section in CRITERIA:
+        assert judged(section, float("nan"))["status"] == "degenerate"
+        assert judged(section, None)["status"] == "degenerate"
 
 
-def test_known_models_are_judged_as_they_should_be():
-    assert judge("information_content", "train", 0.86)["status"] == "healthy"  # untrained
-    assert judge("information_content", "train", 0.15)["status"] == "degenerate"
-    assert judge("identity_mapping", "train", 0.951)["status"] == "degenerate"
-    assert judge("identity_mapping", "train", 0.4)["status"] == "healthy"
-    assert judge("token_dependency", "train", 0.45)["status"] == "healthy"
+def trained(**changes):
+    training = {"weight_change": 0.3, "vacuous_terms": [], "untrained_blocks": False}
+    verdict = judge_training("validation", training | changes)
+    return verdict["status"], verdict["message"]
 
 
-def test_what_the_gate_refuses_is_degenerate():
-    gate = GateConfig()
-    assert THRESHOLDS["information_content"].degenerate == gate.min_train_rank
-    assert THRESHOLDS["global_attractor"].degenerate == gate.max_mean_cosine
-    assert THRESHOLDS["zero_solution"].degenerate == gate.min_norm
+def test_training_is_judged_by_what_moved():
+    assert trained() == ("healthy", "blocks were trained")
+    status, words = trained(weight_change=0.0, untrained_blocks=True)
+    assert status == "degenerate"
+    assert "no weight of the blocks moved" in words
+    status, words = trained(untrained_blocks=True)
+    assert status == "weak"
+    assert "Phase 2 began with untrained blocks" in words
+    status, words = trained(vacuous_terms=["ema-variance"])
+    assert status == "weak"
+    assert "no gradient from ema-variance" in words
+    assert trained(weight_change=0.0, vacuous_terms=["a"])[0] == "degenerate"
 
 
-def judged(history, vacuous=()):
-    return judge_convergence("validation", convergence(history, vacuous))
+def test_cvfp_comes_first_and_is_said_in_a_sentence():
+    figures = {criterion.figure: LIMITS[name][0] for name, criterion in CRITERIA.items()}
+    health = {split: figures for split in SPLITS}
+    training = {"weight_change": 0.3, "vacuous_terms": [], "untrained_blocks": False}
+    found = verdicts(health, training, Config())
+    assert [(v["section"], v["split"]) for v in found[:2]] == [("cvfp", split) for split in SPLITS]
 
+    def drifting(train, validation):
+        values = {"train": train, "validation": validation}
+        return {split: {"repeat_drift": {"third_to_fourth": v}} for split, v in values.items()}
 
-def test_a_good_history_is_healthy():
-    verdict = judged(planted.good_history())
-    assert (verdict["status"], verdict["value"]) == ("healthy", 0.9)
-
-
-def test_contexts_that_never_settle_are_degenerate():
-    history = [{"converged_ratio": {"train": 1.0, "validation": 0.03}, "weight_change": 0.5}]
-    assert judged(history)["status"] == "degenerate"
-
-
-def test_no_history_is_weak_and_says_so():
-    verdict = judged([])
-    assert (verdict["status"], verdict["value"]) == ("weak", None)
-    assert "untrained" in verdict["message"]
-
-
-def test_a_vacuous_term_outweighs_a_perfect_ratio():
-    verdict = judged(planted.good_history(), ["ema-variance"])
-    assert verdict["status"] == "degenerate"
-    assert "ema-variance" in verdict["message"]
-
-
-def test_weights_that_never_moved_are_degenerate_whatever_converged():
-    history = [
-        {"converged_ratio": {"train": 1.0, "validation": 1.0}, "weight_change": 0.0}
-        for _ in range(2)
-    ]
-    verdict = judged(history)
-    assert (verdict["status"], verdict["value"]) == ("degenerate", 0.0)
-    assert "never moved" in verdict["message"]
-
-
-def test_missing_keys_are_tolerated():
-    assert judged([{}])["status"] == "weak"
-    assert judged([{"converged_ratio": {"train": 1.0}}])["status"] == "weak"
-    assert judged([{"converged_ratio": 0.8}, {"iteration": 2}])["value"] == 0.8
+    report = {"verdicts": found, "random_control": drifting(0.08, 0.05), **drifting(1e-5, 2e-5)}
+    assert cvfp_line(report) == (
+        "CVFP holds: from the third reading of a passage to the fourth, contexts change by 1e-05 / "
+        "2e-05 of their norm (train / validation), untrained by 8e-02 / 5e-02"
+    )
+    found[1]["status"], found[1]["message"] = "degenerate", "CVFP does not hold: no fixed point"
+    report["random_control"] = {"train": None, "validation": None}
+    assert cvfp_line(report).startswith("CVFP does not hold: from the third")
 
 
 def test_a_history_with_a_number_that_is_none_fits_json():
     found = convergence(
-        [{"terms": {"cvfp": float("nan"), "other": 1.0}, "x": (1, float("inf"))}], []
+        [{"sweep_terms": {"cvfp": float("nan"), "other": 1.0}, "x": (1, float("inf"))}], []
     )
-    assert found["history"] == [{"terms": {"cvfp": None, "other": 1.0}, "x": [1, None]}]
+    assert found["history"] == [{"sweep_terms": {"cvfp": None, "other": 1.0}, "x": [1, None]}]
