@@ -62,7 +62,7 @@ def make(num_heads=1, objective="cvfp", options=None, of_objective=None, **shape
         },
         warmup=5,
         objective=trained.state_dict(),
-        history=[{"iteration": 1, "terms": {"cvfp": 0.1234567890123}}, {"iteration": 2}],
+        history=[{"iteration": 1, "sweep_terms": {"cvfp": 0.1234567890123}}, {"iteration": 2}],
         vacuous_terms=["regularizer"],
         gate={"train": dict.fromkeys(GATE_FIGURES, 0.5) | {"num_tokens": 8, "context_dim": 13}},
         results={"train": {"loss": 1e-17}, "validation": {"loss": None}},

@@ -46,18 +46,23 @@ def model_of(*, num_heads=1, **options):
 def naive_figures(model, text, head, blocks):
     """One token at a time from a state that is never reset."""
     state = torch.zeros(6, dtype=torch.float64)
-    nats = hits = 0
+    nats = squares = hits = 0
     read = END
     for target in text.tokens.tolist():
         contexts = token_formula(model, read, state)
         logits = model.token_output[head](contexts[blocks - 1])
         state = contexts[-1]
-        nats -= float(logits[target] - torch.log(torch.exp(logits).sum()))
+        lost = float(torch.log(torch.exp(logits).sum()) - logits[target])
+        nats, squares = nats + lost, squares + lost**2
         hits += int(logits.argmax()) == target
         read = target
     count = len(text.tokens)
+    error = (squares / count - (nats / count) ** 2) ** 0.5 / count**0.5
+    per_byte = count / math.log(2) / text.num_bytes
     return {
         "loss": nats / count,
+        "loss_stderr": error,
+        "bits_per_byte_stderr": error * per_byte,
         "perplexity": math.exp(nats / count),
         "accuracy": hits / count,
         "bits_per_byte": nats / math.log(2) / text.num_bytes,

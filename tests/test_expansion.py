@@ -56,9 +56,13 @@ def test_clones_learn_apart():
     assert last.weight is model.embedding.weight
 
 
-def test_heads_that_were_never_trained_are_not_cloned():
+def test_heads_can_be_cloned_before_they_are_trained():
+    after = expand(trained(phase="phase1"))
+    assert after.model.num_heads == 3
+    # It still is a checkpoint of Phase 1: nothing predicts yet.
+    assert after.phase == "phase1"
     with pytest.raises(InputError, match="run newllm phase2"):
-        expand(trained(phase="phase1"))
+        after.require_trained_head()
 
 
 def test_expanding_twice_is_refused():

@@ -8,8 +8,8 @@ from newllm_core.runtime.runlog import RunLog, metrics_path
 from newllm_core.runtime.tensorboard import events_folder, numbers, require_tensorboard
 
 LINES = [
-    ("iteration", {"window": 1, "terms": {"cvfp": 0.5}, "converged_ratio": {"train": 0.9}}),
-    ("iteration", {"window": 2, "terms": {"cvfp": 0.25}, "converged_ratio": {"train": 0.95}}),
+    ("iteration", {"window": 1, "sweep_terms": {"cvfp": 0.5}, "converged_ratio": {"train": 0.9}}),
+    ("iteration", {"window": 2, "sweep_terms": {"cvfp": 0.25}, "converged_ratio": {"train": 0.95}}),
     ("step", {"step": 40, "epoch": 1, "terms": {"cross_entropy": 7.0}}),
     ("epoch", {"epoch": 3, "train": {"loss": 2.0, "heads": [{"loss": 2.5}]}, "best": None}),
 ]
@@ -36,7 +36,7 @@ def test_events_are_the_numbers_of_the_log(tmp_path):
     checkpoint = tmp_path / "a.safetensors"
     write(checkpoint, LINES, tensorboard=True)
     found = scalars(events_folder(checkpoint))
-    assert found["iteration/terms/cvfp"] == [(1, 0.5), (2, 0.25)]
+    assert found["iteration/sweep_terms/cvfp"] == [(1, 0.5), (2, 0.25)]
     assert found["step/terms/cross_entropy"] == [(40, 7.0)]
     assert found["epoch/train/heads/1/loss"] == [(3, 2.5)]
     written = [json.loads(line) for line in metrics_path(checkpoint).read_text().splitlines()]
@@ -55,7 +55,7 @@ def test_an_earlier_run_of_the_same_name_is_replaced(tmp_path):
     write(checkpoint, LINES[:1], tensorboard=True)
     assert set(scalars(events_folder(checkpoint))) == {
         "iteration/window",
-        "iteration/terms/cvfp",
+        "iteration/sweep_terms/cvfp",
         "iteration/converged_ratio/train",
     }
 

@@ -116,7 +116,7 @@ def test_published_algorithm_is_called_vacuous_everywhere(trained):
     assert made.code == 0
     assert "regularizer" in made.json["vacuous_terms"]
     assert made.json["last_iteration"]["weight_change"] == 0
-    assert made.json["last_iteration"]["terms"]["cvfp"] == 0
+    assert made.json["last_iteration"]["sweep_terms"]["cvfp"] == 0
     assert "nothing was trained" in made.err
     assert "vacuous term: regularizer" in made.err
     report = run("analyze", "runs/published.safetensors", "--json", "--threads=1", cwd=folder).json

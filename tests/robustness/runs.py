@@ -22,6 +22,7 @@ from newllm_core.parallel.collectives import process_group
 from newllm_core.pipeline.runs import run_phase1, run_phase2
 from newllm_core.runtime.progress import Silent
 from newllm_core.runtime.runlog import metrics_path
+from tests.open_gate import OPEN_GATE
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
@@ -32,7 +33,7 @@ COMMON = {
     "run": {"threads": 1, "precision": "float32"},
     "model": {"context_dim": 16, "embed_dim": 16},
     "analysis": {"probe_tokens": 256, "probe_passages": 4},
-    "gate": {"min_train_rank": 0.0, "min_val_rank": 0.0, "max_mean_cosine": 1.0, "min_norm": 0.0},
+    "gate": OPEN_GATE,
 }
 # Several windows, batches and epochs each; dropout and statistics so that no state is trivial.
 PHASE1 = {
@@ -146,7 +147,7 @@ def metrics(out):
 def losses(line):
     """Every loss of a line: what steps at the same global batch must agree on."""
     found = {}
-    for place in ("terms", "validation_terms"):
+    for place in ("sweep_terms", "validation_terms"):
         found |= {f"{place}.{name}": value for name, value in line.get(place, {}).items()}
     for split in ("train", "validation"):
         if split in line:

@@ -79,9 +79,11 @@ def test_measurements_between_steps_can_be_interrupted(
     case, home, reference, tmp_path, monkeypatch
 ):
     out = tmp_path / "run.safetensors"
-    measured = "phase1.converged_ratio" if case == "parallel" else "phase2.evaluate_splits"
-    module, _, name = measured.partition(".")
-    owner = __import__(f"newllm_core.training.{module}.trainer", fromlist=[name])
+    module, name = {
+        "parallel": ("phase1.trainer", "model_figures"),
+        "fine-tuned": ("phase2.measure", "evaluate_splits"),
+    }[case]
+    owner = __import__(f"newllm_core.training.{module}", fromlist=[name])
     original = getattr(owner, name)
     for call in (1, 2):
         calls = []

@@ -15,7 +15,7 @@ from newllm_core.regularizers.base import Regularizer
 from newllm_core.runtime.runlog import RunLog, metrics_path
 from newllm_core.training.phase1 import trainer as phase1
 from newllm_core.training.phase1 import windows as walk
-from newllm_core.training.phase1.convergence import converged_ratio
+from newllm_core.training.phase1.measure import model_figures
 from newllm_core.training.phase1.run import train_phase1
 from newllm_core.training.phase1.window import Window
 from newllm_core.training.phase2.extra_terms import make_objective
@@ -97,7 +97,7 @@ def test_training_moves_blocks_only_and_contexts_settle(engine):
     assert result.vacuous_terms == []
     assert result.weight_change > 0.01
     assert [entry["iteration"] for entry in result.history] == list(range(1, 9))
-    for split in ("terms", "validation_terms"):
+    for split in ("sweep_terms", "validation_terms"):
         assert result.history[0][split] == {}
         first, last = result.history[1][split]["cvfp"], result.history[-1][split]["cvfp"]
         assert 0 < last < 0.85 * first
@@ -190,7 +190,8 @@ def test_early_stopping_looks_at_the_measured_ratio():
     _, result = train(**given, min_converged_ratio=asked, min_iterations=2)
     assert 0 < asked < 1
     assert len(result.history) == first + 1
-    assert result.history == free.history[: first + 1]
+    assert result.history.pop()["stopped_early"] is True
+    assert result.history == free.history[:first]
 
 
 @pytest.fixture
@@ -245,9 +246,9 @@ def test_the_reconstruction_objective_trains_blocks_and_decoder():
     assert not any(map(torch.equal, decoder.parameters(), untrained.parameters()))
     assert not same(model.blocks, initial.blocks)
     assert same(model.token_output, initial.token_output)
-    losses = [entry["terms"]["reconstruction"] for entry in result.history[1:]]
+    losses = [entry["sweep_terms"]["reconstruction"] for entry in result.history[1:]]
     assert losses[-1] < 0.8 * losses[0]
-    assert list(result.history[-1]["terms"]) == ["reconstruction"]
+    assert list(result.history[-1]["sweep_terms"]) == ["reconstruction"]
 
 
 def test_the_log_has_a_line_for_every_iteration(tmp_path):
@@ -321,11 +322,11 @@ def measured(monkeypatch):
     """What the run knew whenever it measured convergence."""
     calls = []
 
-    def record(model, window, config, generator):
-        calls.append((window.tokens_T.clone(), generator.get_state()))
-        return converged_ratio(model, window, config, generator)
+    def record(model, tokens, config, generator):
+        calls.append((tokens.clone(), generator.get_state()))
+        return model_figures(model, tokens, config, generator)
 
-    monkeypatch.setattr(phase1, "converged_ratio", record)
+    monkeypatch.setattr(phase1, "model_figures", record)
     return calls
 
 
@@ -339,19 +340,16 @@ def test_the_published_algorithm_trains_nothing_and_says_so(measured):
     assert result.vacuous_terms == ["cvfp", "regularizer"]
     for entry in result.history[1:]:
         # It reads exactly what it read before.
-        assert entry["terms"]["cvfp"] == 0.0
-        assert entry["terms"]["regularizer"] > 0.5
+        assert entry["sweep_terms"]["cvfp"] == 0.0
+        assert entry["sweep_terms"]["regularizer"] > 0.5
         assert entry["gradient_norms"] == {"cvfp": 0.0, "regularizer": 0.0}
 
     # Convergence is what an untrained network has, not the 100 % of a repeated computation.
     reported = [entry["converged_ratio"][split] for entry in result.history for split in TEXT]
     for (tokens, state), ratio in zip(measured, reported, strict=True):
-        window = Window(tokens, torch.zeros(D), "zero")
-        window.previous_TC = rollout(untrained, tokens[None], torch.zeros(1, D))[0]
-        window.readings = 1
         generator = torch.Generator()
         generator.set_state(state)
-        assert converged_ratio(untrained, window, config.phase1, generator) == ratio
+        assert model_figures(untrained, tokens, config, generator)["converged_ratio"] == ratio
     assert max(reported) < 0.9
 
 
@@ -376,4 +374,56 @@ def test_no_regularizer_with_a_weight_is_vacuous_and_without_is_no_term():
     assert result.vacuous_terms == ["regularizer"]
     _, result = train(reg="none")
     assert result.vacuous_terms == []
-    assert list(result.history[-1]["terms"]) == ["cvfp"]
+    assert list(result.history[-1]["sweep_terms"]) == ["cvfp"]
+
+
+def test_figures_of_an_iteration_are_those_of_exact_contexts(monkeypatch):
+    """A sweep that has not settled leaves contexts of many directions; the model has one."""
+    section = {
+        "cell": {"layernorm_mix": 0.2},
+        "model": {"init_std": 0.05},
+        "phase1": {"objective": "reconstruction"},
+    }
+    given = {"convergence_tokens": 500, "convergence_steps": 250}
+    model, result = train(section, max_iterations=3, **given)
+    ids = torch.from_numpy(TEXT["train"].astype(np.int64))[None]
+    exact = rollout(model, ids, model.start(1))[0, 64:]
+    values = torch.linalg.svdvals(exact)
+    shares = values / values.sum()
+    rank = float((-(shares * shares.log()).sum()).exp()) / D
+    last = result.history[-1]
+    assert last["effective_rank_ratio"]["train"] == pytest.approx(rank, abs=0.05)
+    assert last["norm_ratio"]["train"] == pytest.approx(
+        float(exact.norm(dim=1).mean()) / D**0.5, rel=0.05
+    )
+
+
+def test_validation_figures_are_those_of_validation_text():
+    """Constant validation text has contexts of next to one direction; training text has many."""
+    text = {"train": TEXT["train"], "validation": torch.full((200,), 7).numpy()}
+    _, result = train(text=text, max_iterations=3)
+    ranks = result.history[-1]["effective_rank_ratio"]
+    assert ranks["validation"] < 0.5 * ranks["train"]
+    other = {"train": TEXT["train"], "validation": TEXT["train"][300:500]}
+    _, second = train(text=other, max_iterations=3)
+    for one, two in zip(result.history[1:], second.history[1:], strict=True):
+        assert one["sweep_terms"] == two["sweep_terms"]
+        assert one["validation_terms"] != two["validation_terms"]
+
+
+def test_validation_losses_are_those_of_exact_contexts():
+    """With the weights fixed, a rollout from zero and the loss of its neighbours says the same."""
+    given = {"reg": "none", "max_iterations": 3, "learning_rate": 0.0, "start": "zero"}
+    _, result = train(lr_schedule="constant", **given)
+    # At fixed weights a second exact reading repeats the first; a sweep's contexts still move.
+    for entry in result.history[1:]:
+        assert entry["validation_terms"]["cvfp"] < 1e-9
+    assert result.history[1]["sweep_terms"]["cvfp"] > 0.1
+
+
+def test_later_windows_begin_with_an_exact_reading(windows):
+    model, _ = train(window_tokens=300, max_tokens=600, max_iterations=1)
+    second = windows[2]
+    assert second.tokens_T.tolist() == TEXT["train"][300:600].tolist()
+    exact = rollout(model, second.tokens_T[None], second.first_C[None])[0]
+    assert torch.allclose(second.previous_TC, exact, atol=1e-5)

@@ -10,7 +10,7 @@ from newllm_core.checkpoint import format as checkpoints
 from newllm_core.config import Config, Phase2Config, RunConfig
 from newllm_core.errors import ConfigError, DivergedError, InputError
 from newllm_core.runtime.runlog import RunLog, metrics_path
-from newllm_core.training.phase2 import trainer as phase2
+from newllm_core.training.phase2 import measure
 from newllm_core.training.phase2.run import train_phase2
 
 CPU = torch.device("cpu")
@@ -142,7 +142,7 @@ def test_an_objective_is_trained_beside_the_heads_and_saved(tmp_path):
 def test_early_stopping_keeps_the_best_weights(monkeypatch):
     losses = iter([3.0, 2.0, 2.5, 2.4, 1.0])
     seen = []
-    evaluate_splits = phase2.evaluate_splits
+    evaluate_splits = measure.evaluate_splits
 
     def scripted(model, dataset, **options):
         figures = evaluate_splits(model, dataset, **options)
@@ -150,7 +150,7 @@ def test_early_stopping_keeps_the_best_weights(monkeypatch):
         seen.append(parameters(model))
         return figures
 
-    monkeypatch.setattr(phase2, "evaluate_splits", scripted)
+    monkeypatch.setattr(measure, "evaluate_splits", scripted)
     trained = run(checkpoint(), SMALL, epochs=10, patience=2)
     assert trained.results["best_epoch"] == 1
     assert trained.results["validation"]["loss"] == 2.0

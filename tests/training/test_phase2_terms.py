@@ -16,6 +16,7 @@ from newllm_core.settings import resolve, to_dict
 from newllm_core.training.phase2.extra_terms import ExtraTerms, make_objective
 from newllm_core.training.phase2.run import train_phase2
 from tests.data.cases import run as prepare
+from tests.open_gate import OPEN_GATE
 
 CPU = torch.device("cpu")
 
@@ -139,7 +140,7 @@ def test_what_phase1_trained_is_in_the_checkpoint_and_phase2_starts_from_it(tmp_
     config = resolve(
         {"model": {"context_dim": 8, "embed_dim": 8}, "objective": {"decoder": "linear"}},
         {"phase1": {"max_tokens": 500, "max_iterations": 2}, "phase2": {"epochs": 0}},
-        {"gate": {"min_train_rank": 0, "min_val_rank": 0}},
+        {"gate": OPEN_GATE},
     )
     given = {"overwrite": False, "device": CPU, "progress": Silent()}
     trained = run_phase1(config, data, tmp_path / "one.safetensors", **given)
@@ -150,7 +151,9 @@ def test_what_phase1_trained_is_in_the_checkpoint_and_phase2_starts_from_it(tmp_
     for name, tensor in initial.state_dict().items():
         assert torch.equal(saved.objective[name], trained.objective[name])
         assert not torch.equal(saved.objective[name], tensor)
-    config = resolve(to_dict(saved.config), {"phase2": {"objective": "reconstruction"}})
+    config = resolve(
+        to_dict(saved.config), {"phase2": {"objective": "reconstruction"}}, {"gate": OPEN_GATE}
+    )
     run_phase2(saved, data, config, tmp_path / "two.safetensors", **given)
     after = load(tmp_path / "two.safetensors").objective
     assert all(torch.equal(after[name], saved.objective[name]) for name in saved.objective)

@@ -39,7 +39,7 @@ class Home:
             }
         )
         generator = torch.Generator().manual_seed(0)
-        entry = {"window": 0, "iteration": 1, "terms": {"cvfp": 0.5}, "weight_change": 0.25}
+        entry = {"window": 0, "iteration": 1, "sweep_terms": {"cvfp": 0.5}, "weight_change": 0.25}
         ratios = {"train": 0.5, "validation": None}
         figures = dict.fromkeys(GATE_FIGURES, 0.5) | {"num_tokens": 64, "context_dim": 8}
         objective = {"output.weight": torch.randn(3, 8, generator=generator), "bias": torch.ones(2)}
