@@ -6,8 +6,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from newllm_core.analysis.report.figures import number
-
 # From here on digits before the point say less than their number.
 WIDEST = 1e6
 
@@ -33,7 +31,7 @@ def render_phase1(summary: dict[str, Any], console: Console) -> None:
     names = ("drift", "effective_rank_ratio", "mean_cosine", "step_cosine", "lyapunov_exponent")
     for split in ("train", "validation"):
         found = summary["gate"][split]
-        table.add_row(split, *(number(found[name]) for name in (*names, "tokens_remembered")))
+        table.add_row(split, *(_short(found[name]) for name in (*names, "tokens_remembered")))
     console.print(table)
     for term in summary["vacuous_terms"]:
         console.print(f"vacuous term: {term} (its gradient was zero throughout)")
@@ -48,6 +46,12 @@ def render_phase1(summary: dict[str, Any], console: Console) -> None:
     else:
         console.print(f"phase 1 FAILED: {verdict['reason']}", style="bold red", soft_wrap=True)
     console.print(f"next: newllm analyze {summary['checkpoint']}", soft_wrap=True)
+
+
+def _short(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if 0.01 <= abs(value) < 1000 else f"{value:.0e}"
 
 
 def render_language_model(summary: dict[str, Any], console: Console) -> None:

@@ -4,7 +4,7 @@ There is no way around it but to set its thresholds, or to ask for untrained blo
 checkpoint records both.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from newllm_core.analysis.criteria import CRITERIA, TRAINING
@@ -79,28 +79,30 @@ def said(
     failed: list[Verdict], health: Mapping[str, Figures], training: Figures, config: Config
 ) -> str:
     """Return in one line what failed and what to try."""
-    parts = list(dict.fromkeys(_failure(verdict) for verdict in failed))
-    hints = list(
-        dict.fromkeys(
-            hint
-            for hint in (_hint(verdict, failed, health, training, config) for verdict in failed)
-            if hint
-        )
-    )
-    return f"{'; '.join(parts)}. Try {', or '.join(hints)}"
+    sections = dict.fromkeys(verdict["section"] for verdict in failed)
+    parts = [_failure([v for v in failed if v["section"] == section]) for section in sections]
+    hints = [_hint(verdict, failed, health, training, config) for verdict in failed]
+    return f"{'; '.join(parts)}. Try {', or '.join(dict.fromkeys(filter(None, hints)))}"
 
 
-def _failure(verdict: Verdict) -> str:
-    section, split, value = verdict["section"], verdict["split"], verdict["value"]
+def _failure(failed: Sequence[Verdict]) -> str:
+    """Say what is wrong with one section, on the splits where it is."""
+    section = failed[0]["section"]
     if section == TRAINING:
-        return str(verdict["message"])
-    criterion = CRITERIA[section]
-    shown = "no number" if value is None else f"{value:.3g}"
-    side = "below" if criterion.high_is_good else "above"
-    return (
-        f"{split}: {verdict['message']}: {criterion.measure} {shown} is {side} "
-        f"gate.{criterion.gate_option(split)} {verdict['threshold']:g}"
-    )
+        return str(failed[0]["message"])
+    criterion, side = CRITERIA[section], "below" if CRITERIA[section].high_is_good else "above"
+    parts = []
+    for verdict in failed:
+        split, value = verdict["split"], verdict["value"]
+        shown = "no number" if value is None else f"{value:.3g}"
+        limit = f"{side} gate.{criterion.gate_option(split)} {verdict['threshold']:g}"
+        parts.append((f"{split} {shown}", limit))
+    limits = list(dict.fromkeys(limit for _, limit in parts))
+    if len(limits) == 1:
+        found = f"{', '.join(where for where, _ in parts)}, {limits[0]}"
+    else:
+        found = ", ".join(f"{where} {limit}" for where, limit in parts)
+    return f"{failed[0]['message'].partition(':')[0]} ({criterion.measure} {found})"
 
 
 def _hint(
@@ -124,11 +126,13 @@ def _hint(
     if "explosion" in others:
         if section != "explosion":
             return None
-        return "phase1 with a smaller --init-std" if normed else "--set cell.layernorm_mix=1"
+        smaller = "a smaller --init-std" if normed else "--set cell.layernorm_mix=1"
+        return f"phase1 with {smaller}"
     smaller, larger = f"--init-std {std / 3:.2g}", f"--init-std {max(3 * std, 0.03):.2g}"
     more = f"--max-iterations {config.phase1.max_iterations * 2 or 4}"
+    copies = {"identity_mapping", "token_dependency"} & others
     if section in ("dynamics", "convergence", "cvfp"):
-        return f"phase1 with {smaller}, {more}"
+        return None if copies else f"phase1 with {smaller}, {more}"
     if section in ("identity_mapping", "token_dependency", "memory"):
         return (
             f"phase1 with {larger}"
@@ -136,13 +140,13 @@ def _hint(
             else f"phase1 with --objective reconstruction, {more}"
         )
     if section == "zero_solution" and not normed:
-        return "--set cell.layernorm_mix=1"
+        return "phase1 with --set cell.layernorm_mix=1"
     figures = health[split]
     if section == "information_content":
         ceiling = effective_rank_ceiling(figures["num_tokens"], figures["context_dim"])
         if ceiling < verdict["threshold"]:
             return "more text (so few tokens cannot reach that rank)"
-    if {"identity_mapping", "token_dependency"} & others:
+    if copies:
         return None
     if config.phase1.reg == "none" or not weight:
         return "phase1 with --reg covariance-ema"
