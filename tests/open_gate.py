@@ -14,3 +14,6 @@ OPEN_GATE = {
     "max_exponent": 1e9,
     "min_tokens_remembered": 0.0,
 }
+# The same for the command line, where blocks may be untrained too.
+OPEN = tuple(f"--{name.replace('_', '-')}={value:g}" for name, value in OPEN_GATE.items())
+OPEN_FLAGS = (*OPEN, "--untrained-blocks")

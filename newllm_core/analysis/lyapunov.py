@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from newllm_core.analysis.rows import nobody
 from newllm_core.analysis.sampling import mean_and_error
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.parallel.dtensors import is_dtensor
+from newllm_core.parallel.sharding import is_divided
 
 # A vector that vanishes altogether has shrunk by this much: its logarithm must stay a number.
 SMALLEST_GROWTH = 1e-30
@@ -68,8 +68,7 @@ def push_forward(
     def update(context_PC: Tensor) -> Tensor:
         return model.step(context=context_PC, token=token_PE)[-1]
 
-    divided = any(map(is_dtensor, model.parameters()))
-    if all(cell.twice_differentiable for cell in model.cells()) and not divided:
+    if all(cell.twice_differentiable for cell in model.cells()) and not is_divided(model.blocks):
         # Two reverse passes are as exact as one forward and run in C++ alone; torch's forward mode
         # spends most of its time in Python here, and imports a compiler first.
         after_PC, pushed_PC = jvp(update, context_PC, vector_PC)

@@ -104,6 +104,11 @@ def within(module: nn.Module, function: Callable[..., Result], *inputs: Any) -> 
             unit.set_reshard_after_forward(True)
 
 
+def is_divided(module: nn.Module) -> bool:
+    """Say whether no process holds all parameters of `module` for long."""
+    return any(_within_of(unit) is not None for unit in module.modules())
+
+
 def _within_of(module: nn.Module) -> Callable[..., Any] | None:
     """Return what `_divide` gave to units; torch's own class for them takes a second to import."""
     found: Callable[..., Any] | None = module.__dict__.get("within")

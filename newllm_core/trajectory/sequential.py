@@ -60,7 +60,7 @@ def rollout(
     num_streams, length = tokens_BT.shape
     contexts = start_BC.new_empty(num_streams, length - warmup, model.context_dim)
     context = start_BC
-    span = max(1, TOKENS_AT_ONCE // num_streams)
+    span = max(1, TOKENS_AT_ONCE // max(1, num_streams))  # a process may have none
     for begin in range(0, length, span):
         read = unroll(model, tokens_BT[:, begin : begin + span], context, final_only=True)[0]
         context = read[:, -1]

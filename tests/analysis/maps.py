@@ -29,9 +29,6 @@ class Map:
         self.config = ModelConfig()
         self.blocks = Blocks(function)
 
-    def parameters(self):
-        return []
-
     def start(self, num_streams):
         return torch.zeros(num_streams, self.context_dim, dtype=torch.float64)
 

@@ -3,6 +3,7 @@
 import pytest
 
 from newllm_core.plugins.files import forget_files
+from tests.open_gate import OPEN_FLAGS
 
 from .inside import CommandLine, save_dataset
 
@@ -23,7 +24,7 @@ class Leaky(Cell):
 """
 SMALL = ("--context-dim=8", "--embed-dim=8", "--max-iterations=2", "--threads=1")
 PROBES = ("--set=analysis.probe_tokens=64", "--set=analysis.probe_passages=4")
-GATE = ("--min-train-rank=0", "--min-val-rank=0", "--max-mean-cosine=1")
+GATE = OPEN_FLAGS
 SHORT = ("--epochs=1", "--num-streams=2", "--bptt=8", "--threads=1")
 
 

@@ -8,7 +8,10 @@ from newllm_core.evaluation.splits import evaluate_splits
 
 from .inside import CommandLine, save_checkpoint, save_dataset
 
-FIGURES = {"loss", "perplexity", "accuracy", "bits_per_byte", "word_perplexity"}
+FIGURES = {"loss", "perplexity", "accuracy", "bits_per_byte", "word_perplexity"} | {
+    "loss_stderr",
+    "bits_per_byte_stderr",
+}
 
 
 @pytest.fixture

@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 from newllm_core.testing import check_cell, check_data_source, check_objective, check_regularizer
+from tests.open_gate import OPEN_FLAGS
 
 PAGE = Path(__file__).parents[2] / "docs" / "PLUGINS.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
 
 
 # So little training leaves contexts near zero.
-OPEN = ("--min-train-rank", "0", "--min-val-rank", "0", "--min-norm", "0")
+OPEN = OPEN_FLAGS
 CHOSEN = ("--cell", "leaky", "--objective", "token-before")
 
 
