@@ -96,6 +96,7 @@ def render_quickstart(results: dict[str, Any], console: Console) -> None:
     for heading in ("figure", "trained", "untrained"):
         table.add_column(heading, justify="left" if heading == "figure" else "right")
     for label, key in (
+        ("CVFP: contexts change in a 4th reading by", "repeat_drift"),
         ("dimensions used, ER/D", "effective_rank_ratio"),
         ("same contexts for different tokens, cosine", "token_dependency"),
         ("growth of a disturbance per token, λ", "lyapunov_exponent"),
@@ -114,8 +115,11 @@ def render_quickstart(results: dict[str, Any], console: Console) -> None:
 
 def _figure(value: Any) -> str:  # noqa: ANN401 - a number, or the mapping that holds its mean
     if isinstance(value, dict):
-        value = value.get("mean", value.get("mean_cosine"))
-    return "-" if value is None else f"{value:.3f}"
+        names = ("third_to_fourth", "mean", "mean_cosine")
+        value = next((value[name] for name in names if name in value), None)
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if value == 0 or abs(value) >= 1e-3 else f"{value:.0e}"
 
 
 def render_bench(report: dict[str, Any], console: Console) -> None:
