@@ -9,6 +9,7 @@ from newllm_core.errors import ProcessLost, UserError
 
 if TYPE_CHECKING:
     from newllm_core.runtime.progress import Progress
+    from newllm_core.settings import Settings
 
 RESUMABLE = ("phase1", "phase2")
 
@@ -23,12 +24,12 @@ def speaks(error: UserError) -> bool:
     return is_first_process() or (isinstance(error, ProcessLost) and error.speaks)
 
 
-def run_progress() -> "Progress":
+def run_progress(given: "Settings") -> "Progress":
     """Return progress of a run, shown by the first process only."""
     from newllm_cli.progress import StderrProgress
     from newllm_core.runtime.progress import Silent
 
-    return StderrProgress() if is_first_process() else Silent()
+    return StderrProgress(given) if is_first_process() else Silent()
 
 
 def how_to_continue() -> str | None:

@@ -1,9 +1,12 @@
-"""Progress on stderr: a bar on a terminal, a line every few seconds elsewhere."""
+"""Progress on stderr: a bar on a terminal, a line every few seconds elsewhere; never silence."""
 
 import sys
+import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -19,31 +22,48 @@ from rich.progress import Task as RichTask
 from rich.table import Column
 from rich.text import Text
 
+from newllm_core.config import RunConfig
 from newllm_core.runtime.progress import Task
 
+if TYPE_CHECKING:
+    from newllm_core.settings import Settings
+
 SECONDS_BETWEEN_LINES = 5.0
+# After so long without a word somebody would wonder.
+LONGEST_SILENCE = 8.0
+# Rates are known well enough for an estimate.
+SECONDS_OF_ESTIMATE = 0.5
 
 
 class StderrProgress:
-    """Shows messages, warnings and tasks of the core on stderr."""
+    """Shows messages, warnings and tasks of the core on stderr.
 
-    def __init__(self) -> None:
+    Args:
+        given: settings; `run.warn_tokens` says how much reading is announced.
+    """
+
+    def __init__(self, given: "Settings | None" = None) -> None:
         self._console = Console(stderr=True, highlight=False)
+        self._warn_tokens = given.resolve().run.warn_tokens if given else RunConfig.warn_tokens
+        self._announced: set[str] = set()
+        self._silence = _Silence()
 
     def message(self, text: str) -> None:
         """Show one line."""
+        self._silence.broken(text)
         self._console.print(text, markup=False, soft_wrap=True)
 
     def warning(self, text: str) -> None:
         """Show one line that should not be overlooked."""
+        self._silence.broken()
         self._console.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
 
     @contextmanager
     def task(self, label: str, total: int | None, unit: str) -> Iterator[Task]:
         """Show a bar with rate and time left, or lines if stderr is no terminal."""
         if not sys.stderr.isatty():
-            lines = _Lines(label, total, unit)
-            yield lines
+            lines = _Lines(label, total, unit, self._silence)
+            yield self._announcing(lines, label, total, unit)
             lines.finish()
             return
         columns = (
@@ -59,7 +79,17 @@ class StderrProgress:
             ),
         )
         with Progress(*columns, console=self._console, transient=True, expand=True) as progress:
-            yield _Bar(progress, progress.add_task(label, total=total, note=""))
+            self._silence.pause()
+            bar = _Bar(progress, progress.add_task(label, total=total, note=""))
+            yield self._announcing(bar, label, total, unit)
+        self._silence.broken()
+
+    def _announcing(self, task: Task, label: str, total: int | None, unit: str) -> Task:
+        """Let a task with much to read say so, once for each kind of task."""
+        if unit != "tokens" or not total or total <= self._warn_tokens or label in self._announced:
+            return task
+        self._announced.add(label)
+        return _Announcing(self, task, label, total)
 
 
 def _whole() -> Column:
@@ -88,8 +118,63 @@ class _Rate(ProgressColumn):
         return Text(f"{speed:,.0f} {self._unit}/s" if speed else "")
 
 
+class _Announcing:
+    """A task that warns how long it will take, once that can be told."""
+
+    def __init__(self, progress: StderrProgress, task: Task, label: str, total: int) -> None:
+        self._progress, self._task, self._label, self._total = progress, task, label, total
+        self._began, self._done, self._waiting = time.monotonic(), 0, True
+
+    def advance(self, amount: int, note: str = "") -> None:
+        self._done += amount
+        seconds = time.monotonic() - self._began
+        if self._waiting and self._done and seconds >= SECONDS_OF_ESTIMATE:
+            self._waiting = False
+            rate = self._done / seconds
+            self._progress.warning(
+                f"{self._label}: {self._total:,} tokens to read, about "
+                f"{_clock(self._total / rate)} at {rate:,.0f} tokens/s"
+            )
+        self._task.advance(amount, note)
+
+
+class _Silence:
+    """Says on a pipe or a terminal that work goes on, when nothing else was said for long."""
+
+    def __init__(self) -> None:
+        self._last, self._what, self._paused = time.monotonic(), "starting", False
+        threading.Thread(target=_watch, args=(weakref.ref(self),), daemon=True).start()
+
+    def broken(self, text: str = "") -> None:
+        self._last, self._paused = time.monotonic(), False
+        self._what = text or self._what
+
+    def pause(self) -> None:
+        """Wait until the next word: a bar moves by itself."""
+        self._paused = True
+
+    def look(self) -> None:
+        """Speak up if it has lasted too long."""
+        if time.monotonic() - self._last >= LONGEST_SILENCE and not self._paused:
+            self._last = time.monotonic()
+            print(f"still at work after: {self._what:.60}", file=sys.stderr, flush=True)
+
+
+def _watch(silence: "weakref.ref[_Silence]") -> None:
+    """Look every second, as long as the progress is there that it belongs to."""
+    while (watched := silence()) is not None:
+        watched.look()
+        del watched
+        time.sleep(1)
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
 class _Lines:
-    def __init__(self, label: str, total: int | None, unit: str) -> None:
+    def __init__(self, label: str, total: int | None, unit: str, silence: _Silence) -> None:
+        self._silence = silence
         self._label, self._total, self._unit = label, total, unit
         self._began = self._shown = time.monotonic()
         self._done = self._shown_done = 0
@@ -110,12 +195,13 @@ class _Lines:
 
     def _show(self, seconds: float) -> None:
         self._shown_done = self._done
+        self._silence.broken(self._label)
         rate = self._done / max(seconds, 1e-9)
         text = f"{self._label}: {self._done:,}"
         if self._total:
-            text += f" of {self._total:,}"
+            text += f" of {self._total:,} ({self._done / self._total:.0%})"
         text += f" {self._unit}, {rate:,.0f} {self._unit}/s"
         if self._total and self._done:
             left = max(0, self._total - self._done) / rate
-            text += f", {int(left) // 60}:{int(left) % 60:02d} left"
+            text += f", {_clock(left)} left"
         print(text + (f"; {self._note}" if self._note else ""), file=sys.stderr, flush=True)

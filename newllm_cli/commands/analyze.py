@@ -52,7 +52,7 @@ def analyze(
 
     if history not in ("some", "all"):
         raise ConfigError(f"--history {history}: choose some or all")
-    progress = StderrProgress()
+    progress = StderrProgress(given)
     config = given.resolve()
     seed = config.run.seed if given.sets("run", "seed") else None
     check_outputs(html, png, overwrite=overwrite)

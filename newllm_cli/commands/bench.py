@@ -74,7 +74,7 @@ def bench(
         precisions=precision or PRECISIONS,
         rounds=rounds,
         device=prepare_device(config.run),
-        progress=StderrProgress(),
+        progress=StderrProgress(given),
     )
     report = {"schema": 1, "preset": preset, **result}
     if json:

@@ -45,7 +45,7 @@ def compare(
     from newllm_core.analysis import compare as comparisons
     from newllm_core.runtime.device import prepare_device
 
-    progress = StderrProgress()
+    progress = StderrProgress(given)
     report = comparisons.compare(
         checkpoints,
         config=config,

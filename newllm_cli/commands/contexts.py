@@ -48,7 +48,7 @@ def contexts(
     from newllm_core.runtime.device import prepare_device
 
     output_files(out, overwrite=overwrite)
-    progress = StderrProgress()
+    progress = StderrProgress(given)
     loaded = load(checkpoint, device=prepare_device(config.run), progress=progress)
     size = os.path.getsize(text) if os.path.isfile(text) else None
     with progress.task("reading", size, "bytes") as task:

@@ -47,7 +47,7 @@ def evaluate(
     from newllm_core.pipeline.trained import evaluation_config, run_evaluate
     from newllm_core.runtime.device import prepare_device
 
-    progress = StderrProgress()
+    progress = StderrProgress(given)
     loaded = load(checkpoint, progress=progress)
     loaded.require_trained_head()
     config = evaluation_config(given, loaded)

@@ -34,7 +34,7 @@ def expand(
     from newllm_core.pipeline import commands
 
     path, expanded = commands.expand(
-        given, checkpoint, data, out, overwrite=overwrite, progress=StderrProgress()
+        given, checkpoint, data, out, overwrite=overwrite, progress=StderrProgress(given)
     )
     summary = language_model_summary(path, expanded.results)
     if json:

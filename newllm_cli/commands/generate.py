@@ -75,7 +75,7 @@ def generate(
     if prompt_file is not None:
         prompt = "".join(text_chunks(prompt_file))
     device = prepare_device(config.run)
-    loaded = load(checkpoint, device=device, progress=StderrProgress())
+    loaded = load(checkpoint, device=device, progress=StderrProgress(given))
     loaded.require_trained_head()
     tokenizer = TextTokenizer.from_json(loaded.tokenizer_json)
     ids = encode_prompt(tokenizer, prompt or "")

@@ -75,7 +75,7 @@ def phase1(
             overwrite=overwrite,
             resume=resume,
             tensorboard=tensorboard,
-            progress=run_progress(),
+            progress=run_progress(given),
         )
     if not is_first_process():
         return

@@ -55,7 +55,7 @@ def phase2(
         overwrite=overwrite,
         resume=resume,
         tensorboard=tensorboard,
-        progress=run_progress(),
+        progress=run_progress(given),
     )
     if not is_first_process():
         return

@@ -42,7 +42,7 @@ def prepare(
             out,
             document_separator=document_separator,
             overwrite=overwrite,
-            progress=StderrProgress(),
+            progress=StderrProgress(given),
         )
     if json:
         print_json({"schema": 1, "dataset": str(folder), **info.to_dict()})

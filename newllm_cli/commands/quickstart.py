@@ -52,7 +52,7 @@ def quickstart(
     folder = out or _free_folder()
     if folder.exists():
         raise InputError(f"{folder} exists: choose another --out")
-    progress = StderrProgress()
+    progress = StderrProgress(given)
     results: dict[str, Any] = {"schema": 1, "folder": str(folder)}
 
     def stage(number: int, text: str) -> None:

@@ -31,6 +31,9 @@ class RunConfig(Section):
         "share of parameters, gradients and optimizer state.",
         choices=("none", "full"),
     )
+    warn_tokens: int = option(
+        10_000, "More tokens to read than this are announced, with an estimate of the time.", low=0
+    )
     save_interval_seconds: float = option(
         600.0, "Seconds between two saves of the state that --resume continues from.", low=0
     )

@@ -1,0 +1,81 @@
+"""What a stranger can follow on a pipe."""
+
+import time
+
+import pytest
+
+from newllm_cli import progress as module
+from newllm_cli.progress import StderrProgress
+from newllm_core.settings import Settings
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Time that passes when it is told to."""
+
+    class Clock:
+        now = 100.0
+
+        def monotonic(self):
+            return self.now
+
+        def sleep(self, seconds):
+            time.sleep(0.01)
+
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+def limited(tokens):
+    return StderrProgress(Settings.of(None, {"run": {"warn_tokens": tokens}}))
+
+
+def test_lines_have_a_share_a_rate_and_the_time_left(clock, capsys):
+    with limited(10**9).task("phase 1", 1000, "tokens") as task:
+        clock.now += 6
+        task.advance(250, "iteration 1/4")
+    line = capsys.readouterr().err.splitlines()[0]
+    assert line == "phase 1: 250 of 1,000 (25%) tokens, 42 tokens/s, 0:18 left; iteration 1/4"
+
+
+@pytest.mark.parametrize(("limit", "warned"), [(999, True), (1000, False)])
+def test_much_to_read_is_announced_once_with_an_estimate(clock, capsys, limit, warned):
+    progress = limited(limit)
+    for _ in range(2):
+        with progress.task("evaluating", 1000, "tokens") as task:
+            clock.now += 2
+            task.advance(20)
+            task.advance(20)
+    told = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    expected = "warning: evaluating: 1,000 tokens to read, about 1:40 at 10 tokens/s"
+    assert told == ([expected] if warned else [])
+
+
+def test_other_units_are_not_announced(clock, capsys):
+    with limited(5).task("reading", 1000, "bytes") as task:
+        clock.now += 2
+        task.advance(20)
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_silence_is_broken_as_long_as_somebody_works(clock, capsys):
+    progress = limited(5)
+    progress.message("loading a large model")
+    clock.now += 7
+    progress._silence.look()
+    assert "still at work" not in capsys.readouterr().err
+    clock.now += 2
+    deadline = time.time() + 5
+    told = ""
+    while "still at work" not in told and time.time() < deadline:
+        time.sleep(0.02)
+        told += capsys.readouterr().err
+    assert told.count("still at work after: loading a large model") == 1
+    silence = module.weakref.ref(progress._silence)
+    del progress
+    clock.now += 100
+    time.sleep(0.1)
+    # Nobody waits any more: it ends with what it belongs to.
+    assert silence() is None
+    assert "still at work" not in capsys.readouterr().err
