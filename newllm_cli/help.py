@@ -6,9 +6,20 @@ from typing import Any
 
 from typer.core import TyperCommand
 
+from newllm_core.errors import ConfigError
+
 
 class HelpfulCommand(TyperCommand):
     """A command whose options are listed by section and whose examples keep their lines."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
+        """Refuse an option that is given twice: of `--x 1 --x 2` one would be ignored."""
+        _, _, order = self.make_parser(ctx).parse_args(list(args))
+        for option in order:
+            if order.count(option) > 1 and not option.multiple and option.nargs == 1:
+                names = "/".join([*option.opts, *option.secondary_opts])
+                raise ConfigError(f"{names} is given more than once: give it once")
+        return super().parse_args(ctx, args)
 
     def format_help_text(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
         """Write the description, then each example on a line of its own."""

@@ -59,7 +59,7 @@ def render_language_model(summary: dict[str, Any], console: Console) -> None:
     table = Table(title=f"language model: {summary['checkpoint']}", title_justify="left")
     for heading in ("split", "head", "loss", "perplexity", "per word", "accuracy", "bits/byte"):
         table.add_column(heading, justify="left" if heading in ("split", "head") else "right")
-    splits = [name for name in ("train", "validation", "text") if name in summary]
+    splits = [name for name in ("train", "validation", "test", "text") if name in summary]
     for split in splits:
         figures = summary[split]
         heads = figures["heads"]

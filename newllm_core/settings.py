@@ -1,23 +1,23 @@
 """Resolve a `Config`: defaults < preset or file < environment < flags.
 
 Every layer is a mapping `{section: {key: value}}`. Text (from the environment or `--set`) is turned
-into the type of its field. An unknown section or key is an error that names a near one.
+into the type of its field. An unknown section or key is an error that names a near one, and so are
+two values for one key in the same place: a file, the environment, the command line.
 """
 
 import dataclasses
 import difflib
 import os
 import tomllib
-import types
 import typing
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from typing import Any
 
 from newllm_core.config import MOST_LAYERS, PLUGIN_SECTIONS, SECTIONS, Config, check_bounds
-from newllm_core.errors import ConfigError, one_line, reason
+from newllm_core.config.values import convert, shown
+from newllm_core.errors import ConfigError, reason
 from newllm_core.files.from_strangers import read_text
-from newllm_core.files.strict_json import INTEGER_BITS, parse_json
 
 Layer = Mapping[str, Mapping[str, Any]]
 ENVIRONMENT_PREFIX = "NEWLLM_"
@@ -26,21 +26,31 @@ PRESET_PREFIX = "preset:"
 LARGEST_FILE = 1 << 16
 # tomllib takes time that grows with the square of the parts of a dotted key.
 MOST_DOTS = 2000
-LONGEST_VALUE = 80
 
 
 class Settings:
     """The layers that the user gave: file, environment, flags. Lowest first."""
 
-    def __init__(self, layers: list[Layer]) -> None:
+    def __init__(self, layers: list[Layer], flags: Layer) -> None:
         self.layers = layers
+        self._flags = flags
 
     @classmethod
     def of(cls, file: str | None, *given: Layer) -> "Settings":
-        """Put `given`, later ones winning, on the environment, and that on a file or preset."""
+        """Put what was `given` in one place on the environment, and that on a file or preset."""
         layers = [] if file is None else [from_file(file)]
+        flags = agreeing(*given)
         # One layer: options count for the plugin that is chosen anywhere beside them.
-        return cls([*layers, combined(from_environment(), *given)])
+        return cls([*layers, combined(from_environment(), flags)], flags)
+
+    def add(self, given: Layer) -> None:
+        """Take flags into account that are no settings by their names.
+
+        Raises:
+            ConfigError: another flag gives one of the keys another value.
+        """
+        self._flags = agreeing(self._flags, given)
+        self.layers[-1] = combined(self.layers[-1], given)
 
     @classmethod
     def of_keywords(
@@ -137,32 +147,6 @@ def make_section(section_type: type[Any], name: str, values: Mapping[str, Any]) 
     return section
 
 
-def convert(value: Any, hint: Any, where: str) -> Any:  # noqa: ANN401 - any TOML value, any annotation
-    """Return `value` as the type `hint`; text is parsed, other values must already fit."""
-    if isinstance(value, int) and abs(value) >> INTEGER_BITS:
-        raise ConfigError(f"{where} is a number of more than {INTEGER_BITS} bits")
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        inner = [part for part in typing.get_args(hint) if part is not type(None)]
-        if value is None or (isinstance(value, str) and value.lower() in ("none", "null")):
-            return None
-        return convert(value, inner[0], where)
-    if typing.get_origin(hint) is tuple:
-        element = typing.get_args(hint)[0]
-        if isinstance(value, str):
-            value = [part for part in value.strip("[]() ").split(",") if part]
-        if not isinstance(value, list | tuple):
-            raise ConfigError(f"{where} is {shown(value)}: give a list such as 1,1")
-        return tuple(convert(part, element, where) for part in value)
-    if isinstance(value, str) and hint is not str:
-        parsed = _parse(value.strip(), hint, where)
-        return convert(parsed, int, where) if hint is int else parsed
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise ConfigError(f"{where} is {shown(value)}: expected {hint.__name__}")
-    return value
-
-
 def from_file(name: str) -> Layer:
     """Return the layer of a TOML file, or of a shipped preset for `preset:NAME`."""
     if name.startswith(PRESET_PREFIX):
@@ -185,10 +169,9 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Layer:
             continue
         section, _, key = name.removeprefix(ENVIRONMENT_PREFIX).lower().partition("_")
         try:
-            _checked(section, {key: value})
+            layer = agreeing(layer, {section: {key: value}})
         except ConfigError as error:
             raise ConfigError(f"environment variable {name}: {error}") from error
-        layer.setdefault(section, {})[key] = value
     return layer
 
 
@@ -200,8 +183,7 @@ def from_assignments(assignments: Iterable[str]) -> Layer:
         section, dot, key = target.strip().partition(".")
         if not (equals and dot and key):
             raise ConfigError(f"--set {text!r}: write section.key=value")
-        _checked(section, {key: value})
-        layer.setdefault(section, {})[key] = value
+        layer = agreeing(layer, {section: {key: value}})
     return layer
 
 
@@ -212,6 +194,42 @@ def combined(*layers: Layer) -> Layer:
         for section, values in layer.items():
             merged.setdefault(section, {}).update(_checked(section, values))
     return merged
+
+
+def agreeing(*layers: Layer) -> dict[str, dict[str, Any]]:
+    """Put layers of one place together, where none wins over another.
+
+    Raises:
+        ConfigError: two of them give one key different values.
+    """
+    merged: dict[str, dict[str, Any]] = {}
+    for layer in layers:
+        for section, values in layer.items():
+            for key, value in _checked(section, values).items():
+                _set(merged.setdefault(section, {}), section, key, value)
+    return merged
+
+
+def _set(values: dict[str, Any], section: str, key: str, value: Any) -> None:  # noqa: ANN401
+    if key in values and _text(values[key]) != _text(value):
+        raise ConfigError(
+            f"{section}.{key} is said twice, as {shown(_text(values[key]))} and as "
+            f"{shown(_text(value))}: leave one out{_hint(section, key)}"
+        )
+    values[key] = value
+
+
+def _hint(section: str, key: str) -> str:
+    shorthands = getattr(SECTIONS.get(section), "SHORTHANDS", {})
+    short = [f"{section}.{name}" for name, target in shorthands.items() if target == key]
+    return f" ({short[0]} is short for it)" if short else ""
+
+
+def _text(value: Any) -> str:  # noqa: ANN401
+    """Write a value as `--set` does, so that flags, files and keywords compare."""
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def to_dict(config: Config) -> dict[str, dict[str, Any]]:
@@ -242,40 +260,18 @@ def _checked(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
             count = convert(value, int, f"{section}.{key}")
             if not 1 <= count <= MOST_LAYERS:
                 raise ConfigError(f"{section}.{key} is {count}: from 1 to {MOST_LAYERS:,}")
-            checked[shorthands[key]] = [1] * count
+            _set(checked, section, shorthands[key], [1] * count)
         elif key in known:
-            checked[key] = value
+            _set(checked, section, key, value)
         else:
             raise ConfigError(_unknown(f"key {section}.{key}", key, [*known, *shorthands]))
     return checked
-
-
-def shown(value: object) -> str:
-    """Return a value that somebody gave, short enough for a message."""
-    return one_line(repr(value), LONGEST_VALUE)
 
 
 def _unknown(what: str, name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"unknown {what}{hint} (known: {', '.join(known)})"
-
-
-def _parse(text: str, hint: type[Any], where: str) -> Any:  # noqa: ANN401
-    if hint is bool:
-        truth = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-        if text.lower() not in truth:
-            raise ConfigError(f"{where} is {shown(text)}: expected true or false")
-        return truth[text.lower()]
-    if hint in (int, float):
-        try:
-            return hint(text.replace("_", ""))
-        except ValueError as error:
-            raise ConfigError(f"{where} is {shown(text)}: expected {hint.__name__}") from error
-    try:
-        return parse_json(text)
-    except ValueError as error:
-        raise ConfigError(f"{where} is {shown(text)}: expected {hint.__name__}") from error
 
 
 def _from_preset(name: str) -> Layer:

@@ -18,6 +18,7 @@ from newllm_core.errors import ConfigError
 from newllm_core.model.cells.residual import ResidualOptions
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.settings import (
+    Settings,
     combined,
     from_assignments,
     from_environment,
@@ -330,12 +331,67 @@ def test_an_assignment_without_its_parts(text):
 
 
 def test_assignments():
-    texts = ["data.input=a=b", "model.init_std=0.5", "model.init_std=0.25", "source.x=1"]
+    texts = ["data.input=a=b", "model.init_std=0.25", "model.init_std=0.25", "source.x=1"]
     layer = from_assignments(texts)
     assert layer["data"] == {"input": "a=b"}
     assert resolve(layer).model.init_std == 0.25
     assert layer["source"] == {"x": "1"}
     assert "unknown key model.x" in refused(lambda: from_assignments(["model.x=1"]))
+
+
+LAYERS = {"model": {"num_layers": "3", "layer_structure": "2,3"}}
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        lambda: Settings.of(None, LAYERS),
+        lambda: Settings.of(None, {"model": {"layer_structure": "2,3", "num_layers": "3"}}),
+        lambda: Settings.of(None, from_assignments(["model.num_layers=3"]), LAYERS),
+        lambda: from_assignments(["model.num_layers=3", "model.layer_structure=2,3"]),
+        lambda: from_environment(
+            {"NEWLLM_MODEL_NUM_LAYERS": "3", "NEWLLM_MODEL_LAYER_STRUCTURE": "2,3"}
+        ),
+        lambda: Settings.of_keywords(("model",), {"num_layers": 3, "layer_structure": (2, 3)}),
+        lambda: Settings.of_keywords(
+            ("model",), {"num_layers": 3, "settings": {"model": {"layer_structure": [2, 3]}}}
+        ),
+        lambda: resolve(LAYERS),
+    ],
+)
+def test_a_shorthand_and_its_long_form_in_one_place_exclude_each_other(action):
+    message = refused(action)
+    assert "model.layer_structure is said twice" in message
+    assert "1,1,1" in message
+    assert "2,3" in message
+    assert "model.num_layers is short for it" in message
+
+
+def test_a_shorthand_in_a_file_too(tmp_path):
+    path = tmp_path / "both.toml"
+    path.write_text("[model]\nlayer_structure = [2, 3]\nnum_layers = 3\n")
+    assert "both.toml: model.layer_structure is said twice" in refused(lambda: from_file(str(path)))
+
+
+def test_one_key_is_said_once_in_one_place_and_the_higher_place_wins(monkeypatch):
+    assert "phase1.max_iterations is said twice, as '3' and as '4'" in refused(
+        lambda: from_assignments(["phase1.max_iterations=3", "phase1.max_iterations=4"])
+    )
+    set_off = from_assignments(["phase2.freeze_context=false", "cell.depth=2"])
+    assert "phase2.freeze_context is said twice, as 'false' and as 'true'" in refused(
+        lambda: Settings.of(None, set_off, {"phase2": {"freeze_context": True}})
+    )
+    # The same twice is no contradiction, whoever writes it.
+    same = {"phase2": {"freeze_context": False}, "model": {"num_layers": "2"}}
+    again = from_assignments(["model.layer_structure=1,1"])
+    found = Settings.of(None, set_off, same, again).resolve()
+    assert (found.phase2.freeze_context, found.model.layer_structure) == (False, (1, 1))
+    given = Settings.of(None, set_off)
+    assert "cell.depth is said twice" in refused(lambda: given.add({"cell": {"depth": "3"}}))
+    monkeypatch.setenv("NEWLLM_MODEL_NUM_LAYERS", "4")
+    above = Settings.of("preset:cvfp-256", {"model": {"layer_structure": "2,3"}})
+    assert above.resolve().model.layer_structure == (2, 3)
+    assert Settings.of("preset:tiny").resolve().model.layer_structure == (1, 1, 1, 1)
 
 
 @dataclasses.dataclass(frozen=True)

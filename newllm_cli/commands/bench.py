@@ -9,6 +9,7 @@ from newllm_core.settings import PRESET_PREFIX, from_file
 
 ENGINES = ("naive", "online", "streams", "parallel")
 PRECISIONS = ("float32", "bfloat16")
+REG = "ema-variance"
 
 
 # Rows say their precision, and one process measures.
@@ -28,7 +29,9 @@ def bench(
         typer.Option(help="Only these rows; repeatable.", metavar="|".join(PRECISIONS)),
     ] = None,
     batch: Annotated[int | None, typer.Option(help="Tokens per step (parallel).", min=1)] = None,
-    reg: Annotated[str, typer.Option(help="Regularizer of every row.")] = "ema-variance",
+    reg: Annotated[
+        str | None, typer.Option(help="Regularizer of every row.", show_default=REG)
+    ] = None,
     rounds: Annotated[int, typer.Option(help="Rounds; medians are taken.", min=1)] = 9,
     cell: Annotated[
         str | None, typer.Option(help="Cell of every row.", show_default="the preset's")
@@ -56,13 +59,15 @@ def bench(
         for value in values or ():
             if value not in known:
                 raise ConfigError(f"{name} {value!r}: choose from {', '.join(known)}")
-    phase1: dict[str, object] = {"reg": reg}
+    beneath: dict[str, object] = {"reg": REG}
+    if reg is not None:
+        given.add({"phase1": {"reg": reg}})
     if batch is not None:
-        phase1 |= {"batch_tokens": batch, "window_tokens": 64 * batch}
-    chosen: dict[str, dict[str, object]] = {"phase1": phase1}
+        given.add({"phase1": {"batch_tokens": batch}})
+        beneath["window_tokens"] = 64 * batch
     if cell is not None:
-        chosen["model"] = {"cell": cell}
-    given.layers.insert(0, chosen)
+        given.add({"model": {"cell": cell}})
+    given.layers.insert(0, {"phase1": beneath})
     config = given.resolve(from_file(PRESET_PREFIX + preset))
 
     from newllm_core.benchmark import benchmark

@@ -20,6 +20,13 @@ def evaluate(
         Path | None,
         typer.Option(help="UTF-8 text of any length, as one document, instead of --data."),
     ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Only this split, and all of it: train, validation or test.",
+            show_default="validation, and the beginning of train",
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Say how well trained heads predict a text: each head, and all of them together.
@@ -32,6 +39,8 @@ def evaluate(
         newllm evaluate runs/phase2.safetensors
 
         newllm evaluate runs/phase2.safetensors --text book.txt --json
+
+        newllm evaluate runs/phase2.safetensors --split test
     """
     from newllm_cli.output import console, print_json
     from newllm_cli.progress import StderrProgress
@@ -40,6 +49,8 @@ def evaluate(
 
     if data is not None and text is not None:
         raise ConfigError("--data and --text exclude each other: give one of them")
+    if split is not None and text is not None:
+        raise ConfigError("--split and --text exclude each other: a text is not divided")
     given.resolve()  # a mistyped setting is reported before torch is loaded
 
     from newllm_core.checkpoint.format import load
@@ -55,7 +66,7 @@ def evaluate(
     loaded.model.to(device)
     target = text or dataset_of(loaded, data)
     source = {"file": str(target)} if isinstance(target, Path) else {"data": str(target.path)}
-    figures = run_evaluate(loaded, target, config, device=device, progress=progress)
+    figures = run_evaluate(loaded, target, config, device=device, progress=progress, split=split)
     summary = language_model_summary(checkpoint, source | figures)
     if json:
         print_json(summary)

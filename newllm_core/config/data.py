@@ -18,9 +18,15 @@ class DataConfig(Section):
     val_fraction: float = option(
         0.05, "Share of bytes held out when there is no separate validation set.", low=0, high=0.9
     )
+    test_fraction: float = option(
+        0.0,
+        "Share of bytes held out as a third split, test, where the source has no test split.",
+        low=0,
+        high=0.9,
+    )
     val_token_policy: str = option(
         "drop",
-        "Lines of validation text with a token type that training never saw.",
+        "Lines of validation text with a token type that training never saw; test is kept whole.",
         choices=("drop", "keep"),
     )
     tokenizer: str = option(

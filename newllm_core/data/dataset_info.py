@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,15 @@ FORMAT_VERSION = 1
 INFO_FILE = "dataset.json"
 LARGEST_INFO = 1 << 22
 TOKENIZER_FILE = "tokenizer.json"
-SPLITS = ("train", "validation")
+SPLITS = ("train", "validation", "test")  # the last one is optional
 SHARES = ("dropped_line_share", "dropped_byte_share")  # derived, written for readers
 SPLIT_FILES = ("{}.tokens", "{}.documents.npy", "{}.bytes.npy")
-DATA_FILES = (TOKENIZER_FILE, *(name.format(split) for split in SPLITS for name in SPLIT_FILES))
 DTYPES = {"uint16": "<u2", "uint32": "<u4"}
+
+
+def data_files(splits: Iterable[str]) -> tuple[str, ...]:
+    """Return the files of a prepared folder with these splits, without `INFO_FILE`."""
+    return (TOKENIZER_FILE, *(name.format(split) for split in splits for name in SPLIT_FILES))
 
 
 @dataclass(frozen=True)
@@ -65,8 +69,9 @@ class DatasetInfo:
         roles: token that opens a message of a role.
         train: counts.
         validation: counts, of what the policy left.
+        test: counts, where there is such a split.
         policy: what the validation policy did.
-        duplicates_dropped: validation documents left out because train has the same content.
+        duplicates_dropped: held-out documents left out because another split has the same content.
         source: of the training documents.
         val_source: of the validation documents, where it is a separate one.
         data: the data section of the config.
@@ -90,6 +95,13 @@ class DatasetInfo:
     seed: int
     files: Mapping[str, FileInfo]
     broken: int = 0
+    test: SplitInfo | None = None
+
+    @property
+    def splits(self) -> dict[str, SplitInfo]:
+        """Return the counts of the splits there are, by name."""
+        found = {name: getattr(self, name) for name in SPLITS}
+        return {name: counts for name, counts in found.items() if counts is not None}
 
     @property
     def sources(self) -> list[SourceInfo]:
@@ -107,7 +119,9 @@ class DatasetInfo:
         content = dataclasses.asdict(self)
         shares = {name: getattr(self.policy, name) for name in SHARES}
         content["policy"] |= shares
-        content["splits"] = {name: content.pop(name) for name in SPLITS}
+        content["splits"] = {
+            name: counts for name in SPLITS if (counts := content.pop(name)) is not None
+        }
         return {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -152,18 +166,18 @@ class DatasetInfo:
 
 
 def _from_dict(content: dict[str, Any]) -> DatasetInfo:
-    splits = content.pop("splits")
+    splits = {name: SplitInfo(**counts) for name, counts in content.pop("splits").items()}
     policy = {name: value for name, value in content["policy"].items() if name not in SHARES}
     val_source = content["val_source"]
     parts = {
-        **{name: SplitInfo(**splits[name]) for name in SPLITS},
+        **splits,
         "policy": PolicyReport(**policy),
         "source": SourceInfo(**content["source"]),
         "val_source": None if val_source is None else SourceInfo(**val_source),
-        "files": {name: FileInfo(**content["files"][name]) for name in DATA_FILES},
+        "files": {name: FileInfo(**content["files"][name]) for name in data_files(splits)},
     }
     info = DatasetInfo(**{**content, **parts})
-    for part in (info.train, info.validation, info.policy, *info.files.values(), *info.sources):
+    for part in (*info.splits.values(), info.policy, *info.files.values(), *info.sources):
         _check_types(part)
     _check_types(info)
     if info.dtype not in DTYPES:

@@ -1,80 +1,119 @@
-"""Which documents are train and which are validation: never one content on both sides."""
+"""Which documents are train, validation and test: never one content in two of them."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from newllm_core.data.documents import Documents, Selection
 from newllm_core.errors import InputError
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
 
 @dataclass(frozen=True)
 class Division:
-    """Documents of both sides in the order of their source.
+    """Documents of every split in the order of their source; `test` is None if none is wanted.
 
-    `duplicates_dropped` counts validation documents left out because train has the same content.
+    `duplicates_dropped` counts held-out documents left out because their content is in train, or
+    for test in validation.
     """
 
     train: Selection
     validation: Selection
+    test: Selection | None
     duplicates_dropped: int
 
 
-def divide(documents: Documents, separate: Documents | None, val_fraction: float) -> Division:
-    """Divide `documents` into train and validation.
+def divide(
+    documents: Documents,
+    separate: Documents | None,
+    val_fraction: float,
+    test_fraction: float = 0.0,
+) -> Division:
+    """Divide `documents` into train, validation and test.
 
     Validation is, in this order of preference: the `separate` source (what it marks as
     validation, or all of it where it marks nothing); what the source itself marks as validation;
-    a choice by content hash.
+    a choice by content hash. Test is what the source itself marks as test, or such a choice after
+    that of validation, which is therefore the same with and without a test split.
 
     Args:
         documents: of the source.
         separate: of the separate validation source, if there is one.
         val_fraction: share of bytes that a choice holds out.
+        test_fraction: the same for test; 0 for no choice.
 
     Raises:
-        InputError: a side would be empty.
+        InputError: a split would be empty.
     """
     import numpy as np
 
-    source = documents if separate is None else separate
-    marked = source.of_split("validation")
-    if not marked.any():
-        if separate is None:
-            return _choose(documents, val_fraction)
-        marked = np.ones(len(separate), dtype=bool)
-    train = documents.select(~documents.of_split("validation"))
+    in_validation, in_test = documents.of_split("validation"), documents.of_split("test")
+    rest = ~(in_validation | in_test)
+    size = int(documents.sizes[rest].sum())
+    chosen = separate is None and not in_validation.any()
+    if chosen:
+        in_validation = _choose(documents, rest, val_fraction * size, "validation")
+        rest &= ~in_validation
+    if separate is None:
+        validation = documents.select(in_validation)
+    else:
+        marked = separate.of_split("validation")
+        validation = separate.select(marked if marked.any() else np.ones_like(marked))
+    if test_fraction and not in_test.any():
+        free = rest & ~np.isin(documents.digests, validation.digests)
+        in_test = _choose(documents, free, test_fraction * size, "test")
+        rest &= ~in_test
+    train = documents.select(rest)
     if not len(train):
-        raise InputError("every document is validation: nothing to train on")
-    count = int(marked.sum())
-    marked[marked] = ~np.isin(source.digests[marked], train.digests)
-    validation = source.select(marked)
-    if not len(validation):
+        raise InputError("every document is held out: nothing to train on")
+    held_out = len(validation) + int(in_test.sum())
+    if not chosen:  # a choice keeps duplicates together
+        validation = _without(validation, "validation", train)
+    test = None
+    if in_test.any():
+        test = _without(documents.select(in_test), "test", train, validation)
+    left = len(validation) + len(test or ())
+    return Division(train, validation, test, held_out - left)
+
+
+def _without(selection: Selection, split: str, *others: Selection) -> Selection:
+    """Return a split without the contents that others have too."""
+    import numpy as np
+
+    known = np.concatenate([other.digests for other in others])
+    left = Selection(selection.documents, selection.indices[~np.isin(selection.digests, known)])
+    if not len(left):
         raise InputError(
-            f"all {count} validation documents are in the training split too: "
-            "give others with --val-input"
+            f"all {len(selection)} {split} documents are in another split too: "
+            + ("give others with --val-input" if split == "validation" else "give other ones")
         )
-    return Division(train, validation, count - len(validation))
+    return left
 
 
-def _choose(documents: Documents, val_fraction: float) -> Division:
-    """Hold out the first documents in the order of their digests.
+def _choose(documents: Documents, among: "Array", wanted: float, split: str) -> "Array":
+    """Hold out the first documents in the order of their digests, `wanted` bytes, bool [n].
 
     Membership depends on content and seed alone, so duplicates stay together and a reordered
     corpus is divided alike.
     """
     import numpy as np
 
-    order = np.argsort(documents.digests, kind="stable")
+    order = np.flatnonzero(among)
+    order = order[np.argsort(documents.digests[order], kind="stable")]
     ordered = documents.digests[order]
     firsts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))  # of each content
     del ordered
     if len(firsts) < 2:
+        advice = ", or give --val-input" if split == "validation" else ""
         raise InputError(
-            f"{len(documents)} documents with {len(firsts)} distinct contents cannot be divided "
-            "into train and validation: split the text with --document-separator, or give "
-            "--val-input"
+            f"{len(order)} documents with {len(firsts)} distinct contents cannot be divided "
+            f"into train and {split}: split the text with --document-separator{advice}"
         )
     held_out = np.cumsum(np.add.reduceat(documents.sizes[order], firsts))
-    enough = int(np.searchsorted(held_out, val_fraction * held_out[-1])) + 1
+    enough = int(np.searchsorted(held_out, wanted)) + 1
     chosen = np.zeros(len(documents), dtype=bool)
     chosen[order[: firsts[min(enough, len(firsts) - 1)]]] = True  # never all
-    return Division(documents.select(~chosen), documents.select(chosen), duplicates_dropped=0)
+    return chosen

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 DIGEST_BYTES = 16
 TEXT, MESSAGES, TOKENS = range(3)
-SPLITS = (None, "train", "validation")
+SPLITS = (None, "train", "validation", "test")
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ def load_base(config: DataConfig) -> str | None:
     """Return the `tokenizer.json` that `config` asks for; None for a BPE, which is trained.
 
     Raises:
-        ConfigError: `tokenizer_path` is given for another tokenizer than gpt2.
+        ConfigError: `tokenizer_path` is given for another tokenizer than gpt2, or `vocab_size`
+            for another than bpe.
         InputError: files are missing, damaged or cannot be fetched.
     """
     if config.tokenizer_path is not None and config.tokenizer != "gpt2":
@@ -32,6 +33,11 @@ def load_base(config: DataConfig) -> str | None:
         )
     if config.tokenizer == "bpe":
         return None
+    if config.vocab_size != DataConfig.vocab_size:
+        raise ConfigError(
+            f"data.vocab_size is of a bpe that is trained, but data.tokenizer is "
+            f"{config.tokenizer!r}, which has its own: leave one out"
+        )
     if config.tokenizer == "gpt2" and config.tokenizer_path is None:
         return _gpt2_from_hub()
     path = Path(config.tokenizer_path or config.tokenizer)

@@ -56,7 +56,7 @@ def prepare(
         config: the data section.
         source_options: the source's own options; a validation source of the same name shares them.
         out: a new folder, which appears only when everything is written.
-        seed: of the choice of validation documents.
+        seed: of the choice of held-out documents.
         overwrite: replace `out` if it is a prepared data set.
         progress: who is told.
 
@@ -84,19 +84,24 @@ def prepare(
         if val_source is not None:
             separate, more_broken = _read(val_source, spool, config, watcher)
             broken += more_broken
-        division = divide(documents, separate, config.val_fraction)
+        division = divide(documents, separate, config.val_fraction, config.test_fraction)
         if base is None:
             tokenizer = _train_tokenizer(config, spool, division.train, watcher)
         else:
             tokenizer = TextTokenizer.adopt(base, spool.roles)
         folder = work / NEW
         encoder = SplitEncoder(folder, spool, tokenizer, watcher)
-        train, seen = encoder.write_train(division.train, str(train_source))
+        train, seen = encoder.write_whole("train", division.train, str(train_source))
         policy = ValidationPolicy(config.val_token_policy, tokenizer, seen)
         validation, unmasked = encoder.write_validation(
             division, policy, str(val_source or train_source)
         )
+        test = None
+        if division.test is not None:
+            test, _ = encoder.write_whole("test", division.test, str(train_source))
         files = {TOKENIZER_FILE: write_text(folder / TOKENIZER_FILE, tokenizer.to_json())}
+        for written in filter(None, (train, validation, test)):
+            files |= written.files
         info = DatasetInfo(
             dtype=smallest_dtype(tokenizer.vocab_size),
             vocab_size=tokenizer.vocab_size,
@@ -111,8 +116,9 @@ def prepare(
             val_source=None if val_source is None else val_source.info,
             data=dataclasses.asdict(config),
             seed=seed,
-            files={**files, **train.files, **validation.files},
+            files=files,
             broken=broken,
+            test=None if test is None else test.info,
         )
         write_text(folder / INFO_FILE, info.to_json())
     _tell(info, watcher)
@@ -242,7 +248,7 @@ def _pieces(chunks: Iterable[str]) -> Iterator[str]:
 def _tell(info: DatasetInfo, progress: Progress) -> None:
     if info.duplicates_dropped:
         progress.message(
-            f"dropped {info.duplicates_dropped:,} validation documents that are in train too"
+            f"dropped {info.duplicates_dropped:,} held-out documents that are in another split too"
         )
     report = info.policy
     if report.policy == "drop" and report.dropped_lines:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from newllm_core.data.dataset_info import (
-    DATA_FILES,
     DTYPES,
     INFO_FILE,
     LARGEST_INFO,
@@ -18,6 +17,7 @@ from newllm_core.data.dataset_info import (
     TOKENIZER_FILE,
     DatasetInfo,
     SplitInfo,
+    data_files,
 )
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import InputError, reason
@@ -38,7 +38,7 @@ AGAIN = "prepare the data again"
 
 @dataclass(frozen=True)
 class TokenSplit:
-    """Train or validation.
+    """Train, validation or test.
 
     Attributes:
         tokens: ids of all documents one after another, read-only memory map, uint16/32 [T].
@@ -65,6 +65,7 @@ class PreparedDataset:
         tokenizer_json: for `TextTokenizer.from_json`.
         train: to learn from.
         validation: held out.
+        test: held out until the end; None where there is none.
     """
 
     path: Path
@@ -72,11 +73,26 @@ class PreparedDataset:
     tokenizer_json: str
     train: TokenSplit
     validation: TokenSplit
+    test: TokenSplit | None = None
 
     @property
     def hash(self) -> str:
         """Return the same for the same tokens, boundaries and tokenizer."""
         return self.info.hash
+
+    def split(self, name: str) -> TokenSplit:
+        """Return a split by its name.
+
+        Raises:
+            InputError: there is no such split.
+        """
+        if name not in self.info.splits:
+            raise InputError(
+                f"{self.path} has no split {name!r}, only {', '.join(self.info.splits)}: "
+                "newllm prepare --test-fraction makes a test split"
+            )
+        found: TokenSplit = getattr(self, name)
+        return found
 
 
 def open_dataset(path: str | Path) -> PreparedDataset:
@@ -93,13 +109,12 @@ def open_dataset(path: str | Path) -> PreparedDataset:
         raise InputError(f"{folder} is not a prepared data set: it has no {INFO_FILE}")
     text = read_text(info_path, "description of prepared data", limit=LARGEST_INFO)
     info = DatasetInfo.from_json(text, info_path)
-    for name in DATA_FILES:
+    for name in data_files(info.splits):
         _check_file(folder / name, info)
     tokenizer_json = read_text(folder / TOKENIZER_FILE, "tokenizer")
     _check_tokenizer(folder / TOKENIZER_FILE, tokenizer_json, info)
-    train = _open_split(folder, "train", info.train, info)
-    validation = _open_split(folder, "validation", info.validation, info)
-    return PreparedDataset(folder, info, tokenizer_json, train, validation)
+    splits = {name: _open_split(folder, name, counts, info) for name, counts in info.splits.items()}
+    return PreparedDataset(folder, info, tokenizer_json, **splits)
 
 
 def _check_file(path: Path, info: DatasetInfo) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from newllm_core.data.dataset_info import DATA_FILES, FORMAT, INFO_FILE, LARGEST_INFO
+from newllm_core.data.dataset_info import FORMAT, INFO_FILE, LARGEST_INFO, SPLITS, data_files
 from newllm_core.errors import InputError, reason
 from newllm_core.files.from_strangers import read_text
 from newllm_core.files.lock import exclusive
@@ -62,7 +62,7 @@ def _check_free(out: Path, overwrite: bool) -> None:
     try:
         content = parse_json(read_text(out / INFO_FILE, limit=LARGEST_INFO))
         ours = isinstance(content, dict) and content.get("format") == FORMAT
-        foreign = sorted({path.name for path in out.iterdir()} - {INFO_FILE, *DATA_FILES})
+        foreign = sorted({path.name for path in out.iterdir()} - {INFO_FILE, *data_files(SPLITS)})
     except (OSError, ValueError, InputError):
         ours = False
     if not ours:

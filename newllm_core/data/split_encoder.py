@@ -1,4 +1,4 @@
-"""Turns the documents of both splits into token files, through one function."""
+"""Turns the documents of every split into token files, through one function."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import closing
@@ -45,10 +45,13 @@ class SplitEncoder:
         self._progress = progress
         self._dtype = smallest_dtype(tokenizer.vocab_size)
 
-    def write_train(self, selection: Selection, origin: str) -> tuple[WrittenSplit, "Array"]:
-        """Write the training split, of which no more than a part of a document is in memory.
+    def write_whole(
+        self, split: str, selection: Selection, origin: str
+    ) -> tuple[WrittenSplit, "Array"]:
+        """Write all of a split, of which no more than a part of a document is in memory.
 
         Args:
+            split: its name.
             selection: its documents.
             origin: their source, for messages.
 
@@ -58,8 +61,8 @@ class SplitEncoder:
         import numpy as np
 
         seen = np.zeros(self._tokenizer.vocab_size, dtype=bool)
-        with closing(SplitWriter(self._folder, "train", self._dtype)) as writer:
-            for document, ids in self._encoded(selection, "train", origin, self._parts):
+        with closing(SplitWriter(self._folder, split, self._dtype)) as writer:
+            for document, ids in self._encoded(selection, split, origin, self._parts):
                 seen[ids] = True
                 self._add(writer, document, ids)
             return writer.finish(), seen

@@ -31,7 +31,7 @@ class SplitWriter:
 
     Args:
         folder: where the files go.
-        split: train or validation.
+        split: its name.
         dtype: a key of `DTYPES`.
     """
 

@@ -5,7 +5,7 @@ import json
 from array import array
 from typing import Any
 
-from newllm_core.data.documents import DIGEST_BYTES, MESSAGES, TEXT, TOKENS
+from newllm_core.data.documents import DIGEST_BYTES, MESSAGES, SPLITS, TEXT, TOKENS
 from newllm_core.data.measures import contents, count_bytes
 from newllm_core.data.sources.base import Document, Message
 from newllm_core.errors import InputError, PluginError
@@ -88,7 +88,7 @@ def check_document(document: Any) -> int:  # noqa: ANN401 - whatever a source yi
     if len(given) != 1:
         has = " and ".join(("text", "messages", "tokens")[kind] for kind in given) or "none"
         raise PluginError(f"it yielded a document with {has} of text, messages and tokens")
-    if document.split not in (None, "train", "validation"):
+    if document.split not in SPLITS:
         raise PluginError(f"it yielded a document of the split {document.split!r}")
     if not isinstance(document.text, str | None):
         raise PluginError(f"it yielded a text that is {type(document.text).__name__}, expected str")

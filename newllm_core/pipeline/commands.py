@@ -32,7 +32,7 @@ def prepare(
 ) -> "tuple[Path, DatasetInfo]":
     """Prepare what was asked for; returns the folder and what is in it."""
     if document_separator is not None:
-        given.layers.append({"source": {"document_separator": document_separator}})
+        given.add({"source": {"document_separator": document_separator}})
     folder = out or RUNS / "data"
     info = prepare_dataset(given.resolve(), folder, overwrite=overwrite, progress=progress)
     return folder, info

@@ -102,12 +102,19 @@ class OpenedCheckpoint:
         read = contexts_in_order(self.model, self.tokenizer, [unicode_text(text, "the text")])
         return torch.cat([self.model.start(0), *(part.contexts_TC for part in read)])
 
-    def evaluate(self, text: "str | Path | PreparedDataset", **keywords: Any) -> dict[str, Any]:  # noqa: ANN401
+    def evaluate(
+        self,
+        text: "str | Path | PreparedDataset",
+        *,
+        split: str | None = None,
+        **keywords: Any,  # noqa: ANN401
+    ) -> dict[str, Any]:
         """Say how well the heads predict a text: the figures of `newllm evaluate`.
 
         Args:
             text: a text itself, the path of a UTF-8 file, or a data set; of that, the figures are
                 under "train" and "validation".
+            split: only this split of a data set, under its name: "test" where there is one.
             **keywords: such as `precision`.
 
         Raises:
@@ -115,7 +122,9 @@ class OpenedCheckpoint:
         """
         given = Settings.of_keywords(("run",), keywords, FIXED)
         config = evaluation_config(given, self.checkpoint)
-        found = run_evaluate(self.checkpoint, text, config, device=self.device, progress=Silent())
+        found = run_evaluate(
+            self.checkpoint, text, config, device=self.device, progress=Silent(), split=split
+        )
         return found.get("text", found)
 
     def generate(self, prompt: str = "", *, stop: str | Sequence[str] = (), **keywords: Any) -> str:  # noqa: ANN401

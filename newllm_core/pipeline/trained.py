@@ -16,7 +16,7 @@ from newllm_core.data.prepared import PreparedDataset
 from newllm_core.data.text_stream import count_line_ends
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import ConfigError
-from newllm_core.evaluation.splits import evaluate_splits, without_line_ends
+from newllm_core.evaluation.splits import evaluate, evaluate_splits, without_line_ends
 from newllm_core.evaluation.texts import evaluate_file, evaluate_text
 from newllm_core.files.atomic import refuse_existing
 from newllm_core.model.heads import head_weights
@@ -62,6 +62,7 @@ def run_evaluate(
     *,
     device: torch.device,
     progress: Progress,
+    split: str | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Return figures of every head on a data set ("train", "validation"), or on a text ("text").
 
@@ -71,10 +72,11 @@ def run_evaluate(
         config: precision, and the weights of heads; see `evaluation_config`.
         device: where to compute.
         progress: is told how far it is.
+        split: only this one of a data set, and all of it; the way to see "test".
 
     Raises:
-        InputError: the head was never trained, the data set has another tokenizer, or the text
-            is empty or cannot be read.
+        InputError: the head was never trained, the data set has another tokenizer or no such
+            split, or the text is empty or cannot be read.
     """
     checkpoint.require_trained_head()
     model = checkpoint.model
@@ -87,10 +89,14 @@ def run_evaluate(
         if isinstance(target, str):
             return {"text": evaluate_text(model, tokenizer, target, **given)}
         checkpoint.require_tokenizer(target.tokenizer_json)
-        found = evaluate_splits(model, target, head_weights=weights, progress=progress)
-    for name, split in (("train", target.train), ("validation", target.validation)):
+        if split is None:
+            found = evaluate_splits(model, target, **given)
+        else:
+            end_id = target.info.end_id
+            found = {split: evaluate(model, target.split(split), end_id=end_id, **given)}
+    for name in found:
         whole = found[name]["num_words"] is not None
-        line_ends = count_line_ends(tokenizer, split.tokens) if whole else None
+        line_ends = count_line_ends(tokenizer, target.split(name).tokens) if whole else None
         found[name] = without_line_ends(found[name], line_ends)
     return found
 

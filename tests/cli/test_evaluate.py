@@ -5,13 +5,12 @@ import pytest
 from newllm_core.checkpoint import format as checkpoints
 from newllm_core.data.prepared import open_dataset
 from newllm_core.evaluation.splits import evaluate_splits
+from tests.data.cases import run as prepare
 
 from .inside import CommandLine, save_checkpoint, save_dataset
 
-FIGURES = {"loss", "perplexity", "accuracy", "bits_per_byte", "word_perplexity"} | {
-    "loss_stderr",
-    "bits_per_byte_stderr",
-}
+FIGURES = {"loss", "loss_stderr", "perplexity", "accuracy", "bits_per_byte"}
+FIGURES |= {"bits_per_byte_stderr", "word_perplexity"}
 
 
 @pytest.fixture
@@ -78,6 +77,26 @@ def test_a_text_has_the_figures_of_the_same_text_prepared(newllm, made):
     assert found["text"] == prepared
 
 
+def test_one_split_is_evaluated_whole(newllm, made, tmp_path):
+    path, data = made
+    found = newllm("evaluate", path, "--split=train", "--json", "--precision=float32").json
+    assert found["train"]["num_tokens"] == len(open_dataset(data).train.tokens)
+    assert "validation" not in found
+    with_test = tmp_path / "data"
+    tokenizer = data / "tokenizer.json"
+    (tmp_path / "text.txt").write_text("the cat|the mat|a dog|the log", encoding="utf-8")
+    prepare(
+        *(with_test, {"document_separator": "|"}),
+        **{"source": "text-file", "input": tmp_path / "text.txt", "tokenizer": tokenizer},
+        **{"test_fraction": 0.2, "val_token_policy": "keep"},
+    )
+    shown = newllm("evaluate", path, f"--data={with_test}", "--split=test")
+    figures = newllm("evaluate", path, f"--data={with_test}", "--split=test", "--json").json
+    assert "│ test " in shown.out
+    assert figures["test"]["num_bytes"] == open_dataset(with_test).test.num_bytes
+    assert "no split 'test'" in newllm("evaluate", path, "--split=test").err
+
+
 def test_the_table_has_every_head_and_all_together(newllm, made):
     path, data = made
     shown = newllm("evaluate", path, "--text", data.parent / "validation.txt")
@@ -101,6 +120,7 @@ def test_the_table_has_every_head_and_all_together(newllm, made):
         (["other.safetensors", "--text=empty.txt"], 3, ["empty.txt is empty"]),
         (["other.safetensors", "--text=latin1.txt"], 3, ["latin1.txt is not UTF-8", "offset 1"]),
         (["other.safetensors", "--text=data", "--data=data"], 2, ["--data and --text"]),
+        (["other.safetensors", "--text=empty.txt", "--split=test"], 2, ["--split and --text"]),
         (["other.safetensors", "--text=empty.txt", "--set=run.sede=1"], 2, ["run.sede"]),
     ],
 )

@@ -54,7 +54,8 @@ def assert_one_line_error(kind: type[UserError], *parts: str) -> Iterator[None]:
 
 def run(out: Path, options=None, *, seed=0, overwrite=False, progress=None, **data) -> DatasetInfo:
     """`prepare` with byte-sized vocabularies unless told otherwise."""
-    data.setdefault("vocab_size", 300)
+    if "tokenizer" not in data:
+        data["vocab_size"] = data.get("vocab_size", 300)
     config = DataConfig(**{key: str(v) if isinstance(v, Path) else v for key, v in data.items()})
     return prepare(config, options or {}, out, seed=seed, overwrite=overwrite, progress=progress)
 

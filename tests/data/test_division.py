@@ -139,7 +139,7 @@ def test_documents_without_contents_are_left_out(spool):
         "text",
         Document(),
         Document(text="a", tokens=(1,)),
-        Document(text="a", split="test"),
+        Document(text="a", split="tests"),
         Document(tokens=(-1,)),
         Document(tokens=(1 << 32,)),
         Document(messages=(Message("user", "a"),), continues=True),
@@ -228,6 +228,51 @@ def test_a_separate_source(spool):
     add(spool, "c", split="train")
     add(spool, "d", split="validation")
     assert texts(spool, divide(own, spool.finish(), 0.05).validation) == ["d"]
+
+
+def test_a_test_split_is_chosen_apart_and_leaves_validation_as_it_was(spool):
+    found = documents(spool, *(letter * 10 for letter in "abcdefghijklmnopqrst"), *["aaa"] * 3)
+    without = divide(found, None, 0.2)
+    division = divide(found, None, 0.2, 0.3)
+    assert without.test is None
+    assert division.validation.indices.tolist() == without.validation.indices.tolist()
+    assert 0.3 * 209 <= division.test.size < 0.3 * 209 + 10  # of all bytes, not of what is left
+    names = [set(texts(spool, s)) for s in (division.train, division.validation, division.test)]
+    assert not names[0] & names[1] | names[0] & names[2] | names[1] & names[2]
+    assert sum(map(len, (division.train, division.validation, division.test))) == 23
+    with assert_one_line_error(InputError, "cannot be divided into train and test"):
+        divide(documents(spool, "a", "b"), None, 0.05, 0.05)
+
+
+def test_a_test_split_of_the_source_is_taken_whole_whatever_the_fraction(spool):
+    add(spool, "a", "b", "c", split="train")
+    add(spool, "d", split="validation")
+    add(spool, "e", "b", "d", "e", split="test")
+    own = spool.finish()
+    for fraction in (0.0, 0.5):
+        division = divide(own, None, 0.9, fraction)
+        assert texts(spool, division.train) == ["a", "b", "c"]
+        assert texts(spool, division.test) == ["e", "e"]  # "b" and "d" are elsewhere too
+        assert division.duplicates_dropped == 2
+    # Test documents never become training ones, also where validation comes from elsewhere.
+    division = divide(own, documents(spool, "e", "x"), 0.05)
+    assert texts(spool, division.train) == ["a", "b", "c"]
+    assert texts(spool, division.validation) == ["e", "x"]
+    assert texts(spool, division.test) == ["d"]
+
+
+def test_a_chosen_test_split_lacks_what_separate_validation_has(spool):
+    own = documents(spool, *"abcd")
+    division = divide(own, documents(spool, "a", "b", "x"), 0.05, 0.2)
+    assert texts(spool, division.validation) == ["x"]
+    assert sorted(texts(spool, division.train) + texts(spool, division.test)) == [
+        "a",
+        "b",
+        "c",
+        "d",
+    ]
+    assert len(division.test) == 1
+    assert {*texts(spool, division.test)} < {"c", "d"}
 
 
 def test_a_side_without_documents_is_an_error(spool):

@@ -129,7 +129,7 @@ def test_policy_and_duplicates_of_a_separate_validation_file(tmp_path, byte_toke
     assert (report.unseen_types, report.dropped_documents) == (4, 1)
     assert (info.validation.bytes, info.validation.tokens) == (5 + 2, 5 + 2 + 2)
     assert any("42.86% of validation lines" in message for message in progress.messages)
-    assert any("2 validation documents" in message for message in progress.messages)
+    assert any("2 held-out documents" in message for message in progress.messages)
     written = json.loads((tmp_path / "out" / "dataset.json").read_text(encoding="utf-8"))
     assert written["policy"]["dropped_line_share"] == 3 / 7
     assert written["splits"]["validation"]["documents"] == 2
@@ -181,6 +181,46 @@ def test_chats_have_role_tokens_and_bytes_of_contents(tmp_path):
     assert text == f"<|user|>{word} é<|assistant|>{word} é<|endoftext|>"
     assert (info.train.bytes, info.validation.bytes) == (4 * 6, 2 * 6)
     assert (info.train.words, info.validation.words) == (8, 4)
+
+
+def test_a_test_split_is_written_whole_and_opened(tmp_path, byte_tokenizer):
+    folder = tmp_path / "wiki"
+    folder.mkdir()
+    for name, text in (("train", "ab\nba\n"), ("valid", "aba\nx\n"), ("test", "bb\nx\n")):
+        write(folder / f"{name}.txt", text)
+    common = {"source": "wikitext", "tokenizer": byte_tokenizer}
+    info = run(tmp_path / "out", input=folder, **common)
+    dataset = open_dataset(tmp_path / "out")
+    # The policy drops a line of validation; a test split is what others report on.
+    assert documents_of(dataset, dataset.validation) == ["aba\n<|endoftext|>"]
+    assert documents_of(dataset, dataset.test) == ["bb\nx\n<|endoftext|>"]
+    assert info.policy.dropped_lines == 1
+    assert list(info.splits) == list(info.to_dict()["splits"]) == ["train", "validation", "test"]
+    assert (dataset.info.splits["test"].bytes, dataset.test.num_bytes) == (5, 5)
+    (tmp_path / "out" / "test.tokens").unlink()
+    with assert_one_line_error(InputError, "test.tokens is missing"):
+        open_dataset(tmp_path / "out")
+
+
+def test_the_tokenizer_never_sees_the_test_split(tmp_path, corpus):
+    options = {"source": "text-file", "input": corpus, "val_token_policy": "keep"}
+    info = run(tmp_path / "with", BLANK, test_fraction=0.2, **options)
+    dataset = open_dataset(tmp_path / "with")
+    three = (dataset.train, dataset.validation, dataset.test)
+    texts = [text for split in three for text in documents_of(dataset, split)]
+    assert len(texts) == len(set(texts)) == 20
+    assert info.splits["test"].documents >= 4
+    run(tmp_path / "without", BLANK, **options)
+    plain = open_dataset(tmp_path / "without")
+    assert plain.test is None
+    assert list(plain.info.splits) == ["train", "validation"]
+    with assert_one_line_error(InputError, "no split 'test'", "--test-fraction"):
+        plain.split("test")
+    assert documents_of(plain, plain.validation) == documents_of(dataset, dataset.validation)
+    progress = Recorder()
+    run(tmp_path / "again", BLANK, test_fraction=0.2, progress=progress, **options)
+    done = {label: counts[0] for label, counts in progress.done.items()}
+    assert done["training the tokenizer"] == done["encoding train"] == info.train.bytes
 
 
 def test_validation_ids_made_by_hand(tmp_path, byte_bpe, byte_tokenizer):

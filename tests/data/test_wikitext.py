@@ -77,18 +77,24 @@ def test_parquet_rows_of_the_hub_give_the_original_text(tmp_path):
         ("Train.txt", "my_val.txt", "training-notes.md"),
     ],
 )
-def test_folders_come_divided_and_test_files_are_not_read(tmp_path, names):
-    for name, text in zip(names, (ONE, TWO, "never read"), strict=True):
+def test_folders_come_divided_and_other_files_are_not_read(tmp_path, names):
+    for name, text in zip(names, (ONE, TWO, ONE + "x\n"), strict=True):
         (tmp_path / name).write_text(text, encoding="utf-8")
-    assert found(tmp_path) == [("train", ONE), ("validation", TWO)]
+    last = [("test", ONE + "x\n")] if "test" in names[2] else []
+    assert found(tmp_path) == [("train", ONE), ("validation", TWO), *last]
 
 
 def test_a_folder_of_parquet_shards(tmp_path):
     for number, text in enumerate((ONE, TWO)):
         write_parquet(tmp_path / f"train-0000{number}-of-00002.parquet", [text])
     write_parquet(tmp_path / "validation-00000-of-00001.parquet", [TWO])
-    write_parquet(tmp_path / "test-00000-of-00001.parquet", ["never read"], column="x")
-    assert found(tmp_path) == [("train", ONE), ("train", TWO), ("validation", TWO)]
+    write_parquet(tmp_path / "test-00000-of-00001.parquet", [ONE])
+    assert found(tmp_path) == [
+        ("train", ONE),
+        ("train", TWO),
+        ("validation", TWO),
+        ("test", ONE),
+    ]
 
 
 def test_inputs_that_cannot_be_read(tmp_path):

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from newllm_core.config.option import NoOptions
 
-Split = Literal["train", "validation"]
+Split = Literal["train", "validation", "test"]
 
 
 class Message(NamedTuple):
@@ -19,7 +19,7 @@ class Message(NamedTuple):
 
 @dataclass(frozen=True)
 class Document:
-    """One unit of text that is wholly train or wholly validation.
+    """One unit of text that is wholly train, wholly validation or wholly test.
 
     Exactly one of `text`, `messages`, `tokens` is given. `split` is set by sources whose data
     comes divided already; None leaves the choice to `prepare`. A text or tokens too long to hold

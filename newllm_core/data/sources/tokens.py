@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from newllm_core.config.values import shown
 from newllm_core.data.sources.base import DataSource, Document
 from newllm_core.data.sources.files import input_file
 from newllm_core.errors import InputError, reason
 from newllm_core.files.from_strangers import read_text
 from newllm_core.files.npy_files import open_array
 from newllm_core.files.tensor_files import open_tensors
-from newllm_core.settings import shown
 
 if TYPE_CHECKING:
     import numpy as np

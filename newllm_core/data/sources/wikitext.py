@@ -12,12 +12,13 @@ from newllm_core.data.sources.rows import Row, hub_rows, local_rows
 from newllm_core.errors import InputError
 
 REPOSITORY = "Salesforce/wikitext"
-HUB_SPLITS: tuple[Split, ...] = ("train", "validation")
+HUB_SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
     "valid": "validation",
     "validation": "validation",
     "val": "validation",
+    "test": "test",
 }
 SUFFIXES = (".txt", ".raw", ".tokens", ".parquet")
 BLANK_LINE = " \n"
@@ -37,8 +38,8 @@ class WikiText(DataSource):
     """One document per article.
 
     The input is a text file in WikiText's form, a `.parquet` file with a `text` column, or a
-    folder with files for train and valid(ation), such as `train.txt` and `wiki.valid.raw`; test
-    files are not read. A single file does not come divided, whatever its name.
+    folder with files for train, valid(ation) and test, such as `train.txt` and `wiki.valid.raw`;
+    only train is needed. A single file does not come divided, whatever its name.
     """
 
     Options = WikiTextOptions
@@ -55,7 +56,7 @@ class WikiText(DataSource):
                 where = f"{REPOSITORY} {self.options.name}"
                 yield from _documents(_row_lines(rows, where), split)
             return
-        what = "a WikiText file, or a folder with train and valid files"
+        what = "a WikiText file, or a folder with train, valid and test files"
         path = input_path("wikitext", self.input, what)
         if not path.is_dir():
             yield from _documents(_file_lines(input_file("wikitext", self.input, what)), None)
@@ -71,7 +72,7 @@ def split_files(folder: Path) -> dict[Split, list[Path]]:
     Raises:
         InputError: no file to train on, or one split in two formats.
     """
-    found: dict[Split, list[Path]] = {"train": [], "validation": []}
+    found: dict[Split, list[Path]] = {"train": [], "validation": [], "test": []}
     for path in sorted(folder.iterdir()):
         words = re.split(r"[._-]", path.stem.lower())
         splits = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}

@@ -1,0 +1,58 @@
+"""Values of settings: text and TOML become the types of their fields."""
+
+import types
+import typing
+from typing import Any
+
+from newllm_core.errors import ConfigError, one_line
+from newllm_core.files.strict_json import INTEGER_BITS, parse_json
+
+LONGEST_VALUE = 80
+
+
+def shown(value: object) -> str:
+    """Return a value that somebody gave, short enough for a message."""
+    return one_line(repr(value), LONGEST_VALUE)
+
+
+def convert(value: Any, hint: Any, where: str) -> Any:  # noqa: ANN401 - any TOML value, any annotation
+    """Return `value` as the type `hint`; text is parsed, other values must already fit."""
+    if isinstance(value, int) and abs(value) >> INTEGER_BITS:
+        raise ConfigError(f"{where} is a number of more than {INTEGER_BITS} bits")
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        inner = [part for part in typing.get_args(hint) if part is not type(None)]
+        if value is None or (isinstance(value, str) and value.lower() in ("none", "null")):
+            return None
+        return convert(value, inner[0], where)
+    if typing.get_origin(hint) is tuple:
+        element = typing.get_args(hint)[0]
+        if isinstance(value, str):
+            value = [part for part in value.strip("[]() ").split(",") if part]
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{where} is {shown(value)}: give a list such as 1,1")
+        return tuple(convert(part, element, where) for part in value)
+    if isinstance(value, str) and hint is not str:
+        parsed = _parse(value.strip(), hint, where)
+        return convert(parsed, int, where) if hint is int else parsed
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise ConfigError(f"{where} is {shown(value)}: expected {hint.__name__}")
+    return value
+
+
+def _parse(text: str, hint: type[Any], where: str) -> Any:  # noqa: ANN401
+    if hint is bool:
+        truth = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+        if text.lower() not in truth:
+            raise ConfigError(f"{where} is {shown(text)}: expected true or false")
+        return truth[text.lower()]
+    if hint in (int, float):
+        try:
+            return hint(text.replace("_", ""))
+        except ValueError as error:
+            raise ConfigError(f"{where} is {shown(text)}: expected {hint.__name__}") from error
+    try:
+        return parse_json(text)
+    except ValueError as error:
+        raise ConfigError(f"{where} is {shown(text)}: expected {hint.__name__}") from error
