@@ -11,20 +11,26 @@ import numpy as np
 
 class EmaVariance:
     def __init__(self, dim, momentum=0.99, epsilon=1e-2, form="per-dimension", gradient="live"):
-        self.mean, self.variance = np.zeros(dim), np.ones(dim)
+        detached = gradient == "detached"
+        self.mean, self.variance = None if detached else np.zeros(dim), np.ones(dim)
         self.momentum, self.epsilon = momentum, epsilon
-        self.form, self.gradient = form, gradient
+        self.form, self.detached = form, detached
 
     def step(self, contexts, tokens):
+        if self.mean is None:
+            self.mean = sum(contexts) / len(contexts)
+            return 0.0
         mu = self.momentum
+        before = self.variance
         batch = sum((c - self.mean) ** 2 for c in contexts) / len(contexts)
         self.variance = mu * self.variance + (1 - mu) * batch
         self.mean = mu * self.mean + (1 - mu) * sum(contexts) / len(contexts)
+        variance = before if self.detached else self.variance
         if self.form == "mean":
-            loss = 1 / (self.variance.mean() + self.epsilon)
+            loss = 1 / (variance.mean() + self.epsilon)
         else:
-            loss = np.mean([1 / (v + self.epsilon) for v in self.variance])
-        return loss if self.gradient == "detached" else loss / (1 - mu)
+            loss = np.mean([1 / (v + self.epsilon) for v in variance])
+        return loss if self.detached else loss / (1 - mu)
 
 
 class Distribution:

@@ -23,8 +23,8 @@ def test_every_regularizer_of_our_own_has_a_formula():
     assert sorted(OWN) == sorted(REFERENCES)
 
 
-@pytest.mark.parametrize("sizes", [(N, N), (N, 1), (1, 5)])
-def test_value_is_the_formula_over_two_calls(variant, sizes):
+@pytest.mark.parametrize("sizes", [(N, N, N), (N, 1, 5), (1, 5, N)])
+def test_value_is_the_formula_over_three_calls(variant, sizes):
     regularizer = build(variant).double()
     formula = reference(variant, regularizer)
     for seed, n in enumerate(sizes):
