@@ -121,20 +121,14 @@ def test_a_group_without_plugins_says_what_may_be_wrong():
 def test_a_broken_plugin_breaks_only_the_run_that_asks_for_it(site, source, target, reason):
     distribution(site, "newllm-broken", {"broken": target})
     (site / "broken.py").write_text(source)
-    names, other, message, exit_code = run(
-        "from newllm_core.errors import PluginError\n"
-        "from newllm_core.plugins.registry import REGULARIZERS\n"
-        "names = list(REGULARIZERS.plugins())\n"
-        "other = REGULARIZERS.load('none').__name__\n"
-        "try:\n"
-        "    REGULARIZERS.load('broken')\n"
-        "except PluginError as error:\n"
-        "    print(json.dumps([names, other, str(error), error.exit_code]))",
-        site,
-    )
-    assert "broken" in names
-    assert other == "NoRegularizer"
-    assert exit_code == 4
+    sys.modules.pop("broken", None)
+    assert "broken" in REGULARIZERS.plugins()
+    assert REGULARIZERS.load("none").__name__ == "NoRegularizer"
+    with pytest.raises(PluginError) as caught:
+        REGULARIZERS.load("broken")
+    sys.modules.pop("broken", None)
+    message = str(caught.value)
+    assert caught.value.exit_code == 4
     assert f"regularizer 'broken' of newllm-broken 1.2 ({target})" in message
     assert reason in message
     assert "\n" not in message

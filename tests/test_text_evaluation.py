@@ -115,11 +115,11 @@ def test_a_file_is_what_prepare_makes_of_it(tmp_path, path):
 
 def test_memory_does_not_grow_with_the_text(tmp_path):
     tokenizer = TOKENIZERS["bpe"]()
-    model = make_model(tokenizer.vocab_size)
+    model = make_model(tokenizer.vocab_size, cell="mingru")
     path = tmp_path / "text.txt"
-    sizes = {"piece_characters": 1000, "segment_tokens": 1200}
+    sizes = {"piece_characters": 500, "segment_tokens": 300}
     peaks = []
-    for copies in (1000, 1000, 4000):  # the first one fills caches
+    for copies in (100, 500, 1600):  # the first one fills caches
         path.write_text("the cat sat on the mat.\n" * copies, encoding="utf-8")
         tracemalloc.start()
         evaluate_file(model, tokenizer, path, head_weights=[1], **sizes)

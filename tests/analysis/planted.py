@@ -1,7 +1,11 @@
 """Small models whose contexts are known by construction, and checkpoints around them."""
 
+import copy
+from functools import cache
+
 import torch
 
+from newllm_core.analysis.analyze import analyze
 from newllm_core.checkpoint.format import Checkpoint
 from newllm_core.config import AnalysisConfig, Config, ModelConfig
 from newllm_core.model.language_model import LanguageModel
@@ -41,6 +45,16 @@ def last_norm(model):
 
 def healthy():
     return linear_model()
+
+
+@cache
+def _healthy_report():
+    return analyze(checkpoint_of(healthy()), checkpoint_path="runs/a.safetensors")
+
+
+def healthy_report():
+    """Return a copy of the report on `healthy()`, which takes a second to make."""
+    return copy.deepcopy(_healthy_report())
 
 
 def collapsed_to_rank(rank):

@@ -25,11 +25,12 @@ def printed(render, report, width=80):
 
 
 def report_of(model, **options):
-    return analyze(planted.checkpoint_of(model, **options), checkpoint_path="runs/a.safetensors")
+    checkpoint = planted.checkpoint_of(model, **options)
+    return analyze(checkpoint, checkpoint_path="runs/a.safetensors", with_control=False)
 
 
 def test_verdicts_come_first_one_line_each():
-    lines = printed(render_analysis, report_of(planted.healthy()))
+    lines = printed(render_analysis, planted.healthy_report())
     sections = [line.split("  ")[0] for line in lines[8:20]]
     assert sections == [
         "cvfp",
@@ -59,7 +60,7 @@ def test_what_is_wrong_is_said_in_words():
 
 
 def test_figures_stand_beside_the_control():
-    report = report_of(planted.healthy())
+    report = planted.healthy_report()
     lines = printed(render_analysis, report)
     row = next(line for line in lines if line.startswith("ER/D"))
     splits = [
@@ -73,7 +74,7 @@ def test_figures_stand_beside_the_control():
 
 
 def test_differences_are_spelled_out_with_their_errors():
-    report = report_of(planted.healthy())
+    report = planted.healthy_report()
     lines = printed(render_analysis, report)
     row = next(line for line in lines if line.startswith("exponent λ"))
     found = report["differences"]["train_minus_control"]["lyapunov_exponent"]
@@ -85,7 +86,7 @@ def test_differences_are_spelled_out_with_their_errors():
 
 
 def test_curves_are_sparklines_of_train_and_control():
-    lines = printed(render_analysis, report_of(planted.healthy()))
+    lines = printed(render_analysis, planted.healthy_report())
     echo = next(i for i, line in enumerate(lines) if line.startswith("echo by token, log"))
     assert lines[echo].split()[4] == "train"
     assert lines[echo + 1].split()[0] == "control"
@@ -124,14 +125,14 @@ def test_untrained_and_sparse_histories():
 
 
 def test_a_control_without_figures_is_shown_as_such():
-    report = report_of(planted.healthy())
+    report = planted.healthy_report()
     report["random_control"] = {"train": None, "validation": None}
     row = next(line for line in printed(render_analysis, report) if line.startswith("ER/D"))
     assert row.split()[3:] == ["–", "–"]
 
 
 def test_tokens_that_would_break_the_line_are_escaped():
-    report = report_of(planted.healthy())
+    report = planted.healthy_report()
     tokens = report["train"]["singular_vectors"][0]["tokens"]
     for token, text in zip(tokens, ["\n", " the", "[bold]", "\x1b[31m", "é", "x"], strict=True):
         token["text"] = text

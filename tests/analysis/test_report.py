@@ -28,8 +28,7 @@ needs_chromium = pytest.mark.skipif(browser.find() is None, reason="no Chromium 
 
 @pytest.fixture(scope="module")
 def report():
-    checkpoint = planted.checkpoint_of(planted.healthy())
-    return analyze(checkpoint, checkpoint_path="runs/a<b>&.safetensors")
+    return planted.healthy_report() | {"checkpoint": "runs/a<b>&.safetensors"}
 
 
 @pytest.fixture(scope="module")

@@ -1,20 +1,20 @@
 import json
-import os
-import subprocess
-import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-SMALL = (
+from tests.forked import start
+
+TINY = (
     "--threads=1",
     "--context-dim=16",
     "--embed-dim=16",
-    "--max-iterations=3",
     "--set=analysis.probe_tokens=512",
     "--set=analysis.probe_passages=4",
 )
+SMALL = (*TINY, "--max-iterations=3")
 VALIDATION = ("--val-fraction=0.2", "--val-token-policy=keep")
 # Few streams make many steps of a small text.
 STEPS = ("--threads=1", "--num-streams=4")
@@ -33,15 +33,13 @@ class Finished:
 
 def run(*arguments, cwd, **environment):
     """Run the command line as a user would, in its own process."""
-    done = subprocess.run(
-        [sys.executable, "-m", "newllm_cli", *map(str, arguments)],
-        cwd=cwd,
-        env=os.environ | {"HF_HUB_OFFLINE": "1"} | environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    return Finished(done.returncode, done.stdout, done.stderr)
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder, "out"), Path(folder, "err")
+        environment = {"HF_HUB_OFFLINE": "1"} | environment
+        process = start(*arguments, cwd=cwd, environment=environment, stdout=out, stderr=err)
+        process.join(300)
+        assert process.exitcode is not None
+        return Finished(process.exitcode, out.read_text("utf-8"), err.read_text("utf-8"))
 
 
 @pytest.fixture

@@ -1,10 +1,7 @@
-import contextlib
 import json
 import os
 import pty
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -13,6 +10,7 @@ from newllm_core.checkpoint import format as checkpoints
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.generation.state import save_state
 from newllm_core.generation.writer import Tail
+from tests.forked import start
 from tests.generation.cases import bpe, bytes_only, session_of, word_pieces
 
 from .inside import CommandLine, save_checkpoint, save_dataset
@@ -182,23 +180,22 @@ def test_a_conversation_goes_on_from_a_state(newllm, path):
     assert first.out + second.out == whole.out
 
 
-def start(*arguments, **streams):
-    command = [sys.executable, "-m", "newllm_cli", "generate", *map(str, arguments)]
-    return subprocess.Popen(command, bufsize=0, **streams)
-
-
 def test_ctrl_c_ends_a_text_and_keeps_its_state(newllm, path, tmp_path):
     arguments = [path, "--max-tokens=100000000", "--seed=1", "--threads=1"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    running = start(*arguments, "--save-state=a.state", cwd=tmp_path, **pipes)
-    text = running.stdout.read(20)  # it is under way, and text comes as it is written
-    running.send_signal(signal.SIGINT)
-    rest, err = running.communicate(timeout=60)
-    assert running.returncode == 130
-    assert b"Traceback" not in err
-    text = (text + rest).decode("utf-8")
+    out, err = tmp_path / "out", tmp_path / "err"
+    os.mkfifo(out)
+    arguments = ["generate", *arguments, "--save-state=a.state"]
+    running = start(*arguments, cwd=tmp_path, stdout=out, stderr=err)
+    with out.open("rb") as pipe:
+        text = pipe.read(20)  # it is under way, and text comes as it is written
+        os.kill(running.pid, signal.SIGINT)
+        text = (text + pipe.read()).decode("utf-8")
+    running.join(60)
+    assert running.exitcode == 130
+    err = err.read_text("utf-8")
+    assert "Traceback" not in err
     go_on = newllm("generate", path, "--load-state=a.state", "--max-tokens=30", "--json").json
-    count = int(err.decode().partition(" tokens at")[0].splitlines()[-1].replace(",", ""))
+    count = int(err.partition(" tokens at")[0].splitlines()[-1].replace(",", ""))
     whole = newllm("generate", path, "--seed=1", f"--max-tokens={count + 30}").out
     assert text + go_on["text"] == whole
 
@@ -207,24 +204,17 @@ def test_ctrl_c_ends_a_text_and_keeps_its_state(newllm, path, tmp_path):
 def test_a_conversation_on_a_terminal(path, tmp_path, ending):
     ours, theirs = pty.openpty()
     arguments = (path, "--chat", "--max-tokens=5", "--threads=1")
-    streams = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
-    running = start(*arguments, cwd=tmp_path, start_new_session=True, preexec_fn=_own, **streams)
-    os.close(theirs)
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), os.ttyname(theirs))
+    running = start("generate", *arguments, cwd=tmp_path, owns_terminal=True, **streams)
     seen = wait_for(ours, b"> ")
     os.write(ours, b"the cat\n")
     seen += wait_for(ours, b"> ")
     code = end_with(running, ours, ending.encode())
+    os.close(theirs)
     os.close(ours)
     assert code == (130 if ending == "\x03" else 0)
     assert b"Traceback" not in seen
     assert b"Ctrl-D ends the conversation" in seen
-
-
-def _own():
-    import fcntl
-    import termios
-
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def end_with(running, descriptor, key, seconds=60):
@@ -234,8 +224,9 @@ def end_with(running, descriptor, key, seconds=60):
     """
     for _ in range(seconds // 5):
         os.write(descriptor, key)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return running.wait(timeout=5)
+        running.join(5)
+        if running.exitcode is not None:
+            return running.exitcode
     raise AssertionError(f"still running {seconds} seconds after {key!r}")
 
 

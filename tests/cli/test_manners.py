@@ -6,28 +6,44 @@ import sys
 import pytest
 
 from newllm_core.config import SECTIONS
-from tests.cli.conftest import write_corpus
+from tests.cli.conftest import run, write_corpus
 
 COMMANDS = ["", "quickstart", "prepare", "phase1", "analyze", "phase2", "expand"]
 COMMANDS += ["evaluate", "contexts", "generate"]
 HEAVY = ("torch", "numpy", "datasets", "tokenizers", "safetensors")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_loads_nothing_heavy(command):
+def test_help_loads_nothing_heavy():
     program = (
-        "import sys; sys.argv = ['newllm', *sys.argv[1:]]\n"
+        "import sys\n"
         "from newllm_cli.__main__ import main\n"
-        "try: main()\n"
-        "except SystemExit as end: code = end.code\n"
-        f"print('LOADED', [m for m in {HEAVY} if m in sys.modules], code)"
+        f"for command in {COMMANDS}:\n"
+        "    sys.argv = ['newllm', *command.split(), '--help']\n"
+        "    try: main()\n"
+        "    except SystemExit as end: code = end.code\n"
+        f"    print('LOADED', command, [m for m in {HEAVY} if m in sys.modules], code)"
     )
-    arguments = [*command.split(), "--help"]
     done = subprocess.run(
-        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    assert done.stdout.splitlines()[-1] == "LOADED [] 0"
-    assert "Usage:" in done.stdout
+    found = [line for line in done.stdout.splitlines() if line.startswith("LOADED")]
+    assert found == [f"LOADED {command} [] 0" for command in COMMANDS]
+    assert done.stdout.count("Usage:") == len(COMMANDS)
+
+
+@pytest.fixture(scope="module")
+def mistaken(tmp_path_factory):
+    """A folder with prepared data and with what nobody should give."""
+    folder = tmp_path_factory.mktemp("mistaken")
+    (folder / "notes.txt").write_text("no safetensors file")
+    (folder / "empty.txt").write_text("")
+    (folder / "latin1.txt").write_bytes("Käse und Brot\n\nÄpfel".encode("latin-1"))
+    (folder / "foreign.json").write_text("{}")
+    write_corpus(folder / "corpus.txt", documents=6)
+    source = ("--source=text-file", "--input=corpus.txt", "--document-separator=\\n\\n")
+    made = run("prepare", *source, "--vocab-size=300", "--out=runs/data", cwd=folder)
+    assert made.code == 0, made.err
+    return folder
 
 
 @pytest.mark.parametrize("section", ["phase1", "model"])
@@ -62,17 +78,8 @@ def test_every_setting_is_a_flag_with_its_default(newllm, section):
         (["prepare", "--tokenizer=foreign.json", "--out=new"], 3, ["foreign.json"]),
     ],
 )
-def test_a_mistake_is_one_helpful_line(newllm, tmp_path, arguments, code, words):
-    (tmp_path / "notes.txt").write_text("no safetensors file")
-    (tmp_path / "empty.txt").write_text("")
-    (tmp_path / "latin1.txt").write_bytes("Käse und Brot\n\nÄpfel".encode("latin-1"))
-    (tmp_path / "foreign.json").write_text("{}")
-    write_corpus(tmp_path / "corpus.txt", documents=6)
-    newllm(
-        *("prepare", "--source=text-file", "--input=corpus.txt", "--document-separator=\\n\\n"),
-        *("--vocab-size=300", "--out=runs/data"),
-    )
-    result = newllm(*arguments)
+def test_a_mistake_is_one_helpful_line(mistaken, arguments, code, words):
+    result = run(*arguments, cwd=mistaken)
     assert result.code == code, result.err
     assert result.out == ""
     assert "Traceback" not in result.err

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from tests.cli.conftest import run
+from tests.cli.conftest import TINY, run
 
 
 def test_prepare_reports_both_splits(trained):
@@ -92,7 +92,7 @@ def test_analyze_any_matrix(trained):
 def test_untrained_checkpoint_is_the_control(trained):
     folder, _ = trained
     made = run(
-        *("phase1", "--data=data", "--threads=1", "--context-dim=16", "--embed-dim=16"),
+        *("phase1", "--data=data", *TINY),
         *("--max-iterations=0", "--out=runs/control.safetensors", "--json"),
         cwd=folder,
     )
@@ -106,10 +106,10 @@ def test_untrained_checkpoint_is_the_control(trained):
 def test_published_algorithm_is_called_vacuous_everywhere(trained):
     folder, _ = trained
     made = run(
-        *("phase1", "--data=data", "--threads=1", "--context-dim=16", "--embed-dim=16"),
+        *("phase1", "--data=data", *TINY),
         *("--reg=ema-variance", "--set=regularizer.gradient=detached", "--engine=online"),
         "--objective=cvfp",
-        *("--set=phase1.start=zero", "--max-tokens=300", "--max-iterations=3"),
+        *("--set=phase1.start=zero", "--max-tokens=100", "--max-iterations=3"),
         *("--out=runs/published.safetensors", "--json"),
         cwd=folder,
     )
@@ -141,6 +141,7 @@ def test_frozen_phase2_records_its_thresholds(trained):
     folder, _ = trained
     result = run(
         *("phase2", "runs/phase1.safetensors", "--freeze-context", "--epochs=1", "--threads=1"),
+        "--num-streams=4",
         *("--min-train-rank=0", "--out=runs/frozen.safetensors", "--json"),
         cwd=folder,
     )

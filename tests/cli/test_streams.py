@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from newllm_cli.progress import StderrProgress
+from tests.forked import start
 
 from .inside import save_dataset
 
@@ -86,32 +87,35 @@ def test_a_signal_while_torch_is_imported_counts_afterwards(tmp_path, number):
 def test_a_run_whose_stderr_is_lost_still_saves_its_state(tmp_path, stderr):
     save_dataset(tmp_path)
     ours, theirs = pty.openpty()
-    target = theirs if stderr == "a closed terminal" else os.open(stderr, os.O_WRONLY)
+    target = os.ttyname(theirs) if stderr == "a closed terminal" else stderr
     arguments = ("phase1", "--data=data", "--out=a.safetensors", "--max-iterations=1000000")
     small = ("--context-dim=16", "--embed-dim=16", "--threads=1", "--min-converged-ratio=1")
-    running = subprocess.Popen(
-        [*COMMAND, *arguments, *small], cwd=tmp_path, stdin=target, stdout=target, stderr=target
-    )
+    running = start(*arguments, *small, cwd=tmp_path, stdout=target, stderr=target)
     log = tmp_path / "a.metrics.jsonl"
     while not (log.exists() and log.stat().st_size):
-        assert running.poll() is None
+        assert running.exitcode is None
         time.sleep(0.05)
     os.close(theirs)
     os.close(ours)  # whoever writes to a terminal that is gone gets an error
-    running.send_signal(signal.SIGHUP)
-    assert running.wait(60) == 130
+    os.kill(running.pid, signal.SIGHUP)
+    running.join(60)
+    assert running.exitcode == 130
     assert (tmp_path / "a.state").exists()
 
 
 def test_a_command_that_is_interrupted_says_so(tmp_path):
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    streams = {name: tmp_path / name for name in ("stdin", "stdout", "stderr")}
+    os.mkfifo(streams["stdin"])
     arguments = ("generate", "missing.safetensors", "--prompt-file=-")
-    running = subprocess.Popen([*COMMAND, *arguments], cwd=tmp_path, text=True, **pipes)
-    time.sleep(2)  # it waits for its prompt
-    running.send_signal(signal.SIGINT)
-    out, err = running.communicate(timeout=30)
-    assert running.returncode == 130
-    assert (out, err) == ("", "newllm: interrupted; files that exist are as they were\n")
+    running = start(*arguments, cwd=tmp_path, **streams)
+    with streams["stdin"].open("w"):
+        time.sleep(1)  # it waits for its prompt
+        os.kill(running.pid, signal.SIGINT)
+        running.join(30)
+    assert running.exitcode == 130
+    assert streams["stdout"].read_text() == ""
+    said = "newllm: interrupted; files that exist are as they were\n"
+    assert streams["stderr"].read_text() == said
 
 
 def test_a_bar_on_a_narrow_terminal_keeps_its_rate_and_the_time_left(monkeypatch, capsys):

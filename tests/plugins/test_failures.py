@@ -105,6 +105,10 @@ def test_check_finds_it_and_listing_does_not_mind(broken, newllm):
     assert all(entry["status"] == "ok" for name, entry in found.items() if name != "broken")
 
 
+# When it is imported, looked at, made and used.
+@pytest.mark.parametrize(
+    "broken", ["exits", "no class", "cannot be made", "loss raises"], indirect=True
+)
 def test_other_commands_neither_fail_nor_mention_it(broken, phase1):
     done = phase1("--reg", "none")
     assert done.code == 0

@@ -4,7 +4,6 @@ Processes are forked from a server that has loaded torch already, so that starti
 """
 
 import json
-import multiprocessing
 import os
 import socket
 import sys
@@ -22,12 +21,8 @@ from newllm_core.parallel.collectives import process_group
 from newllm_core.pipeline.runs import run_phase1, run_phase2
 from newllm_core.runtime.progress import Silent
 from newllm_core.runtime.runlog import metrics_path
+from tests.forked import SERVER
 from tests.open_gate import OPEN_GATE
-
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(
-    ["newllm_core.pipeline.runs", "torch._dynamo", "torch.distributed.fsdp", __name__]
-)
 
 COMMON = {
     "run": {"threads": 1, "precision": "float32"},

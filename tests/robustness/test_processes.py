@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ import torch
 from safetensors import safe_open
 
 from newllm_core.checkpoint.run_state import state_path
+from tests.forked import start
 from tests.robustness.runs import (
     CASES,
     COMMON,
@@ -32,16 +34,20 @@ def flags(case, **more):
     return [f"--set={key}={json.dumps(value).strip(chr(34))}" for key, value in settings.items()]
 
 
-def command(case, home, out, *extra, starter=TORCHRUN, **more):
+def command(case, home, out, *extra, **more):
     base = ["phase2", home / "base.safetensors"] if "phase2" in CASES[case] else ["phase1"]
     arguments = [*base, "--data", home / "data", "--out", out, *flags(case, **more), *extra]
-    return [*starter, "-m", "newllm_cli", *map(str, arguments)]
+    return list(map(str, arguments))
+
+
+def rank(number):
+    return {"RANK": str(number), "LOCAL_RANK": str(number)}
 
 
 def run(*arguments, **options):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        command(*arguments, **options),
+        [*TORCHRUN, "-m", "newllm_cli", *command(*arguments, **options)],
         env=environment,
         capture_output=True,
         text=True,
@@ -70,28 +76,25 @@ def test_the_command_line_in_two_processes(case, home, reference, tmp_path):
 
 def test_a_dead_process_ends_the_run_and_one_process_goes_on(home, tmp_path):
     out = tmp_path / "run.safetensors"
-    running = subprocess.Popen(
-        command("streams", home, out, **{"phase1.max_iterations": 60}),
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
+    arguments = command("streams", home, out, **{"phase1.max_iterations": 60})
+    said = [tmp_path / f"{rank}.txt" for rank in range(2)]
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        address = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(found.getsockname()[1])}
+    address |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    first, second = (
+        start(*arguments, cwd=home, stderr=said[n], environment=address | rank(n)) for n in range(2)
     )
     while not out.with_name("run.metrics.jsonl").exists():
+        assert first.exitcode is None
         time.sleep(0.05)
     time.sleep(1)
-    children = [
-        int(pid)
-        for pid in subprocess.check_output(["pgrep", "-P", str(running.pid)], text=True).split()
-    ]
-    by_rank = {}
-    for pid in children:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            variables = dict(v.partition(b"=")[::2] for v in file.read().split(b"\0"))
-        by_rank[variables.get(b"RANK")] = pid
-    os.kill(by_rank[b"1"], 9)
-    _, err = running.communicate(timeout=100)
-    assert running.returncode != 0
+    second.kill()
+    first.join(100)
+    assert first.exitcode == 130
+    err = said[0].read_text()
+    for path in said:
+        path.unlink()
     lines = [line for line in err.splitlines() if line.startswith("newllm: ")]
     assert len(lines) == 1
     assert "process 0 of 2 cannot reach another one" in lines[0]
