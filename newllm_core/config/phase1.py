@@ -42,8 +42,17 @@ class Phase1Config(Section):
     min_iterations: int = option(3, "Iterations before a window may stop early.", low=1)
     batch_tokens: int = option(
         384,
-        "Tokens per optimizer step (parallel engine); 1/32 of a smaller window, but 256 at least.",
+        "Tokens per optimizer step (parallel engine); fewer in a small window, see below.",
         low=1,
+    )
+    min_batch_tokens: int = option(
+        256, "Fewest of them: the covariance of less is noise (parallel engine).", low=1
+    )
+    steps_per_window: int = option(
+        32, "Steps that a small window is divided into, rather than fewer (parallel).", low=1
+    )
+    exact_stream_tokens: int = option(
+        256, "An exact reading is divided into streams of so many tokens at least.", low=1
     )
     num_streams: int = option(64, "Streams in lock-step (streams engine).", low=1)
     chunk_steps: int = option(64, "Steps of every stream per optimizer step (streams).", low=1)

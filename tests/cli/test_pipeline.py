@@ -149,3 +149,79 @@ def test_frozen_phase2_records_its_thresholds(trained):
     from newllm_core.checkpoint.format import load
 
     assert load(folder / "runs/frozen.safetensors").gate["thresholds"]["min_train_rank"] == 0
+
+
+def test_phase1_ends_with_a_verdict_and_can_be_held_to_it(trained):
+    folder, results = trained
+    verdict = results["phase1"].json["verdict"]
+    assert verdict["succeeded"] is True
+    assert verdict["reason"] is None
+    sections = [v["section"] for v in verdict["verdicts"] if v["split"] == "validation"]
+    assert sections[:3] == ["cvfp", "convergence", "training"]
+    copying = ("phase1", "--data=data", "--threads=1", "--context-dim=16", "--embed-dim=16")
+    copying = (*copying, "--max-iterations=2", "--init-std=0.00001", "--learning-rate=1e-7")
+    failed = run(*copying, "--out=runs/copy.safetensors", cwd=folder)
+    # It can be studied, so it is no error; but nobody has to guess whether it worked.
+    assert failed.code == 0
+    assert "phase 1 FAILED" in failed.out
+    assert "contexts copy the one before (step cosine train 1, validation 1" in failed.out
+    assert "phase 1 succeeded" not in failed.out
+    held = run(*copying, "--require-healthy", "--out=runs/copy2.safetensors", cwd=folder)
+    assert held.code == 6
+    assert "phase 1 failed: " in held.err
+    assert (folder / "runs/copy2.safetensors").exists()
+    refused = run("phase2", "runs/copy.safetensors", "--out=runs/no.safetensors", cwd=folder)
+    assert refused.code == 6
+    assert "step cosine" in refused.err
+
+
+def test_untrained_blocks_are_asked_for_by_name_and_remembered(trained):
+    folder, _ = trained
+    made = run(
+        *("phase1", "--data=data", "--threads=1", "--context-dim=16", "--embed-dim=16"),
+        *("--cell=mogrifier", "--max-iterations=0", "--out=runs/start.safetensors"),
+        cwd=folder,
+    )
+    assert made.code == 0
+    assert "phase 1 FAILED: untrained: no weight of the blocks moved" in made.out
+    start = ("phase2", "runs/start.safetensors", "--epochs=1", "--threads=1", "--num-streams=4")
+    refused = run(*start, "--out=runs/no.safetensors", cwd=folder)
+    assert refused.code == 6
+    assert "--untrained-blocks" in refused.err
+    assert run(*start, "--untrained-blocks", "--out=runs/lm.safetensors", cwd=folder).code == 0
+    report = run("analyze", "runs/lm.safetensors", "--json", "--threads=1", cwd=folder).json
+    assert report["training"]["untrained_blocks"] is True
+    assert report["training"]["weight_change"] > 0
+    verdict = next(v for v in report["verdicts"] if v["section"] == "training")
+    assert (verdict["status"], "Phase 2 began with untrained" in verdict["message"]) == (
+        "weak",
+        True,
+    )
+    again = ("phase2", "runs/lm.safetensors", "--epochs=0", "--threads=1")
+    assert run(*again, "--out=runs/lm2.safetensors", cwd=folder).code == 0
+
+
+def test_heads_for_every_block_without_a_phase2_in_between(trained):
+    folder, _ = trained
+    made = run("expand", "runs/phase1.safetensors", "--out=runs/four.safetensors", cwd=folder)
+    assert made.code == 0
+    assert "none of them trained" in made.err
+    assert run("generate", "runs/four.safetensors", cwd=folder).code == 3
+    heads = run(
+        *("phase2", "runs/four.safetensors", "--epochs=1", "--threads=1", "--num-streams=4"),
+        *("--out=runs/direct.safetensors", "--json"),
+        cwd=folder,
+    )
+    assert heads.code == 0
+    assert len(heads.json["validation"]["heads"]) == 2
+
+
+def test_the_memory_is_told_epoch_by_epoch(trained):
+    folder, results = trained
+    told = [line for line in results["phase2"].err.splitlines() if line.startswith("memory after")]
+    assert len(told) == 4
+    assert "tokens remembered (validation probes" in told[0]
+    shown = run("analyze", "runs/phase2.safetensors", "--threads=1", cwd=folder).out
+    assert "As Phase 1 wrote it down when it trained" in shown
+    assert "epoch of" in shown
+    assert shown.splitlines()[3].startswith("CVFP ")

@@ -6,6 +6,7 @@ import torch
 from markov_text import checkpoint, dataset, unigram_entropy
 from safetensors import safe_open
 
+from newllm_core.analysis.analyze import analyze
 from newllm_core.checkpoint import format as checkpoints
 from newllm_core.config import Config, Phase2Config, RunConfig
 from newllm_core.errors import ConfigError, DivergedError, InputError
@@ -225,3 +226,48 @@ def test_a_full_disk_is_said_beforehand(monkeypatch):
     monkeypatch.setattr(context_store.shutil, "disk_usage", lambda _: full)
     with pytest.raises(InputError, match="--max-tokens"):
         run(checkpoint(), freeze_context=True)
+
+
+def with_probes(start):
+    rows = torch.from_numpy(SMALL.validation.tokens[:240].astype("int64")).view(4, 60)
+    start.probes = {"train": rows.clone(), "validation": rows}
+    return start
+
+
+def test_every_epoch_says_what_became_of_the_memory():
+    """The same figures as an analysis of the weights that were kept, at that epoch."""
+    trained = run(with_probes(checkpoint()), SMALL, epochs=2, learning_rate=0.03)
+    epochs = trained.results["epochs"]
+    report = analyze(trained, checkpoint_path="x", with_control=False)["validation"]
+    kept = epochs[trained.results["best_epoch"]]["memory"]
+    assert kept == {
+        "effective_rank_ratio": pytest.approx(report["effective_rank_ratio"], rel=1e-5),
+        "lyapunov_exponent": pytest.approx(report["lyapunov_exponent"]["mean"], rel=1e-4),
+        "tokens_remembered": pytest.approx(report["token_memory"]["total"], rel=1e-4),
+    }
+    # Blocks change, and so does what they remember.
+    assert len({entry["memory"]["lyapunov_exponent"] for entry in epochs}) == 3
+    frozen = run(with_probes(checkpoint()), SMALL, epochs=1, freeze_context=True)
+    assert "memory" not in frozen.results["epochs"][0]
+
+
+def test_a_term_is_measured_on_validation_text_every_epoch():
+    given = {"objective": "reconstruction", "objective_weight": 1.0, "learning_rate": 0.03}
+    trained = run(with_probes(checkpoint()), SMALL, epochs=2, **given)
+    losses = [entry["validation_terms"]["reconstruction"] for entry in trained.results["epochs"]]
+    assert losses[2] < losses[1] < losses[0]
+    assert losses[2] == pytest.approx(
+        trained.results["epochs"][2]["terms"]["reconstruction"], rel=0.5
+    )
+
+
+def test_epochs_read_a_part_of_validation_and_the_end_all_of_it():
+    trained = run(checkpoint(), SMALL, epochs=2, eval_tokens=120)
+    counts = [entry["validation"]["num_tokens"] for entry in trained.results["epochs"]]
+    assert counts == [100, 100, 100]  # whole documents of 50
+    assert [entry["train"]["num_tokens"] for entry in trained.results["epochs"]] == counts
+    assert trained.results["validation"]["num_tokens"] == 300
+    whole = run(checkpoint(), SMALL, epochs=2)
+    assert trained.results["validation"]["loss"] == pytest.approx(
+        whole.results["epochs"][trained.results["best_epoch"]]["validation"]["loss"], rel=1e-5
+    )

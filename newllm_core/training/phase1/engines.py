@@ -19,14 +19,10 @@ from newllm_core.training.phase1.window import Window
 from newllm_core.trajectory.parallel import incoming
 from newllm_core.trajectory.sequential import rollout
 
-# Too few tokens make the covariance of a batch noise, too many make too few steps per iteration.
-FEWEST_BATCH_TOKENS = 256
-STEPS_PER_WINDOW = 32
-# An exact reading: streams of so many tokens at least, each after so many that are read to find its
-# start, and so many rows at a time, enough for large matrix products.
-EXACT_TOKENS = 256
-EXACT_WARMUP = 64
+# Rows of an exact reading at a time: enough for large matrix products.
 EXACT_ROWS = 512
+# Tokens that a stream of it reads to find its start.
+EXACT_WARMUP = 64
 
 
 class Batch(NamedTuple):
@@ -63,7 +59,7 @@ def batches(
     `skip` batches are left out: their contexts are in the window already.
     """
     if exact:
-        num_streams = max(1, min(EXACT_ROWS, len(window) // EXACT_TOKENS))
+        num_streams = max(1, min(EXACT_ROWS, len(window) // config.exact_stream_tokens))
         shape = (num_streams, max(1, EXACT_ROWS // num_streams))
         return _streams(model, window, *shape, skip=skip, warmup=EXACT_WARMUP)
     if config.engine == "parallel":
@@ -81,7 +77,7 @@ def _parallel(
     need: neighbours in a text resemble each other.
     """
     batch_tokens = min(
-        config.batch_tokens, max(FEWEST_BATCH_TOKENS, len(window) // STEPS_PER_WINDOW)
+        config.batch_tokens, max(config.min_batch_tokens, len(window) // config.steps_per_window)
     )
     num_batches = max(1, round(len(window) / batch_tokens))
     order = torch.randperm(len(window), generator=generator).to(window.tokens_T.device)
