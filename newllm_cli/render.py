@@ -8,6 +8,7 @@ from rich.text import Text
 
 # From here on digits before the point say less than their number.
 WIDEST = 1e6
+PER_CHARACTER = ("bits_per_character", "bits/char")
 
 
 def render_dataset(folder: str, info: dict[str, Any], console: Console) -> None:
@@ -16,8 +17,8 @@ def render_dataset(folder: str, info: dict[str, Any], console: Console) -> None:
     for heading in ("split", "documents", "tokens", "bytes", "words"):
         table.add_column(heading, justify="left" if heading == "split" else "right")
     for split, figures in info["splits"].items():
-        numbers = (figures[key] for key in ("documents", "tokens", "bytes", "words"))
-        table.add_row(split, *(f"{number:,}" for number in numbers))
+        counts = (figures[key] for key in ("documents", "tokens", "bytes", "words"))
+        table.add_row(split, *("-" if count is None else f"{count:,}" for count in counts))
     console.print(table)
     console.print(f"vocabulary {info['vocab_size']:,}; next: newllm phase1 --data {folder}")
 
@@ -57,9 +58,12 @@ def _short(value: float | None) -> str:
 def render_language_model(summary: dict[str, Any], console: Console) -> None:
     """Show what the heads reach, per head and together."""
     table = Table(title=f"language model: {summary['checkpoint']}", title_justify="left")
-    for heading in ("split", "head", "loss", "perplexity", "per word", "accuracy", "bits/byte"):
-        table.add_column(heading, justify="left" if heading in ("split", "head") else "right")
     splits = [name for name in ("train", "validation", "test", "text") if name in summary]
+    # Where nothing separates words, characters are counted instead.
+    has_words = any(summary[name]["word_perplexity"] is not None for name in splits)
+    key, heading = ("word_perplexity", "per word") if has_words else PER_CHARACTER
+    for name in ("split", "head", "loss", "perplexity", heading, "accuracy", "bits/byte"):
+        table.add_column(name, justify="left" if name in ("split", "head") else "right")
     for split in splits:
         figures = summary[split]
         heads = figures["heads"]
@@ -70,7 +74,7 @@ def render_language_model(summary: dict[str, Any], console: Console) -> None:
                 name,
                 f"{row['loss']:.4f}",
                 _number(row["perplexity"], ".2f"),
-                _number(row["word_perplexity"], ".2f"),
+                _number(row[key], ".2f" if has_words else ".4f"),
                 f"{row['accuracy']:.2%}",
                 _number(row["bits_per_byte"], ".4f"),
             )

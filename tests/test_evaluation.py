@@ -30,6 +30,7 @@ def text_of(length, *, documents=1, seed=0):
         document_bytes=sizes,
         num_bytes=int(sizes.sum()),
         num_words=length // 3,
+        num_characters=length + 7,
     )
 
 
@@ -66,6 +67,7 @@ def naive_figures(model, text, head, blocks):
         "perplexity": math.exp(nats / count),
         "accuracy": hits / count,
         "bits_per_byte": nats / math.log(2) / text.num_bytes,
+        "bits_per_character": nats / math.log(2) / text.num_characters,
         "word_perplexity": math.exp(nats / text.num_words),
     }
 
@@ -167,15 +169,19 @@ def test_a_limit_takes_whole_documents():
         found = evaluate(model, text, max_tokens=limit, **options)
         assert found["num_tokens"] == 25 * documents
         assert found["num_bytes"] == 51 * documents
-        assert (found["word_perplexity"] is None) == (documents < 4)
+        for figure in ("word_perplexity", "bits_per_character", "num_characters"):
+            assert (found[figure] is None) == (documents < 4)
 
 
 def test_figures_that_do_not_exist_are_none():
     text = text_of(20)
-    text.document_bytes, text.num_words = np.zeros(1, np.int64), 0
+    text.document_bytes, text.num_words, text.num_characters = np.zeros(1, np.int64), None, None
     found = evaluate(model_of(), text, end_id=END, head_weights=[1.0])
-    assert found["bits_per_byte"] is None
+    for figure in ("bits_per_byte", "bits_per_byte_stderr", "bits_per_character"):
+        assert found[figure] is found["heads"][0][figure] is None
+    assert [found[f"num_{what}"] for what in ("bytes", "characters", "words")] == [None] * 3
     assert found["word_perplexity"] is None
+    assert found["loss"] > 0
 
 
 def test_nothing_to_evaluate_is_said():
@@ -184,6 +190,7 @@ def test_nothing_to_evaluate_is_said():
         document_starts=np.zeros(1, np.int64),
         document_bytes=np.zeros(0, np.int64),
         num_words=0,
+        num_characters=0,
     )
     with pytest.raises(InputError, match="no tokens"):
         evaluate(model_of(), empty, end_id=END, head_weights=[1.0])

@@ -10,7 +10,7 @@ from newllm_core.data.prepared import open_dataset
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import InputError
 from newllm_core.evaluation.splits import evaluate
-from newllm_core.evaluation.texts import evaluate_file, joined
+from newllm_core.evaluation.texts import evaluate_file, evaluate_text, joined
 from newllm_core.model.language_model import LanguageModel
 from tests.data.cases import Recorder
 from tests.data.cases import run as prepare
@@ -72,13 +72,43 @@ def test_figures_are_those_of_the_whole_text_read_one_by_one(model, tokenizer, p
     assert found["loss"] == pytest.approx(loss)
     together = math.exp(loss * len(ids) / words)
     assert found["whitespace_word_perplexity"] == pytest.approx(together)
+    assert last["bits_per_character"] == pytest.approx(nats / math.log(2) / len(TEXT))
     counts = {key: found[key] for key in found if key.startswith("num_")}
     assert counts == {
         "num_tokens": len(ids),
         "num_bytes": size,
+        "num_characters": len(TEXT),
         "num_words": words + line_ends,
         "num_whitespace_words": words,
     }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "吾輩は猫である。名前はまだ無い。\nどこで生れたかとんと見当がつかぬ。\n",
+        "昔者庄周梦为胡蝶，栩栩然胡蝶也。\n不知周也。 俄然觉，则蘧蘧然周也。\n",
+        "ในน้ำมีปลาในนามีข้าว เจ้าเมืองบ่เอาจกอบในไพร่ลู่ทาง\n",
+    ],
+)
+def test_what_has_hardly_any_spaces_has_no_words(model, tokenizer, text):
+    found = evaluate_text(model, tokenizer, text * 3, head_weights=[1, 1])
+    bits = found["loss"] * found["num_tokens"] / math.log(2)
+    assert found["bits_per_character"] == pytest.approx(bits / (3 * len(text)))
+    for figures in (found, *found["heads"]):
+        assert figures["word_perplexity"] is figures["whitespace_word_perplexity"] is None
+    assert found["num_words"] is found["num_whitespace_words"] is None
+    # Somebody who takes lines for words can say so.
+    asked = evaluate_text(model, tokenizer, text * 3, head_weights=[1, 1], min_space_share=0)
+    assert asked["num_words"] == len(text.split()) * 3 + text.count("\n") * 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Rechtsschutzversicherungen zahlen Verkehrsunfälle nicht immer.\n" * 9, "word\n", "a b"],
+)
+def test_long_words_and_short_texts_have_words(model, tokenizer, text):
+    assert evaluate_text(model, tokenizer, text, head_weights=[1, 1])["num_words"] is not None
 
 
 @pytest.mark.parametrize("piece", [7, 300, 10**6])

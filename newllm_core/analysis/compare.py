@@ -17,7 +17,10 @@ from newllm_core.runtime.progress import Progress, Silent
 SCHEMA = 1
 # Where a run computed says nothing about what came out.
 NOT_COMPARED = ("run.device", "run.threads")
-LANGUAGE_MODEL_FIGURES = ("loss", "perplexity", "accuracy", "bits_per_byte", "word_perplexity")
+LANGUAGE_MODEL_FIGURES = (
+    *("loss", "perplexity", "accuracy"),
+    *("bits_per_byte", "bits_per_character", "word_perplexity"),
+)
 SPLITS = ("train", "validation")
 # Sections that mean nothing before Phase 2.
 LATER_SECTIONS = ("phase2", "gate")

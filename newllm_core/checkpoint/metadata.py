@@ -32,7 +32,10 @@ GATE_FIGURES = (
     "lyapunov_exponent",
     "tokens_remembered",
 )
-RESULT_FIGURES = ("loss", "perplexity", "accuracy", "bits_per_byte", "word_perplexity")
+RESULT_FIGURES = (
+    *("loss", "perplexity", "accuracy"),
+    *("bits_per_byte", "bits_per_character", "word_perplexity"),
+)
 PLUGIN_TEXTS = ("kind", "name", "distribution", "version")
 
 

@@ -43,6 +43,12 @@ class DataConfig(Section):
         "Bytes of training text the bpe is trained on at most, taken evenly from all of it.",
         low=1,
     )
+    min_space_share: float = option(
+        0.06,
+        "Words exist where at least this share of characters are spaces; in Chinese none are.",
+        low=0,
+        high=1,
+    )
     max_documents: int | None = option(None, "Read at most so many documents.", low=2)
     max_broken_share: float = option(
         0.01,

@@ -30,12 +30,22 @@ def data_files(splits: Iterable[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class SplitInfo:
-    """Counts of one split; words are those between white space, plus line ends."""
+    """Counts of one split.
+
+    Attributes:
+        documents: how many.
+        tokens: of all documents.
+        bytes: UTF-8 bytes of the text; None where documents are token ids, which have no text.
+        words: those between white space, plus line ends; None where `bytes` is, or where hardly
+            any spaces separate them.
+        characters: Unicode code points; None where `bytes` is, or were not counted.
+    """
 
     documents: int
     tokens: int
-    bytes: int
-    words: int
+    bytes: int | None
+    words: int | None
+    characters: int | None = None
 
 
 @dataclass(frozen=True)
@@ -194,7 +204,8 @@ def _check_types(part: Any) -> None:  # noqa: ANN401 - any of the dataclasses ab
     """Raise `ValueError` for a field that has not its annotated type; integers are counts."""
     for spec in dataclasses.fields(part):
         value, kind = getattr(part, spec.name), spec.type
-        if kind is int and not (type(value) is int and value >= 0):
+        counted = kind is int or (kind == int | None and value is not None)
+        if counted and not (type(value) is int and value >= 0):
             raise ValueError(f"{spec.name} is {value!r:.40}, which is no count")
         if (kind is str and not isinstance(value, str)) or (
             spec.name in ("options", "roles", "data") and not isinstance(value, dict)

@@ -59,6 +59,12 @@ class Selection:
         return int(self.documents.sizes[self.indices].sum())
 
     @property
+    def unit(self) -> str:
+        """Say what `size` counts."""
+        ids = self.documents.marks[self.indices] // len(SPLITS) == TOKENS
+        return "bytes" if not ids.any() else "token ids" if ids.all() else "bytes and token ids"
+
+    @property
     def digests(self) -> "Array":
         """Return those of the documents, S16 [m]."""
         return self.documents.digests[self.indices]

@@ -24,9 +24,9 @@ class PolicyReport:
     Attributes:
         policy: drop or keep.
         unseen_types: token types of validation that train lacks, before anything was dropped.
-        lines: of all validation documents, before.
+        lines: of all validation documents, before; one for each document of token ids.
         dropped_lines: of them left out.
-        bytes: of all validation documents, before.
+        bytes: of all validation documents, before; token ids have none.
         dropped_bytes: of them left out.
         dropped_documents: documents of which nothing was left.
     """
@@ -96,9 +96,9 @@ class ValidationPolicy:
         )
 
     def _measure(self, document: Document) -> tuple[int, int]:
-        texts = contents(document)
         if document.tokens is not None:
-            texts = (self._tokenizer.decode(document.tokens),)
+            return 1, 0
+        texts = contents(document)
         return sum(map(count_lines, texts)), sum(map(count_bytes, texts))
 
     def _kept(self, document: Document) -> Document | None:

@@ -90,7 +90,7 @@ def prepare(
         else:
             tokenizer = TextTokenizer.adopt(base, spool.roles)
         folder = work / NEW
-        encoder = SplitEncoder(folder, spool, tokenizer, watcher)
+        encoder = SplitEncoder(folder, spool, tokenizer, watcher, config.min_space_share)
         train, seen = encoder.write_whole("train", division.train, str(train_source))
         policy = ValidationPolicy(config.val_token_policy, tokenizer, seen)
         validation, unmasked = encoder.write_validation(
@@ -253,9 +253,9 @@ def _tell(info: DatasetInfo, progress: Progress) -> None:
     report = info.policy
     if report.policy == "drop" and report.dropped_lines:
         progress.message(
-            f"dropped {report.dropped_line_share:.2%} of validation lines "
-            f"({report.dropped_byte_share:.2%} of bytes) with {report.unseen_types:,} token types "
-            "that train lacks"
+            f"dropped {report.dropped_line_share:.2%} of validation lines"
+            + (f" ({report.dropped_byte_share:.2%} of bytes)" if report.bytes else "")
+            + f" with {report.unseen_types:,} token types that train lacks"
         )
     elif report.unseen_types:
         progress.warning(

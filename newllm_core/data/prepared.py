@@ -43,16 +43,18 @@ class TokenSplit:
     Attributes:
         tokens: ids of all documents one after another, read-only memory map, uint16/32 [T].
         document_starts: where each document starts, and T at the end, int64 [n+1].
-        document_bytes: UTF-8 bytes of each document's text, int64 [n].
-        num_bytes: their sum.
+        document_bytes: UTF-8 bytes of each document's text, int64 [n]; 0 if they are not known.
+        num_bytes: their sum; see `SplitInfo` for when this and the following are None.
         num_words: words between white space, plus line ends.
+        num_characters: Unicode code points.
     """
 
     tokens: "np.memmap[Any, Any]"
     document_starts: "Array"
     document_bytes: "Array"
-    num_bytes: int
-    num_words: int
+    num_bytes: int | None
+    num_words: int | None
+    num_characters: int | None = None
 
 
 @dataclass(frozen=True)
@@ -175,8 +177,8 @@ def _open_split(folder: Path, split: str, counts: SplitInfo, info: DatasetInfo) 
         and starts[-1] == counts.tokens
         and bool((starts[:-1] < starts[1:]).all())
         and bool((sizes >= 0).all())
-        and int(sizes.sum()) == counts.bytes
+        and int(sizes.sum()) == (counts.bytes or 0)
     )
     if not fits:
         raise InputError(f"{starts_path} does not fit {tokens_path.name}: {AGAIN}")
-    return TokenSplit(tokens, starts, sizes, counts.bytes, counts.words)
+    return TokenSplit(tokens, starts, sizes, counts.bytes, counts.words, counts.characters)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from newllm_core.data.ahead import map_ahead, map_here
 from newllm_core.data.division import Division
 from newllm_core.data.documents import Selection
-from newllm_core.data.measures import contents, count_bytes, count_words
+from newllm_core.data.measures import contents, count_bytes
 from newllm_core.data.pieces import pieces
 from newllm_core.data.policy import ValidationPolicy
 from newllm_core.data.sources.base import Document
@@ -34,16 +34,23 @@ class SplitEncoder:
         spool: holds the documents.
         tokenizer: encodes them.
         progress: who is told.
+        min_space_share: see `TextCounts.words`.
     """
 
     def __init__(
-        self, folder: Path, spool: Spool, tokenizer: TextTokenizer, progress: Progress
+        self,
+        folder: Path,
+        spool: Spool,
+        tokenizer: TextTokenizer,
+        progress: Progress,
+        min_space_share: float,
     ) -> None:
         self._folder = folder
         self._spool = spool
         self._tokenizer = tokenizer
         self._progress = progress
         self._dtype = smallest_dtype(tokenizer.vocab_size)
+        self._min_space_share = min_space_share
 
     def write_whole(
         self, split: str, selection: Selection, origin: str
@@ -61,7 +68,7 @@ class SplitEncoder:
         import numpy as np
 
         seen = np.zeros(self._tokenizer.vocab_size, dtype=bool)
-        with closing(SplitWriter(self._folder, split, self._dtype)) as writer:
+        with closing(self._writer(split)) as writer:
             for document, ids in self._encoded(selection, split, origin, self._parts):
                 seen[ids] = True
                 self._add(writer, document, ids)
@@ -86,7 +93,7 @@ class SplitEncoder:
         """
         in_train = _Membership(division.train)
         duplicates = 0
-        with closing(SplitWriter(self._folder, "validation", self._dtype)) as writer:
+        with closing(self._writer("validation")) as writer:
             for document, ids in self._encoded(
                 division.validation, "validation", origin, in_one_part
             ):
@@ -108,19 +115,22 @@ class SplitEncoder:
             )
         return written, duplicates
 
+    def _writer(self, split: str) -> SplitWriter:
+        return SplitWriter(self._folder, split, self._dtype, self._min_space_share)
+
     def _parts(self, chunks: Iterable[str]) -> Iterator[str]:
         return pieces(self._tokenizer, chunks, PART_CHARACTERS)
 
     def _encoded(
         self, selection: Selection, split: str, origin: str, cut: Cut
     ) -> Iterator[tuple[Document, "Array"]]:
-        size = selection.size
-        self._progress.message(f"encoding {split}: {len(selection):,} documents, {size:,} bytes")
+        size, unit = selection.size, selection.unit
+        self._progress.message(f"encoding {split}: {len(selection):,} documents, {size:,} {unit}")
         batches = self._spool.batches(selection, cut)
         # A tokenizer that may panic prints to stderr, which is then turned away: nobody else may
         # be at work.
         encode_all = map_ahead if self._tokenizer.is_cut_at_words else map_here
-        with self._progress.task(f"encoding {split}", size, "bytes") as task:
+        with self._progress.task(f"encoding {split}", size, unit) as task:
             try:
                 for batch, encoded in encode_all(self._tokenizer.encode_documents, batches):
                     task.advance(sum(map(_size, batch)))
@@ -129,15 +139,8 @@ class SplitEncoder:
                 raise InputError(f"{origin}: {error}") from error
 
     def _add(self, writer: SplitWriter, document: Document, ids: "Array") -> None:
-        texts = contents(document)
-        if document.tokens is not None:
-            texts = (self._tokenizer.decode(document.tokens),)
-        writer.add(
-            ids,
-            num_bytes=sum(map(count_bytes, texts)),
-            num_words=sum(map(count_words, texts)),
-            continues=document.continues,
-        )
+        texts = contents(document) if document.tokens is None else None
+        writer.add(ids, texts=texts, continues=document.continues)
 
 
 class _Membership:

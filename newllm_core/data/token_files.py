@@ -3,11 +3,13 @@
 import hashlib
 import io
 from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from newllm_core.data.dataset_info import DTYPES, SPLIT_FILES, FileInfo, SplitInfo
+from newllm_core.data.measures import TextCounts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,43 +29,52 @@ class WrittenSplit:
 
 
 class SplitWriter:
-    """Token ids one after another, where documents start, and their bytes.
+    """Token ids one after another, where documents start, and how much text they stand for.
 
     Args:
         folder: where the files go.
         split: its name.
         dtype: a key of `DTYPES`.
+        min_space_share: see `TextCounts.words`.
     """
 
-    def __init__(self, folder: Path, split: str, dtype: str) -> None:
+    def __init__(self, folder: Path, split: str, dtype: str, min_space_share: float) -> None:
         self._paths = [folder / name.format(split) for name in SPLIT_FILES]
         self._dtype = DTYPES[dtype]
         self._tokens = self._paths[0].open("wb")
         self._hash = hashlib.sha256()
         self._starts = array("q", [0])
         self._bytes = array("q")
-        self._words = 0
-        self._tokens_written = self._bytes_unfinished = 0
+        self._min_space_share = min_space_share
+        self._counts = TextCounts()
+        self._is_text = True
+        self._tokens_written = self._bytes_finished = 0
 
     def add(
         self,
         ids: "np.ndarray[Any, Any]",
         *,
-        num_bytes: int,
-        num_words: int,
+        texts: Iterable[str] | None,
         continues: bool = False,
     ) -> None:
-        """Append a document, or a part of one that `continues` with the next call."""
+        """Append a document, or a part of one that `continues` with the next call.
+
+        Args:
+            ids: of its tokens.
+            texts: what they stand for; None if nobody knows.
+            continues: whether the next call goes on with the document.
+        """
         data = ids.astype(self._dtype).tobytes()
         self._tokens.write(data)
         self._hash.update(data)
         self._tokens_written += len(ids)
-        self._bytes_unfinished += num_bytes
-        self._words += num_words
+        self._is_text = self._is_text and texts is not None
+        for text in texts or ():
+            self._counts.add(text)
         if not continues:
             self._starts.append(self._tokens_written)
-            self._bytes.append(self._bytes_unfinished)
-            self._bytes_unfinished = 0
+            self._bytes.append(self._counts.bytes - self._bytes_finished)
+            self._bytes_finished = self._counts.bytes
 
     def close(self) -> None:
         """Close the token file; safe to call twice."""
@@ -72,6 +83,9 @@ class SplitWriter:
     def finish(self) -> WrittenSplit:
         """Write the remaining files."""
         self.close()
+        if not self._is_text:  # of a part of the text there are no figures per byte
+            self._bytes = array("q", bytes(self._bytes.itemsize * len(self._bytes)))
+        counts = self._counts
         tokens, documents, sizes = self._paths
         files = {tokens.name: FileInfo(tokens.stat().st_size, self._hash.hexdigest())}
         for path, numbers in ((documents, self._starts), (sizes, self._bytes)):
@@ -79,8 +93,9 @@ class SplitWriter:
         info = SplitInfo(
             documents=len(self._bytes),
             tokens=self._starts[-1],
-            bytes=sum(self._bytes),
-            words=self._words,
+            bytes=counts.bytes if self._is_text else None,
+            words=counts.words(self._min_space_share) if self._is_text else None,
+            characters=counts.characters if self._is_text else None,
         )
         return WrittenSplit(info, files)
 

@@ -43,8 +43,12 @@ class Text(Protocol):
         """Return UTF-8 bytes of each document."""
 
     @property
-    def num_words(self) -> int:
-        """Return words of all documents."""
+    def num_words(self) -> int | None:
+        """Return words of all documents; None where there are none."""
+
+    @property
+    def num_characters(self) -> int | None:
+        """Return characters of all documents; None where they are not known."""
 
 
 def evaluate(
@@ -74,12 +78,12 @@ def evaluate(
         label: what the progress calls it.
 
     Returns:
-        `num_tokens`, `num_bytes`, `num_words`; `loss` (nats per token) and `loss_stderr`, its
-        standard error if tokens were independent, `perplexity`, `accuracy`, `bits_per_byte` and
-        `bits_per_byte_stderr`, `word_perplexity` of the heads together (perplexities from the mean
-        loss); and under `heads` a list of the same figures of each head. A figure that does not
-        exist (bytes of hand-made tokens, words of a part of the text, an exponential out of range)
-        is None.
+        `num_tokens`, `num_bytes`, `num_characters`, `num_words`; `loss` (nats per token) and
+        `loss_stderr`, its standard error if tokens were independent, `perplexity`, `accuracy`,
+        `bits_per_byte` and `bits_per_byte_stderr`, `bits_per_character`, `word_perplexity` of the
+        heads together (perplexities from the mean loss); and under `heads` a list of the same
+        figures of each head. A figure that does not exist (bytes of hand-made tokens, words of
+        Japanese or of a part of the text, an exponential out of range) is None.
 
     Raises:
         InputError: there are no tokens.
@@ -89,15 +93,20 @@ def evaluate(
     if num_tokens == 0:
         raise InputError("there are no tokens to evaluate: prepare data with more documents")
     num_bytes = int(np.sum(text.document_bytes[:documents], dtype=np.int64))
-    # Words are counted for the whole text only.
-    num_words = text.num_words if num_tokens == len(text.tokens) else None
+    # Words and characters are counted for the whole text only.
+    whole = num_tokens == len(text.tokens)
 
     readings = contexts_of_text(
         model, text.tokens[:num_tokens], end_id=end_id, num_streams=num_streams, warmup=warmup
     )
     with (progress or Silent()).task(label, num_tokens, "tokens") as task:
         scores = score(model, readings, task)
-    return scores.figures(head_weights, num_bytes=num_bytes, num_words=num_words)
+    return scores.figures(
+        head_weights,
+        num_bytes=num_bytes or None,
+        num_words=text.num_words if whole else None,
+        num_characters=text.num_characters if whole else None,
+    )
 
 
 def evaluate_splits(
@@ -155,14 +164,20 @@ class Scores:
     hits: Sequence[int]
 
     def figures(
-        self, head_weights: Sequence[float], *, num_bytes: int, num_words: int | None
+        self,
+        head_weights: Sequence[float],
+        *,
+        num_bytes: int | None,
+        num_words: int | None,
+        num_characters: int | None,
     ) -> dict[str, Any]:
-        """The mapping that `evaluate` returns, for tokens that stand for so many bytes and words.
+        """Return the mapping that `evaluate` does, for tokens that stand for so much text.
 
         Args:
             head_weights: one for each head.
-            num_bytes: UTF-8 bytes of the text; 0 if there is none.
-            num_words: None where they are not known.
+            num_bytes: UTF-8 bytes of the text; None here and below if not known.
+            num_words: see `count_words`.
+            num_characters: Unicode code points.
         """
         losses = [total / self.num_tokens for total in self.nats]
         accuracies = [hits / self.num_tokens for hits in self.hits]
@@ -175,7 +190,8 @@ class Scores:
 
         def of_one(loss: float, error: float, accuracy: float) -> dict[str, Any]:
             total = loss * count
-            per_byte = count / math.log(2) / num_bytes if num_bytes else None
+            bits = count / math.log(2)
+            per_byte = bits / num_bytes if num_bytes else None
             return {
                 "loss": loss,
                 "loss_stderr": error,
@@ -183,6 +199,7 @@ class Scores:
                 "accuracy": accuracy,
                 "bits_per_byte": loss * per_byte if per_byte else None,
                 "bits_per_byte_stderr": error * per_byte if per_byte else None,
+                "bits_per_character": loss * bits / num_characters if num_characters else None,
                 "word_perplexity": _exp(total / num_words) if num_words else None,
             }
 
@@ -190,7 +207,12 @@ class Scores:
         together = of_one(
             *(weighted_mean(of_head, head_weights) for of_head in (losses, errors, accuracies))
         )
-        counts = {"num_tokens": self.num_tokens, "num_bytes": num_bytes, "num_words": num_words}
+        counts = {
+            "num_tokens": self.num_tokens,
+            "num_bytes": num_bytes,
+            "num_characters": num_characters,
+            "num_words": num_words,
+        }
         heads = [of_one(*each) for each in zip(losses, errors, accuracies, strict=True)]
         return together | counts | {"heads": heads}
 

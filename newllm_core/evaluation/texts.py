@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from newllm_core.data.measures import count_bytes, count_words
+from newllm_core.config import DataConfig
+from newllm_core.data.measures import TextCounts
 from newllm_core.data.pieces import PIECE_CHARACTERS, pieces
 from newllm_core.data.sources.files import CHUNK_BYTES, read_chunks, unicode_text
 from newllm_core.data.tokenizer import TextTokenizer
@@ -32,6 +33,7 @@ def evaluate_file(
     progress: Progress | None = None,
     segment_tokens: int = SEGMENT_TOKENS,
     piece_characters: int = PIECE_CHARACTERS,
+    min_space_share: float = DataConfig.min_space_share,
 ) -> dict[str, Any]:
     """Predict every token of a UTF-8 file, as `evaluate_text` does; a byte order mark is no text.
 
@@ -51,6 +53,7 @@ def evaluate_file(
         progress=progress,
         segment_tokens=segment_tokens,
         piece_characters=piece_characters,
+        min_space_share=min_space_share,
     )
 
 
@@ -65,6 +68,7 @@ def evaluate_text(
     progress: Progress | None = None,
     segment_tokens: int = SEGMENT_TOKENS,
     piece_characters: int = PIECE_CHARACTERS,
+    min_space_share: float = DataConfig.min_space_share,
 ) -> dict[str, Any]:
     """Predict every token of a text, and the end token behind it, from all before it.
 
@@ -80,6 +84,7 @@ def evaluate_text(
         progress: is told how far it is.
         segment_tokens: tokens that are scored in one go, see `contexts_of_segments`.
         piece_characters: characters that are encoded in one go; makes no difference to figures.
+        min_space_share: see `TextCounts.words`.
 
     Returns:
         The mapping of `evaluation.evaluate`, with what `without_line_ends` adds.
@@ -94,8 +99,13 @@ def evaluate_text(
     readings = contexts_of_segments(model, segments, end_id=tokenizer.end_id)
     with watcher.task("evaluating", num_bytes, "bytes") as task:
         scores = score(model, readings, _InBytes(task, read))
-    figures = scores.figures(head_weights, num_bytes=read.num_bytes, num_words=read.num_words)
-    return without_line_ends(figures, read.num_line_ends)
+    figures = scores.figures(
+        head_weights,
+        num_bytes=read.counts.bytes,
+        num_words=read.counts.words(min_space_share),
+        num_characters=read.counts.characters,
+    )
+    return without_line_ends(figures, read.counts.line_ends)
 
 
 class _Text:
@@ -108,18 +118,16 @@ class _Text:
         self._chunks = chunks
         self._name = name
         self._piece_characters = piece_characters
-        self.num_bytes = self.num_words = self.num_line_ends = self.num_tokens = 0
+        self.counts = TextCounts()  # pieces begin with white space, so none ends within a word
+        self.num_tokens = 0
 
     def encoded(self) -> Iterator[list[int]]:
         for piece in pieces(self._tokenizer, self._chunks, self._piece_characters):
-            self.num_bytes += count_bytes(piece)
-            # Pieces begin with white space, so none begins in the middle of a word.
-            self.num_words += count_words(piece)
-            self.num_line_ends += piece.count("\n")
+            self.counts.add(piece)
             ids = self._tokenizer.encode(piece)
             self.num_tokens += len(ids)
             yield ids
-        if not self.num_bytes:
+        if not self.counts.bytes:
             raise InputError(f"{self._name} is empty: there is nothing to evaluate")
         yield [self._tokenizer.end_id]
 
@@ -134,7 +142,7 @@ class _InBytes:
 
     def advance(self, amount: int, note: str = "") -> None:
         self._tokens += amount
-        reached = self._text.num_bytes * self._tokens // (self._text.num_tokens + 1)
+        reached = self._text.counts.bytes * self._tokens // (self._text.num_tokens + 1)
         self._task.advance(reached - self._bytes, note)
         self._bytes = reached
 

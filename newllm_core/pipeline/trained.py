@@ -84,10 +84,11 @@ def run_evaluate(
     tokenizer = TextTokenizer.from_json(checkpoint.tokenizer_json)
     with products_in(model, config.run, device):
         given: dict[str, Any] = {"head_weights": weights, "progress": progress}
+        of_text = given | {"min_space_share": checkpoint.config.data.min_space_share}
         if isinstance(target, Path):
-            return {"text": evaluate_file(model, tokenizer, target, **given)}
+            return {"text": evaluate_file(model, tokenizer, target, **of_text)}
         if isinstance(target, str):
-            return {"text": evaluate_text(model, tokenizer, target, **given)}
+            return {"text": evaluate_text(model, tokenizer, target, **of_text)}
         checkpoint.require_tokenizer(target.tokenizer_json)
         if split is None:
             found = evaluate_splits(model, target, **given)

@@ -10,7 +10,7 @@ from tests.data.cases import run as prepare
 from .inside import CommandLine, save_checkpoint, save_dataset
 
 FIGURES = {"loss", "loss_stderr", "perplexity", "accuracy", "bits_per_byte"}
-FIGURES |= {"bits_per_byte_stderr", "word_perplexity"}
+FIGURES |= {"bits_per_byte_stderr", "bits_per_character", "word_perplexity"}
 
 
 @pytest.fixture
@@ -107,6 +107,19 @@ def test_the_table_has_every_head_and_all_together(newllm, made):
         assert float(row[3]) == pytest.approx(figures["loss"], abs=1e-4)
         assert float(row[7]) == pytest.approx(figures["bits_per_byte"], abs=1e-4)
     assert max(map(len, shown.out.splitlines())) <= 80
+
+
+def test_the_table_has_bits_per_character_where_nothing_separates_words(newllm, made, tmp_path):
+    path, _ = made
+    (tmp_path / "ja.txt").write_text("吾輩は猫である。名前はまだ無い。\n" * 3, encoding="utf-8")
+    shown = newllm("evaluate", path, "--text", "ja.txt").out
+    found = newllm("evaluate", path, "--text", "ja.txt", "--json").json["text"]
+    assert "per word" not in shown
+    assert "bits/char" in shown
+    rows = [line.split("│") for line in shown.splitlines() if line.startswith("│")]
+    for row, figures in zip(rows, [*found["heads"], found], strict=True):
+        assert float(row[5]) == pytest.approx(figures["bits_per_character"], abs=1e-4)
+    assert found["whitespace_word_perplexity"] is None
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from newllm_cli.render import render_dataset
 from newllm_core.config import DataConfig
 from newllm_core.data.prepare import prepare
 from newllm_core.data.prepared import open_dataset
@@ -238,7 +240,8 @@ def test_validation_ids_made_by_hand(tmp_path, byte_bpe, byte_tokenizer):
     dataset = open_dataset(tmp_path / "out")
     assert dataset.validation.tokens.tolist() == [*first, *second]
     assert dataset.validation.document_starts.tolist() == [0, 2, 4]
-    assert dataset.validation.document_bytes.tolist() == [2, 1]
+    assert dataset.validation.document_bytes.tolist() == [0, 0]
+    assert dataset.validation.num_bytes is info.validation.words is None
     assert info.val_source.name == "tokens"
     write(ids, "[[9999]]")
     with assert_one_line_error(InputError, ids, "9999"):
@@ -249,6 +252,59 @@ def test_validation_ids_made_by_hand(tmp_path, byte_bpe, byte_tokenizer):
             val_source="tokens",
             val_input=ids,
         )
+
+
+def test_ids_have_no_bytes_words_or_characters(tmp_path, byte_tokenizer, capsys):
+    ids = write(tmp_path / "ids.json", json.dumps([[i, i + 1, 200, 201] for i in range(90)]))
+    progress = Recorder()
+    common = {"source": "tokens", "input": ids, "tokenizer": byte_tokenizer}
+    info = run(tmp_path / "out", progress=progress, val_token_policy="keep", **common)
+    counts = info.to_dict()["splits"]["train"]
+    assert (counts["bytes"], counts["words"], counts["characters"]) == (None, None, None)
+    assert counts["tokens"] == 4 * counts["documents"]
+    assert f"encoding train: {counts['documents']} documents, {counts['tokens']:,} token ids" in (
+        progress.messages
+    )
+    assert progress.done["encoding train"] == [counts["tokens"], counts["tokens"], "token ids"]
+    assert not any("bytes" in message for message in progress.messages)
+    render_dataset("out", info.to_dict(), Console(width=100))
+    (row,) = (line for line in capsys.readouterr().out.splitlines() if "validation" in line)
+    assert [cell.strip() for cell in row.split("│")[4:6]] == ["-", "-"]
+    val = write(tmp_path / "val.json", "[[1, 2], [1, 250]]")
+    dropped = Recorder()
+    info = run(tmp_path / "dropped", progress=dropped, val_input=val, **common)
+    assert (info.policy.dropped_lines, info.policy.bytes) == (1, 0)
+    said = "dropped 50.00% of validation lines with 1 token types that train lacks"
+    assert said in dropped.messages
+
+
+def test_a_split_of_text_and_ids_has_no_figures_per_byte(tmp_path, monkeypatch, byte_tokenizer):
+    documents = [Document(text="some words"), Document(tokens=(1, 2)), Document(text="held out")]
+    monkeypatch.setattr(TextFile, "documents", lambda self: iter(documents))
+    info = run(
+        tmp_path / "out",
+        **{"source": "text-file", "input": "x", "tokenizer": byte_tokenizer},
+        **{"val_fraction": 0.3, "val_token_policy": "keep"},
+    )
+    dataset = open_dataset(tmp_path / "out")
+    texts = [split for split in info.splits.values() if split.bytes is not None]
+    assert len(texts) == 1
+    (mixed,) = (s for s in (dataset.train, dataset.validation) if s.num_bytes is None)
+    assert not mixed.document_bytes.any()
+
+
+def test_japanese_has_characters_and_no_words(tmp_path):
+    text = "吾輩は猫である。名前はまだ無い。\n"
+    path = write(tmp_path / "a.txt", "|".join(text * n for n in range(1, 9)))
+    separator = {"document_separator": "|"}
+    info = run(tmp_path / "out", separator, source="text-file", input=path)
+    assert info.train.words is info.validation.words is None
+    assert info.train.characters + info.validation.characters == 36 * len(text)
+    assert info.train.bytes + info.validation.bytes == 36 * len(text.encode())
+    lines = run(tmp_path / "b", separator, source="text-file", input=path, min_space_share=0)
+    assert lines.train.words + lines.validation.words == 36 * 2
+    split = open_dataset(tmp_path / "out").train
+    assert (split.num_words, split.num_characters) == (None, info.train.characters)
 
 
 def test_ids_cannot_train_a_bpe(tmp_path):

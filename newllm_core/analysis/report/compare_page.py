@@ -16,6 +16,7 @@ Figures = Mapping[str, Any]
 ROLES = "abcdefgh"
 LANGUAGE_MODEL = {
     "bits_per_byte": "bits per byte",
+    "bits_per_character": "bits per character",
     "perplexity": "perplexity per token",
     "word_perplexity": "perplexity per word",
     "loss": "loss, nats per token",
