@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-# From here on digits before the point say less than their number.
-WIDEST = 1e6
+from newllm_core.analysis.report.figures import fixed
+
 PER_CHARACTER = ("bits_per_character", "bits/char")
 
 
@@ -52,7 +52,7 @@ def render_phase1(summary: dict[str, Any], console: Console) -> None:
 def _short(value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:.2f}" if 0.01 <= abs(value) < 1000 else f"{value:.0e}"
+    return f"{value:.2f}" if value == 0 or 0.01 <= abs(value) < 1000 else f"{value:.0e}"
 
 
 def render_language_model(summary: dict[str, Any], console: Console) -> None:
@@ -72,24 +72,22 @@ def render_language_model(summary: dict[str, Any], console: Console) -> None:
             table.add_row(
                 split if name == "1" else "",
                 name,
-                f"{row['loss']:.4f}",
-                _number(row["perplexity"], ".2f"),
-                _number(row[key], ".2f" if has_words else ".4f"),
+                _fixed(row["loss"], ".4f"),
+                _fixed(row["perplexity"], ".2f"),
+                _fixed(row[key], ".2f" if has_words else ".4f"),
                 f"{row['accuracy']:.2%}",
-                _number(row["bits_per_byte"], ".4f"),
+                _fixed(row["bits_per_byte"], ".4f"),
             )
     console.print(table)
     for split in splits:
         words = summary[split].get("num_whitespace_words")
         if words is not None:
-            count = _number(summary[split]["whitespace_word_perplexity"], ".2f")
+            count = _fixed(summary[split]["whitespace_word_perplexity"], ".2f")
             console.print(f"{split}: {count} per word of {words:,} between white space alone")
 
 
-def _number(value: float | None, shape: str) -> str:
-    if value is None:
-        return "-"
-    return format(value, shape if abs(value) < WIDEST else ".2e")
+def _fixed(value: float | None, shape: str) -> str:
+    return "-" if value is None else fixed(value, shape)
 
 
 def render_quickstart(results: dict[str, Any], console: Console) -> None:
@@ -121,9 +119,7 @@ def _figure(value: Any) -> str:  # noqa: ANN401 - a number, or the mapping that 
     if isinstance(value, dict):
         names = ("third_to_fourth", "mean", "mean_cosine")
         value = next((value[name] for name in names if name in value), None)
-    if value is None:
-        return "-"
-    return f"{value:.3f}" if value == 0 or abs(value) >= 1e-3 else f"{value:.0e}"
+    return _fixed(value, ".3f" if value is None or value == 0 or abs(value) >= 1e-3 else ".0e")
 
 
 def render_bench(report: dict[str, Any], console: Console) -> None:

@@ -14,7 +14,8 @@ def load_embeddings(model: LanguageModel, spec: str, *, added_tokens: int) -> st
     """Fill and freeze `model.embedding` from `FILE.safetensors[:TENSOR]`; returns what was done.
 
     Rows of special tokens that newllm added to the tokenizer (`added_tokens`, the last ids) are in
-    no pretrained file: they keep random rows, scaled to the file's mean row norm.
+    no pretrained file: they keep random rows, scaled to the mean norm of the others. Of a matrix
+    with more rows than tokens (files are padded to round numbers) the first ones are taken.
 
     Raises:
         InputError: no such file or tensor, its shape does not fit vocabulary and embed_dim, or it
@@ -33,14 +34,16 @@ def load_embeddings(model: LanguageModel, spec: str, *, added_tokens: int) -> st
                 f"embeddings {spec} have shape {shape}, "
                 f"but model.embed_dim is {embed_dim}: set --embed-dim {shape[1]}"
             )
-        if shape[0] not in (model.vocab_size, base_vocab):
+        if shape[0] < base_vocab:
             raise InputError(
                 f"embeddings {spec} have {shape[0]} rows, but the tokenizer has {base_vocab} "
                 f"tokens (and {added_tokens} added): prepare the data with the tokenizer they "
                 "belong to"
             )
 
-    weight = read_tensor(*split_spec(spec), check)
+    matrix = read_tensor(*split_spec(spec), check)
+    # A file of exactly as many rows as there are tokens knows the added ones too.
+    weight = matrix if len(matrix) == model.vocab_size else matrix[:base_vocab]
     if not weight.is_floating_point() or not torch.isfinite(weight.float()).all():
         raise InputError(f"embeddings {spec} hold values that are not finite numbers")
     table = model.embedding.weight
@@ -50,7 +53,10 @@ def load_embeddings(model: LanguageModel, spec: str, *, added_tokens: int) -> st
     if not torch.isfinite(table).all():
         raise InputError(f"embeddings {spec} hold values that are too large")
     model.embedding.requires_grad_(False)
-    return f"loaded {len(weight)} embeddings of {embed_dim} dimensions from {spec}, frozen"
+    said = f"loaded {len(weight):,} embeddings of {embed_dim:,} dimensions from {spec}, frozen"
+    if len(weight) < len(matrix):
+        said += f"; the tokenizer has no tokens for the last {len(matrix) - len(weight):,} rows"
+    return said
 
 
 def split_spec(spec: str) -> tuple[Path, str | None]:

@@ -13,6 +13,8 @@ from newllm_core.analysis.report.analysis_page import analysis_page
 from newllm_core.analysis.report.chart import Chart, Series, log_ticks, tick_text, ticks
 from newllm_core.analysis.report.charts import analysis_charts
 from newllm_core.analysis.report.compare_page import compare_page, comparison_curves
+from newllm_core.analysis.report.figures import difference, fixed, number
+from newllm_core.analysis.report.history_charts import history_charts
 from newllm_core.analysis.report.matrix_page import matrix_charts, matrix_page
 from newllm_core.analysis.report.svg import draw
 from newllm_core.checkpoint.format import save
@@ -199,6 +201,80 @@ def test_logarithmic_axes_show_two_powers_of_ten_at_least():
 )
 def test_ticks_are_round(low, high, expected):
     assert ticks(low, high) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("low", "high"), [(1, 3), (0.5, 1.5), (0, 4), (1, 13), (0, 40), (1, 768)])
+def test_ticks_of_counts_are_whole(low, high):
+    found = ticks(low, high, whole=True)
+    assert found
+    assert all(value == int(value) and low <= value <= high for value in found)
+    assert len(found) <= 8
+
+
+def test_iterations_have_no_fractions_on_their_axis_and_cosines_do():
+    def x_ticks(chart):
+        found = re.findall(r'text-anchor="middle">([^<]+)</text>', draw(chart))
+        return found[:-1]  # without the label
+
+    history = [{"sweep_terms": {"cvfp": 1.0 / n}, "window": 1} for n in (1, 2, 3)]
+    for length in (1, 2, 3):
+        loss = history_charts(history[:length])[0]
+        assert x_ticks(loss) == [str(n + 1) for n in range(length)]
+    assert all("." not in text for text in x_ticks(chart_of([1.0] * 769)))
+    assert any("." in text for text in x_ticks(chart_of([1.0, 2.0], counts=False)))
+    # The pointer names iteration 12,345, not one rounded to four digits.
+    long = Chart("k", "t", "c", "x", "y", [Series("s", [12_345, 12_346], [1.0, 2.0], "a")])
+    assert '"x":[12345,12346]' in draw(long)
+
+
+def test_png_files_have_whole_iterations_too(monkeypatch):
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    axes = figure.subplots()
+    png._draw(
+        history_charts([{"sweep_terms": {"cvfp": 1.0}}, {"sweep_terms": {"cvfp": 2.0}}])[0], axes
+    )
+    assert all(float(tick).is_integer() for tick in axes.get_xticks())
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (97709646817.733, "9.77·10¹⁰"),
+        (-2.5e10, "-2.5·10¹⁰"),
+        (2.5e6, "2.5M"),
+        (25000.0, "25k"),
+        (0.25, "0.25"),
+        (2.5e-7, "2.5·10⁻⁷"),
+        (0.0, "0"),
+    ],
+)
+def test_ticks_are_short_at_any_size(value, text):
+    assert tick_text(value) == text
+    assert len(ticks(0, 1e-14)) == len({*ticks(0, 1e-14)}) > 2
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (97709646817.733, "9.77e+10"),
+        (-97709646817.733, "-9.77e+10"),
+        (123456.7, "123,457"),
+        (12.3456, "12.35"),
+        (0.000123, "1.23e-04"),
+        (3.0, "3"),
+        (97_709_646, "97,709,646"),
+        (None, "–"),
+    ],
+)
+def test_numbers_are_readable_at_any_size(value, text):
+    assert number(value) == text
+
+
+def test_differences_of_any_size_are_readable():
+    exploded = {"difference": 97709646817.733, "stderr": 1234567.8}
+    assert difference(exploded) == "+9.77e+10 ±1.23e+06"
+    assert difference({"difference": -0.25, "stderr": None}) == "-0.250"
+    assert fixed(999999.4, ".2f") == "999999.40"
 
 
 def test_ticks_of_powers():

@@ -75,12 +75,47 @@ def test_a_file_may_hold_rows_for_the_added_tokens(model, write):
     assert torch.equal(model.embedding.weight, wanted)
 
 
+@pytest.mark.parametrize(("rows", "added"), [(V + 3, 0), (V + 3, 2), (V - 1, 2), (3 * V, 1)])
+def test_of_more_rows_than_tokens_the_first_are_taken(model, write, rows, added):
+    wanted = matrix(rows)
+    said = load_embeddings(model, write(wte=wanted), added_tokens=added)
+    base = V - added
+    assert torch.equal(model.embedding.weight[:base], wanted[:base])
+    assert f"loaded {base} embeddings" in said
+    assert f"the tokenizer has no tokens for the last {rows - base} rows" in said
+    for row in model.embedding.weight[base:]:
+        assert not torch.equal(row, wanted[base])
+    assert "no tokens" not in load_embeddings(model, write(wte=matrix(V)), added_tokens=added)
+
+
+@pytest.mark.parametrize("padding", [0, 47])
+def test_the_layout_of_gpt2s_file(tmp_path, padding):
+    """openai-community/gpt2, model.safetensors: [50257, 768] under wte.weight; narrower here."""
+    tensors = {
+        "wte.weight": matrix(50_257 + padding, 6),
+        "wpe.weight": matrix(1024, 6, seed=1),
+        "h.0.attn.bias": torch.ones(1, 1, 8, 8),
+        "h.0.attn.c_attn.weight": matrix(6, 18, seed=2),
+        "h.0.ln_1.weight": torch.ones(6),
+        "ln_f.bias": torch.zeros(6),
+    }
+    path = tmp_path / "model.safetensors"
+    save_file(tensors, path)
+    model = LanguageModel(ModelConfig(context_dim=D, embed_dim=6), 50_258)
+    said = load_embeddings(model, f"{path}:wte.weight", added_tokens=1)
+    assert torch.equal(model.embedding.weight[:50_257], tensors["wte.weight"][:50_257])
+    assert said.startswith("loaded 50,257 embeddings of 6 dimensions")
+    assert (f"last {padding} rows" in said) == (padding > 0)
+    with pytest.raises(InputError, match=r"1024 rows, but the tokenizer has 50257 tokens"):
+        load_embeddings(model, f"{path}:wpe.weight", added_tokens=1)
+
+
 @pytest.mark.parametrize(
     ("tensors", "name", "words"),
     [
         ({"wte": matrix(width=E + 1)}, "", ["--embed-dim 12", f"embed_dim is {E}"]),
-        ({"wte": matrix(rows=V + 1)}, "", [f"{V + 1} rows", f"{V - 2} tokens"]),
-        ({"wte": matrix(rows=V - 1)}, "", [f"{V - 1} rows", "2 added"]),
+        ({"wte": matrix(rows=V - 3)}, "", [f"{V - 3} rows", f"{V - 2} tokens", "2 added"]),
+        ({"wte": matrix(rows=1)}, "", ["1 rows", f"{V - 2} tokens"]),
         ({"wte": matrix()}, ":wpe", ["no tensor 'wpe'", "wte"]),
         ({"a": matrix(), "b": matrix()}, "", ["which tensor", "a, b"]),
         ({"a": torch.ones(3)}, "", ["which tensor", "a"]),

@@ -44,6 +44,7 @@ class Chart:
         log_y: whether the y-axis is logarithmic.
         floor: values below are cut off, on a logarithmic axis.
         zero: whether a linear y-axis includes zero.
+        counts: whether x are counted things, so that there is nothing between two of them.
     """
 
     key: str
@@ -55,6 +56,7 @@ class Chart:
     log_y: bool = False
     floor: float = 1e-7
     zero: bool = True
+    counts: bool = True
 
     def drawable(self, value: float | None) -> float | None:
         """`value` as it goes on the y-axis: its logarithm to base 10 on a logarithmic one."""
@@ -89,16 +91,17 @@ def _spread(values: Sequence[float]) -> tuple[float, float]:
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """About `count` round numbers from `low` to `high`."""
+def ticks(low: float, high: float, count: int = 5, *, whole: bool = False) -> list[float]:
+    """Return about `count` round numbers from `low` to `high`; no fractions if `whole`."""
     raw = (high - low) / max(1, count)
+    if whole:
+        raw = max(1.0, math.ceil(raw))
     magnitude = 10 ** math.floor(math.log10(raw))
-    step = next(
-        (size * magnitude for size in (1, 2, 2.5, 5) if size * magnitude >= raw), 10 * magnitude
-    )
+    sizes = (1, 2, 5) if whole and magnitude == 1 else (1, 2, 2.5, 5)
+    step = next((size * magnitude for size in sizes if size * magnitude >= raw), 10 * magnitude)
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
-    return [round(index * step, 12) for index in range(first, last + 1)]
+    return [float(f"{index * step:.12g}") for index in range(first, last + 1)]
 
 
 def log_ticks(low: float, high: float, count: int = 6) -> list[float]:
@@ -121,9 +124,13 @@ def tick_text(value: float, *, log: bool = False) -> str:
             return f"{10**value:.3g}"
         power = round(value)
         return f"{10.0**power:g}" if -3 <= power <= 3 else "10" + _superscript(power)
-    if abs(value) >= 10_000:
-        return f"{value / 1000:g}k"
-    return f"{value:g}"
+    size = abs(value)
+    if size >= 1e9 or 0 < size < 1e-3:
+        digits, _, exponent = f"{value:.2e}".partition("e")
+        return f"{float(digits):g}·10{_superscript(int(exponent))}"
+    if size >= 1e6:
+        return f"{value / 1e6:g}M"
+    return f"{value / 1e3:g}k" if size >= 1e4 else f"{value:g}"
 
 
 def _superscript(power: int) -> str:

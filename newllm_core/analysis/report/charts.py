@@ -157,6 +157,7 @@ def cosine_chart(columns: Mapping[str, tuple[Figures, str]]) -> Chart:
         caption="Around 0, contexts are diverse; a peak near 1 is a global attractor: every "
         "context the same.",
         x_label="cosine",
+        counts=False,
         y_label="share of pairs",
         series=series,
     )

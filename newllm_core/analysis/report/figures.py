@@ -62,13 +62,25 @@ DIFFERENCES = {
 }
 
 
+# From here on digits before the point say less than their number.
+WIDEST = 1e6
+
+
+def fixed(value: float, shape: str = ".3f") -> str:
+    """Return `value` in `shape`, such as .3f or +.3f, or with its power of ten if it is large."""
+    sign = "+" if shape.startswith("+") else ""
+    return format(value, shape if abs(value) < WIDEST else f"{sign}.2e")
+
+
 def number(value: float | None) -> str:
-    """Return `value` in at most nine characters; – where there is none."""
+    """Return `value` in at most ten characters; – where there is none. Counts are exact."""
     if value is None:
         return "–"
     if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e7):
         return f"{int(value):,}"
-    return f"{value:.4g}" if 1e-3 <= abs(value) < 1e6 else f"{value:.2e}"
+    if 1e4 <= abs(value) < WIDEST:
+        return f"{value:,.0f}"
+    return f"{value:.4g}" if 1e-3 <= abs(value) < WIDEST else f"{value:.2e}"
 
 
 def figure_at(figures: Figures | None, path: tuple[str, ...]) -> float | None:
@@ -90,7 +102,7 @@ def difference(found: Figures | None) -> str:
     if found is None or found["difference"] is None:
         return ""
     error = found["stderr"]
-    return f"{found['difference']:+.3f}" + (f" ±{error:.3f}" if error else "")
+    return fixed(found["difference"], "+.3f") + (f" ±{fixed(error)}" if error else "")
 
 
 def printable(text: str) -> str:

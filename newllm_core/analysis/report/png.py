@@ -86,6 +86,8 @@ def _draw(chart: Chart, axes: Any) -> None:  # noqa: ANN401 - matplotlib is opti
         axes.set_ylim(10 ** (low - margin), 10 ** (high + margin))
     elif chart.zero and low == 0:
         axes.set_ylim(bottom=0)
+    if chart.counts:
+        axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_title(chart.title, fontsize=12, loc="left")
     axes.set_xlabel(chart.x_label)
     axes.set_ylabel(chart.y_label)

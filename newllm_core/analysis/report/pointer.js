@@ -11,6 +11,10 @@ for (const svg of document.querySelectorAll("svg.chart")) {
     if (tip) tip.remove();
     tip = null;
   };
+  const number = (y) => {
+    const plain = y === 0 || (Math.abs(y) >= 1e-3 && Math.abs(y) < 1e6);
+    return plain ? Number(y.toPrecision(3)).toString() : y.toExponential(2);
+  };
   const nearest = (places, x) => {
     let best = 0;
     for (let i = 1; i < places.length; i++) {
@@ -56,7 +60,7 @@ for (const svg of document.querySelectorAll("svg.chart")) {
     for (const series of filled) {
       const i = nearest(series.x, snapped);
       const y = series.y[i];
-      if (y !== null) rows.push(line(series.name, Number(y.toPrecision(3)).toString(), series.role));
+      if (y !== null) rows.push(line(series.name, number(y), series.role));
     }
     if (!rows.length) return hide();
     const x = left + ((snapped - low) / (high - low)) * (right - left);
@@ -68,7 +72,7 @@ for (const svg of document.querySelectorAll("svg.chart")) {
       tip.className = "tip";
       figure.append(tip);
     }
-    const head = line(data.label, Number(snapped.toPrecision(4)).toString(), null);
+    const head = line(data.label, snapped.toString(), null);
     head.style.fontWeight = "600";
     tip.replaceChildren(head, ...rows.reverse());
     const inside = figure.getBoundingClientRect();

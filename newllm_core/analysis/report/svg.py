@@ -66,7 +66,7 @@ def _grid(chart: Chart, axes: _Axes) -> str:
         text = tick_text(value, log=chart.log_y)
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
-    for value in ticks(axes.x_low, axes.x_high):
+    for value in ticks(axes.x_low, axes.x_high, whole=chart.counts):
         x = axes.x(value)
         parts.append(
             f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{tick_text(value)}</text>'
@@ -117,7 +117,7 @@ def _pointer_data(chart: Chart) -> str:
             {
                 "name": series.name,
                 "role": series.role,
-                "x": [_short(x) for x in series.x],
+                "x": [x if chart.counts else _short(x) for x in series.x],
                 "y": [None if y is None else _short(y) for y in series.y],
             }
             for series in chart.series
