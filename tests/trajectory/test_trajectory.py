@@ -10,7 +10,7 @@ from newllm_core.trajectory.parallel import incoming, sweep
 from newllm_core.trajectory.sequential import rollout, unroll
 from newllm_core.trajectory.text import contexts_of_text, inputs_at
 
-B = 3
+B = 2
 
 
 @pytest.fixture(params=SHAPES.values(), ids=SHAPES, scope="module")
