@@ -18,6 +18,7 @@ from newllm_core.analysis.report.figures import (
     figure_at,
     number,
     printable,
+    shape_text,
 )
 from newllm_core.analysis.verdicts import cvfp_line
 
@@ -73,13 +74,13 @@ def render_analysis(report: Figures, console: Console, *, whole_history: bool = 
 
 def render_matrix(report: Figures, console: Console) -> None:
     """Print the report of a matrix in a file."""
-    rows, columns = report["shape"]
     name = f"{report['tensor']} in {report['file']}" if report["tensor"] else report["file"]
     console.print(Text(name, style="bold"))
-    console.print(f"{rows:,} rows of {columns:,} dimensions\n")
+    console.print(shape_text(report["shape"]) + "\n")
     console.print(_figure_table({"value": report}))
-    console.print()
-    _print_vectors(report, console, "rows that load on it")
+    if "singular_vectors" in report:
+        console.print()
+        _print_vectors(report, console, "rows that load on it")
 
 
 def sparkline(values: Sequence[float | None], width: int = SPARK_WIDTH) -> str:

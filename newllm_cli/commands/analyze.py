@@ -23,7 +23,8 @@ def analyze(
         Path, typer.Argument(help="Checkpoint, or any matrix file with --tensor.", metavar="FILE")
     ],
     tensor: Annotated[
-        str | None, typer.Option(help="Look at this matrix of any safetensors file instead.")
+        str | None,
+        typer.Option(help="Look at this matrix or vector of any safetensors file instead."),
     ] = None,
     history: Annotated[
         str, typer.Option(help="Iterations of Phase 1 that are listed: some, or all.")

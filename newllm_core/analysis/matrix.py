@@ -1,11 +1,12 @@
 """Sections 2 to 5 of the analysis on any matrix in a file, read a few rows at a time.
 
-The result has no identity or token figures: a file says nothing about the order of its rows.
+The result has no identity or token figures: a file says nothing about the order of its rows. Of a
+tensor of one dimension, such as the weights of a LayerNorm, there are neither ranks nor pairs.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from newllm_core.analysis.distribution import sparsity
 from newllm_core.analysis.rows import CHUNK_ELEMENTS, Rows
 from newllm_core.analysis.sections import matrix_sections
 from newllm_core.analysis.singular_vectors import largest, projections
+from newllm_core.analysis.summary import summary
 from newllm_core.config import AnalysisConfig
 from newllm_core.errors import InputError, reason
 from newllm_core.files.npy_files import open_array
@@ -26,6 +29,9 @@ SCHEMA = 1
 ROWS_PER_VECTOR = 6
 # A square matrix of this side, of eight bytes each, is held in memory.
 WIDEST_SIDE = 16_384
+# A vector is held in memory, eight bytes a value.
+LONGEST_VECTOR = 1 << 26
+HISTOGRAM_BINS = 40
 
 
 def analyze_matrix(
@@ -37,7 +43,7 @@ def analyze_matrix(
     progress: Progress | None = None,
     chunk_elements: int = CHUNK_ELEMENTS,
 ) -> dict[str, Any]:
-    """Return figures of a matrix [N, D] in a `.safetensors` or `.npy` file.
+    """Return figures of a matrix [N, D] or vector [N] in a `.safetensors` or `.npy` file.
 
     Memory holds some rows and a square matrix of the smaller side, not the file.
 
@@ -51,7 +57,8 @@ def analyze_matrix(
 
     Returns:
         `schema`, `file`, `tensor`, `shape`, the figures, and `singular_vectors` with the `rows`
-        that load on them.
+        that load on them. Of a vector the figures are `num_values`, `euclidean_norm`, a summary of
+        its `values`, `sparsity` and a `histogram` of `centres` and `shares`.
 
     Raises:
         InputError: the file or tensor is missing, unreadable, no matrix of at least two rows, or
@@ -60,6 +67,11 @@ def analyze_matrix(
     config, progress = config or AnalysisConfig(), progress or Silent()
     with _open(Path(path), tensor_name) as (rows, name):
         count, width = rows.shape
+        if isinstance(rows.source, _AsColumn):
+            progress.message(f"analysing {name or Path(path).name} [{count:,}]")
+            _check_finite(rows, f"{name} [{count:,}] of {path}" if name else str(path))
+            found = {"schema": SCHEMA, "file": str(path), "tensor": name, "shape": [count]}
+            return found | _vector_figures(torch.cat(list(rows.chunks()))[:, 0])
         label = f"{name or Path(path).name} [{count:,} x {width:,}]"
         progress.message(f"analysing {label}: {count * width:,} values")
         with progress.task(f"reading {label}", None, "rows") as task:
@@ -84,6 +96,36 @@ def analyze_matrix(
     }
 
 
+def _vector_figures(values_N: Tensor) -> dict[str, Any]:
+    root_mean_square = float(values_N.square().mean().sqrt())
+    low, high = float(values_N.min()), float(values_N.max())
+    if not high > low:
+        low, high = low - 0.5, high + 0.5
+    counts = torch.histc(values_N, HISTOGRAM_BINS, low, high)
+    width = (high - low) / HISTOGRAM_BINS
+    return {
+        "num_values": len(values_N),
+        "euclidean_norm": float(values_N.norm()),
+        "values": summary(values_N),
+        "sparsity": sparsity(Rows.of(values_N[:, None]), root_mean_square),
+        "histogram": {
+            "centres": [low + (bin + 0.5) * width for bin in range(HISTOGRAM_BINS)],
+            "shares": (counts / len(values_N)).tolist(),
+        },
+    }
+
+
+@dataclass(frozen=True)
+class _AsColumn:
+    """A vector [N] whose parts come as a matrix [n, 1]."""
+
+    source: Any
+
+    def __getitem__(self, index: tuple[slice, slice]) -> Tensor:
+        part: Tensor = self.source[index[0]]
+        return part[:, None][:, index[1]]
+
+
 @contextmanager
 def _open(path: Path, tensor_name: str | None) -> Iterator[tuple[Rows, str | None]]:
     if path.suffix == ".npy":
@@ -96,16 +138,19 @@ def _open(path: Path, tensor_name: str | None) -> Iterator[tuple[Rows, str | Non
         name = _choose(path, {n: file.get_slice(n).get_shape() for n in names}, tensor_name)
         label = f"tensor {name!r} of {path}"
         source = file.get_slice(name)
-        shape = _matrix_shape(source.get_shape(), label)
+        shape = source.get_shape()
+        if len(shape) == 1:
+            source = _AsColumn(source)
+        rows, columns = _matrix_shape(shape, label)
         try:
             dtype = source[0:1, 0:1].dtype
         except (TypeError, AttributeError, ValueError) as error:  # types that torch lacks
             raise InputError(
-                f"{label} has the type {source.get_dtype()}: {reason(error)}"
+                f"{label} has the type {file.get_slice(name).get_dtype()}: {reason(error)}"
             ) from error
         if dtype.is_complex:
-            raise InputError(f"{label} has the type {source.get_dtype()}, expected real numbers")
-        yield Rows(source, *shape, dtype=dtype), name
+            raise InputError(f"{label} has the type {dtype}, expected real numbers")
+        yield Rows(source, rows, columns, dtype=dtype), name
 
 
 def _choose(path: Path, shapes: dict[str, list[int]], asked: str | None) -> str:
@@ -123,7 +168,8 @@ def _open_npy(path: Path) -> Rows:
     array = open_array(path)
     shape = _matrix_shape(list(array.shape), str(path))
     exact = torch.float32 if array.dtype.kind == "f" and array.itemsize <= 4 else torch.float64
-    return Rows(_NpySource(array, exact), *shape, dtype=exact)
+    source = _NpySource(array, exact)
+    return Rows(_AsColumn(source) if array.ndim == 1 else source, *shape, dtype=exact)
 
 
 class _NpySource:
@@ -133,13 +179,18 @@ class _NpySource:
         self.array = array
         self.dtype = np.dtype("f4" if dtype == torch.float32 else "f8")
 
-    def __getitem__(self, index: tuple[slice, slice]) -> Tensor:
+    def __getitem__(self, index: slice | tuple[slice, slice]) -> Tensor:
         return torch.from_numpy(np.array(self.array[index], dtype=self.dtype))
 
 
 def _matrix_shape(shape: list[int], label: str) -> tuple[int, int]:
+    if len(shape) == 1 and 0 < shape[0] <= LONGEST_VECTOR:
+        return shape[0], 1
     if len(shape) != 2 or shape[0] < 2 or shape[1] < 1:
-        raise InputError(f"{label} has shape {shape}: a matrix of at least two rows is needed")
+        raise InputError(
+            f"{label} has shape {shape}: a matrix of at least two rows is needed, or a vector of "
+            f"up to {LONGEST_VECTOR:,} values"
+        )
     if min(shape) > WIDEST_SIDE:
         raise InputError(
             f"{label} has shape {shape}: its smaller side is more than {WIDEST_SIDE:,}, look at "

@@ -3,11 +3,14 @@ import json
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import save_file
 
+from newllm_cli.render_analysis import render_matrix
 from newllm_core.analysis.matrix import analyze_matrix
 from newllm_core.analysis.norms import norm_summary
 from newllm_core.analysis.rank import effective_rank
+from newllm_core.analysis.report.matrix_page import matrix_page
 from newllm_core.config import AnalysisConfig
 from newllm_core.errors import InputError
 
@@ -97,6 +100,64 @@ def test_a_matrix_of_zeros_has_finite_figures(tmp_path):
     json.dumps(report, allow_nan=False)
 
 
+@pytest.mark.parametrize("kind", ["safetensors", "npy"])
+def test_a_vector_has_a_distribution_and_a_norm_and_no_ranks(tmp_path, kind):
+    values = gaussian(5000) * 2 + 1
+    values[:50] = 0
+    path = tmp_path / f"m.{kind}"
+    if kind == "npy":
+        np.save(path, values.numpy())
+    else:
+        save_file({"wte": gaussian(9, 4), "ln_f.weight": values}, path)
+    name = None if kind == "npy" else "ln_f.weight"
+    report = analyze_matrix(path, name, chunk_elements=700)
+    assert (report["tensor"], report["shape"], report["num_values"]) == (name, [5000], 5000)
+    exact = values.double()
+    assert report["euclidean_norm"] == pytest.approx(float(exact.norm()))
+    assert report["values"]["mean"] == pytest.approx(float(exact.mean()))
+    assert report["values"]["std"] == pytest.approx(float(exact.std(correction=0)))
+    assert (report["values"]["min"], report["values"]["max"]) == (exact.min(), exact.max())
+    assert 0.01 <= report["sparsity"] < 0.02
+    histogram = report["histogram"]
+    assert sum(histogram["shares"]) == pytest.approx(1)
+    mean = sum(c * s for c, s in zip(histogram["centres"], histogram["shares"], strict=True))
+    assert mean == pytest.approx(float(exact.mean()), abs=0.05)
+    assert not [key for key in report if "rank" in key or "cosine" in key or "singular" in key]
+    json.dumps(report, allow_nan=False)
+
+
+@pytest.mark.parametrize("values", [torch.ones(64), torch.zeros(3), torch.tensor([7.0])])
+def test_a_vector_of_one_value(tmp_path, values):
+    save_file({"ln": values.half()}, tmp_path / "m.safetensors")
+    report = analyze_matrix(tmp_path / "m.safetensors", "ln")
+    assert report["values"]["mean"] == float(values[0])
+    assert report["values"]["std"] == 0
+    assert report["euclidean_norm"] == pytest.approx(float(values.norm()))
+    assert sum(report["histogram"]["shares"]) == 1
+    assert report["sparsity"] == float(values[0] == 0)
+
+
+def test_a_vector_with_values_that_are_not_finite(tmp_path):
+    save_file({"ln": torch.tensor([1.0, 2.0, float("nan")])}, tmp_path / "m.safetensors")
+    message = refused(tmp_path / "m.safetensors", "ln")
+    assert "not finite" in message
+    assert "row 2" in message
+
+
+def test_a_vector_in_the_terminal_and_as_a_page(tmp_path, capsys):
+    save_file({"ln_f.weight": torch.linspace(0, 3, 31)}, tmp_path / "m.safetensors")
+    report = analyze_matrix(tmp_path / "m.safetensors", "ln_f.weight")
+    render_matrix(report, Console(width=300))
+    lines = capsys.readouterr().out.splitlines()
+    assert "31 values of one dimension" in lines[1]
+    rows = {line.split("  ")[0].strip(): line.split()[-1] for line in lines[4:] if line.strip()}
+    assert (rows["value, mean"], rows["norm"]) == ("1.5", "9.723")
+    assert "effective rank" not in rows
+    html = matrix_page(report)
+    assert "Distribution of the values" in html
+    assert "Strongest directions" not in html
+
+
 def refused(path, tensor=None):
     with pytest.raises(InputError) as caught:
         analyze_matrix(path, tensor)
@@ -118,7 +179,7 @@ def test_a_file_of_two_matrices_needs_a_name(tmp_path):
     assert analyze_matrix(tmp_path / "m.safetensors", "b")["tensor"] == "b"
 
 
-@pytest.mark.parametrize("shape", [(5,), (2, 3, 4), (1, 6), (0, 4)])
+@pytest.mark.parametrize("shape", [(0,), (), (2, 3, 4), (1, 6), (0, 4)])
 def test_only_matrices_of_two_rows_or_more(tmp_path, shape):
     save_file({"m": torch.zeros(shape)}, tmp_path / "m.safetensors")
     assert "at least two rows" in refused(tmp_path / "m.safetensors", "m")

@@ -1,6 +1,6 @@
 """The figures of a report by the names that people read, and how their numbers are written."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from newllm_core.analysis.criteria import DEGENERATE, HEALTHY, WEAK
@@ -10,6 +10,13 @@ Figures = Mapping[str, Any]
 
 FIGURES: list[tuple[str, tuple[str, ...]]] = [
     ("tokens", ("num_tokens",)),
+    ("values", ("num_values",)),
+    ("norm", ("euclidean_norm",)),
+    ("value, mean", ("values", "mean")),
+    ("  std", ("values", "std")),
+    ("  median", ("values", "median")),
+    ("  smallest", ("values", "min")),
+    ("  largest", ("values", "max")),
     ("ER/D", ("effective_rank_ratio",)),
     ("ER/ceiling", ("effective_rank_ceiling_ratio",)),
     ("effective rank", ("effective_rank",)),
@@ -81,6 +88,13 @@ def number(value: float | None) -> str:
     if 1e4 <= abs(value) < WIDEST:
         return f"{value:,.0f}"
     return f"{value:.4g}" if 1e-3 <= abs(value) < WIDEST else f"{value:.2e}"
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """Say how large a matrix or vector is."""
+    if len(shape) == 1:
+        return f"{shape[0]:,} values of one dimension, so without ranks and pairs"
+    return f"{shape[0]:,} rows of {shape[1]:,} dimensions"
 
 
 def figure_at(figures: Figures | None, path: tuple[str, ...]) -> float | None:
