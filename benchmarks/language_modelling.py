@@ -10,7 +10,7 @@ window, shape, both dropouts, weight decay, one after another, with one seed, by
 What is reported are runs with other seeds on test text.
 
 At equal tokens everybody computes in float32; at equal time in the way that is fastest. Speed is
-measured first, a round of everybody in turn, in seconds of the processor. Every finished run is
+measured before, a round of everybody in turn, in seconds of the processor. Every finished run is
 kept in `OUT/rows.jsonl`: the same command goes on where it was interrupted.
 """
 
@@ -77,7 +77,6 @@ def run(options: argparse.Namespace) -> None:
     from benchmarks.comparison.report import table
 
     comparison = prepare(options)
-    comparison.measure()
     tokens, seeds = int(options.tokens), options.seeds
     print(f"Bits per byte, {tokens:,} tokens each\n")
     print(table(comparison.compare(tokens=tokens, seeds=seeds)), flush=True)

@@ -60,30 +60,22 @@ class Comparison:
             medians = {way: statistics.median(values) for way, values in found.items()}
             self.cache.add(self._speed(who, setting), medians)
 
-    def fastest(self, who: Contestant, setting: Setting) -> tuple[str, float]:
-        """Return the fastest way and its tokens per second."""
-        (deciding,) = [s for s in who.speeds if s.items() <= setting.items()]
-        rates = self.cache.get(self._speed(who, deciding))
-        assert rates is not None, "measured before"
-        return max(rates.items(), key=lambda item: item[1])
-
     def compare(
         self, *, tokens: int | None = None, seconds: float | None = None, seeds: int
     ) -> list[Figures]:
         """Tune and report every contestant at `tokens`, or else at `seconds`.
 
         Returns:
-            For each `name`, `setting`, `parameters`, `way`, `tokens_per_second` (of the fastest
-            way), and `rows`: the figures of the reported runs.
+            For each `name`, `setting`, `parameters`, `way`, and `rows`: the figures of the reported
+            runs.
         """
+        if tokens is None:
+            self.measure()
         found = []
         for who in self.contestants:
 
             def run(setting: Setting, seed: int, *, test: bool, who: Contestant = who) -> Figures:
-                way, read = who.ways[0], tokens
-                if read is None:
-                    assert seconds is not None, "one of the two"
-                    way, read = self._affordable(who, setting, seconds)
+                way, read = self._budget(who, setting, tokens, seconds)
                 return self.row(who, setting, seed, read, way, test=test)
 
             def score(setting: Setting) -> float:
@@ -93,14 +85,12 @@ class Comparison:
             setting = descend(score, who.axes, who.start)
             if at_edge(setting):
                 self._say(f"{who.name}: the best learning rate is at the edge of what is tried")
-            fastest, rate = self.fastest(who, setting)
             found.append(
                 {
                     "name": who.name,
                     "setting": setting,
                     **who.identity(setting),
-                    "way": who.ways[0] if tokens is not None else fastest,
-                    "tokens_per_second": rate,
+                    "way": self._budget(who, setting, tokens, seconds)[0],
                     "rows": [
                         run(setting, TUNING_SEED + 1 + number, test=True)
                         for number in range(seeds if who.seeds else 1)
@@ -137,9 +127,17 @@ class Comparison:
             self._say(f"{what}: {said} of {'test' if test else 'validation'} text")
         return figures
 
-    def _affordable(self, who: Contestant, setting: Setting, seconds: float) -> tuple[str, int]:
-        """Return the fastest way, and the tokens that it reads in so many seconds."""
-        way, rate = self.fastest(who, setting)
+    def _budget(
+        self, who: Contestant, setting: Setting, tokens: int | None, seconds: float | None
+    ) -> tuple[str, int]:
+        """Return a way and the tokens to read: the most exact, or the fastest and what it can."""
+        if tokens is not None:
+            return who.ways[0], tokens
+        assert seconds is not None, "one of the two"
+        (deciding,) = [of_speed for of_speed in who.speeds if of_speed.items() <= setting.items()]
+        rates = self.cache.get(self._speed(who, deciding))
+        assert rates is not None, "measured before"
+        way, rate = max(rates.items(), key=lambda item: item[1])
         steps = int(rate * seconds / TOKENS_PER_STEP)
         if steps < 1:
             raise ConfigError(f"--seconds {seconds:g} is too little for {who.name}: give more")

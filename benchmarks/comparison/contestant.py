@@ -13,7 +13,7 @@ from newllm_core.errors import ConfigError
 from newllm_core.runtime.progress import Progress
 
 # Validation text that tuning looks at, in whole documents.
-VALIDATION_TOKENS = 65_536
+VALIDATION_TOKENS = 32_768
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,8 @@ def _nats(peer: Peer, y_NE: Tensor, targets_N: Tensor) -> float:
     rows = max(1, LOGITS_AT_ONCE // peer.head.out_features)
     total = 0.0
     for part_NE, targets in zip(y_NE.split(rows), targets_N.split(rows), strict=True):
-        losses_N = F.cross_entropy(peer.head(part_NE), targets, reduction="none")
+        logits_NV = F.linear(part_NE, peer.head.weight, peer.head.bias)
+        losses_N = F.cross_entropy(logits_NV, targets, reduction="none")
         total += float(losses_N.sum(dtype=torch.float64))
     return total
 
