@@ -1,159 +1,88 @@
-"""newllm beside GRU, LSTM, transformer, minGRU and n-grams of the same size, in the same run.
+"""newllm beside GRU, LSTM, minGRU, transformer and n-grams of the same size.
 
-    python -m benchmarks.language_modelling --data DIR --tokens 1000000 --seconds 120
+    newllm prepare --source wikitext --input wikitext-2 --test-fraction .05 --out wt
+    python -m benchmarks.language_modelling --data wt --tokens 300000 --seconds 60 --threads 1
 
-Every neural model has the same number of parameters (within 5 %), tied embeddings, the same
-optimizer, schedule shape, clipping and tokens per step, and is tuned over the same grid. `--ours`
-names the recipe of newllm; steps and schedule of all models come from its `phase2` section.
+One table at equal tokens and one at equal time. Every neural model has the same number of
+parameters (within 5 %), tied embeddings, the same optimizer, schedule shape, clipping and tokens
+per step. Each is tuned for the table it stands in, on the tokens it reads there: learning rate,
+window, shape, both dropouts, weight decay, one after another, with one seed, by validation text.
+What is reported are runs with other seeds on test text.
 
-Speed is measured first, a round of every model in turn, and matrix products are made in the way
-that is fastest for each. Rows at equal time read as many tokens as that speed allows. Every
-finished row is kept in `OUT/rows.jsonl`: the same command goes on where it was interrupted.
+At equal tokens everybody computes in float32; at equal time in the way that is fastest. Speed is
+measured before, a round of everybody in turn, in seconds of the processor. Every finished run is
+kept in `OUT/rows.jsonl`: the same command goes on where it was interrupted.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from newllm_core.errors import INTERRUPTED, ConfigError, UserError
+from newllm_core.errors import INTERRUPTED, UserError
 
 if TYPE_CHECKING:
     from benchmarks.comparison.comparison import Comparison
 
-MODELS = ("newllm", "newllm-phase1", "gru", "lstm", "transformer", "mingru", "ngram")
-# Phase 1 reads the tokens several times without predicting any: asked for by name.
-DEFAULT_MODELS = tuple(name for name in MODELS if name != "newllm-phase1")
+MODELS = ("newllm", "gru", "lstm", "mingru", "transformer", "ngram")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add = parser.add_argument
-    add("--data", type=Path, required=True, help="folder of newllm prepare")
+    add("--data", type=Path, required=True, help="folder of newllm prepare, with a test split")
     add("--out", type=Path, default=Path("runs/language-modelling"), help="folder of results")
     add("--params", type=float, default=2e6, help="parameters of every neural model")
-    add("--tokens", type=float, default=1e6, help="training tokens of rows at equal tokens")
-    add("--seconds", type=float, help="training seconds of rows at equal time; none by default")
-    add("--models", nargs="+", choices=MODELS, default=DEFAULT_MODELS, metavar="MODEL")
-    add("--seeds", type=int, default=3, help="runs of every row")
-    add("--grid", choices=("small", "full"), default="small", help="what tuning tries")
-    add("--tune-tokens", type=float, help="training tokens of tuning; as --tokens by default")
-    add("--ours", metavar="FILE", help="recipe of newllm: TOML, or preset:NAME")
-    add("--context", type=int, default=128, help="window of the transformer")
+    add("--tokens", type=float, default=300_000, help="training tokens of the first table")
+    add("--seconds", type=float, help="training seconds of the second table; none by default")
+    add("--models", nargs="+", choices=MODELS, default=MODELS, metavar="MODEL")
+    add("--seeds", type=int, default=3, help="reported runs of every row")
     add("--threads", type=int, help="processor threads")
-    add("--rounds", type=int, default=5, help="of the speed measurement")
-    add("--measure", action="store_true", help="measure speed (again), and nothing else")
-    single = parser.add_argument_group("a single row, at --tokens or else --seconds")
-    single.add_argument("--only", choices=MODELS, metavar="MODEL")
-    single.add_argument("--lr", type=float)
-    single.add_argument("--dropout", type=float)
-    single.add_argument("--order", type=int, help="of n-grams")
-    single.add_argument("--seed", type=int, default=0)
+    add("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
+    add("--rounds", type=int, default=3, help="of the speed measurement")
     return parser.parse_args(arguments)
 
 
 def prepare(options: argparse.Namespace) -> "Comparison":
     """Open the data and build every contestant."""
-    from dataclasses import replace
-
     from benchmarks.comparison.cache import Cache
     from benchmarks.comparison.comparison import Comparison
-    from benchmarks.comparison.contestant import Conditions, Contestant
+    from benchmarks.comparison.contestant import Conditions
     from benchmarks.comparison.counting import Ngram
-    from benchmarks.comparison.neural import PEERS, NeuralPeer
-    from benchmarks.comparison.ours import Ours, recipe
+    from benchmarks.comparison.neural import NeuralPeer
     from newllm_cli.progress import StderrProgress
+    from newllm_core.config import RunConfig
     from newllm_core.data.prepared import open_dataset
     from newllm_core.runtime.device import prepare_device
 
-    dataset = open_dataset(options.data)
-    config = recipe(options.ours, dataset.info.vocab_size, int(options.params))
-    if options.threads is not None:
-        config = replace(config, run=replace(config.run, threads=options.threads))
+    run = RunConfig(threads=options.threads, precision=options.precision)
     conditions = Conditions(
-        dataset=dataset,
-        config=config,
+        dataset=open_dataset(options.data),
+        run=run,
         parameters=int(options.params),
-        context=options.context,
-        device=prepare_device(config.run),
+        device=prepare_device(run),
         progress=StderrProgress(),
     )
-
-    def contestant(name: str) -> Contestant:
-        if name == Ngram.name:
-            return Ngram(conditions)
-        if name in PEERS:
-            return NeuralPeer(name, conditions)
-        return Ours(name, conditions, options.out)
-
-    names = [options.only] if options.only else options.models
-    cache = Cache(options.out / "rows.jsonl")
-    return Comparison([contestant(name) for name in names], conditions, cache, options.rounds)
-
-
-def single_row(comparison: "Comparison", options: argparse.Namespace) -> dict[str, Any]:
-    """The row that `--only` asks for."""
-    from benchmarks.comparison.budget import Setting
-
-    contestant = comparison.contestants[0]
-    if options.only == "ngram":
-        wanted = {"order": options.order}
-    else:
-        wanted = {"learning_rate": options.lr, "dropout": options.dropout}
-    if None in wanted.values():
-        raise ConfigError("--only needs --lr and --dropout, or --order for ngram")
-    comparison.measure()
-    tokens = int(options.tokens)
-    if options.seconds is not None:
-        tokens = comparison.tokens_in(contestant, options.seconds, options.seed)
-    figures = comparison.row(contestant, Setting.make(**wanted), options.seed, tokens)
-    return {"name": contestant.name, **wanted, "seed": options.seed, **figures}
+    conditions.test()  # refuses data without one before hours are spent
+    contestants = [
+        Ngram(conditions) if name == Ngram.name else NeuralPeer(name, conditions)
+        for name in options.models
+    ]
+    return Comparison(contestants, conditions, Cache(options.out / "rows.jsonl"), options.rounds)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Do what the options say; results on stdout."""
-    from benchmarks.comparison.report import charts, table, write_svg
-    from newllm_core.files.atomic import write_atomically
+    """Do what the options say; tables on stdout."""
+    from benchmarks.comparison.report import table
 
     comparison = prepare(options)
-    if options.measure:
-        comparison.measure(again=True)
-        speeds = {who.name: comparison.rates(who) for who in comparison.contestants}
-        print(json.dumps(speeds, indent=2))
-        return
-    if options.only:
-        print(json.dumps(single_row(comparison, options)))
-        return
-    tokens, seconds = int(options.tokens), options.seconds
-    tune_tokens = int(options.tune_tokens or tokens)
-    models = comparison.compare(
-        tokens=tokens,
-        seconds=seconds,
-        seeds=options.seeds,
-        grid=options.grid,
-        tune_tokens=tune_tokens,
-    )
-    train = comparison.conditions.dataset.info.train
-    report = {
-        "schema": 1,
-        "data": {"path": str(options.data), "hash": comparison.conditions.dataset.hash},
-        "tokens": tokens,
-        "seconds": seconds,
-        "seeds": options.seeds,
-        "grid": options.grid,
-        "tune_tokens": tune_tokens,
-        "models": models,
-    }
-    text = json.dumps(report, indent=2) + "\n"
-    write_atomically(
-        options.out / "results.json", lambda path: path.write_text(text, encoding="utf-8")
-    )
-    write_svg(
-        charts(models, bytes_per_token=train.bytes / train.tokens), options.out / "curves.svg"
-    )
-    print(table(models, tokens=tokens, seconds=seconds))
+    tokens, seeds = int(options.tokens), options.seeds
+    print(f"Bits per byte, {tokens:,} tokens each\n")
+    print(table(comparison.compare(tokens=tokens, seeds=seeds)), flush=True)
+    if options.seconds is not None:
+        print(f"\nBits per byte, {options.seconds:g} s each\n")
+        print(table(comparison.compare(seconds=options.seconds, seeds=seeds)), flush=True)
 
 
 def main() -> int:
@@ -164,7 +93,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last finished row", file=sys.stderr)
+        print("stopped; the same command goes on from the last finished run", file=sys.stderr)
         return INTERRUPTED
     return 0
 

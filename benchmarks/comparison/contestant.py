@@ -1,19 +1,19 @@
 """What takes part in a comparison."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
-from benchmarks.comparison.budget import Budget, Setting
-from newllm_core.config import Config, Phase2Config
+from benchmarks.comparison.tuning import Axes, Setting
+from newllm_core.config import RunConfig
 from newllm_core.data.prepared import PreparedDataset, TokenSplit
+from newllm_core.errors import ConfigError
 from newllm_core.runtime.progress import Progress
 
-# A round of a speed measurement: this many steps, twice; the first ones choose kernels.
-STEPS_PER_ROUND = 16
-VALIDATION_TOKENS_PER_ROUND = 256
+# Validation text that tuning looks at, in whole documents.
+VALIDATION_TOKENS = 32_768
 
 
 @dataclass(frozen=True)
@@ -21,45 +21,50 @@ class Conditions:
     """The same for every model.
 
     Attributes:
-        dataset: prepared.
-        config: of newllm; steps, schedule and precision of all come from its `phase2` and `run`.
+        dataset: prepared, with a test split.
+        run: precision and threads.
         parameters: wanted size.
-        context: window of models that carry no state.
         device: where to compute.
         progress: is told how far training is.
     """
 
     dataset: PreparedDataset
-    config: Config
+    run: RunConfig
     parameters: int
-    context: int
     device: torch.device
     progress: Progress
 
-    def phase2(self, setting: Setting, budget: Budget) -> Phase2Config:
-        """Phase 2 of newllm and, but for its model, the training of every peer."""
-        return replace(
-            self.config.phase2,
-            **setting.as_dict(),
-            epochs=budget.epochs,
-            max_tokens=budget.tokens,
-        )
+    def tuned_on(self) -> TokenSplit:
+        """Cut the validation text that tuning looks at."""
+        return beginning(self.dataset.validation, VALIDATION_TOKENS)
 
-    def cut(self) -> PreparedDataset:
-        """As much text as a round of a speed measurement reads."""
-        step = self.config.phase2.num_streams * self.config.phase2.bptt
-        return replace(
-            self.dataset,
-            train=_beginning(self.dataset.train, STEPS_PER_ROUND * step),
-            validation=_beginning(self.dataset.validation, VALIDATION_TOKENS_PER_ROUND),
-        )
+    def test(self) -> TokenSplit:
+        """Return the text that is reported.
+
+        Raises:
+            ConfigError: the data has none.
+        """
+        test = self.dataset.test
+        if test is None:
+            raise ConfigError(
+                f"{self.dataset.path} has no test split to report: prepare it again with newllm "
+                "prepare --test-fraction .05"
+            )
+        return test
 
 
-def _beginning(split: TokenSplit, tokens: int) -> TokenSplit:
-    import numpy as np
-
-    tokens = min(tokens, len(split.tokens))
-    return TokenSplit(split.tokens[:tokens], np.array([0, tokens]), np.array([1]), 1, 1)
+def beginning(split: TokenSplit, tokens: int) -> TokenSplit:
+    """Cut whole documents of up to so many tokens, one at least."""
+    starts = split.document_starts
+    documents = max(1, int(np.searchsorted(starts, tokens, side="right")) - 1)
+    sizes = split.document_bytes[:documents]
+    return replace(
+        split,
+        tokens=split.tokens[: int(starts[documents])],
+        document_starts=starts[: documents + 1],
+        document_bytes=sizes,
+        num_bytes=int(sizes.sum()),
+    )
 
 
 class Contestant(Protocol):
@@ -67,21 +72,27 @@ class Contestant(Protocol):
 
     Attributes:
         name: as in `--models`.
-        parameters: how many numbers it holds.
-        identity: everything that decides its result beside setting, seed and budget.
-        ways: of matrix products that may be tried; the fastest is taken.
+        axes: what is tuned, the learning rate first.
+        start: where tuning starts.
+        speeds: settings that differ in speed, one of each; without what does not matter to it.
+        ways: of matrix products that may be taken, the most exact first.
+        seeds: whether a seed makes a difference.
     """
 
     name: str
-    parameters: int
-    identity: dict[str, Any]
-    ways: Sequence[str]
+    axes: Axes
+    start: Setting
+    speeds: list[Setting]
+    ways: tuple[str, ...]
+    seeds: bool
 
-    def rate(self, way: str) -> float:
-        """Training tokens per second of one round."""
+    def identity(self, setting: Setting) -> dict[str, Any]:
+        """Everything that decides a result beside setting, seed and tokens; its `parameters`."""
 
-    def seconds_before(self, seed: int) -> float:
-        """Seconds of training that are spent before the first labelled token."""
+    def rate(self, setting: Setting, way: str) -> float:
+        """Measure training tokens per second of one core, once."""
 
-    def train(self, setting: Setting, seed: int, tokens: int, way: str) -> dict[str, Any]:
-        """Train anew on `tokens` tokens; see `training.train_peer` for the figures."""
+    def train(
+        self, setting: Setting, seed: int, tokens: int, way: str, *, test: bool
+    ) -> dict[str, Any]:
+        """Train anew on so many tokens: `validation` and, if asked for, `test` bits per byte."""

@@ -1,64 +1,59 @@
 """The contestant that only counts: Kneser-Ney n-grams, the floor."""
 
-import math
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from benchmarks.comparison.budget import Budget, Setting
 from benchmarks.comparison.contestant import Conditions
+from benchmarks.comparison.tuning import Axes, Setting
 from benchmarks.peers.ngram import KneserNey
+from newllm_core.data.prepared import TokenSplit
 
-WAY = "float64"
 RATE_TOKENS = 200_000
-RATE_ORDER = 5
+ORDERS = (2, 3, 4, 5, 6, 7)
 
 
 class Ngram:
     """Reads every token once: more passes would teach it nothing (see `Contestant`)."""
 
     name = "ngram"
-    ways: Sequence[str] = (WAY,)
+    ways = ("float64",)
+    seeds = False
 
     def __init__(self, conditions: Conditions) -> None:
         self.conditions = conditions
-        self.parameters = 0  # depends on the text
-        self.identity: dict[str, Any] = {}
+        self.axes: Axes = {"order": ORDERS}
+        self.start: Setting = {"order": 5}
+        self.speeds: list[Setting] = [{"order": order} for order in ORDERS]
 
-    def rate(self, way: str) -> float:
-        """Tokens that are counted in a second."""
-        tokens = self.conditions.dataset.train.tokens[:RATE_TOKENS]
-        begun = time.perf_counter()
-        self._model(tokens, RATE_ORDER)
-        return len(tokens) / (time.perf_counter() - begun)
+    def identity(self, setting: Setting) -> dict[str, Any]:
+        """Return nothing: how many numbers it holds depends on the text."""
+        return {}
 
-    def seconds_before(self, seed: int) -> float:
-        """None."""
-        return 0.0
+    def rate(self, setting: Setting, way: str) -> float:
+        """Measure the counting of some tokens."""
+        begun = time.process_time()
+        read = len(self._model(setting, RATE_TOKENS)[1])
+        return read / (time.process_time() - begun)
 
-    def train(self, setting: Setting, seed: int, tokens: int, way: str) -> dict[str, Any]:
+    def train(
+        self, setting: Setting, seed: int, tokens: int, way: str, *, test: bool
+    ) -> dict[str, Any]:
         """Count the tokens of one pass."""
-        dataset = self.conditions.dataset
-        read = Budget.of(tokens, len(dataset.train.tokens)).tokens
-        begun = time.perf_counter()
-        model = self._model(dataset.train.tokens[:read], int(setting.as_dict()["order"]))
-        seconds = time.perf_counter() - begun
-        nats = float(-np.log(model.probabilities(dataset.validation.tokens)).sum())
-        loss = nats / len(dataset.validation.tokens)
-        return {
-            "loss": loss,
-            "perplexity": math.exp(min(loss, 700)),
-            "bits_per_byte": nats / math.log(2) / dataset.validation.num_bytes,
-            "num_tokens": len(dataset.validation.tokens),
-            "ngrams": model.num_ngrams,
-            "epochs": 1,
-            "tokens": read,
-            "rates": [read / seconds],
-            "curve": [],
-        }
+        model, read = self._model(setting, tokens)
+        splits = {"validation": self.conditions.tuned_on()}
+        if test:
+            splits["test"] = self.conditions.test()
+        reached = {name: _bits_per_byte(model, split) for name, split in splits.items()}
+        return {**reached, "ngrams": model.num_ngrams, "tokens": len(read)}
 
-    def _model(self, tokens: np.ndarray, order: int) -> KneserNey:
-        info = self.conditions.dataset.info
-        return KneserNey(tokens, vocab_size=info.vocab_size, order=order, end_id=int(info.end_id))
+    def _model(self, setting: Setting, tokens: int) -> tuple[KneserNey, np.ndarray]:
+        dataset = self.conditions.dataset
+        read = dataset.train.tokens[:tokens]
+        sizes = {"vocab_size": dataset.info.vocab_size, "end_id": int(dataset.info.end_id)}
+        return KneserNey(read, order=setting["order"], **sizes), read
+
+
+def _bits_per_byte(model: KneserNey, split: TokenSplit) -> float:
+    return float(-np.log2(model.probabilities(split.tokens)).sum() / split.num_bytes)

@@ -1,91 +1,140 @@
-"""Contestants that are neural peers."""
+"""Contestants that are neural models of the wanted size, newllm's own among them."""
 
-from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
 
 from benchmarks.comparison import precision
-from benchmarks.comparison.budget import Budget, Setting
+from benchmarks.comparison.budget import Budget
 from benchmarks.comparison.contestant import Conditions
+from benchmarks.comparison.reading import bits_per_byte
 from benchmarks.comparison.sizing import solve_width
 from benchmarks.comparison.training import train_peer
-from benchmarks.peers.base import Peer, count_parameters
+from benchmarks.comparison.tuning import DECAYS, DROPOUTS, FIRST_RATE, RATE, RATES, Axes, Setting
+from benchmarks.peers.base import TOKENS_PER_STEP, Peer, count_parameters
+from benchmarks.peers.context_vector import ContextVector
 from benchmarks.peers.gru import Gru
 from benchmarks.peers.lstm import Lstm
 from benchmarks.peers.mingru import MinGru
 from benchmarks.peers.transformer import Transformer
-from newllm_core.data.prepared import PreparedDataset
-from newllm_core.runtime.progress import Progress, Silent
+from newllm_core.config import Phase2Config
 
 PEERS: dict[str, type[Peer]] = {
+    "newllm": ContextVector,
     "gru": Gru,
     "lstm": Lstm,
-    "transformer": Transformer,
     "mingru": MinGru,
+    "transformer": Transformer,
 }
+# A round of a speed measurement: this many steps, twice; the first ones choose kernels.
+STEPS_PER_ROUND = 8
 
 
 class NeuralPeer:
     """A peer of the wanted size (see `Contestant`)."""
 
+    seeds = True
+
     def __init__(self, name: str, conditions: Conditions) -> None:
         self.name = name
         self.conditions = conditions
         self.kind = PEERS[name]
-        vocab_size = conditions.dataset.info.vocab_size
+        shapes = self.kind.shapes
+        self.axes: Axes = {
+            RATE: RATES,
+            "window": self.kind.windows,
+            "shape": shapes,
+            "dropout": DROPOUTS,
+            "input_dropout": DROPOUTS,
+            "weight_decay": DECAYS,
+        }
+        self.start: Setting = {axis: values[0] for axis, values in self.axes.items()}
+        self.start[RATE] = FIRST_RATE
+        self.speeds: list[Setting] = [
+            {"window": window, "shape": shape} for window in self.kind.windows for shape in shapes
+        ]
+        self.ways = precision.ways(conditions.run, conditions.device)
+        self.width = cache(self._width)
 
-        def count(width: int) -> int:
-            with torch.device("meta"):
-                return count_parameters(self.kind(vocab_size, width))
-
-        self.width = solve_width(
-            count, conditions.parameters, what=name, steps=self.kind.width_steps
+    def _width(self, shape: str) -> int:
+        return solve_width(
+            lambda width: self._count(shape, width),
+            self.conditions.parameters,
+            what=self.name,
+            steps=self.kind.width_steps,
         )
-        self.parameters = count(self.width)
-        self.identity: dict[str, Any] = {"width": self.width, "parameters": self.parameters}
-        if not self.kind.carries_state:
-            self.identity["context"] = conditions.context
-        self.ways: Sequence[str] = precision.ways(conditions.config.run, conditions.device)
 
-    def build(self, dropout: float, seed: int) -> Peer:
-        """A fresh peer; the seed decides its weights."""
+    def _count(self, shape: str, width: int) -> int:
+        with torch.device("meta"):
+            return count_parameters(self.kind(self._vocab_size, width, shape=shape))
+
+    @property
+    def _vocab_size(self) -> int:
+        return self.conditions.dataset.info.vocab_size
+
+    def identity(self, setting: Setting) -> dict[str, Any]:
+        """Return width and number of parameters."""
+        width = self.width(setting["shape"])
+        return {"width": width, "parameters": self._count(setting["shape"], width)}
+
+    def build(self, setting: Setting, seed: int) -> Peer:
+        """Make a fresh peer; the seed decides its weights."""
         torch.manual_seed(seed)
-        peer = self.kind(self.conditions.dataset.info.vocab_size, self.width, dropout)
+        options = {name: setting[name] for name in ("shape", "dropout", "input_dropout")}
+        peer = self.kind(self._vocab_size, self.width(setting["shape"]), **options)
         return peer.to(self.conditions.device)
 
-    def rate(self, way: str) -> float:
-        """Of the second epoch of a few steps."""
-        setting = Setting.make(learning_rate=1e-3, dropout=0.1)
-        cut = self.conditions.cut()
-        budget = Budget(2, len(cut.train.tokens))
-        return self._train(cut, setting, 0, budget, way, Silent())["rates"][-1]
-
-    def seconds_before(self, seed: int) -> float:
-        """None."""
-        return 0.0
-
-    def train(self, setting: Setting, seed: int, tokens: int, way: str) -> dict[str, Any]:
-        """Train a fresh peer."""
-        dataset = self.conditions.dataset
-        budget = Budget.of(tokens, len(dataset.train.tokens))
-        return self._train(dataset, setting, seed, budget, way, self.conditions.progress)
-
-    def _train(
-        self,
-        dataset: PreparedDataset,
-        setting: Setting,
-        seed: int,
-        budget: Budget,
-        way: str,
-        progress: Progress,
-    ) -> dict[str, Any]:
-        return train_peer(
-            self.build(setting.as_dict()["dropout"], seed),
-            dataset,
-            self.conditions.phase2(setting, budget),
+    def rate(self, setting: Setting, way: str) -> float:
+        """Measure the second of two passes over a few steps; nothing is dropped."""
+        setting = self.start | setting
+        tokens = STEPS_PER_ROUND * TOKENS_PER_STEP
+        config = phase2(setting, Budget(2, tokens))
+        figures = train_peer(
+            self.build(setting, 0),
+            self.conditions.dataset,
+            config,
+            validation=None,
             way=way,
-            context=self.conditions.context,
+            seed=0,
+        )
+        return float(figures["rates"][-1])
+
+    def train(
+        self, setting: Setting, seed: int, tokens: int, way: str, *, test: bool
+    ) -> dict[str, Any]:
+        """Train a fresh peer; the test split is looked at once, with the weights that are kept."""
+        dataset, progress = self.conditions.dataset, self.conditions.progress
+        config = phase2(setting, Budget.of(tokens, len(dataset.train.tokens)))
+        peer = self.build(setting, seed)
+        figures = train_peer(
+            peer,
+            dataset,
+            config,
+            validation=self.conditions.tuned_on(),
+            way=way,
             seed=seed,
             progress=progress,
         )
+        if test:
+            figures["test"] = bits_per_byte(
+                peer,
+                self.conditions.test(),
+                end_id=int(dataset.info.end_id),
+                way=way,
+                context=config.bptt,
+                progress=progress,
+            )
+        return figures
+
+
+def phase2(setting: Setting, budget: Budget) -> Phase2Config:
+    """Make the options of Phase 2 that a setting and a budget mean: newllm's and every peer's."""
+    streams, length = map(int, setting["window"].split("x"))
+    return Phase2Config(
+        epochs=budget.epochs,
+        max_tokens=budget.tokens,
+        num_streams=streams,
+        bptt=length,
+        **{name: setting[name] for name in (RATE, "dropout", "input_dropout", "weight_decay")},
+    )

@@ -5,7 +5,6 @@ Shapes: B streams, T tokens of a window, N rows (tokens), E width.
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,8 @@ from torch.nn import functional as F
 
 from benchmarks.comparison import precision
 from benchmarks.peers.base import Peer, State
-from newllm_core.evaluation.splits import LOGITS_AT_ONCE, Text
+from newllm_core.data.prepared import TokenSplit
+from newllm_core.evaluation.splits import LOGITS_AT_ONCE
 from newllm_core.runtime.progress import Progress, Silent
 from newllm_core.trajectory.text import NUM_STREAMS, ROWS_AT_ONCE, WARMUP_TOKENS, inputs_at
 
@@ -27,9 +27,9 @@ def read(peer: Peer, inputs_BT: np.ndarray, state: State, way: str) -> tuple[Ten
     return y_BTE.float(), [part.detach().float() for part in state]
 
 
-def evaluate(
+def bits_per_byte(
     peer: Peer,
-    text: Text,
+    text: TokenSplit,
     *,
     end_id: int,
     way: str,
@@ -37,7 +37,7 @@ def evaluate(
     num_streams: int = NUM_STREAMS,
     warmup: int = WARMUP_TOKENS,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> float:
     """Predict every token of `text` once.
 
     Args:
@@ -49,9 +49,6 @@ def evaluate(
         num_streams: of one that does, as in `newllm_core.evaluation.splits`.
         warmup: tokens that streams after the first read beforehand.
         progress: is told how far it is.
-
-    Returns:
-        `loss` (nats per token), `perplexity`, `bits_per_byte`, `num_tokens`.
     """
     tokens = text.tokens
     if peer.carries_state:
@@ -69,21 +66,15 @@ def evaluate(
             task.advance(len(positions_N))
     peer.train(training)
     assert count == len(tokens), "every token is predicted once"
-    loss = nats / count
-    num_bytes = int(np.sum(text.document_bytes))
-    return {
-        "loss": loss,
-        "perplexity": math.exp(min(loss, 700)),
-        "bits_per_byte": nats / math.log(2) / num_bytes if num_bytes else None,
-        "num_tokens": count,
-    }
+    return nats / math.log(2) / text.num_bytes
 
 
 def _nats(peer: Peer, y_NE: Tensor, targets_N: Tensor) -> float:
     rows = max(1, LOGITS_AT_ONCE // peer.head.out_features)
     total = 0.0
     for part_NE, targets in zip(y_NE.split(rows), targets_N.split(rows), strict=True):
-        losses_N = F.cross_entropy(peer.head(part_NE), targets, reduction="none")
+        logits_NV = F.linear(part_NE, peer.head.weight, peer.head.bias)
+        losses_N = F.cross_entropy(logits_NV, targets, reduction="none")
         total += float(losses_N.sum(dtype=torch.float64))
     return total
 

@@ -12,16 +12,15 @@ import numpy as np
 import torch
 
 from benchmarks.comparison import precision
-from benchmarks.comparison.reading import evaluate, read
+from benchmarks.comparison.reading import bits_per_byte, read
 from benchmarks.peers.base import Peer
 from newllm_core.config import Phase2Config
-from newllm_core.data.prepared import PreparedDataset
+from newllm_core.data.prepared import PreparedDataset, TokenSplit
 from newllm_core.errors import DivergedError
 from newllm_core.kernels.door import choose
-from newllm_core.runtime.progress import Progress
+from newllm_core.runtime.progress import Progress, Silent
 from newllm_core.training.phase2.steps import Steps
 from newllm_core.training.phase2.terms import Terms, plain_cross_entropy
-from newllm_core.training.phase2.trainer import STEPS_LOGGED
 from newllm_core.trajectory.text import inputs_at
 
 
@@ -30,80 +29,92 @@ def train_peer(
     dataset: PreparedDataset,
     config: Phase2Config,
     *,
+    validation: TokenSplit | None,
     way: str,
-    context: int,
     seed: int,
-    progress: Progress,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Train as `newllm_core.training.phase2` does: the best epoch counts, by validation loss.
+    """Train as `newllm_core.training.phase2` does; the weights of the best epoch are kept.
 
     Args:
         peer: its weights change.
-        dataset: prepared.
-        config: everything but the size of windows of a peer that carries no state.
+        dataset: whose training text is read.
+        config: of Phase 2.
+        validation: chooses the epoch; None: the last one is kept.
         way: of matrix products.
-        context: those windows; there are as many tokens in a step as for all others.
         seed: of the dropout, and of where windows begin.
         progress: is told how far it is.
 
     Returns:
-        Figures of the best epoch (`evaluate`), `epochs` and `tokens` that were read, `rates` of
-        each epoch in tokens per second, `curve`: [tokens read, training loss in nats].
+        `validation` bits per byte and `best_epoch`; `epochs` and `tokens` that were read; `rates`
+        of each epoch, in tokens per second of `clock`.
 
     Raises:
         DivergedError: a loss or gradient is not finite.
     """
     torch.manual_seed(seed)
-    windows = _Windows(dataset, config, None if peer.carries_state else context, seed)
-    stepper = Steps(peer, list(peer.parameters()), config, windows.num_steps * config.epochs)
+    progress = progress or Silent()
+    windows = _Windows(dataset, config, seed, moves=not peer.carries_state)
+    steps = Steps(peer, list(peer.parameters()), config, windows.num_steps * config.epochs)
     peer.train()
-    best: dict[str, Any] = {"loss": math.inf}
+    best: dict[str, Any] = {"validation": math.inf, "best_epoch": 0}
+    kept: dict[str, torch.Tensor] = {}
     rates: list[float] = []
-    curve: list[tuple[int, float]] = []
     total = 0
+    device = peer.embedding.weight.device
     with precision.products(way):
         for epoch in range(1, config.epochs + 1):
-            begun, before = time.perf_counter(), total
-            with progress.task(
-                f"epoch {epoch}/{config.epochs}", windows.num_tokens, "tokens"
-            ) as task:
-                for number, terms in enumerate(_losses(peer, windows, way, epoch)):
-                    stepper.make(terms)
+            begun, before = clock(device), total
+            label = f"epoch {epoch}/{config.epochs}"
+            with progress.task(label, windows.num_tokens, "tokens") as task:
+                for terms in _losses(peer, windows, way, epoch):
+                    steps.make(terms)
                     total += terms.num_tokens
-                    if number % max(1, windows.num_steps // STEPS_LOGGED) == 0:
-                        curve.append((total, terms.plain["cross-entropy"]))
                     task.advance(terms.num_tokens, f"{terms.plain['cross-entropy']:.3f}")
-            rates.append((total - before) / (time.perf_counter() - begun))
-            figures = evaluate(
+            rates.append((total - before) / (clock(device) - begun))
+            if validation is None:
+                continue
+            reached = bits_per_byte(
                 peer,
-                dataset.validation,
-                end_id=int(dataset.info.end_id),
+                validation,
+                end_id=windows.end_id,
                 way=way,
-                context=context,
+                context=config.bptt,
                 progress=progress,
             )
-            if not math.isfinite(figures["loss"]):
+            if not math.isfinite(reached):
                 raise DivergedError("the validation loss is not finite")
-            if figures["loss"] < best["loss"]:
-                best = figures | {"best_epoch": epoch}
+            if reached < best["validation"]:
+                best = {"validation": reached, "best_epoch": epoch}
+                if config.epochs > 1:
+                    kept = {name: value.clone() for name, value in peer.state_dict().items()}
             elif epoch - best["best_epoch"] >= config.patience:
                 break
-    return best | {"epochs": epoch, "tokens": total, "rates": rates, "curve": curve}
+    if kept:
+        peer.load_state_dict(kept)
+    return best | {"epochs": epoch, "tokens": total, "rates": rates}
+
+
+def clock(device: torch.device) -> float:
+    """Read seconds: of the processor, so that other programs do not count, or of the wall."""
+    if device.type == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 class _Windows:
     """Places in the training text: contiguous streams that are read a window at a time."""
 
     def __init__(
-        self, dataset: PreparedDataset, config: Phase2Config, context: int | None, seed: int
+        self, dataset: PreparedDataset, config: Phase2Config, seed: int, *, moves: bool
     ) -> None:
         self.tokens = dataset.train.tokens[: config.max_tokens]
         self.end_id = int(dataset.info.end_id)
-        self.length = context or config.bptt
-        self.moves = context is not None
+        self.length = config.bptt
+        self.moves = moves
         self.random = np.random.default_rng(seed)
-        streams = max(1, config.num_streams * config.bptt // self.length)
-        self.num_streams = max(1, min(streams, len(self.tokens) // self.length))
+        self.num_streams = max(1, min(config.num_streams, len(self.tokens) // self.length))
         self.num_tokens = len(self.tokens) // self.num_streams * self.num_streams
         self.num_steps = -(-self.num_tokens // self.num_streams // self.length)
 

@@ -1,31 +1,61 @@
-"""The grid, the same for every neural model, and how it is searched."""
+"""The search for every model's best setting: along one axis after another, downhill."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from benchmarks.comparison.budget import Setting
+Setting = dict[str, Any]
+Axes = Mapping[str, Sequence[Any]]
 
-LEARNING_RATES = {
-    "small": (0.002, 0.005, 0.01, 0.02),
-    "full": (0.001, 0.002, 0.005, 0.01, 0.02, 0.04),
-}
-DROPOUTS = {"small": (0.0, 0.1, 0.3), "full": (0.0, 0.1, 0.2, 0.3, 0.5)}
-FIRST_DROPOUT = 0.1
-ORDERS = (3, 4, 5, 7)
-
-
-def tune(score: Callable[[Setting], float], *, name: str, grid: str) -> Setting:
-    """The setting with the lowest `score`: learning rates first, then dropouts at the best one."""
-    if name == "ngram":
-        return min((Setting.make(order=order) for order in ORDERS), key=score)
-    by_rate = [
-        Setting.make(learning_rate=rate, dropout=FIRST_DROPOUT) for rate in LEARNING_RATES[grid]
-    ]
-    rate = min(by_rate, key=score).as_dict()["learning_rate"]
-    by_dropout = [Setting.make(learning_rate=rate, dropout=share) for share in DROPOUTS[grid]]
-    return min(by_dropout, key=score)
+RATE = "learning_rate"
+# What every neural model is tuned over, beside its windows and its shape.
+RATES = (0.00125, 0.0025, 0.005, 0.01, 0.02, 0.04)
+DROPOUTS = (0.0, 0.1, 0.2, 0.3, 0.5)
+DECAYS = (0.01, 0.1, 0.3)
+FIRST_RATE = 0.01
 
 
-def at_edge(setting: Setting, grid: str) -> bool:
-    """Whether a better learning rate may lie outside of the grid."""
-    rate = setting.as_dict().get("learning_rate")
-    return rate in (LEARNING_RATES[grid][0], LEARNING_RATES[grid][-1])
+def descend(score: Callable[[Setting], float], axes: Axes, start: Setting) -> Setting:
+    """Find a setting with a low `score`, changing one value at a time.
+
+    Every name of an axis is tried; of numbers the next lower and the next higher one, and the walk
+    goes on in the direction that improves. The first axis is walked again at the end: a learning
+    rate may not fit what was chosen after it. One minimum along each axis is assumed, and none
+    across axes.
+
+    Args:
+        score: lower is better; called again for known settings.
+        axes: the values of each, in order.
+        start: one value of each axis.
+    """
+    best = start
+    for axis in (*axes, next(iter(axes))):
+        values = axes[axis]
+        if isinstance(values[0], str):
+            best = min((best | {axis: value} for value in values), key=score)
+            continue
+        place = values.index(best[axis])
+        for way in (values[place::-1], values[place:]):
+            for value in way[1:]:
+                tried = best | {axis: value}
+                if not score(tried) < score(best):
+                    break
+                best = tried
+            if best[axis] != values[place]:
+                break
+    return best
+
+
+def at_edge(setting: Setting) -> bool:
+    """Say whether a better learning rate may lie outside of what is tried."""
+    return setting.get(RATE) in (RATES[0], RATES[-1])
+
+
+def shown(setting: Setting) -> str:
+    """Write a setting out; decay and dropouts only where they are not the first tried."""
+    kept = {
+        name: value
+        for name, value in setting.items()
+        if not (name.endswith("dropout") and value == DROPOUTS[0])
+        and not (name == "weight_decay" and value == DECAYS[0])
+    }
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in kept.items())

@@ -12,6 +12,9 @@ from torch.nn import functional as F
 
 State = list[Tensor]
 
+# Of every model: streams times the length of a window.
+TOKENS_PER_STEP = 1024
+
 
 class Peer(nn.Module):
     """Embedding, body, projection, and a softmax tied to the embedding. A subclass has the body.
@@ -24,17 +27,24 @@ class Peer(nn.Module):
         vocab_size: V.
         width: E, the one number that decides the size of a peer.
         body_width: H.
-        dropout: share of embedded and of returned dimensions that training leaves out.
+        dropout: share of returned dimensions that training leaves out, and of those between layers.
+        input_dropout: share of embedded dimensions that training leaves out.
 
     Attributes:
         carries_state: whether a window continues where the one before it ended.
+        windows: streams x tokens of a step that are tried.
+        shapes: of the body that are tried, what `--params` leaves open.
         width_steps: what widths are multiples of, see `comparison.sizing`.
     """
 
     carries_state = True
+    windows: Sequence[str] = ("64x16", "32x32")
+    shapes: Sequence[str]
     width_steps: Sequence[int] = (16, 8, 4, 2)
 
-    def __init__(self, vocab_size: int, width: int, body_width: int, dropout: float) -> None:
+    def __init__(
+        self, vocab_size: int, width: int, body_width: int, dropout: float, input_dropout: float
+    ) -> None:
         super().__init__()
         self.width = width
         self.embedding = nn.Embedding(vocab_size, width)
@@ -44,6 +54,7 @@ class Peer(nn.Module):
         self.head.weight = self.embedding.weight
         nn.init.zeros_(self.head.bias)
         self.dropout = nn.Dropout(dropout)
+        self.input_dropout = nn.Dropout(input_dropout)
 
     def start(self, num_streams: int) -> State:
         """The state before any token: tensors whose first dimension is the stream."""
@@ -56,7 +67,7 @@ class Peer(nn.Module):
     def forward(self, tokens_BT: Tensor, state: State) -> tuple[Tensor, State]:
         """Read a window; the result [B, T, E] goes into `head`."""
         x_BTE = F.layer_norm(self.embedding(tokens_BT), (self.width,))
-        y_BTH, state = self.body(self.dropout(x_BTE), state)
+        y_BTH, state = self.body(self.input_dropout(x_BTE), state)
         return self.dropout(self.projection(y_BTH)), state
 
 

@@ -4,16 +4,24 @@ from torch import Tensor, nn
 
 from benchmarks.peers.base import Peer, State, zeros
 
-# Units for each embedded dimension: more memory than tied embeddings of that size would allow.
-UNITS_PER_DIMENSION = 2
-
 
 class Gru(Peer):
     """Embedding -> GRU -> projection -> tied softmax."""
 
-    def __init__(self, vocab_size: int, width: int, dropout: float = 0.0) -> None:
-        units = UNITS_PER_DIMENSION * width
-        super().__init__(vocab_size, width, units, dropout)
+    # Units for each embedded dimension.
+    shapes = ("2", "1")
+
+    def __init__(
+        self,
+        vocab_size: int,
+        width: int,
+        *,
+        shape: str,
+        dropout: float = 0.0,
+        input_dropout: float = 0.0,
+    ) -> None:
+        units = int(shape) * width
+        super().__init__(vocab_size, width, units, dropout, input_dropout)
         self.rnn = nn.GRU(width, units, batch_first=True)
 
     def start(self, num_streams: int) -> State:

@@ -4,15 +4,24 @@ from torch import Tensor, nn
 
 from benchmarks.peers.base import Peer, State, zeros
 
-UNITS_PER_DIMENSION = 2
-
 
 class Lstm(Peer):
     """Embedding -> LSTM -> projection -> tied softmax."""
 
-    def __init__(self, vocab_size: int, width: int, dropout: float = 0.0) -> None:
-        units = UNITS_PER_DIMENSION * width
-        super().__init__(vocab_size, width, units, dropout)
+    # Units for each embedded dimension.
+    shapes = ("2", "1")
+
+    def __init__(
+        self,
+        vocab_size: int,
+        width: int,
+        *,
+        shape: str,
+        dropout: float = 0.0,
+        input_dropout: float = 0.0,
+    ) -> None:
+        units = int(shape) * width
+        super().__init__(vocab_size, width, units, dropout, input_dropout)
         self.rnn = nn.LSTM(width, units, batch_first=True)
         # A forget gate that starts open (Jozefowicz et al. 2015); torch adds two biases.
         for bias in (self.rnn.bias_ih_l0, self.rnn.bias_hh_l0):

@@ -16,7 +16,6 @@ from torch.nn import functional as F
 
 from benchmarks.peers.base import Peer, State, zeros
 
-NUM_LAYERS = 2
 UNITS_PER_DIMENSION = 2
 KERNEL = 4
 
@@ -51,15 +50,26 @@ def candidate(x: Tensor) -> Tensor:
 class MinGru(Peer):
     """Embedding -> layers -> LayerNorm -> projection -> tied softmax."""
 
-    def __init__(self, vocab_size: int, width: int, dropout: float = 0.0) -> None:
-        super().__init__(vocab_size, width, width, dropout)
-        self.layers = nn.ModuleList(_Layer(width, dropout) for _ in range(NUM_LAYERS))
+    # Layers.
+    shapes = ("2", "3")
+
+    def __init__(
+        self,
+        vocab_size: int,
+        width: int,
+        *,
+        shape: str,
+        dropout: float = 0.0,
+        input_dropout: float = 0.0,
+    ) -> None:
+        super().__init__(vocab_size, width, width, dropout, input_dropout)
+        self.layers = nn.ModuleList(_Layer(width, dropout) for _ in range(int(shape)))
         self.norm = nn.LayerNorm(width)
 
     def start(self, num_streams: int) -> State:
         """For each layer h_0 = 0, and zeros as the tokens before the first."""
         units = UNITS_PER_DIMENSION * self.width
-        shapes = [(num_streams, units), (num_streams, KERNEL - 1, self.width)] * NUM_LAYERS
+        shapes = [(num_streams, units), (num_streams, KERNEL - 1, self.width)] * len(self.layers)
         return [zeros(self, *shape) for shape in shapes]
 
     def body(self, x_BTE: Tensor, state: State) -> tuple[Tensor, State]:

@@ -13,7 +13,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.peers.base import Peer, State
 
-NUM_LAYERS = 4
 NUM_HEADS = 4
 ROTARY_BASE = 10_000.0
 
@@ -22,11 +21,23 @@ class Transformer(Peer):
     """Embedding -> layers -> LayerNorm -> projection -> tied softmax, for each window anew."""
 
     carries_state = False
+    windows = ("8x128", "16x64")
+    # Layers.
+    shapes = ("4", "2")
     width_steps = (16, 2 * NUM_HEADS)  # rotations need pairs
 
-    def __init__(self, vocab_size: int, width: int, dropout: float = 0.0) -> None:
-        super().__init__(vocab_size, width, width, dropout)
-        self.layers = nn.ModuleList(_Layer(width, dropout) for _ in range(NUM_LAYERS))
+    def __init__(
+        self,
+        vocab_size: int,
+        width: int,
+        *,
+        shape: str,
+        dropout: float = 0.0,
+        input_dropout: float = 0.0,
+    ) -> None:
+        super().__init__(vocab_size, width, width, dropout, input_dropout)
+        layers = int(shape)
+        self.layers = nn.ModuleList(_Layer(width, layers, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
     def start(self, num_streams: int) -> State:
@@ -42,7 +53,7 @@ class Transformer(Peer):
 
 
 class _Layer(nn.Module):
-    def __init__(self, width: int, dropout: float) -> None:
+    def __init__(self, width: int, layers: int, dropout: float) -> None:
         super().__init__()
         self.norm_attention, self.norm_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width, bias=False)
@@ -52,7 +63,7 @@ class _Layer(nn.Module):
         self.down = nn.Linear(hidden, width, bias=False)
         self.dropout = nn.Dropout(dropout)
         for matrix in (self.out, self.down):  # as GPT-2: the residual sum starts small
-            nn.init.normal_(matrix.weight, std=0.02 / (2 * NUM_LAYERS) ** 0.5)
+            nn.init.normal_(matrix.weight, std=0.02 / (2 * layers) ** 0.5)
 
     def forward(self, x_BTE: Tensor, rotation: Tensor) -> Tensor:
         streams, length, width = x_BTE.shape

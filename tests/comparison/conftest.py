@@ -1,4 +1,3 @@
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.comparison.contestant import Conditions
-from newllm_core.config import Config, Phase2Config, RunConfig
+from newllm_core.config import RunConfig
 from newllm_core.data.prepared import PreparedDataset, TokenSplit
 from newllm_core.runtime.progress import Silent
 
@@ -40,18 +39,16 @@ def dataset():
         tokenizer_json="{}",
         train=split(40, 50, seed=1),
         validation=split(6, 50, seed=2),
+        test=split(8, 50, seed=3),
     )
 
 
 @pytest.fixture
 def conditions(dataset):
-    phase2 = Phase2Config(num_streams=4, bptt=16)
-    run = RunConfig(precision="float32", threads=1)
     return Conditions(
         dataset=dataset,
-        config=replace(Config(), phase2=phase2, run=run),
+        run=RunConfig(precision="float32", threads=1),
         parameters=49_000,
-        context=32,
         device=torch.device("cpu"),
         progress=Silent(),
     )

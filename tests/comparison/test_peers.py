@@ -5,7 +5,7 @@ import torch
 
 from benchmarks.comparison.neural import PEERS, NeuralPeer
 from benchmarks.comparison.sizing import TOLERANCE, solve_width
-from benchmarks.peers.base import count_parameters
+from benchmarks.peers.base import TOKENS_PER_STEP, count_parameters
 from benchmarks.peers.mingru import scan_in_parallel, scan_sequentially
 from benchmarks.peers.transformer import rotate, rotations
 from newllm_core.errors import ConfigError
@@ -16,7 +16,9 @@ NAMES = sorted(PEERS)
 
 def peer_of(name, width=16):
     torch.manual_seed(3)
-    return PEERS[name](VOCAB, width, dropout=0.3).double().eval()
+    kind = PEERS[name]
+    peer = kind(VOCAB, width, shape=kind.shapes[0], dropout=0.3, input_dropout=0.3)
+    return peer.double().eval()
 
 
 def read(peer, tokens, state=None):
@@ -30,16 +32,38 @@ def tokens(generator):
     return torch.randint(VOCAB, (3, 23), generator=generator)
 
 
-@pytest.mark.parametrize("vocab_size", [258, 4096, 8192])
+@pytest.mark.parametrize("vocab_size", [258, 8192])
 @pytest.mark.parametrize("name", NAMES)
 def test_sizes_are_equal(name, vocab_size):
+    kind = PEERS[name]
+
     def count(width):
         with torch.device("meta"):
-            return count_parameters(PEERS[name](vocab_size, width))
+            return count_parameters(kind(vocab_size, width, shape=kind.shapes[-1]))
 
-    width = solve_width(count, 2_000_000, what=name, steps=PEERS[name].width_steps)
+    width = solve_width(count, 2_000_000, what=name, steps=kind.width_steps)
     assert abs(count(width) - 2_000_000) <= TOLERANCE * 2_000_000
-    assert count(width) == count_parameters(PEERS[name](vocab_size, width))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_window_makes_a_step_of_the_same_size(name):
+    for window in PEERS[name].windows:
+        streams, length = map(int, window.split("x"))
+        assert streams * length == TOKENS_PER_STEP
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_two_dropouts_are_at_the_two_ends(name, tokens):
+    """Dropped at the input, what is read differs; dropped at the output, entries are zero."""
+    kind = PEERS[name]
+    peer = kind(VOCAB, 16, shape=kind.shapes[0], dropout=0.0, input_dropout=0.5).double()
+    still, _ = peer(tokens, [part.double() for part in peer.start(len(tokens))])
+    again, _ = peer(tokens, [part.double() for part in peer.start(len(tokens))])
+    assert (still - again).abs().max() > 1e-3
+    assert (still == 0).double().mean() == 0
+    peer.input_dropout.p, peer.dropout.p = 0.0, 0.5
+    dropped, _ = peer(tokens, [part.double() for part in peer.start(len(tokens))])
+    assert (dropped == 0).double().mean() == pytest.approx(0.5, abs=0.06)
 
 
 def test_a_size_out_of_reach_is_said():
@@ -51,9 +75,9 @@ def test_a_size_out_of_reach_is_said():
 def test_the_softmax_is_tied_and_counted_once(name):
     peer = peer_of(name)
     assert peer.head.weight is peer.embedding.weight
-    bodies = [child for key, child in peer.named_children() if key not in ("embedding", "head")]
-    of_bodies = sum(count_parameters(child) for child in bodies)
-    assert count_parameters(peer) == of_bodies + VOCAB * 16 + VOCAB
+    of_size = [p for p in peer.parameters() if p.shape == (VOCAB, 16)]
+    assert len(of_size) == 1
+    assert count_parameters(peer) == sum(p.numel() for p in set(peer.parameters()))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -135,8 +159,9 @@ def test_rotated_products_depend_on_the_distance_only(generator):
     assert abs(products[1, 0] - products[7, 0]) > 1e-3
 
 
-def test_the_seed_decides_the_weights(conditions):
-    contestant = NeuralPeer("gru", conditions)
-    first, again, other = (contestant.build(0.1, seed) for seed in (0, 0, 1))
+@pytest.mark.parametrize("name", ["newllm", "gru"])
+def test_the_seed_decides_the_weights(name, conditions):
+    contestant = NeuralPeer(name, conditions)
+    first, again, other = (contestant.build(contestant.start, seed) for seed in (0, 0, 1))
     assert torch.equal(first.embedding.weight, again.embedding.weight)
     assert not torch.equal(first.embedding.weight, other.embedding.weight)
