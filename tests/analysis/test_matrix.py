@@ -151,7 +151,7 @@ def test_a_vector_in_the_terminal_and_as_a_page(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert "31 values of one dimension" in lines[1]
     rows = {line.split("  ")[0].strip(): line.split()[-1] for line in lines[4:] if line.strip()}
-    assert (rows["value, mean"], rows["norm"]) == ("1.5", "9.723")
+    assert (rows["value, mean"], rows["norm"]) == ("1.5", "9.724")
     assert "effective rank" not in rows
     html = matrix_page(report)
     assert "Distribution of the values" in html
