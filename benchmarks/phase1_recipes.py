@@ -1,6 +1,6 @@
 """Phase 1 with its defaults, several seeds, beside the untrained control: mean and spread.
 
-    python benchmarks/phase1_recipes.py --data wt [--preset tiny] [--seeds 3] [--max-tokens 1000000]
+    python -m benchmarks.phase1_recipes --data wt [--preset tiny] [--seeds 3] [--max-tokens 1000000]
 
 Everything after `--` goes to `newllm phase1`: `-- --reg ema-variance`. Runs that exist in `--out`
 are not repeated.
