@@ -81,10 +81,10 @@ def of_second_iteration(figure: Callable[[Report], float | None]) -> Callable[..
     return cell
 
 
-step_cosine = of_validation(lambda split: split["identity_cosine"])
+step_cosine = of_validation(lambda split: split["identity_cosine"]["mean"])
 token_cosine = of_validation(lambda split: split["token_dependency"]["mean_cosine"])
 exponent = of_validation(lambda split: split["lyapunov_exponent"]["mean"])
-cvfp_loss = of_second_iteration(lambda entry: entry["terms"].get("cvfp"))
+cvfp_loss = of_second_iteration(lambda entry: entry["sweep_terms"].get("cvfp"))
 converged = of_second_iteration(lambda entry: entry["converged_ratio"]["validation"])
 
 # What, dimensions, algorithm, published figure, cell.
