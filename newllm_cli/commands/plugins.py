@@ -45,6 +45,7 @@ def plugins(
     from newllm_cli.output import console, print_json
     from newllm_cli.render_plugins import render_plugins
     from newllm_core.errors import PluginError
+    from newllm_core.plugins.installed import damaged
     from newllm_core.plugins.listing import PROBLEMS, list_plugins
 
     use_plugin_files(plugin)
@@ -58,9 +59,10 @@ def plugins(
                 "Data sources are imported and made; check_data_source reads one.", soft_wrap=True
             )
     # Every claimant of a clash has the same line.
-    for problem in dict.fromkeys(e.problem for e in entries if e.status in PROBLEMS):
+    problems = dict.fromkeys(e.problem for e in entries if e.status in PROBLEMS)
+    for problem in [*problems, *damaged()]:
         typer.echo(f"newllm: {problem}", err=True)
-    if check and any(entry.status in PROBLEMS for entry in entries):
+    if check and problems:
         raise typer.Exit(PluginError.exit_code)
 
 

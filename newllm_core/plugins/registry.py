@@ -12,13 +12,12 @@ newllm's own; unset, all may, and empty, none.
 
 import difflib
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import reduce
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,6 +25,7 @@ from typing import Any
 from newllm_core.errors import ConfigError, PluginError, UserError
 from newllm_core.plugins.files import import_file, module_name, used_files
 from newllm_core.plugins.guard import log, one_line, place_in, slow_notice, stdout_to_stderr
+from newllm_core.plugins.installed import installed, normal
 from newllm_core.plugins.kinds import CELL, DATA_SOURCE, KINDS, OBJECTIVE, REGULARIZER, Kind
 from newllm_core.settings import make_section
 
@@ -75,8 +75,8 @@ class Plugin:
         listed = os.environ.get(ALLOW_LIST)
         if listed is None or self.is_own or self.file is not None:
             return True
-        names = {_normal(part) for part in listed.split(",")}
-        return bool({_normal(self.name), _normal(self.distribution)} & names)
+        names = {normal(part) for part in listed.split(",")}
+        return bool({normal(self.name), normal(self.distribution)} & names)
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Registry:
     def plugins(self) -> dict[str, list[Plugin]]:
         """Return every registered name with its claimants, the one that wins first."""
         found: dict[str, set[Plugin]] = {}
-        for entry in entry_points(group=self.of.group):
+        for entry in installed(self.of.group):
             found.setdefault(entry.name, set()).add(_describe(entry))
         for given in used_files(self.kind):
             target = f"{given.path}:{given.attribute}"
@@ -265,21 +265,23 @@ def _import(plugin: Plugin) -> Any:  # noqa: ANN401 - whatever is there
 
 def _describe(entry: EntryPoint) -> Plugin:
     target = entry.value.partition("[")[0].replace(" ", "")
+    facts: dict[str, str | None] = {}
     try:
         assert entry.dist is not None
-        metadata = entry.dist.metadata
-        facts = str(metadata["Name"]), str(metadata["Version"]), str(metadata["Summary"] or "")
+        facts = {key: entry.dist.metadata[key] for key in ("Name", "Version", "Summary")}
     except Exception:  # an unfinished installation must not hide the others
-        facts = "unknown", "?", ""
-    return Plugin(entry.name, target, *facts)
+        facts = {}
+    return Plugin(
+        entry.name,
+        target,
+        distribution=facts.get("Name") or "unknown",
+        version=facts.get("Version") or "?",
+        about=facts.get("Summary") or "",
+    )
 
 
 def _is_abstract(member: object) -> bool:
     return getattr(member, "__isabstractmethod__", False) is True
-
-
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name.strip()).lower()
 
 
 REGULARIZERS = Registry(REGULARIZER)

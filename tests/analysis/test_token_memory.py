@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from newllm_core.analysis.token_memory import Labelled, Scores, _Fitting, label, token_memory
+from newllm_core.analysis.token_memory import (
+    Labelled,
+    Scores,
+    _Fitting,
+    _held_out_gain,
+    label,
+    token_memory,
+)
 
 from . import maps
 
@@ -131,3 +138,16 @@ def test_scores_are_linear():
     a, b = maps.draw(5, 4, seed=2), maps.draw(5, 4, seed=3)
     torch.testing.assert_close(scores(a) + scores(b), scores(a + b) - scores.offset_Y)
     assert isinstance(label(a[None], maps.random_tokens(1, 5, 3), lags=1, frequent=64), Labelled)
+
+
+def test_the_temperature_is_not_chosen_on_the_tokens_it_is_used_on():
+    """A probe that is right about every other passage and wrong about the rest."""
+    classes = maps.random_tokens(8, 50, 2)
+    right = torch.nn.functional.one_hot(classes, 2).double()
+    scores = 4 * torch.where(torch.arange(8)[:, None, None] % 2 == 0, right, 1 - right)
+    prior = torch.tensor([0.5, 0.5], dtype=torch.float64).log()
+    gain, entropy = _held_out_gain(scores, prior, classes)
+    assert entropy == pytest.approx(np.log(2))
+    # Where it is right it was found wrong elsewhere, and says nothing; and the reverse.
+    assert gain[::2].tolist() == pytest.approx([0.0] * 4, abs=1e-9)
+    assert gain[1::2].max() < -3

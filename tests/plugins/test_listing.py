@@ -110,3 +110,45 @@ def test_show_a_class_that_no_statement_made(site, newllm):
     (found,) = newllm("plugins", "show", "made", "--json").json["plugins"]
     assert found["file"] == str(site.folder / "made_plugin.py")
     assert (found["line"], found["description"]) == (0, "Made so.")
+
+
+DAMAGED = {
+    "lines that are none": ("newllm_bad-1.dist-info", b"[newllm.regularizers]\nbad\n"),
+    "bytes that are no text": ("newllm_bad-1.dist-info", b"[newllm.regularizers]\nbad = \xff:X\n"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_a_distribution_that_cannot_be_read_is_named_and_hides_no_other(newllm, site, case):
+    folder, content = DAMAGED[case]
+    site.install("newllm-fine", {"fine": "fine_plugin:Fine"}, fine_plugin="")
+    (site.folder / folder).mkdir()
+    (site.folder / folder / "entry_points.txt").write_bytes(content)
+    done = newllm("plugins", "--json")
+    assert done.code == 0
+    names = {entry["name"] for entry in done.json["plugins"]}
+    assert {"fine", "ema-variance", "wikitext", "gated", "cvfp"} <= names
+    done.one_line(f"{folder} cannot be read", "install it again or remove it")
+
+
+@pytest.mark.parametrize("folder", ["newllm_bad-1.dist-info", "-1.dist-info", "~ewllm-1.dist-info"])
+def test_a_distribution_without_metadata_is_listed_with_the_others(newllm, site, folder):
+    site.install("newllm-fine", {"fine": "fine_plugin:Fine"}, fine_plugin="")
+    (site.folder / folder).mkdir()
+    entries = "[newllm.regularizers]\nbad = nowhere:X\nempty =\ndots = a..b:C\n"
+    (site.folder / folder / "entry_points.txt").write_text(entries)
+    done = newllm("plugins", "--json")
+    assert done.code == 0
+    found = {entry["name"]: entry for entry in done.json["plugins"]}
+    assert {"fine", "ema-variance", "bad", "empty", "dots"} <= set(found)
+    assert (found["bad"]["distribution"], found["bad"]["status"]) == ("unknown", "broken")
+    assert "no module named 'nowhere'" in done.err
+    assert found["fine"]["status"] == "available"
+    shown = newllm("plugins", "show", "empty")
+    assert (shown.code, "Traceback" in shown.err) == (4, False)
+
+
+def test_a_distribution_that_is_there_twice_does_not_clash_with_itself(site):
+    site.install("newllm-x", {"extra": "nowhere:X"})
+    site.install("NewLLM.X", {"extra": "older:X"}, version="1.0")
+    assert [entry.status for entry in list_plugins() if entry.name == "extra"] == ["broken"]
