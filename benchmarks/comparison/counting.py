@@ -11,7 +11,8 @@ from benchmarks.peers.ngram import KneserNey
 from newllm_core.data.prepared import TokenSplit
 
 RATE_TOKENS = 200_000
-ORDERS = (2, 3, 4, 5, 6, 7)
+# Bytes want longer ones than tokens.
+ORDERS = (2, 3, 4, 5, 6, 7, 8, 9, 10)
 
 
 class Ngram:
