@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from newllm_core.analysis.report.figures import fixed
+from newllm_core.analysis.report.figures import fixed, short
 
 PER_CHARACTER = ("bits_per_character", "bits/char")
 
@@ -32,7 +32,7 @@ def render_phase1(summary: dict[str, Any], console: Console) -> None:
     names = ("drift", "effective_rank_ratio", "mean_cosine", "step_cosine", "lyapunov_exponent")
     for split in ("train", "validation"):
         found = summary["gate"][split]
-        table.add_row(split, *(_short(found[name]) for name in (*names, "tokens_remembered")))
+        table.add_row(split, *(short(found[name], "-") for name in (*names, "tokens_remembered")))
     console.print(table)
     for term in summary["vacuous_terms"]:
         console.print(f"vacuous term: {term} (its gradient was zero throughout)")
@@ -41,18 +41,12 @@ def render_phase1(summary: dict[str, Any], console: Console) -> None:
         weak = [
             v["section"].replace("_", " ") for v in verdict["verdicts"] if v["status"] == "weak"
         ]
-        but = f" (weak: {', '.join(dict.fromkeys(weak))})" if weak else ""
-        text = f"phase 1 succeeded on train and validation{but}: CVFP holds, contexts are diverse"
-        console.print(text if not weak else text.partition(":")[0], soft_wrap=True)
+        listed = ", ".join(dict.fromkeys(weak))
+        but = f" (weak: {listed})" if weak else ": CVFP holds, contexts are diverse"
+        console.print(f"phase 1 succeeded on train and validation{but}", soft_wrap=True)
     else:
         console.print(f"phase 1 FAILED: {verdict['reason']}", style="bold red", soft_wrap=True)
     console.print(f"next: newllm analyze {summary['checkpoint']}", soft_wrap=True)
-
-
-def _short(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.2f}" if value == 0 or 0.01 <= abs(value) < 1000 else f"{value:.0e}"
 
 
 def render_language_model(summary: dict[str, Any], console: Console) -> None:

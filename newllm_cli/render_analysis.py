@@ -19,6 +19,7 @@ from newllm_core.analysis.report.figures import (
     number,
     printable,
     shape_text,
+    short,
 )
 from newllm_core.analysis.verdicts import cvfp_line
 
@@ -112,13 +113,8 @@ def _verdict_table(verdicts: Sequence[Figures]) -> Table:
 
 
 def _status(verdict: Figures) -> Text:
-    value = verdict["value"]
-    if value is None:
-        shown = "–"
-    else:
-        shown = f"{value:.2f}" if value == 0 or 0.01 <= abs(value) < 1000 else f"{value:.0e}"
     status = verdict["status"]
-    return Text.assemble((f"{status:<10}", COLOURS[status]), f" {shown:>5}")
+    return Text.assemble((f"{status:<10}", COLOURS[status]), f" {short(verdict['value']):>5}")
 
 
 def _worries(verdicts: Sequence[Figures]) -> list[Text]:

@@ -9,8 +9,8 @@ import torch
 from newllm_core.analysis.contexts import (
     equal_probes,
     exploded,
+    read_finite,
     read_splits,
-    refuse_exploded,
 )
 from newllm_core.analysis.convergence import convergence
 from newllm_core.analysis.differences import differences
@@ -84,8 +84,7 @@ def analyze(
         worthwhile_threads(model, rows),
         progress.task("reading probes", to_read, "tokens") as task,
     ):
-        read = read_splits(model, probes, checkpoint.warmup, task=task)
-        refuse_exploded(read)
+        read = read_finite(model, probes, checkpoint.warmup, task=task)
         trained = examiner.figures(model, read, task)
         if with_control:
             untrained = model.untrained()

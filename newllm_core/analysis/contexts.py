@@ -56,17 +56,17 @@ def equal_probes(probes: Mapping[str, Tensor], warmup: int) -> dict[str, Tensor]
     return {split: tokens[:passages, :length] for split, tokens in probes.items()}
 
 
-def probe_contexts(
-    model: LanguageModel, passages: Tensor, warmup: int, *, split: str, task: Task | None = None
-) -> ProbeContexts:
-    """Read `passages` [P, warmup + T] from the zero start, on the device of the model.
+def read_finite(
+    model: LanguageModel, probes: Mapping[str, Tensor], warmup: int, *, task: Task | None = None
+) -> dict[str, ProbeContexts]:
+    """Read as `read_splits` does.
 
     Raises:
         DivergedError: a context is not finite.
     """
-    read = read_splits(model, {split: passages}, warmup, task=task)
+    read = read_splits(model, probes, warmup, task=task)
     refuse_exploded(read)
-    return read[split]
+    return read
 
 
 def read_splits(

@@ -62,16 +62,9 @@ class Criterion:
 
     def why(self) -> str:
         """Return what the help of both settings says."""
-        found = [
-            spec.metadata["help"]
-            for section, name in (
-                (GateConfig, self.gate_option("train")),
-                (HealthyConfig, self.healthy_option),
-            )
-            for spec in fields(section)
-            if spec.name == name
-        ]
-        return " ".join(found)
+        of_gate = {spec.name: spec.metadata["help"] for spec in fields(GateConfig)}
+        of_healthy = {spec.name: spec.metadata["help"] for spec in fields(HealthyConfig)}
+        return f"{of_gate[self.gate_option('train')]} {of_healthy[self.healthy_option]}"
 
 
 def _of(figure: str, measure: str, option: str, high_is_good: bool, *words: str) -> Criterion:

@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from newllm_core.analysis.contexts import equal_probes, read_splits, refuse_exploded
+from newllm_core.analysis.contexts import equal_probes, read_finite
 from newllm_core.analysis.distribution import live_dimensions
 from newllm_core.analysis.examiner import Examiner
+from newllm_core.analysis.threads import worthwhile_threads
 from newllm_core.checkpoint.format import Checkpoint
 from newllm_core.config import Config
 from newllm_core.model.language_model import LanguageModel
@@ -65,12 +66,13 @@ def measure_health(
     passages = equal_probes(probes, warmup)
     examiner = Examiner(config, warmup=warmup)
     total = examiner.tokens_to_read(passages)
+    rows = sum(map(len, passages.values()))
     with (
         torch.no_grad(),
+        worthwhile_threads(model, rows),
         (progress or Silent()).task("measuring health", total, "tokens") as task,
     ):
-        read = read_splits(model, passages, warmup, task=task)
-        refuse_exploded(read)
+        read = read_finite(model, passages, warmup, task=task)
         figures = examiner.figures(model, read, task)
     return {split: health_of(of_split) for split, of_split in figures.items()}
 
@@ -94,7 +96,7 @@ def weight_change(model: LanguageModel) -> float:
 
     0 says that no weight of the blocks ever moved.
     """
-    pairs = zip(model.blocks.parameters(), model.untrained().blocks.parameters(), strict=True)
+    pairs = zip(model.blocks.parameters(), model.initial_blocks().parameters(), strict=True)
     moved = norm = 0.0
     with torch.no_grad():
         for now, initial in pairs:

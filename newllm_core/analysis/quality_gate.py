@@ -12,12 +12,12 @@ from newllm_core.analysis.health import training_of
 from newllm_core.analysis.rank import effective_rank_ceiling
 from newllm_core.analysis.verdicts import Verdict, degenerate, verdicts
 from newllm_core.checkpoint.format import Checkpoint
+from newllm_core.checkpoint.metadata import SPLITS
 from newllm_core.config import Config
 from newllm_core.errors import GateRefused
 
 # What untrained blocks are allowed, where they are asked for: not to be trained.
 WAIVED = (TRAINING, "cvfp")
-SPLITS = ("train", "validation")
 
 Figures = Mapping[str, Any]
 
@@ -56,7 +56,7 @@ def check_gate(
     """
     failed = gate_failures(health, training, config, untrained=untrained)
     if failed:
-        raise GateRefused(f"gate refused: {said(failed, health, training, config)}")
+        raise GateRefused(f"gate refused: {said(failed, health, config)}")
 
 
 def phase1_verdict(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -71,17 +71,15 @@ def phase1_verdict(checkpoint: Checkpoint) -> dict[str, Any]:
     training = training_of(checkpoint)
     judged = verdicts(health, training, config)
     failed = degenerate(judged)
-    reason = said(failed, health, training, config) if failed else None
+    reason = said(failed, health, config) if failed else None
     return {"succeeded": not failed, "reason": reason, "verdicts": judged}
 
 
-def said(
-    failed: list[Verdict], health: Mapping[str, Figures], training: Figures, config: Config
-) -> str:
+def said(failed: list[Verdict], health: Mapping[str, Figures], config: Config) -> str:
     """Return in one line what failed and what to try."""
     sections = dict.fromkeys(verdict["section"] for verdict in failed)
     parts = [_failure([v for v in failed if v["section"] == section]) for section in sections]
-    hints = [_hint(verdict, failed, health, training, config) for verdict in failed]
+    hints = [_hint(verdict, failed, health, config) for verdict in failed]
     return f"{'; '.join(parts)}. Try {', or '.join(dict.fromkeys(filter(None, hints)))}"
 
 
@@ -106,11 +104,7 @@ def _failure(failed: Sequence[Verdict]) -> str:
 
 
 def _hint(
-    verdict: Verdict,
-    failed: list[Verdict],
-    health: Mapping[str, Figures],
-    training: Figures,
-    config: Config,
+    verdict: Verdict, failed: list[Verdict], health: Mapping[str, Figures], config: Config
 ) -> str | None:
     """Return what to try against one failure; None where another failure explains it."""
     section, split = verdict["section"], verdict["split"]

@@ -52,7 +52,8 @@ class Checkpoint:
         warmup: tokens of a passage that are read before it counts.
         history: one mapping per Phase 1 iteration.
         vacuous_terms: loss terms of Phase 1 that had no gradient.
-        gate: the figures the gate judges, per split, and its thresholds once it was passed.
+        gate: the figures the gate judges, per split; once it was passed, its `thresholds` and
+            whether blocks were `untrained_blocks`.
         results: what Phase 2 reached, per split; empty before.
         provenance: versions, seed, dataset and plugin distributions.
         altered: whether the file it was read from is not as newllm wrote it.

@@ -167,10 +167,16 @@ class LanguageModel(nn.Module):
 
     def untrained(self) -> "LanguageModel":
         """Copy the model with its initial blocks: the random control."""
+        control = copy.deepcopy(self)
+        control.blocks = self.initial_blocks()
+        return control
+
+    def initial_blocks(self) -> Recurrence:
+        """Copy the blocks with the weights that they began with."""
         # Initial weights are drawn on the processor, so that they are the same on every device.
-        control = copy.deepcopy(self).cpu()
-        control._initialise_blocks()
-        return control.to(self.embedding.weight.device)
+        blocks = copy.deepcopy(self.blocks).cpu()
+        self._initialise_blocks(blocks)
+        return blocks.to(self.embedding.weight.device)
 
     def _initialise(self) -> None:
         generator = random_stream(self.seed, "embedding")
@@ -182,12 +188,12 @@ class LanguageModel(nn.Module):
             for head in self.heads():
                 tied = head.weight is self.embedding.weight
                 head.initialise(HEAD_STD, generator, tied=tied)
-        self._initialise_blocks()
+        self._initialise_blocks(self.blocks)
 
-    def _initialise_blocks(self) -> None:
+    def _initialise_blocks(self, blocks: Recurrence) -> None:
         generator = random_stream(self.seed, "blocks")
         with CELLS.blame(self.config.cell):
-            for cell in self.cells():
+            for cell in blocks.cells():
                 cell.initialise(self.config.init_std, generator)
 
 

@@ -13,6 +13,7 @@ from newllm_core.analysis.health import measure_health, training_of
 from newllm_core.analysis.quality_gate import check_gate
 from newllm_core.checkpoint import format as checkpoints
 from newllm_core.checkpoint.format import Checkpoint
+from newllm_core.checkpoint.metadata import SPLITS
 from newllm_core.checkpoint.provenance import plugin_record, provenance
 from newllm_core.checkpoint.run_state import identity_of
 from newllm_core.config import Config
@@ -39,7 +40,6 @@ from newllm_core.training.resume import begin, finished, prepare_place
 
 # What a run depends on, and must be the same to resume it.
 PHASE1_SECTIONS = ("run", "model", "phase1", "cell", "objective", "regularizer", "analysis")
-SPLITS = ("train", "validation")
 PHASE2_SECTIONS = ("run", "phase2", "objective", "regularizer", "gate")
 
 
@@ -198,11 +198,11 @@ def run_phase2(
     """
     with _writing(out):
         prepare_place(out, overwrite=overwrite, resume=resume)
-        gate = _pass_gate(checkpoint, config, progress)
         identity = identity_of(config, PHASE2_SECTIONS, dataset.hash, checkpoint.model)
         if resume and (done := finished(out, identity)) is not None:
             progress.message(f"{out} is finished: there is nothing left to do")
             return done
+        gate = _pass_gate(checkpoint, config, progress)
         checkpoint = replace(
             checkpoint,
             gate=gate,

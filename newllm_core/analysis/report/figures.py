@@ -79,6 +79,13 @@ def fixed(value: float, shape: str = ".3f") -> str:
     return format(value, shape if abs(value) < WIDEST else f"{sign}.2e")
 
 
+def short(value: float | None, absent: str = "–") -> str:
+    """Return `value` in at most six characters, for narrow columns."""
+    if value is None:
+        return absent
+    return f"{value:.2f}" if value == 0 or 0.01 <= abs(value) < 1000 else f"{value:.0e}"
+
+
 def number(value: float | None) -> str:
     """Return `value` in at most ten characters; – where there is none. Counts are exact."""
     if value is None:

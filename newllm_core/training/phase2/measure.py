@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from newllm_core.analysis.contexts import ProbeContexts, read_splits
+from newllm_core.analysis.contexts import ProbeContexts, exploded, read_splits
 from newllm_core.analysis.examiner import Examiner
 from newllm_core.checkpoint.format import Checkpoint
 from newllm_core.config import Config
@@ -108,12 +108,13 @@ class Measurements:
     @torch.no_grad()
     def _memory(self, epoch: int) -> Figures:
         began = time.perf_counter()
-        read = read_splits(self.model, self.probes, self.warmup)["validation"]
-        if not torch.isfinite(read.trajectory).all():
+        splits = read_splits(self.model, self.probes, self.warmup)
+        if exploded(splits):
             raise DivergedError(
                 f"phase 2 diverged: contexts are not finite after epoch {epoch}; try a lower "
                 "--learning-rate"
             )
+        read = splits["validation"]
         found = self.examiner.remembered(self.model, read)
         terms = self._terms(read) if self.extra.wanted else {}
         seconds = time.perf_counter() - began
