@@ -196,7 +196,9 @@ def test_weights_that_moved_are_told_from_those_that_did_not():
         model.embedding.weight.add_(1)
         model.heads()[0].weight.add_(1)
     assert weight_change(model) == 0
-    before = sum(float(p.detach().double().square().sum()) for p in model.blocks.parameters()) ** 0.5
+    before = (
+        sum(float(p.detach().double().square().sum()) for p in model.blocks.parameters()) ** 0.5
+    )
     with torch.no_grad():
         next(model.blocks.parameters()).view(-1)[0] += 0.5
     assert weight_change(model) == pytest.approx(0.5 / before, rel=1e-6)
