@@ -11,6 +11,7 @@ import torch
 import newllm_core as newllm
 from newllm_core.errors import ConfigError, InputError
 from tests.cli.inside import CommandLine
+from tests.few import FEW
 from tests.open_gate import OPEN_GATE
 
 PAGE = Path(__file__).parents[1] / "docs" / "PYTHON.md"
@@ -108,7 +109,7 @@ def test_nothing_is_printed(page, monkeypatch, tmp_path, capfd):
     book = {"source": "text-file", "input": page[0] / "book.txt", "vocab_size": 300}
     newllm.prepare(out="d", document_separator="\n\n", val_token_policy="keep", **book)
     shape = {"context_dim": 8, "embed_dim": 8, "layer_structure": [1, 1]}
-    probes = {"analysis": {"probe_tokens": 512, "probe_passages": 4}}
+    probes = {"analysis": FEW["analysis"]}
     made = newllm.phase1(data=data, max_iterations=0, settings=probes, **shape, **threads)
     made = newllm.phase2(made, epochs=1, untrained_blocks=True, **OPEN_GATE, **threads)
     made = newllm.expand(made, **threads)

@@ -40,7 +40,7 @@ from newllm_core.training.resume import begin, finished, prepare_place
 
 # What a run depends on, and must be the same to resume it.
 PHASE1_SECTIONS = ("run", "model", "phase1", "cell", "objective", "regularizer", "analysis")
-PHASE2_SECTIONS = ("run", "phase2", "objective", "regularizer", "gate")
+PHASE2_SECTIONS = ("run", "phase2", "objective", "regularizer", "gate", "analysis")
 
 
 def run_phase1(

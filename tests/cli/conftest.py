@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.few import FEW_FLAGS
 from tests.forked import start
 
 TINY = (
     "--threads=1",
     "--context-dim=16",
     "--embed-dim=16",
-    "--set=analysis.probe_tokens=512",
-    "--set=analysis.probe_passages=4",
+    *FEW_FLAGS,
 )
 SMALL = (*TINY, "--max-iterations=3")
 VALIDATION = ("--val-fraction=0.2", "--val-token-policy=keep")

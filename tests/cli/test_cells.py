@@ -3,6 +3,7 @@
 import pytest
 
 from newllm_core.plugins.files import forget_files
+from tests.few import FEW_FLAGS
 from tests.open_gate import OPEN_FLAGS
 
 from .inside import CommandLine, save_dataset
@@ -23,7 +24,6 @@ class Leaky(Cell):
         return 0.5 * context + torch.tanh(self.read(torch.cat([context, token], -1))), token
 """
 SMALL = ("--context-dim=8", "--embed-dim=8", "--max-iterations=2", "--threads=1")
-PROBES = ("--set=analysis.probe_tokens=64", "--set=analysis.probe_passages=4")
 GATE = OPEN_FLAGS
 SHORT = ("--epochs=1", "--num-streams=2", "--bptt=8", "--threads=1")
 
@@ -52,7 +52,7 @@ def chain(newllm, data):
 
     with open("leaky.py", "w") as file:
         file.write(LEAKY)
-    command("phase1", "--data", data, "--cell=leaky", *SMALL, *PROBES, "--out=p1.safetensors")
+    command("phase1", "--data", data, "--cell=leaky", *SMALL, *FEW_FLAGS, "--out=p1.safetensors")
     return command
 
 
@@ -101,7 +101,7 @@ def test_without_the_file_one_line_names_the_cell(newllm, chain, command):
 
 
 def test_a_checkpoint_keeps_its_cell(newllm, data):
-    options = ("--data", data, "--set=cell.hidden_dim=12", *SMALL, *PROBES)
+    options = ("--data", data, "--set=cell.hidden_dim=12", *SMALL, *FEW_FLAGS)
     assert newllm("phase1", *options, "--out=p1.safetensors").code == 0
     same = ("phase2", "p1.safetensors", *GATE, *SHORT, "--set=cell.hidden_dim=12", "--out=a.st")
     assert newllm(*same).code == 0
@@ -116,7 +116,7 @@ def test_a_checkpoint_keeps_its_cell(newllm, data):
 @pytest.mark.parametrize("way", ["flag", "environment"])
 def test_without_fast_forms_losses_are_the_same(newllm, data, monkeypatch, way):
     shape = [option for option in SMALL if "iterations" not in option]
-    start = ("phase1", "--data", data, *shape, *PROBES, "--max-iterations=0")
+    start = ("phase1", "--data", data, *shape, *FEW_FLAGS, "--max-iterations=0")
     assert newllm(*start, "--out=p1.safetensors").code == 0
     options = ("phase2", "p1.safetensors", *GATE, *SHORT, "--precision=float32", "--json")
     fast = newllm(*options, "--out=fast.safetensors").json

@@ -29,7 +29,7 @@ CELLS = {
 SMALL = {
     "model": {"context_dim": 16, "embed_dim": 12},
     "phase1": {
-        "max_iterations": 5,
+        "max_iterations": 3,
         "num_streams": 8,
         "chunk_steps": 8,
         "convergence_tokens": 64,
@@ -56,6 +56,8 @@ def phase1_cases():
         tokens = 64 if engine == "online" else 1500
         for objective in ("cvfp", "reconstruction"):
             chosen = {"engine": engine, "objective": objective, "max_tokens": tokens}
+            if engine == "parallel":
+                chosen["max_iterations"] = 5  # into the second stage of learning rates
             cases[f"{engine}-{objective}"] = {"phase1": chosen}
         for reg in REGULARIZERS:
             chosen = {"engine": engine, "objective": "cvfp", "reg": reg, "max_tokens": tokens}
@@ -67,7 +69,7 @@ def phase1_cases():
     linear = {"decoder": "linear", "context_weight": 0.4}
     cases["linear-decoder"] = {"objective": linear, "phase1": {"objective": "reconstruction"}}
     cases["every-layer"] = {"phase1": {"objective": "cvfp", "apply_to": "every-layer"}}
-    cases["windows"] = {"phase1": {"objective": "cvfp", "window_tokens": 700, "max_iterations": 3}}
+    cases["windows"] = {"phase1": {"objective": "cvfp", "window_tokens": 700}}
     cases["from-zero"] = {"phase1": {"objective": "cvfp", "start": "zero"}}
     return {name: combined(SMALL, case) for name, case in cases.items()}
 

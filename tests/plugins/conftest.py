@@ -11,6 +11,7 @@ from newllm_core.config import DataConfig
 from newllm_core.data.prepare import prepare
 from newllm_core.plugins.files import forget_files
 from newllm_core.plugins.kinds import KINDS
+from tests.few import FEW_FLAGS
 
 GROUPS = {kind.name: kind.group for kind in KINDS}
 
@@ -111,9 +112,7 @@ def phase1(newllm, dataset, tmp_path):
 
     def run(*arguments, out=tmp_path / "phase1.safetensors"):
         small = "--context-dim 8 --embed-dim 8 --max-iterations 2 --min-iterations 1"
-        probes = ("probe_tokens=64", "probe_passages=4", "warmup_tokens=4")
-        options = [*small.split(), *(f"--set=analysis.{probe}" for probe in probes)]
-        options += ["--data", dataset, "--out", out]
+        options = [*small.split(), *FEW_FLAGS, "--data", dataset, "--out", out]
         return newllm("phase1", *options, *arguments)
 
     return run

@@ -21,13 +21,14 @@ from newllm_core.parallel.collectives import process_group
 from newllm_core.pipeline.runs import run_phase1, run_phase2
 from newllm_core.runtime.progress import Silent
 from newllm_core.runtime.runlog import metrics_path
+from tests.few import FEW
 from tests.forked import SERVER
 from tests.open_gate import OPEN_GATE
 
 COMMON = {
     "run": {"threads": 1, "precision": "float32"},
     "model": {"context_dim": 16, "embed_dim": 16},
-    "analysis": {"probe_tokens": 256, "probe_passages": 4},
+    "analysis": FEW["analysis"],
     "gate": OPEN_GATE,
 }
 # Several windows, batches and epochs each; dropout and statistics so that no state is trivial.
@@ -35,6 +36,7 @@ PHASE1 = {
     "max_tokens": 3000,
     "max_iterations": 3,
     "later_iterations": 3,
+    "exact_stream_tokens": 32,
     "convergence_tokens": 64,
     "convergence_steps": 16,
 }

@@ -47,6 +47,7 @@ def make_config(section=None, **given):
         "chunk_steps": 8,
         "convergence_tokens": 64,
         "convergence_steps": 16,
+        "exact_stream_tokens": 32,
         "min_converged_ratio": 1.0,
     }
     shape = {"model": {"context_dim": D, "embed_dim": D}}
@@ -422,7 +423,8 @@ def test_validation_losses_are_those_of_exact_contexts():
 
 
 def test_later_windows_begin_with_an_exact_reading(windows):
-    model, _ = train(window_tokens=300, max_tokens=600, max_iterations=1)
+    small = {"window_tokens": 300, "max_tokens": 600, "max_iterations": 1}
+    model, _ = train(**small, exact_stream_tokens=300)  # a single stream
     second = windows[2]
     assert second.tokens_T.tolist() == TEXT["train"][300:600].tolist()
     exact = rollout(model, second.tokens_T[None], second.first_C[None])[0]

@@ -8,19 +8,23 @@ from safetensors import safe_open
 
 from newllm_core.analysis.analyze import analyze
 from newllm_core.checkpoint import format as checkpoints
-from newllm_core.config import Config, Phase2Config, RunConfig
+from newllm_core.config import AnalysisConfig, Config, Phase2Config, RunConfig
 from newllm_core.errors import ConfigError, DivergedError, InputError
 from newllm_core.runtime.runlog import RunLog, metrics_path
 from newllm_core.training.phase2 import measure
 from newllm_core.training.phase2.run import train_phase2
+from tests.few import FEW
 
 CPU = torch.device("cpu")
 SMALL = dataset(documents=6)
+PROBES = AnalysisConfig(**FEW["analysis"])
 FAST = {"epochs": 3, "learning_rate": 0.03, "num_streams": 8, "bptt": 16, "batch_tokens": 100}
 
 
 def run(start, data=None, *, seed=0, **options):
-    config = Config(phase2=Phase2Config(**FAST | options), run=RunConfig(seed=seed))
+    config = Config(
+        phase2=Phase2Config(**FAST | options), run=RunConfig(seed=seed), analysis=PROBES
+    )
     return train_phase2(start, data or dataset(), config, device=CPU)
 
 

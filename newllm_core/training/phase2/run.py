@@ -85,7 +85,7 @@ def train_phase2(
         checkpoint,
         model=model,
         objective=extra.objective_state() or checkpoint.objective,
-        config=dataclasses.replace(checkpoint.config, phase2=options),
+        config=dataclasses.replace(checkpoint.config, phase2=options, analysis=config.analysis),
         phase="phase2",
         results=results,
     )
