@@ -147,9 +147,9 @@ def test_memory_does_not_grow_with_the_text(tmp_path):
     tokenizer = TOKENIZERS["bpe"]()
     model = make_model(tokenizer.vocab_size, cell="mingru")
     path = tmp_path / "text.txt"
-    sizes = {"piece_characters": 500, "segment_tokens": 300}
+    sizes = {"piece_characters": 100, "segment_tokens": 60}
     peaks = []
-    for copies in (100, 1000, 4000):  # the first one fills caches
+    for copies in (50, 300, 1200):  # the first one fills caches
         path.write_text("the cat sat on the mat.\n" * copies, encoding="utf-8")
         tracemalloc.start()
         evaluate_file(model, tokenizer, path, head_weights=[1], **sizes)

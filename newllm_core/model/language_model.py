@@ -78,7 +78,9 @@ class LanguageModel(nn.Module):
 
     def _make_parts(self, cell_type: type[Cell], options: Any, num_heads: int) -> None:  # noqa: ANN401
         config = self.config
-        self.embedding = nn.Embedding(self.vocab_size, config.embed_dim)
+        # Drawing numbers on the meta device would import torch._dynamo, which takes seconds.
+        empty = torch.empty(self.vocab_size, config.embed_dim)
+        self.embedding = nn.Embedding.from_pretrained(empty, freeze=False)
         with CELLS.blame(config.cell):
             self.blocks = Recurrence(
                 CVFPBlock(

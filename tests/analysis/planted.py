@@ -131,7 +131,7 @@ def checkpoint_of(model, *, history=None, vacuous=(), probes=None, analysis=None
     config = Config(
         model=model.config,
         cell=model.cell_options,
-        analysis=analysis or AnalysisConfig(num_pairs=3000),
+        analysis=analysis or AnalysisConfig(num_pairs=3000, dynamics_steps=96, memory_lags=12),
     )
     return Checkpoint(
         model=model,

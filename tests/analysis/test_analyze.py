@@ -231,10 +231,12 @@ def test_progress_counts_every_token_that_is_read():
             self.read += amount
 
     progress = Counting()
-    analyze(planted.checkpoint_of(planted.healthy()), checkpoint_path="x", progress=progress)
+    checkpoint = planted.checkpoint_of(planted.healthy())
+    analyze(checkpoint, checkpoint_path="x", progress=progress)
     rows = 2 * 2 * planted.PASSAGES
     # Read once; then perturbed, restarted twice, swept at 8 places and repeated.
-    assert progress.read == progress.total == rows * (16 + 320 + (4 + 8) * 256 + 6 * 32)
+    steps = checkpoint.config.analysis.dynamics_steps
+    assert progress.read == progress.total == rows * (16 + 320 + (4 + 8) * steps + 6 * 32)
     assert f"{progress.total:,} tokens" in progress.messages[0]
 
 

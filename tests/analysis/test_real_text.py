@@ -41,8 +41,8 @@ def make(folder, dataset):
         config = Config(
             model=ModelConfig(**(SHAPE | (model or {}))),
             cell={"hidden_dim": 128},
-            phase1=Phase1Config(max_tokens=16_384, **phase1),
-            analysis=AnalysisConfig(probe_tokens=8192, probe_passages=16),
+            phase1=Phase1Config(max_tokens=8192, convergence_tokens=2048, **phase1),
+            analysis=AnalysisConfig(probe_tokens=4096, probe_passages=16, dynamics_steps=200),
         )
         path = folder / "checkpoint.safetensors"
         options = {"overwrite": True, "device": torch.device("cpu"), "progress": Silent()}
