@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from rich.console import Console
 from rich.text import Text
 
 from newllm_cli.interrupt import Interrupt
-from newllm_cli.output import write_through
+from newllm_cli.output import plain_console, write_through
 from newllm_cli.progress import StderrProgress
 from newllm_core.generation.writer import Tail, Writer
 
@@ -86,4 +85,4 @@ def read_prompt(writer: Writer, prompt: str, ids: Sequence[int], *, show: bool) 
             writer.read(part)
             task.advance(len(part))
     if show and sys.stdout.isatty():
-        Console().print(Text(prompt, "bold"), end="", soft_wrap=True)
+        plain_console().print(Text(prompt, "bold"), end="", soft_wrap=True)

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from newllm_cli.interrupt import Interrupt
 from newllm_cli.output import write_through
+from newllm_core.data.sources.files import BYTE_ORDER_MARK
 from newllm_core.errors import InputError
-from newllm_core.generation.chat import ASSISTANT, USER, Chat
+from newllm_core.generation.chat import USER, Chat
 
 PROMPT = "> "
 QUIT = "/quit"
@@ -56,7 +57,7 @@ class Conversation:
                     self.interrupted = True
                     break
         self._put("\n")
-        self.messages.append({"role": ASSISTANT, "content": "".join(reply)})
+        self.messages.append({"role": self._chat.answers, "content": "".join(reply)})
 
     def _put(self, text: str) -> None:
         if self._show:
@@ -70,6 +71,7 @@ def _lines() -> Iterator[str]:
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401 - lines can be edited from now on
         print(f"{QUIT} or Ctrl-D ends the conversation", file=sys.stderr)
+    first = True
     while True:
         try:
             line = input(PROMPT) if terminal else sys.stdin.readline()
@@ -78,6 +80,8 @@ def _lines() -> Iterator[str]:
             return
         except UnicodeDecodeError as error:
             raise InputError(f"stdin is not UTF-8: {error.reason}; convert it to UTF-8") from error
+        if first:
+            line, first = line.removeprefix(BYTE_ORDER_MARK), False
         if (not terminal and not line) or line.strip() == QUIT:
             return
         if line.strip():

@@ -12,8 +12,14 @@ NARROWEST = 80
 def console() -> Console:
     """Where results go. Piped output has no colour and no wrapping narrower than 80 columns."""
     if sys.stdout.isatty():
-        return Console()
-    return Console(width=max(NARROWEST, Console().width), no_color=True, highlight=False)
+        return plain_console()
+    width = max(NARROWEST, Console().width)
+    return plain_console(width=width, no_color=True, highlight=False)
+
+
+def plain_console(**options: Any) -> Console:  # noqa: ANN401 - what rich takes
+    """Make a console that shows text as it is: brackets and colons in names mean nothing."""
+    return Console(markup=False, emoji=False, **options)
 
 
 def print_json(document: dict[str, Any]) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
@@ -22,6 +21,7 @@ from rich.progress import Task as RichTask
 from rich.table import Column
 from rich.text import Text
 
+from newllm_cli.output import plain_console
 from newllm_core.config import RunConfig
 from newllm_core.runtime.progress import Task
 
@@ -43,7 +43,7 @@ class StderrProgress:
     """
 
     def __init__(self, given: "Settings | None" = None) -> None:
-        self._console = Console(stderr=True, highlight=False)
+        self._console = plain_console(stderr=True, highlight=False)
         self._warn_tokens = given.resolve().run.warn_tokens if given else RunConfig.warn_tokens
         self._announced: set[str] = set()
         self._silence = _Silence()
@@ -51,12 +51,12 @@ class StderrProgress:
     def message(self, text: str) -> None:
         """Show one line."""
         self._silence.broken(text)
-        self._console.print(text, markup=False, soft_wrap=True)
+        self._console.print(text, soft_wrap=True)
 
     def warning(self, text: str) -> None:
         """Show one line that should not be overlooked."""
         self._silence.broken()
-        self._console.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
+        self._console.print(f"warning: {text}", style="yellow", soft_wrap=True)
 
     @contextmanager
     def task(self, label: str, total: int | None, unit: str) -> Iterator[Task]:

@@ -45,15 +45,15 @@ def render_plugin(details: Mapping[str, Any], console: Console) -> None:
     if details["default_weight"] is not None:
         lines.append(f"weight unless --dist-reg-weight is given: {details['default_weight']:g}")
     for line in lines:
-        console.print(line, markup=False, soft_wrap=True, highlight=False)
+        console.print(line, soft_wrap=True, highlight=False)
     for option in details["options"]:
         setting = f"{details['section']}.{option['name']}={_shown(option['default'])}"
-        console.print(f"\n  {setting}   {_values(option)}", markup=False, soft_wrap=True)
+        console.print(f"\n  {setting}   {_values(option)}", soft_wrap=True)
         if option["help"]:
-            console.print(f"      {option['help']}", markup=False, soft_wrap=True)
+            console.print(f"      {option['help']}", soft_wrap=True)
     if not details["options"]:
         console.print("no options")
-    console.print(f"\nexample: {details['example']}", markup=False, soft_wrap=True)
+    console.print(f"\nexample: {details['example']}", soft_wrap=True)
 
 
 def _values(option: Mapping[str, Any]) -> str:

@@ -4,8 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from newllm_core.errors import InputError
-from newllm_core.files.atomic import write_atomically
+from newllm_core.files.atomic import refuse_existing, require_writable, write_atomically
 
 if TYPE_CHECKING:
     from newllm_core.analysis.report.chart import Chart
@@ -23,9 +22,12 @@ def check_outputs(html: Path | None, png: Path | None, *, overwrite: bool) -> No
         from newllm_core.analysis.report.png import require_matplotlib
 
         require_matplotlib()
-    for path in (html, png):
-        if path is not None and path.exists() and not overwrite:
-            raise InputError(f"{path} exists: choose another name, or pass --overwrite")
+        if png.is_dir() and overwrite:
+            require_writable(png / "chart.png")
+        else:
+            refuse_existing(png, overwrite=False, option="--png")
+    if html is not None:
+        refuse_existing(html, overwrite=overwrite, option="--html")
 
 
 def write_outputs(

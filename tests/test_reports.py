@@ -6,6 +6,9 @@ from analysis import planted
 
 from newllm_cli.commands.analyze import analyze
 from newllm_cli.commands.compare import compare
+from newllm_cli.output import console
+from newllm_cli.progress import StderrProgress
+from newllm_cli.render import render_dataset
 from newllm_cli.reports import check_outputs
 from newllm_core.checkpoint.format import save
 from newllm_core.errors import ConfigError, InputError
@@ -55,3 +58,28 @@ def test_png_without_matplotlib_is_refused_before_the_work(tmp_path, monkeypatch
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ConfigError, match="--png needs matplotlib"):
         analyze(**options(checkpoint=tmp_path / "none.safetensors", png=tmp_path / "charts"))
+
+
+def test_places_that_cannot_be_written_are_noticed_before_the_work(tmp_path):
+    (tmp_path / "file").touch()
+    missing = {"checkpoint": tmp_path / "none.safetensors"}
+    for html in (tmp_path, tmp_path / "file" / "a.html", tmp_path / ("y" * 255)):
+        with pytest.raises(InputError, match=r"folder|cannot write"):
+            analyze(**options(**missing, html=html))
+    for png in (tmp_path / "file", tmp_path / "file" / "charts"):
+        with pytest.raises(InputError, match=r"exists|cannot write"):
+            analyze(**options(**missing, png=png))
+    assert [item.name for item in tmp_path.iterdir()] == ["file"]
+
+
+def test_no_name_is_read_as_markup(checkpoint, capsys):
+    path = checkpoint.rename(checkpoint.with_name("p[v=1] [bold] :smile:.safetensors"))
+    analyze(**options(checkpoint=path, json=False))
+    assert path.name in capsys.readouterr().out.replace("\n", "")
+    StderrProgress().message("[/x] [bold]b[/bold]")
+    assert capsys.readouterr().err == "[/x] [bold]b[/bold]\n"
+    figures = {"documents": 1, "tokens": 2, "bytes": 3, "words": 4}
+    render_dataset("d[/x]", {"splits": {"[b]": figures}, "vocab_size": 9}, console())
+    shown = capsys.readouterr().out
+    assert "dataset d[/x]" in shown
+    assert "[b]" in shown

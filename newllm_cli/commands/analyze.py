@@ -64,13 +64,13 @@ def analyze(
         report = analyze_matrix(
             checkpoint, tensor, config=config.analysis, seed=config.run.seed, progress=progress
         )
-        write_outputs(
-            html, png, lambda: matrix_page(report), lambda: matrix_charts(report), progress
-        )
         if json:
             print_json(report)
         else:
             render_matrix(report, console())
+        write_outputs(
+            html, png, lambda: matrix_page(report), lambda: matrix_charts(report), progress
+        )
         return
 
     from newllm_core.analysis.analyze import analyze as analyze_checkpoint
@@ -88,10 +88,10 @@ def analyze(
         device=device,
         progress=progress,
     )
-    write_outputs(
-        html, png, lambda: analysis_page(report), lambda: analysis_charts(report), progress
-    )
     if json:
         print_json(report)
     else:
         render_analysis(report, console(), whole_history=history == "all")
+    write_outputs(
+        html, png, lambda: analysis_page(report), lambda: analysis_charts(report), progress
+    )

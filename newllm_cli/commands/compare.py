@@ -53,12 +53,12 @@ def compare(
         device=prepare_device(config.run),
         progress=progress,
     )
+    if json:
+        print_json(report)
+    else:
+        render_compare(report, console())
     from newllm_core.analysis.report.compare_page import compare_page, comparison_curves
 
     write_outputs(
         html, png, lambda: compare_page(report), lambda: comparison_curves(report), progress
     )
-    if json:
-        print_json(report)
-    else:
-        render_compare(report, console())

@@ -21,6 +21,12 @@ def generate(
     chat: Annotated[
         bool, typer.Option("--chat", help="Answer each line of stdin, with a model of chats.")
     ] = False,
+    system: Annotated[
+        str | None, typer.Option(help="With --chat: what the conversation begins with.")
+    ] = None,
+    role: Annotated[
+        str | None, typer.Option(help="With --chat: the role that answers (assistant).")
+    ] = None,
     save_state: Annotated[
         Path | None, typer.Option(help="Keep where the text ended in this file.", metavar="FILE")
     ] = None,
@@ -59,6 +65,8 @@ def generate(
         raise ConfigError("--prompt and --prompt-file exclude each other: give one of them")
     if chat and not (prompt is None and prompt_file is None):
         raise ConfigError("--chat takes its messages from stdin: leave out the prompt")
+    if not chat and not (system is None and role is None):
+        raise ConfigError("--system and --role belong to a conversation: add --chat")
     config = given.resolve()
 
     from newllm_core.checkpoint.format import load
@@ -91,11 +99,14 @@ def generate(
     result: dict[str, Any]
     if chat:
         from newllm_cli.conversation import Conversation
-        from newllm_core.generation.chat import Chat
+        from newllm_core.generation.chat import ASSISTANT, SYSTEM, Chat
 
-        talk = Conversation(Chat(session, tokenizer, config.generation), show=not json)
+        answers = role or ASSISTANT
+        partner = Chat(session, tokenizer, config.generation, answers=answers, system=system)
+        talk = Conversation(partner, show=not json)
         talk.run()
-        result, tail, interrupted = {"messages": talk.messages}, Tail(), talk.interrupted
+        begun = [] if system is None else [{"role": SYSTEM, "content": system}]
+        result, tail, interrupted = {"messages": begun + talk.messages}, Tail(), talk.interrupted
     else:
         from newllm_cli.continuation import continue_text, read_prompt
         from newllm_core.generation.writer import Writer
@@ -115,9 +126,9 @@ def generate(
         )
         result, tail, interrupted = text.result, text.tail, text.interrupted
         result = {"prompt": prompt or "", "num_prompt_tokens": len(ids), **result}
-    if save_state is not None:
-        save(session, tail, save_state, identity=loaded.identity(), overwrite=overwrite)
     if json:
         print_json({"schema": 1, "checkpoint": str(checkpoint), **result})
+    if save_state is not None:
+        save(session, tail, save_state, identity=loaded.identity(), overwrite=overwrite)
     if interrupted:
         raise KeyboardInterrupt

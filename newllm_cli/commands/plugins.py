@@ -115,9 +115,7 @@ def new(
 
     folder = new_plugin(name, kind, out)
     console().print(
-        f"wrote {folder}; next: cd {folder} && make install && make test",
-        markup=False,
-        soft_wrap=True,
+        f"wrote {folder}; next: cd {folder} && make install && make test", soft_wrap=True
     )
 
 

@@ -32,6 +32,8 @@ WIDEST_SIDE = 16_384
 # A vector is held in memory, eight bytes a value.
 LONGEST_VECTOR = 1 << 26
 HISTOGRAM_BINS = 40
+# Sums of squares of larger values overflow in float64, and those of its inverse vanish.
+LARGEST_VALUE = 1e150
 
 
 def analyze_matrix(
@@ -69,14 +71,14 @@ def analyze_matrix(
         count, width = rows.shape
         if isinstance(rows.source, _AsColumn):
             progress.message(f"analysing {name or Path(path).name} [{count:,}]")
-            _check_finite(rows, f"{name} [{count:,}] of {path}" if name else str(path))
+            _check_values(rows, f"{name} [{count:,}] of {path}" if name else str(path))
             found = {"schema": SCHEMA, "file": str(path), "tensor": name, "shape": [count]}
             return found | _vector_figures(torch.cat(list(rows.chunks()))[:, 0])
         label = f"{name or Path(path).name} [{count:,} x {width:,}]"
         progress.message(f"analysing {label}: {count * width:,} values")
         with progress.task(f"reading {label}", None, "rows") as task:
             rows = replace(rows, chunk_elements=chunk_elements, on_read=task.advance)
-            _check_finite(rows, f"{label} of {path}" if name else str(path))
+            _check_values(rows, f"{label} of {path}" if name else str(path))
             figures, spectrum = matrix_sections(
                 rows, num_pairs=config.num_pairs, num_vectors=config.num_singular_vectors, seed=seed
             )
@@ -199,11 +201,17 @@ def _matrix_shape(shape: list[int], label: str) -> tuple[int, int]:
     return shape[0], shape[1]
 
 
-def _check_finite(rows: Rows, label: str) -> None:
-    begin = 0
+def _check_values(rows: Rows, label: str) -> None:
+    begin, largest = 0, 0.0
     for chunk in rows.chunks():
         bad = ~torch.isfinite(chunk).all(dim=1)
         if bool(bad.any()):
             row = begin + int(bad.nonzero()[0])
             raise InputError(f"{label} holds values that are not finite, first in row {row}")
         begin += len(chunk)
+        largest = max(largest, float(chunk.abs().max()))
+    if largest > LARGEST_VALUE or 0 < largest < 1 / LARGEST_VALUE:
+        raise InputError(
+            f"{label} holds values up to {largest:.0e}, whose squares no number can hold: divide "
+            f"it by {largest:.0e} first"
+        )

@@ -1,4 +1,4 @@
-"""The file that an unfinished run can be continued from: `NAME.state` beside its checkpoint.
+"""The file that an unfinished run can be continued from: `NAME.resume` beside its checkpoint.
 
 A safetensors file. Tensors: parameters, optimizer moments, statistics, contexts, random states.
 Metadata: the run's identity (settings and data that must be the same to continue) and its position,
@@ -8,7 +8,7 @@ both JSON. Nothing in it belongs to one process of several.
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,10 +19,12 @@ from newllm_core import settings
 from newllm_core.config import Config
 from newllm_core.errors import ConfigError, InputError, reason
 from newllm_core.files.atomic import write_atomically
+from newllm_core.files.names import beside
 from newllm_core.files.tensor_files import HASH, content_hash, open_tensors, save_tensors
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.parallel.dtensors import full_tensor, shard_like
 
+FORMAT = "newllm-run"
 FORMAT_VERSION = 3
 Identity = Mapping[str, Any]
 
@@ -55,7 +57,7 @@ class State(NamedTuple):
 
 def state_path(checkpoint: Path) -> Path:
     """Return where the state of the run that will write `checkpoint` is."""
-    return checkpoint.with_name(checkpoint.name.removesuffix(".safetensors") + ".state")
+    return beside(checkpoint, "resume")
 
 
 def named(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -105,7 +107,7 @@ def save_state(state: State, path: Path, identity: Identity) -> None:
         InputError: the folder or file cannot be written; the state before is still there.
     """
     metadata = {
-        "format": "newllm-state",
+        "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
         "identity": json.dumps(identity),
         "values": json.dumps(state.values),
@@ -124,8 +126,7 @@ def load_state(path: Path, identity: Identity) -> State:
     """
     with open_tensors(path, "state") as file:
         metadata = file.metadata() or {}
-        if metadata.get("format") != "newllm-state":
-            raise InputError(f"{path} is not the state of a newllm run")
+        _require_run_state(path, metadata)
         if metadata.get("format_version") != str(FORMAT_VERSION):
             raise InputError(
                 f"{path} has format version {metadata.get('format_version')!r}, this newllm "
@@ -141,6 +142,26 @@ def load_state(path: Path, identity: Identity) -> State:
             raise InputError(
                 f"{path} is not a readable state ({reason(error)}): begin again with --overwrite"
             ) from error
+
+
+def refuse_foreign(path: Path) -> None:
+    """Raise `InputError` if a file is at `path` that is a readable one, but no state of a run.
+
+    A state that was damaged may be replaced like any other.
+    """
+    if not path.exists():
+        return
+    metadata: Mapping[str, str] = {"format": FORMAT}
+    with suppress(InputError), open_tensors(path, "state") as file:
+        metadata = file.metadata() or {}
+    _require_run_state(path, metadata)
+
+
+def _require_run_state(path: Path, metadata: Mapping[str, str]) -> None:
+    if metadata.get("format") != FORMAT:
+        raise InputError(
+            f"{path} is not the state of a newllm run: move it, or choose another --out"
+        )
 
 
 @contextmanager

@@ -23,6 +23,13 @@ class GenerationConfig(Section):
         low=0,
         high=1,
     )
+    repetition_penalty: float = option(
+        1.0,
+        "Divides the logits of tokens that came lately, if positive, and multiplies them if not "
+        "(Keskar et al. 2019); 1 changes nothing.",
+        low=0.01,
+    )
+    penalty_tokens: int = option(64, "How many tokens back that is, prompt included.", low=0)
     stop: tuple[str, ...] = option(
         (), r"The text ends before this string; repeatable (escapes: \n \r \t \\)."
     )

@@ -4,26 +4,42 @@ import glob
 import os
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from newllm_core.errors import InputError, reason
 
 
 def refuse_existing(path: Path, *, overwrite: bool, option: str = "--out") -> None:
-    """Raise `InputError` if `path`, given with `option`, cannot be or exists and must stay."""
+    """Refuse before the work what could not be written after it.
+
+    Raises:
+        InputError: `path`, given with `option`, exists and must stay, or cannot be written.
+    """
     try:
-        there = os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    except (OSError, ValueError) as error:  # ValueError: a NUL character
+        there: os.stat_result | None = os.lstat(path)
+    except OSError:  # `require_writable` says what is wrong, if anything
+        there = None
+    except ValueError as error:  # a NUL character
         raise InputError(f"cannot write {path}: {reason(error)}") from error
-    if stat.S_ISDIR(there.st_mode):
+    if there is not None and stat.S_ISDIR(there.st_mode):
         raise InputError(f"{path} is a folder: choose another {option}")
-    if not overwrite:
+    if there is not None and not overwrite:
         raise InputError(
             f"{path} exists: choose another {option}, or pass --overwrite to replace it"
         )
+    require_writable(path)
+
+
+def require_writable(path: Path) -> None:
+    """Make and remove what `write_atomically` makes beside `path`.
+
+    Raises:
+        InputError: that cannot be written.
+    """
+    with _temporary(path) as temporary:
+        temporary.touch()
 
 
 def sweep(path: Path) -> None:
@@ -41,15 +57,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         InputError: the folder or file cannot be written; what was at `path` is still there.
     """
-    folder = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary = folder / path.name
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with _temporary(path) as temporary:
         write(temporary)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         # Libraries that write a private file leave it so; others may read what open() makes.
-        beside = folder / "permissions"
+        beside = temporary.with_name("permissions")
         beside.touch()
         temporary.chmod(beside.stat().st_mode)
         os.replace(temporary, path)
@@ -58,6 +71,15 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """Make a folder beside `path` for a file of the same name, and remove it afterwards."""
+    folder = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder / path.name
     except OSError as error:
         raise InputError(f"cannot write {path}: {reason(error)}") from error
     finally:

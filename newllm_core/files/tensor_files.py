@@ -18,6 +18,15 @@ if TYPE_CHECKING:
 LARGEST_HEADER = 1 << 25
 KIND = "safetensors file"
 HASH = "sha256"
+# What people take for one, by its first bytes, which no length of a header begins with.
+OTHER_KINDS = {
+    b"PK\3\4": "a zip archive, such as .npz or a PyTorch pickle; save its tensors as safetensors",
+    b"\x80": "a pickle, which is never loaded; save its tensors as safetensors",
+    b"{": "JSON; if it is the index of a model in several files, give one of those",
+    b"\x93NUMPY": "an array of NumPy; its name must end in .npy",
+    b"GGUF": "a GGUF file, which newllm does not read",
+    b"\x1f\x8b": "compressed; unpack it first",
+}
 
 
 @contextmanager
@@ -37,12 +46,11 @@ def open_tensors(path: Path, what: str = KIND, *, framework: str = "pt") -> Iter
     regular_file(path, what)
     try:
         with path.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-        if size > LARGEST_HEADER:
-            raise InputError(
-                f"{path} is not a readable {what}: its header would have {size:,} bytes, at most "
-                f"{LARGEST_HEADER:,} are read"
-            )
+            start = file.read(8)
+        if int.from_bytes(start, "little") > LARGEST_HEADER:
+            kinds = (told for first, told in OTHER_KINDS.items() if start.startswith(first))
+            found = next(kinds, "something else, or damaged")
+            raise InputError(f"{path} is not a readable {what}: it is {found}")
         with safe_open(path, framework=framework) as tensors:
             yield tensors
     except (SafetensorError, OSError) as error:

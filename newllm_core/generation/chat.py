@@ -11,7 +11,7 @@ from newllm_core.errors import InputError
 from newllm_core.generation.session import Session
 from newllm_core.generation.writer import Writer, encode_prompt
 
-USER, ASSISTANT = "user", "assistant"
+SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
 
 
 class Chat:
@@ -23,28 +23,42 @@ class Chat:
         session: at the start of a document, or where a conversation was left.
         tokenizer: the model's.
         options: how replies are written.
+        answers: the role that replies.
+        system: what the conversation begins with, in the role of that name.
 
     Raises:
-        InputError: the model was not trained on chats between user and assistant.
+        InputError: the model was not trained on chats with these roles, or `system` is no Unicode
+            text.
     """
 
     def __init__(
-        self, session: Session, tokenizer: TextTokenizer, options: GenerationConfig
+        self,
+        session: Session,
+        tokenizer: TextTokenizer,
+        options: GenerationConfig,
+        *,
+        answers: str = ASSISTANT,
+        system: str | None = None,
     ) -> None:
-        missing = [role for role in (USER, ASSISTANT) if role not in tokenizer.role_ids]
+        wanted = [USER, answers] if system is None else [SYSTEM, USER, answers]
+        missing = [role for role in wanted if role not in tokenizer.role_ids]
         if missing:
             known = ", ".join(tokenizer.role_ids) or "none"
             raise InputError(
                 f"this checkpoint was not trained on chats with the role {missing[0]} (its roles: "
-                f"{known}): prepare chats with --source ultrachat and train on them"
+                f"{known}): prepare chats that have it, such as those of ultrachat, and train on them"
             )
         self._session = session
         self._tokenizer = tokenizer
         self._options = options
         self._ends = {tokenizer.end_id, *tokenizer.role_ids.values()}
+        self.answers = answers
+        if system is not None:
+            session.forget_pending(self._ends)
+            session.read([tokenizer.role_ids[SYSTEM], *encode_prompt(tokenizer, system)])
 
     def reply(self, message: str) -> Iterator[str]:
-        """Yield the assistant's answer to the user's `message`, piece by piece.
+        """Yield the answer to the user's `message`, piece by piece.
 
         Raises:
             InputError: the message is not Unicode text.
@@ -54,6 +68,6 @@ class Chat:
         # The model may have opened the next message itself: it is opened here.
         self._session.forget_pending(self._ends)
         writer = Writer(self._session, self._tokenizer, self._options.stop_strings())
-        writer.read([roles[USER], *content, roles[ASSISTANT]])
+        writer.read([roles[USER], *content, roles[self.answers]])
         yield from writer.write(self._options.max_tokens, self._ends)
         yield writer.finish()

@@ -1,6 +1,7 @@
 """Which token comes next. Shape: V vocabulary, or what is left of it."""
 
 import math
+from collections.abc import Collection
 
 import numpy as np
 import torch
@@ -9,8 +10,16 @@ from newllm_core.config import GenerationConfig
 from newllm_core.errors import DivergedError
 
 
-def choose(logits_V: np.ndarray, options: GenerationConfig, generator: torch.Generator) -> int:
+def choose(
+    logits_V: np.ndarray,
+    options: GenerationConfig,
+    generator: torch.Generator,
+    penalised: Collection[int] = (),
+) -> int:
     """Draw a token id; among equally likely tokens, limits keep the smaller ids.
+
+    The logits of `penalised` ids are divided by `repetition_penalty` if they are positive, and
+    multiplied by it if not (Keskar et al. 2019, CTRL, section 4.1, for logits of either sign).
 
     Top-k (Fan et al. 2018) comes first, then top-p (Holtzman et al. 2020) of what it leaves. A draw
     takes one number from `generator`, the most likely token (temperature 0) takes none.
@@ -24,6 +33,11 @@ def choose(logits_V: np.ndarray, options: GenerationConfig, generator: torch.Gen
             "the logits are not finite: the context grew without bounds "
             "(a model with cell.layernorm_mix below 1 does that on long texts)"
         )
+    if penalised and options.repetition_penalty != 1:
+        logits_V, ids = logits_V.copy(), list(penalised)
+        came, penalty = logits_V[ids], options.repetition_penalty
+        logits_V[ids] = np.where(came > 0, came / penalty, came * penalty)
+        largest = float(logits_V.max())
     if options.temperature == 0:
         return int(logits_V.argmax())
     # The largest logit becomes 0 first: a tiny temperature must not make infinities.

@@ -1,5 +1,6 @@
 """A text under way, token by token: the memory is one context, however long the text gets."""
 
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 
 import torch
@@ -25,6 +26,7 @@ class Session:
         context_C: the context after everything that was read [C].
         pending: the token chosen last, which was not read yet; None if there is none.
         random: the source of choices.
+        recent: the last tokens that were read or chosen, whose repetition may cost something.
     """
 
     def __init__(
@@ -39,9 +41,11 @@ class Session:
         self._options = options
         self._vocab_size = model.vocab_size
         self.random = torch.Generator().manual_seed(seed)
+        self.recent: deque[int] = deque(maxlen=options.penalty_tokens)
         self._state: tuple[Tensor, int | None] = (self._stream.start(), None)
         if start_id is not None:
             self.read([start_id])
+            self.recent.clear()
 
     @property
     def context_C(self) -> Tensor:
@@ -53,9 +57,12 @@ class Session:
         """Return the token chosen last, which was not read yet."""
         return self._state[1]
 
-    def go_on_from(self, context_C: Tensor, pending: int | None) -> None:
+    def go_on_from(
+        self, context_C: Tensor, pending: int | None, recent: Iterable[int] = ()
+    ) -> None:
         """Continue the text that another session left there."""
         self._state = (context_C.to(self._stream.start()), pending)
+        self.recent.extend(recent)
 
     def read(self, ids: Iterable[int]) -> None:
         """Read what was chosen last, and then `ids`.
@@ -68,6 +75,7 @@ class Session:
             if not 0 <= token < self._vocab_size:
                 raise InputError(f"id {token} is outside the vocabulary of {self._vocab_size}")
             self._state = (self._stream.step(self.context_C, token), None)
+            self.recent.append(token)
 
     def forget_pending(self, ids: Collection[int]) -> None:
         """Never read the token chosen last, if it is one of `ids`."""
@@ -87,10 +95,12 @@ class Session:
                 return
             self._read_pending()
             context_C = self.context_C
-            token = choose(self._stream.logits(context_C), self._options, self.random)
+            came = set(self.recent).difference(ends)
+            token = choose(self._stream.logits(context_C), self._options, self.random, came)
             self._state = (context_C, token)
             if token in ends:
                 return
+            self.recent.append(token)
             yield token
 
     def _read_pending(self) -> None:

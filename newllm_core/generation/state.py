@@ -1,13 +1,13 @@
 """A text or conversation in a file, to go on from later: its size does not depend on its length.
 
 One safetensors file. Tensors: `context` [C] and `random` (state of the generator). Metadata:
-format, version, the identity of the checkpoint, the token chosen but not read, what is not shown
-yet, and a hash of all of it.
+format, version, the identity of the checkpoint, the token chosen but not read, the last tokens,
+what is not shown yet, and a hash of all of it.
 """
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from newllm_core.files.tensor_files import HASH, content_hash, open_tensors, sav
 from newllm_core.generation.session import Session
 from newllm_core.generation.writer import Tail
 
-FORMAT = "newllm-state"
+FORMAT = "newllm-text"
 FORMAT_VERSION = 1
 OPTION = "--save-state"
 LARGEST = 1 << 24
@@ -39,16 +39,18 @@ class SavedState:
         pending: the token chosen last, which was not read.
         random: state of the generator [bytes].
         tail: the end of the text that is not out yet.
+        recent: the last tokens that were read or chosen.
     """
 
     context_C: Tensor
     pending: int | None
     random: Tensor
     tail: Tail
+    recent: Sequence[int]
 
     def restore(self, session: Session, *, keep_random: bool = False) -> None:
         """Put `session` there; `keep_random` leaves it its own choices."""
-        session.go_on_from(self.context_C, self.pending)
+        session.go_on_from(self.context_C, self.pending, self.recent)
         if not keep_random:
             session.random.set_state(self.random)
 
@@ -80,7 +82,12 @@ def save_state(session: Session, tail: Tail, path: Path, *, identity: str, overw
         "context": session.context_C.detach().cpu().clone(),
         "random": session.random.get_state(),
     }
-    text = {"pending": session.pending, "undecoded": list(tail.undecoded), "held": tail.held}
+    text = {
+        "pending": session.pending,
+        "recent": list(session.recent),
+        "undecoded": list(tail.undecoded),
+        "held": tail.held,
+    }
     metadata = {
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
@@ -138,9 +145,11 @@ def _rebuild(
     torch.Generator().set_state(tensors["random"])
     text = parse_json(metadata["text"])
     pending, held, undecoded = text["pending"], text["held"], text["undecoded"]
-    if pending is not None and pending not in range(model.vocab_size):
-        raise ValueError("the pending token is outside the vocabulary")
+    tokens = text["recent"] if pending is None else [pending, *text["recent"]]
+    if any(type(token) is not int or token not in range(model.vocab_size) for token in tokens):
+        raise ValueError("a token is outside the vocabulary")
     if not isinstance(held, str):
         raise ValueError("what was held is no text")
     text_stream(tokenizer, undecoded)
-    return SavedState(context_C, pending, tensors["random"], Tail(undecoded, held))
+    tail = Tail(undecoded, held)
+    return SavedState(context_C, pending, tensors["random"], tail, text["recent"])

@@ -9,12 +9,18 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from newllm_core.errors import InputError, reason
+from newllm_core.files.names import beside
 from newllm_core.runtime.tensorboard import TensorBoardEvents
 
 
 def metrics_path(checkpoint: Path) -> Path:
     """Return where the metrics of `checkpoint` are."""
-    return checkpoint.with_name(checkpoint.name.removesuffix(".safetensors") + ".metrics.jsonl")
+    return beside(checkpoint, "metrics.jsonl")
+
+
+def has_figures(path: Path) -> bool:
+    """Say whether somebody's figures are at `path`."""
+    return path.exists() and path.stat().st_size > 0
 
 
 class RunLog:

@@ -12,6 +12,7 @@ from newllm_core.checkpoint.run_state import (
     Identity,
     State,
     load_state,
+    refuse_foreign,
     require_same,
     save_state,
     state_path,
@@ -24,7 +25,7 @@ from newllm_core.parallel import collectives
 from newllm_core.parallel.sharding import is_sharded
 from newllm_core.runtime.interruption import Interruption
 from newllm_core.runtime.progress import Progress
-from newllm_core.runtime.runlog import RunLog
+from newllm_core.runtime.runlog import RunLog, has_figures, metrics_path
 
 # Twenty a second: how often a lock is asked for whose holder was killed a moment ago.
 LOCK_LOOKS = 5
@@ -211,16 +212,25 @@ def prepare_place(checkpoint: Path, *, overwrite: bool, resume: bool) -> None:
     """Sweep what killed runs left, and refuse what a new run would destroy.
 
     Raises:
-        InputError: the checkpoint, or the state of an unfinished run, exists.
+        InputError: the checkpoint, the state of an unfinished run or the figures of a finished one
+            exist, or another file has the name of the state.
     """
-    path = state_path(checkpoint)
+    path, figures = state_path(checkpoint), metrics_path(checkpoint)
+    refuse_foreign(path)
     if collectives.rank() == 0:
         for file in (checkpoint, path):
             sweep(file)
+    unfinished = path.exists()
+    # A run saves its state before its first figure: without one, figures are of a finished run.
+    if not (unfinished or checkpoint.exists() or overwrite) and has_figures(figures):
+        raise InputError(
+            f"{figures} holds the figures of a run whose checkpoint is gone: choose another --out, "
+            "or pass --overwrite to replace them"
+        )
     if resume:
         return
     refuse_existing(checkpoint, overwrite=overwrite)
-    if path.exists() and not overwrite:
+    if unfinished and not overwrite:
         raise InputError(
             f"{path} holds an unfinished run: pass --resume to continue it, or --overwrite to "
             "begin again"

@@ -15,6 +15,14 @@ from newllm_core.config import AnalysisConfig
 from newllm_core.errors import InputError
 
 
+@pytest.mark.parametrize("scale", [1e200, 1e-200])
+def test_values_whose_squares_no_number_can_hold_are_refused(tmp_path, scale):
+    path = tmp_path / "far.npy"
+    np.save(path, np.random.default_rng(0).normal(size=(50, 8)) * scale)
+    with pytest.raises(InputError, match=r"whose squares no number can hold: divide it by"):
+        analyze_matrix(path)
+
+
 def gaussian(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 

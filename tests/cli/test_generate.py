@@ -172,6 +172,41 @@ def test_lines_are_answered_one_by_one(newllm, path):
     assert newllm(*arguments, stdin=b"").out == ""
 
 
+def test_a_byte_order_mark_before_the_first_line_is_no_text(newllm, path):
+    arguments = ["generate", path, "--chat", "--max-tokens=5", "--json"]
+    marked = newllm(*arguments, stdin=b"\xef\xbb\xbfthe cat\n").json
+    assert marked == newllm(*arguments, stdin=b"the cat\n").json
+
+
+def test_the_system_speaks_first_and_a_role_that_is_not_there_is_refused(newllm, path):
+    options = ("generate", path, "--system=be brief", "--role=assistant")
+    done = newllm(*options, "--chat", stdin=b"the cat\n")
+    assert (done.code, "role system (its roles: assistant, user)" in done.err) == (3, True)
+    done = newllm(*options)
+    assert (done.code, "add --chat" in done.err) == (2, True)
+
+
+def test_two_kinds_of_states_never_replace_each_other(newllm, path, tmp_path):
+    from newllm_core.checkpoint.run_state import State, save_state
+
+    save_state(State({}, {}), tmp_path / "run.resume", {})
+    before = (tmp_path / "run.resume").read_bytes()
+    arguments = ("generate", path, "--max-tokens=3", "--save-state=run.resume", "--overwrite")
+    done = newllm(*arguments)
+    assert (done.code, "no state that generate saved" in done.err) == (3, True)
+    assert (tmp_path / "run.resume").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["afile/x.state", "y" * 246 + ".state", "folder"])
+def test_a_place_that_cannot_be_written_is_noticed_before_the_work(newllm, path, tmp_path, name):
+    (tmp_path / "afile").touch()
+    (tmp_path / "folder").mkdir()
+    done = newllm("generate", path, "--max-tokens=3", f"--save-state={name}")
+    assert (done.code, done.out) == (3, "")
+    assert name in done.err
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["afile", "folder"]
+
+
 def test_a_conversation_goes_on_from_a_state(newllm, path):
     arguments = ["generate", path, "--chat", "--max-tokens=12"]
     whole = newllm(*arguments, stdin=b"the cat\nsat on\nthe mat")

@@ -100,7 +100,7 @@ def test_a_run_whose_stderr_is_lost_still_saves_its_state(tmp_path, stderr):
     os.kill(running.pid, signal.SIGHUP)
     running.join(60)
     assert running.exitcode == 130
-    assert (tmp_path / "a.state").exists()
+    assert (tmp_path / "a.resume").exists()
 
 
 def test_a_command_that_is_interrupted_says_so(tmp_path):

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from newllm_core.config import GenerationConfig
+from newllm_core.data.make_tokenizer import train_bpe
 from newllm_core.data.sources.base import Document, Message
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import InputError
@@ -100,3 +101,22 @@ def test_a_model_of_texts_cannot_talk(tokenizer):
     plain = TextTokenizer.adopt('{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}')
     with pytest.raises(InputError, match=r"role user \(its roles: none\)"):
         Talk(plain)
+
+
+def test_a_conversation_begins_with_the_system_and_any_role_answers():
+    tokenizer = train_bpe(["the cat sat.\n"] * 20, 290, {"user", "assistant", "system", "tool"})
+    talk = Talk(tokenizer, tokenizer.end_id)
+    session = Session(make_model(tokenizer.vocab_size), GenerationConfig())
+    read = []
+    session.read = read.extend
+    chat = Chat(session, tokenizer, GenerationConfig(max_tokens=0), answers="tool", system="sat")
+    assert list(chat.reply("the cat")) == ["", ""]
+    roles = tokenizer.role_ids
+    assert read == [
+        *(roles["system"], *tokenizer.encode("sat")),
+        *(roles["user"], *tokenizer.encode("the cat"), roles["tool"]),
+    ]
+    assert chat.answers == "tool"
+    assert talk.chat.answers == "assistant"
+    with pytest.raises(InputError, match="role system"):
+        Chat(talk.session, bpe(), GenerationConfig(), system="be brief")

@@ -94,3 +94,20 @@ def test_a_draw_takes_one_number_and_the_most_likely_token_none():
 def test_a_context_that_exploded_is_said(bad, temperature):
     with pytest.raises(DivergedError, match="not finite"):
         draw([0.0, bad, 1.0], temperature=temperature)
+
+
+def test_a_penalty_divides_positive_logits_and_multiplies_the_others():
+    logits, seen = np.array([2.0, -1.0, 1.5, -3.0], np.float32), {0, 1}
+    penalised = np.array([1.0, -2.0, 1.5, -3.0], np.float32)
+    for seed in range(40):
+        draws = [
+            choose(given, GenerationConfig(**PLAIN | options), generator, came)
+            for given, options, came, generator in (
+                (logits, {"repetition_penalty": 2.0}, seen, torch.Generator().manual_seed(seed)),
+                (penalised, {}, (), torch.Generator().manual_seed(seed)),
+            )
+        ]
+        assert draws[0] == draws[1]
+    assert logits.tolist() == [2.0, -1.0, 1.5, -3.0]  # they are the caller's
+    greedy = GenerationConfig(temperature=0, repetition_penalty=2.0)
+    assert choose(logits, greedy, torch.Generator(), seen) == 2

@@ -95,3 +95,25 @@ def test_ids_outside_the_vocabulary_are_refused(model):
     for token in (VOCAB, -1):
         with pytest.raises(InputError, match="vocabulary of 13"):
             session_of(model).read([1, token])
+
+
+def test_only_what_came_lately_is_penalised_and_never_an_end(model):
+    with torch.no_grad():
+        model.token_output[-1].bias += 50  # every logit is positive: what came loses to all others
+
+    def text(**options):
+        return tokens(model, 12, temperature=0, repetition_penalty=1e6, **options)
+
+    plain = tokens(model, 12, temperature=0)
+    assert text(penalty_tokens=0) == plain
+    assert len(set(text(penalty_tokens=3))) < 10
+    # The last three tokens never come again while there are others.
+    pairs = zip(text(penalty_tokens=3), text(penalty_tokens=3)[1:], strict=False)
+    assert all(one != other for one, other in pairs)
+    chosen = text(penalty_tokens=64)
+    assert len({1, 2, 3, *chosen}) == VOCAB  # the prompt counts as well
+    with torch.no_grad():
+        model.token_output[-1].bias[7] = 1e9
+    session = session_of(model, temperature=0, repetition_penalty=1e6)
+    session.read([7])
+    assert list(session.choose(3, ends={7})) == []

@@ -29,17 +29,17 @@ def largest_file():
 
 
 def test_a_state_that_does_not_fit_leaves_the_one_before(tmp_path, largest_file):
-    path = tmp_path / "run.state"
+    path = tmp_path / "run.resume"
     save_state(State({"a": torch.ones(10)}, {"step": 1}), path, {"run.seed": 0})
     largest_file(20_000)
-    with pytest.raises(InputError, match=r"cannot write .*run.state: .*free some space") as caught:
+    with pytest.raises(InputError, match=r"cannot write .*run.resume: .*free some space") as caught:
         save_state(State({"a": torch.ones(10_000)}, {"step": 2}), path, {"run.seed": 0})
     largest_file(resource.RLIM_INFINITY)
     assert caught.value.exit_code == 3
     assert "\n" not in str(caught.value)
     with safe_open(path, framework="pt") as state:
         assert state.metadata()["values"] == '{"step": 1}'
-    assert names(tmp_path) == ["run.state"]
+    assert names(tmp_path) == ["run.resume"]
 
 
 def test_a_run_whose_disk_is_full_goes_on_once_there_is_room(home, reference, tmp_path):
@@ -50,7 +50,7 @@ def test_a_run_whose_disk_is_full_goes_on_once_there_is_room(home, reference, tm
     process.start()
     process.join()
     assert process.exitcode == 3
-    assert names(tmp_path) == ["run.metrics.jsonl", "run.state"]
+    assert names(tmp_path) == ["run.metrics.jsonl", "run.resume"]
     assert state_path(out).read_bytes() == before
     train("streams", home, out)
     assert content(out) == reference("streams").content
@@ -88,7 +88,7 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_old_one_and_the_state(
     with pytest.raises(InputError, match="No space left"):
         train("parallel", home, out, resume=False, overwrite=True, **SAVED_AT_EVERY_STEP)
     assert content(out) == reference("streams").content
-    assert names(tmp_path) == ["run.metrics.jsonl", "run.safetensors", "run.state"]
+    assert names(tmp_path) == ["run.metrics.jsonl", "run.resume", "run.safetensors"]
     monkeypatch.setattr(checkpoints, "write_atomically", original)
     train("parallel", home, out)
     assert content(out) == reference("parallel").content
@@ -122,6 +122,6 @@ def test_a_second_run_of_the_same_place_is_refused(home, tmp_path, reference):
 def test_sigterm_saves_the_state(home, reference, tmp_path):
     out = tmp_path / "run.safetensors"
     interrupt("parallel", home, out)
-    assert names(tmp_path) == ["run.metrics.jsonl", "run.state"]
+    assert names(tmp_path) == ["run.metrics.jsonl", "run.resume"]
     train("parallel", home, out)
     assert content(out) == reference("parallel").content

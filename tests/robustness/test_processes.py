@@ -99,7 +99,7 @@ def test_a_dead_process_ends_the_run_and_one_process_goes_on(home, tmp_path):
     assert len(lines) == 1
     assert "process 0 of 2 cannot reach another one" in lines[0]
     assert "--nproc-per-node=2 -m newllm_cli phase1" in err
-    assert names(tmp_path) == ["run.metrics.jsonl", "run.state"]
+    assert names(tmp_path) == ["run.metrics.jsonl", "run.resume"]
     with safe_open(state_path(out), framework="pt") as state:
         assert all(torch.isfinite(state.get_tensor(name).float()).all() for name in state.keys())  # noqa: SIM118
     train("streams", home, out, phase1={"max_iterations": 60})

@@ -8,12 +8,16 @@ import signal
 import pytest
 from safetensors import safe_open
 
+from newllm_core.checkpoint import format as checkpoints
 from newllm_core.checkpoint.run_state import state_path
 from newllm_core.errors import ConfigError, DivergedError, InputError, Interrupted
+from newllm_core.generation.state import save_state as save_text
+from newllm_core.generation.writer import Tail
 from newllm_core.runtime.runlog import metrics_path
 from newllm_core.training import resume
 from newllm_core.training.phase1.trainer import Phase1Trainer
 from newllm_core.training.phase2.steps import Steps
+from tests.generation.cases import session_of
 from tests.robustness.runs import CASES, content, metrics, names, train
 
 
@@ -63,7 +67,7 @@ def test_n_and_m_steps_are_n_plus_m(case, home, reference, tmp_path, stop_after)
         stop_after(steps)
         with pytest.raises(Interrupted):
             train(case, home, out)
-        assert names(tmp_path) == ["run.metrics.jsonl", "run.state"]
+        assert names(tmp_path) == ["run.metrics.jsonl", "run.resume"]
     with safe_open(state_path(out), framework="pt") as state:
         twins = [name for name in state.keys() if ".twin_" in name]  # noqa: SIM118
     assert len(twins) == (4 if case == "twins" else 0)
@@ -175,7 +179,7 @@ def test_a_state_that_cannot_be_read(home, tmp_path, damage, reference):
     whole = reference("parallel").path.read_bytes()
     content = {"short": whole[: len(whole) // 2], "noise": b"x" * 900, "foreign": whole}[damage]
     state_path(out).write_bytes(content)
-    with pytest.raises(InputError, match=r"run.state") as caught:
+    with pytest.raises(InputError, match=r"run.resume") as caught:
         train("parallel", home, out)
     assert "\n" not in str(caught.value)
     assert state_path(out).read_bytes() == content
@@ -194,7 +198,7 @@ def test_metrics_that_are_gone(home, tmp_path, stop_after):
 
 def test_what_killed_runs_left_is_swept(home, tmp_path):
     out = tmp_path / "run.safetensors"
-    for left in (".run.safetensors.123.tmp", ".run.state.99999.tmp", ".run.safetensors.lock"):
+    for left in (".run.safetensors.123.tmp", ".run.resume.99999.tmp", ".run.safetensors.lock"):
         if left.endswith(".tmp"):
             (tmp_path / left).mkdir()
             (tmp_path / left / ".tmpAbCdEf").write_bytes(b"half")
@@ -234,7 +238,7 @@ def test_divergence_keeps_the_state_before_it(case, home, tmp_path, monkeypatch)
     monkeypatch.setattr(Phase1Trainer, "terms", poisoned)
     monkeypatch.setattr(Steps, "make", poisoned_step)
     with pytest.raises(
-        DivergedError, match=r"the gradient of .* is not finite.*run.state"
+        DivergedError, match=r"the gradient of .* is not finite.*run.resume"
     ) as caught:
         train(case, home, out)
     assert caught.value.exit_code == 5
@@ -245,3 +249,32 @@ def test_divergence_keeps_the_state_before_it(case, home, tmp_path, monkeypatch)
     assert steps > 0
     train(case, home, out)
     assert names(tmp_path) == ["run.metrics.jsonl", "run.safetensors"]
+
+
+def test_figures_of_a_finished_run_stay_when_its_checkpoint_is_gone(home, tmp_path):
+    out = tmp_path / "run.safetensors"
+    train("parallel", home, out)
+    before = metrics_path(out).read_bytes()
+    out.rename(tmp_path / "kept.safetensors")
+    for resume in (False, True):
+        with pytest.raises(InputError, match=r"run\.metrics\.jsonl holds the figures"):
+            train("parallel", home, out, resume=resume)
+    assert metrics_path(out).read_bytes() == before
+    train("parallel", home, out, resume=False, overwrite=True)
+
+
+def test_a_text_under_the_name_of_a_state_stays(home, reference, tmp_path):
+    out = tmp_path / "run.safetensors"
+    text = state_path(out)
+    checkpoint = checkpoints.load(reference("fine-tuned").path)
+    saved = {"identity": checkpoint.identity(), "overwrite": False}
+    save_text(session_of(checkpoint.model), Tail(), text, **saved)
+    before = text.read_bytes()
+    for options in ({"overwrite": True, "resume": False}, {"resume": True}):
+        with pytest.raises(InputError, match=r"run\.resume is not the state of a newllm run"):
+            train("parallel", home, out, **options)
+    assert text.read_bytes() == before
+    # A text's own ending is no business of a run.
+    text = text.rename(out.with_suffix(".state"))
+    train("parallel", home, out)
+    assert text.read_bytes() == before

@@ -55,7 +55,7 @@ def test_stopped_by_a_signal_it_goes_on_as_any_number_of_processes(case, home, r
     for process in processes:
         os.kill(process.pid, signal.SIGTERM)
     assert ended(processes) == [130, 130]
-    assert names(tmp_path) == ["run.metrics.jsonl", "run.state"]
+    assert names(tmp_path) == ["run.metrics.jsonl", "run.resume"]
     if case == "parallel":
         train(case, home, out)
     else:
@@ -70,7 +70,7 @@ def test_a_lost_process_leaves_the_state_saved_last(home, reference, tmp_path):
         processes[0].join(0.01)
     os.kill(processes[1].pid, signal.SIGKILL)
     assert ended(processes) == [130, -9]
-    assert names(tmp_path) == ["run.metrics.jsonl", "run.state"]
+    assert names(tmp_path) == ["run.metrics.jsonl", "run.resume"]
     train("parallel", home, out)
     same_losses(metrics(out), reference("parallel").metrics)
 
@@ -81,7 +81,7 @@ def test_divergence_keeps_the_state_before_it(case, home, tmp_path):
     phase = "phase1" if case == "parallel" else "phase2"
     layer = {"learning_rate": 1e38, "gradient_clip": 0.0}
     assert ended(start_together(case, home, out, run=SHARDED, **{phase: layer})) == [5, 5]
-    assert names(tmp_path) == ["run.metrics.jsonl", "run.state"]
+    assert names(tmp_path) == ["run.metrics.jsonl", "run.resume"]
 
 
 MODELS = {

@@ -1,5 +1,6 @@
 """The figures of a report by the names that people read, and how their numbers are written."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -111,7 +112,7 @@ def figure_at(figures: Figures | None, path: tuple[str, ...]) -> float | None:
     value = figures[path[0]]
     if path[0] == "dimension_mean":
         mean = sum(value) / len(value)
-        return (sum((x - mean) ** 2 for x in value) / len(value)) ** 0.5
+        return math.dist(value, [mean] * len(value)) / len(value) ** 0.5
     if path[0] == "dimension_variance":
         chosen = {"min": min(value), "max": max(value), "mean": sum(value) / len(value)}
         return chosen[path[1]]

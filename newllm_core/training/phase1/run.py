@@ -57,4 +57,6 @@ def train_phase1(
     if resumed is not None:
         with restoring(resumed):
             trainer.load_state(resumed)
+    elif saver is not None:
+        saver.save(trainer.state())  # before there are any figures
     return trainer.run(log)

@@ -80,6 +80,8 @@ def train_phase2(
         if resumed is not None:
             with restoring(resumed):
                 run.load_state(resumed)
+        elif saver is not None:
+            saver.save(run.state())  # before there are any figures
         results = run.train()
     return dataclasses.replace(
         checkpoint,

@@ -53,7 +53,7 @@ class TrainingState(Target):
 
     def __init__(self, home):
         super().__init__(home)
-        self.path = self.folder / "run.state"
+        self.path = self.folder / "run.resume"
         dataset = open_dataset(home.folder / "data")
         self.tokens = {"train": dataset.train.tokens, "validation": dataset.validation.tokens}
         self.config = settings.resolve(
