@@ -46,7 +46,7 @@ class Chat:
             known = ", ".join(tokenizer.role_ids) or "none"
             raise InputError(
                 f"this checkpoint was not trained on chats with the role {missing[0]} (its roles: "
-                f"{known}): prepare chats that have it, such as those of ultrachat, and train on them"
+                f"{known}): prepare chats that have it, such as ultrachat, and train on them"
             )
         self._session = session
         self._tokenizer = tokenizer

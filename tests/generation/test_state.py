@@ -89,7 +89,7 @@ def saved(tmp_path):
 
 
 def test_its_size_does_not_depend_on_the_text(tmp_path, saved):
-    path, checkpoint, tokenizer = saved
+    _, checkpoint, tokenizer = saved
     Text(checkpoint, tokenizer).write(100, save=tmp_path / "b.state")
     longer = tmp_path / "c.state"
     Text(checkpoint, tokenizer).write(700, save=longer)

@@ -256,9 +256,9 @@ def test_figures_of_a_finished_run_stay_when_its_checkpoint_is_gone(home, tmp_pa
     train("parallel", home, out)
     before = metrics_path(out).read_bytes()
     out.rename(tmp_path / "kept.safetensors")
-    for resume in (False, True):
+    for again in (False, True):
         with pytest.raises(InputError, match=r"run\.metrics\.jsonl holds the figures"):
-            train("parallel", home, out, resume=resume)
+            train("parallel", home, out, resume=again)
     assert metrics_path(out).read_bytes() == before
     train("parallel", home, out, resume=False, overwrite=True)
 
