@@ -17,6 +17,7 @@ from newllm_cli.commands.plugins import plugins_app
 from newllm_cli.commands.prepare import prepare
 from newllm_cli.commands.quickstart import quickstart
 from newllm_cli.help import HelpfulCommand
+from newllm_cli.plugged import CommandGroup
 
 EXIT_CODES = (
     "Exit codes: 0 fine, 1 bug, 2 usage or configuration, 3 missing or unreadable input, "
@@ -25,6 +26,7 @@ EXIT_CODES = (
 
 app = typer.Typer(
     name="newllm",
+    cls=CommandGroup,
     help="Train and study context-vector language models: one fixed-size vector is all the memory.",
     epilog=EXIT_CODES,
     no_args_is_help=True,

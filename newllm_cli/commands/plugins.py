@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 plugins_app = typer.Typer(
     invoke_without_command=True,
     rich_markup_mode=None,
-    help="List cells, objectives, regularizers and data sources, check them, start a new one.",
+    help="List what can be plugged in, check it, start a new plugin.",
 )
 
 
@@ -125,10 +125,10 @@ def _details(registry: "Registry", plugin: "Plugin") -> dict[str, Any]:
     from newllm_core.plugins.options import describe_options
 
     found = registry.import_plugin(plugin)
-    with registry.blame(plugin.name):
-        options = describe_options(found.Options)
-    source = imported_source(found)
     section = registry.of.section
+    with registry.blame(plugin.name):
+        options = describe_options(found.Options) if section else []
+    source = imported_source(found)
     example = [f"newllm {registry.of.command.format(name=plugin.name)}"]
     if plugin.file:
         example.append(f"--plugin {plugin.file}")

@@ -80,3 +80,15 @@ OBJECTIVE = Kind(
     summary="The context must tell the token before the last.",
 )
 KINDS = (CELL, OBJECTIVE, REGULARIZER, DATA_SOURCE)
+# A function, not a class: it has no contract beyond that, no options and no scaffold.
+COMMAND = Kind(
+    name="command",
+    group="newllm.commands",
+    base="",
+    package="newllm_cli.commands",
+    section="",
+    command="{name}",
+    failures="",
+    needed_for="to use it",
+    summary="",
+)

@@ -21,7 +21,7 @@ class Entry:
 
     Attributes:
         name: what users ask for.
-        kind: cell, objective, regularizer or data source.
+        kind: cell, objective, regularizer, data source or command.
         distribution: who installed it.
         version: of the distribution.
         target: `module:attribute`.
@@ -95,6 +95,8 @@ def try_plugin(registry: Registry, plugin: Plugin) -> None:
         PluginError: one line that names it and the first thing that is wrong.
     """
     found = registry.import_plugin(plugin)
+    if not registry.of.failures:
+        return
     module, _, function = registry.of.failures.partition(":")
     failed = getattr(import_module(module), function)(found)
     if failed:

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from functools import reduce
 from importlib import import_module
 from importlib.metadata import EntryPoint
+from inspect import isfunction
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,7 +27,15 @@ from newllm_core.errors import ConfigError, PluginError, UserError
 from newllm_core.plugins.files import import_file, module_name, used_files
 from newllm_core.plugins.guard import log, one_line, place_in, slow_notice, stdout_to_stderr
 from newllm_core.plugins.installed import installed, normal
-from newllm_core.plugins.kinds import CELL, DATA_SOURCE, KINDS, OBJECTIVE, REGULARIZER, Kind
+from newllm_core.plugins.kinds import (
+    CELL,
+    COMMAND,
+    DATA_SOURCE,
+    KINDS,
+    OBJECTIVE,
+    REGULARIZER,
+    Kind,
+)
 from newllm_core.settings import make_section
 
 OWN_DISTRIBUTION = "newllm"
@@ -155,8 +164,8 @@ class Registry:
             for other in others
         ]
 
-    def load(self, name: str) -> type[Any]:
-        """Import the class that `name` means, and see that it is what it says.
+    def load(self, name: str) -> Any:  # noqa: ANN401 - a class, of commands a function
+        """Import what `name` means, and see that it is what it says.
 
         Raises:
             ConfigError: see `find`.
@@ -168,16 +177,18 @@ class Registry:
             log.warning("warning: %s", line)
         return self.import_plugin(plugin)
 
-    def import_plugin(self, plugin: Plugin) -> type[Any]:
-        """Import and check the class of one claimant.
+    def import_plugin(self, plugin: Plugin) -> Any:  # noqa: ANN401 - as `load`
+        """Import and check what one claimant registered.
 
         Raises:
             PluginError: see `load`.
         """
         what = self.describe(plugin)
-        base_module, _, base_name = self.of.base.partition(":")
-        # First, so that torch is not taken for a part of the plugin.
-        base = getattr(import_module(base_module), base_name)
+        base = None
+        if self.of.base:
+            base_module, _, base_name = self.of.base.partition(":")
+            # First, so that torch is not taken for a part of the plugin.
+            base = getattr(import_module(base_module), base_name)
         try:
             with slow_notice(what), stdout_to_stderr():
                 found = _import(plugin)
@@ -239,7 +250,9 @@ class Registry:
                 raise
             raise PluginError(f"{self.describe(plugin)} {did}: {plugin.raised(error)}") from error
 
-    def _problem(self, found: Any, base: type[Any]) -> str | None:  # noqa: ANN401 - anything
+    def _problem(self, found: Any, base: type[Any] | None) -> str | None:  # noqa: ANN401
+        if base is None:
+            return None if isfunction(found) else "is not a function"
         from newllm_core.plugins.options import options_problem
 
         if isinstance(found, ModuleType):
@@ -288,4 +301,5 @@ REGULARIZERS = Registry(REGULARIZER)
 DATA_SOURCES = Registry(DATA_SOURCE)
 CELLS = Registry(CELL)
 OBJECTIVES = Registry(OBJECTIVE)
-REGISTRIES = tuple(Registry(kind) for kind in KINDS)
+COMMANDS = Registry(COMMAND)
+REGISTRIES = (*(Registry(kind) for kind in KINDS), COMMANDS)

@@ -10,7 +10,7 @@ from newllm_core.plugins.registry import REGISTRIES
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z][a-z0-9]*)*")
 PREFIX = "newllm-"
-BY_SLUG = {registry.of.slug: registry for registry in REGISTRIES}
+BY_SLUG = {registry.of.slug: registry for registry in REGISTRIES if registry.of.summary}
 
 
 def new_plugin(name: str, kind: str, folder: Path | None = None) -> Path:

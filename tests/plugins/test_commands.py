@@ -1,0 +1,83 @@
+"""Commands of other distributions: listed without being imported, harmless when broken."""
+
+import pytest
+
+SOURCE = '''
+from typing import Annotated
+
+import typer
+
+
+def count(
+    text: Annotated[str, typer.Argument(help="What is counted.")],
+    twice: Annotated[bool, typer.Option("--twice", help="Count it again.")] = False,
+) -> None:
+    """Count the letters of a text.
+
+    Examples:
+        newllm count abc
+    """
+    from newllm_core.errors import InputError
+
+    if not text:
+        raise InputError("nothing to count")
+    print(len(text) * (2 if twice else 1))
+
+
+NOTHING = 3
+'''
+
+
+def test_a_command_of_another_distribution_is_like_newllms_own(site, newllm):
+    site.install("newllm-x", {"count": "counting:count"}, kind="command", counting=SOURCE)
+    assert newllm("count", "abcd", "--twice").out == "8\n"
+    newllm("count", "").one_line("nothing to count")
+    shown = newllm("count", "-h").out
+    assert "Count the letters of a text." in shown
+    assert "  newllm count abc\n" in shown
+    done = newllm("plugins", "show", "count")
+    assert "count: command of newllm-x 1.2 (counting:count)" in done.out
+    assert "example: newllm count" in done.out
+
+
+def test_help_and_listing_import_none(site, newllm):
+    broken = {"count": "counting:count", "nowhere": "absent:f"}
+    source = "raise RuntimeError('on import')"
+    site.install("newllm-x", broken, kind="command", summary="Counts.", counting=source)
+    shown = newllm("--help")
+    assert shown.code == 0
+    assert [line.split() for line in shown.out.splitlines() if "newllm-x" in line] == [
+        ["count", "newllm-x:", "Counts."],
+        ["nowhere", "newllm-x:", "Counts."],
+    ]
+    assert newllm("evaluate", "--help").code == 0
+    newllm("plugins").one_line("command 'nowhere' of newllm-x 1.2", "no module named 'absent'")
+    done = newllm("count")
+    assert done.code == 4
+    done.one_line("command 'count' of newllm-x 1.2", "RuntimeError", "on import")
+
+
+@pytest.mark.parametrize("target", ["counting:NOTHING", "counting:absent", "counting"])
+def test_what_is_no_function_is_one_line(site, newllm, target):
+    site.install("newllm-x", {"count": target}, kind="command", counting=SOURCE)
+    done = newllm("count")
+    assert done.code == 4
+    done.one_line("command 'count' of newllm-x 1.2")
+
+
+def test_two_claimants_clash_and_newllms_own_stays(site, newllm):
+    site.install("newllm-x", {"count": "counting:count"}, kind="command", counting=SOURCE)
+    own = {"count": "counting:count", "evaluate": "counting:count"}
+    site.install("newllm-y", own, kind="command")
+    newllm("count", "abc").one_line("is claimed by newllm-x", "newllm-y", "uninstall one")
+    assert "Say how well trained heads predict" in newllm("evaluate", "--help").out
+    listed = [line.split()[:1] for line in newllm("--help").out.splitlines()]
+    assert listed.count(["evaluate"]) == 1
+
+
+def test_a_command_that_is_known_says_what_to_install(newllm, monkeypatch):
+    monkeypatch.setattr("newllm_cli.plugged.KNOWN", {"ship": "newllm-ships"})
+    done = newllm("ship", "a.safetensors")
+    assert done.code == 2
+    done.one_line("newllm ship is a command of newllm-ships: pip install newllm-ships")
+    assert newllm("shop").code == 2
