@@ -16,7 +16,9 @@ from newllm_core.generation.writer import Tail
 from newllm_core.runtime.runlog import metrics_path
 from newllm_core.training import resume
 from newllm_core.training.phase1.trainer import Phase1Trainer
+from newllm_core.training.phase1.vacuity import VacuityGuard
 from newllm_core.training.phase2.steps import Steps
+from newllm_core.training.phase2.trainer import Phase2Trainer
 from tests.generation.cases import session_of
 from tests.robustness.runs import CASES, content, metrics, names, train
 
@@ -211,6 +213,48 @@ def test_what_killed_runs_left_is_swept(home, tmp_path):
         "run.metrics.jsonl",
         "run.safetensors",
     ]
+
+
+def test_the_best_epoch_is_still_the_best_after_a_stop_in_a_later_one(
+    home, tmp_path, monkeypatch, stop_after
+):
+    monkeypatch.setattr(Phase2Trainer, "_loss_of", lambda self, epoch: (3.0, 1.0, 2.0)[epoch])
+    whole, out = tmp_path / "whole.safetensors", tmp_path / "run.safetensors"
+    train("frozen", home, whole)
+    stop_after(25)  # in the second epoch of two, of 20 batches each
+    with pytest.raises(Interrupted):
+        train("frozen", home, out)
+    stop_after(0)
+    assert train("frozen", home, out).results["best_epoch"] == 1
+    assert content(out) == content(whole)
+
+
+def test_a_term_that_pulled_before_a_stop_is_not_vacuous_after_it(
+    home, tmp_path, monkeypatch, stop_after
+):
+    out = tmp_path / "run.safetensors"
+    stop_after(12)
+    with pytest.raises(Interrupted):
+        train("parallel", home, out)
+    stop_after(0)
+    monkeypatch.setattr(VacuityGuard, "norm_of", lambda self, term: 0.0)
+    done = train("parallel", home, out)
+    assert set(done.history[-1]["gradient_norms"].values()) == {0.0}
+    assert done.vacuous_terms == []
+
+
+def test_heads_of_one_checkpoint_are_not_continued_on_another(home, tmp_path, stop_after):
+    out = tmp_path / "run.safetensors"
+    stop_after(3)
+    with pytest.raises(Interrupted):
+        train("frozen", home, out)
+    stop_after(0)
+    (tmp_path / "data").symlink_to(home / "data")
+    base = checkpoints.load(home / "base.safetensors")
+    base.model.embedding.weight.data[0, 0] += 1e-3
+    checkpoints.save(base, tmp_path / "base.safetensors", overwrite=False)
+    with pytest.raises(InputError, match="initial weights was"):
+        train("frozen", tmp_path, out)
 
 
 @pytest.mark.parametrize("case", ["parallel", "fine-tuned"])
