@@ -17,7 +17,7 @@ from newllm_core.data.control_tokens import (
 from newllm_core.data.measures import contents
 from newllm_core.data.pieces import cut_at_words, pieces
 from newllm_core.data.sources.base import Document, Message
-from newllm_core.data.token_text import TokenText
+from newllm_core.data.token_text import LETTERS, TokenText
 from newllm_core.data.tokenizer_library import load_tokenizer, panics_contained
 from newllm_core.errors import InputError, reason
 
@@ -46,6 +46,7 @@ class TextTokenizer:
         is_byte_level: every token stands for bytes, whatever is around it.
         is_cut_at_words: it is a byte-level BPE with GPT-2's rule for words: `cut_at_words` makes no
             difference to ids, and it can be trusted with any text.
+        is_lossless: it is one, and knows every byte: its tokens give any text back.
     """
 
     def __init__(self, text: str, *, piece_characters: int = PIECE_CHARACTERS) -> None:
@@ -58,6 +59,7 @@ class TextTokenizer:
             self._tokenizer = load_tokenizer(spec, json.dumps(spec))
             self._text_of = TokenText(self._tokenizer, spec)
             self.is_cut_at_words = _is_plain_byte_level(spec)
+            self.is_lossless = self.is_cut_at_words and ids.keys() >= set(LETTERS)
             self.unknown_id = ids.get(unknown_token(spec["model"]) or "")
         except Exception as error:  # a description may lack anything
             raise InputError(f"not a tokenizer that newllm wrote: {reason(error)}") from error

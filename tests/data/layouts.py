@@ -103,7 +103,7 @@ def sentence_piece_bpe(*, normalizer):
     return add(tokenizer, "<unk>")
 
 
-def words_end(*, spelled=True):
+def words_end():
     """As GPT and CLIP: a mark where a word ends."""
     letters = [*"thecasonmé<>/.", *(f"{letter}</w>" for letter in "thecasonmé<>/.")]
     vocabulary = {piece: number for number, piece in enumerate([*letters, "th", "he</w>", "<unk>"])}
@@ -138,7 +138,7 @@ def speech():
         for number, letter in enumerate(["<pad>", "<s>", "</s>", "<unk>", *"|thecas"])
     }
     tokenizer = Tokenizer(models.WordLevel(letters, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
     tokenizer.decoder = decoders.CTC(pad_token="<pad>", word_delimiter_token="|")
     return add(tokenizer, "<unk>")
 
