@@ -181,11 +181,8 @@ def _rename_pieces(pieces: list[list[Any]], ids: dict[str, int]) -> None:
 def _made(model: dict[str, Any], pair: Any) -> set[str]:  # noqa: ANN401 - text or a list
     """Return the two tokens of a merge, and the one that it makes."""
     first, second = pair.split(" ") if isinstance(pair, str) else pair
-    return {
-        first,
-        second,
-        first + second.removeprefix(model.get("continuing_subword_prefix") or ""),
-    }
+    prefix = model.get("continuing_subword_prefix") or ""
+    return {first, second, first + second.removeprefix(prefix)}
 
 
 def _keep_apart(spec: dict[str, Any]) -> None:

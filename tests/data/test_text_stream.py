@@ -77,7 +77,7 @@ def test_streaming_goes_on_behind_a_text_and_from_a_state(name, data):
     assert whole(text) == whole(tokenizer.decode(ids))
 
 
-@pytest.mark.parametrize("name", set(REAL) - {"words-end", "speech"})
+@pytest.mark.parametrize("name", [name for name in REAL if name not in ("words-end", "speech")])
 @pytest.mark.parametrize("word", ["café", "日本語", "New York", "Straße"])
 def test_added_words_come_as_they_are(name, word):
     tokenizer = REAL[name]
