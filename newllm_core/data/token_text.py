@@ -36,7 +36,10 @@ class TokenText:
         self.spellings: list[str | None] = [None] * (max(vocabulary.values(), default=-1) + 1)
         for name, number in vocabulary.items():
             if not name.startswith(HIDDEN):
-                self.spellings[number] = tokenizer.id_to_token(number)
+                self.spellings[number] = name
+        for token in spec["added_tokens"]:  # as a normalizer makes them
+            number = vocabulary[token["content"]]
+            self.spellings[number] = tokenizer.id_to_token(number)
         self._written = list(self.spellings)
         for token in spec["added_tokens"]:
             number, word = vocabulary[token["content"]], token["content"]
