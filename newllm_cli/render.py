@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from newllm_core.analysis.report.figures import fixed, short
+from newllm_core.data.losses import losses_in_words
 
 PER_CHARACTER = ("bits_per_character", "bits/char")
 
@@ -74,6 +75,10 @@ def render_language_model(summary: dict[str, Any], console: Console) -> None:
             )
     console.print(table)
     for split in splits:
+        shares = [summary[split].get(name) for name in ("unknown_share", "lost_share")]
+        if any(shares):
+            said = losses_in_words(*shares)
+            console.print(f"{split}: {said}; bits per byte count those as 8 bits each")
         words = summary[split].get("num_whitespace_words")
         if words is not None:
             count = _fixed(summary[split]["whitespace_word_perplexity"], ".2f")

@@ -31,6 +31,8 @@ def text_of(length, *, documents=1, seed=0):
         num_bytes=int(sizes.sum()),
         num_words=length // 3,
         num_characters=length + 7,
+        unknown_share=0.0,
+        lost_share=0.0,
     )
 
 

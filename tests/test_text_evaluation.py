@@ -58,6 +58,18 @@ def naive_nats(model, ids, start):
     return nats
 
 
+def lost_bytes(tokenizer, text):
+    """Of characters that tokens do not give back, one by one."""
+    given = list(tokenizer.decode(tokenizer.encode(text)))
+    lost = 0
+    for letter in text:
+        if letter in given:
+            given.remove(letter)
+        else:
+            lost += len(letter.encode())
+    return lost
+
+
 def test_figures_are_those_of_the_whole_text_read_one_by_one(model, tokenizer, path):
     found = evaluate_file(model, tokenizer, path, head_weights=[1, 3])
     ids = [*tokenizer.encode(TEXT), tokenizer.end_id]
@@ -65,12 +77,15 @@ def test_figures_are_those_of_the_whole_text_read_one_by_one(model, tokenizer, p
     size, words, line_ends = len(TEXT.encode()), len(TEXT.split()), TEXT.count("\n")
     last = found["heads"][-1]
     assert last["loss"] == pytest.approx(nats / len(ids), rel=1e-9)
+    # Figures per unit of text count what tokens do not give back as it is.
+    lost = lost_bytes(tokenizer, TEXT) * math.log(256)
+    nats += lost
     assert last["bits_per_byte"] == pytest.approx(nats / math.log(2) / size, rel=1e-9)
     assert last["word_perplexity"] == pytest.approx(math.exp(nats / (words + line_ends)))
     assert last["whitespace_word_perplexity"] == pytest.approx(math.exp(nats / words))
     loss = (found["heads"][0]["loss"] + 3 * last["loss"]) / 4
     assert found["loss"] == pytest.approx(loss)
-    together = math.exp(loss * len(ids) / words)
+    together = math.exp((loss * len(ids) + lost) / words)
     assert found["whitespace_word_perplexity"] == pytest.approx(together)
     assert last["bits_per_character"] == pytest.approx(nats / math.log(2) / len(TEXT))
     counts = {key: found[key] for key in found if key.startswith("num_")}
@@ -94,6 +109,7 @@ def test_figures_are_those_of_the_whole_text_read_one_by_one(model, tokenizer, p
 def test_what_has_hardly_any_spaces_has_no_words(model, tokenizer, text):
     found = evaluate_text(model, tokenizer, text * 3, head_weights=[1, 1])
     bits = found["loss"] * found["num_tokens"] / math.log(2)
+    bits += lost_bytes(tokenizer, text * 3) * 8
     assert found["bits_per_character"] == pytest.approx(bits / (3 * len(text)))
     for figures in (found, *found["heads"]):
         assert figures["word_perplexity"] is figures["whitespace_word_perplexity"] is None
@@ -156,6 +172,29 @@ def test_memory_does_not_grow_with_the_text(tmp_path):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[2] - peaks[1] < path.stat().st_size / 2
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "unknown", "lost"),
+    [
+        ("word-pieces", "the cat 🙂 日本 the 🙂🙂", 3 / 7, (12 + 6 + 3) / 32),
+        ("word-pieces", "the\ncat The", 1 / 4, 4 / 11),  # a line end is a space
+        ("byte-fallback", "the cat 🙂 日本 <unk>", 0, 0),
+        ("bpe", "the cat 🙂 日本 the 🙂🙂", 0, 0),
+    ],
+)
+def test_what_tokens_do_not_give_back_is_said_and_counted(name, text, unknown, lost):
+    tokenizer = TOKENIZERS[name]()
+    model = make_model(tokenizer.vocab_size)
+    with torch.no_grad():
+        for head in model.token_output:
+            head.weight.zero_()
+    found = evaluate_text(model, tokenizer, text, head_weights=[1])
+    assert found["unknown_share"] == pytest.approx(unknown)
+    assert found["lost_share"] == pytest.approx(lost)
+    # A model without opinions.
+    bits = found["num_tokens"] * math.log2(tokenizer.vocab_size) / len(text.encode())
+    assert found["bits_per_byte"] == pytest.approx(bits + 8 * lost, rel=1e-5)
 
 
 def test_a_byte_order_mark_is_no_text(model, tokenizer, path):

@@ -32,8 +32,9 @@ def evaluate(
     """Say how well trained heads predict a text: each head, and all of them together.
 
     Loss is in nats per token. Bits per byte count the UTF-8 bytes of the text itself, whatever the
-    tokenizer makes of them. Perplexity per word comes twice: with line ends as words, as WikiText
-    is published, and with the words between white space alone.
+    tokenizer makes of them; bytes that it loses count with 8 bits each. Perplexity per word comes
+    twice: with line ends as words, as WikiText is published, and with the words between white
+    space alone.
 
     Examples:
         newllm evaluate runs/phase2.safetensors

@@ -27,7 +27,7 @@ def convert(value: Any, hint: Any, where: str) -> Any:  # noqa: ANN401 - any TOM
     if typing.get_origin(hint) is tuple:
         element = typing.get_args(hint)[0]
         if isinstance(value, str):
-            value = [part for part in value.strip("[]() ").split(",") if part]
+            value = _listed(value, element, where)
         if not isinstance(value, list | tuple):
             raise ConfigError(f"{where} is {shown(value)}: give a list such as 1,1")
         return tuple(convert(part, element, where) for part in value)
@@ -39,6 +39,17 @@ def convert(value: Any, hint: Any, where: str) -> Any:  # noqa: ANN401 - any TOM
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise ConfigError(f"{where} is {shown(value)}: expected {hint.__name__}")
     return value
+
+
+def _listed(text: str, element: type[Any], where: str) -> Any:  # noqa: ANN401 - any JSON value
+    if element is not str:
+        text = text.strip("[]() ")
+    elif text.startswith("["):  # texts may hold commas and brackets: what is a list must say so
+        try:
+            return parse_json(text)
+        except ValueError as error:
+            raise ConfigError(f'{where} is {shown(text)}: write a list as ["a", "b"]') from error
+    return [part for part in text.split(",") if part]
 
 
 def _parse(text: str, hint: type[Any], where: str) -> Any:  # noqa: ANN401

@@ -39,6 +39,8 @@ class SplitInfo:
         words: those between white space, plus line ends; None where `bytes` is, or where hardly
             any spaces separate them.
         characters: Unicode code points; None where `bytes` is, or were not counted.
+        unknown_tokens: tokens for whatever the vocabulary lacks; None where not counted.
+        lost_bytes: those that the tokens do not give back; None where not counted.
     """
 
     documents: int
@@ -46,6 +48,18 @@ class SplitInfo:
     bytes: int | None
     words: int | None
     characters: int | None = None
+    unknown_tokens: int | None = None
+    lost_bytes: int | None = None
+
+    @property
+    def unknown_share(self) -> float | None:
+        """Share of unknown tokens."""
+        return None if self.unknown_tokens is None else self.unknown_tokens / max(self.tokens, 1)
+
+    @property
+    def lost_share(self) -> float | None:
+        """Share of lost bytes."""
+        return None if self.lost_bytes is None else self.lost_bytes / max(self.bytes or 0, 1)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from newllm_core.config import DataConfig
 from newllm_core.data.dataset_info import INFO_FILE, TOKENIZER_FILE, DatasetInfo, SourceInfo
 from newllm_core.data.division import divide
 from newllm_core.data.documents import Documents, Selection
+from newllm_core.data.losses import warn_of_losses
 from newllm_core.data.make_tokenizer import load_base, train_bpe
 from newllm_core.data.measures import contents, count_bytes
 from newllm_core.data.pieces import cut_at_words
@@ -246,6 +247,7 @@ def _pieces(chunks: Iterable[str]) -> Iterator[str]:
 
 
 def _tell(info: DatasetInfo, progress: Progress) -> None:
+    warn_of_losses(info.splits, progress)
     if info.duplicates_dropped:
         progress.message(
             f"dropped {info.duplicates_dropped:,} held-out documents that are in another split too"

@@ -47,6 +47,8 @@ class TokenSplit:
         num_bytes: their sum; see `SplitInfo` for when this and the following are None.
         num_words: words between white space, plus line ends.
         num_characters: Unicode code points.
+        unknown_share: of the tokens those for whatever the vocabulary lacks.
+        lost_share: of the bytes those that the tokens do not give back.
     """
 
     tokens: "np.memmap[Any, Any]"
@@ -55,6 +57,8 @@ class TokenSplit:
     num_bytes: int | None
     num_words: int | None
     num_characters: int | None = None
+    unknown_share: float | None = None
+    lost_share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -181,4 +185,5 @@ def _open_split(folder: Path, split: str, counts: SplitInfo, info: DatasetInfo) 
     )
     if not fits:
         raise InputError(f"{starts_path} does not fit {tokens_path.name}: {AGAIN}")
-    return TokenSplit(tokens, starts, sizes, counts.bytes, counts.words, counts.characters)
+    known = counts.bytes, counts.words, counts.characters, counts.unknown_share, counts.lost_share
+    return TokenSplit(tokens, starts, sizes, *known)

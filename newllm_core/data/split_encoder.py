@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from newllm_core.data.ahead import map_ahead, map_here
 from newllm_core.data.division import Division
 from newllm_core.data.documents import Selection
+from newllm_core.data.losses import TokenLosses
 from newllm_core.data.measures import contents, count_bytes
 from newllm_core.data.pieces import pieces
 from newllm_core.data.policy import ValidationPolicy
@@ -116,7 +117,8 @@ class SplitEncoder:
         return written, duplicates
 
     def _writer(self, split: str) -> SplitWriter:
-        return SplitWriter(self._folder, split, self._dtype, self._min_space_share)
+        losses = TokenLosses(self._tokenizer)
+        return SplitWriter(self._folder, split, self._dtype, self._min_space_share, losses)
 
     def _parts(self, chunks: Iterable[str]) -> Iterator[str]:
         return pieces(self._tokenizer, chunks, PART_CHARACTERS)

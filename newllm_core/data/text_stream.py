@@ -10,8 +10,9 @@ from newllm_core.data.tokenizer import TextTokenizer
 if TYPE_CHECKING:
     import numpy as np
 
-# No character has more tokens: what does not become one by then never will.
-LONGEST_CHARACTER = 8
+# So many tokens before say how one reads: whether it has a space before it.
+MOST_BEFORE = 8
+LONGEST_CHARACTER = 4
 COUNTED_AT_ONCE = 1 << 20
 
 
@@ -43,42 +44,21 @@ def text_stream(tokenizer: TextTokenizer, state: Sequence[int] = ()) -> TextStre
     return (_ByteStream if tokenizer.is_byte_level else _WindowStream)(tokenizer, state)
 
 
-def token_bytes(tokenizer: TextTokenizer, token: int) -> bytes:
-    """Return UTF-8 bytes of a token of a byte-level tokenizer; a control token has none.
-
-    A character may be spread over several tokens.
-    """
-    spelling = tokenizer.spelling(token) or ""
-    try:
-        return bytes([_BYTES[letter] for letter in spelling])
-    except KeyError:  # added tokens are written as they are
-        return spelling.encode("utf-8")
-
-
 def count_line_ends(tokenizer: TextTokenizer, tokens: "np.ndarray[Any, Any]") -> int | None:
     """Line feeds in the text of `tokens` [T]; None where tokens do not say what the text was."""
     import numpy as np
 
     if not tokenizer.is_byte_level:
         return None
-    counts = [token_bytes(tokenizer, token).count(b"\n") for token in range(tokenizer.vocab_size)]
+    found = [
+        (tokenizer.bytes_of(token) or b"").count(b"\n") for token in range(tokenizer.vocab_size)
+    ]
     # Occurrences of every id, without a copy of the tokens.
     times = np.zeros(tokenizer.vocab_size, np.int64)
     for begin in range(0, len(tokens), COUNTED_AT_ONCE):
         part = tokens[begin : begin + COUNTED_AT_ONCE]
         times += np.bincount(part, minlength=tokenizer.vocab_size)
-    return int(times @ np.array(counts, np.int64))
-
-
-def _byte_letters() -> dict[str, int]:
-    """Return the byte behind each letter of a byte-level vocabulary (Radford et al. 2019)."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = sorted(set(range(256)) - set(printable))
-    letters = [chr(byte) for byte in printable] + [chr(256 + n) for n in range(len(others))]
-    return dict(zip(letters, printable + others, strict=True))
-
-
-_BYTES = _byte_letters()
+    return int(times @ np.array(found, np.int64))
 
 
 class _ByteStream(TextStream):
@@ -86,7 +66,6 @@ class _ByteStream(TextStream):
 
     def __init__(self, tokenizer: TextTokenizer, state: Sequence[int]) -> None:
         self._tokenizer = tokenizer
-        self._bytes: dict[int, bytes] = {}
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         if self._decoder.decode(bytes(state)):
             raise ValueError("the bytes are more than the beginning of a character")
@@ -95,10 +74,7 @@ class _ByteStream(TextStream):
         self._decoder.reset()
 
     def push(self, token: int) -> str:
-        data = self._bytes.get(token)
-        if data is None:
-            data = self._bytes[token] = token_bytes(self._tokenizer, token)
-        return self._decoder.decode(data)
+        return self._decoder.decode(self._tokenizer.bytes_of(token) or b"")
 
     def state(self) -> list[int]:
         return list(self._decoder.getstate()[0])
@@ -114,29 +90,44 @@ class _WindowStream(TextStream):
     def __init__(self, tokenizer: TextTokenizer, state: Sequence[int]) -> None:
         self._tokenizer = tokenizer
         self._shown, *self._ids = state or [0]
-        if not 0 <= self._shown <= len(self._ids) <= 2 * LONGEST_CHARACTER:
+        if not 0 <= self._shown <= len(self._ids) <= MOST_BEFORE + LONGEST_CHARACTER:
             raise ValueError("the ids are not those of an unfinished text")
-        tokenizer.decode(self._ids)  # raises for what is no id
+        if not all(0 <= token < tokenizer.vocab_size for token in self._ids):
+            raise ValueError("the ids are not those of tokens")
 
     def follow(self, ids: Sequence[int]) -> None:
-        # One token would do, but it may be the middle of a character.
-        for count in range(1, LONGEST_CHARACTER):
-            self._ids = list(ids[-count:])
-            if "\ufffd" not in self._tokenizer.decode(self._ids):
-                break
+        self._ids = []
+        for token in ids[-MOST_BEFORE:]:
+            # What a message or a document begins with has nothing before it.
+            self._ids = [] if self._tokenizer.is_control(token) else [*self._ids, token]
         self._shown = len(self._ids)
 
     def push(self, token: int) -> str:
         if self._tokenizer.spelling(token) is None:
             return ""
         self._ids.append(token)
-        shown = self._tokenizer.decode(self._ids[: self._shown])
-        text = self._tokenizer.decode(self._ids)
-        if text.endswith("\ufffd") and len(self._ids) - self._shown < LONGEST_CHARACTER:
+        if self._is_unfinished():
             return ""
-        self._ids = self._ids[self._shown :]
+        decode = self._tokenizer.decode
+        text = decode(self._ids)[len(decode(self._ids[: self._shown])) :]
+        if decode(self._ids[self._shown :]):
+            self._ids = self._ids[self._shown :]
+        elif len(self._ids) > MOST_BEFORE:  # what has no text by itself may still take a space away
+            self._ids.pop()
         self._shown = len(self._ids)
-        return text[len(shown) :]
+        return text
 
     def state(self) -> list[int]:
         return [self._shown, *self._ids]
+
+    def _is_unfinished(self) -> bool:
+        """Whether the last bytes begin a character."""
+        data = b""
+        for token in reversed(self._ids):
+            part = self._tokenizer.bytes_of(token)
+            if part is None or len(data) >= LONGEST_CHARACTER:
+                break
+            data = part + data
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        decoder.decode(data)
+        return decoder.getstate()[0] != b""

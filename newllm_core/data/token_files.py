@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from newllm_core.data.dataset_info import DTYPES, SPLIT_FILES, FileInfo, SplitInfo
+from newllm_core.data.losses import TokenLosses
 from newllm_core.data.measures import TextCounts
 
 if TYPE_CHECKING:
@@ -36,9 +37,12 @@ class SplitWriter:
         split: its name.
         dtype: a key of `DTYPES`.
         min_space_share: see `TextCounts.words`.
+        losses: counts what tokens do not give back.
     """
 
-    def __init__(self, folder: Path, split: str, dtype: str, min_space_share: float) -> None:
+    def __init__(
+        self, folder: Path, split: str, dtype: str, min_space_share: float, losses: TokenLosses
+    ) -> None:
         self._paths = [folder / name.format(split) for name in SPLIT_FILES]
         self._dtype = DTYPES[dtype]
         self._tokens = self._paths[0].open("wb")
@@ -47,6 +51,7 @@ class SplitWriter:
         self._bytes = array("q")
         self._min_space_share = min_space_share
         self._counts = TextCounts()
+        self._losses = losses
         self._is_text = True
         self._tokens_written = self._bytes_finished = 0
 
@@ -71,6 +76,8 @@ class SplitWriter:
         self._is_text = self._is_text and texts is not None
         for text in texts or ():
             self._counts.add(text)
+        if self._is_text:
+            self._losses.add(texts or (), ids, continues=continues)
         if not continues:
             self._starts.append(self._tokens_written)
             self._bytes.append(self._counts.bytes - self._bytes_finished)
@@ -96,6 +103,8 @@ class SplitWriter:
             bytes=counts.bytes if self._is_text else None,
             words=counts.words(self._min_space_share) if self._is_text else None,
             characters=counts.characters if self._is_text else None,
+            unknown_tokens=self._losses.unknown_tokens if self._is_text else None,
+            lost_bytes=self._losses.lost_bytes if self._is_text else None,
         )
         return WrittenSplit(info, files)
 

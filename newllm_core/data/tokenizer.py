@@ -4,15 +4,21 @@ The JSON is an ordinary `tokenizer.json`; `control_tokens` says where it keeps w
 """
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from newllm_core.data.control_tokens import add_control_tokens, read_control_tokens
+from newllm_core.data.control_tokens import (
+    HIDDEN,
+    add_control_tokens,
+    hide_special_tokens,
+    read_control_tokens,
+    unknown_token,
+)
 from newllm_core.data.measures import contents
 from newllm_core.data.pieces import cut_at_words, pieces
 from newllm_core.data.sources.base import Document, Message
-from newllm_core.data.tokenizer_library import id_limit, load_tokenizer, panics_contained
+from newllm_core.data.token_text import LETTERS, TokenText
+from newllm_core.data.tokenizer_library import load_tokenizer, panics_contained
 from newllm_core.errors import InputError, reason
 
 if TYPE_CHECKING:
@@ -36,32 +42,34 @@ class TextTokenizer:
         base_vocab_size: the same without the tokens that newllm added.
         end_id: id of the token that closes a document.
         role_ids: id of the token that opens a message, for each role.
+        unknown_id: of the token for whatever the vocabulary lacks; None if there is none.
         is_byte_level: every token stands for bytes, whatever is around it.
         is_cut_at_words: it is a byte-level BPE with GPT-2's rule for words: `cut_at_words` makes no
             difference to ids, and it can be trusted with any text.
+        is_lossless: it is one, and knows every byte: its tokens give any text back.
     """
 
     def __init__(self, text: str, *, piece_characters: int = PIECE_CHARACTERS) -> None:
         try:
             spec = json.loads(text)
             control = read_control_tokens(spec)
-            self._tokenizer = load_tokenizer(spec, text)
-            if any(self._tokenizer.token_to_id(name) != i for name, i in control.ids.items()):
+            ids = hide_special_tokens(spec, control.ids)
+            if any(ids[HIDDEN + name] != number for name, number in control.ids.items()):
                 raise LookupError("its ids are not those that it records")
-            self._special = {added["id"] for added in spec["added_tokens"] if added["special"]}
-            self.is_byte_level = (spec["decoder"] or {}).get("type") == "ByteLevel"
+            self._tokenizer = load_tokenizer(spec, json.dumps(spec))
+            self._text_of = TokenText(self._tokenizer, spec)
             self.is_cut_at_words = _is_plain_byte_level(spec)
-            self._literals = None if spec["model"]["type"] == "BPE" else _literals(control.ids)
+            self.is_lossless = self.is_cut_at_words and ids.keys() >= set(LETTERS)
+            self.unknown_id = ids.get(unknown_token(spec["model"]) or "")
         except Exception as error:  # a description may lack anything
             raise InputError(f"not a tokenizer that newllm wrote: {reason(error)}") from error
+        self.is_byte_level = self._text_of.is_byte_level
         self.base_vocab_size = control.base_vocab_size
         self.end_id = control.ids[control.end]
         self.role_ids = {name[2:-2]: i for name, i in control.ids.items() if name != control.end}
-        # What looks like a control token in a text is text; this setting is not in the JSON.
-        self._tokenizer.encode_special_tokens = True
+        self.vocab_size = len(self._text_of.spellings)
         self._text = text
         self._piece_characters = piece_characters
-        self.vocab_size = id_limit(self._tokenizer)
 
     @classmethod
     def from_json(cls, text: str) -> "TextTokenizer":
@@ -88,10 +96,6 @@ class TextTokenizer:
     def encode(self, text: str) -> list[int]:
         """Return ids of a text alone: no control tokens."""
         return self._encode_texts([text])[0].tolist()
-
-    def encode_document(self, document: Document) -> list[int]:
-        """Return ids of a whole document, see `encode_documents`."""
-        return self.encode_documents([document])[0].tolist()
 
     def encode_documents(self, documents: Sequence[Document]) -> "list[Ids]":
         """Return ids of whole documents or parts of them, in one go for speed.
@@ -135,14 +139,22 @@ class TextTokenizer:
             yield np.array(encoding.ids, dtype=np.uint32), offsets
             start += len(piece)
 
-    def decode(self, ids: Sequence[int], *, keep_control: bool = False) -> str:
-        """Return text of `ids`; control tokens are left out unless `keep_control`."""
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of `ids`; control tokens and unknown ones have none."""
         with panics_contained(self.is_cut_at_words):
-            return self._tokenizer.decode(list(ids), skip_special_tokens=not keep_control)
+            return self._text_of.decode(ids)
 
     def spelling(self, token: int) -> str | None:
-        """Return how the vocabulary writes a token; None for a control token, and for no token."""
-        return None if token in self._special else self._tokenizer.id_to_token(token)
+        """Return how the vocabulary writes a token; None for one that has no text."""
+        return self._text_of.spellings[token]
+
+    def bytes_of(self, token: int) -> bytes | None:
+        """Return the bytes that a token stands for; None if it stands for text."""
+        return self._text_of.bytes_of(token)
+
+    def is_control(self, token: int) -> bool:
+        """Say whether a token opens a message or closes a document."""
+        return token == self.end_id or token in self.role_ids.values()
 
     def _role(self, message: Message) -> "Ids":
         import numpy as np
@@ -191,30 +203,19 @@ class TextTokenizer:
         """Yield parts of a text to encode one by one; together they give the ids of the whole."""
         if self.is_cut_at_words:
             yield from cut_at_words((text,), self._piece_characters)
-            return
-        for part in pieces(self, (text,), WHOLE_CHARACTERS):
-            start = 0
-            # Such a model finds a control token that is written out in a text: cut it in two.
-            for match in self._literals.finditer(part) if self._literals is not None else ():
-                yield part[start : match.start() + 1]
-                start = match.start() + 1
-            if start < len(part):
-                yield part[start:]
+        else:
+            yield from pieces(self, (text,), WHOLE_CHARACTERS)
 
 
 def _is_plain_byte_level(spec: dict[str, Any]) -> bool:
     """Whether `cut_at_words` makes no difference: GPT-2's rule for words, on the text as it is."""
-    splitter = spec["pre_tokenizer"] or {}
+    splitter = spec.get("pre_tokenizer") or {}
     return (
         spec["model"]["type"] == "BPE"
-        and spec["normalizer"] is None
+        and spec.get("normalizer") is None
         and splitter.get("type") == "ByteLevel"
         and splitter.get("use_regex", True)
         and not splitter.get("add_prefix_space")
-        # Others are found in a text before words are, and may hold white space.
-        and all(added["special"] for added in spec["added_tokens"])
+        # These are found in a text before words are, and may hold white space.
+        and not spec["added_tokens"]
     )
-
-
-def _literals(control: Iterable[str]) -> re.Pattern[str]:
-    return re.compile("|".join(map(re.escape, control)))

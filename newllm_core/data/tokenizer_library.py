@@ -67,6 +67,15 @@ def id_limit(tokenizer: "Tokenizer") -> int:
     return max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
 
+def rules(part: Any) -> set[str]:  # noqa: ANN401 - any part of a description
+    """Return the types of all rules in `part`, those within others too."""
+    if isinstance(part, list):
+        return set().union(*map(rules, part))
+    if not isinstance(part, dict):
+        return set()
+    return {str(part.get("type"))}.union(*map(rules, part.values()))
+
+
 def _growth(rule: Any) -> float:  # noqa: ANN401 - any part of a description
     """Return how many times as long a text may become by the replacements in `rule`."""
     growth = 1.0

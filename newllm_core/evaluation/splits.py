@@ -3,9 +3,7 @@
 Shapes: N rows (tokens), V vocabulary, C context_dim.
 """
 
-import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +13,7 @@ from torch.nn import functional as F
 
 from newllm_core.data.prepared import PreparedDataset
 from newllm_core.errors import InputError
-from newllm_core.model.heads import weighted_mean
+from newllm_core.evaluation.figures import Scores
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.runtime.precision import at_least_float32
 from newllm_core.runtime.progress import Progress, Silent, Task
@@ -50,6 +48,14 @@ class Text(Protocol):
     def num_characters(self) -> int | None:
         """Return characters of all documents; None where they are not known."""
 
+    @property
+    def unknown_share(self) -> float | None:
+        """Return the share of unknown tokens; None where it is not known."""
+
+    @property
+    def lost_share(self) -> float | None:
+        """Return the share of bytes that tokens do not give back; None where it is not known."""
+
 
 def evaluate(
     model: LanguageModel,
@@ -78,12 +84,7 @@ def evaluate(
         label: what the progress calls it.
 
     Returns:
-        `num_tokens`, `num_bytes`, `num_characters`, `num_words`; `loss` (nats per token) and
-        `loss_stderr`, its standard error if tokens were independent, `perplexity`, `accuracy`,
-        `bits_per_byte` and `bits_per_byte_stderr`, `bits_per_character`, `word_perplexity` of the
-        heads together (perplexities from the mean loss); and under `heads` a list of the same
-        figures of each head. A figure that does not exist (bytes of hand-made tokens, words of
-        Japanese or of a part of the text, an exponential out of range) is None.
+        See `Scores.figures`. Words and characters of a part of the text are not known.
 
     Raises:
         InputError: there are no tokens.
@@ -106,6 +107,8 @@ def evaluate(
         num_bytes=num_bytes or None,
         num_words=text.num_words if whole else None,
         num_characters=text.num_characters if whole else None,
+        unknown_share=text.unknown_share,
+        lost_share=text.lost_share,
     )
 
 
@@ -152,87 +155,6 @@ def evaluate_splits(
         **part,
     )
     return {"train": train, "validation": validation}
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What every head made of some tokens: nats, their squares and hits, summed."""
-
-    num_tokens: int
-    nats: Sequence[float]
-    squares: Sequence[float]
-    hits: Sequence[int]
-
-    def figures(
-        self,
-        head_weights: Sequence[float],
-        *,
-        num_bytes: int | None,
-        num_words: int | None,
-        num_characters: int | None,
-    ) -> dict[str, Any]:
-        """Return the mapping that `evaluate` does, for tokens that stand for so much text.
-
-        Args:
-            head_weights: one for each head.
-            num_bytes: UTF-8 bytes of the text; None here and below if not known.
-            num_words: see `count_words`.
-            num_characters: Unicode code points.
-        """
-        losses = [total / self.num_tokens for total in self.nats]
-        accuracies = [hits / self.num_tokens for hits in self.hits]
-
-        count = self.num_tokens
-        errors = [
-            max(0.0, squares / count - loss**2) ** 0.5 / count**0.5
-            for squares, loss in zip(self.squares, losses, strict=True)
-        ]
-
-        def of_one(loss: float, error: float, accuracy: float) -> dict[str, Any]:
-            total = loss * count
-            bits = count / math.log(2)
-            per_byte = bits / num_bytes if num_bytes else None
-            return {
-                "loss": loss,
-                "loss_stderr": error,
-                "perplexity": _exp(loss),
-                "accuracy": accuracy,
-                "bits_per_byte": loss * per_byte if per_byte else None,
-                "bits_per_byte_stderr": error * per_byte if per_byte else None,
-                "bits_per_character": loss * bits / num_characters if num_characters else None,
-                "word_perplexity": _exp(total / num_words) if num_words else None,
-            }
-
-        # Heads are wrong about the same tokens: their errors add up as if they were one.
-        together = of_one(
-            *(weighted_mean(of_head, head_weights) for of_head in (losses, errors, accuracies))
-        )
-        counts = {
-            "num_tokens": self.num_tokens,
-            "num_bytes": num_bytes,
-            "num_characters": num_characters,
-            "num_words": num_words,
-        }
-        heads = [of_one(*each) for each in zip(losses, errors, accuracies, strict=True)]
-        return together | counts | {"heads": heads}
-
-
-def without_line_ends(figures: dict[str, Any], num_line_ends: int | None) -> dict[str, Any]:
-    """Return figures of `evaluate`, with those for words between white space alone.
-
-    Published perplexities of WikiText count a line end as a word, and so does `num_words`.
-    `num_whitespace_words` and `whitespace_word_perplexity` do not; they are None where one of the
-    two counts is not known.
-    """
-    words = figures["num_words"]
-    words = None if words is None or num_line_ends is None else words - num_line_ends
-
-    def added(of_one: dict[str, Any]) -> dict[str, Any]:
-        total = of_one["loss"] * figures["num_tokens"]
-        return of_one | {"whitespace_word_perplexity": _exp(total / words) if words else None}
-
-    heads = [added(head) for head in figures["heads"]]
-    return added(figures) | {"num_whitespace_words": words, "heads": heads}
 
 
 def score(model: LanguageModel, readings: Iterable[ContextChunk], task: Task) -> Scores:
@@ -284,10 +206,3 @@ def _documents_within(document_starts: np.ndarray, max_tokens: int | None) -> in
         return max(documents, 0)
     fitting = int(np.searchsorted(document_starts, max_tokens, side="right")) - 1
     return max(1, min(fitting, documents))
-
-
-def _exp(value: float) -> float | None:
-    try:
-        return math.exp(value)
-    except OverflowError:
-        return None

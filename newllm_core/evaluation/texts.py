@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 
 from newllm_core.config import DataConfig
+from newllm_core.data.losses import TokenLosses
 from newllm_core.data.measures import TextCounts
 from newllm_core.data.pieces import PIECE_CHARACTERS, pieces
 from newllm_core.data.sources.files import CHUNK_BYTES, read_chunks, unicode_text
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import InputError
-from newllm_core.evaluation.splits import score, without_line_ends
+from newllm_core.evaluation.figures import without_line_ends
+from newllm_core.evaluation.splits import score
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.runtime.progress import Progress, Silent, Task
 from newllm_core.trajectory.text import contexts_of_segments
@@ -104,6 +106,8 @@ def evaluate_text(
         num_bytes=read.counts.bytes,
         num_words=read.counts.words(min_space_share),
         num_characters=read.counts.characters,
+        unknown_share=read.losses.unknown_share,
+        lost_share=read.losses.lost_share,
     )
     return without_line_ends(figures, read.counts.line_ends)
 
@@ -119,17 +123,19 @@ class _Text:
         self._name = name
         self._piece_characters = piece_characters
         self.counts = TextCounts()  # pieces begin with white space, so none ends within a word
-        self.num_tokens = 0
+        self.losses = TokenLosses(tokenizer)
 
-    def encoded(self) -> Iterator[list[int]]:
+    def encoded(self) -> Iterator[np.ndarray]:
         for piece in pieces(self._tokenizer, self._chunks, self._piece_characters):
             self.counts.add(piece)
-            ids = self._tokenizer.encode(piece)
-            self.num_tokens += len(ids)
+            ids = np.array(self._tokenizer.encode(piece), np.uint32)
+            self.losses.add((piece,), ids, continues=True)
             yield ids
         if not self.counts.bytes:
             raise InputError(f"{self._name} is empty: there is nothing to evaluate")
-        yield [self._tokenizer.end_id]
+        end = np.array([self._tokenizer.end_id], np.uint32)
+        self.losses.add((), end)
+        yield end
 
 
 class _InBytes:
@@ -142,12 +148,12 @@ class _InBytes:
 
     def advance(self, amount: int, note: str = "") -> None:
         self._tokens += amount
-        reached = self._text.counts.bytes * self._tokens // (self._text.num_tokens + 1)
+        reached = self._text.counts.bytes * self._tokens // max(self._text.losses.tokens, 1)
         self._task.advance(reached - self._bytes, note)
         self._bytes = reached
 
 
-def joined(parts: Iterable[Sequence[int]], size: int) -> Iterator[np.ndarray]:
+def joined(parts: Iterable[Sequence[int] | np.ndarray], size: int) -> Iterator[np.ndarray]:
     """Yield the ids of all `parts`, `size` at a time and the rest at last."""
     waiting: list[np.ndarray] = []
     length = 0

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,20 @@ def run(out: Path, options=None, *, seed=0, overwrite=False, progress=None, **da
         data["vocab_size"] = data.get("vocab_size", 300)
     config = DataConfig(**{key: str(v) if isinstance(v, Path) else v for key, v in data.items()})
     return prepare(config, options or {}, out, seed=seed, overwrite=overwrite, progress=progress)
+
+
+def spelled_out(tokenizer, ids) -> str:
+    """The text of ids, with the end token and roles written out."""
+    names = {number: f"<|{role}|>" for role, number in tokenizer.role_ids.items()}
+    names[tokenizer.end_id] = "<|endoftext|>"
+    return "".join(
+        "".join(map(names.get, part)) if control else tokenizer.decode(list(part))
+        for control, part in groupby(ids, names.__contains__)
+    )
+
+
+def encode_document(tokenizer, document) -> list[int]:
+    return tokenizer.encode_documents([document])[0].tolist()
 
 
 def contents_of(folder: Path) -> dict[str, bytes]:

@@ -17,7 +17,7 @@ from newllm_core.data.sources.text_file import TextFile
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import ConfigError, InputError, PluginError
 
-from .cases import Recorder, assert_one_line_error, contents_of, run, write
+from .cases import Recorder, assert_one_line_error, contents_of, run, spelled_out, write
 
 BLANK = {"document_separator": r"\n\n"}
 
@@ -27,8 +27,7 @@ def documents_of(dataset, split):
     tokenizer = TextTokenizer.from_json(dataset.tokenizer_json)
     starts = split.document_starts
     return [
-        tokenizer.decode(split.tokens[start:end].tolist(), keep_control=True)
-        for start, end in pairwise(starts)
+        spelled_out(tokenizer, split.tokens[start:end].tolist()) for start, end in pairwise(starts)
     ]
 
 

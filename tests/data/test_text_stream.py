@@ -1,17 +1,21 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from newllm_core.data.text_stream import (
     LONGEST_CHARACTER,
+    MOST_BEFORE,
     count_line_ends,
     text_stream,
-    token_bytes,
 )
+from newllm_core.data.tokenizer import TextTokenizer
 from tests.generation.cases import TOKENIZERS
 
+from .layouts import LAYOUTS
+
 MADE = {name: make() for name, make in TOKENIZERS.items()}
+REAL = {name: TextTokenizer.adopt(made.to_str(), {"user"}) for name, made in LAYOUTS.items()}
 BYTE_LEVEL = ["bpe", "bytes"]
 MULTI_BYTE = "añ€𝄞 日本\n\tthe cat, é 🇩🇪👩‍👩‍👧"
 
@@ -34,8 +38,61 @@ def test_pieces_of_any_ids_are_the_text_of_all(name, data):
     text = "".join(map(stream.push, ids))
     assert whole(text) == whole(tokenizer.decode(ids))
     assert tokenizer.decode(ids).startswith(text)
-    encoded = b"".join(token_bytes(tokenizer, token) for token in ids)
+    encoded = b"".join(map(tokenizer.bytes_of, ids))
     assert encoded.decode("utf-8", "replace") == tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("name", REAL)
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_streaming_is_decoding_the_whole_for_any_ids(name, data):
+    tokenizer = REAL[name]
+    ids = data.draw(ids_of(tokenizer))
+    stream, text = text_stream(tokenizer), ""
+    for count, token in enumerate(ids, 1):
+        text += stream.push(token)
+        assert tokenizer.decode(ids[:count]).startswith(text)
+    assert whole(text) == whole(tokenizer.decode(ids))
+
+
+@pytest.mark.parametrize("name", REAL)
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_streaming_goes_on_behind_a_text_and_from_a_state(name, data):
+    tokenizer = REAL[name]
+    tokens = [i for i in range(tokenizer.vocab_size) if tokenizer.spelling(i) is not None]
+    tokens = [i for i in tokens if tokenizer.bytes_of(i) is None or tokenizer.is_byte_level]
+    ids = data.draw(st.lists(st.sampled_from(tokens), min_size=2, max_size=30))
+    given_ids = tokenizer.encode("the cat")
+    followed = text_stream(tokenizer)
+    followed.follow(given_ids)
+    text = "".join(map(followed.push, ids))
+    before = tokenizer.decode(given_ids)
+    assert whole(before + text) == whole(tokenizer.decode([*given_ids, *ids]))
+    cut = data.draw(st.integers(0, len(ids)))
+    first = text_stream(tokenizer)
+    text = "".join(map(first.push, ids[:cut]))
+    second = text_stream(tokenizer, first.state())
+    text += "".join(map(second.push, ids[cut:]))
+    assert whole(text) == whole(tokenizer.decode(ids))
+
+
+@pytest.mark.parametrize("name", [name for name in REAL if name not in ("words-end", "speech")])
+@pytest.mark.parametrize("word", ["café", "日本語", "New York", "Straße"])
+def test_added_words_come_as_they_are(name, word):
+    tokenizer = REAL[name]
+    [token] = tokenizer.encode(word)
+    assert tokenizer.decode([token]) == text_stream(tokenizer).push(token) == word
+    stream = text_stream(tokenizer)
+    stream.follow(tokenizer.encode("the cat"))
+    assert stream.push(token).strip() == word
+
+
+def test_stray_bytes_spoil_no_character_beside_them():
+    tokenizer = REAL["unigram-bytes"]
+    ids = tokenizer.encode("𝄞")[-4:]  # four bytes
+    text = "".join(map(text_stream(tokenizer).push, [*ids, ids[1], *ids]))
+    assert text == tokenizer.decode([*ids, ids[1], *ids]) == "𝄞\ufffd𝄞"
 
 
 @pytest.mark.parametrize("name", ["bpe", "bytes", "byte-fallback"])
@@ -81,7 +138,7 @@ def test_a_stream_goes_on_from_its_state(name, data):
     text += "".join(map(second.push, ids[cut:]))
     once = text_stream(tokenizer)
     assert text == "".join(map(once.push, ids))
-    assert len(once.state()) <= 2 * LONGEST_CHARACTER
+    assert len(once.state()) <= MOST_BEFORE + LONGEST_CHARACTER + 1
 
 
 @pytest.mark.parametrize("name", MADE)

@@ -8,6 +8,7 @@ from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import InputError
 from newllm_core.generation.chat import Chat
 from newllm_core.generation.session import Session
+from tests.data.cases import encode_document
 
 from .cases import bpe, make_model, word_pieces
 
@@ -42,7 +43,7 @@ class Talk:
 
 def chat_ids(tokenizer, messages, reply):
     turns = [Message(*turn) for m in messages for turn in (("user", m), ("assistant", reply))]
-    return tokenizer.encode_document(Document(messages=tuple(turns)))
+    return encode_document(tokenizer, Document(messages=tuple(turns)))
 
 
 @pytest.mark.parametrize("ending", ["user", "assistant", "end"])

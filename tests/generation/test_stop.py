@@ -2,7 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from newllm_core.errors import ConfigError
 from newllm_core.generation.stop import StopStrings
+from newllm_core.settings import Settings, from_assignments
 
 LETTERS = st.text(alphabet="ab", max_size=12)
 
@@ -42,6 +44,35 @@ def test_only_what_may_become_a_stop_string_is_held():
     assert stop.push("b EN") == "\nb "
     assert stop.push("T") == "ENT"
     assert StopStrings(["ab"], held="a").push("b") == ""
+
+
+def test_what_was_held_is_text_when_nothing_follows():
+    stop = StopStrings(["ab"])
+    assert (stop.push("a"), stop.flush(), stop.flush()) == ("", "a", "")
+
+
+@pytest.mark.parametrize(
+    ("typed", "strings"),
+    [
+        ('["x"]', ["x"]),
+        (r'["x, y", "]", "\\n"]', ["x, y", "]", "\n"]),
+        ("x", ["x"]),
+        ("x,(y", ["x", "(y"]),
+        ("[]", []),
+    ],
+)
+def test_a_list_of_stop_strings_may_be_typed(monkeypatch, typed, strings):
+    given = Settings.of(None, from_assignments([f"generation.stop={typed}"]))
+    assert given.resolve().generation.stop_strings() == strings
+    monkeypatch.setenv("NEWLLM_GENERATION_STOP", typed)
+    assert Settings.of(None).resolve().generation.stop_strings() == strings
+
+
+@pytest.mark.parametrize("typed", ["[x]", "['x']", '["x"', "[1]"])
+def test_a_list_that_is_none_is_refused(typed):
+    with pytest.raises(ConfigError, match=r"^generation\.stop is ") as caught:
+        Settings.of(None, from_assignments([f"generation.stop={typed}"])).resolve()
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("strings", [[], ["xyz"]])

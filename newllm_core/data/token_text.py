@@ -1,0 +1,100 @@
+"""What tokens say: as the `tokenizers` library decodes them, but for what it garbles.
+
+To a byte-level decoder an added word is letters of bytes, and `café` is no UTF-8; one stray byte
+spoils all bytes beside it where bytes are a fallback. Both are put right before it decodes.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from newllm_core.data.control_tokens import BYTE_NAMES, HIDDEN
+from newllm_core.data.tokenizer_library import rules
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+class TokenText:
+    """Decodes ids; hidden tokens, and ids without a token, have no text.
+
+    Args:
+        tokenizer: as the library made it of `spec`.
+        spec: the parsed `tokenizer.json`.
+
+    Attributes:
+        is_byte_level: every token stands for bytes, whatever is around it.
+        spellings: how the vocabulary writes each id; None for what has no text.
+    """
+
+    def __init__(self, tokenizer: "Tokenizer", spec: dict[str, Any]) -> None:
+        found = rules(spec.get("decoder"))
+        self.is_byte_level = (spec.get("decoder") or {}).get("type") == "ByteLevel"
+        self._decoder = tokenizer.decoder
+        self._letters = "ByteLevel" in found
+        self._fallback = BYTE_NAMES if "ByteFallback" in found else {}
+        vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+        self.spellings: list[str | None] = [None] * (max(vocabulary.values(), default=-1) + 1)
+        for name, number in vocabulary.items():
+            if not name.startswith(HIDDEN):
+                self.spellings[number] = name
+        for token in spec["added_tokens"]:  # as a normalizer makes them
+            number = vocabulary[token["content"]]
+            self.spellings[number] = tokenizer.id_to_token(number)
+        self._written = list(self.spellings)
+        for token in spec["added_tokens"]:
+            number, word = vocabulary[token["content"]], token["content"]
+            if self._letters:
+                self._written[number] = "".join(LETTERS[byte] for byte in word.encode("utf-8"))
+            # With marks for spaces where the decoder takes them for that, not in other letters.
+            elif self.decode([number]).strip() != word:
+                self._written[number] = word
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of `ids`."""
+        written = [name for number in ids if (name := self._written[number]) is not None]
+        if self._fallback:
+            written = list(self._joined(written))
+        return " ".join(written) if self._decoder is None else self._decoder.decode(written)
+
+    def bytes_of(self, token: int) -> bytes | None:
+        """Return what a token that stands for bytes stands for; None if it stands for text.
+
+        A character may be spread over several tokens. A token without text has no bytes.
+        """
+        name = self._written[token]
+        if self._letters:
+            return letter_bytes(name or "")
+        return bytes([self._fallback[name]]) if name in self._fallback else None
+
+    def _joined(self, written: Sequence[str]) -> Iterator[str]:
+        """Yield text for the bytes that are beside each other, and everything else as it is."""
+        data = bytearray()
+        for name in written:
+            if name in self._fallback:
+                data.append(self._fallback[name])
+                continue
+            if data:
+                yield data.decode("utf-8", "replace")
+                data.clear()
+            yield name
+        if data:
+            yield data.decode("utf-8", "replace")
+
+
+def letter_bytes(name: str) -> bytes:
+    """Return the bytes of a token that is written in letters of bytes; of others, their UTF-8."""
+    try:
+        return bytes([_BYTES[letter] for letter in name])
+    except KeyError:
+        return name.encode("utf-8")
+
+
+def _byte_letters() -> list[str]:
+    """Return the letter of each byte in a byte-level vocabulary (Radford et al. 2019)."""
+    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    others = iter(range(256, 512))
+    return [chr(byte if byte in printable else next(others)) for byte in range(256)]
+
+
+LETTERS = _byte_letters()
+_BYTES = {letter: byte for byte, letter in enumerate(LETTERS)}
