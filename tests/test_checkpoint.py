@@ -19,7 +19,7 @@ from newllm_core.checkpoint.metadata import STRUCTURED
 from newllm_core.checkpoint.provenance import plugin_record, provenance
 from newllm_core.data.dataset_info import SourceInfo
 from newllm_core.errors import InputError
-from newllm_core.plugins.registry import Plugin
+from newllm_core.plugins.plugin import Plugin
 from tests.data.cases import Recorder
 
 

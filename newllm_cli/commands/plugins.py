@@ -9,7 +9,8 @@ from newllm_cli.help import HelpfulCommand
 from newllm_cli.options import JsonOption, PluginOption, use_plugin_files
 
 if TYPE_CHECKING:
-    from newllm_core.plugins.registry import Plugin, Registry
+    from newllm_core.plugins.plugin import Plugin
+    from newllm_core.plugins.registry import Registry
 
 plugins_app = typer.Typer(
     invoke_without_command=True,

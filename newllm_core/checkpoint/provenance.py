@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from newllm_core.data.dataset_info import SourceInfo
-from newllm_core.plugins.registry import DATA_SOURCES, Plugin
+from newllm_core.plugins.plugin import Plugin
+from newllm_core.plugins.registry import DATA_SOURCES
 from newllm_core.runtime.version import newllm_version
 
 

@@ -26,7 +26,8 @@ from newllm_core.model.embeddings import load_embeddings
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.parallel import collectives
 from newllm_core.parallel.sharding import sharded
-from newllm_core.plugins.registry import CELLS, OBJECTIVES, REGULARIZERS, Plugin
+from newllm_core.plugins.plugin import Plugin
+from newllm_core.plugins.registry import CELLS, OBJECTIVES, REGULARIZERS
 from newllm_core.regularizers.base import Regularizer
 from newllm_core.regularizers.probe import probe
 from newllm_core.runtime.precision import products_in

@@ -8,7 +8,8 @@ from newllm_core.errors import ConfigError, PluginError
 from newllm_core.plugins.files import used_files
 from newllm_core.plugins.guard import stdout_to_stderr
 from newllm_core.plugins.locate import ClassSource, ModuleMissing, find_class
-from newllm_core.plugins.registry import REGISTRIES, Plugin, Registry
+from newllm_core.plugins.plugin import Plugin
+from newllm_core.plugins.registry import REGISTRIES, Registry
 
 AVAILABLE, OK, BROKEN = "available", "ok", "broken"
 CLASH, IGNORED, NOT_ALLOWED = "clash", "ignored", "not allowed"

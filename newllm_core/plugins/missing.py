@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from newllm_core.errors import UserError
-from newllm_core.plugins.registry import OWN_DISTRIBUTION, REGISTRIES, REGULARIZERS
+from newllm_core.plugins.plugin import OWN_DISTRIBUTION
+from newllm_core.plugins.registry import REGISTRIES, REGULARIZERS
 
 
 def missing_plugins(provenance: Mapping[str, Any]) -> list[str]:

@@ -14,19 +14,17 @@ import difflib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import reduce
 from importlib import import_module
-from importlib.metadata import EntryPoint
 from inspect import isfunction
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from newllm_core.errors import ConfigError, PluginError, UserError
-from newllm_core.plugins.files import import_file, module_name, used_files
-from newllm_core.plugins.guard import log, one_line, place_in, slow_notice, stdout_to_stderr
-from newllm_core.plugins.installed import installed, normal
+from newllm_core.plugins.files import import_file, used_files
+from newllm_core.plugins.guard import log, slow_notice, stdout_to_stderr
+from newllm_core.plugins.installed import installed
 from newllm_core.plugins.kinds import (
     CELL,
     COMMAND,
@@ -36,56 +34,8 @@ from newllm_core.plugins.kinds import (
     REGULARIZER,
     Kind,
 )
+from newllm_core.plugins.plugin import ALLOW_LIST, Plugin, plugin_of
 from newllm_core.settings import make_section
-
-OWN_DISTRIBUTION = "newllm"
-ALLOW_LIST = "NEWLLM_PLUGINS"
-
-
-@dataclass(frozen=True)
-class Plugin:
-    """One registered name, not yet imported.
-
-    Attributes:
-        name: what users ask for.
-        target: `module:attribute`, or `FILE.py:attribute`.
-        distribution: who installed it; "file" for one of a `--plugin` file.
-        version: of the distribution, or of the file's content.
-        about: the distribution in its own words.
-        file: the `--plugin` file.
-    """
-
-    name: str
-    target: str
-    distribution: str
-    version: str
-    about: str = field(default="", compare=False)
-    file: Path | None = None
-
-    @property
-    def origin(self) -> str:
-        """Return where the plugin comes from, for messages."""
-        return f"{self.distribution} {self.version} ({self.target})"
-
-    def raised(self, error: BaseException) -> str:
-        """Return what its code raised, on one line, and where in its code."""
-        module = module_name(self.file) if self.file else self.target.partition(":")[0]
-        place = place_in(module, error)
-        return one_line(error) + (f" ({place}; NEWLLM_DEBUG=1 shows all)" if place else "")
-
-    @property
-    def is_own(self) -> bool:
-        """Say whether it is part of newllm."""
-        return self.distribution == OWN_DISTRIBUTION
-
-    @property
-    def is_allowed(self) -> bool:
-        """Say whether `NEWLLM_PLUGINS` lets it be used; a file was asked for in so many words."""
-        listed = os.environ.get(ALLOW_LIST)
-        if listed is None or self.is_own or self.file is not None:
-            return True
-        names = {normal(part) for part in listed.split(",")}
-        return bool({normal(self.name), normal(self.distribution)} & names)
 
 
 @dataclass(frozen=True)
@@ -103,7 +53,7 @@ class Registry:
         """Return every registered name with its claimants, the one that wins first."""
         found: dict[str, set[Plugin]] = {}
         for entry in installed(self.of.group):
-            found.setdefault(entry.name, set()).add(_describe(entry))
+            found.setdefault(entry.name, set()).add(plugin_of(entry))
         for given in used_files(self.kind):
             target = f"{given.path}:{given.attribute}"
             plugin = Plugin(given.name, target, "file", given.version, given.summary, given.path)
@@ -274,23 +224,6 @@ def _import(plugin: Plugin) -> Any:  # noqa: ANN401 - whatever is there
         return getattr(import_file(plugin.file), plugin.target.rpartition(":")[2])
     module_name, _, attribute = plugin.target.partition(":")
     return reduce(getattr, attribute.split(".") if attribute else [], import_module(module_name))
-
-
-def _describe(entry: EntryPoint) -> Plugin:
-    target = entry.value.partition("[")[0].replace(" ", "")
-    facts: dict[str, str | None] = {}
-    try:
-        assert entry.dist is not None
-        facts = {key: entry.dist.metadata[key] for key in ("Name", "Version", "Summary")}
-    except Exception:  # an unfinished installation must not hide the others
-        facts = {}
-    return Plugin(
-        entry.name,
-        target,
-        distribution=facts.get("Name") or "unknown",
-        version=facts.get("Version") or "?",
-        about=facts.get("Summary") or "",
-    )
 
 
 def _is_abstract(member: object) -> bool:

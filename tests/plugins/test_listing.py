@@ -4,7 +4,7 @@ import pytest
 
 from newllm_core.plugins.listing import list_plugins
 from newllm_core.plugins.locate import ModuleMissing, find_class, module_path
-from newllm_core.plugins.registry import OWN_DISTRIBUTION
+from newllm_core.plugins.plugin import OWN_DISTRIBUTION
 
 
 def test_built_ins_are_described_and_located():

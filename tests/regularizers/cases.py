@@ -2,7 +2,8 @@
 
 import torch
 
-from newllm_core.plugins.registry import OWN_DISTRIBUTION, REGULARIZERS
+from newllm_core.plugins.plugin import OWN_DISTRIBUTION
+from newllm_core.plugins.registry import REGULARIZERS
 from newllm_core.settings import make_section
 
 N, D = 63, 17

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from newllm_core.model.cells.base import Cell
-from newllm_core.plugins.registry import CELLS, OWN_DISTRIBUTION
+from newllm_core.plugins.plugin import OWN_DISTRIBUTION
+from newllm_core.plugins.registry import CELLS
 from newllm_core.settings import make_section
 from newllm_core.testing import ConformanceError, check_cell
 

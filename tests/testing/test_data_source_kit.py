@@ -10,7 +10,8 @@ from newllm_core.data.sources import python_docs
 from newllm_core.data.sources.base import DataSource, Document
 from newllm_core.data.sources.files import input_file, read_lines
 from newllm_core.errors import InputError
-from newllm_core.plugins.registry import DATA_SOURCES, OWN_DISTRIBUTION
+from newllm_core.plugins.plugin import OWN_DISTRIBUTION
+from newllm_core.plugins.registry import DATA_SOURCES
 from newllm_core.testing import ConformanceError, check_data_source
 
 CHAT = {"messages": [{"role": "user", "content": "hello"}]}

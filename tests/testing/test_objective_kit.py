@@ -6,7 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from newllm_core.objectives.base import NO_TOKEN, Objective
-from newllm_core.plugins.registry import OBJECTIVES, OWN_DISTRIBUTION
+from newllm_core.plugins.plugin import OWN_DISTRIBUTION
+from newllm_core.plugins.registry import OBJECTIVES
 from newllm_core.settings import make_section
 from newllm_core.testing import ConformanceError, check_objective
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from newllm_core.plugins.registry import OWN_DISTRIBUTION, REGULARIZERS
+from newllm_core.plugins.plugin import OWN_DISTRIBUTION
+from newllm_core.plugins.registry import REGULARIZERS
 from newllm_core.regularizers.base import Regularizer
 from newllm_core.settings import make_section
 from newllm_core.testing import ConformanceError, check_regularizer
