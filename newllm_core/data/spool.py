@@ -162,7 +162,9 @@ class Spool:
         before = b"".join(self._chunks(first, wanted))
         found = before.rfind(b"\n") + 1 or before.rfind(b" ") + 1
         if not found:
-            found = len(before.decode("utf-8", "ignore").encode("utf-8"))
+            found = max(0, len(before) - 1)
+            while found and before[found] & 0xC0 == 0x80:  # the middle of a character
+                found -= 1
         return first + found
 
     def digest(self, document: Document) -> bytes:
