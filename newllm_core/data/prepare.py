@@ -16,11 +16,12 @@ from newllm_core.data.pieces import cut_at_words
 from newllm_core.data.policy import ValidationPolicy
 from newllm_core.data.publish import NEW, publishing
 from newllm_core.data.reading import OpenSource, open_source, read_source
+from newllm_core.data.sources.files import STDIN
 from newllm_core.data.split_encoder import SplitEncoder
 from newllm_core.data.spool import Spool
 from newllm_core.data.token_files import smallest_dtype, write_text
 from newllm_core.data.tokenizer import TextTokenizer
-from newllm_core.errors import InputError
+from newllm_core.errors import ConfigError, InputError
 from newllm_core.files.escapes import escaped
 from newllm_core.runtime.progress import Progress, Silent
 
@@ -62,6 +63,10 @@ def prepare(
         name = config.val_source or config.source
         val_source = open_source(
             name, config.val_input, source_options if name == config.source else {}
+        )
+    if config.input == config.val_input == str(STDIN):
+        raise ConfigError(
+            "data.input and data.val_input are both stdin: give one of them as a file"
         )
     base = load_base(config)
     with (

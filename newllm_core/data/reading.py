@@ -59,7 +59,7 @@ def _documents(opened: OpenSource) -> Iterator[Document | Broken | Note]:
 def read_source(
     opened: OpenSource, spool: Spool, config: DataConfig, progress: Progress
 ) -> tuple[Documents, int, int]:
-    """The documents of a source, now in the spool, and how many were broken or without text."""
+    """Read a source into the spool; say its documents, and how many were broken or blank."""
     counts: Counter[str | None] = Counter()  # of each split
     notes: Counter[str] = Counter()
     broken = blank = 0

@@ -338,6 +338,8 @@ def test_a_url_is_read_like_a_file():
     with fsspec.open("memory://a.jsonl.gz", "wb") as file:
         file.write(gzip.compress(b'{"text": "x"}'))
     assert list(read_rows("memory://a.jsonl.gz")) == [{"text": "x"}]
+    with assert_one_line_error(InputError, "memory://b.jsonl"):
+        list(read_rows("memory://b.jsonl"))
 
 
 def test_offline_hub_says_what_to_do(monkeypatch):

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from newllm_core.errors import ConfigError, InputError, reason
+from newllm_core.errors import ConfigError, InputError, UserError, reason
 from newllm_core.files.from_strangers import regular_file
 
 CHUNK_BYTES = 1 << 20
@@ -123,8 +123,13 @@ def _raw(path: Path | str) -> Iterator[Any]:
     if isinstance(path, str):
         import fsspec
 
-        with fsspec.open(path, "rb") as file:
-            yield file
+        try:
+            with fsspec.open(path, "rb") as file:
+                yield file
+        except UserError:
+            raise
+        except Exception as error:  # the network's own types
+            raise InputError(f"cannot read {path}: {reason(error)}") from error
     elif path == STDIN:
         if sys.stdin is None:
             raise InputError("stdin is closed: give a file")
