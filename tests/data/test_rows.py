@@ -255,7 +255,15 @@ def test_lines_that_are_damaged_are_broken(tmp_path):
 
 @pytest.mark.parametrize(
     "data",
-    [b'[{"text": "a"}', b'[{"text": "a"},, {"text": "b"}]', b'[{"text": "a"} {}]', b'[{"text": "a'],
+    [
+        b'[{"text": "a"}',
+        b'[{"text": "a"},, {"text": "b"}]',
+        b'[{"text": "a"} {}]',
+        b'[{"text": "a',
+        b'{"data": [{"text": "a"}]',
+        b'{"data": [{"text": "a"}], "id": }',
+        b'{"rows": [{"text": "a"}], "text": "b"}{"text": "c"}',
+    ],
 )
 def test_damaged_arrays_are_refused_with_the_place(tmp_path, data):
     (tmp_path / "a.json").write_bytes(data)

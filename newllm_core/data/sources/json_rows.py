@@ -66,7 +66,7 @@ def value_rows(file: TextIO, name: str, begun: str = "") -> Iterator[Row | Broke
             number += 1
             yield _row(value, f"{name}: row {number}")
         if wrapped:
-            return
+            values.end_of_object()
 
 
 def _row(value: object, where: str) -> Row | Broken:
@@ -121,6 +121,14 @@ class _Values:
             if mark == "]":
                 return
             self.peek()
+
+    def end_of_object(self) -> None:
+        """Read the rest of the only object, of which one value was read."""
+        self.peek()
+        self._text, self._place = "{" + self._text[self._place :].removeprefix(","), 0
+        self.value()
+        if self.peek():
+            raise self._damaged(self._place, "something follows the object that holds all rows")
 
     def value(self) -> object:
         """Return the value that begins here."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 DELIMITERS = ",;\t"
 LONGEST_CELL = (1 << 31) - 1
 BATCH_ROWS = 256
+JSON_TYPE = "extension<arrow.json>"
 
 Found = Iterator[Row | Broken]
 
@@ -119,7 +120,9 @@ def _column(values: Any) -> list[Any]:  # noqa: ANN401 - an arrow array
         found = values.to_pylist()
     except Exception:  # text that is not UTF-8, a date of the year 0: types of arrow and Python
         found = [_value(value) for value in values]
-    return [_plain(value, values.type) for value in found] if _holds_json(values.type) else found
+    return (
+        [_plain(value, values.type) for value in found] if JSON_TYPE in str(values.type) else found
+    )
 
 
 def _value(value: Any) -> Any:  # noqa: ANN401 - an arrow scalar
@@ -129,18 +132,9 @@ def _value(value: Any) -> Any:  # noqa: ANN401 - an arrow scalar
         return error
 
 
-def _is_json(kind: "DataType") -> bool:
-    return getattr(kind, "extension_name", "") == "arrow.json"
-
-
-def _holds_json(kind: "DataType") -> bool:
-    inner = (kind.field(number).type for number in range(kind.num_fields))
-    return _is_json(kind) or any(map(_holds_json, inner))
-
-
 def _plain(value: Any, kind: "DataType") -> Any:  # noqa: ANN401 - any value
     """Return what JSON in a column stands for: `datasets` writes values of mixed types so."""
-    if _is_json(kind) and isinstance(value, str):
+    if str(kind) == JSON_TYPE and isinstance(value, str):
         try:
             return json.loads(value)
         except (ValueError, RecursionError) as error:
