@@ -6,10 +6,8 @@ import io
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-STDIN = "-"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -36,13 +34,17 @@ class Unheard:
 
 
 def prepare_streams() -> None:
-    """Make both exist, and let them show "?" for what a terminal or pipe cannot show."""
+    """Make both exist, and let them show "?" for what a terminal or pipe cannot show.
+
+    Bytes in names of files that are no text are shown escaped.
+    """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started this process
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+            is_utf = "utf" in stream.encoding.lower()
+            stream.reconfigure(errors="backslashreplace" if is_utf else "replace")
     if type(sys.stderr) is io.TextIOWrapper:
         sys.stderr = Unheard(sys.stderr)  # type: ignore[assignment]
 
@@ -76,15 +78,6 @@ def text_chunks(file: str) -> Iterator[str]:
     Raises:
         InputError: it cannot be read, or is not UTF-8.
     """
-    from newllm_core.data.sources.files import decode_chunks, read_chunks
-    from newllm_core.errors import InputError, reason
+    from newllm_core.data.sources.files import located, read_chunks
 
-    if file != STDIN:
-        yield from read_chunks(Path(file))
-        return
-    if sys.stdin is None:
-        raise InputError("stdin is closed: give a file")
-    try:
-        yield from decode_chunks(sys.stdin.buffer, "stdin")
-    except OSError as error:
-        raise InputError(f"cannot read stdin: {reason(error)}") from error
+    yield from read_chunks(located(file))

@@ -13,6 +13,7 @@ LONGEST_MESSAGE = 2000
 def one_line(text: str, limit: int) -> str:
     """Return `text` without line ends or control characters, cut to `limit` characters."""
     shown = " ".join(text[: 4 * limit].split())
+    shown = shown.encode("utf-8", "backslashreplace").decode()  # names of files are bytes
     shown = "".join(char if char.isprintable() else "?" for char in shown)
     return shown if len(shown) <= limit else shown[: limit - 3] + "..."
 

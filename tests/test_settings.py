@@ -149,7 +149,12 @@ def test_none_undoes_an_earlier_layer(nothing):
     assert found.phase1.max_tokens is None
     cell = resolve({"cell": {"hidden_dim": 64}}, {"cell": {"hidden_dim": nothing}}).cell
     assert make_section(ResidualOptions, "cell", cell).hidden_dim is None
-    assert resolve({"data": {"input": "x"}}, {"data": {"input": nothing}}).data.input is None
+
+
+@pytest.mark.parametrize("name", ["none", "None", "null"])
+def test_a_file_may_be_named_like_nothing(name):
+    assert resolve({"data": {"input": name}}).data.input == name
+    assert resolve({"data": {"input": name}}, {"data": {"input": ""}}).data.input is None
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,9 @@ def evaluate(
     data: DataOption = None,
     text: Annotated[
         Path | None,
-        typer.Option(help="UTF-8 text of any length, as one document, instead of --data."),
+        typer.Option(
+            help="UTF-8 text of any length, as one document, instead of --data; - is stdin."
+        ),
     ] = None,
     split: Annotated[
         str | None,
@@ -55,6 +57,7 @@ def evaluate(
     given.resolve()  # a mistyped setting is reported before torch is loaded
 
     from newllm_core.checkpoint.format import load
+    from newllm_core.data.sources.files import located
     from newllm_core.pipeline.commands import dataset_of
     from newllm_core.pipeline.trained import evaluation_config, run_evaluate
     from newllm_core.runtime.device import prepare_device
@@ -65,7 +68,7 @@ def evaluate(
     config = evaluation_config(given, loaded)
     device = prepare_device(config.run)
     loaded.model.to(device)
-    target = text or dataset_of(loaded, data)
+    target = located(text) if text else dataset_of(loaded, data)
     source = {"file": str(target)} if isinstance(target, Path) else {"data": str(target.path)}
     figures = run_evaluate(loaded, target, config, device=device, progress=progress, split=split)
     summary = language_model_summary(checkpoint, source | figures)

@@ -18,6 +18,9 @@ def prepare(
         str | None,
         typer.Option(help=r"Where text-file and text-dir split a file, e.g. '\n\n'."),
     ] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="Of the input, e.g. cp1252.", show_default="utf-8")
+    ] = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -27,6 +30,10 @@ def prepare(
         newllm prepare
 
         newllm prepare --source text-file --input book.txt --document-separator '\n\n'
+
+        newllm prepare --source rows --input chats.jsonl.gz
+
+        newllm prepare --source rows --input hub:roneneldan/TinyStories --max-documents 10000
 
         newllm prepare --source wikitext --input train.txt --val-input valid.txt --out data
     """
@@ -41,6 +48,7 @@ def prepare(
             given,
             out,
             document_separator=document_separator,
+            encoding=encoding,
             overwrite=overwrite,
             progress=StderrProgress(given),
         )

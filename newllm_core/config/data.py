@@ -12,7 +12,9 @@ class DataConfig(Section):
     SECTION = "data"
 
     source: str = option("python-docs", "Data source (an entry point of newllm.data_sources).")
-    input: str | None = option(None, "File or folder the source reads; sources say what they take.")
+    input: str | None = option(
+        None, "File or folder the source reads, or - for stdin; may be compressed."
+    )
     val_source: str | None = option(None, "Data source of the validation set, if a separate one.")
     val_input: str | None = option(None, "File or folder of the validation set, if a separate one.")
     val_fraction: float = option(
@@ -28,6 +30,12 @@ class DataConfig(Section):
         "drop",
         "Lines of validation text with a token type that training never saw; test is kept whole.",
         choices=("drop", "keep"),
+    )
+    max_dropped_share: float = option(
+        0.1,
+        "Share of validation lines or bytes dropped beyond which there is a warning.",
+        low=0,
+        high=1,
     )
     tokenizer: str = option(
         "bpe",
@@ -49,7 +57,9 @@ class DataConfig(Section):
         low=0,
         high=1,
     )
-    max_documents: int | None = option(None, "Read at most so many documents.", low=2)
+    max_documents: int | None = option(
+        None, "Read at most so many documents of each split that the source has.", low=2
+    )
     max_broken_share: float = option(
         0.01,
         "Largest share of rows that may be damaged; they are left out and reported.",

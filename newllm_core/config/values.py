@@ -21,7 +21,9 @@ def convert(value: Any, hint: Any, where: str) -> Any:  # noqa: ANN401 - any TOM
         raise ConfigError(f"{where} is a number of more than {INTEGER_BITS} bits")
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         inner = [part for part in typing.get_args(hint) if part is not type(None)]
-        if value is None or (isinstance(value, str) and value.lower() in ("none", "null")):
+        # A file may be named null; an empty name is none.
+        nothing = ("",) if inner[0] is str else ("none", "null")
+        if value is None or (isinstance(value, str) and value.lower() in nothing):
             return None
         return convert(value, inner[0], where)
     if typing.get_origin(hint) is tuple:

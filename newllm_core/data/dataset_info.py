@@ -102,6 +102,7 @@ class DatasetInfo:
         seed: of the run.
         files: the other files of the folder.
         broken: rows of the sources that could not be read and were left out.
+        blank: documents of the sources without any text, which were left out.
     """
 
     dtype: str
@@ -119,6 +120,7 @@ class DatasetInfo:
     seed: int
     files: Mapping[str, FileInfo]
     broken: int = 0
+    blank: int = 0
     test: SplitInfo | None = None
 
     @property

@@ -110,7 +110,7 @@ def _choose(documents: Documents, among: "Array", wanted: float, split: str) -> 
         advice = ", or give --val-input" if split == "validation" else ""
         raise InputError(
             f"{len(order)} documents with {len(firsts)} distinct contents cannot be divided "
-            f"into train and {split}: split the text with --document-separator{advice}"
+            f"into train and {split}: give more of them{advice}"
         )
     held_out = np.cumsum(np.add.reduceat(documents.sizes[order], firsts))
     enough = int(np.searchsorted(held_out, wanted)) + 1

@@ -3,12 +3,11 @@
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from newllm_core.config import DataConfig
-from newllm_core.data.dataset_info import INFO_FILE, TOKENIZER_FILE, DatasetInfo, SourceInfo
+from newllm_core.data.dataset_info import INFO_FILE, TOKENIZER_FILE, DatasetInfo
 from newllm_core.data.division import divide
 from newllm_core.data.documents import Documents, Selection
 from newllm_core.data.losses import warn_of_losses
@@ -17,29 +16,18 @@ from newllm_core.data.measures import contents, count_bytes
 from newllm_core.data.pieces import cut_at_words
 from newllm_core.data.policy import ValidationPolicy
 from newllm_core.data.publish import NEW, publishing
-from newllm_core.data.sources.base import Broken, DataSource, Document
+from newllm_core.data.reading import OpenSource, open_source, read_source
+from newllm_core.data.sources.files import STDIN
 from newllm_core.data.split_encoder import SplitEncoder
 from newllm_core.data.spool import Spool
 from newllm_core.data.token_files import smallest_dtype, write_text
 from newllm_core.data.tokenizer import TextTokenizer
-from newllm_core.errors import InputError, PluginError, reason
-from newllm_core.plugins import registry
+from newllm_core.errors import ConfigError, InputError
+from newllm_core.files.escapes import escaped
 from newllm_core.runtime.progress import Progress, Silent
-from newllm_core.settings import make_section
 
 # The trainer buffers 256 texts, so long ones are cut.
 TRAINING_PIECE_CHARACTERS = 1 << 16
-
-
-@dataclass(frozen=True)
-class _OpenSource:
-    source: DataSource
-    info: SourceInfo
-    plugin: registry.Plugin
-
-    def __str__(self) -> str:
-        place = f" ({self.info.input})" if self.info.input is not None else ""
-        return f"source {self.info.name}{place}"
 
 
 def prepare(
@@ -70,21 +58,32 @@ def prepare(
         PluginError: a source cannot be loaded or breaks its contract.
     """
     watcher: Progress = progress or Silent()
-    train_source = _open(config.source, config.input, source_options)
+    train_source = open_source(config.source, config.input, source_options)
     val_source = None
     if config.val_source is not None or config.val_input is not None:
         name = config.val_source or config.source
-        val_source = _open(name, config.val_input, source_options if name == config.source else {})
+        val_source = open_source(
+            name, config.val_input, source_options if name == config.source else {}
+        )
+    if config.input == config.val_input == str(STDIN):
+        raise ConfigError(
+            "data.input and data.val_input are both stdin: give one of them as a file"
+        )
     base = load_base(config)
     with (
         publishing(out, overwrite=overwrite) as work,
         closing(Spool(work / "spool", seed)) as spool,
     ):
-        documents, broken = _read(train_source, spool, config, watcher)
+        documents, broken, blank = read_source(train_source, spool, config, watcher)
         separate = None
         if val_source is not None:
-            separate, more_broken = _read(val_source, spool, config, watcher)
-            broken += more_broken
+            separate, more_broken, more_blank = read_source(val_source, spool, config, watcher)
+            broken, blank = broken + more_broken, blank + more_blank
+            _tell_unused(documents, train_source, watcher)
+        if len(documents) == 1:
+            held_out = {"validation": 0.0 if separate else config.val_fraction}
+            held_out["test"] = config.test_fraction
+            documents = _cut(documents, train_source, spool, held_out, watcher)
         division = divide(documents, separate, config.val_fraction, config.test_fraction)
         if base is None:
             tokenizer = _train_tokenizer(config, spool, division.train, watcher)
@@ -115,98 +114,16 @@ def prepare(
             duplicates_dropped=division.duplicates_dropped + unmasked,
             source=train_source.info,
             val_source=None if val_source is None else val_source.info,
-            data=dataclasses.asdict(config),
+            data=escaped(dataclasses.asdict(config)),
             seed=seed,
             files=files,
             broken=broken,
+            blank=blank,
             test=None if test is None else test.info,
         )
         write_text(folder / INFO_FILE, info.to_json())
-    _tell(info, watcher)
+    _tell(info, config.max_dropped_share, watcher)
     return info
-
-
-def _open(name: str, given: str | None, options: Mapping[str, Any]) -> _OpenSource:
-    plugin = registry.DATA_SOURCES.find(name)
-    source_type: type[DataSource] = registry.DATA_SOURCES.load(name)
-    section = make_section(source_type.Options, "source", options)
-    shown = dataclasses.asdict(section)
-    info = SourceInfo(name, given, shown, plugin.distribution, plugin.version)
-    with registry.DATA_SOURCES.blame(name):
-        return _OpenSource(source_type(given, section), info, plugin)
-
-
-def _documents(opened: _OpenSource) -> Iterator[Document | Broken]:
-    with registry.DATA_SOURCES.blame(opened.info.name):
-        try:
-            found = opened.source.documents()
-            if found is None:
-                raise PluginError(
-                    f"{opened} of {opened.plugin.origin}: documents() returned None: yield "
-                    "documents"
-                )
-            yield from found
-        except OSError as error:
-            raise InputError(f"{opened}: {reason(error)}") from error
-
-
-def _read(
-    opened: _OpenSource, spool: Spool, config: DataConfig, progress: Progress
-) -> tuple[Documents, int]:
-    """The documents of a source, which are in the spool afterwards, and how many were broken."""
-    count = broken = 0
-    first = ""
-    most = config.max_documents
-    with progress.task(f"reading {opened}", most, "documents") as task:
-        for document in _documents(opened):
-            if isinstance(document, Broken):
-                first = first or document.problem
-                broken += 1
-            elif _append(spool, document, opened):
-                count += 1
-                task.advance(1)
-                if count == most:
-                    break
-    if broken:
-        _judge(opened, broken, count, first, config, progress)
-    if not count:
-        raise InputError(f"{opened} gave no documents with any text")
-    try:
-        return spool.finish(), broken
-    except PluginError as error:
-        raise PluginError(f"{opened} of {opened.plugin.origin}: {error}") from error
-
-
-def _append(spool: Spool, document: Document, opened: _OpenSource) -> bool:
-    try:
-        return spool.append(document)
-    except InputError as error:
-        raise InputError(f"{opened}: {error}") from error
-    except PluginError as error:
-        raise PluginError(f"{opened} of {opened.plugin.origin}: {error}") from error
-
-
-def _judge(
-    opened: _OpenSource,
-    broken: int,
-    count: int,
-    first: str,
-    config: DataConfig,
-    progress: Progress,
-) -> None:
-    """Report rows that were left out.
-
-    Raises:
-        InputError: there are too many of them.
-    """
-    share = broken / (broken + count)
-    found = f"{opened}: {broken:,} of {broken + count:,} rows are broken ({share:.2%})"
-    if share > config.max_broken_share:
-        raise InputError(
-            f"{found}, more than data.max_broken_share {config.max_broken_share:.2%}: mend them or "
-            f"raise it; the first: {first}"
-        )
-    progress.warning(f"{found} and left out; the first: {first}")
 
 
 def _train_tokenizer(
@@ -246,7 +163,29 @@ def _pieces(chunks: Iterable[str]) -> Iterator[str]:
     return cut_at_words(chunks, TRAINING_PIECE_CHARACTERS, TRAINING_PIECE_CHARACTERS)
 
 
-def _tell(info: DatasetInfo, progress: Progress) -> None:
+def _cut(
+    documents: Documents,
+    opened: OpenSource,
+    spool: Spool,
+    held_out: Mapping[str, float],
+    progress: Progress,
+) -> Documents:
+    """Return a single text in parts, of which the last ones are held out."""
+    parts = spool.cut(documents, held_out)
+    for split in held_out:
+        share = parts.sizes[parts.of_split(split)].sum() / documents.sizes.sum()
+        if share:
+            progress.message(f"{opened} is one document: its last {share:.1%} are {split}")
+    return parts
+
+
+def _tell_unused(documents: Documents, opened: OpenSource, progress: Progress) -> None:
+    unused = int(documents.of_split("validation").sum())
+    if unused:
+        progress.message(f"{unused:,} validation documents of {opened} give way to those given")
+
+
+def _tell(info: DatasetInfo, max_dropped_share: float, progress: Progress) -> None:
     warn_of_losses(info.splits, progress)
     if info.duplicates_dropped:
         progress.message(
@@ -254,10 +193,13 @@ def _tell(info: DatasetInfo, progress: Progress) -> None:
         )
     report = info.policy
     if report.policy == "drop" and report.dropped_lines:
-        progress.message(
+        much = max(report.dropped_line_share, report.dropped_byte_share) > max_dropped_share
+        say = progress.warning if much else progress.message
+        say(
             f"dropped {report.dropped_line_share:.2%} of validation lines"
             + (f" ({report.dropped_byte_share:.2%} of bytes)" if report.bytes else "")
             + f" with {report.unseen_types:,} token types that train lacks"
+            + (": --val-token-policy keep keeps them" if much else "")
         )
     elif report.unseen_types:
         progress.warning(

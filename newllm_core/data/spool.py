@@ -4,7 +4,7 @@ import codecs
 import json
 import os
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from newllm_core.data.documents import (
@@ -23,6 +23,7 @@ from newllm_core.data.unfinished import Unfinished, check_document
 from newllm_core.errors import PluginError
 
 BATCH_BYTES = 1 << 20
+TOKEN_BYTES = 8
 # Columns are turned into Python numbers so many documents at a time.
 BLOCK = 1 << 14
 
@@ -113,6 +114,58 @@ class Spool:
         )
         self._begin_source()
         return documents
+
+    def cut(self, documents: Documents, held_out: Mapping[str, float]) -> Documents:
+        """Divide the only document, a text or token ids, by position.
+
+        Args:
+            documents: one.
+            held_out: splits that its end becomes, in this order, and their shares.
+
+        Returns:
+            One document for each split; `documents` where it is a chat or comes divided.
+        """
+        import numpy as np
+
+        kind = kind_of(int(documents.marks[0]))
+        wanted = {split: share for split, share in held_out.items() if share}
+        if kind == MESSAGES or not wanted or documents.of_split("validation")[0]:
+            return documents
+        begin, end = documents.offsets.tolist()
+        shares = list(wanted.values())
+        places = [end - int(sum(shares[first:]) * (end - begin)) for first in range(len(shares))]
+        inner = [self._edge(begin, place, kind) for place in places]
+        edges = sorted({begin, *inner, end})
+        if len(edges) < len(wanted) + 2:
+            return documents
+        digests, sizes, marks = b"", [], []
+        for first, last, split in zip(edges, edges[1:], ("train", *wanted), strict=False):
+            part = Unfinished(kind, split, self._key)
+            chunks = self._chunks(first, last)
+            for document in _tokens(chunks) if kind == TOKENS else _texts(chunks, iter):
+                part.add(document)
+            digests += part.finish()
+            sizes.append(part.size)
+            marks.append(mark(kind, split))
+        return Documents(
+            offsets=np.array(edges),
+            sizes=np.array(sizes),
+            digests=np.frombuffer(digests, dtype=f"S{DIGEST_BYTES}"),
+            marks=np.array(marks, np.uint8),
+        )
+
+    def _edge(self, begin: int, wanted: int, kind: int) -> int:
+        """Return where to cut: behind the line that ends before, or else a word or character."""
+        if kind == TOKENS:
+            return wanted - (wanted - begin) % TOKEN_BYTES
+        first = max(begin, wanted - BATCH_BYTES)
+        before = b"".join(self._chunks(first, wanted))
+        found = before.rfind(b"\n") + 1 or before.rfind(b" ") + 1
+        if not found:
+            found = max(0, len(before) - 1)
+            while found and before[found] & 0xC0 == 0x80:  # the middle of a character
+                found -= 1
+        return first + found
 
     def digest(self, document: Document) -> bytes:
         """Return the digest that `append` gives a document with these contents."""

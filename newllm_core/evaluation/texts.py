@@ -13,7 +13,13 @@ from newllm_core.config import DataConfig
 from newllm_core.data.losses import TokenLosses
 from newllm_core.data.measures import TextCounts
 from newllm_core.data.pieces import PIECE_CHARACTERS, pieces
-from newllm_core.data.sources.files import CHUNK_BYTES, read_chunks, unicode_text
+from newllm_core.data.sources.files import (
+    CHUNK_BYTES,
+    DECOMPRESSORS,
+    path_name,
+    read_chunks,
+    unicode_text,
+)
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import InputError
 from newllm_core.evaluation.figures import without_line_ends
@@ -39,10 +45,13 @@ def evaluate_file(
 ) -> dict[str, Any]:
     """Predict every token of a UTF-8 file, as `evaluate_text` does; a byte order mark is no text.
 
+    It may be compressed, or `STDIN`.
+
     Raises:
         InputError: the file is missing, empty or not UTF-8.
     """
-    size = path.stat().st_size if path.is_file() else None
+    packed = path.suffix.lower() in DECOMPRESSORS
+    size = path.stat().st_size if path.is_file() and not packed else None
     if size is not None and progress is not None:
         progress.message(f"evaluating {path}: {size:,} bytes")
     return evaluate_text(
@@ -50,7 +59,7 @@ def evaluate_file(
         tokenizer,
         read_chunks(path, min(CHUNK_BYTES, 16 * piece_characters)),
         head_weights=head_weights,
-        name=str(path),
+        name=path_name(path),
         num_bytes=size,
         progress=progress,
         segment_tokens=segment_tokens,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from newllm_core.errors import InputError, reason
+from newllm_core.files.escapes import escaped
 from newllm_core.files.from_strangers import regular_file
 
 if TYPE_CHECKING:
@@ -47,12 +48,14 @@ def open_tensors(path: Path, what: str = KIND, *, framework: str = "pt") -> Iter
     try:
         with path.open("rb") as file:
             start = file.read(8)
-        if int.from_bytes(start, "little") > LARGEST_HEADER:
-            kinds = (told for first, told in OTHER_KINDS.items() if start.startswith(first))
-            found = next(kinds, "something else, or damaged")
-            raise InputError(f"{path} is not a readable {what}: it is {found}")
-        with safe_open(path, framework=framework) as tensors:
-            yield tensors
+            if int.from_bytes(start, "little") > LARGEST_HEADER:
+                kinds = (told for first, told in OTHER_KINDS.items() if start.startswith(first))
+                found = next(kinds, "something else, or damaged")
+                raise InputError(f"{path} is not a readable {what}: it is {found}")
+            # safetensors takes Unicode names alone; an open file has another one.
+            name = str(path) if escaped(str(path)) == str(path) else f"/dev/fd/{file.fileno()}"
+            with safe_open(name, framework=framework) as tensors:
+                yield tensors
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is not a readable {what}: {reason(error)}") from error
 

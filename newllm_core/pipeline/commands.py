@@ -28,12 +28,13 @@ def prepare(
     out: Path | None,
     *,
     document_separator: str | None,
+    encoding: str | None,
     overwrite: bool,
     progress: Progress,
 ) -> "tuple[Path, DatasetInfo]":
     """Prepare what was asked for; returns the folder and what is in it."""
-    if document_separator is not None:
-        given.add({"source": {"document_separator": document_separator}})
+    own = {"document_separator": document_separator, "encoding": encoding}
+    given.add({"source": {key: value for key, value in own.items() if value is not None}})
     folder = out or RUNS / "data"
     info = prepare_dataset(given.resolve(), folder, overwrite=overwrite, progress=progress)
     return folder, info

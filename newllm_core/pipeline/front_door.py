@@ -28,6 +28,7 @@ def prepare(
     *,
     out: Place | None = None,
     document_separator: str | None = None,
+    encoding: str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
     **keywords: Any,  # noqa: ANN401
@@ -37,6 +38,7 @@ def prepare(
     Args:
         out: a new folder; runs/data by default.
         document_separator: where text files are split.
+        encoding: of text that is not UTF-8.
         overwrite: replace a data set.
         progress: is told how far it is.
         **keywords: keys of `data` and `run`, such as `source`, `input`, `vocab_size`.
@@ -45,6 +47,7 @@ def prepare(
         Settings.of_keywords(("data", "run"), keywords),
         _path(out),
         document_separator=document_separator,
+        encoding=encoding,
         overwrite=overwrite,
         progress=progress or Silent(),
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from newllm_core.data.measures import contents
-from newllm_core.data.sources.base import Broken, DataSource, Document
+from newllm_core.data.sources.base import Broken, DataSource, Document, Note
 from newllm_core.data.unfinished import check_document
 from newllm_core.errors import PluginError, UserError
 from newllm_core.plugins.guard import one_line
@@ -55,13 +55,13 @@ class _Case:
         self.input = given
         self.options = options
 
-    def read(self, given: str | None) -> list[Document | Broken]:
+    def read(self, given: str | None) -> list[Document | Broken | Note]:
         source = self.type(given, self.options)
         return list(islice(source.documents(), MAX_DOCUMENTS))
 
     def documents(self) -> None:
         found = self.read(self.input)
-        documents = [document for document in found if not isinstance(document, Broken)]
+        documents = [document for document in found if not isinstance(document, Broken | Note)]
         for number, document in enumerate(documents, start=1):
             try:
                 check_document(document)

@@ -53,9 +53,9 @@ def test_one_token_on_each_side(tmp_path):
     assert texts_of(tmp_path / "out") == {"a", "b"}
 
 
-def test_one_document_cannot_be_divided(tmp_path):
+def test_one_character_cannot_be_divided(tmp_path):
     with assert_one_line_error(InputError, "1 documents with 1 distinct", "--val-input"):
-        prepare_text(tmp_path, "a single document")
+        prepare_text(tmp_path, "x")
 
 
 def test_a_long_line_without_any_space(tmp_path, monkeypatch):

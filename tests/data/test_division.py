@@ -197,7 +197,7 @@ def test_the_fraction_is_of_bytes(spool):
 
 def test_fewer_than_two_contents_cannot_be_divided(spool):
     found = documents(spool, "a", "a", "a")
-    with assert_one_line_error(InputError, "3 documents", "--document-separator", "--val-input"):
+    with assert_one_line_error(InputError, "3 documents", "give more", "--val-input"):
         divide(found, None, 0.05)
 
 

@@ -66,7 +66,7 @@ def test_everything_is_in_the_folder_and_comes_back(tmp_path, corpus):
     )
     assert dataset.hash == info.hash
     assert dataset.info == info
-    assert info.source.options == {"document_separator": r"\n\n"}
+    assert info.source.options == {"document_separator": r"\n\n", "encoding": "utf-8"}
     assert info.source.distribution == "newllm"
 
 
@@ -129,7 +129,7 @@ def test_policy_and_duplicates_of_a_separate_validation_file(tmp_path, byte_toke
     assert (report.bytes, report.dropped_bytes) == (7 + 5 + 3 + 2, 2 + 2 + 3)
     assert (report.unseen_types, report.dropped_documents) == (4, 1)
     assert (info.validation.bytes, info.validation.tokens) == (5 + 2, 5 + 2 + 2)
-    assert any("42.86% of validation lines" in message for message in progress.messages)
+    assert any("42.86% of validation lines" in warning for warning in progress.warnings)
     assert any("2 held-out documents" in message for message in progress.messages)
     written = json.loads((tmp_path / "out" / "dataset.json").read_text(encoding="utf-8"))
     assert written["policy"]["dropped_line_share"] == 3 / 7
@@ -274,7 +274,7 @@ def test_ids_have_no_bytes_words_or_characters(tmp_path, byte_tokenizer, capsys)
     info = run(tmp_path / "dropped", progress=dropped, val_input=val, **common)
     assert (info.policy.dropped_lines, info.policy.bytes) == (1, 0)
     said = "dropped 50.00% of validation lines with 1 token types that train lacks"
-    assert said in dropped.messages
+    assert any(said in warning for warning in dropped.warnings)
 
 
 def test_a_split_of_text_and_ids_has_no_figures_per_byte(tmp_path, monkeypatch, byte_tokenizer):
@@ -337,7 +337,8 @@ def test_a_separate_source_of_the_same_name_shares_its_options(tmp_path):
     common |= {"val_source": "text-dir", "val_input": folder}
     info = run(tmp_path / "2", separator, **common)
     assert info.validation.documents == 1
-    assert info.val_source.options == {"document_separator": None, "pattern": "*.txt"}
+    options = {"document_separator": None, "encoding": "utf-8", "pattern": "*.txt"}
+    assert info.val_source.options == options
 
 
 def test_reading_stops_at_max_documents(tmp_path, monkeypatch):

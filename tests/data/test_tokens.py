@@ -100,6 +100,40 @@ def test_pickles_are_never_loaded(tmp_path):
             found(path)
 
 
+@pytest.mark.parametrize(
+    ("header", "dtype"), [([], "<u2"), ([20240520, 1, 3], "<u2"), ([20240801, 7, 3], "<u4")]
+)
+def test_bin_files_of_nanogpt_and_llm_c(tmp_path, header, dtype):
+    path = tmp_path / "train.bin"
+    words = np.zeros(256 if header else 0, "<i4")
+    words[: len(header)] = header
+    tokens = np.array([50256, 1, 65535], dtype)
+    path.write_bytes(words.tobytes() + tokens.tobytes())
+    assert found(path) == [(50256, 1, 65535)]
+    path.write_bytes(path.read_bytes() + b"x")
+    with assert_one_line_error(InputError, path, "bytes"):
+        found(path)
+
+
+@pytest.mark.parametrize("dtype", ["<u2", "<u4"])
+def test_ds_files_of_datatrove(tmp_path, dtype, monkeypatch):
+    monkeypatch.setattr("newllm_core.data.sources.tokens.PART_TOKENS", 3)
+    path, index = tmp_path / "a.ds", tmp_path / "a.ds.index"
+    np.arange(9, dtype=dtype).tofile(path)
+    with assert_one_line_error(InputError, path, "a.ds.index"):
+        found(path)
+    np.array([4, 4, 9], "<u8").tofile(index)
+    parts = [(d.tokens, d.continues) for d in Tokens(str(path)).documents()]
+    assert parts == [
+        *(((0, 1, 2), True), ((3,), False), ((), False)),
+        *(((4, 5, 6), True), ((7, 8), False)),
+    ]
+    for ends in ([4, 8], [5, 4, 9], [0], [1 << 63]):
+        np.array(ends, "<u8").tofile(index)
+        with assert_one_line_error(InputError, index, "does not fit"):
+            found(path)
+
+
 def test_inputs_that_cannot_be_read(tmp_path):
     with assert_one_line_error(InputError, "tokens needs", ".safetensors"):
         list(Tokens().documents())

@@ -81,7 +81,7 @@ def test_folders_come_divided_and_other_files_are_not_read(tmp_path, names):
     for name, text in zip(names, (ONE, TWO, ONE + "x\n"), strict=True):
         (tmp_path / name).write_text(text, encoding="utf-8")
     last = [("test", ONE + "x\n")] if "test" in names[2] else []
-    assert found(tmp_path) == [("train", ONE), ("validation", TWO), *last]
+    assert found(tmp_path) == [("validation", TWO), *last, ("train", ONE)]
 
 
 def test_a_folder_of_parquet_shards(tmp_path):
@@ -90,10 +90,10 @@ def test_a_folder_of_parquet_shards(tmp_path):
     write_parquet(tmp_path / "validation-00000-of-00001.parquet", [TWO])
     write_parquet(tmp_path / "test-00000-of-00001.parquet", [ONE])
     assert found(tmp_path) == [
-        ("train", ONE),
-        ("train", TWO),
         ("validation", TWO),
         ("test", ONE),
+        ("train", ONE),
+        ("train", TWO),
     ]
 
 

@@ -91,7 +91,7 @@ def test_a_file_trains_and_its_options_are_set_and_saved(file, phase1, tmp_path)
     assert record["target"] == f"{file}:SpreadOut"
     assert (record["distribution"], record["version"][:7]) == ("file", "sha256:")
     assert (source["name"], source["distribution"]) == ("text-file", "newllm")
-    assert source["options"] == {"document_separator": r"\n\n"}
+    assert source["options"] == {"document_separator": r"\n\n", "encoding": "utf-8"}
 
 
 def test_options_of_a_file_are_checked(file, phase1):

@@ -17,6 +17,7 @@ from newllm_core.testing import ConformanceError, check_data_source
 CHAT = {"messages": [{"role": "user", "content": "hello"}]}
 INPUTS = {
     "python-docs": None,
+    "rows": "a.jsonl",
     "text-dir": "folder",
     "text-file": "a.txt",
     "tokens": "a.json",

@@ -46,8 +46,22 @@ class Broken:
     problem: str
 
 
+@dataclass(frozen=True)
+class Note:
+    """Something that people should know of what is read; `prepare` says it once, and how often.
+
+    Attributes:
+        text: the same for every document that it is true of.
+    """
+
+    text: str
+
+
 class DataSource(ABC):
     """Yields documents. Making one reads nothing; `documents` reads lazily, in a fixed order.
+
+    Where data comes divided, held-out documents come first: `data.max_documents` ends the reading
+    as soon as there are enough to train on.
 
     Attributes:
         Options: frozen dataclass of options (`newllm_core.config.option` documents a field).
@@ -61,7 +75,7 @@ class DataSource(ABC):
         self.options = self.Options() if options is None else options
 
     @abstractmethod
-    def documents(self) -> Iterator[Document | Broken]:
+    def documents(self) -> Iterator[Document | Broken | Note]:
         """Yield every document.
 
         Raises:

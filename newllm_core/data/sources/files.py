@@ -1,15 +1,26 @@
-"""Checks of what the user gave as input, and strict UTF-8 reading. Errors name the file."""
+"""Files and stdin as sources read them: found, opened, decompressed, decoded. Errors name them."""
 
+import bz2
 import codecs
+import gzip
+import io
+import lzma
+import os
+import sys
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from newllm_core.errors import ConfigError, InputError, reason
+from newllm_core.errors import ConfigError, InputError, UserError, reason
 from newllm_core.files.from_strangers import regular_file
 
 CHUNK_BYTES = 1 << 20
 BYTE_ORDER_MARK = "\ufeff"
+UTF8 = "utf-8"
+STDIN = Path("-")
+DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError)  # what reading compressed data raises
 
 
 def refuse_input(source: str, given: str | None) -> None:
@@ -18,13 +29,20 @@ def refuse_input(source: str, given: str | None) -> None:
         raise ConfigError(f"source {source} reads no file, but input is {given!r}: leave it out")
 
 
+def located(given: str | os.PathLike[str]) -> Path:
+    """Return the path that a user named: `~` is the home folder, `-` is stdin and `./-` is not."""
+    path = Path(os.path.expanduser(given))
+    return path.absolute() if path == STDIN and os.fspath(given) != str(STDIN) else path
+
+
 def input_path(source: str, given: str | None, what: str) -> Path:
     """The existing file or folder that `source` needs; `what` names its kind for messages."""
     if not given:
         raise InputError(f"source {source} needs {what}: give it with --input PATH")
-    path = Path(given)
+    path = located(given)
     try:
-        path.stat()
+        if path != STDIN:
+            path.stat()
     except (OSError, ValueError) as error:  # ValueError: a NUL character
         raise InputError(
             f"cannot read {path}: {reason(error)}; give {what} with --input PATH"
@@ -35,6 +53,8 @@ def input_path(source: str, given: str | None, what: str) -> Path:
 def input_file(source: str, given: str | None, what: str) -> Path:
     """Like `input_path`, for a file that is not empty; a pipe could be read only once."""
     path = input_path(source, given, what)
+    if path == STDIN:
+        return path
     if path.is_dir():
         raise InputError(f"{path} is a folder, source {source} needs {what}")
     regular_file(path)
@@ -51,23 +71,101 @@ def input_folder(source: str, given: str | None, what: str) -> Path:
     return path
 
 
-def read_chunks(path: Path, chunk_bytes: int = CHUNK_BYTES) -> Iterator[str]:
-    """Yield the text of a UTF-8 file piece by piece, line ends as they are, without a BOM.
+def known_encoding(name: str) -> str:
+    """Return `name`, or raise `ConfigError` where it is no encoding of text."""
+    try:
+        "x".encode(name)
+    except (LookupError, ValueError) as error:
+        raise ConfigError(
+            f"source.encoding is {name!r}: give one that Python knows, such as cp1252 or utf-16"
+        ) from error
+    return name
+
+
+def _zstd(file: BinaryIO) -> Any:  # noqa: ANN401
+    import pyarrow
+
+    return io.BufferedReader(pyarrow.CompressedInputStream(file, "zstd"))
+
+
+DECOMPRESSORS: dict[str, Any] = {
+    ".gz": lambda file: gzip.GzipFile(fileobj=file),
+    ".bz2": bz2.BZ2File,
+    ".xz": lzma.LZMAFile,
+    ".zst": _zstd,
+}
+
+
+def format_of(path: str | Path) -> str:
+    """Return the ending of a name that says how it is written: .jsonl for `a.JSONL.gz`."""
+    path = Path(path)
+    return (Path(path.stem) if path.suffix.lower() in DECOMPRESSORS else path).suffix.lower()
+
+
+@contextmanager
+def opened(path: Path | str) -> Iterator[BinaryIO]:
+    """Open a file, stdin or a URL (text) for reading; what is compressed is decompressed.
 
     Raises:
-        InputError: it cannot be opened, or is not UTF-8; the message has the byte offset.
+        InputError: it cannot be opened, or reading it failed in the body.
     """
-    regular_file(path)
+    kind = Path(path).suffix.lower()
     try:
-        with path.open("rb") as file:
-            yield from decode_chunks(file, str(path), chunk_bytes)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {reason(error)}") from error
+        with _raw(path) as raw:
+            yield DECOMPRESSORS[kind](raw) if kind in DECOMPRESSORS else raw
+    except DAMAGED as error:
+        packed = f" as {kind[1:]}" if kind in DECOMPRESSORS else ""
+        raise InputError(f"cannot read {path_name(path)}{packed}: {reason(error)}") from error
 
 
-def decode_chunks(file: BinaryIO, name: str, chunk_bytes: int = CHUNK_BYTES) -> Iterator[str]:
+@contextmanager
+def _raw(path: Path | str) -> Iterator[Any]:
+    if isinstance(path, str):
+        import fsspec
+
+        try:
+            with fsspec.open(path, "rb") as file:
+                yield file
+        except UserError:
+            raise
+        except Exception as error:  # the network's own types
+            raise InputError(f"cannot read {path}: {reason(error)}") from error
+    elif path == STDIN:
+        if sys.stdin is None:
+            raise InputError("stdin is closed: give a file")
+        yield sys.stdin.buffer
+    else:
+        with regular_file(path).open("rb") as file:
+            yield file
+
+
+def path_name(path: Path | str) -> str:
+    """Return what messages call a file."""
+    return "stdin" if path == STDIN else str(path)
+
+
+def read_chunks(
+    path: Path, chunk_bytes: int = CHUNK_BYTES, encoding: str | None = None
+) -> Iterator[str]:
+    """Yield the text of a file or stdin piece by piece, line ends as they are, without a BOM.
+
+    Args:
+        path: of the file, or `STDIN`; may be compressed.
+        chunk_bytes: how much is read at a time.
+        encoding: UTF-8 unless given, and then whoever reads can choose another.
+
+    Raises:
+        InputError: it cannot be opened, or is of another encoding; the message has the byte offset.
+    """
+    with opened(path) as file:
+        yield from decode_chunks(file, path_name(path), chunk_bytes, encoding)
+
+
+def decode_chunks(
+    file: BinaryIO, name: str, chunk_bytes: int = CHUNK_BYTES, encoding: str | None = None
+) -> Iterator[str]:
     """Yield the text of an open file or pipe, see `read_chunks`; `name` is for errors."""
-    decoder = codecs.getincrementaldecoder("utf-8")("strict")
+    decoder = codecs.getincrementaldecoder(encoding or UTF8)("strict")
     consumed = 0
     at_start = True
     while True:
@@ -78,9 +176,10 @@ def decode_chunks(file: BinaryIO, name: str, chunk_bytes: int = CHUNK_BYTES) -> 
         try:
             text = decoder.decode(data, final=not data)
         except UnicodeDecodeError as error:
+            byte = f"byte 0x{error.object[error.start]:02x} at offset {origin + error.start}"
             raise InputError(
-                f"{name} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset "
-                f"{origin + error.start}; convert it to UTF-8"
+                f"{name} is not {(encoding or UTF8).upper()}: {byte}; convert it to UTF-8"
+                + (f", or say what it is: {_suggestion(error.object)}" if encoding else "")
             ) from error
         consumed += len(data)
         if at_start and text:
@@ -90,6 +189,25 @@ def decode_chunks(file: BinaryIO, name: str, chunk_bytes: int = CHUNK_BYTES) -> 
             yield text
         if not data:
             return
+
+
+def _suggestion(data: bytes) -> str:
+    marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return "--encoding utf-16" if marked else "--encoding cp1252 (Western Windows), or another"
+
+
+@contextmanager
+def opened_text(path: Path | str, encoding: str, newline: str) -> Iterator[io.TextIOWrapper]:
+    """Open text as `opened` does; bytes that are none in `encoding` become lone surrogates."""
+    with opened(path) as file:
+        name = "utf-8-sig" if codecs.lookup(encoding).name == UTF8 else encoding
+        text = io.TextIOWrapper(file, name, errors="surrogateescape", newline=newline)
+        try:
+            yield text
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path_name(path)} is not {encoding}: {reason(error)}") from error
+        finally:
+            text.detach()  # stdin stays open
 
 
 def unicode_text(text: str, name: str) -> str:
@@ -106,10 +224,12 @@ def unicode_text(text: str, name: str) -> str:
     return text
 
 
-def read_lines(path: Path, chunk_bytes: int = CHUNK_BYTES) -> Iterator[str]:
-    """Yield the lines of a UTF-8 file with their ends; only a line feed ends a line."""
+def read_lines(
+    path: Path, chunk_bytes: int = CHUNK_BYTES, encoding: str | None = None
+) -> Iterator[str]:
+    """Yield the lines of a text file with their ends; only a line feed ends a line."""
     held: list[str] = []  # of a line that goes on; joined once, however long it is
-    for chunk in read_chunks(path, chunk_bytes):
+    for chunk in read_chunks(path, chunk_bytes, encoding):
         first, *lines = chunk.split("\n")
         held.append(first)
         for line in lines:

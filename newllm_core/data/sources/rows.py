@@ -1,89 +1,76 @@
-"""Rows of a data set, one at a time: from a file or, through the `datasets` library, the hub."""
+"""The `rows` source: data sets as the world has them, from files, folders and the hub."""
 
-import glob
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
-from newllm_core.data.hub import require_hub, unreachable
-from newllm_core.data.sources.base import Broken
-from newllm_core.errors import InputError, reason
-from newllm_core.files.strict_json import parse_json
+from newllm_core.config import option
+from newllm_core.data.sources.base import Broken, DataSource, Document, Note
+from newllm_core.data.sources.files import UTF8, input_file, input_path, known_encoding, path_name
+from newllm_core.data.sources.row_documents import Placed, documents_of
+from newllm_core.data.sources.row_files import Part, folder_parts, hub_parts
+from newllm_core.data.sources.row_readers import READERS, read_rows
 
-LINES = ".jsonl"
-BUILDERS = {".json": "json", ".parquet": "parquet"}
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-
-Row = dict[str, Any]
+WHAT = "a .jsonl, .json, .csv or .parquet file, a folder of them, or hub:NAME"
+HUB = "hub:"
 
 
-def local_rows(path: Path) -> Iterator[Row | Broken]:
-    """Yield the rows of a `.jsonl`, `.json` or `.parquet` file.
+@dataclass(frozen=True)
+class RowFileOptions:
+    """How files of rows are written."""
 
-    Raises:
-        InputError: another format, or damaged; of a `.jsonl` file, only damaged lines are broken.
+    encoding: str = option(UTF8, "Encoding of .jsonl, .json and .csv files.")
+    format: str | None = option(
+        None, "jsonl, json, csv or tsv where the name does not say it; stdin is jsonl."
+    )
+
+
+@dataclass(frozen=True)
+class RowsOptions(RowFileOptions):
+    """Where the text is in a row, and how files are written."""
+
+    text: str | None = option(
+        None, "Column of texts. Without: chats, a column named text, or the only one of texts."
+    )
+
+
+class Rows(DataSource):
+    """One document per row: a text, or a chat.
+
+    A chat is a list `messages` of role and content, `conversations` of from and value, or
+    `instruction`, `input` and `output`. The input may also be `hub:NAME` or `hub:NAME:CONFIG`.
+    Files, folders and hub splits named train, validation and test stay divided so. A row that
+    cannot be read is broken and changes no other one.
     """
-    if path.suffix.lower() == LINES:
-        yield from _line_rows(path)
-        return
-    builder = BUILDERS.get(path.suffix.lower())
-    if builder is None:
-        expected = ", ".join([LINES, *BUILDERS])
-        raise InputError(f"{path} has the format {path.suffix or 'unknown'!r}: expected {expected}")
-    from datasets import load_dataset
-    from datasets.utils import logging
 
-    logging.set_verbosity(logging.CRITICAL)  # what it says of a damaged file is said below
-    # Streaming leaves a lock file in the cache folder: the user's own stays as it was.
-    with tempfile.TemporaryDirectory(prefix="newllm-") as cache:
-        try:
-            yield from load_dataset(
-                builder,
-                data_files=glob.escape(str(path.absolute())),
-                split="train",
-                streaming=True,
-                cache_dir=cache,
-            )
-        except Exception as error:  # pyarrow, pandas and datasets raise types of their own
-            cause = error.__cause__ or error
-            raise InputError(f"cannot read {path} as {builder}: {reason(cause)}") from error
+    Options = RowsOptions
+
+    def documents(self) -> Iterator[Document | Broken | Note]:
+        """Yield the documents, held-out ones first.
+
+        Raises:
+            InputError: no input, another format, a damaged file, or the hub is out of reach.
+        """
+        if self.input and self.input.startswith(HUB):
+            name, _, config = self.input.removeprefix(HUB).partition(":")
+            parts, notes = hub_parts(name, config or None)
+        else:
+            parts, notes = local_parts("rows", self.input)
+        yield from map(Note, notes)
+        yield from documents_of(placed_rows(parts, self.options), column=self.options.text)
 
 
-def _line_rows(path: Path) -> Iterator[Row | Broken]:
-    """Yield the objects of a file with a JSON object on every line; blank lines are none."""
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if number == 1:
-                    line = line.removeprefix(BYTE_ORDER_MARK)
-                if not line.strip():
-                    continue
-                try:
-                    row = parse_json(line.decode("utf-8"))
-                except ValueError as error:  # UnicodeDecodeError is one
-                    yield Broken(f"{path}: line {number} is not JSON: {reason(error)}")
-                    continue
-                if isinstance(row, dict):
-                    yield row
-                else:
-                    kind = type(row).__name__
-                    yield Broken(f"{path}: line {number} holds {kind}, expected an object")
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {reason(error)}") from error
+def local_parts(source: str, given: str | None) -> tuple[list[Part], list[str]]:
+    """Return the files that `source` was given, and what to say of them."""
+    path = input_path(source, given, WHAT)
+    if path.is_dir():
+        return folder_parts(path, READERS)
+    return [(input_file(source, given, WHAT), None)], []
 
 
-def hub_rows(repository: str, split: str, *, name: str | None = None) -> Iterator[Row]:
-    """Yield the rows of one split of a data set on the hub, as they arrive.
-
-    Raises:
-        InputError: the hub is out of reach, or has no such data set, configuration or split.
-    """
-    instead = "give a local copy with --input PATH"
-    require_hub(repository, instead)
-    from datasets import load_dataset
-
-    try:
-        yield from load_dataset(repository, name, split=split, streaming=True)
-    except Exception as error:  # the hub's, the network's and the file format's own types
-        raise unreachable(repository, reason(error), instead) from error
+def placed_rows(parts: Iterable[Part], options: RowFileOptions) -> Iterator[Placed]:
+    """Yield the rows of files one after another."""
+    encoding = known_encoding(options.encoding)
+    kind = options.format and f".{options.format}"
+    for path, split in parts:
+        for number, row in enumerate(read_rows(path, encoding, kind), start=1):
+            yield Placed(row, path_name(path), number, split)

@@ -1,4 +1,4 @@
-"""The `text-dir` source: the UTF-8 files of a folder and everything below it."""
+"""The `text-dir` source: the text files of a folder and everything below it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,11 +27,11 @@ class TextDir(TextFile):
         """Yield the documents of every file; files of white space alone are left out.
 
         Raises:
-            InputError: no folder, no file that matches, or one that is not UTF-8.
+            InputError: no folder, no file that matches, or one of another encoding.
         """
-        folder = input_folder("text-dir", self.input, "a folder of UTF-8 text files")
+        folder = input_folder("text-dir", self.input, "a folder of text files")
         for path in self._files(folder):
-            yield from text_documents(path, self.separator)
+            yield from text_documents(path, self.separator, encoding=self.encoding)
 
     def _files(self, folder: Path) -> list[Path]:
         pattern = self.options.pattern

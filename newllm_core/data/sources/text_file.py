@@ -1,5 +1,6 @@
 """The `text-file` source: one UTF-8 file, whole or split at a separator."""
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,8 +8,18 @@ from typing import Any
 
 from newllm_core.config import option
 from newllm_core.data.sources.base import DataSource, Document
-from newllm_core.data.sources.files import CHUNK_BYTES, input_file, read_chunks
+from newllm_core.data.sources.files import (
+    CHUNK_BYTES,
+    UTF8,
+    input_file,
+    known_encoding,
+    read_chunks,
+)
 from newllm_core.files.escapes import unescape
+
+LINE_END = r"(?>\r\n?|\n)"
+LONGEST_BLANK = 100
+BLANK_LINE = rf"[ \t]{{0,{LONGEST_BLANK - 2}}}"
 
 
 @dataclass(frozen=True)
@@ -19,42 +30,43 @@ class TextFileOptions:
         None,
         r"Text between documents, such as \n\n (escapes: \n \r \t \\); it belongs to neither.",
     )
+    encoding: str = option(UTF8, "Encoding of the text.")
 
 
 class TextFile(DataSource):
     r"""One document, or one per part between occurrences of `document_separator`.
 
-    A separator is found anywhere, not only on lines of its own: write `\n---\n` for a line.
-    Parts of white space alone are no documents. The file is read piece by piece.
+    A separator is found anywhere, not only on lines of its own: write `\n---\n` for a line. Its
+    line ends are those of any system, and a blank line may hold spaces. Parts of white space alone
+    are no documents. The file is read piece by piece.
     """
 
     Options = TextFileOptions
 
     def __init__(self, input: str | None = None, options: Any = None) -> None:  # noqa: ANN401
         super().__init__(input, options)
-        separator = self.options.document_separator
-        self.separator = (
-            None if separator is None else unescape(separator, "source.document_separator")
-        )
+        given = self.options.document_separator
+        self.separator = None if given is None else unescape(given, "source.document_separator")
+        self.encoding = known_encoding(self.options.encoding)
 
     def documents(self) -> Iterator[Document]:
         """Yield the parts of the file in their order.
 
         Raises:
-            InputError: no file, an empty one, or one that is not UTF-8.
+            InputError: no file, an empty one, or one of another encoding.
         """
-        path = input_file("text-file", self.input, "a UTF-8 text file")
-        yield from text_documents(path, self.separator)
+        path = input_file("text-file", self.input, "a text file")
+        yield from text_documents(path, self.separator, encoding=self.encoding)
 
 
 def text_documents(
-    path: Path, separator: str | None, chunk_bytes: int = CHUNK_BYTES
+    path: Path, separator: str | None, chunk_bytes: int = CHUNK_BYTES, encoding: str = UTF8
 ) -> Iterator[Document]:
     """Yield the documents of one file, in parts where they are long.
 
     Those of white space alone are left out.
     """
-    chunks = read_chunks(path, chunk_bytes)
+    chunks = read_chunks(path, chunk_bytes, encoding)
     parts = whole(chunks) if separator is None else split_chunks(chunks, separator)
     begun = False
     for part, ends in parts:
@@ -77,21 +89,35 @@ def whole(chunks: Iterable[str]) -> Iterator[tuple[str, bool]]:
 def split_chunks(
     chunks: Iterable[str], separator: str, longest: int = CHUNK_BYTES
 ) -> Iterator[tuple[str, bool]]:
-    """Yield what `"".join(chunks).split(separator)` gives, and whether it ends there.
+    """Yield what is between separators, and whether it ends there.
 
-    A part longer than `longest` may come in several, of which only the last ends.
+    Line ends are those of any system, in the text and in the separator. A part longer than
+    `longest` may come in several, of which only the last ends.
     """
+    wanted, reach = _pattern(separator)
     rest = ""
     for chunk in chunks:
         rest += chunk
         start = 0
-        while (found := rest.find(separator, start)) >= 0:
-            yield rest[start:found], True
-            start = found + len(separator)
-        # The last characters may be the first of a separator.
-        sure = len(rest) - len(separator) + 1
+        # What reaches the end may go on in the next chunk.
+        while (found := wanted.search(rest, start)) and found.end() < len(rest):
+            yield rest[start : found.start()], True
+            start = found.end()
+        sure = found.start() if found else len(rest) - reach
         if sure - start >= longest:
             yield rest[start:sure], False
             start = sure
         rest = rest[start:]
-    yield rest, True
+    start = 0
+    for found in wanted.finditer(rest):
+        yield rest[start : found.start()], True
+        start = found.end()
+    yield rest[start:], True
+
+
+def _pattern(separator: str) -> tuple[re.Pattern[str], int]:
+    """Return what finds a separator, and a length that none exceeds."""
+    lines = re.split(r"\r\n|\r|\n", separator)
+    inner = [re.escape(line) if line.strip(" \t") else BLANK_LINE for line in lines[1:-1]]
+    ends = [re.escape(lines[0]), *inner, *map(re.escape, lines[1:][-1:])]
+    return re.compile(LINE_END.join(ends)), len(separator) + LONGEST_BLANK * len(lines)

@@ -1,7 +1,8 @@
-"""The `tokens` source: token ids made by hand, from `.json`, `.npy` or `.safetensors`.
+"""The `tokens` source: token ids made by hand or by other tools.
 
-A flat list or vector is one document, a list of lists or the rows of a matrix are documents.
-Pickles are never read.
+From `.json`, `.npy` or `.safetensors` a flat list or vector is one document, a list of lists or the
+rows of a matrix are documents. A `.bin` of nanoGPT (uint16) or llm.c (with a header) is one
+document; those of datatrove's `.ds` end where its `.ds.index` says. Pickles are never read.
 """
 
 import json
@@ -13,20 +14,22 @@ from newllm_core.config.values import shown
 from newllm_core.data.sources.base import DataSource, Document
 from newllm_core.data.sources.files import input_file
 from newllm_core.errors import InputError, reason
-from newllm_core.files.from_strangers import read_text
+from newllm_core.files.from_strangers import read_text, regular_file
 from newllm_core.files.npy_files import open_array
 from newllm_core.files.tensor_files import open_tensors
 
 if TYPE_CHECKING:
     import numpy as np
 
-WHAT = "a .json, .npy or .safetensors file of token ids"
+WHAT = "a .json, .npy, .safetensors, .bin or .ds file of token ids"
 SHAPES = "a list of integers, or a list of such lists,"
 DIMENSIONS = "[tokens] or [documents, tokens]"
 MOST_BITS = 32
 # Larger ones are better kept as .npy, which is read a part at a time.
 LARGEST_JSON = 40_000_000
 PART_TOKENS = 1 << 17
+# What a file of llm.c begins with: how wide its tokens are, and how long its header is.
+LLM_C = {20240520: ("<u2", 1024), 20240801: ("<u4", 1024)}
 
 Ids = tuple[list[int], bool]  # and whether the document goes on
 
@@ -41,10 +44,9 @@ class Tokens(DataSource):
             InputError: no file, another format, or anything but non-negative integers.
         """
         path = input_file("tokens", self.input, WHAT)
-        readers = {".json": _from_json, ".npy": _from_npy, ".safetensors": _from_safetensors}
-        if path.suffix.lower() not in readers:
+        if path.suffix.lower() not in READERS:
             raise InputError(f"{path} has the format {path.suffix or 'unknown'!r}: give {WHAT}")
-        for ids, continues in readers[path.suffix.lower()](path):
+        for ids, continues in READERS[path.suffix.lower()](path):
             if ids and min(ids) < 0:
                 raise InputError(f"{path} holds the token id {min(ids)}: ids start at 0")
             if ids and max(ids).bit_length() > MOST_BITS:
@@ -84,11 +86,61 @@ def _from_safetensors(path: Path) -> Iterator[Ids]:
             yield from _rows(file.get_tensor(name), f"{path} tensor {name!r}")
 
 
+def _from_bin(path: Path) -> Iterator[Ids]:
+    import numpy as np
+
+    with path.open("rb") as file:
+        magic = int.from_bytes(file.read(4), "little")
+    kind, skipped = LLM_C.get(magic, ("<u2", 0))
+    yield from _rows(_mapped(path, np.dtype(kind), skipped), str(path))
+
+
+def _from_ds(path: Path) -> Iterator[Ids]:
+    import numpy as np
+
+    index = path.with_name(f"{path.name}.index")
+    if not index.is_file():
+        raise InputError(f"{path} needs the ends of its documents: put {index.name} beside it")
+    ends = _mapped(index, np.dtype("<u8")).astype(np.int64)
+    size = path.stat().st_size
+    width = size // max(1, int(ends[-1]))
+    if width not in (2, 4) or width * ends[-1] != size or (np.diff(ends, prepend=0) < 0).any():
+        raise InputError(f"{index} does not fit {path.name}: copy both again")
+    tokens = _mapped(path, np.dtype(f"<u{width}"))
+    begin = 0
+    for end in ends.tolist():
+        yield from _rows(tokens[begin:end], str(path))
+        begin = end
+
+
+def _mapped(path: Path, kind: "np.dtype[Any]", skipped: int = 0) -> "np.ndarray[Any, Any]":
+    """Return all numbers of a file behind its first bytes, read when they are used."""
+    import numpy as np
+
+    size = regular_file(path).stat().st_size - skipped
+    if size <= 0 or size % kind.itemsize:
+        raise InputError(f"{path} has {size:,} bytes, expected numbers of {kind.itemsize} bytes")
+    return np.memmap(path, kind, "r", offset=skipped)
+
+
 def _rows(array: "np.ndarray[Any, Any]", where: str) -> Iterator[Ids]:
     if array.dtype.kind not in "iu" or array.ndim not in (1, 2):
         raise InputError(
             f"{where} is {array.dtype} of shape {list(array.shape)}, expected integers {DIMENSIONS}"
         )
+    from newllm_core.data.mapped import release_pages
+
     for row in array if array.ndim == 2 else [array]:
         for first in range(0, max(1, len(row)), PART_TOKENS):
             yield row[first : first + PART_TOKENS].tolist(), first + PART_TOKENS < len(row)
+            if first:
+                release_pages(array)
+
+
+READERS = {
+    ".json": _from_json,
+    ".npy": _from_npy,
+    ".safetensors": _from_safetensors,
+    ".bin": _from_bin,
+    ".ds": _from_ds,
+}

@@ -1,25 +1,25 @@
 """The `wikitext` source: articles of WikiText (Merity et al. 2016), from the hub or local files."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from newllm_core.config import option
 from newllm_core.data.sources.base import Broken, DataSource, Document, Split
-from newllm_core.data.sources.files import CHUNK_BYTES, input_file, input_path, read_lines
-from newllm_core.data.sources.rows import Row, hub_rows, local_rows
+from newllm_core.data.sources.files import (
+    CHUNK_BYTES,
+    format_of,
+    input_file,
+    input_path,
+    path_name,
+    read_lines,
+)
+from newllm_core.data.sources.row_files import Place, hub_parts, split_named
+from newllm_core.data.sources.row_readers import read_rows
 from newllm_core.errors import InputError
 
 REPOSITORY = "Salesforce/wikitext"
-HUB_SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-SPLIT_NAMES: dict[str, Split] = {
-    "train": "train",
-    "valid": "validation",
-    "validation": "validation",
-    "val": "validation",
-    "test": "test",
-}
 SUFFIXES = (".txt", ".raw", ".tokens", ".parquet")
 BLANK_LINE = " \n"
 _TITLE = re.compile(r" = (?!= )[^\n]*(?<! =) = \r?\n?")
@@ -45,44 +45,45 @@ class WikiText(DataSource):
     Options = WikiTextOptions
 
     def documents(self) -> Iterator[Document]:
-        """Yield the articles in their order, training ones first.
+        """Yield the articles in their order, held-out ones first.
 
         Raises:
             InputError: no such file, nothing to train on in a folder, or the hub is out of reach.
         """
+        for split, files in self._files().items():
+            lines = (line for file in files for line in _lines(file))
+            for part, ends in articles(lines):
+                yield Document(text=part, split=split, continues=not ends)
+
+    def _files(self) -> Mapping[Split | None, list[Place]]:
         if self.input is None:
-            for split in HUB_SPLITS:
-                rows = hub_rows(REPOSITORY, split, name=self.options.name)
-                where = f"{REPOSITORY} {self.options.name}"
-                yield from _documents(_row_lines(rows, where), split)
-            return
+            found: dict[Split | None, list[Place]] = {}
+            for place, split in hub_parts(REPOSITORY, self.options.name)[0]:
+                found.setdefault(split, []).append(place)
+            return found
         what = "a WikiText file, or a folder with train, valid and test files"
         path = input_path("wikitext", self.input, what)
-        if not path.is_dir():
-            yield from _documents(_file_lines(input_file("wikitext", self.input, what)), None)
-            return
-        for split, files in split_files(path).items():
-            lines = (line for file in files for line in _file_lines(file))
-            yield from _documents(lines, split)
+        if path.is_dir():
+            return split_files(path)
+        return {None: [input_file("wikitext", self.input, what)]}
 
 
-def split_files(folder: Path) -> dict[Split, list[Path]]:
-    """Return the files of each split in a folder, told by a word of their name.
+def split_files(folder: Path) -> dict[Split | None, list[Place]]:
+    """Return the files of each split in a folder, told by a word of their name; train last.
 
     Raises:
         InputError: no file to train on, or one split in two formats.
     """
-    found: dict[Split, list[Path]] = {"train": [], "validation": [], "test": []}
+    found: dict[Split | None, list[Place]] = {"validation": [], "test": [], "train": []}
     for path in sorted(folder.iterdir()):
-        words = re.split(r"[._-]", path.stem.lower())
-        splits = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
-        if path.is_file() and path.suffix.lower() in SUFFIXES and len(splits) == 1:
-            found[splits.pop()].append(path)
+        split = split_named(path.name)
+        if path.is_file() and format_of(path) in SUFFIXES and split is not None:
+            found[split].append(path)
     if not found["train"]:
         raise InputError(f"{folder} has no training file: it needs one such as train.txt")
     for split, files in found.items():
-        if len({path.suffix.lower() for path in files}) > 1:
-            names = ", ".join(path.name for path in files)
+        if len({format_of(path) for path in files}) > 1:
+            names = ", ".join(Path(path).name for path in files)
             raise InputError(f"{folder} has several files for {split} ({names}): keep one format")
     return found
 
@@ -121,25 +122,17 @@ def articles(lines: Iterable[str], longest: int = CHUNK_BYTES) -> Iterator[tuple
         yield "".join(article), True
 
 
-def _documents(lines: Iterable[str], split: Split | None) -> Iterator[Document]:
-    for part, ends in articles(lines):
-        yield Document(text=part, split=split, continues=not ends)
-
-
-def _file_lines(path: Path) -> Iterator[str]:
-    if path.suffix.lower() == ".parquet":
-        return _row_lines(local_rows(path), str(path))
-    return read_lines(path)
-
-
-def _row_lines(rows: Iterable[Row | Broken], where: str) -> Iterator[str]:
-    for row in rows:
+def _lines(place: Place) -> Iterator[str]:
+    if isinstance(place, Path) and format_of(place) != ".parquet":
+        yield from read_lines(place)
+        return
+    for row in read_rows(place):
         if isinstance(row, Broken):
             raise InputError(row.problem)
         text = row.get("text")
         if not isinstance(text, str):
             has = ", ".join(row) or "nothing"
-            raise InputError(f"{where} has no column 'text' (it has {has})")
+            raise InputError(f"{path_name(place)} has no column 'text' (it has {has})")
         # The hub stores a blank line as "", but it is " \n" in WikiText's own files.
         *lines, last = (text or BLANK_LINE).split("\n")
         yield from (line + "\n" for line in lines)

@@ -24,8 +24,8 @@ from tests.robustness.fuzzing.targets.home import Home
 
 SECONDS = 20
 BYTES = 1 << 30
-# The whole command takes a hundred times as long as a load, the `datasets` library ten times.
-RARE = {"Analyze": 16, "ChatParquet": 4}
+# The whole command takes a hundred times as long as a load.
+RARE = {"Analyze": 16}
 
 
 class TooSlow(BaseException):

@@ -1,0 +1,129 @@
+"""From a source into the spool: its documents, and what is said of them."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from newllm_core.config import DataConfig
+from newllm_core.data.dataset_info import SourceInfo
+from newllm_core.data.documents import Documents
+from newllm_core.data.sources.base import Broken, DataSource, Document, Note
+from newllm_core.data.spool import Spool
+from newllm_core.errors import InputError, PluginError, reason
+from newllm_core.files.escapes import escaped
+from newllm_core.plugins import registry
+from newllm_core.runtime.progress import Progress
+from newllm_core.settings import make_section
+
+
+@dataclass(frozen=True)
+class OpenSource:
+    """A source with its input and options; as text it is named for messages."""
+
+    source: DataSource
+    info: SourceInfo
+    plugin: registry.Plugin
+
+    def __str__(self) -> str:
+        place = f" ({self.info.input})" if self.info.input is not None else ""
+        return f"source {self.info.name}{place}"
+
+
+def open_source(name: str, given: str | None, options: Mapping[str, Any]) -> OpenSource:
+    """Make the source `name` with its input and options; nothing is read."""
+    plugin = registry.DATA_SOURCES.find(name)
+    source_type: type[DataSource] = registry.DATA_SOURCES.load(name)
+    section = make_section(source_type.Options, "source", options)
+    shown = escaped(dataclasses.asdict(section))
+    info = SourceInfo(name, escaped(given), shown, plugin.distribution, plugin.version)
+    with registry.DATA_SOURCES.blame(name):
+        return OpenSource(source_type(given, section), info, plugin)
+
+
+def _documents(opened: OpenSource) -> Iterator[Document | Broken | Note]:
+    with registry.DATA_SOURCES.blame(opened.info.name):
+        try:
+            found = opened.source.documents()
+            if found is None:
+                raise PluginError(
+                    f"{opened} of {opened.plugin.origin}: documents() returned None: yield "
+                    "documents"
+                )
+            yield from found
+        except OSError as error:
+            raise InputError(f"{opened}: {reason(error)}") from error
+
+
+def read_source(
+    opened: OpenSource, spool: Spool, config: DataConfig, progress: Progress
+) -> tuple[Documents, int, int]:
+    """Read a source into the spool; say its documents, and how many were broken or blank."""
+    counts: Counter[str | None] = Counter()  # of each split
+    notes: Counter[str] = Counter()
+    broken = blank = 0
+    first = ""
+    most = config.max_documents
+    with progress.task(f"reading {opened}", most, "documents") as task:
+        for document in _documents(opened):
+            split = getattr(document, "split", None)
+            if isinstance(document, Note):
+                notes[document.text] += 1
+            elif isinstance(document, Broken):
+                first = first or document.problem
+                broken += 1
+            elif counts[split] == most:
+                pass
+            elif _append(spool, document, opened):
+                counts[split] += 1
+                task.advance(1)
+                if counts[split] == most and split in (None, "train"):
+                    break
+            elif not document.continues:
+                blank += 1
+    for text, times in notes.items():
+        progress.message(f"{opened}: {text}" + (f" ({times:,} times)" if times > 1 else ""))
+    count = counts.total()
+    if broken:
+        _judge(opened, broken, count, first, config, progress)
+    if blank:
+        progress.message(f"{opened}: left out {blank:,} documents without any text")
+    if not count:
+        raise InputError(f"{opened} gave no documents with any text")
+    try:
+        return spool.finish(), broken, blank
+    except PluginError as error:
+        raise PluginError(f"{opened} of {opened.plugin.origin}: {error}") from error
+
+
+def _append(spool: Spool, document: Document, opened: OpenSource) -> bool:
+    try:
+        return spool.append(document)
+    except InputError as error:
+        raise InputError(f"{opened}: {error}") from error
+    except PluginError as error:
+        raise PluginError(f"{opened} of {opened.plugin.origin}: {error}") from error
+
+
+def _judge(
+    opened: OpenSource,
+    broken: int,
+    count: int,
+    first: str,
+    config: DataConfig,
+    progress: Progress,
+) -> None:
+    """Report rows that were left out.
+
+    Raises:
+        InputError: there are too many of them.
+    """
+    share = broken / (broken + count)
+    found = f"{opened}: {broken:,} of {broken + count:,} rows are broken ({share:.2%})"
+    if share > config.max_broken_share:
+        raise InputError(
+            f"{found}, more than data.max_broken_share {config.max_broken_share:.2%}: mend them or "
+            f"raise it; the first: {first}"
+        )
+    progress.warning(f"{found} and left out; the first: {first}")

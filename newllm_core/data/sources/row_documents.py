@@ -1,0 +1,159 @@
+"""What a row of a data set says: a text, or a chat in one of three spellings."""
+
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+from typing import NamedTuple
+
+from newllm_core.data.sources.base import Broken, Document, Message, Note, Split
+from newllm_core.data.sources.json_rows import Row
+from newllm_core.errors import reason
+
+# Who speaks, as ShareGPT and others write it.
+ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
+CHATS = ("messages", "conversations")
+INSTRUCTION, INPUT, OUTPUT = "instruction", "input", "output"
+TEXT = "text"
+# So many rows are looked at before a column is guessed.
+LOOKED_AT = 100
+
+
+class Placed(NamedTuple):
+    """A row, the name of its file, its number in it from 1, and the split of the file."""
+
+    row: Row | Broken
+    name: str
+    number: int
+    split: Split | None
+
+
+class _BadRowError(Exception):
+    """Says why a row cannot be read."""
+
+
+def documents_of(
+    rows: Iterable[Placed], *, column: str | None = None, only_chats: bool = False
+) -> Iterator[Document | Broken | Note]:
+    """Turn rows into documents.
+
+    Args:
+        rows: of one data set.
+        column: of texts. Without one, a row is a chat or has a `text`; where the first rows have
+            neither, but one column of texts alone, it is that.
+        only_chats: texts are broken.
+    """
+    if column is None and not only_chats:
+        rows = iter(rows)
+        first = list(islice(rows, LOOKED_AT))
+        rows = chain(first, rows)
+        column = _guess([placed.row for placed in first if not isinstance(placed.row, Broken)])
+        if column is not None:
+            yield Note(f"documents are the column {column!r}, the only one of texts")
+    for row, name, number, split in rows:
+        if isinstance(row, Broken):
+            yield row
+            continue
+        notes: set[str] = set()
+        try:
+            document = _document(row, column, only_chats, split, notes)
+        except _BadRowError as error:
+            yield Broken(f"{name}: row {number} {error}")
+            continue
+        yield from map(Note, sorted(notes))
+        yield document
+
+
+def _guess(rows: list[Row]) -> str | None:
+    """Return the only column of texts, unless rows say by their columns what they are."""
+    if any(_chat_column(row) or _is_instruction(row) or TEXT in row for row in rows):
+        return None
+    columns = dict.fromkeys(key for row in rows for key in row)
+    of_texts = [
+        key
+        for key in columns
+        if all(isinstance(row.get(key), str | None) for row in rows)
+        and any((row.get(key) or "").strip() for row in rows)
+    ]
+    return of_texts[0] if len(of_texts) == 1 else None
+
+
+def _chat_column(row: Row) -> str | None:
+    return next((key for key in CHATS if row.get(key) is not None), None)
+
+
+def _is_instruction(row: Row) -> bool:
+    return row.get(INSTRUCTION) is not None and OUTPUT in row
+
+
+def _document(
+    row: Row, column: str | None, only_chats: bool, split: Split | None, notes: set[str]
+) -> Document:
+    if column is not None:
+        return Document(text=_text(row, column), split=split)
+    if (key := _chat_column(row)) is not None:
+        turns = row[key]
+        if not isinstance(turns, list):
+            raise _BadRowError(f"has no list {key!r}: it is {type(turns).__name__}")
+        return Document(messages=tuple(_message(turn, notes) for turn in turns), split=split)
+    if _is_instruction(row):
+        asked = [_text(row, INSTRUCTION)] + ([_text(row, INPUT)] if row.get(INPUT) else [])
+        chat = Message("user", "\n\n".join(asked)), Message("assistant", _text(row, OUTPUT))
+        return Document(messages=chat, split=split)
+    if only_chats or TEXT not in row:
+        has = ", ".join(row) or "nothing"
+        texts = "" if only_chats else f", and no {TEXT!r}: set source.text=COLUMN"
+        raise _BadRowError(f"has no list 'messages' or 'conversations'{texts} (it has {has})")
+    return Document(text=_text(row, TEXT), split=split)
+
+
+def _text(row: Row, key: str) -> str:
+    if key not in row:
+        raise _BadRowError(f"has no column {key!r} (it has {', '.join(row) or 'nothing'})")
+    return _unicode(row[key], repr(key))
+
+
+def _unicode(value: object, what: str) -> str:
+    if isinstance(value, Exception):  # see `arrow_rows`
+        raise _BadRowError(f"has {what} that cannot be read: {reason(value)}")
+    if not isinstance(value, str):
+        raise _BadRowError(f"has {what} that is {type(value).__name__}, expected text")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        found = ascii(value[error.start])
+        raise _BadRowError(
+            f"has {found} in {what}: half a surrogate pair, or a byte of another encoding "
+            "(set source.encoding)"
+        ) from error
+    return value
+
+
+def _message(turn: object, notes: set[str]) -> Message:
+    if not isinstance(turn, dict):
+        raise _BadRowError(f"has a message that is {type(turn).__name__}, without a 'role'")
+    role, content = (
+        next((turn[key] for key in keys if turn.get(key) is not None), None)
+        for keys in (("role", "from"), ("content", "value"))
+    )
+    if role is None or role == "":
+        raise _BadRowError("has a message whose 'role' is empty")
+    role = _unicode(role, "a message with a 'role'")
+    if role in ROLES:
+        notes.add(f"the role {role!r} is read as {ROLES[role]!r}")
+        role = ROLES[role]
+    if turn.get("tool_calls") or turn.get("function_call"):
+        notes.add("tool calls are left out of chats")
+        content = "" if content is None else content
+    if isinstance(content, list):
+        content = "".join(_parts(content, notes))
+    return Message(role, _unicode(content, "a message with 'content'"))
+
+
+def _parts(parts: list[object], notes: set[str]) -> Iterator[str]:
+    """Yield the texts among the parts of a message."""
+    for part in parts:
+        if not isinstance(part, dict):
+            raise _BadRowError(f"has a part of a message that is {type(part).__name__}")
+        if part.get("type") == "text":
+            yield _unicode(part.get("text"), "a part of a message with 'text'")
+        else:
+            notes.add("parts of messages that are no text are left out")

@@ -1,0 +1,136 @@
+"""Which files a data set consists of, and which split each of them is."""
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from newllm_core.data.hub import require_hub, unreachable
+from newllm_core.data.sources.base import Split
+from newllm_core.data.sources.files import format_of
+from newllm_core.errors import InputError, reason
+from newllm_core.files.from_strangers import read_text
+
+SPLIT_NAMES: dict[str, Split] = {
+    "train": "train",
+    "valid": "validation",
+    "validation": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+}
+# What `datasets` writes beside rows.
+STATE, SAVED_SPLITS = "state.json", "dataset_dict.json"
+METADATA = (STATE, SAVED_SPLITS, "dataset_info.json", "dataset_infos.json")
+INSTEAD = "give a local copy with --input PATH"
+
+Place = Path | str  # text is a URL
+Part = tuple[Place, Split | None]
+
+
+def split_named(name: str) -> Split | None:
+    """Return the split that a word of a file's name says; none if two words disagree."""
+    words = re.split(r"[^a-z]+", name.lower())
+    splits = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
+    return splits.pop() if len(splits) == 1 else None
+
+
+def folder_parts(folder: Path, formats: Collection[str]) -> tuple[list[Part], list[str]]:
+    """Return the files of a folder and below it, and what to say of them.
+
+    A folder that `datasets.save_to_disk` wrote has the files that it lists.
+
+    Args:
+        folder: where to look.
+        formats: endings of files that are read, compressed or not.
+
+    Raises:
+        InputError: there is none.
+    """
+    if (folder / SAVED_SPLITS).is_file():
+        names = _listed(folder / SAVED_SPLITS, "splits")
+        return _named({name: _saved(folder / name) for name in names}, str(folder), SPLIT_NAMES)
+    if (folder / STATE).is_file():
+        return [(path, None) for path in _saved(folder)], []
+    inner = sorted((path.relative_to(folder) for path in folder.rglob("*")), key=lambda p: p.parts)
+    found = [
+        path
+        for path in inner
+        if format_of(path) in formats
+        and path.name not in METADATA
+        and not any(part.startswith(".") for part in path.parts)
+        and (folder / path).is_file()
+    ]
+    if not found:
+        raise InputError(f"{folder} has no file of rows: give one with {', '.join(formats)}")
+    splits = [split_named(str(path)) for path in found]
+    counts = Counter(split for split in splits if split is not None)
+    if len(counts) < 2 and None not in splits:
+        return [(folder / path, None) for path in found], []  # one split is no division
+    said = ", ".join(f"{count} of {split}" for split, count in sorted(counts.items()))
+    parts = _held_out_first(zip([folder / path for path in found], splits, strict=True))
+    return parts, [f"files by the words in their names: {said}"] if said else []
+
+
+def hub_parts(
+    name: str, config: str | None = None, names: Mapping[str, Split] = SPLIT_NAMES
+) -> tuple[list[Part], list[str]]:
+    """Return the files of a data set on the hub, or in a folder laid out like one.
+
+    Args:
+        name: such as Salesforce/wikitext.
+        config: one of its configurations.
+        names: of splits that are read, and what each is here.
+
+    Raises:
+        InputError: the hub is out of reach, or has no such data set, configuration or split.
+    """
+    if not os.path.exists(name):
+        require_hub(name, INSTEAD)
+    from datasets import load_dataset_builder
+
+    try:
+        files = load_dataset_builder(name, config).config.data_files
+    except Exception as error:  # the hub's and the network's own types
+        raise unreachable(name, reason(error), INSTEAD) from error
+    found = {str(split): [_place(file) for file in of] for split, of in (files or {}).items()}
+    return _named(found, name, names)
+
+
+def _place(file: str) -> Place:
+    return file if "://" in file else Path(file)
+
+
+def _named(
+    files: Mapping[str, list[Place]], where: str, names: Mapping[str, Split]
+) -> tuple[list[Part], list[str]]:
+    """Sort files that lie under names of splits."""
+    if len(files) == 1:
+        return [(path, None) for of in files.values() for path in of], []
+    known = {name: names[name] for name in files if name in names}
+    if "train" not in known.values():
+        raise InputError(
+            f"{where} has no split called train (it has {', '.join(files) or 'none'}): {INSTEAD}"
+        )
+    others = [f"the split {name!r} is not read" for name in files if name not in known]
+    parts = ((path, split) for name, split in known.items() for path in files[name])
+    return _held_out_first(parts), others
+
+
+def _held_out_first(parts: Iterable[Part]) -> list[Part]:
+    """Sort so that whoever has read enough to train on has read all splits."""
+    return sorted(parts, key=lambda part: part[1] in (None, "train"))
+
+
+def _saved(folder: Path) -> list[Place]:
+    return [folder / file["filename"] for file in _listed(folder / STATE, "_data_files")]
+
+
+def _listed(path: Path, key: str) -> list[Any]:
+    try:
+        return list(json.loads(read_text(path))[key])
+    except (ValueError, LookupError, TypeError) as error:
+        raise InputError(f"{path} is not what datasets.save_to_disk writes") from error

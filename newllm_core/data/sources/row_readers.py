@@ -1,0 +1,157 @@
+"""Rows of one file, whatever it is written in: values are seen as they are in the file.
+
+No library turns a column into something else because one value of it is odd.
+"""
+
+import csv
+import json
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from newllm_core.data.sources.base import Broken
+from newllm_core.data.sources.files import STDIN, UTF8, format_of, opened, opened_text, path_name
+from newllm_core.data.sources.json_rows import Row, line_rows, value_rows
+from newllm_core.data.sources.row_files import Place
+from newllm_core.errors import InputError, reason
+
+if TYPE_CHECKING:
+    from pyarrow import DataType, RecordBatch
+
+DELIMITERS = ",;\t"
+LONGEST_CELL = (1 << 31) - 1
+BATCH_ROWS = 256
+JSON_TYPE = "extension<arrow.json>"
+
+Found = Iterator[Row | Broken]
+
+
+def read_rows(path: Place, encoding: str = UTF8, kind: str | None = None) -> Found:
+    """Yield the rows of a file, of stdin or of a URL; it may be compressed.
+
+    Args:
+        path: where it is.
+        encoding: of text.
+        kind: a key of `READERS` where the name does not say it.
+
+    Raises:
+        InputError: another format, or damaged; damaged lines of .jsonl and .csv are broken.
+    """
+    kind = kind or (".jsonl" if path == STDIN else format_of(path))
+    if kind not in READERS:
+        raise InputError(
+            f"{path_name(path)} has the format {kind or 'unknown'!r}: expected "
+            f"{', '.join(READERS)}; source.format=jsonl says what another name holds"
+        )
+    return READERS[kind](path, encoding)
+
+
+def _json(path: Place, encoding: str, read: Callable[..., Found]) -> Found:
+    with opened_text(path, encoding, "\n") as file:
+        yield from read(file, path_name(path))
+
+
+def _csv(path: Place, encoding: str, delimiters: str = DELIMITERS) -> Found:
+    """Yield rows by the names in the first line, every value a text.
+
+    The delimiter is the first of those given that the first line has.
+    """
+    csv.field_size_limit(LONGEST_CELL)  # a book has more than the 131,072 characters it was
+    name = path_name(path)
+    with opened_text(path, encoding, "") as file:
+        first = file.readline()
+        delimiter = next((mark for mark in delimiters if mark in first), delimiters[0])
+        lines = csv.reader(chain([first], file), delimiter=delimiter, strict=True)
+        header: list[str] = []
+        begins = 1
+        while True:
+            try:
+                cells = next(lines, None)
+            except csv.Error as error:
+                if not header or "unexpected end" in str(error):
+                    raise InputError(f"{name}: line {begins}: {reason(error)}") from error
+                yield Broken(f"{name}: line {begins}: {reason(error)}")
+                cells = []
+            if cells is None:
+                return
+            if not header:
+                header = cells
+                if len(set(header)) < len(header):
+                    raise InputError(f"{name}: two columns have one name: {', '.join(header)}")
+            elif len(cells) == len(header):
+                yield dict(zip(header, cells, strict=True))
+            elif cells:  # an empty line is no row
+                found = f"has {len(cells)} cells, the header {len(header)}"
+                yield Broken(f"{name}: line {begins} {found}")
+            begins = lines.line_num + 1
+
+
+def _parquet(path: Place, encoding: str) -> Found:
+    from pyarrow.parquet import ParquetFile
+
+    return _arrow(path, lambda file: ParquetFile(file).iter_batches(BATCH_ROWS))
+
+
+def _saved(path: Place, encoding: str) -> Found:
+    from pyarrow.ipc import open_stream
+
+    return _arrow(path, open_stream)
+
+
+def _arrow(path: Place, batches: Callable[[Any], "Iterator[RecordBatch]"]) -> Found:
+    from pyarrow import ArrowException
+
+    with opened(path) as file:
+        try:
+            for batch in batches(file):
+                names = batch.schema.names
+                columns = [_column(values) for values in batch.columns]
+                for row in zip(*columns, strict=True):
+                    yield dict(zip(names, row, strict=True))
+        except (ArrowException, ValueError, OSError) as error:
+            kind = format_of(path)[1:]
+            raise InputError(f"cannot read {path_name(path)} as {kind}: {reason(error)}") from error
+
+
+def _column(values: Any) -> list[Any]:  # noqa: ANN401 - an arrow array
+    """Return the values of a column; an error in place of one that has none in Python."""
+    try:
+        found = values.to_pylist()
+    except Exception:  # text that is not UTF-8, a date of the year 0: types of arrow and Python
+        found = [_value(value) for value in values]
+    return (
+        [_plain(value, values.type) for value in found] if JSON_TYPE in str(values.type) else found
+    )
+
+
+def _value(value: Any) -> Any:  # noqa: ANN401 - an arrow scalar
+    try:
+        return value.as_py()
+    except Exception as error:
+        return error
+
+
+def _plain(value: Any, kind: "DataType") -> Any:  # noqa: ANN401 - any value
+    """Return what JSON in a column stands for: `datasets` writes values of mixed types so."""
+    if str(kind) == JSON_TYPE and isinstance(value, str):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError) as error:
+            return error
+    if isinstance(value, list):
+        return [_plain(part, kind.field(0).type) for part in value]
+    if isinstance(value, dict):
+        return {name: _plain(part, kind.field(name).type) for name, part in value.items()}
+    return value
+
+
+READERS: dict[str, Callable[[Place, str], Found]] = {
+    ".jsonl": partial(_json, read=line_rows),
+    ".ndjson": partial(_json, read=line_rows),
+    ".json": partial(_json, read=value_rows),
+    ".csv": _csv,
+    ".tsv": partial(_csv, delimiters="\t"),
+    ".parquet": _parquet,
+    ".arrow": _saved,
+}

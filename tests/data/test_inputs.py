@@ -1,0 +1,303 @@
+"""How people bring text: compressed, on stdin, in other encodings, under any name; and advice."""
+
+import bz2
+import gzip
+import json
+import lzma
+import os
+
+import numpy as np
+import pyarrow
+import pytest
+
+from newllm_core.data.prepared import open_dataset
+from newllm_core.data.sources.text_file import TextFile, TextFileOptions, split_chunks
+from newllm_core.data.sources.wikitext import WikiText
+from newllm_core.data.tokenizer import TextTokenizer
+from newllm_core.errors import ConfigError, InputError
+from tests.cli.inside import CommandLine, save_checkpoint
+
+from .cases import Recorder, assert_one_line_error, run, write
+
+LINES = "".join(f"line {i} of é text\n\n" for i in range(30))
+PACK = {
+    "a.txt.gz": lambda data: gzip.compress(data[:50]) + gzip.compress(data[50:]),
+    "a.txt.bz2": bz2.compress,
+    "a.txt.xz": lzma.compress,
+    "a.txt.zst": lambda data: pyarrow.Codec("zstd").compress(data).to_pybytes(),
+}
+BLANK = {"document_separator": r"\n\n"}
+
+
+def texts(path, **options):
+    return [
+        document.text for document in TextFile(str(path), TextFileOptions(**options)).documents()
+    ]
+
+
+@pytest.fixture
+def newllm(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    return CommandLine(monkeypatch, capsys)
+
+
+@pytest.mark.parametrize("name", PACK)
+def test_compressed_text_is_the_text(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(PACK[name](LINES.encode()))
+    assert texts(path) == [LINES]
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) - 9])
+    with assert_one_line_error(InputError, path, name.rpartition(".")[2]):
+        texts(path)
+    path.write_bytes(b"plain text")
+    with assert_one_line_error(InputError, path, name.rpartition(".")[2]):
+        texts(path)
+
+
+def test_wikitext_may_be_compressed(tmp_path):
+    for name in ("train.txt.gz", "valid.txt.gz"):
+        (tmp_path / name).write_bytes(gzip.compress(b" \n = A = \n \n x \n"))
+    splits = [document.split for document in WikiText(str(tmp_path)).documents()]
+    assert splits == ["validation", "train"]
+
+
+def test_stdin_is_read_like_a_file(newllm, tmp_path):
+    write(tmp_path / "a.txt", "\ufeff" + LINES)
+    rows = "".join(json.dumps({"text": f"row {i}"}) + "\n" for i in range(30))
+    common = ("--vocab-size=300", "--val-token-policy=keep", "--json")
+    separated = (*common, "--source=text-file", r"--document-separator=\n\n")
+    from_file = newllm("prepare", *separated, "--input=a.txt", "--out=a").json
+    piped = newllm("prepare", *separated, "--input=-", "--out=b", stdin=LINES.encode())
+    assert piped.json["hash"] == from_file["hash"]
+    done = newllm("prepare", *common, "--source=rows", "--input=-", "--out=c", stdin=rows.encode())
+    assert done.json["splits"]["train"]["documents"] == 28
+    with assert_one_line_error(ConfigError, "stdin"):
+        run(tmp_path / "d", source="text-file", input="-", val_input="-")
+    (tmp_path / "-").write_text("a file of that name|another", encoding="utf-8")
+    assert texts("./-") == ["a file of that name|another"]
+
+
+def test_evaluate_reads_stdin_and_compressed_text(newllm, tmp_path):
+    save_checkpoint(tmp_path / "a.safetensors")
+    write(tmp_path / "a.txt", LINES)
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(LINES.encode()))
+    whole = newllm("evaluate", "a.safetensors", "--text=a.txt", "--json").json["text"]
+    assert newllm("evaluate", "a.safetensors", "--text=a.txt.gz", "--json").json["text"] == whole
+    piped = newllm("evaluate", "a.safetensors", "--text=-", "--json", stdin=LINES.encode())
+    assert piped.json["text"] == whole
+    assert whole["num_bytes"] == len(LINES.encode())
+
+
+def test_home_folders_are_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "a.txt", "x")
+    assert texts("~/a.txt") == ["x"]
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-16-be", "latin-1", "gb18030"])
+def test_other_encodings(tmp_path, encoding):
+    (tmp_path / "a.txt").write_bytes(LINES.encode(encoding))
+    assert texts(tmp_path / "a.txt", encoding=encoding) == [LINES]
+
+
+@pytest.mark.parametrize("name", ["klingon", "hex", "rot13", "a\0b", ""])
+def test_encodings_that_are_none(tmp_path, name):
+    with assert_one_line_error(ConfigError, "source.encoding", "cp1252"):
+        TextFile("x", TextFileOptions(encoding=name))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a\r\n\r\nb", ["a", "b"]),
+        ("a\r\rb", ["a", "b"]),
+        ("a\n \t\nb", ["a", "b"]),
+        ("a\r\n  \r\nb\r\nc", ["a", "b\r\nc"]),
+        ("a\r\nb", ["a\r\nb"]),  # one line end, not two
+        ("a \n\n b", ["a ", " b"]),
+        ("a\n" + " " * 500 + "\nb", ["a\n" + " " * 500 + "\nb"]),
+    ],
+)
+@pytest.mark.parametrize("separator", ["\n\n", "\r\n\r\n", "\n \n"])
+def test_line_ends_of_separators_are_those_of_any_system(text, expected, separator):
+    for size in (1, 2, 3, 1000):
+        chunks = [text[first : first + size] for first in range(0, len(text), size)]
+        assert [part for part, _ in split_chunks(chunks, separator, 10_000)] == expected
+
+
+def test_names_of_files_are_bytes(tmp_path):
+    source = tmp_path / os.fsdecode(b"caf\xe9.txt")
+    write(source, LINES)
+    out = tmp_path / os.fsdecode(b"out\xff")
+    progress = Recorder()
+    keep = {"val_token_policy": "keep"}
+    info = run(out, BLANK, source="text-file", input=source, progress=progress, **keep)
+    assert info.source.input == str(tmp_path / "caf\\udce9.txt")
+    assert open_dataset(out).info.data["input"] == info.source.input
+    assert any("caf\\udce9.txt" in label for label in progress.done)
+    folder = tmp_path / os.fsdecode(b"\xfe")
+    folder.mkdir()
+    write(folder / os.fsdecode(b"\xfd.txt"), LINES)
+    assert run(tmp_path / "b", BLANK, source="text-dir", input=folder, **keep).hash == info.hash
+    source.unlink()
+    with assert_one_line_error(InputError, "caf\\udce9.txt"):
+        run(tmp_path / "c", source="text-file", input=source)
+
+
+def held_out(folder):
+    dataset = open_dataset(folder)
+    tokenizer = TextTokenizer.from_json(dataset.tokenizer_json)
+    return [
+        tokenizer.decode(split.tokens.tolist())
+        for split in (dataset.train, dataset.validation, dataset.test)
+        if split is not None
+    ]
+
+
+@pytest.mark.parametrize("batch", [64, 1 << 20])
+@pytest.mark.parametrize("text", [LINES, LINES.replace("\n", " "), "é日" * 200])
+def test_one_long_text_is_divided_by_position(tmp_path, text, batch, monkeypatch):
+    monkeypatch.setattr("newllm_core.data.spool.BATCH_BYTES", batch)
+    progress = Recorder()
+    path = write(tmp_path / "a.txt", text)
+    shares = {"val_fraction": 0.2, "test_fraction": 0.1, "val_token_policy": "keep"}
+    run(tmp_path / "out", source="text-file", input=path, progress=progress, **shares)
+    parts = held_out(tmp_path / "out")
+    assert "".join(parts) == text
+    lengths = [len(part) / len(text) for part in parts]
+    assert lengths == pytest.approx([0.7, 0.2, 0.1], abs=0.05)
+    assert all(part[-1] in "\n 日é" for part in parts)
+    said = [line for line in progress.messages if "is one document" in line]
+    assert [line.rpartition(" ")[2] for line in said] == ["validation", "test"]
+
+
+def test_ids_of_one_document_are_divided_by_position(tmp_path, byte_tokenizer):
+    np.arange(200, dtype="<u2").tofile(tmp_path / "train.bin")
+    run(
+        tmp_path / "out",
+        source="tokens",
+        input=tmp_path / "train.bin",
+        tokenizer=byte_tokenizer,
+        val_token_policy="keep",
+    )
+    dataset = open_dataset(tmp_path / "out")
+    assert dataset.train.tokens.tolist() == [*range(190)]
+    assert dataset.validation.tokens.tolist() == [*range(190, 200)]
+
+
+def test_splits_that_exist_are_used_whatever_is_read_of_them(tmp_path):
+    for name in ("train", "valid", "test"):
+        articles = (f" \n = {name} {i} = \n \n text {i} . \n" for i in range(9))
+        write(tmp_path / f"{name}.txt", "".join(articles))
+    info = run(
+        tmp_path / "out",
+        source="wikitext",
+        input=tmp_path,
+        max_documents=6,
+        val_token_policy="keep",
+    )
+    counts = {split: found.documents for split, found in info.splits.items()}
+    assert counts == {"train": 6, "validation": 6, "test": 6}
+    train, validation, test = held_out(tmp_path / "out")
+    assert ("train 5" in train, "valid 5" in validation, "test 5" in test) == (True, True, True)
+    progress = Recorder()
+    other = write(tmp_path / "other.txt", " \n = O = \n \n text . \n")
+    run(
+        *(tmp_path / "b",),
+        source="wikitext",
+        input=tmp_path,
+        val_input=other,
+        val_token_policy="keep",
+        progress=progress,
+    )
+    assert any("9 validation documents" in line for line in progress.messages)
+
+
+def test_much_that_is_dropped_is_a_warning(tmp_path, byte_tokenizer):
+    train = write(tmp_path / "a.txt", "ab\n")
+    val = write(tmp_path / "b.txt", "aba\n" + "x\n" * 199)
+    common = {"source": "text-file", "input": train, "tokenizer": byte_tokenizer}
+    progress = Recorder()
+    run(tmp_path / "out", val_input=val, progress=progress, **common)
+    (warning,) = progress.warnings
+    assert "99.50% of validation lines" in warning
+    write(val, "aba\n" * 199 + "x\n")
+    run(tmp_path / "b", val_input=val, progress=progress, **common)
+    assert len(progress.warnings) == 1
+    assert any("0.50% of validation lines" in line for line in progress.messages)
+
+
+FILES = {
+    "utf16.txt": LINES.encode("utf-16"),
+    "cp1252.txt": LINES.encode("cp1252"),
+    "crlf.txt": LINES.replace("\n", "\r\n").encode(),
+    "same.txt": b"one\n\none\n\none",
+    "other.txt": b"two one",
+    "rows.jsonl": b'{"id": "1", "body": "one"}\n{"id": "2", "body": "two"}\n',
+    "rows.json": b'{"text": "one"}\n{"text": \n{"text": "two"}\n',
+    "rows.txt": b'{"text": "one"}\n{"text": "two"}\n',
+    "half.jsonl": b'{"text": "one"}\n{"text": "two"}\n{"text": \n',
+    "latin.jsonl": b'{"text": "caf\xe9"}\n{"text": "two"}\n',
+    "unseen.txt": b"zz",
+    "ids.json": b"[[1], [2]]",
+    "a.md": b"one\n\ntwo",
+    "wiki/valid.txt": b" \n = A = \n \n x \n",
+}
+TEXT = ("--source=text-file", r"--document-separator=\n\n")
+ROWS = ("--source=rows",)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "advice", "followed"),
+    [
+        ((*TEXT,), "--input PATH", ("--input=crlf.txt",)),
+        ((*TEXT, "--input=utf16.txt"), "--encoding utf-16", ("--encoding=utf-16",)),
+        ((*TEXT, "--input=cp1252.txt"), "--encoding cp1252", ("--encoding=cp1252",)),
+        ((*TEXT, "--input=same.txt"), "--val-input", ("--val-input=other.txt",)),
+        ((*TEXT, "--input=crlf.txt", "--out=there"), "--overwrite", ("--overwrite",)),
+        (
+            (*TEXT, "--input=same.txt", "--val-input=unseen.txt"),
+            "--val-token-policy keep",
+            ("--val-token-policy=keep",),
+        ),
+        (
+            ("--source=text-dir", "--input=notes"),
+            "set source.pattern",
+            ("--set=source.pattern=*.md", r"--document-separator=\n\n"),
+        ),
+        ((*ROWS, "--input=rows.jsonl"), "set source.text", ("--set=source.text=body",)),
+        ((*ROWS, "--input=rows.txt"), "source.format=jsonl", ("--set=source.format=jsonl",)),
+        (
+            (*ROWS, "--input=rows.json"),
+            "named .jsonl",
+            ("--set=source.format=jsonl", "--max-broken-share=.5"),
+        ),
+        (
+            (*ROWS, "--input=half.jsonl"),
+            "data.max_broken_share",
+            ("--set=data.max_broken_share=.5",),
+        ),
+        ((*ROWS, "--input=latin.jsonl"), "source.encoding", ("--set=source.encoding=latin-1",)),
+        (
+            ("--source=tokens", "--input=ids.json"),
+            "--tokenizer tokenizer.json",
+            ("--tokenizer=there/tokenizer.json",),
+        ),
+    ],
+)
+def test_advice_leads_somewhere(newllm, tmp_path, arguments, advice, followed):
+    for folder in ("wiki", "notes"):
+        (tmp_path / folder).mkdir()
+    for name, data in FILES.items():
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "a.md").rename(tmp_path / "notes" / "a.md")
+    start = ("prepare", *(() if "tokenizer" in advice else ("--vocab-size=300",)))
+    keep = () if "policy" in advice else ("--val-token-policy=keep",)
+    made = newllm(*start, *TEXT, "--input=crlf.txt", "--out=there", "--val-token-policy=keep")
+    assert made.code == 0, made.err
+    refused = newllm(*start, *arguments, *keep)
+    assert refused.code in (2, 3), refused.err
+    assert advice in refused.err
+    helped = newllm(*start, *arguments, *keep, *followed)
+    assert helped.code == 0, helped.err
