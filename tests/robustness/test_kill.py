@@ -7,7 +7,10 @@ import pytest
 from safetensors import safe_open
 
 from newllm_core.checkpoint.run_state import state_path
+from newllm_core.generation.state import save_state as save_text
+from newllm_core.generation.writer import Tail
 from newllm_core.runtime.runlog import metrics_path
+from tests.generation.cases import make_model, session_of
 from tests.robustness.runs import content, metrics, names, start
 
 KILLED = ("parallel", "streams", "frozen", "fine-tuned")
@@ -38,7 +41,9 @@ def seconds(home, tmp_path_factory):
 def kill_and_resume(case, home, folder, expected, *, kills, seconds, seed):
     """Kill so many times, then let it finish; how many kills found a state to continue from."""
     chance = random.Random(seed)
-    out = folder / "run.safetensors"
+    out, text = folder / "run.safetensors", folder / "run.state"
+    save_text(session_of(make_model(9)), Tail(), text, identity="another", overwrite=False)
+    saved = text.read_bytes()
     killed = resumable = 0
     while True:
         process = start(case, home, out, **SAVED_OFTEN)
@@ -50,15 +55,16 @@ def kill_and_resume(case, home, folder, expected, *, kills, seconds, seed):
         if process.exitcode == 0:
             assert content(out) == expected.content
             assert metrics(out) == expected.metrics
-            assert names(folder) == ["run.metrics.jsonl", "run.safetensors"]
+            assert names(folder) == ["run.metrics.jsonl", "run.safetensors", "run.state"]
             if killed == kills:
                 return resumable
-            for file in folder.iterdir():
-                file.unlink()
+            out.unlink()
+            metrics_path(out).unlink()
             continue
         assert process.exitcode == -9
         killed += 1
         resumable += state_path(out).exists()
+        assert text.read_bytes() == saved
         nothing_is_torn(out, expected)
 
 
