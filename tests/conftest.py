@@ -16,7 +16,7 @@ from newllm_core.plugins.registry import Registry
 torch.set_num_threads(1)
 
 # A busy machine is no mistake.
-hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.register_profile("tests", deadline=None, max_examples=50)
 hypothesis.settings.load_profile("tests")
 
 KERNELS_OFF = os.environ.get("NEWLLM_RUN_KERNELS") == "off"

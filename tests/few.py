@@ -8,7 +8,7 @@ FEW = {
         "num_pairs": 1000,
         "dynamics_passages": 4,
         "dynamics_steps": 24,
-        "repeated_tokens": 8,
+        "repeated_tokens": 32,
         "readings": 4,
         "memory_lags": 6,
         "memory_tokens": 8,

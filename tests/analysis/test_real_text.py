@@ -78,6 +78,7 @@ def test_a_trained_model_is_healthy_and_predicted(trained):
     agree(report)
 
 
+@pytest.mark.slow
 def test_another_trained_model_is_healthy_and_predicted(make):
     report, found = examined(make(dist_reg_weight=0.9, max_iterations=10))
     assert all(statuses == {"healthy"} for statuses in found.values()), found

@@ -103,12 +103,21 @@ def test_without_the_file_one_line_names_the_cell(newllm, chain, command):
 def test_a_checkpoint_keeps_its_cell(newllm, data):
     options = ("--data", data, "--set=cell.hidden_dim=12", *SMALL, *FEW_FLAGS)
     assert newllm("phase1", *options, "--out=p1.safetensors").code == 0
-    same = ("phase2", "p1.safetensors", *GATE, *SHORT, "--set=cell.hidden_dim=12", "--out=a.st")
+    same = (
+        "phase2",
+        "p1.safetensors",
+        *GATE,
+        *SHORT,
+        "--set=cell.hidden_dim=12",
+        "--out=a.safetensors",
+    )
     assert newllm(*same).code == 0
-    done = newllm("phase2", "p1.safetensors", *GATE, "--set=cell.hidden_dim=13", "--out=b.st")
+    done = newllm(
+        "phase2", "p1.safetensors", *GATE, "--set=cell.hidden_dim=13", "--out=b.safetensors"
+    )
     assert done.code == 2
     assert "cell.hidden_dim is 12 in this checkpoint and cannot become 13" in done.err
-    done = newllm("phase2", "p1.safetensors", *GATE, "--set=model.cell=gru", "--out=b.st")
+    done = newllm("phase2", "p1.safetensors", *GATE, "--set=model.cell=gru", "--out=b.safetensors")
     assert done.code == 2
     assert "model.cell is 'residual' in this checkpoint and cannot become 'gru'" in done.err
 

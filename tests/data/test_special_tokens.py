@@ -32,7 +32,7 @@ def without_text(tokenizer):
 
 
 @pytest.mark.parametrize("name", MADE)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40)
 @given(text=texts(*LITERALS, *ORDINARY, "<tab>", "Straße", HIDDEN[0], HIDDEN + "<s>"))
 def test_no_text_yields_one_and_the_file_alone_sees_to_it(name, text):
     tokenizer = MADE[name]
@@ -43,7 +43,7 @@ def test_no_text_yields_one_and_the_file_alone_sees_to_it(name, text):
 
 
 @pytest.mark.parametrize("name", MADE)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25)
 @given(text=st.lists(st.sampled_from(ORDINARY), max_size=8).map("".join))
 def test_ordinary_text_has_the_ids_that_the_tokenizer_had(name, text):
     known = LAYOUTS[name].encode(text, add_special_tokens=False).ids

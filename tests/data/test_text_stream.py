@@ -43,7 +43,7 @@ def test_pieces_of_any_ids_are_the_text_of_all(name, data):
 
 
 @pytest.mark.parametrize("name", REAL)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_streaming_is_decoding_the_whole_for_any_ids(name, data):
     tokenizer = REAL[name]
@@ -56,7 +56,7 @@ def test_streaming_is_decoding_the_whole_for_any_ids(name, data):
 
 
 @pytest.mark.parametrize("name", REAL)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_streaming_goes_on_behind_a_text_and_from_a_state(name, data):
     tokenizer = REAL[name]
