@@ -7,7 +7,7 @@ FEW = {
         "warmup_tokens": 16,
         "num_pairs": 1000,
         "dynamics_passages": 4,
-        "dynamics_steps": 24,
+        "dynamics_steps": 64,
         "repeated_tokens": 32,
         "readings": 4,
         "memory_lags": 6,

@@ -48,7 +48,8 @@ def test_the_tests_on_the_page_pass(tmp_path):
 
 @pytest.mark.parametrize("engine", ["parallel", "streams", "online"])
 def test_the_cell_and_the_objective_train(files, phase1, engine):
-    done = phase1("--plugin", files / "mine.py", *CHOSEN, "--engine", engine, "--json")
+    few = ("--max-tokens", "400", "--engine", engine)
+    done = phase1("--plugin", files / "mine.py", *CHOSEN, *few, "--json")
     assert done.code == 0, done.err
     assert done.json["vacuous_terms"] == []
 
