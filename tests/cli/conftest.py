@@ -17,7 +17,7 @@ TINY = (
 SMALL = (*TINY, "--max-iterations=3")
 VALIDATION = ("--val-fraction=0.2", "--val-token-policy=keep")
 # Few streams make many steps of a small text.
-STEPS = ("--threads=1", "--num-streams=4")
+STEPS = ("--threads=1", "--num-streams=8")
 
 
 @dataclass

@@ -159,7 +159,7 @@ def test_phase1_ends_with_a_verdict_and_can_be_held_to_it(trained):
     assert verdict["reason"] is None
     sections = [v["section"] for v in verdict["verdicts"] if v["split"] == "validation"]
     assert sections[:3] == ["cvfp", "convergence", "training"]
-    copying = ("phase1", "--data=data", "--threads=1", "--context-dim=16", "--embed-dim=16")
+    copying = ("phase1", "--data=data", *TINY)
     copying = (*copying, "--max-iterations=2", "--init-std=0.00001", "--learning-rate=1e-7")
     failed = run(*copying, "--out=runs/copy.safetensors", cwd=folder)
     # It can be studied, so it is no error; but nobody has to guess whether it worked.
@@ -179,7 +179,7 @@ def test_phase1_ends_with_a_verdict_and_can_be_held_to_it(trained):
 def test_untrained_blocks_are_asked_for_by_name_and_remembered(trained):
     folder, _ = trained
     made = run(
-        *("phase1", "--data=data", "--threads=1", "--context-dim=16", "--embed-dim=16"),
+        *("phase1", "--data=data", *TINY),
         *("--cell=mogrifier", "--max-iterations=0", "--out=runs/start.safetensors"),
         cwd=folder,
     )
