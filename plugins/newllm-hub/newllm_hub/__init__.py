@@ -1,0 +1,1 @@
+"""newllm models where language models work: Transformers, the hub, lm-evaluation-harness."""

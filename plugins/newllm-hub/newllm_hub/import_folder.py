@@ -1,0 +1,85 @@
+"""From a model folder back to a checkpoint, also after training in Transformers."""
+
+import dataclasses
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor
+
+from newllm_core.checkpoint.format import Checkpoint, load, save
+from newllm_core.checkpoint.metadata import model_shape
+from newllm_core.errors import InputError, reason
+from newllm_core.files.atomic import refuse_existing
+from newllm_core.files.names import require_checkpoint_name
+from newllm_core.files.tensor_files import open_tensors, save_tensors
+from newllm_hub import folder
+
+
+def import_checkpoint(source: Path, out: Path, *, overwrite: bool = False) -> Checkpoint:
+    """Write the checkpoint `out` of an exported folder; return it.
+
+    A folder whose weights are as they were exported gives the checkpoint as it was. Otherwise it
+    has no results, for nobody evaluated these weights, and says in its provenance that they were
+    trained outside of newllm.
+
+    Args:
+        source: what `newllm export` wrote, or Transformers saved of it.
+        out: the checkpoint to write.
+        overwrite: replace a file at `out`.
+
+    Raises:
+        ConfigError: `out` is no name of a checkpoint.
+        InputError: `source` is no such folder or its parts do not belong together, or `out` cannot
+            be written.
+    """
+    require_checkpoint_name(out)
+    refuse_existing(out, overwrite=overwrite)
+    kept, metadata = _companion(source)
+    try:
+        num_heads = model_shape(metadata)["num_heads"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise InputError(f"{source / folder.COMPANION} is damaged: {reason(error)}") from error
+    tensors = kept | _weights(source, num_heads)
+    with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
+        whole = Path(temporary) / out.name
+        save_tensors(tensors, whole, metadata | {"format": folder.CHECKPOINT_FORMAT})
+        try:
+            checkpoint = load(whole)
+        except InputError as error:
+            said = str(error).replace(f"{whole} is a damaged checkpoint: ", "")
+            raise InputError(
+                f"{source} does not fit what it was exported from ({said}): newllm imports weights "
+                "of the same shapes, in one file"
+            ) from error
+    if checkpoint.altered:
+        # That the run which made the checkpoint was finished is no longer true of its weights.
+        made = {key: v for key, v in checkpoint.provenance.items() if key != "identity"}
+        made |= {"trained_outside": True}
+        checkpoint = dataclasses.replace(checkpoint, results={}, provenance=made, altered=False)
+    save(checkpoint, out, overwrite=overwrite)
+    return checkpoint
+
+
+def _companion(source: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors and metadata of a checkpoint that are not in the model's file."""
+    path = source / folder.COMPANION
+    if not path.is_file():
+        raise InputError(
+            f"{source} has no {folder.COMPANION}: copy it there from the folder that newllm export "
+            "wrote"
+        )
+    with open_tensors(path) as file:
+        metadata = file.metadata() or {}
+        if metadata.get("format") != folder.COMPANION_FORMAT:
+            raise InputError(f"{path} was not written by newllm export")
+        return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+
+
+def _weights(source: Path, num_heads: int) -> dict[str, Tensor]:
+    """Return parameters in float32, under their names in a checkpoint."""
+    with open_tensors(source / folder.MODEL, "model") as file:
+        return {
+            folder.name_in_checkpoint(name, num_heads): file.get_tensor(name).to(torch.float32)
+            for name in file.keys()  # noqa: SIM118 - no mapping
+        }

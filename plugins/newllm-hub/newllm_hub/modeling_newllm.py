@@ -1,0 +1,208 @@
+"""A newllm model for Transformers: one context vector is the whole memory of a text.
+
+    model = AutoModelForCausalLM.from_pretrained(FOLDER, trust_remote_code=True)
+
+A text begins with the end token, which the tokenizer puts there. `cache` holds the context after
+everything that was read: pass only what is new together with it. Where `attention_mask` is 0
+nothing is read, so that texts can be padded on either side.
+
+Shapes: B texts, T tokens, C context_dim, E embed_dim, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import shutil
+from itertools import pairwise  # noqa: F401 - for a cell
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import DynamicCache, GenerationMixin, PreTrainedConfig, PreTrainedModel
+from transformers.cache_utils import Cache
+from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.utils import cached_file
+
+# What `newllm import` needs beside the weights; it goes wherever the model is saved.
+COMPANION = "newllm.safetensors"
+
+
+class NewllmConfig(PreTrainedConfig):
+    """The shape of a model.
+
+    Attributes:
+        cell: the update rule, one of `CELLS`.
+        cell_options: of the update rule, all of them.
+        layer_structure: cells in each block.
+        num_hidden_layers: recurrent states that a cache holds: the context alone.
+    """
+
+    model_type = "newllm"
+    attribute_map = {"hidden_size": "context_dim"}  # noqa: RUF012
+
+    vocab_size: int = 1
+    context_dim: int = 256
+    embed_dim: int = 256
+    cell: str = "residual"
+    cell_options: dict[str, Any] | None = None
+    layer_structure: list[int] | None = None
+    num_hidden_layers: int = 1
+    use_cache: bool = True
+    tie_word_embeddings: bool = False
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+    pad_token_id: int | None = None
+
+    @property
+    def layer_types(self) -> list[str]:
+        """Return what kind of state each "layer" of a cache holds."""
+        return ["linear_attention"]
+
+
+class Cell(nn.Module):
+    """One update of the context by a token; `is_last`: nobody reads the token that leaves it."""
+
+    def __init__(self, context_dim: int, embed_dim: int, options: SimpleNamespace) -> None:
+        super().__init__()
+        self.context_dim = context_dim
+        self.embed_dim = embed_dim
+        self.options = options
+        self.is_last = False
+
+
+CELLS: dict[str, type[Cell]] = {}  # the end of the file fills it
+
+
+class Block(nn.Module):
+    """Cells one after another."""
+
+    def __init__(self, config: NewllmConfig, count: int) -> None:
+        super().__init__()
+        options = SimpleNamespace(**config.cell_options or {})
+        cell, sizes = CELLS[config.cell], (config.context_dim, config.embed_dim)
+        self.layers = nn.ModuleList(cell(*sizes, options) for _ in range(count))
+
+    def forward(self, context: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
+        """Update `context` [B, C] and `token` [B, E]."""
+        dtype = context.dtype
+        for cell in self.layers:
+            context, token = cell(context=context, token=token)
+        return context.to(dtype), token  # autocast may have narrowed what is carried
+
+
+class NewllmForCausalLM(PreTrainedModel, GenerationMixin):
+    """Embedding, recurrence, and the head that reads the context after the last block."""
+
+    config_class = NewllmConfig
+    _tied_weights_keys = {"head.weight": "embedding.weight"}  # noqa: RUF012
+    _no_split_modules = ["Block"]  # noqa: RUF012
+    _is_stateful = True
+
+    def __init__(self, config: NewllmConfig) -> None:
+        super().__init__(config)
+        context_dim, embed_dim = config.context_dim, config.embed_dim
+        tied = config.tie_word_embeddings
+        self.embedding = nn.Embedding(config.vocab_size, embed_dim)
+        self.blocks = nn.ModuleList(Block(config, n) for n in config.layer_structure or [1])
+        self.blocks[-1].layers[-1].is_last = True
+        self.projection = nn.Linear(context_dim, embed_dim) if tied else nn.Identity()
+        self.head = nn.Linear(embed_dim if tied else context_dim, config.vocab_size)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the embedding [V, E]."""
+        return self.embedding
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the embedding [V, E]."""
+        self.embedding = value
+
+    def get_output_embeddings(self) -> nn.Module:
+        """Return what makes logits."""
+        return self.head
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """Replace what makes logits."""
+        self.head = new_embeddings
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Save as usual, with what `newllm import` needs beside the weights."""
+        super().save_pretrained(save_directory, *args, **kwargs)
+        if self.config.name_or_path:
+            quiet = {"_raise_exceptions_for_missing_entries": False}
+            kept = cached_file(self.config.name_or_path, COMPANION, **quiet)
+            target = Path(save_directory) / COMPANION
+            if kept is not None and not (target.exists() and target.samefile(kept)):
+                shutil.copyfile(kept, target)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        cache: Cache | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        **kwargs: Any,  # noqa: ANN401 - for the loss
+    ) -> Any:  # noqa: ANN401 - as `return_dict` says
+        """Read tokens [B, T] behind what `cache` stands for.
+
+        Args:
+            input_ids: token ids [B, T].
+            attention_mask: 0 where there is nothing to read [B, T, or more that came before].
+            inputs_embeds: rows of the embedding [B, T, E] instead of ids.
+            cache: of what was read before; the context in it is replaced.
+            labels: ids [B, T] to predict, each from what is before it; -100 for none.
+            use_cache: whether to return a cache; by default not in training.
+            logits_to_keep: of so many last tokens only, or of these places.
+            output_hidden_states: whether to return the contexts [B, T, C].
+            return_dict: whether to return names, or a tuple.
+            **kwargs: what the loss takes.
+        """
+        if inputs_embeds is None:
+            inputs_embeds = self.embedding(input_ids)
+        x_BTE = F.layer_norm(inputs_embeds, (self.config.embed_dim,))
+        if use_cache is None:
+            use_cache = self.config.use_cache and not self.training
+        if use_cache and cache is None:
+            cache = DynamicCache(config=self.config)
+        state = cache.layers[0].recurrent_states[0] if cache is not None else None
+        # A cache changes in place, which no gradient of what was read from it would survive.
+        shape = (len(x_BTE), self.config.context_dim)
+        context_BC = self.embedding.weight.new_zeros(shape) if state is None else state.clone()
+        if attention_mask is not None:
+            attention_mask = attention_mask[:, -x_BTE.shape[1] :, None].bool()
+        contexts = []
+        for t, x_BE in enumerate(x_BTE.unbind(1)):
+            before, token = context_BC, x_BE
+            for block in self.blocks:
+                context_BC, token = block(context_BC, token)
+            if attention_mask is not None:
+                context_BC = torch.where(attention_mask[:, t], context_BC, before)
+            contexts.append(context_BC)
+        contexts_BTC = torch.stack(contexts, 1)
+        if cache is not None:
+            cache.layers[0].device = context_BC.device  # where beams are sorted
+            cache.update_recurrent_state(context_BC.detach(), 0)
+
+        last = isinstance(logits_to_keep, int)
+        keep = slice(-logits_to_keep, None) if last else logits_to_keep
+        logits = self.head(self.projection(contexts_BTC[:, keep]))
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits, labels, self.config.vocab_size, **kwargs)
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        output = CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            cache=cache if use_cache else None,
+            hidden_states=(contexts_BTC,) if output_hidden_states else None,
+        )
+        named = self.config.return_dict if return_dict is None else return_dict
+        return output if named else output.to_tuple()
