@@ -112,7 +112,7 @@ def _about(checkpoint: Checkpoint) -> str:
     layers = ", ".join(map(str, shape.layer_structure))
     return (
         f"A recurrent language model of {checkpoint.model.num_parameters():,} parameters. Its "
-        f"whole memory is one context vector of {shape.context_dim} numbers, however long the text: "
+        f"whole memory is one vector of {shape.context_dim} numbers, however long the text: "
         f"cell `{shape.cell}`, cells per block {layers}, embeddings of {shape.embed_dim}, "
         f"{checkpoint.model.vocab_size:,} tokens."
     )

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from newllm_cli.options import OverwriteOption
+from newllm_cli.options import JsonOption, OverwriteOption
 
 TrainedArgument = Annotated[
     Path, typer.Argument(help="Checkpoint whose heads were trained.", metavar="CHECKPOINT")
@@ -127,3 +127,52 @@ def pull(
 
     pull_folder(name, to, revision=revision, overwrite=overwrite)
     print(to)
+
+
+def lm_eval(
+    checkpoint: TrainedArgument,
+    tasks: Annotated[str, typer.Option(help="Names of tasks, groups or tags: a,b,…")],
+    include_path: Annotated[
+        Path | None, typer.Option(help="Folder with tasks of your own.", metavar="FOLDER")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Documents of each task.", min=1)] = None,
+    num_fewshot: Annotated[
+        int | None, typer.Option(help="Examples before each question.", min=0)
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Requests that are read side by side.", min=1)
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Run tasks of lm-evaluation-harness on a checkpoint (extra: lm-eval).
+
+    Examples:
+        newllm lm-eval runs/phase2.safetensors --tasks wikitext
+
+        newllm lm-eval runs/phase2.safetensors --tasks mine --include-path tasks --json
+    """
+    from newllm_cli.output import console, print_json
+    from newllm_hub.run_lm_eval import run_tasks
+
+    report = run_tasks(
+        checkpoint,
+        [name for name in tasks.split(",") if name],
+        include_path=include_path,
+        limit=limit,
+        num_fewshot=num_fewshot,
+        batch_size=batch_size,
+    )
+    if json:
+        print_json(report)
+        return
+    from rich.table import Table
+
+    table = Table("task", "metric", "value", "stderr")
+    for task, figures in report["results"].items():
+        for metric, value in figures.items():
+            name, _, of = metric.partition(",")
+            if isinstance(value, float) and not name.endswith("_stderr"):
+                error = figures.get(f"{name}_stderr,{of}")
+                shown = f"{error:.4g}" if isinstance(error, float) else "-"
+                table.add_row(task, name, f"{value:.6g}", shown)
+    console().print(table)

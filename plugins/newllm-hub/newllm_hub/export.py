@@ -7,6 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from torch import Tensor
+
 from newllm_core.checkpoint.format import Checkpoint, load
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import InputError, PluginError, reason
@@ -96,7 +98,8 @@ def require_own_cell(checkpoint: Checkpoint) -> None:
 
 def _write_tensors(path: Path, checkpoint: Checkpoint, made: Path) -> None:
     num_heads = checkpoint.model.num_heads
-    loaded, rest = {}, {}
+    loaded: dict[str, Tensor] = {}
+    rest: dict[str, Tensor] = {}
     with open_tensors(path, "checkpoint") as file:
         for name in file.keys():  # noqa: SIM118 - no mapping
             there = folder.name_in_folder(name, num_heads)
