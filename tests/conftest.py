@@ -40,6 +40,11 @@ def plugins_read_once(self):
 Registry.plugins = plugins_read_once
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with the files that take longest, so that no worker is left alone with one."""
+    items.sort(key=lambda item: "/robustness/" not in item.nodeid)
+
+
 @pytest.fixture
 def generator():
     return torch.Generator().manual_seed(1234)
