@@ -55,7 +55,8 @@ def model_card(
     measured = {key: figures[key] for key in METRICS if figures.get(key) is not None}
     sources = _sources(checkpoint)
     datasets = [on_hub for source in sources if (on_hub := _on_hub(source)) is not None]
-    trained_on = datasets[0] if datasets else ", ".join(s["name"] for s in sources) or "unknown"
+    names = datasets or [source["name"] for source in sources]
+    trained_on = ", ".join(dict.fromkeys(names)) or "unknown"
     front = ModelCardData(
         language=list(languages) or None,
         license=license_id,
@@ -103,7 +104,7 @@ inputs = tokenizer("The", return_tensors="pt")
 print(tokenizer.decode(model.generate(**inputs, max_new_tokens=40)[0], skip_special_tokens=True))
 ```
 
-Needs `transformers>=5.23`. `newllm import . --out model.safetensors` makes a checkpoint of newllm
+Needs `transformers>=5.20`. `newllm import . --out model.safetensors` makes a checkpoint of newllm
 again, also after fine-tuning."""
 
 

@@ -68,6 +68,8 @@ def export_folder(
             _write_tensors(path, checkpoint, made)
             for file, content in _texts(checkpoint, card).items():
                 (made / file).write_text(content, encoding="utf-8")
+            for file in (folder.MODEL, folder.COMPANION):  # which safetensors keeps private
+                (made / file).chmod((made / folder.CONFIG).stat().st_mode)
             to.mkdir(exist_ok=True)
             for file in folder.FILES:
                 os.replace(made / file, to / file)

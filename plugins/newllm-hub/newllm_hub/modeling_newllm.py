@@ -27,6 +27,8 @@ from transformers.utils import cached_file
 
 # What `newllm import` needs beside the weights; it goes wherever the model is saved.
 COMPANION = "newllm.safetensors"
+# What Transformers calls a cache: `past_key_values` before 5.24.
+CACHE = "cache" if "cache" in CausalLMOutputWithPast.__annotations__ else "past_key_values"
 
 
 class NewllmConfig(PreTrainedConfig):
@@ -111,6 +113,19 @@ class NewllmForCausalLM(PreTrainedModel, GenerationMixin):
         self.head = nn.Linear(embed_dim if tied else context_dim, config.vocab_size)
         self.post_init()
 
+    @classmethod
+    def _supports_default_dynamic_cache(cls) -> bool:
+        """Say that `forward` makes the cache: one without attention is no default."""
+        return False
+
+    @staticmethod
+    def create_masks_for_generate(
+        attention_mask: Tensor | None = None,
+        **_: Any,  # noqa: ANN401
+    ) -> Tensor | None:
+        """Leave the mask as it is: there is no attention to make it wider for."""
+        return attention_mask
+
     def get_input_embeddings(self) -> nn.Module:
         """Return the embedding [V, E]."""
         return self.embedding
@@ -143,6 +158,7 @@ class NewllmForCausalLM(PreTrainedModel, GenerationMixin):
         attention_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         cache: Cache | None = None,
+        past_key_values: Cache | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
@@ -157,6 +173,7 @@ class NewllmForCausalLM(PreTrainedModel, GenerationMixin):
             attention_mask: 0 where there is nothing to read [B, T, or more that came before].
             inputs_embeds: rows of the embedding [B, T, E] instead of ids.
             cache: of what was read before; the context in it is replaced.
+            past_key_values: the same under its name in Transformers before 5.24.
             labels: ids [B, T] to predict, each from what is before it; -100 for none.
             use_cache: whether to return a cache; by default not in training.
             logits_to_keep: of so many last tokens only, or of these places.
@@ -169,6 +186,7 @@ class NewllmForCausalLM(PreTrainedModel, GenerationMixin):
         x_BTE = F.layer_norm(inputs_embeds, (self.config.embed_dim,))
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training
+        cache = past_key_values if cache is None else cache
         if use_cache and cache is None:
             cache = DynamicCache(config=self.config)
         state = cache.layers[0].recurrent_states[0] if cache is not None else None
@@ -201,8 +219,8 @@ class NewllmForCausalLM(PreTrainedModel, GenerationMixin):
         output = CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
-            cache=cache if use_cache else None,
             hidden_states=(contexts_BTC,) if output_hidden_states else None,
+            **{CACHE: cache if use_cache else None},
         )
         named = self.config.return_dict if return_dict is None else return_dict
         return output if named else output.to_tuple()

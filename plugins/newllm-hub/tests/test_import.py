@@ -127,6 +127,7 @@ def test_only_exported_folders_are_replaced(chat, folder, tmp_path):
         return export_folder(chat, place, analysis=False, **options)
 
     assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1
     refused(lambda: to(folder), str(folder), "--overwrite")
     (folder / "notes").write_text("mine")
     (folder / MODEL).write_bytes(b"")

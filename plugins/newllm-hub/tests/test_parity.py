@@ -55,7 +55,8 @@ def test_logits_token_by_token(loaded):
     with torch.no_grad():
         for part in ids.split([1, 5, 1, 1, 9], dim=1):
             output = model(part, cache=cache, use_cache=True)
-            cache = output.cache
+            cache = output.get("cache", output.get("past_key_values"))
+            assert len(cache.layers) == 1
             logits.append(output.logits)
     torch.testing.assert_close(torch.cat(logits, 1), expected(checkpoint, ids), **CLOSE)
 
