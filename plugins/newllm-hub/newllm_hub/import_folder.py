@@ -41,17 +41,13 @@ def import_checkpoint(source: Path, out: Path, *, overwrite: bool = False) -> Ch
     except (ValueError, LookupError, TypeError) as error:
         raise InputError(f"{source / folder.COMPANION} is damaged: {reason(error)}") from error
     tensors = kept | _weights(source, num_heads)
-    with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
-        whole = Path(temporary) / out.name
-        save_tensors(tensors, whole, metadata | {"format": folder.CHECKPOINT_FORMAT})
-        try:
-            checkpoint = load(whole)
-        except InputError as error:
-            said = str(error).replace(f"{whole} is a damaged checkpoint: ", "")
-            raise InputError(
-                f"{source} does not fit what it was exported from ({said}): newllm imports weights "
-                "of the same shapes, in one file"
-            ) from error
+    try:
+        with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
+            whole = Path(temporary) / out.name
+            save_tensors(tensors, whole, metadata | {"format": folder.CHECKPOINT_FORMAT})
+            checkpoint = _loaded(whole, source)
+    except OSError as error:
+        raise InputError(f"cannot write {out}: {reason(error)}") from error
     if checkpoint.altered:
         # That the run which made the checkpoint was finished is no longer true of its weights.
         made = {key: v for key, v in checkpoint.provenance.items() if key != "identity"}
@@ -59,6 +55,17 @@ def import_checkpoint(source: Path, out: Path, *, overwrite: bool = False) -> Ch
         checkpoint = dataclasses.replace(checkpoint, results={}, provenance=made, altered=False)
     save(checkpoint, out, overwrite=overwrite)
     return checkpoint
+
+
+def _loaded(whole: Path, source: Path) -> Checkpoint:
+    try:
+        return load(whole)
+    except InputError as error:
+        said = str(error).replace(f"{whole} is a damaged checkpoint: ", "")
+        raise InputError(
+            f"{source} does not fit what it was exported from ({said}): newllm imports weights of "
+            "the same shapes, in one file"
+        ) from error
 
 
 def _companion(source: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

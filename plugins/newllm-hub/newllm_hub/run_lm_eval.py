@@ -7,8 +7,6 @@ from pathlib import Path
 from sys import stderr
 from typing import Any
 
-from datasets.exceptions import DatasetsError
-
 from newllm_core.errors import ConfigError, InputError, reason
 from newllm_core.files.strict_json import finite
 
@@ -45,6 +43,7 @@ def run_tasks(
         InputError: the checkpoint cannot be used, or a task's data cannot be had.
     """
     try:
+        from datasets.exceptions import DatasetsError
         from lm_eval import __version__, simple_evaluate
         from lm_eval.tasks import TaskManager
     except ImportError as error:

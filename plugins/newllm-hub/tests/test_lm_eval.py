@@ -2,11 +2,13 @@
 
 import json
 import math
+from importlib.metadata import entry_points
 
 import cases
 import pytest
 import torch
 from lm_eval.api.instance import Instance
+from lm_eval.api.registry import get_model
 from newllm_hub.lm_eval import TOKENS_AT_ONCE, NewllmLM
 from newllm_hub.run_lm_eval import run_tasks
 
@@ -93,6 +95,14 @@ def local_only(monkeypatch, tmp_path):
 
 def request(kind, *arguments):
     return Instance(kind, {}, arguments, 0)
+
+
+def test_the_harness_finds_and_makes_it_by_its_name(path):
+    (entry,) = entry_points(group="lm_eval.models", name="newllm")
+    assert entry.load() is get_model("newllm") is NewllmLM
+    given = {"device": "cpu", "batch_size": 2, "max_batch_size": None}
+    made = NewllmLM.create_from_arg_string(f"checkpoint={path}", given)
+    assert (made.batch_size, str(made.device)) == (2, "cpu")
 
 
 def test_bits_per_byte_of_a_task_are_those_of_evaluate(path, opened, tasks):
