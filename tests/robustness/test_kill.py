@@ -73,7 +73,8 @@ def nothing_is_torn(out, expected):
         assert content(out) == expected.content
     if state_path(out).exists():
         with safe_open(state_path(out), framework="np") as state:
-            assert len([state.get_tensor(name) for name in state.keys()]) > 10  # noqa: SIM118
+            # The first one of frozen contexts has no moments of the optimizer yet.
+            assert len([state.get_tensor(name) for name in state.keys()]) > 3  # noqa: SIM118
     if metrics_path(out).exists():
         whole = metrics_path(out).read_text().rpartition("\n")[0].splitlines()
         assert len(whole) <= len(expected.metrics)
