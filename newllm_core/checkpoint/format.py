@@ -30,6 +30,7 @@ from newllm_core.model.language_model import LanguageModel
 from newllm_core.plugins.registry import CELLS
 from newllm_core.runtime.progress import Progress
 
+FORMAT = "newllm"
 FORMAT_VERSION = 2
 OBJECTIVE = "objective."
 PROBE = "probe."
@@ -116,7 +117,7 @@ def save(checkpoint: Checkpoint, path: Path, *, overwrite: bool) -> None:
         tensors[PROBE + split] = tokens.to(torch.int32)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {name: json.dumps(finite(getattr(checkpoint, name))) for name in STRUCTURED} | {
-        "format": "newllm",
+        "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
         "config": json.dumps(settings.to_dict(checkpoint.config)),
         "tokenizer": checkpoint.tokenizer_json,
@@ -154,7 +155,7 @@ def load(
     """
     with open_tensors(path, "checkpoint") as file:
         metadata = file.metadata() or {}
-        if metadata.get("format") != "newllm":
+        if metadata.get("format") != FORMAT:
             raise InputError(
                 f"{path} is a safetensors file, but not a newllm checkpoint "
                 "(to look at one of its matrices: newllm analyze FILE --tensor NAME)"

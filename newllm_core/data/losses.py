@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from newllm_core.data.dataset_info import SplitInfo
 from newllm_core.data.measures import count_bytes
+from newllm_core.data.text_stream import MOST_BEFORE
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.runtime.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np
-
-# So many tokens before a part say how it begins: with a space, or none.
-TOKENS_BEFORE = 8
 
 
 class TokenLosses:
@@ -48,7 +46,7 @@ class TokenLosses:
         if found != text:
             self._missing.update(text)
             self._missing.subtract(found)
-        self._before = read[-TOKENS_BEFORE:] if continues else []
+        self._before = read[-MOST_BEFORE:] if continues else []
 
     @property
     def lost_bytes(self) -> int:

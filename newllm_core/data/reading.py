@@ -14,6 +14,7 @@ from newllm_core.data.spool import Spool
 from newllm_core.errors import InputError, PluginError, reason
 from newllm_core.files.escapes import escaped
 from newllm_core.plugins import registry
+from newllm_core.plugins.plugin import Plugin
 from newllm_core.runtime.progress import Progress
 from newllm_core.settings import make_section
 
@@ -24,7 +25,7 @@ class OpenSource:
 
     source: DataSource
     info: SourceInfo
-    plugin: registry.Plugin
+    plugin: Plugin
 
     def __str__(self) -> str:
         place = f" ({self.info.input})" if self.info.input is not None else ""

@@ -3,17 +3,22 @@
 from pathlib import Path
 
 from newllm_core.errors import ConfigError
+from newllm_core.files.atomic import refuse_existing
 
 SUFFIX = ".safetensors"
 
 
-def require_checkpoint_name(path: Path) -> None:
-    """Raise `ConfigError` unless `path` ends in `.safetensors`.
+def require_checkpoint_place(path: Path, *, overwrite: bool) -> None:
+    """Refuse before the work a place where no checkpoint can be written.
 
-    `plain` and `plain.safetensors` would have the same files beside them.
+    Raises:
+        ConfigError: `path` does not end in `.safetensors`: `plain` and `plain.safetensors` would
+            have the same files beside them.
+        InputError: see `refuse_existing`.
     """
     if path.suffix != SUFFIX:
         raise ConfigError(f"a checkpoint is a {SUFFIX} file: pass --out {path}{SUFFIX}")
+    refuse_existing(path, overwrite=overwrite)
 
 
 def beside(checkpoint: Path, ending: str) -> Path:

@@ -33,7 +33,7 @@ def choose(
             "the logits are not finite: the context grew without bounds "
             "(a model with cell.layernorm_mix below 1 does that on long texts)"
         )
-    if penalised and options.repetition_penalty != 1:
+    if penalised:
         logits_V, ids = logits_V.copy(), list(penalised)
         came, penalty = logits_V[ids], options.repetition_penalty
         logits_V[ids] = np.where(came > 0, came / penalty, came * penalty)

@@ -95,13 +95,17 @@ class Session:
                 return
             self._read_pending()
             context_C = self.context_C
-            came = set(self.recent).difference(ends)
-            token = choose(self._stream.logits(context_C), self._options, self.random, came)
+            penalised = self._penalised(ends)
+            token = choose(self._stream.logits(context_C), self._options, self.random, penalised)
             self._state = (context_C, token)
             if token in ends:
                 return
             self.recent.append(token)
             yield token
+
+    def _penalised(self, ends: Collection[int]) -> Collection[int]:
+        """Return what came lately, if repeating it costs anything; a text may always end."""
+        return () if self._options.repetition_penalty == 1 else set(self.recent).difference(ends)
 
     def _read_pending(self) -> None:
         context_C, pending = self._state

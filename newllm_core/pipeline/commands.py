@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from newllm_core.errors import InputError
-from newllm_core.files.atomic import refuse_existing
-from newllm_core.files.names import require_checkpoint_name
+from newllm_core.files.names import require_checkpoint_place
 from newllm_core.runtime.progress import Progress
 from newllm_core.settings import Settings
 
@@ -74,7 +73,7 @@ def phase1(
 
     config = given.resolve()
     path = out or RUNS / "phase1.safetensors"
-    _require_place(path, overwrite=overwrite or resume)
+    require_checkpoint_place(path, overwrite=overwrite or resume)
     # A mistyped name is reported before data is prepared.
     CELLS.find(config.model.cell)
     OBJECTIVES.find(config.phase1.objective)
@@ -124,7 +123,7 @@ def phase2(
     Returns the path of the new checkpoint, and that. Raises as `runs.run_phase2` does.
     """
     path = out or RUNS / "phase2.safetensors"
-    _require_place(path, overwrite=overwrite or resume)
+    require_checkpoint_place(path, overwrite=overwrite or resume)
     _require(tensorboard)
     given.resolve()  # a mistyped setting is reported before torch is loaded
 
@@ -165,7 +164,7 @@ def expand(
 ) -> "tuple[Path, Checkpoint]":
     """Give every block a head; returns the path of the new checkpoint, and that."""
     path = out or RUNS / "expanded.safetensors"
-    _require_place(path, overwrite=overwrite)
+    require_checkpoint_place(path, overwrite=overwrite)
     config = given.resolve()
 
     from newllm_core.checkpoint.format import load
@@ -194,11 +193,6 @@ def dataset_of(checkpoint: "Checkpoint", data: Path | None) -> "PreparedDataset"
     if data is None and not os.path.isdir(saved):
         raise InputError(f"the checkpoint's dataset {saved} is gone: pass --data DIR")
     return open_dataset(data or saved)
-
-
-def _require_place(path: Path, *, overwrite: bool) -> None:
-    require_checkpoint_name(path)
-    refuse_existing(path, overwrite=overwrite)
 
 
 def _require(tensorboard: bool) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of plugin.
+    """One kind of plugin. A kind of functions has none of what is "" here.
 
     Attributes:
         name: in messages.
@@ -21,13 +21,13 @@ class Kind:
 
     name: str
     group: str
-    base: str
     package: str
-    section: str
     command: str
-    failures: str
     needed_for: str
-    summary: str
+    base: str = ""
+    section: str = ""
+    failures: str = ""
+    summary: str = ""
 
     @property
     def slug(self) -> str:
@@ -80,15 +80,10 @@ OBJECTIVE = Kind(
     summary="The context must tell the token before the last.",
 )
 KINDS = (CELL, OBJECTIVE, REGULARIZER, DATA_SOURCE)
-# A function, not a class: it has no contract beyond that, no options and no scaffold.
 COMMAND = Kind(
     name="command",
     group="newllm.commands",
-    base="",
     package="newllm_cli.commands",
-    section="",
     command="{name}",
-    failures="",
     needed_for="to use it",
-    summary="",
 )

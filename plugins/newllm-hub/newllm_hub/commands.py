@@ -5,11 +5,9 @@ from typing import Annotated
 
 import typer
 
+from newllm_cli.commands.evaluate import TrainedArgument
 from newllm_cli.options import JsonOption, OverwriteOption
 
-TrainedArgument = Annotated[
-    Path, typer.Argument(help="Checkpoint whose heads were trained.", metavar="CHECKPOINT")
-]
 LicenseOption = Annotated[
     str | None,
     typer.Option("--license", help="For the model card, as the hub spells it: apache-2.0."),

@@ -17,7 +17,6 @@ FILES = (
     *(MODEL, COMPANION, CONFIG, CODE, TOKENIZER, CARD),
     *("tokenizer_config.json", "generation_config.json"),
 )
-CHECKPOINT_FORMAT = "newllm"
 COMPANION_FORMAT = "newllm-companion"
 
 

@@ -7,11 +7,10 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from newllm_core.checkpoint.format import Checkpoint, load, save
+from newllm_core.checkpoint.format import FORMAT, Checkpoint, load, save
 from newllm_core.checkpoint.metadata import model_shape
 from newllm_core.errors import InputError, reason
-from newllm_core.files.atomic import refuse_existing
-from newllm_core.files.names import require_checkpoint_name
+from newllm_core.files.names import require_checkpoint_place
 from newllm_core.files.tensor_files import open_tensors, save_tensors
 from newllm_hub import folder
 
@@ -33,8 +32,7 @@ def import_checkpoint(source: Path, out: Path, *, overwrite: bool = False) -> Ch
         InputError: `source` is no such folder or its parts do not belong together, or `out` cannot
             be written.
     """
-    require_checkpoint_name(out)
-    refuse_existing(out, overwrite=overwrite)
+    require_checkpoint_place(out, overwrite=overwrite)
     kept, metadata = _companion(source)
     try:
         num_heads = model_shape(metadata)["num_heads"]
@@ -44,7 +42,7 @@ def import_checkpoint(source: Path, out: Path, *, overwrite: bool = False) -> Ch
     try:
         with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
             whole = Path(temporary) / out.name
-            save_tensors(tensors, whole, metadata | {"format": folder.CHECKPOINT_FORMAT})
+            save_tensors(tensors, whole, metadata | {"format": FORMAT})
             checkpoint = _loaded(whole, source)
     except OSError as error:
         raise InputError(f"cannot write {out}: {reason(error)}") from error
