@@ -9,9 +9,13 @@ import pytest
 import torch
 
 import newllm_core as newllm
+from newllm_core.data.prepared import open_dataset
 from newllm_core.errors import ConfigError, InputError
+from newllm_core.model.counted_embeddings import count_embeddings
+from newllm_core.model.language_model import LanguageModel
+from newllm_core.runtime.progress import Silent
 from tests.cli.inside import CommandLine
-from tests.few import FEW
+from tests.few import FEW, FEW_FLAGS
 from tests.open_gate import OPEN_GATE
 
 PAGE = Path(__file__).parents[1] / "docs" / "PYTHON.md"
@@ -72,6 +76,26 @@ def test_training_is_that_of_the_command_line(page, command):
     assert own.config == other.config
     for name, value in other.model.state_dict().items():
         torch.testing.assert_close(own.model.state_dict()[name], value)
+
+
+def test_counted_embeddings_are_those_of_the_training_text_and_are_trained_on(page, command):
+    shape = ("--data=data", "--context-dim=8", "--embed-dim=16", "--max-iterations=0")
+    counted = ("--embeddings=counts", "--embeddings-tokens=900", "--out=runs/counted.safetensors")
+    made = command("phase1", *shape, *counted, *FEW_FLAGS)
+    assert made.code == 0
+    assert "900 tokens of training text" in made.err
+    model = newllm.open_checkpoint("runs/counted.safetensors").model
+    wanted = LanguageModel(model.config, model.vocab_size)
+    tokens = open_dataset(Path("data")).train.tokens[:900]
+    count_embeddings(wanted.embedding.weight, tokens, seed=0, progress=Silent())
+    torch.testing.assert_close(model.embedding.weight, wanted.embedding.weight)
+    trained = newllm.phase2(
+        "runs/counted.safetensors", epochs=1, untrained_blocks=True, threads=1, **OPEN_GATE
+    )
+    assert not torch.equal(trained.model.embedding.weight, model.embedding.weight)
+    alone = command("phase1", *shape, "--embeddings-tokens=900", "--out=runs/alone.safetensors")
+    assert alone.code == 2
+    assert "--embeddings counts" in alone.err
 
 
 def test_text_figures_and_analysis_are_those_of_the_command_line(command):

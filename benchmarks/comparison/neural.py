@@ -19,6 +19,7 @@ from benchmarks.peers.lstm import Lstm
 from benchmarks.peers.mingru import MinGru
 from benchmarks.peers.transformer import Transformer
 from newllm_core.config import Phase2Config
+from newllm_core.model.counted_embeddings import count_embeddings
 
 PEERS: dict[str, type[Peer]] = {
     "newllm": ContextVector,
@@ -27,6 +28,8 @@ PEERS: dict[str, type[Peer]] = {
     "mingru": MinGru,
     "transformer": Transformer,
 }
+# What they start from: chance, or counts of the tokens that the run reads.
+EMBEDDINGS = ("random", "counts")
 # A round of a speed measurement: this many steps, twice; the first ones choose kernels.
 STEPS_PER_ROUND = 8
 
@@ -48,6 +51,7 @@ class NeuralPeer:
             "dropout": DROPOUTS,
             "input_dropout": DROPOUTS,
             "weight_decay": DECAYS,
+            "embeddings": EMBEDDINGS,
         }
         self.start: Setting = {axis: values[0] for axis, values in self.axes.items()}
         self.start[RATE] = FIRST_RATE
@@ -107,6 +111,9 @@ class NeuralPeer:
         dataset, progress = self.conditions.dataset, self.conditions.progress
         config = phase2(setting, Budget.of(tokens, len(dataset.train.tokens)))
         peer = self.build(setting, seed)
+        if setting["embeddings"] == "counts":
+            read = dataset.train.tokens[: config.max_tokens]
+            count_embeddings(peer.embedding.weight, read, seed=seed, progress=progress)
         figures = train_peer(
             peer,
             dataset,

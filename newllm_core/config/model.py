@@ -29,7 +29,12 @@ class ModelConfig(Section):
         0.1, "Scale of initial weights: small is long memory, large is chaos.", low=0
     )
     embeddings: str = option(
-        "random", "random, or FILE.safetensors[:TENSOR] (pretrained, always frozen)."
+        "random",
+        "random; counts: vectors counted from the training text; or FILE.safetensors[:TENSOR] "
+        "(pretrained, always frozen).",
+    )
+    embeddings_tokens: int | None = option(
+        None, "Count at most so many training tokens (embeddings = counts).", low=2
     )
     tie_weights: bool = option(
         False,
@@ -42,6 +47,11 @@ class ModelConfig(Section):
             raise ConfigError("model.layer_structure is empty: give at least one block, e.g. 1,1")
         if sum(self.layer_structure) > MOST_LAYERS:
             raise ConfigError(f"model.layer_structure has more than {MOST_LAYERS:,} layers")
+
+    @property
+    def embeddings_file(self) -> str | None:
+        """Return where pretrained embeddings come from, if they do."""
+        return None if self.embeddings in ("random", "counts") else self.embeddings
 
     @property
     def num_blocks(self) -> int:

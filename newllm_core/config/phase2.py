@@ -19,7 +19,7 @@ class Phase2Config(Section):
         "Begin with blocks that Phase 1 did not train; without it the gate refuses them.",
     )
     freeze_context: bool = option(False, "Train heads only, on contexts computed once.")
-    train_embeddings: bool = option(True, "Train random embeddings too (pretrained never are).")
+    train_embeddings: bool = option(True, "Train embeddings too (those of a file never are).")
     bptt: int = option(16, "Tokens of back-propagation through time.", low=1)
     num_streams: int = option(64, "Training streams in lock-step.", low=1)
     batch_tokens: int = option(2048, "Contexts per step with --freeze-context.", low=1)

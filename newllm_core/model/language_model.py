@@ -94,7 +94,7 @@ class LanguageModel(nn.Module):
         self.token_output = nn.ModuleList(heads)
         if config.tie_weights:
             self.heads()[-1].weight = self.embedding.weight
-        self.embedding.requires_grad_(config.embeddings == "random")
+        self.embedding.requires_grad_(config.embeddings_file is None)
 
     @property
     def context_dim(self) -> int:

@@ -22,7 +22,7 @@ from newllm_core.data.probe import choose_probes
 from newllm_core.errors import PluginError
 from newllm_core.files.lock import exclusive
 from newllm_core.kernels.door import describe
-from newllm_core.model.embeddings import load_embeddings
+from newllm_core.model.embeddings import start_embeddings
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.parallel import collectives
 from newllm_core.parallel.sharding import sharded
@@ -87,9 +87,9 @@ def run_phase1(
             regularizer=of_regularizer,
             phase1=replace(config.phase1, dist_reg_weight=weight),
         )
-        if config.model.embeddings != "random":
-            added = dataset.info.vocab_size - dataset.info.base_vocab_size
-            progress.message(load_embeddings(model, config.model.embeddings, added_tokens=added))
+        added = dataset.info.vocab_size - dataset.info.base_vocab_size
+        train = dataset.train.tokens
+        start_embeddings(model, train, added_tokens=added, progress=progress)
         identity = identity_of(config, PHASE1_SECTIONS, dataset.hash, model)
         if resume and (done := finished(out, identity)) is not None:
             progress.message(f"{out} is finished: there is nothing left to do")

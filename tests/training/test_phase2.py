@@ -96,9 +96,14 @@ def test_a_seed_says_everything(freeze):
     assert changed(first, parameters(run(checkpoint(), SMALL, seed=1, **options).model)) != set()
 
 
-def test_pretrained_embeddings_never_move_and_random_ones_may_be_frozen():
+def test_pretrained_embeddings_never_move_and_others_may_be_frozen():
     pretrained = checkpoint(embeddings="some.safetensors")
-    for start, options in ((pretrained, {}), (checkpoint(), {"train_embeddings": False})):
+    kept = {"train_embeddings": False}
+    for start, options in (
+        (pretrained, {}),
+        (checkpoint(), kept),
+        (checkpoint(embeddings="counts"), kept),
+    ):
         flags = {name: p.requires_grad for name, p in start.model.named_parameters()}
         before = parameters(start.model)
         trained = run(start, SMALL, epochs=1, **options)

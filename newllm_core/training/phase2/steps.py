@@ -23,7 +23,7 @@ def trained_parameters(
     kept: nn.Parameter | None = None
     if not config.freeze_context:
         parts.append(model.blocks)
-        if config.train_embeddings and model.config.embeddings == "random":
+        if config.train_embeddings and model.config.embeddings_file is None:
             parts.append(model.embedding)
         else:
             kept = model.embedding.get_parameter("weight")

@@ -1,0 +1,130 @@
+"""Token embeddings counted from a text: which tokens stand near which.
+
+Shapes: T tokens, P different pairs of tokens, V vocabulary, E embed_dim.
+"""
+
+import warnings
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from newllm_core.data.mapped import release_pages
+from newllm_core.runtime.progress import Progress
+
+# Neighbours at distances 1 to 4 count 1, 1/2, 1/3, 1/4, as in GloVe (Pennington et al. 2014).
+WINDOW = 4
+# Counts of neighbours are raised to this power, so that rare ones do not stand out.
+SMOOTHING = 0.75
+# Tokens that share all their neighbours are told apart by this share of their random start.
+NOISE = 0.1
+# More directions than are kept make those that are kept exact (Halko et al. 2011).
+OVERSAMPLING = 8
+CHUNK_TOKENS = 1 << 20
+# Of more pairs than these the lightest are forgotten: what bounds memory.
+MOST_PAIRS = 1 << 25
+
+
+@torch.no_grad()
+def count_embeddings(
+    table_VE: Tensor, tokens: np.ndarray, *, seed: int, progress: Progress
+) -> None:
+    """Fill a table of embeddings with vectors counted from `tokens` [T].
+
+    Rows get norm 1 on average and a tenth of their random start; tokens that do not occur keep
+    that alone. The same tokens and seed give the same vectors.
+    """
+    vocab_size, dim = table_VE.shape
+    pairs = count_pairs(tokens, vocab_size, progress)
+    progress.message(
+        f"counting embeddings: {len(pairs[0]):,} pairs of neighbours in {len(tokens):,} tokens of "
+        f"training text; factoring them into {dim:,} dimensions"
+    )
+    counted_VE = factors(positive_pmi(*pairs, vocab_size), dim, seed).to(table_VE)
+    norm_V = counted_VE.norm(dim=1)
+    seen_V = norm_V > 0
+    table_VE[seen_V] = counted_VE[seen_V] / norm_V[seen_V].mean() + NOISE * table_VE[seen_V]
+    progress.message(
+        f"counted {int(seen_V.sum()):,} embeddings, {int((~seen_V).sum()):,} stay random"
+    )
+
+
+def count_pairs(
+    tokens: np.ndarray,
+    vocab_size: int,
+    progress: Progress,
+    *,
+    most_pairs: int = MOST_PAIRS,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Count how often one token stands shortly before another.
+
+    Args:
+        tokens: token ids [T]; may be mapped, and is read once.
+        vocab_size: V.
+        progress: is told how far it is.
+        most_pairs: how many are remembered, the heaviest.
+
+    Returns:
+        The earlier token, the later one, and the weight of each pair [P].
+    """
+    pairs_P: np.ndarray = np.empty(0, np.int64)
+    weights_P: np.ndarray = np.empty(0)
+    with progress.task("counting neighbours", len(tokens), "tokens") as task:
+        for begin in range(0, len(tokens), CHUNK_TOKENS):
+            part = np.asarray(tokens[begin : begin + CHUNK_TOKENS + WINDOW], np.int64)
+            found, weights = [pairs_P], [weights_P]
+            for distance in range(1, WINDOW + 1):
+                left = part[:CHUNK_TOKENS][: max(len(part) - distance, 0)]
+                right = part[distance:][: len(left)]
+                distinct, counts = np.unique(left * vocab_size + right, return_counts=True)
+                found.append(distinct)
+                weights.append(counts / distance)
+            pairs_P, places = np.unique(np.concatenate(found), return_inverse=True)
+            weights_P = np.bincount(places, np.concatenate(weights), len(pairs_P))
+            if len(pairs_P) > most_pairs:
+                heaviest_P = np.sort(np.argpartition(-weights_P, most_pairs)[:most_pairs])
+                pairs_P, weights_P = pairs_P[heaviest_P], weights_P[heaviest_P]
+            release_pages(tokens)
+            task.advance(min(CHUNK_TOKENS, len(tokens) - begin))
+    return pairs_P // vocab_size, pairs_P % vocab_size, weights_P
+
+
+def positive_pmi(
+    left_P: np.ndarray, right_P: np.ndarray, weights_P: np.ndarray, vocab_size: int
+) -> Tensor:
+    """Compute what tokens say about their neighbours beyond chance, sparse [V, 2V].
+
+        max(0, log(p(w, n) / (p(w) p(n))))    p(n) ∝ count(n)^.75
+
+    Columns are the tokens that follow, then the tokens that precede.
+
+    Source: Levy, Goldberg & Dagan 2015, "Improving Distributional Similarity with Lessons Learned
+    from Word Embeddings".
+    """
+    rows = np.concatenate([left_P, right_P])
+    columns = np.concatenate([right_P, left_P + vocab_size])
+    weights = np.concatenate([weights_P, weights_P])
+    of_row = np.bincount(rows, weights, vocab_size)
+    of_column = np.bincount(columns, weights, 2 * vocab_size) ** SMOOTHING
+    chance = of_column / of_column.sum()
+    information = np.log(weights / of_row[rows] / chance[columns])
+    positive = information > 0
+    indices = torch.from_numpy(np.stack([rows, columns])[:, positive])
+    values = torch.from_numpy(information[positive]).float()
+    shape = (vocab_size, 2 * vocab_size)
+    return torch.sparse_coo_tensor(indices, values, shape, check_invariants=True)
+
+
+def factors(matrix: Tensor, dim: int, seed: int) -> Tensor:
+    """Factor a sparse matrix [V, N] into rows u √s [V, dim], the strongest directions first.
+
+    Columns that a matrix of low rank does not have are zero.
+    """
+    rank = min(dim + OVERSAMPLING, *matrix.shape)
+    with torch.random.fork_rng(devices=()), warnings.catch_warnings():
+        torch.manual_seed(seed)  # the library draws from the global stream
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        left, strength, _ = torch.svd_lowrank(matrix.to_sparse_csr(), rank, niter=1)
+    found = (left * strength.sqrt())[:, :dim]
+    return F.pad(found, (0, dim - found.shape[1]))
