@@ -36,8 +36,8 @@ def offsets(reads: Collection[str]) -> dict[str, int]:
 def check_reads(objective: Objective) -> None:
     """Raise `PluginError` for a name that nobody supplies."""
     for name in objective.reads:
-        match = re.fullmatch(rf"{TOKENS_AT}([+-]\d+)", name)
-        if match and 0 < abs(int(match.group(1))) <= FURTHEST:
+        match = re.fullmatch(rf"{TOKENS_AT}(0|[+-][1-9]\d*)", name)
+        if match and abs(int(match.group(1))) <= FURTHEST:
             continue
         if name not in (*OF_READINGS, EMBEDDING_MATRIX):
             raise PluginError(

@@ -224,7 +224,7 @@ def test_an_objective_with_parameters_is_trained():
 
 
 @pytest.mark.parametrize(
-    "name", ["tokens_at:0", "tokens_at:+2000", "tokens_at:2", "tokens_at:", "contexts", "final_NC"]
+    "name", ["tokens_at:-0", "tokens_at:+2000", "tokens_at:2", "tokens_at:", "contexts", "final_NC"]
 )
 def test_names_that_nobody_supplies_are_refused(name):
     with pytest.raises(PluginError, match="choose from previous, second_reading") as caught:

@@ -1,0 +1,70 @@
+"""The context as something that tokens can be told from: those read last, and those to come.
+
+Shapes: N rows, K lags, U candidates, C context_dim, E embed_dim, V vocabulary.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from newllm_core.config.option import option
+from newllm_core.objectives.base import EMBEDDING_MATRIX, NO_TOKEN, TOKENS_AT, Objective
+from newllm_core.runtime.precision import at_least_float32
+
+
+@dataclass(frozen=True)
+class TokensOptions:
+    """Options of `Tokens`."""
+
+    past: int = option(
+        8, "Tokens to be told from a context, the one just read included.", low=1, high=256
+    )
+    future: int = option(0, "Tokens to come that are to be guessed too.", low=0, high=256)
+    temperature: float = option(0.1, "Of the choice among candidates.", low=1e-3, high=10)
+
+
+class Tokens(Objective):
+    """Mean cross-entropy of the tokens around a place, each chosen among those of the batch.
+
+        loss = mean over k of  -log softmax_j(cos(W_k c_t, e_j) / τ) at j = x_{t-k}
+
+    with `past` lags k = 0, 1, … and `future` lags k = -1, -2, …; e are the embeddings as the
+    recurrence reads them, and candidates j the different tokens that a batch holds. A token is
+    thirteen bits, its embedding hundreds of numbers: this asks for the bits. No gradient reaches
+    embeddings or the context before.
+
+    Source: the loss is InfoNCE (van den Oord, Li & Vinyals 2018, arXiv 1807.03748, equation 4).
+    """
+
+    Options = TokensOptions
+    options: TokensOptions
+
+    def __init__(
+        self,
+        context_dim: int,
+        embed_dim: int,
+        vocab_size: int,
+        options: TokensOptions | None = None,
+    ) -> None:
+        super().__init__(context_dim, embed_dim, vocab_size, options)
+        offsets = range(1 - self.options.past, self.options.future + 1)
+        self.places = [
+            f"{TOKENS_AT}{offset:+d}" if offset else f"{TOKENS_AT}0" for offset in offsets
+        ]
+        self.reads = (EMBEDDING_MATRIX, *self.places)
+        self.guess = nn.Linear(context_dim, len(self.places) * embed_dim)
+
+    def loss(
+        self, *, final_NC: Tensor, incoming_NC: Tensor, embedded_NE: Tensor, **read: Tensor
+    ) -> Tensor:
+        """Choose every token among those of the batch."""
+        ids_NK = torch.stack([read[place] for place in self.places], dim=1)
+        exists_NK = ids_NK != NO_TOKEN
+        candidates_U, chosen = torch.unique(ids_NK[exists_NK], return_inverse=True)
+        e_UE = F.layer_norm(read[EMBEDDING_MATRIX][candidates_U], (self.embed_dim,))
+        guess_NKE = at_least_float32(self.guess(final_NC)).unflatten(1, (*ids_NK.shape[1:], -1))
+        guess = F.normalize(guess_NKE[exists_NK], dim=1)
+        logits = guess @ F.normalize(e_UE.to(guess), dim=1).T
+        return F.cross_entropy(logits / self.options.temperature, chosen)
