@@ -40,7 +40,7 @@ class ContextVector(Peer):
         self.model = LanguageModel(config, vocab_size, seed=torch.initial_seed() % 2**32)
         self.embedding = self.model.embedding
         (self.head,) = self.model.heads()
-        assert self.head.projection is not None, "a tied head has one"
+        assert isinstance(self.head.projection, nn.Linear), "a tied head has one"
         self.projection = self.head.projection
         self.dropout = nn.Dropout(dropout)
         self.input_dropout = nn.Dropout(input_dropout)

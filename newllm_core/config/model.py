@@ -40,6 +40,9 @@ class ModelConfig(Section):
         False,
         "Share the embedding matrix with the token head, through a projection of the context.",
     )
+    head_hidden: int = option(
+        0, "Hidden units of a token head; 0 reads contexts linearly.", low=0, high=WIDEST
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

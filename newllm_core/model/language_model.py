@@ -89,8 +89,9 @@ class LanguageModel(nn.Module):
                 for count in config.layer_structure
             )
         self.cells()[-1].is_last = True
-        tied_dim = config.embed_dim if config.tie_weights else None
-        heads = (TokenHead(config.context_dim, self.vocab_size, tied_dim) for _ in range(num_heads))
+        width = config.embed_dim if config.tie_weights or config.head_hidden else None
+        sizes = (config.context_dim, self.vocab_size, width, config.head_hidden)
+        heads = (TokenHead(*sizes) for _ in range(num_heads))
         self.token_output = nn.ModuleList(heads)
         if config.tie_weights:
             self.heads()[-1].weight = self.embedding.weight

@@ -1,6 +1,6 @@
 """From a context to the next token.
 
-Shapes: C context_dim, E embed_dim, V vocabulary.
+Shapes: C context_dim, E embed_dim, H hidden units, V vocabulary.
 """
 
 import torch
@@ -8,40 +8,71 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class TokenHead(nn.Linear):
-    """Logits of the next token, a linear C -> V.
+class HiddenLayer(nn.Module):
+    """A projection C -> E that is not linear: `skip(c) + output(GELU(hidden(c)))`.
 
-    Tied to the embeddings it is `C -> E -> V` (Press & Wolf 2017, arXiv 1608.05859): a context need
-    not have the width of what the vocabulary, most of a small model, is stored in, nor resemble the
+    What only tells a token in combination with something else (which is what a context that was
+    not trained for the next token holds) no linear map can read.
+    """
+
+    def __init__(self, context_dim: int, hidden_dim: int, width: int) -> None:
+        super().__init__()
+        self.skip = nn.Linear(context_dim, width)
+        self.hidden = nn.Linear(context_dim, hidden_dim)
+        self.output = nn.Linear(hidden_dim, width)
+
+    def forward(self, context: Tensor) -> Tensor:
+        """Return [..., E] from contexts [..., C]."""
+        return self.skip(context) + self.output(F.gelu(self.hidden(context)))
+
+
+class TokenHead(nn.Linear):
+    """Logits of the next token: linear, C -> V, or through a projection, C -> E -> V.
+
+    Tied to the embeddings it needs one (Press & Wolf 2017, arXiv 1608.05859): a context need not
+    have the width of what the vocabulary, most of a small model, is stored in, nor resemble the
     embedding of the token that follows.
 
     Args:
         context_dim: C.
         vocab_size: V.
-        tied_dim: E of the embeddings that `weight` will be tied to; None for a weight of its own.
+        width: E, what `weight` reads; None reads contexts themselves.
+        hidden_dim: H of a projection with a hidden layer, which needs `width`; 0 for a linear one.
 
     Attributes:
-        projection: C -> E of a tied head, else None.
+        projection: C -> E, None without `width`.
     """
 
-    def __init__(self, context_dim: int, vocab_size: int, tied_dim: int | None = None) -> None:
-        super().__init__(tied_dim or context_dim, vocab_size)
-        self.projection = None if tied_dim is None else nn.Linear(context_dim, tied_dim)
+    def __init__(
+        self, context_dim: int, vocab_size: int, width: int | None = None, hidden_dim: int = 0
+    ) -> None:
+        super().__init__(width or context_dim, vocab_size)
+        self.projection: nn.Module | None = None
+        if width is not None:
+            self.projection = (
+                HiddenLayer(context_dim, hidden_dim, width)
+                if hidden_dim
+                else nn.Linear(context_dim, width)
+            )
 
     @torch.no_grad()
     def initialise(self, std: float, generator: torch.Generator, *, tied: bool) -> None:
-        """Draw `weight` from N(0, std²) unless tied, `projection` from N(0, 1/C); biases 0."""
+        """Draw `weight` from N(0, std²) unless tied, of the projection N(0, 1/inputs); biases 0."""
         if not tied:
             self.weight.normal_(0, std, generator=generator)
         self.bias.zero_()
-        if self.projection is not None:
-            std = self.projection.in_features**-0.5
-            self.projection.weight.normal_(0, std, generator=generator)
-            self.projection.bias.zero_()
+        for parameter in () if self.projection is None else self.projection.parameters():
+            if parameter.ndim == 2:
+                parameter.normal_(0, parameter.shape[1] ** -0.5, generator=generator)
+            else:
+                parameter.zero_()
 
     def project(self, context: Tensor) -> Tensor:
         """Return what `weight` is multiplied with, from contexts [..., C]."""
-        return context if self.projection is None else self.projection(context)
+        if self.projection is None:
+            return context
+        projected: Tensor = self.projection(context)
+        return projected
 
     def forward(self, context: Tensor) -> Tensor:
         """Return logits [..., V] from contexts [..., C]."""

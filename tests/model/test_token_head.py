@@ -28,6 +28,28 @@ def test_only_tied_heads_have_a_projection():
 
 
 @pytest.mark.parametrize("tied", [False, True])
+def test_a_hidden_layer_adds_what_no_line_has(tied):
+    model = make_model(tie_weights=tied, head_hidden=11)
+    head = model.heads()[0]
+    assert (head.weight is model.embedding.weight) == tied
+    assert head.weight.shape == (V, E)
+    context = draw(5, D)
+    layer = head.projection
+    hidden = torch.nn.functional.gelu(context @ layer.hidden.weight.T + layer.hidden.bias)
+    assert hidden.shape == (5, 11)
+    width = context @ layer.skip.weight.T + layer.skip.bias
+    width = width + hidden @ layer.output.weight.T + layer.output.bias
+    by_hand = width @ head.weight.T + head.bias
+    torch.testing.assert_close(model.logits([context])[0], by_hand, rtol=0, atol=1e-12)
+    single = torch.from_numpy(SingleStream(model).logits(context[2]))
+    torch.testing.assert_close(single, by_hand[2].detach(), rtol=0, atol=1e-12)
+    # Drawn from the seed like the rest, and none of it is left at zero.
+    assert all(p.abs().max() > 0 for p in layer.parameters() if p.ndim == 2)
+    again = make_model(tie_weights=tied, head_hidden=11).heads()[0].projection
+    assert torch.equal(again.hidden.weight, layer.hidden.weight)
+
+
+@pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("heads", [1, 2])
 def test_parameters_are_counted(tied, heads):
     model = make_model(tie_weights=tied, num_heads=heads)

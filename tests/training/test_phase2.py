@@ -88,6 +88,27 @@ def test_every_head_learns_in_both_modes():
 
 
 @pytest.mark.parametrize("freeze", [False, True])
+def test_a_hidden_layer_of_the_head_is_trained_saved_and_copied(freeze, tmp_path):
+    start = checkpoint(head_hidden=7)
+    trained = run(start, SMALL, epochs=1, freeze_context=freeze)
+    moved = changed(parameters(start.model), parameters(trained.model))
+    assert {n for n in moved if n.startswith("token_output")} == {
+        f"token_output.0.{part}{name}"
+        for part in ("", "projection.skip.", "projection.hidden.", "projection.output.")
+        for name in ("weight", "bias")
+    }
+    path = tmp_path / "hidden.safetensors"
+    checkpoints.save(trained, path, overwrite=False)
+    loaded = checkpoints.load(path)
+    assert changed(parameters(trained.model), parameters(loaded.model)) == set()
+    loaded.model.expand_heads()
+    for head in loaded.model.heads():
+        assert torch.equal(
+            head.projection.hidden.weight, loaded.model.heads()[-1].projection.hidden.weight
+        )
+
+
+@pytest.mark.parametrize("freeze", [False, True])
 def test_a_seed_says_everything(freeze):
     options = {"epochs": 1, "dropout": 0.3, "freeze_context": freeze}
     first = parameters(run(checkpoint(), SMALL, **options).model)
