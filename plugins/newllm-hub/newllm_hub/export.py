@@ -150,5 +150,6 @@ def _config(checkpoint: Checkpoint) -> dict[str, Any]:
         "cell": model.config.cell,
         "cell_options": model.cell_options,
         "layer_structure": list(model.config.layer_structure),
+        "head_hidden": model.config.head_hidden,
         "tie_word_embeddings": model.config.tie_weights,
     }

@@ -38,6 +38,7 @@ class NewllmConfig(PreTrainedConfig):
         cell: the update rule, one of `CELLS`.
         cell_options: of the update rule, all of them.
         layer_structure: cells in each block.
+        head_hidden: units of the hidden layer of the head, if it has one.
         num_hidden_layers: recurrent states that a cache holds: the context alone.
     """
 
@@ -50,6 +51,7 @@ class NewllmConfig(PreTrainedConfig):
     cell: str = "residual"
     cell_options: dict[str, Any] | None = None
     layer_structure: list[int] | None = None
+    head_hidden: int = 0
     num_hidden_layers: int = 1
     use_cache: bool = True
     tie_word_embeddings: bool = False
@@ -94,6 +96,20 @@ class Block(nn.Module):
         return context.to(dtype), token  # autocast may have narrowed what is carried
 
 
+class HiddenLayer(nn.Module):
+    """`skip(c) + output(GELU(hidden(c)))`: contexts [..., C] to what the head reads [..., E]."""
+
+    def __init__(self, context_dim: int, hidden_dim: int, width: int) -> None:
+        super().__init__()
+        self.skip = nn.Linear(context_dim, width)
+        self.hidden = nn.Linear(context_dim, hidden_dim)
+        self.output = nn.Linear(hidden_dim, width)
+
+    def forward(self, context: Tensor) -> Tensor:
+        """Return [..., E]."""
+        return self.skip(context) + self.output(nn.functional.gelu(self.hidden(context)))
+
+
 class NewllmForCausalLM(PreTrainedModel, GenerationMixin):
     """Embedding, recurrence, and the head that reads the context after the last block."""
 
@@ -105,12 +121,17 @@ class NewllmForCausalLM(PreTrainedModel, GenerationMixin):
     def __init__(self, config: NewllmConfig) -> None:
         super().__init__(config)
         context_dim, embed_dim = config.context_dim, config.embed_dim
-        tied = config.tie_word_embeddings
         self.embedding = nn.Embedding(config.vocab_size, embed_dim)
         self.blocks = nn.ModuleList(Block(config, n) for n in config.layer_structure or [1])
         self.blocks[-1].layers[-1].is_last = True
-        self.projection = nn.Linear(context_dim, embed_dim) if tied else nn.Identity()
-        self.head = nn.Linear(embed_dim if tied else context_dim, config.vocab_size)
+        width = embed_dim if config.tie_word_embeddings or config.head_hidden else context_dim
+        if config.head_hidden:
+            self.projection: nn.Module = HiddenLayer(context_dim, config.head_hidden, width)
+        elif config.tie_word_embeddings:
+            self.projection = nn.Linear(context_dim, width)
+        else:
+            self.projection = nn.Identity()
+        self.head = nn.Linear(width, config.vocab_size)
         self.post_init()
 
     @classmethod

@@ -17,6 +17,8 @@ SHAPES = {
     "coefficient": {"options": {"residual_coefficient": 0.7, "depth": 1}},
     "blocks-tied": {"tie_weights": True, "embed_dim": 13, "layer_structure": [2, 1]},
     "heads": {"num_heads": 3, "layer_structure": [2, 1, 3]},
+    "hidden-layer": {"head_hidden": 9},
+    "hidden-tied": {"tie_weights": True, "head_hidden": 9, "num_heads": 2},
     "tied-heads": {"tie_weights": True, "num_heads": 2},
     "gated": {"cell": "gated"},
     "gated-hidden": {
