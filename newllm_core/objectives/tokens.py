@@ -3,6 +3,7 @@
 Shapes: N rows, K lags, U candidates, C context_dim, E embed_dim, V vocabulary.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -22,18 +23,23 @@ class TokensOptions:
         8, "Tokens to be told from a context, the one just read included.", low=1, high=256
     )
     future: int = option(0, "Tokens to come that are to be guessed too.", low=0, high=256)
+    context_weight: float = option(
+        0.3, "Weight of c_{t-1}, where tokens have 1: more remembers longer.", low=0
+    )
     temperature: float = option(0.1, "Of the choice among candidates.", low=1e-3, high=10)
 
 
 class Tokens(Objective):
-    """Mean cross-entropy of the tokens around a place, each chosen among those of the batch.
+    """Cross-entropy of the tokens around a place, and the error of the context before.
 
-        loss = mean over k of  -log softmax_j(cos(W_k c_t, e_j) / τ) at j = x_{t-k}
+        loss = mean over k of CE_k / log U + w |d(c_t) - c_{t-1}|² / |c_{t-1}|²
+        CE_k = -log softmax_j(cos(W_k c_t, e_j) / τ)  at j = x_{t-k}
 
     with `past` lags k = 0, 1, … and `future` lags k = -1, -2, …; e are the embeddings as the
-    recurrence reads them, and candidates j the different tokens that a batch holds. A token is
-    thirteen bits, its embedding hundreds of numbers: this asks for the bits. No gradient reaches
-    embeddings or the context before.
+    recurrence reads them, candidates j the U different tokens that a batch holds, w is
+    `context_weight`, and d is `Linear(C -> 2C) -> ReLU -> Linear(2C -> C)`. A token is thirteen
+    bits, its embedding hundreds of numbers: this asks for the bits. Neither term can be made
+    smaller by shrinking contexts. No gradient reaches embeddings or the context before.
 
     Source: the loss is InfoNCE (van den Oord, Li & Vinyals 2018, arXiv 1807.03748, equation 4).
     """
@@ -55,11 +61,22 @@ class Tokens(Objective):
         ]
         self.reads = (EMBEDDING_MATRIX, *self.places)
         self.guess = nn.Linear(context_dim, len(self.places) * embed_dim)
+        self.before = nn.Sequential(
+            nn.Linear(context_dim, 2 * context_dim),
+            nn.ReLU(),
+            nn.Linear(2 * context_dim, context_dim),
+        )
 
     def loss(
         self, *, final_NC: Tensor, incoming_NC: Tensor, embedded_NE: Tensor, **read: Tensor
     ) -> Tensor:
-        """Choose every token among those of the batch."""
+        """Choose every token among those of the batch, and guess the context before."""
+        error = (at_least_float32(self.before(final_NC)) - incoming_NC).square().sum()
+        # Before anything was read every context before is zero.
+        error = error / incoming_NC.square().sum().clamp(min=incoming_NC.numel() * 1e-3)
+        return self._choice(final_NC, read) + self.options.context_weight * error
+
+    def _choice(self, final_NC: Tensor, read: dict[str, Tensor]) -> Tensor:
         ids_NK = torch.stack([read[place] for place in self.places], dim=1)
         exists_NK = ids_NK != NO_TOKEN
         candidates_U, chosen = torch.unique(ids_NK[exists_NK], return_inverse=True)
@@ -67,4 +84,5 @@ class Tokens(Objective):
         guess_NKE = at_least_float32(self.guess(final_NC)).unflatten(1, (*ids_NK.shape[1:], -1))
         guess = F.normalize(guess_NKE[exists_NK], dim=1)
         logits = guess @ F.normalize(e_UE.to(guess), dim=1).T
-        return F.cross_entropy(logits / self.options.temperature, chosen)
+        loss = F.cross_entropy(logits / self.options.temperature, chosen)
+        return loss / math.log(max(2, len(candidates_U)))
