@@ -23,7 +23,7 @@ NOISE = 0.1
 OVERSAMPLING = 8
 CHUNK_TOKENS = 1 << 20
 # Of more pairs than these the lightest are forgotten: what bounds memory.
-MOST_PAIRS = 1 << 25
+MOST_PAIRS = 1 << 24
 
 
 @torch.no_grad()
