@@ -10,6 +10,7 @@ import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -82,9 +83,23 @@ def known_encoding(name: str) -> str:
     return name
 
 
-def _zstd(file: BinaryIO) -> Any:  # noqa: ANN401
-    import pyarrow
+def require_extra(module: str, what: str) -> Any:  # noqa: ANN401 - an optional module
+    """Import a module that only some inputs need; `what` names those.
 
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise ConfigError(
+            f"reading {what} needs {package}: pip install 'newllm[datasets]'"
+        ) from error
+
+
+def _zstd(file: BinaryIO) -> Any:  # noqa: ANN401
+    pyarrow = require_extra("pyarrow", ".zst")
     return io.BufferedReader(pyarrow.CompressedInputStream(file, "zstd"))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from newllm_core.data.hub import require_hub, unreachable
 from newllm_core.data.sources.base import Split
-from newllm_core.data.sources.files import format_of
+from newllm_core.data.sources.files import format_of, require_extra
 from newllm_core.errors import InputError, reason
 from newllm_core.files.from_strangers import read_text
 
@@ -86,14 +86,14 @@ def hub_parts(
         names: of splits that are read, and what each is here.
 
     Raises:
+        ConfigError: `datasets` is not installed.
         InputError: the hub is out of reach, or has no such data set, configuration or split.
     """
+    datasets = require_extra("datasets", "a data set of the hub")
     if not os.path.exists(name):
         require_hub(name, INSTEAD)
-    from datasets import load_dataset_builder
-
     try:
-        files = load_dataset_builder(name, config).config.data_files
+        files = datasets.load_dataset_builder(name, config).config.data_files
     except Exception as error:  # the hub's and the network's own types
         raise unreachable(name, reason(error), INSTEAD) from error
     found = {str(split): [_place(file) for file in of] for split, of in (files or {}).items()}

@@ -11,7 +11,15 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from newllm_core.data.sources.base import Broken
-from newllm_core.data.sources.files import STDIN, UTF8, format_of, opened, opened_text, path_name
+from newllm_core.data.sources.files import (
+    STDIN,
+    UTF8,
+    format_of,
+    opened,
+    opened_text,
+    path_name,
+    require_extra,
+)
 from newllm_core.data.sources.json_rows import Row, line_rows, value_rows
 from newllm_core.data.sources.row_files import Place
 from newllm_core.errors import InputError, reason
@@ -88,15 +96,12 @@ def _csv(path: Place, encoding: str, delimiters: str = DELIMITERS) -> Found:
 
 
 def _parquet(path: Place, encoding: str) -> Found:
-    from pyarrow.parquet import ParquetFile
-
-    return _arrow(path, lambda file: ParquetFile(file).iter_batches(BATCH_ROWS))
+    parquet = require_extra("pyarrow.parquet", ".parquet")
+    return _arrow(path, lambda file: parquet.ParquetFile(file).iter_batches(BATCH_ROWS))
 
 
 def _saved(path: Place, encoding: str) -> Found:
-    from pyarrow.ipc import open_stream
-
-    return _arrow(path, open_stream)
+    return _arrow(path, require_extra("pyarrow.ipc", ".arrow").open_stream)
 
 
 def _arrow(path: Place, batches: Callable[[Any], "Iterator[RecordBatch]"]) -> Found:

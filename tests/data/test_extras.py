@@ -1,0 +1,64 @@
+"""What is read without the extra `datasets`, and what is said of the rest."""
+
+import gzip
+import json
+import sys
+
+import pytest
+
+from newllm_core.data.sources.rows import Rows
+from newllm_core.data.sources.ultrachat import UltraChat
+from newllm_core.data.sources.wikitext import WikiText
+from newllm_core.errors import ConfigError
+
+from .cases import assert_one_line_error, run
+
+ROWS = [{"text": f"row {number} says {number * number}"} for number in range(60)]
+LINES = "\n".join(map(json.dumps, ROWS))
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch):
+    """Modules that come with the extra cannot be imported."""
+    known = [name for name in sys.modules if name.partition(".")[0] in ("datasets", "pyarrow")]
+    for name in {"datasets", "pyarrow", "pyarrow.ipc", "pyarrow.parquet", "pandas", *known}:
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.jsonl.gz", "folder"])
+def test_local_rows_need_nothing(tmp_path, name):
+    path = tmp_path / name
+    if name == "folder":
+        path.mkdir()
+        (path / "a.jsonl").write_text(LINES, encoding="utf-8")
+    elif name == "a.csv":
+        path.write_text("\n".join(["text", *(row["text"] for row in ROWS)]), encoding="utf-8")
+    elif name == "a.json":
+        path.write_text(json.dumps(ROWS), encoding="utf-8")
+    else:
+        data = LINES.encode()
+        path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    info = run(tmp_path / "out", source="rows", input=path, val_token_policy="keep")
+    assert info.train.documents + info.validation.documents == len(ROWS)
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl.zst", "saved"])
+def test_a_missing_extra_is_one_helpful_line(tmp_path, name):
+    path = tmp_path / name
+    if name == "saved":
+        path.mkdir()
+        files = {"_data_files": [{"filename": "data.arrow"}]}
+        (path / "state.json").write_text(json.dumps(files), encoding="utf-8")
+        path = path / "data.arrow"
+    path.write_bytes(b"x")
+    given = path.parent if name == "saved" else path
+    with assert_one_line_error(
+        ConfigError, path.suffix, "pyarrow", "pip install 'newllm[datasets]'"
+    ):
+        list(Rows(str(given)).documents())
+
+
+@pytest.mark.parametrize("source", [UltraChat(), WikiText(), Rows("hub:nobody/nothing")])
+def test_the_hub_needs_datasets(source):
+    with assert_one_line_error(ConfigError, "datasets", "pip install 'newllm[datasets]'"):
+        list(source.documents())
