@@ -2,7 +2,8 @@
 
 From `.json`, `.npy` or `.safetensors` a flat list or vector is one document, a list of lists or the
 rows of a matrix are documents. A `.bin` of nanoGPT (uint16) or llm.c (with a header) is one
-document; those of datatrove's `.ds` end where its `.ds.index` says. Pickles are never read.
+document; those of datatrove's `.ds` end where its `.ds.index` says, and a folder has the files
+below it that end in `.ds`, by name. Pickles are never read.
 """
 
 import json
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from newllm_core.config.values import shown
 from newllm_core.data.sources.base import DataSource, Document
-from newllm_core.data.sources.files import input_file
+from newllm_core.data.sources.files import input_file, input_path
 from newllm_core.errors import InputError, reason
 from newllm_core.files.from_strangers import read_text, regular_file
 from newllm_core.files.npy_files import open_array
@@ -21,7 +22,7 @@ from newllm_core.files.tensor_files import open_tensors
 if TYPE_CHECKING:
     import numpy as np
 
-WHAT = "a .json, .npy, .safetensors, .bin or .ds file of token ids"
+WHAT = "a .json, .npy, .safetensors, .bin or .ds file of token ids, or a folder of .ds files"
 SHAPES = "a list of integers, or a list of such lists,"
 DIMENSIONS = "[tokens] or [documents, tokens]"
 MOST_BITS = 32
@@ -43,15 +44,23 @@ class Tokens(DataSource):
         Raises:
             InputError: no file, another format, or anything but non-negative integers.
         """
-        path = input_file("tokens", self.input, WHAT)
-        if path.suffix.lower() not in READERS:
-            raise InputError(f"{path} has the format {path.suffix or 'unknown'!r}: give {WHAT}")
-        for ids, continues in READERS[path.suffix.lower()](path):
-            if ids and min(ids) < 0:
-                raise InputError(f"{path} holds the token id {min(ids)}: ids start at 0")
-            if ids and max(ids).bit_length() > MOST_BITS:
-                raise InputError(f"{path} holds the token id {max(ids)}: ids have 32 bits")
-            yield Document(tokens=tuple(ids), continues=continues)
+        path = input_path("tokens", self.input, WHAT)
+        files = sorted(path.rglob("*.ds")) if path.is_dir() else [path]
+        if not files:
+            raise InputError(f"the folder {path} has no .ds file: give {WHAT}")
+        for file in files:
+            yield from _documents(input_file("tokens", str(file), WHAT))
+
+
+def _documents(path: Path) -> Iterator[Document]:
+    if path.suffix.lower() not in READERS:
+        raise InputError(f"{path} has the format {path.suffix or 'unknown'!r}: give {WHAT}")
+    for ids, continues in READERS[path.suffix.lower()](path):
+        if ids and min(ids) < 0:
+            raise InputError(f"{path} holds the token id {min(ids)}: ids start at 0")
+        if ids and max(ids).bit_length() > MOST_BITS:
+            raise InputError(f"{path} holds the token id {max(ids)}: ids have 32 bits")
+        yield Document(tokens=tuple(ids), continues=continues)
 
 
 def _from_json(path: Path) -> Iterator[Ids]:
