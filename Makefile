@@ -12,9 +12,12 @@ check: $(VENV)/installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
+docs: $(VENV)/installed
+	$(VENV)/bin/python -m mkdocs build --quiet --strict
+
 $(VENV)/installed: pyproject.toml constraints.txt $(wildcard newllm_core/kernels/*.[ch])
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 
-.PHONY: quickstart test check
+.PHONY: quickstart test check docs

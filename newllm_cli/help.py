@@ -34,19 +34,24 @@ class HelpfulCommand(TyperCommand):
 
     def format_options(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
         """Write one list for every section of the configuration."""
-        sections: dict[str, list[tuple[str, str]]] = {}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is None:
-                continue
-            if parameter.param_type_name == "argument":
-                title = "Arguments"
-            else:
-                title = getattr(parameter, "rich_help_panel", None) or "Options"
-            # A default given as text comes in round brackets within the square ones.
-            flags, text = record
-            text = re.sub(r"\[default: \((.*)\)\]$", r"[default: \1]", text)
-            sections.setdefault(title, []).append((flags, text))
-        for title, records in sections.items():
+        for title, records in options_by_section(self, ctx).items():
             with formatter.section(title):
                 formatter.write_dl(records)
+
+
+def options_by_section(command: Any, ctx: Any) -> dict[str, list[tuple[str, str]]]:  # noqa: ANN401
+    """Return the flags and the help of every argument and option, by section."""
+    sections: dict[str, list[tuple[str, str]]] = {}
+    for parameter in command.get_params(ctx):
+        record = parameter.get_help_record(ctx)
+        if record is None:
+            continue
+        if parameter.param_type_name == "argument":
+            title = "Arguments"
+        else:
+            title = getattr(parameter, "rich_help_panel", None) or "Options"
+        # A default given as text comes in round brackets within the square ones.
+        flags, text = record
+        text = re.sub(r"\[default: \((.*)\)\]$", r"[default: \1]", text)
+        sections.setdefault(title, []).append((flags, text))
+    return sections
