@@ -13,7 +13,7 @@ check: $(VENV)/installed
 	$(VENV)/bin/mypy
 
 docs: $(VENV)/installed
-	$(VENV)/bin/python -m mkdocs build --quiet --strict
+	$(VENV)/bin/python -m mkdocs build --strict
 
 $(VENV)/installed: pyproject.toml constraints.txt $(wildcard newllm_core/kernels/*.[ch])
 	$(PYTHON) -m venv $(VENV)
