@@ -71,13 +71,13 @@ def input_folder(source: str, given: str | None, what: str) -> Path:
     return path
 
 
-def known_encoding(name: str) -> str:
-    """Return `name`, or raise `ConfigError` where it is no encoding of text."""
+def known_encoding(name: str, option: str = "source.encoding") -> str:
+    """Return `name`, or raise `ConfigError` where it, given as `option`, is no encoding of text."""
     try:
         "x".encode(name)
     except (LookupError, ValueError) as error:
         raise ConfigError(
-            f"source.encoding is {name!r}: give one that Python knows, such as cp1252 or utf-16"
+            f"{option} is {name!r}: give one that Python knows, such as cp1252 or utf-16"
         ) from error
     return name
 
@@ -142,6 +142,12 @@ def _raw(path: Path | str) -> Iterator[Any]:
 def path_name(path: Path | str) -> str:
     """Return what messages call a file."""
     return "stdin" if path == STDIN else str(path)
+
+
+def text_bytes(path: Path, encoding: str | None = None) -> int | None:
+    """Return how long a text is as UTF-8, where its file says so: packed or encoded ones do not."""
+    same = format_of(path) == path.suffix.lower() and codecs.lookup(encoding or UTF8).name == UTF8
+    return path.stat().st_size if same and path.is_file() else None
 
 
 def read_chunks(
