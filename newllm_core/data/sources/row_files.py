@@ -10,7 +10,7 @@ from typing import Any
 
 from newllm_core.data.hub import require_hub, unreachable
 from newllm_core.data.sources.base import Split
-from newllm_core.data.sources.files import format_of
+from newllm_core.data.sources.files import format_of, is_hidden
 from newllm_core.errors import InputError, reason
 from newllm_core.files.from_strangers import read_text
 
@@ -63,7 +63,7 @@ def folder_parts(folder: Path, formats: Collection[str]) -> tuple[list[Part], li
         for path in inner
         if format_of(path) in formats
         and path.name not in METADATA
-        and not any(part.startswith(".") for part in path.parts)
+        and not is_hidden(path)
         and (folder / path).is_file()
     ]
     if not found:
