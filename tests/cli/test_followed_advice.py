@@ -20,7 +20,8 @@ class SpreadOut(Regularizer):
         return -contexts_ND.var()
 """
 NEW = "--out=new.safetensors"
-PHASE1 = "phase1 --data=data --context-dim=8 --max-iterations=2 --max-tokens=100"
+START = "phase1 --data=data --context-dim=8 --max-tokens=100"
+PHASE1 = f"{START} --max-iterations=0"
 PHASE2 = "phase2 first.safetensors --data=data --epochs=1 --max-tokens=60"
 TIED = PHASE2.replace("first", "tied")
 TEXT = "prepare --source=text-file --input=train.txt --val-token-policy=keep"
@@ -78,9 +79,9 @@ CASES = [
         f"{PHASE1} {NEW} --embeddings=two.safetensors:a --embed-dim=8",
     ),
     (
-        f"{PHASE1} {NEW} --learning-rate=1e30",
+        f"{START} {NEW} --max-iterations=2 --learning-rate=1e30",
         "(other settings begin anew, with --overwrite)",
-        f"{PHASE1} {NEW} --learning-rate=1e-3 --overwrite",
+        f"{START} {NEW} --max-iterations=2 --learning-rate=1e-3 --overwrite",
     ),
     (f"{PHASE2} {NEW}", "--untrained-blocks", f"{PHASE2} {NEW} --untrained-blocks"),
     (
