@@ -43,6 +43,9 @@ TensorBoardOption = Annotated[
     bool,
     typer.Option("--tensorboard", help="Write TensorBoard events too (extra: tensorboard)."),
 ]
+EncodingOption = Annotated[
+    str | None, typer.Option("--encoding", help="Of the text, e.g. cp1252.", show_default="utf-8")
+]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")]
 ResumeOption = Annotated[
     bool,

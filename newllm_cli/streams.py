@@ -72,12 +72,13 @@ def discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def text_chunks(file: str) -> Iterator[str]:
-    """Yield the text of a UTF-8 file, or of stdin for "-", piece by piece.
+def text_chunks(file: str, encoding: str | None) -> Iterator[str]:
+    """Yield the text of a file, or of stdin for "-", piece by piece; UTF-8 without an `encoding`.
 
     Raises:
-        InputError: it cannot be read, or is not UTF-8.
+        ConfigError: there is no such encoding.
+        InputError: it cannot be read, or is not in that encoding.
     """
-    from newllm_core.data.sources.files import located, read_chunks
+    from newllm_core.data.sources.files import UTF8, known_encoding, located, read_chunks
 
-    yield from read_chunks(located(file))
+    return read_chunks(located(file), encoding=known_encoding(encoding or UTF8, "--encoding"))

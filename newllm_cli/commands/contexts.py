@@ -5,26 +5,25 @@ from typing import Annotated
 
 import typer
 
-from newllm_cli.options import JsonOption, OverwriteOption, Settings, with_settings
+from newllm_cli.options import EncodingOption, JsonOption, OverwriteOption, Settings, with_settings
 
 
 @with_settings("run")
 def contexts(
     given: Settings,
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of any phase.", metavar="CKPT")],
-    text: Annotated[
-        str, typer.Option(help="UTF-8 text of any length (- is stdin).", metavar="FILE|-")
-    ],
+    text: Annotated[str, typer.Option(help="Text of any length (- is stdin).", metavar="FILE|-")],
     out: Annotated[Path, typer.Option(help="File to write; its ending says how.", metavar="FILE")],
+    encoding: EncodingOption = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Write the context after every token of a text, with token ids and places in the text.
 
-    FILE.safetensors holds contexts (float32, tokens x dimensions), tokens (ids) and offsets (byte
-    begin and end of each token in the text, a byte order mark not counted). FILE.npy holds the
-    contexts alone; the others are FILE.tokens.npy and FILE.offsets.npy. A token that is a part of
-    a character has the place of the whole character.
+    FILE.safetensors holds contexts (float32, tokens x dimensions), tokens (ids) and offsets (where
+    each token begins and ends, in bytes of the text as UTF-8 without a byte order mark). FILE.npy
+    holds the contexts alone; the others are FILE.tokens.npy and FILE.offsets.npy. A token that is
+    a part of a character has the place of the whole character.
 
     The text is read as one stream, so contexts are exact and memory does not grow with it: one
     step of the model a token, some thousands a second. More threads do not make it faster; parts
@@ -35,8 +34,6 @@ def contexts(
 
         gunzip -c book.txt.gz | newllm contexts runs/phase2.safetensors --text - --out book.npy
     """
-    import os
-
     from newllm_cli.output import print_json
     from newllm_cli.progress import StderrProgress
     from newllm_cli.streams import text_chunks
@@ -44,17 +41,18 @@ def contexts(
     config = given.resolve()
 
     from newllm_core.checkpoint.format import load
+    from newllm_core.data.sources.files import located, text_bytes
     from newllm_core.evaluation.contexts import output_files, write_contexts
     from newllm_core.runtime.device import prepare_device
 
+    chunks = text_chunks(text, encoding)
     output_files(out, overwrite=overwrite)
     progress = StderrProgress(given)
     loaded = load(checkpoint, device=prepare_device(config.run), progress=progress)
-    size = os.path.getsize(text) if os.path.isfile(text) else None
-    with progress.task("reading", size, "bytes") as task:
+    with progress.task("reading", text_bytes(located(text), encoding), "bytes") as task:
         written = write_contexts(
             loaded,
-            text_chunks(text),
+            chunks,
             out,
             name="stdin" if text == "-" else text,
             overwrite=overwrite,

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from newllm_cli.commands.phase2 import DataOption, language_model_summary
-from newllm_cli.options import JsonOption, Settings, with_settings
+from newllm_cli.options import EncodingOption, JsonOption, Settings, with_settings
 
 TrainedArgument = Annotated[Path, typer.Argument(help="Checkpoint whose heads were trained.")]
 
@@ -18,10 +18,9 @@ def evaluate(
     data: DataOption = None,
     text: Annotated[
         Path | None,
-        typer.Option(
-            help="UTF-8 text of any length, as one document, instead of --data; - is stdin."
-        ),
+        typer.Option(help="Text of any length, as one document, instead of --data; - is stdin."),
     ] = None,
+    encoding: EncodingOption = None,
     split: Annotated[
         str | None,
         typer.Option(
@@ -54,14 +53,17 @@ def evaluate(
         raise ConfigError("--data and --text exclude each other: give one of them")
     if split is not None and text is not None:
         raise ConfigError("--split and --text exclude each other: a text is not divided")
+    if encoding is not None and text is None:
+        raise ConfigError("--encoding is that of --text: give one, or leave it out")
     given.resolve()  # a mistyped setting is reported before torch is loaded
 
     from newllm_core.checkpoint.format import load
-    from newllm_core.data.sources.files import located
+    from newllm_core.data.sources.files import UTF8, known_encoding, located
     from newllm_core.pipeline.commands import dataset_of
     from newllm_core.pipeline.trained import evaluation_config, run_evaluate
     from newllm_core.runtime.device import prepare_device
 
+    known_encoding(encoding or UTF8, "--encoding")
     progress = StderrProgress(given)
     loaded = load(checkpoint, progress=progress)
     loaded.require_trained_head()
@@ -70,7 +72,15 @@ def evaluate(
     loaded.model.to(device)
     target = located(text) if text else dataset_of(loaded, data)
     source = {"file": str(target)} if isinstance(target, Path) else {"data": str(target.path)}
-    figures = run_evaluate(loaded, target, config, device=device, progress=progress, split=split)
+    figures = run_evaluate(
+        loaded,
+        target,
+        config,
+        device=device,
+        progress=progress,
+        split=split,
+        encoding=encoding or UTF8,
+    )
     summary = language_model_summary(checkpoint, source | figures)
     if json:
         print_json(summary)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from newllm_cli.commands.evaluate import TrainedArgument
-from newllm_cli.options import JsonOption, OverwriteOption, Settings, with_settings
+from newllm_cli.options import EncodingOption, JsonOption, OverwriteOption, Settings, with_settings
 
 
 @with_settings("generation", "run")
@@ -16,8 +16,9 @@ def generate(
     prompt: Annotated[str | None, typer.Option(help="What the text begins with.")] = None,
     prompt_file: Annotated[
         str | None,
-        typer.Option(help="UTF-8 file (- is stdin) with the prompt, as it is.", metavar="FILE|-"),
+        typer.Option(help="File (- is stdin) with the prompt, as it is.", metavar="FILE|-"),
     ] = None,
+    encoding: EncodingOption = None,
     chat: Annotated[
         bool, typer.Option("--chat", help="Answer each line of stdin, with a model of chats.")
     ] = False,
@@ -67,6 +68,8 @@ def generate(
         raise ConfigError("--chat takes its messages from stdin: leave out the prompt")
     if not chat and not (system is None and role is None):
         raise ConfigError("--system and --role belong to a conversation: add --chat")
+    if encoding is not None and prompt_file is None:
+        raise ConfigError("--encoding is that of --prompt-file: give one, or leave it out")
     config = given.resolve()
 
     from newllm_core.checkpoint.format import load
@@ -81,7 +84,7 @@ def generate(
     if save_state is not None:
         refuse_to_replace(save_state, overwrite=overwrite)
     if prompt_file is not None:
-        prompt = "".join(text_chunks(prompt_file))
+        prompt = "".join(text_chunks(prompt_file, encoding))
     device = prepare_device(config.run)
     loaded = load(checkpoint, device=device, progress=StderrProgress(given))
     loaded.require_trained_head()

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from newllm_cli.options import JsonOption, OverwriteOption, Settings, with_settings
+from newllm_cli.options import EncodingOption, JsonOption, OverwriteOption, Settings, with_settings
 
 
 @with_settings("data", "run")
@@ -18,9 +18,7 @@ def prepare(
         str | None,
         typer.Option(help=r"Where text-file and text-dir split a file, e.g. '\n\n'."),
     ] = None,
-    encoding: Annotated[
-        str | None, typer.Option(help="Of the input, e.g. cp1252.", show_default="utf-8")
-    ] = None,
+    encoding: EncodingOption = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:

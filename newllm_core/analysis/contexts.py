@@ -115,5 +115,6 @@ def refuse_exploded(read: Mapping[str, ProbeContexts]) -> None:
     if splits:
         raise DivergedError(
             f"contexts of the {' and '.join(splits)} passages are not finite: the recurrence "
-            "explodes (cell.layernorm_mix near 1 or a smaller model.init_std keep it bounded)"
+            "explodes (train with a smaller model.init_std, or with cell.layernorm_mix near 1 "
+            "where the cell has that)"
         )

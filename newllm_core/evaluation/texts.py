@@ -15,9 +15,10 @@ from newllm_core.data.measures import TextCounts
 from newllm_core.data.pieces import PIECE_CHARACTERS, pieces
 from newllm_core.data.sources.files import (
     CHUNK_BYTES,
-    DECOMPRESSORS,
+    UTF8,
     path_name,
     read_chunks,
+    text_bytes,
     unicode_text,
 )
 from newllm_core.data.tokenizer import TextTokenizer
@@ -38,26 +39,26 @@ def evaluate_file(
     path: Path,
     *,
     head_weights: Sequence[float],
+    encoding: str = UTF8,
     progress: Progress | None = None,
     segment_tokens: int = SEGMENT_TOKENS,
     piece_characters: int = PIECE_CHARACTERS,
     min_space_share: float = DataConfig.min_space_share,
 ) -> dict[str, Any]:
-    """Predict every token of a UTF-8 file, as `evaluate_text` does; a byte order mark is no text.
+    """Predict every token of a file, as `evaluate_text` does; a byte order mark is no text.
 
     It may be compressed, or `STDIN`.
 
     Raises:
-        InputError: the file is missing, empty or not UTF-8.
+        InputError: the file is missing, empty or of another encoding.
     """
-    packed = path.suffix.lower() in DECOMPRESSORS
-    size = path.stat().st_size if path.is_file() and not packed else None
+    size = text_bytes(path, encoding)
     if size is not None and progress is not None:
         progress.message(f"evaluating {path}: {size:,} bytes")
     return evaluate_text(
         model,
         tokenizer,
-        read_chunks(path, min(CHUNK_BYTES, 16 * piece_characters)),
+        read_chunks(path, min(CHUNK_BYTES, 16 * piece_characters), encoding),
         head_weights=head_weights,
         name=path_name(path),
         num_bytes=size,

@@ -56,7 +56,12 @@ def open_tensors(path: Path, what: str = KIND, *, framework: str = "pt") -> Iter
             name = str(path) if escaped(str(path)) == str(path) else f"/dev/fd/{file.fileno()}"
             with safe_open(name, framework=framework) as tensors:
                 yield tensors
-    except (SafetensorError, OSError) as error:
+    except SafetensorError as error:
+        raise InputError(
+            f"{path} is not a readable {what}: it is cut off or damaged, copy or save it again "
+            f"({reason(error)})"
+        ) from error
+    except OSError as error:
         raise InputError(f"{path} is not a readable {what}: {reason(error)}") from error
 
 

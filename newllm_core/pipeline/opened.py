@@ -13,7 +13,7 @@ from newllm_core.analysis.analyze import analyze
 from newllm_core.checkpoint.format import Checkpoint, load
 from newllm_core.config import Config
 from newllm_core.data.prepared import PreparedDataset
-from newllm_core.data.sources.files import unicode_text
+from newllm_core.data.sources.files import UTF8, known_encoding, unicode_text
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.evaluation.contexts import contexts_in_order
 from newllm_core.generation.session import Session
@@ -107,14 +107,16 @@ class OpenedCheckpoint:
         text: "str | Path | PreparedDataset",
         *,
         split: str | None = None,
+        encoding: str = UTF8,
         **keywords: Any,  # noqa: ANN401
     ) -> dict[str, Any]:
         """Say how well the heads predict a text: the figures of `newllm evaluate`.
 
         Args:
-            text: a text itself, the path of a UTF-8 file, or a data set; of that, the figures are
+            text: a text itself, the path of a file, or a data set; of that, the figures are
                 under "train" and "validation".
             split: only this split of a data set, under its name: "test" where there is one.
+            encoding: of the file.
             **keywords: such as `precision`.
 
         Raises:
@@ -123,7 +125,13 @@ class OpenedCheckpoint:
         given = Settings.of_keywords(("run",), keywords, FIXED)
         config = evaluation_config(given, self.checkpoint)
         found = run_evaluate(
-            self.checkpoint, text, config, device=self.device, progress=Silent(), split=split
+            self.checkpoint,
+            text,
+            config,
+            device=self.device,
+            progress=Silent(),
+            split=split,
+            encoding=known_encoding(encoding, "encoding"),
         )
         return found.get("text", found)
 

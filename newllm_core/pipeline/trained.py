@@ -13,6 +13,7 @@ from newllm_core.checkpoint.expansion import expand
 from newllm_core.checkpoint.format import Checkpoint
 from newllm_core.config import Config
 from newllm_core.data.prepared import PreparedDataset
+from newllm_core.data.sources.files import UTF8
 from newllm_core.data.text_stream import count_line_ends
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import ConfigError
@@ -64,16 +65,18 @@ def run_evaluate(
     device: torch.device,
     progress: Progress,
     split: str | None = None,
+    encoding: str = UTF8,
 ) -> dict[str, dict[str, Any]]:
     """Return figures of every head on a data set ("train", "validation"), or on a text ("text").
 
     Args:
         checkpoint: whose heads were trained; its model is on `device`.
-        target: a data set, the path of a UTF-8 file, or a text itself.
+        target: a data set, the path of a file, or a text itself.
         config: precision, and the weights of heads; see `evaluation_config`.
         device: where to compute.
         progress: is told how far it is.
         split: only this one of a data set, and all of it; the way to see "test".
+        encoding: of the file.
 
     Raises:
         InputError: the head was never trained, the data set has another tokenizer or no such
@@ -87,7 +90,7 @@ def run_evaluate(
         given: dict[str, Any] = {"head_weights": weights, "progress": progress}
         of_text = given | {"min_space_share": checkpoint.config.data.min_space_share}
         if isinstance(target, Path):
-            return {"text": evaluate_file(model, tokenizer, target, **of_text)}
+            return {"text": evaluate_file(model, tokenizer, target, encoding=encoding, **of_text)}
         if isinstance(target, str):
             return {"text": evaluate_text(model, tokenizer, target, **of_text)}
         checkpoint.require_tokenizer(target.tokenizer_json)

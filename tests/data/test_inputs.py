@@ -89,6 +89,35 @@ def test_evaluate_reads_stdin_and_compressed_text(newllm, tmp_path):
     assert whole["num_bytes"] == len(LINES.encode())
 
 
+def test_every_command_that_reads_a_text_reads_other_encodings(newllm, tmp_path):
+    path = save_checkpoint(tmp_path / "a.safetensors")
+    write(tmp_path / "a.txt", LINES)
+    (tmp_path / "b.txt").write_bytes(LINES.encode("cp1252"))
+    (tmp_path / "c.txt").write_bytes(LINES.encode("utf-16"))
+    few = ("--max-tokens=3", "--json")
+    for command, option, others in (
+        ("evaluate", "--text", ("--json",)),
+        ("generate", "--prompt-file", few),
+        ("contexts", "--text", ("--out=o.npy", "--overwrite", "--json")),
+    ):
+        found = []
+        for name, encoding in (("a.txt", "utf-8"), ("b.txt", "cp1252"), ("c.txt", "utf-16")):
+            line = (command, path, f"{option}={name}", *others)
+            if encoding != "utf-8":  # the advice is followed
+                with_advice = f"--encoding {encoding}"
+                refused = newllm(*line)
+                assert (refused.code, with_advice in refused.err) == (3, True), refused.err
+            done = newllm(*line, f"--encoding={encoding}").json
+            found.append({key: done[key] for key in done if key not in ("file", "text")})
+            found[-1]["text"] = done["text"] if command != "contexts" else None
+        assert found[0] == found[1] == found[2]
+        none = newllm(command, path, f"{option}=b.txt", *others, "--encoding=klingon")
+        assert (none.code, "--encoding is 'klingon'" in none.err) == (2, True)
+    for command, option in (("evaluate", "--text"), ("generate", "--prompt-file")):
+        done = newllm(command, path, "--encoding=cp1252")
+        assert (done.code, option in done.err) == (2, True)
+
+
 def test_home_folders_are_found(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     write(tmp_path / "a.txt", "x")

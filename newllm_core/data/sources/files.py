@@ -20,7 +20,18 @@ from newllm_core.files.from_strangers import regular_file
 CHUNK_BYTES = 1 << 20
 BYTE_ORDER_MARK = "\ufeff"
 UTF8 = "utf-8"
+UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 STDIN = Path("-")
+# What is no text, by its first bytes.
+OTHER_KINDS = {
+    b"PK\3\4": "a zip archive (.docx and .epub are, too): save its text, or unpack it",
+    b"%PDF-": "a PDF: save its text",
+    b"\xd0\xcf\x11\xe0": "an old Office document: save its text",
+    b"PAR1": "a parquet file: name it .parquet and read it with --source rows",
+    b"\x1f\x8b": "compressed: let its name end in .gz",
+    b"\xfd7zXZ": "compressed: let its name end in .xz",
+    b"\x28\xb5\x2f\xfd": "compressed: let its name end in .zst",
+}
 DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError)  # what reading compressed data raises
 
 
@@ -72,13 +83,18 @@ def input_folder(source: str, given: str | None, what: str) -> Path:
     return path
 
 
-def known_encoding(name: str) -> str:
-    """Return `name`, or raise `ConfigError` where it is no encoding of text."""
+def is_hidden(path: Path) -> bool:
+    """Say whether a path within a folder is of tools rather than of people, such as .git."""
+    return any(part.startswith(".") for part in path.parts)
+
+
+def known_encoding(name: str, option: str = "source.encoding") -> str:
+    """Return `name`, or raise `ConfigError` where it, given as `option`, is no encoding of text."""
     try:
         "x".encode(name)
     except (LookupError, ValueError) as error:
         raise ConfigError(
-            f"source.encoding is {name!r}: give one that Python knows, such as cp1252 or utf-16"
+            f"{option} is {name!r}: give one that Python knows, such as cp1252 or utf-16"
         ) from error
     return name
 
@@ -159,6 +175,12 @@ def path_name(path: Path | str) -> str:
     return "stdin" if path == STDIN else str(path)
 
 
+def text_bytes(path: Path, encoding: str | None = None) -> int | None:
+    """Return how long a text is as UTF-8, where its file says so: packed or encoded ones do not."""
+    same = format_of(path) == path.suffix.lower() and codecs.lookup(encoding or UTF8).name == UTF8
+    return path.stat().st_size if same and path.is_file() else None
+
+
 def read_chunks(
     path: Path, chunk_bytes: int = CHUNK_BYTES, encoding: str | None = None
 ) -> Iterator[str]:
@@ -185,6 +207,8 @@ def decode_chunks(
     at_start = True
     while True:
         data = file.read(chunk_bytes)
+        if not consumed:
+            refuse_other_kinds(data, name)
         # The decoder keeps the bytes of an unfinished character for the next chunk, and
         # counts the position of an error from the first of them.
         origin = consumed - len(decoder.getstate()[0])
@@ -206,8 +230,15 @@ def decode_chunks(
             return
 
 
+def refuse_other_kinds(start: bytes, name: str) -> None:
+    """Raise `InputError` where a file called `name` begins as none of text does."""
+    found = next((kind for first, kind in OTHER_KINDS.items() if start.startswith(first)), None)
+    if found is not None:
+        raise InputError(f"{name} is {found}")
+
+
 def _suggestion(data: bytes) -> str:
-    marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    marked = data.startswith(UTF16_MARKS)
     return "--encoding utf-16" if marked else "--encoding cp1252 (Western Windows), or another"
 
 
@@ -215,14 +246,23 @@ def _suggestion(data: bytes) -> str:
 def opened_text(path: Path | str, encoding: str, newline: str) -> Iterator[io.TextIOWrapper]:
     """Open text as `opened` does; bytes that are none in `encoding` become lone surrogates."""
     with opened(path) as file:
-        name = "utf-8-sig" if codecs.lookup(encoding).name == UTF8 else encoding
-        text = io.TextIOWrapper(file, name, errors="surrogateescape", newline=newline)
+        is_utf8 = codecs.lookup(encoding).name == UTF8
+        bytes_of = io.BufferedReader(file)  # type: ignore[type-var]
+        name = "utf-8-sig" if is_utf8 else encoding
+        text = io.TextIOWrapper(bytes_of, name, errors="surrogateescape", newline=newline)
         try:
+            start = bytes_of.peek(8)
+            refuse_other_kinds(start, path_name(path))
+            if is_utf8 and start.startswith(UTF16_MARKS):
+                raise InputError(
+                    f"{path_name(path)} is not UTF-8: say what it is, {_suggestion(start)}"
+                )
             yield text
         except UnicodeDecodeError as error:
             raise InputError(f"{path_name(path)} is not {encoding}: {reason(error)}") from error
         finally:
             text.detach()  # stdin stays open
+            bytes_of.detach()
 
 
 def unicode_text(text: str, name: str) -> str:

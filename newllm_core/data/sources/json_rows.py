@@ -72,7 +72,7 @@ def value_rows(file: TextIO, name: str, begun: str = "") -> Iterator[Row | Broke
 def _row(value: object, where: str) -> Row | Broken:
     if isinstance(value, dict):
         return value
-    return Broken(f"{where} holds {type(value).__name__}, expected an object")
+    return Broken(f'{where} holds {type(value).__name__}, expected an object, as {{"text": …}}')
 
 
 def _why(error: BaseException) -> str:

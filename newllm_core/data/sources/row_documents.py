@@ -99,21 +99,35 @@ def _document(
         chat = Message("user", "\n\n".join(asked)), Message("assistant", _text(row, OUTPUT))
         return Document(messages=chat, split=split)
     if only_chats or TEXT not in row:
-        has = ", ".join(row) or "nothing"
         texts = "" if only_chats else f", and no {TEXT!r}: set source.text=COLUMN"
-        raise _BadRowError(f"has no list 'messages' or 'conversations'{texts} (it has {has})")
+        raise _BadRowError(f"has no list 'messages' or 'conversations'{texts} ({_has(row)})")
     return Document(text=_text(row, TEXT), split=split)
 
 
+def _has(row: Row) -> str:
+    """Name the columns of a row, as `source.text` does."""
+    nested = ((key, value if isinstance(value, dict) else {}) for key, value in row.items())
+    names = (name for key, inner in nested for name in [f"{key}.{part}" for part in inner] or [key])
+    return f"it has {', '.join(names) or 'nothing'}"
+
+
 def _text(row: Row, key: str) -> str:
-    if key not in row:
-        raise _BadRowError(f"has no column {key!r} (it has {', '.join(row) or 'nothing'})")
-    return _unicode(row[key], repr(key))
+    value: object = row
+    for name in [key] if key in row else key.split("."):
+        if not isinstance(value, dict) or name not in value:
+            raise _BadRowError(f"has no column {key!r} ({_has(row)})")
+        value = value[name]
+    return _unicode(value, repr(key))
 
 
 def _unicode(value: object, what: str) -> str:
     if isinstance(value, Exception):  # see `arrow_rows`
         raise _BadRowError(f"has {what} that cannot be read: {reason(value)}")
+    if isinstance(value, bytes):  # parquet files may not say that a column is text
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise _BadRowError(f"has {what} that is bytes, which are not UTF-8") from error
     if not isinstance(value, str):
         raise _BadRowError(f"has {what} that is {type(value).__name__}, expected text")
     try:

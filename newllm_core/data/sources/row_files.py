@@ -10,7 +10,7 @@ from typing import Any
 
 from newllm_core.data.hub import require_hub, unreachable
 from newllm_core.data.sources.base import Split
-from newllm_core.data.sources.files import format_of, require_extra
+from newllm_core.data.sources.files import format_of, is_hidden, require_extra
 from newllm_core.errors import InputError, reason
 from newllm_core.files.from_strangers import read_text
 
@@ -52,7 +52,9 @@ def folder_parts(folder: Path, formats: Collection[str]) -> tuple[list[Part], li
     """
     if (folder / SAVED_SPLITS).is_file():
         names = _listed(folder / SAVED_SPLITS, "splits")
-        return _named({name: _saved(folder / name) for name in names}, str(folder), SPLIT_NAMES)
+        others = f"give one of them with --input {folder / str(names[0])}" if names else ""
+        saved = {name: _saved(folder / name) for name in names}
+        return _named(saved, str(folder), SPLIT_NAMES, others)
     if (folder / STATE).is_file():
         return [(path, None) for path in _saved(folder)], []
     inner = sorted((path.relative_to(folder) for path in folder.rglob("*")), key=lambda p: p.parts)
@@ -61,7 +63,7 @@ def folder_parts(folder: Path, formats: Collection[str]) -> tuple[list[Part], li
         for path in inner
         if format_of(path) in formats
         and path.name not in METADATA
-        and not any(part.startswith(".") for part in path.parts)
+        and not is_hidden(path)
         and (folder / path).is_file()
     ]
     if not found:
@@ -97,7 +99,7 @@ def hub_parts(
     except Exception as error:  # the hub's and the network's own types
         raise unreachable(name, reason(error), INSTEAD) from error
     found = {str(split): [_place(file) for file in of] for split, of in (files or {}).items()}
-    return _named(found, name, names)
+    return _named(found, name, names, "give a file of it with --input PATH")
 
 
 def _place(file: str) -> Place:
@@ -105,15 +107,15 @@ def _place(file: str) -> Place:
 
 
 def _named(
-    files: Mapping[str, list[Place]], where: str, names: Mapping[str, Split]
+    files: Mapping[str, list[Place]], where: str, names: Mapping[str, Split], instead: str
 ) -> tuple[list[Part], list[str]]:
-    """Sort files that lie under names of splits."""
+    """Sort files that lie under names of splits; `instead` is what to do where none is train."""
     if len(files) == 1:
         return [(path, None) for of in files.values() for path in of], []
     known = {name: names[name] for name in files if name in names}
     if "train" not in known.values():
         raise InputError(
-            f"{where} has no split called train (it has {', '.join(files) or 'none'}): {INSTEAD}"
+            f"{where} has no split called train (it has {', '.join(files) or 'none'}): {instead}"
         )
     others = [f"the split {name!r} is not read" for name in files if name not in known]
     parts = ((path, split) for name, split in known.items() for path in files[name])

@@ -27,7 +27,8 @@ from newllm_core.errors import InputError, reason
 if TYPE_CHECKING:
     from pyarrow import DataType, RecordBatch
 
-DELIMITERS = ",;\t"
+DELIMITERS = ",;\t|"
+EXCEL = "sep="  # what a first line for Excel begins with
 LONGEST_CELL = (1 << 31) - 1
 BATCH_ROWS = 256
 JSON_TYPE = "extension<arrow.json>"
@@ -63,13 +64,16 @@ def _json(path: Place, encoding: str, read: Callable[..., Found]) -> Found:
 def _csv(path: Place, encoding: str, delimiters: str = DELIMITERS) -> Found:
     """Yield rows by the names in the first line, every value a text.
 
-    The delimiter is the first of those given that the first line has.
+    The delimiter is the one of those given that the first line has most of; a line such as `sep=;`
+    before it says which.
     """
     csv.field_size_limit(LONGEST_CELL)  # a book has more than the 131,072 characters it was
     name = path_name(path)
     with opened_text(path, encoding, "") as file:
         first = file.readline()
-        delimiter = next((mark for mark in delimiters if mark in first), delimiters[0])
+        if first.lower().startswith(EXCEL):
+            delimiters, first = first.rstrip("\r\n")[len(EXCEL) :] or delimiters, file.readline()
+        delimiter = max(delimiters, key=first.count)
         lines = csv.reader(chain([first], file), delimiter=delimiter, strict=True)
         header: list[str] = []
         begins = 1
@@ -84,7 +88,7 @@ def _csv(path: Place, encoding: str, delimiters: str = DELIMITERS) -> Found:
             if cells is None:
                 return
             if not header:
-                header = cells
+                header = [cell.strip() for cell in cells]
                 if len(set(header)) < len(header):
                     raise InputError(f"{name}: two columns have one name: {', '.join(header)}")
             elif len(cells) == len(header):

@@ -29,7 +29,9 @@ class RowsOptions(RowFileOptions):
     """Where the text is in a row, and how files are written."""
 
     text: str | None = option(
-        None, "Column of texts. Without: chats, a column named text, or the only one of texts."
+        None,
+        "Column of texts, or a path such as data.text. Without: chats, a column named text, or the "
+        "only one of texts.",
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from newllm_core.config import option
 from newllm_core.data.sources.base import Document
-from newllm_core.data.sources.files import input_folder
+from newllm_core.data.sources.files import input_folder, is_hidden
 from newllm_core.data.sources.text_file import TextFile, TextFileOptions, text_documents
 from newllm_core.errors import ConfigError, InputError
 
@@ -19,7 +19,10 @@ class TextDirOptions(TextFileOptions):
 
 
 class TextDir(TextFile):
-    """One document per file (or per part of it), in the order of the files' relative paths."""
+    """One document per file (or per part of it), in the order of the files' relative paths.
+
+    Files and folders whose names begin with a dot are left out.
+    """
 
     Options = TextDirOptions
 
@@ -36,7 +39,11 @@ class TextDir(TextFile):
     def _files(self, folder: Path) -> list[Path]:
         pattern = self.options.pattern
         try:
-            found = [path for path in folder.rglob(pattern) if path.is_file()]
+            found = [
+                path
+                for path in folder.rglob(pattern)
+                if path.is_file() and not is_hidden(path.relative_to(folder))
+            ]
         except (ValueError, NotImplementedError) as error:
             raise ConfigError(
                 f"source.pattern is {pattern!r}: give a relative pattern such as *.txt"

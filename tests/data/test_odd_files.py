@@ -1,0 +1,109 @@
+"""Files as spreadsheets, databases and other tools leave them."""
+
+import gzip
+import json
+
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from newllm_core.data.sources.rows import Rows, RowsOptions
+from newllm_core.data.sources.text_dir import TextDir
+from newllm_core.data.sources.text_file import TextFile, TextFileOptions
+from newllm_core.errors import InputError
+
+from .cases import assert_one_line_error
+
+TEXTS = ["a, b; c", "é | d", "e"]
+
+
+def texts(path, **options):
+    found = list(Rows(str(path), RowsOptions(**options)).documents())
+    return [getattr(part, "text", part) for part in found]
+
+
+@pytest.mark.parametrize(
+    ("head", "mark"),
+    [
+        ("id;text", ";"),
+        ("id|text", "|"),
+        ("id\ttext", "\t"),
+        ("id, text", ","),
+        ("a, then b;id;text", ";"),
+        ("sep=;\r\nid;text, said", ";"),
+        ("\ufeffsep=\t\nid\ttext;,;", "\t"),
+    ],
+)
+def test_separators_of_csv(tmp_path, head, mark):
+    before = [""] * head.startswith("a, then")
+    rows = [mark.join([*before, "1", f'"{text}"']) for text in TEXTS]
+    (tmp_path / "a.csv").write_text("\n".join([head, *rows]), encoding="utf-8")
+    column = head.splitlines()[-1].split(mark)[-1].strip()
+    assert texts(tmp_path / "a.csv", text=column) == TEXTS
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.json", "a.jsonl.gz"])
+def test_rows_as_utf16_are_told_from_damaged_ones(tmp_path, name):
+    text = "text\na\nb\n" if name == "a.csv" else '{"text": "a"}\n{"text": "b"}\n'
+    data = text.encode("utf-16")
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    with assert_one_line_error(InputError, name, "--encoding utf-16"):
+        texts(tmp_path / name)
+    assert texts(tmp_path / name, encoding="utf-16") == ["a", "b"]
+
+
+@pytest.mark.parametrize("kind", ["string", "large_string", "binary", "large_binary"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_text_in_parquet_whatever_its_type_is(tmp_path, kind, packed):
+    values = [text.encode() for text in TEXTS] if "binary" in kind else TEXTS
+    column = pyarrow.array(values, getattr(pyarrow, kind)())
+    column = column.dictionary_encode() if packed else column
+    parquet.write_table(pyarrow.table({"text": column}), tmp_path / "a.parquet")
+    assert texts(tmp_path / "a.parquet") == TEXTS
+
+
+def test_bytes_that_are_no_text_break_their_row_alone(tmp_path):
+    column = pyarrow.array([b"a", b"\xff\xd8 a picture", b"b"], pyarrow.binary())
+    parquet.write_table(pyarrow.table({"text": column}), tmp_path / "a.parquet")
+    first, broken, last = texts(tmp_path / "a.parquet")
+    assert (first, last) == ("a", "b")
+    assert "row 2 has 'text' that is bytes, which are not UTF-8" in broken.problem
+
+
+def test_columns_within_columns(tmp_path):
+    rows = [{"data": {"text": "x", "n": {"deep": "y"}}, "a.b": "z"}, {"data": "q"}]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    for column, expected in (("data.text", "x"), ("data.n.deep", "y"), ("a.b", "z")):
+        found, broken = texts(tmp_path / "a.jsonl", text=column)
+        assert found == expected
+        assert f"row 2 has no column {column!r}" in broken.problem
+    (broken, _) = texts(tmp_path / "a.jsonl", text="none")
+    assert "(it has data.text, data.n, a.b)" in broken.problem
+
+
+def test_hidden_files_are_no_text(tmp_path):
+    for name in ("a.txt", ".a.txt", ".git/b.txt", "sub/.ipynb_checkpoints/c.txt", "sub/d.txt"):
+        path = tmp_path / ".home" / "texts" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    found = [part.text for part in TextDir(str(tmp_path / ".home" / "texts")).documents()]
+    assert found == ["a.txt", "sub/d.txt"]
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"PK\3\4\x14\0\6\0", "zip archive"),
+        (b"%PDF-1.7\n%\xe2\xe3\n", "PDF"),
+        (b"PAR1\x15\4\x15 \x15", ".parquet"),
+        (gzip.compress(b"text"), ".gz"),
+    ],
+)
+def test_what_is_no_text_is_named(tmp_path, data, words):
+    for name in ("a.txt", "a.jsonl", "a.csv"):
+        (tmp_path / name).write_bytes(data)
+        # An encoding in which every byte is a letter must not help.
+        source = TextFile if name == "a.txt" else Rows
+        options = TextFileOptions if name == "a.txt" else RowsOptions
+        with assert_one_line_error(InputError, name, words):
+            list(source(str(tmp_path / name), options(encoding="latin-1")).documents())
