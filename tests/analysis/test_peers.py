@@ -12,11 +12,19 @@ from newllm_core.analysis.token_memory import CHANCE, label, token_memory
 
 from . import maps
 
-nodes = pytest.importorskip("reservoirpy.nodes", reason="reservoirpy is not installed")
-observables = pytest.importorskip("reservoirpy.observables")
+
+@pytest.fixture
+def nodes():
+    """Import them where they are used: every worker of pytest collects this file."""
+    return pytest.importorskip("reservoirpy.nodes", reason="reservoirpy is not installed")
 
 
-def linear_reservoir(matrix, inlet):
+@pytest.fixture
+def observables(nodes):
+    return pytest.importorskip("reservoirpy.observables")
+
+
+def linear_reservoir(nodes, matrix, inlet):
     return nodes.Reservoir(
         W=matrix.numpy(),
         Win=inlet.numpy()[:, None],
@@ -26,7 +34,7 @@ def linear_reservoir(matrix, inlet):
     )
 
 
-def test_lags_of_a_delay_line_are_those_of_its_memory_capacity():
+def test_lags_of_a_delay_line_are_those_of_its_memory_capacity(nodes, observables):
     """A binary input is a token of two kinds: a lag is worth 1 where it is there, else 0.
 
     But for the share of chance in ours, which bounds how certain a reading of one bit can be.
@@ -39,7 +47,7 @@ def test_lags_of_a_delay_line_are_those_of_its_memory_capacity():
     path = maps.trajectory(ours, tokens, ours.start(16))[:, 1:]
     found = token_memory(label(path[:, 20:], tokens, lags=lags + 1, frequent=64))["by_lag"]
     peer = observables.memory_capacity(
-        linear_reservoir(matrix, inlet) >> nodes.Ridge(ridge=1e-8),
+        linear_reservoir(nodes, matrix, inlet) >> nodes.Ridge(ridge=1e-8),
         k_max=lags,
         as_list=True,
         series=(2.0 * tokens.reshape(-1, 1) - 1).numpy(),
@@ -50,7 +58,7 @@ def test_lags_of_a_delay_line_are_those_of_its_memory_capacity():
     assert sum(found[1:]) == pytest.approx((length - 1) * worth, abs=0.01)
 
 
-def test_the_exponent_of_a_linear_reservoir_is_that_of_its_spectral_radius():
+def test_the_exponent_of_a_linear_reservoir_is_that_of_its_spectral_radius(observables):
     matrix = maps.with_spectrum([0.85, -0.6, 0.4, 0.2, 0.1])
     model = maps.linear(matrix, shift=0.3)
     start, vector = (maps.draw(4, 5, seed=seed) for seed in (0, 1))
@@ -59,7 +67,7 @@ def test_the_exponent_of_a_linear_reservoir_is_that_of_its_spectral_radius():
     assert found == pytest.approx(math.log(observables.spectral_radius(matrix.numpy())), abs=1e-6)
 
 
-def test_the_echo_of_a_tanh_reservoir_is_what_its_two_runs_leave():
+def test_the_echo_of_a_tanh_reservoir_is_what_its_two_runs_leave(nodes):
     reservoir = nodes.Reservoir(20, sr=0.9, lr=1.0, input_scaling=0.5, seed=3)
     series = np.random.default_rng(0).integers(0, 3, size=(30, 1)).astype(float)
     reservoir.initialize(series)

@@ -6,7 +6,6 @@ import gzip
 import json
 import lzma
 
-import datasets
 import pyarrow
 import pytest
 from pyarrow import parquet
@@ -36,9 +35,16 @@ def write_csv(path, rows):
         writer.writerows(rows)
 
 
-def save(path, rows):
+def hub_library():
+    """Import it where it is used: every worker of pytest collects this file."""
+    import datasets
+
     datasets.disable_progress_bars()
-    datasets.Dataset.from_list(rows).save_to_disk(str(path))
+    return datasets
+
+
+def save(path, rows):
+    hub_library().Dataset.from_list(rows).save_to_disk(str(path))
 
 
 def utf8(text):
@@ -115,8 +121,7 @@ def test_one_odd_value_changes_no_other_row(tmp_path, name):
     plain = {"messages": [{"role": "user", "content": "line\n"}]}
     lines(tmp_path / "in.jsonl", plain, odd, plain)
     if name in ("a.parquet", "saved"):
-        datasets.disable_progress_bars()
-        mixed = datasets.Dataset.from_json(
+        mixed = hub_library().Dataset.from_json(
             str(tmp_path / "in.jsonl"), cache_dir=str(tmp_path / "c")
         )
         (mixed.to_parquet if name == "a.parquet" else mixed.save_to_disk)(str(tmp_path / name))
@@ -326,7 +331,7 @@ def test_folders_are_read_in_order_and_divided_by_names(tmp_path):
 
 
 def test_saved_splits_and_folders_laid_out_like_the_hub(tmp_path):
-    datasets.disable_progress_bars()
+    datasets = hub_library()
     of = {n: datasets.Dataset.from_list([{"text": n}]) for n in ("train", "validation", "odd")}
     datasets.DatasetDict(of).save_to_disk(str(tmp_path / "saved"))
     expected = [Document(text=name, split=name) for name in ("validation", "train")]
