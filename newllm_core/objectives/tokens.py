@@ -24,7 +24,7 @@ class TokensOptions:
     )
     future: int = option(0, "Tokens to come that are to be guessed too.", low=0, high=256)
     context_weight: float = option(
-        0.3, "Weight of c_{t-1}, where tokens have 1: more remembers longer.", low=0
+        0.15, "Weight of c_{t-1}, where tokens have 1: more remembers longer.", low=0
     )
     temperature: float = option(0.1, "Of the choice among candidates.", low=1e-3, high=10)
 
