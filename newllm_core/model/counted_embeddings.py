@@ -33,7 +33,7 @@ def count_embeddings(
     """Fill a table of embeddings with vectors counted from `tokens` [T].
 
     Rows get norm 1 on average and a tenth of their random start; tokens that do not occur keep
-    that alone. The same tokens and seed give the same vectors.
+    that alone. The same tokens and seed give the same vectors, whatever the number of threads.
     """
     vocab_size, dim = table_VE.shape
     pairs = count_pairs(tokens, vocab_size, progress)
@@ -41,10 +41,10 @@ def count_embeddings(
         f"counting embeddings: {len(pairs[0]):,} pairs of neighbours in {len(tokens):,} tokens of "
         f"training text; factoring them into {dim:,} dimensions"
     )
-    counted_VE = factors(positive_pmi(*pairs, vocab_size), dim, seed).to(table_VE)
-    norm_V = counted_VE.norm(dim=1)
-    seen_V = norm_V > 0
-    table_VE[seen_V] = counted_VE[seen_V] / norm_V[seen_V].mean() + NOISE * table_VE[seen_V]
+    matrix = positive_pmi(*pairs, vocab_size)
+    seen_V = torch.sparse.sum(matrix, dim=1).to_dense() > 0
+    counted_NE = factors(matrix, dim, seed).to(table_VE)[seen_V]
+    table_VE[seen_V] = counted_NE / counted_NE.norm(dim=1).mean() + NOISE * table_VE[seen_V]
     progress.message(
         f"counted {int(seen_V.sum()):,} embeddings, {int((~seen_V).sum()):,} stay random"
     )
@@ -122,9 +122,16 @@ def factors(matrix: Tensor, dim: int, seed: int) -> Tensor:
     Columns that a matrix of low rank does not have are zero.
     """
     rank = min(dim + OVERSAMPLING, *matrix.shape)
+    threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=()), warnings.catch_warnings():
-        torch.manual_seed(seed)  # the library draws from the global stream
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-        left, strength, _ = torch.svd_lowrank(matrix.to_sparse_csr(), rank, niter=1)
+        try:
+            torch.set_num_threads(1)  # sums of several threads are rounded differently
+            torch.manual_seed(seed)  # the library draws from the global stream
+            left, strength, _ = torch.svd_lowrank(matrix.to_sparse_csr(), rank, niter=1)
+        finally:
+            torch.set_num_threads(threads)
+    # Directions beyond the rank of the matrix are rounding errors.
+    strength = torch.where(strength > 1e-5 * strength[:1], strength, 0)
     found = (left * strength.sqrt())[:, :dim]
     return F.pad(found, (0, dim - found.shape[1]))

@@ -1,44 +1,13 @@
-"""What token embeddings start from: chance, counts of a text, or a safetensors file."""
+"""Pretrained token embeddings from a safetensors file."""
 
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from newllm_core.errors import ConfigError, InputError, reason
+from newllm_core.errors import InputError, reason
 from newllm_core.files.tensor_files import open_tensors
-from newllm_core.model.counted_embeddings import count_embeddings
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.runtime.progress import Progress
-
-
-def start_embeddings(
-    model: LanguageModel, tokens: np.ndarray, *, added_tokens: int, progress: Progress
-) -> None:
-    """Fill `model.embedding` as its configuration says.
-
-    Args:
-        model: still as it was initialised.
-        tokens: training token ids [T], to count.
-        added_tokens: special tokens that newllm added to the tokenizer (the last ids).
-        progress: is told what is done.
-
-    Raises:
-        InputError: as `load_embeddings` does.
-        ConfigError: `embeddings_tokens` is given, but nothing is counted.
-    """
-    config = model.config
-    if config.embeddings_file is not None:
-        spec = config.embeddings_file
-        progress.message(load_embeddings(model, spec, added_tokens=added_tokens))
-    elif config.embeddings == "counts":
-        beginning = tokens[: config.embeddings_tokens]
-        count_embeddings(model.embedding.weight, beginning, seed=model.seed, progress=progress)
-    if config.embeddings_tokens is not None and config.embeddings != "counts":
-        raise ConfigError(
-            "model.embeddings_tokens says how much is counted: it needs --embeddings counts"
-        )
 
 
 def load_embeddings(model: LanguageModel, spec: str, *, added_tokens: int) -> str:

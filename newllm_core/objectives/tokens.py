@@ -32,14 +32,16 @@ class TokensOptions:
 class Tokens(Objective):
     """Cross-entropy of the tokens around a place, and the error of the context before.
 
-        loss = mean over k of CE_k / log U + w |d(c_t) - c_{t-1}|² / |c_{t-1}|²
+        loss = mean CE_k / log U + w |d(c_t) - c_{t-1}|² / |c_{t-1}|²
         CE_k = -log softmax_j(cos(W_k c_t, e_j) / τ)  at j = x_{t-k}
 
-    with `past` lags k = 0, 1, … and `future` lags k = -1, -2, …; e are the embeddings as the
-    recurrence reads them, candidates j the U different tokens that a batch holds, w is
-    `context_weight`, and d is `Linear(C -> 2C) -> ReLU -> Linear(2C -> C)`. A token is thirteen
-    bits, its embedding hundreds of numbers: this asks for the bits. Neither term can be made
-    smaller by shrinking contexts. No gradient reaches embeddings or the context before.
+    over all rows and lags whose token exists: `past` lags k = 0, 1, … and `future` lags k = -1,
+    -2, …. e are the embeddings as the recurrence reads them, candidates j the U different tokens
+    that a batch holds, w is `context_weight`, d is `Linear(C -> 2C) -> ReLU -> Linear(2C -> C)`.
+
+    A token is thirteen bits, its embedding hundreds of numbers: this asks for the bits. Neither
+    term can be made smaller by shrinking contexts. No gradient reaches embeddings or the context
+    before.
 
     Source: the loss is InfoNCE (van den Oord, Li & Vinyals 2018, arXiv 1807.03748, equation 4).
     """

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from newllm_core.errors import InputError
+from newllm_core.errors import ConfigError, InputError
 from newllm_core.files.names import require_checkpoint_place
 from newllm_core.runtime.progress import Progress
 from newllm_core.settings import Settings
@@ -74,6 +74,10 @@ def phase1(
     config = given.resolve()
     path = out or RUNS / "phase1.safetensors"
     require_checkpoint_place(path, overwrite=overwrite or resume)
+    if config.model.embeddings_tokens is not None and config.model.embeddings != "counts":
+        raise ConfigError(
+            "model.embeddings_tokens says how much is counted: it needs --embeddings counts"
+        )
     # A mistyped name is reported before data is prepared.
     CELLS.find(config.model.cell)
     OBJECTIVES.find(config.phase1.objective)

@@ -22,7 +22,8 @@ from newllm_core.data.probe import choose_probes
 from newllm_core.errors import PluginError
 from newllm_core.files.lock import exclusive
 from newllm_core.kernels.door import describe
-from newllm_core.model.embeddings import start_embeddings
+from newllm_core.model.counted_embeddings import count_embeddings
+from newllm_core.model.embeddings import load_embeddings
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.parallel import collectives
 from newllm_core.parallel.sharding import sharded
@@ -87,13 +88,19 @@ def run_phase1(
             regularizer=of_regularizer,
             phase1=replace(config.phase1, dist_reg_weight=weight),
         )
-        added = dataset.info.vocab_size - dataset.info.base_vocab_size
-        train = dataset.train.tokens
-        start_embeddings(model, train, added_tokens=added, progress=progress)
+        if config.model.embeddings_file is not None:
+            added = dataset.info.vocab_size - dataset.info.base_vocab_size
+            spec = config.model.embeddings_file
+            progress.message(load_embeddings(model, spec, added_tokens=added))
         identity = identity_of(config, PHASE1_SECTIONS, dataset.hash, model)
         if resume and (done := finished(out, identity)) is not None:
             progress.message(f"{out} is finished: there is nothing left to do")
             return done
+        # Counts follow from settings and data, which the identity has already.
+        if config.model.embeddings == "counts":
+            beginning = dataset.train.tokens[: config.model.embeddings_tokens]
+            table_VE = model.embedding.weight
+            count_embeddings(table_VE, beginning, seed=model.seed, progress=progress)
         tokens = {"train": dataset.train.tokens, "validation": dataset.validation.tokens}
         progress.message(describe(setting=config.run.kernels, device=device))
         with begin(

@@ -9,7 +9,6 @@ from torch.nn import functional as F
 
 from newllm_core.config import ModelConfig
 from newllm_core.model import counted_embeddings as counted
-from newllm_core.model.embeddings import start_embeddings
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.runtime.progress import Silent
 
@@ -24,6 +23,10 @@ def text(length=400, vocab=V, seed=0):
 
 def model(vocab=V, dim=6, **options):
     return LanguageModel(ModelConfig(embed_dim=dim, context_dim=4, **options), vocab)
+
+
+def start(made, tokens):
+    counted.count_embeddings(made.embedding.weight, tokens, seed=made.seed, progress=Silent())
 
 
 def pairs_of(tokens):
@@ -80,7 +83,7 @@ def test_tokens_with_the_same_neighbours_come_to_lie_beside_each_other():
     places = [([4, 5], [0, 1], [6, 7]), ([8, 9], [2, 3], [10, 11])]
     tokens = [random.choice(part) for _ in range(300) for part in places[random.integers(2)]]
     made = model(dim=8, embeddings="counts")
-    start_embeddings(made, np.array(tokens), added_tokens=0, progress=Silent())
+    start(made, np.array(tokens))
     rows = F.normalize(made.embedding.weight.detach())
     assert torch.minimum(rows[0] @ rows[1], rows[2] @ rows[3]) > 0.8
     assert rows[0] @ rows[2] < 0.4
@@ -88,23 +91,25 @@ def test_tokens_with_the_same_neighbours_come_to_lie_beside_each_other():
     assert before[0] @ before[1] < 0.8
 
 
-def test_only_the_beginning_is_counted_if_asked_and_what_is_not_there_stays_as_it_was():
-    tokens = np.concatenate([text(200, vocab=5), text(200)])
-    made = model(embeddings="counts", embeddings_tokens=200)
-    start_embeddings(made, tokens, added_tokens=0, progress=Silent())
-    same = model(embeddings="counts")
-    start_embeddings(same, tokens[:200], added_tokens=0, progress=Silent())
-    assert torch.equal(made.embedding.weight, same.embedding.weight)
-    assert torch.equal(made.embedding.weight[5:], model().embedding.weight[5:])
-    assert not torch.isclose(made.embedding.weight[:5], model().embedding.weight[:5]).any()
+@pytest.mark.parametrize("dim", [6, 40])
+def test_what_does_not_occur_stays_as_it_was_however_wide_a_row_is(dim):
+    made = model(vocab=60, dim=dim, embeddings="counts")
+    random = made.embedding.weight.detach().clone()
+    start(made, text(300, vocab=9))
+    assert torch.equal(made.embedding.weight[9:], random[9:])
+    rows = made.embedding.weight[:9].detach()
+    assert not torch.isclose(rows, random[:9]).all(dim=1).any()
+    assert rows.norm(dim=1).mean() == pytest.approx(1, abs=0.1)
 
 
-def test_the_same_seed_gives_the_same_vectors_and_nobody_elses_draws_change():
+def test_a_seed_gives_the_same_vectors_on_any_threads_and_nobody_elses_draws_change(using_threads):
     rows = []
-    for _ in range(2):
-        made = model(embeddings="counts")
+    for threads in (1, 2):
+        using_threads(threads)
+        made = model(vocab=2000, dim=64, embeddings="counts")
         before = torch.random.get_rng_state()
-        start_embeddings(made, text(), added_tokens=0, progress=Silent())
+        start(made, text(20_000, vocab=2000))
+        assert torch.get_num_threads() == threads
         assert torch.equal(torch.random.get_rng_state(), before)
         rows.append(made.embedding.weight.detach())
     assert torch.equal(*rows)
@@ -114,16 +119,16 @@ def test_the_same_seed_gives_the_same_vectors_and_nobody_elses_draws_change():
 
 def test_more_dimensions_than_tokens_and_a_large_vocabulary_fit():
     wide = model(dim=40, embeddings="counts")
-    start_embeddings(wide, text(), added_tokens=0, progress=Silent())
+    start(wide, text())
     assert torch.isfinite(wide.embedding.weight).all()
     large = model(vocab=50_257, dim=16, embeddings="counts")
-    start_embeddings(large, text(3000, vocab=50_257), added_tokens=0, progress=Silent())
+    start(large, text(3000, vocab=50_257))
     assert torch.isfinite(large.embedding.weight).all()
     assert not torch.equal(large.embedding.weight, model(vocab=50_257, dim=16).embedding.weight)
 
 
 def test_a_tied_head_starts_with_them_and_both_are_trained():
     made = model(embeddings="counts", tie_weights=True)
-    start_embeddings(made, text(), added_tokens=0, progress=Silent())
+    start(made, text())
     assert made.heads()[-1].weight is made.embedding.weight
     assert made.embedding.weight.requires_grad
