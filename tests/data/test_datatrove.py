@@ -69,6 +69,7 @@ def test_a_folder_of_files_is_read_by_name(tmp_path):
     found = [document.tokens for document in Tokens(str(tmp_path / "ds")).documents()]
     assert found == [(1, 2, 3), (4,), (7, 8), (9,)]
     (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "0.ds").touch()
     with assert_one_line_error(InputError, tmp_path / "empty", "no .ds file"):
         list(Tokens(str(tmp_path / "empty")).documents())
 
@@ -79,6 +80,9 @@ def test_the_recipe(tmp_path, monkeypatch, capsys, tokenizer):
     train = encoded(tokenizer, 0, 60)
     write_ds(tmp_path / "ds", "00000_00000_doc_shuffled.ds", train[:30])
     write_ds(tmp_path / "ds", "00001_00000_doc_shuffled.ds", train[30:])
+    for name in ("00002_00000_doc_shuffled.ds", "00002_00000_doc_shuffled.ds.index"):
+        (tmp_path / "ds" / name).touch()  # of a task that got no documents
+    (tmp_path / "ds" / "._00000_00000_doc_shuffled.ds").write_bytes(b"\0\5\26\7")  # of macOS
     write_ds(tmp_path / "held-out", "00000_00000_doc_shuffled.ds", encoded(tokenizer, 60, 8))
     tokenizer.save("tokenizer.json")
 
