@@ -32,6 +32,9 @@ def texts(path, **options):
         ("a, then b;id;text", ";"),
         ("sep=;\r\nid;text, said", ";"),
         ("\ufeffsep=\t\nid\ttext;,;", "\t"),
+        ("sep=x,text", ","),
+        ('sep=",text', ","),
+        ('"question; optional; short",text', ","),
     ],
 )
 def test_separators_of_csv(tmp_path, head, mark):
@@ -40,6 +43,20 @@ def test_separators_of_csv(tmp_path, head, mark):
     (tmp_path / "a.csv").write_text("\n".join([head, *rows]), encoding="utf-8")
     column = head.splitlines()[-1].split(mark)[-1].strip()
     assert texts(tmp_path / "a.csv", text=column) == TEXTS
+
+
+def test_spaces_after_every_separator_are_no_part_of_cells(tmp_path):
+    for head, expected in (("id, text", ["a, b", "c"]), ("id,text", [" c"])):
+        (tmp_path / "a.csv").write_text(f'{head}\n1, "a, b"\n2, c\n')
+        found = texts(tmp_path / "a.csv", text="text")
+        assert [text for text in found if isinstance(text, str)] == expected
+
+
+def test_lines_are_counted_from_the_one_for_excel(tmp_path):
+    (tmp_path / "a.csv").write_text("sep=;\nid;text\n1;a\n2\n3;b\n")
+    first, broken, last = texts(tmp_path / "a.csv")
+    assert (first, last) == ("a", "b")
+    assert "line 4 has 1 cells" in broken.problem
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.json", "a.jsonl.gz"])

@@ -5,6 +5,7 @@ No library turns a column into something else because one value of it is odd.
 
 import csv
 import json
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from pyarrow import DataType, RecordBatch
 
 DELIMITERS = ",;\t|"
-EXCEL = "sep="  # what a first line for Excel begins with
+EXCEL = re.compile(r'sep=(\t|[^\w\s"])[\r\n]*', re.IGNORECASE)  # a first line for Excel
+QUOTED = re.compile(r'"[^"]*"')
 LONGEST_CELL = (1 << 31) - 1
 BATCH_ROWS = 256
 JSON_TYPE = "extension<arrow.json>"
@@ -64,19 +66,26 @@ def _json(path: Place, encoding: str, read: Callable[..., Found]) -> Found:
 def _csv(path: Place, encoding: str, delimiters: str = DELIMITERS) -> Found:
     """Yield rows by the names in the first line, every value a text.
 
-    The delimiter is the one of those given that the first line has most of; a line such as `sep=;`
-    before it says which.
+    The delimiter is the one of those given that the first line has most of outside quotes; a line
+    such as `sep=;` before it says which. Where a space follows each of them there, it is no part of
+    any cell.
     """
     csv.field_size_limit(LONGEST_CELL)  # a book has more than the 131,072 characters it was
     name = path_name(path)
     with opened_text(path, encoding, "") as file:
         first = file.readline()
-        if first.lower().startswith(EXCEL):
-            delimiters, first = first.rstrip("\r\n")[len(EXCEL) :] or delimiters, file.readline()
-        delimiter = max(delimiters, key=first.count)
-        lines = csv.reader(chain([first], file), delimiter=delimiter, strict=True)
+        told = EXCEL.fullmatch(first)
+        if told:
+            delimiters, first = told[1], file.readline()
+        start = 2 if told else 1  # number of the first line that the reader sees
+        bare = QUOTED.sub("", first)
+        delimiter = max(delimiters, key=bare.count)
+        spaced = 0 < bare.count(delimiter) == bare.count(f"{delimiter} ")
+        lines = csv.reader(
+            chain([first], file), delimiter=delimiter, skipinitialspace=spaced, strict=True
+        )
         header: list[str] = []
-        begins = 1
+        begins = start
         while True:
             try:
                 cells = next(lines, None)
@@ -96,7 +105,7 @@ def _csv(path: Place, encoding: str, delimiters: str = DELIMITERS) -> Found:
             elif cells:  # an empty line is no row
                 found = f"has {len(cells)} cells, the header {len(header)}"
                 yield Broken(f"{name}: line {begins} {found}")
-            begins = lines.line_num + 1
+            begins = start + lines.line_num
 
 
 def _parquet(path: Place, encoding: str) -> Found:
