@@ -35,6 +35,7 @@ def texts(path, **options):
         ("sep=x,text", ","),
         ('sep=",text', ","),
         ('"question; optional; short",text', ","),
+        ("PAR1,text", ","),
     ],
 )
 def test_separators_of_csv(tmp_path, head, mark):
@@ -87,6 +88,27 @@ def test_bytes_that_are_no_text_break_their_row_alone(tmp_path):
     assert "row 2 has 'text' that is bytes, which are not UTF-8" in broken.problem
 
 
+def test_bytes_count_where_the_only_column_of_texts_is_guessed(tmp_path):
+    columns = {
+        "name": pyarrow.array(["n", "m"]),
+        "content": pyarrow.array([b"\xe9", "é".encode()], pyarrow.binary()),
+        "picture": pyarrow.array([b"\xff\xd8", b"\x89PNG"], pyarrow.binary()),
+    }
+
+    def of(*names):
+        parquet.write_table(
+            pyarrow.table({name: columns[name] for name in names}), tmp_path / "a.parquet"
+        )
+        return texts(tmp_path / "a.parquet")
+
+    note, broken, text = of("content", "picture")
+    assert "'content'" in note
+    assert text == "é"
+    assert "not UTF-8" in broken.problem
+    assert of("name", "picture")[1:] == ["n", "m"]
+    assert all("set source.text" in row.problem for row in of("name", "content"))
+
+
 def test_columns_within_columns(tmp_path):
     rows = [{"data": {"text": "x", "n": {"deep": "y"}}, "a.b": "z"}, {"data": "q"}]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -112,7 +134,7 @@ def test_hidden_files_are_no_text(tmp_path):
     [
         (b"PK\3\4\x14\0\6\0", "zip archive"),
         (b"%PDF-1.7\n%\xe2\xe3\n", "PDF"),
-        (b"PAR1\x15\4\x15 \x15", ".parquet"),
+        (b"PAR1\x15\4\x15 \x15", "newllm prepare --source rows"),
         (gzip.compress(b"text"), ".gz"),
     ],
 )

@@ -27,7 +27,7 @@ OTHER_KINDS = {
     b"PK\3\4": "a zip archive (.docx and .epub are, too): save its text, or unpack it",
     b"%PDF-": "a PDF: save its text",
     b"\xd0\xcf\x11\xe0": "an old Office document: save its text",
-    b"PAR1": "a parquet file: name it .parquet and read it with --source rows",
+    b"PAR1\x15": "parquet: name it .parquet and prepare it with newllm prepare --source rows",
     b"\x1f\x8b": "compressed: let its name end in .gz",
     b"\xfd7zXZ": "compressed: let its name end in .xz",
     b"\x28\xb5\x2f\xfd": "compressed: let its name end in .zst",
@@ -103,12 +103,15 @@ def require_extra(module: str, what: str) -> Any:  # noqa: ANN401 - an optional 
     """Import a module that only some inputs need; `what` names those.
 
     Raises:
-        ConfigError: it is not installed.
+        ConfigError: its package is not installed.
+        ImportError: importing it failed for another reason.
     """
     try:
         return import_module(module)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         package = module.partition(".")[0]
+        if (error.name or package).partition(".")[0] != package:
+            raise
         raise ConfigError(
             f"reading {what} needs {package}: pip install 'newllm[datasets]'"
         ) from error

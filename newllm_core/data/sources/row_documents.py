@@ -70,10 +70,20 @@ def _guess(rows: list[Row]) -> str | None:
     of_texts = [
         key
         for key in columns
-        if all(isinstance(row.get(key), str | None) for row in rows)
-        and any((row.get(key) or "").strip() for row in rows)
+        if all(isinstance(row.get(key), str | bytes | None) for row in rows)
+        and any(_is_text(row.get(key)) for row in rows)
     ]
     return of_texts[0] if len(of_texts) == 1 else None
+
+
+def _is_text(value: object) -> bool:
+    """Say whether a value is text, or bytes that are text, and not blank."""
+    if isinstance(value, bytes):
+        try:
+            value = value.decode("utf-8")
+        except UnicodeDecodeError:
+            return False
+    return isinstance(value, str) and bool(value.strip())
 
 
 def _chat_column(row: Row) -> str | None:
