@@ -54,14 +54,16 @@ def open_tensors(path: Path, what: str = KIND, *, framework: str = "pt") -> Iter
                 raise InputError(f"{path} is not a readable {what}: it is {found}")
             # safetensors takes Unicode names alone; an open file has another one.
             name = str(path) if escaped(str(path)) == str(path) else f"/dev/fd/{file.fileno()}"
-            with safe_open(name, framework=framework) as tensors:
+            try:
+                opened = safe_open(name, framework=framework)
+            except SafetensorError as error:
+                raise InputError(
+                    f"{path} is not a readable {what}: it is cut off or damaged, copy or save it "
+                    f"again ({reason(error)})"
+                ) from error
+            with opened as tensors:
                 yield tensors
-    except SafetensorError as error:
-        raise InputError(
-            f"{path} is not a readable {what}: it is cut off or damaged, copy or save it again "
-            f"({reason(error)})"
-        ) from error
-    except OSError as error:
+    except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is not a readable {what}: {reason(error)}") from error
 
 

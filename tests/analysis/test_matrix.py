@@ -13,6 +13,7 @@ from newllm_core.analysis.rank import effective_rank
 from newllm_core.analysis.report.matrix_page import matrix_page
 from newllm_core.config import AnalysisConfig
 from newllm_core.errors import InputError
+from newllm_core.files.tensor_files import open_tensors
 
 
 @pytest.mark.parametrize("scale", [1e200, 1e-200])
@@ -210,6 +211,16 @@ def test_foreign_files(tmp_path):
     assert "not a readable safetensors" in refused(tmp_path / "m.safetensors")
     (tmp_path / "m.npy").write_bytes(b"nor this")
     assert "not a readable .npy" in refused(tmp_path / "m.npy")
+
+
+def test_a_whole_file_is_not_called_damaged(tmp_path):
+    save_file({"m": torch.zeros(3, 2)}, tmp_path / "m.safetensors")
+    with (
+        pytest.raises(InputError, match="not a readable safetensors file: .*absent") as caught,
+        open_tensors(tmp_path / "m.safetensors") as file,
+    ):
+        file.get_tensor("absent")
+    assert "damaged" not in str(caught.value)
 
 
 def test_pickles_and_strings_in_npy_are_refused(tmp_path):

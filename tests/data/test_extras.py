@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from newllm_core.data.sources.files import require_extra
 from newllm_core.data.sources.rows import Rows
 from newllm_core.data.sources.ultrachat import UltraChat
 from newllm_core.data.sources.wikitext import WikiText
@@ -56,6 +57,16 @@ def test_a_missing_extra_is_one_helpful_line(tmp_path, name):
         ConfigError, path.suffix, "pyarrow", "pip install 'newllm[datasets]'"
     ):
         list(Rows(str(given)).documents())
+
+
+@pytest.mark.parametrize("fails", ["import absent", "raise ImportError('libarrow.so')"])
+def test_a_package_that_fails_is_not_called_missing(tmp_path, monkeypatch, fails):
+    (tmp_path / "pyarrow").mkdir()
+    (tmp_path / "pyarrow" / "__init__.py").write_text(fails, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "pyarrow")
+    with pytest.raises(ImportError, match=r"absent|libarrow"):
+        require_extra("pyarrow", ".parquet")
 
 
 @pytest.mark.parametrize("source", [UltraChat(), WikiText(), Rows("hub:nobody/nothing")])
