@@ -1,6 +1,11 @@
-"""Whoever does what a message says is helped: the command is refused, then works."""
+"""Whoever does what a message says is helped: the command is refused, then works.
+
+Of commands joined by `&&`, the last is the refused one again, or with what the advice changes.
+"""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,6 +27,7 @@ class SpreadOut(Regularizer):
 NEW = "--out=new.safetensors"
 START = "phase1 --data=data --context-dim=8 --max-tokens=100"
 PHASE1 = f"{START} --max-iterations=0"
+ABSENT = PHASE1.replace("--data=data", "--data=absent")
 PHASE2 = "phase2 first.safetensors --data=data --epochs=1 --max-tokens=60"
 TIED = PHASE2.replace("first", "tied")
 TEXT = "prepare --source=text-file --input=train.txt --val-token-policy=keep"
@@ -60,7 +66,11 @@ def files(tmp_path_factory):
 CASES = [
     (f"{PHASE1} --out=new", "--out new.safetensors", f"{PHASE1} {NEW}"),
     (f"{PHASE1} --out=last.safetensors", "choose another --out", f"{PHASE1} {NEW}"),
-    (f"phase1 --data=absent {NEW}", "newllm prepare --out absent", f"{TEXT} --out=absent"),
+    (
+        f"{ABSENT} {NEW}",
+        "newllm prepare --out absent",
+        f"{TEXT} --out=absent && {ABSENT} {NEW}",
+    ),
     (f"{PHASE1} {NEW} --reg=spread-out", "--plugin FILE.py", f"{PHASE1} {NEW} {SPREAD_OUT}"),
     (
         f"{PHASE1} {NEW} --reg=past-context",
@@ -94,13 +104,18 @@ CASES = [
         "a lower --learning-rate",
         f"{PHASE2} {NEW} --untrained-blocks --learning-rate=1e-3 --overwrite",
     ),
-    ("evaluate first.safetensors", "newllm phase2", f"{PHASE2} {NEW} --untrained-blocks"),
+    (
+        "evaluate first.safetensors --data=data",
+        "newllm phase2",
+        f"{PHASE2} {NEW} --untrained-blocks && evaluate new.safetensors --data=data",
+    ),
     ("evaluate last.safetensors", "--data DIR", "evaluate last.safetensors --data=data"),
     (
         "evaluate last.safetensors --data=data --split=test",
         "newllm prepare --test-fraction",
         "prepare --source=text-file --input=separate.txt --document-separator=| --out=new "
-        "--val-token-policy=keep --test-fraction=.2",
+        "--val-token-policy=keep --test-fraction=.2 --tokenizer=data/tokenizer.json && "
+        "evaluate last.safetensors --data=new --split=test",
     ),
     (
         "generate chat.safetensors --role=assistant",
@@ -113,7 +128,11 @@ CASES = [
         "contexts last.safetensors --text=train.txt --out=new.npy",
     ),
     ("analyze two.safetensors --tensor=c", "it: a, b", "analyze two.safetensors --tensor=a"),
-    ("analyze cut.safetensors", "copy or save it again", "analyze two.safetensors --tensor=a"),
+    (
+        "analyze cut.safetensors",
+        "copy or save it again",
+        "cp last.safetensors cut.safetensors && analyze cut.safetensors",
+    ),
     (f"{TEXT} --out=new --vocab-size=100", "at least 258", f"{TEXT} --out=new --vocab-size=258"),
     (f"{TEXT} --out=new --encoding=klingon", "as cp1252", f"{TEXT} --out=new --encoding=cp1252"),
     (f"{TEXT} --out=new --tokenizer=none", "give bpe", f"{TEXT} --out=new --tokenizer=bpe"),
@@ -138,7 +157,13 @@ def test_advice_is_followed(monkeypatch, capsys, files, tmp_path, refused, advic
         (tmp_path / path.name).symlink_to(path)
     monkeypatch.chdir(tmp_path)
     newllm = CommandLine(monkeypatch, capsys)
-    for line, helps in ((refused, False), (followed, True)):
+    lines = [(refused, False), *((line, True) for line in followed.split(" && "))]
+    for line, helps in lines:
+        if line.startswith("cp "):
+            copied, onto = map(Path, line.split()[1:])
+            onto.unlink()  # a link to what all cases share
+            shutil.copy(copied, onto)
+            continue
         few = FEW_FLAGS if line.startswith(("phase", "analyze")) else ()
         gate = OPEN if line.startswith("phase2") else ()
         done = newllm(*line.split(), *few, *gate)
