@@ -216,7 +216,7 @@ def test_foreign_files(tmp_path):
 def test_a_whole_file_is_not_called_damaged(tmp_path):
     save_file({"m": torch.zeros(3, 2)}, tmp_path / "m.safetensors")
     with (
-        pytest.raises(InputError, match="not a readable safetensors file: .*absent") as caught,
+        pytest.raises(InputError, match=r"not a readable safetensors file: .*absent") as caught,
         open_tensors(tmp_path / "m.safetensors") as file,
     ):
         file.get_tensor("absent")

@@ -53,7 +53,7 @@ class Tokens(DataSource):
 
 
 def _ds_files(folder: Path) -> list[Path]:
-    """Return the files below a folder; a task of datatrove without documents leaves an empty one."""
+    """Return the files of a folder; a task of datatrove without documents leaves an empty one."""
     return [
         path
         for path in sorted(folder.rglob("*.ds"))
