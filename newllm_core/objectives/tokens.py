@@ -86,5 +86,7 @@ class Tokens(Objective):
         guess_NKE = at_least_float32(self.guess(final_NC)).unflatten(1, (*ids_NK.shape[1:], -1))
         guess = F.normalize(guess_NKE[exists_NK], dim=1)
         logits = guess @ F.normalize(e_UE.to(guess), dim=1).T
+        if not len(chosen):
+            return logits.sum()  # no token exists: 0, with a gradient of 0
         loss = F.cross_entropy(logits / self.options.temperature, chosen)
         return loss / math.log(max(2, len(candidates_U)))
