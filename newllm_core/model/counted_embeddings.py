@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from newllm_core.data.mapped import release_pages
+from newllm_core.runtime.device import one_thread
 from newllm_core.runtime.progress import Progress
 
 # Neighbours at distances 1 to 4 count 1, 1/2, 1/3, 1/4, as in GloVe (Pennington et al. 2014).
@@ -122,15 +123,11 @@ def factors(matrix: Tensor, dim: int, seed: int) -> Tensor:
     Columns that a matrix of low rank does not have are zero.
     """
     rank = min(dim + OVERSAMPLING, *matrix.shape)
-    threads = torch.get_num_threads()
-    with torch.random.fork_rng(devices=()), warnings.catch_warnings():
+    # Sums of several threads are rounded differently; the library draws from the global stream.
+    with one_thread(), torch.random.fork_rng(devices=()), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-        try:
-            torch.set_num_threads(1)  # sums of several threads are rounded differently
-            torch.manual_seed(seed)  # the library draws from the global stream
-            left, strength, _ = torch.svd_lowrank(matrix.to_sparse_csr(), rank, niter=1)
-        finally:
-            torch.set_num_threads(threads)
+        torch.manual_seed(seed)
+        left, strength, _ = torch.svd_lowrank(matrix.to_sparse_csr(), rank, niter=1)
     # Directions beyond the rank of the matrix are rounding errors.
     strength = torch.where(strength > 1e-5 * strength[:1], strength, 0)
     found = (left * strength.sqrt())[:, :dim]

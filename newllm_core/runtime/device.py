@@ -3,6 +3,8 @@
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -33,6 +35,17 @@ def prepare_device(config: RunConfig) -> torch.device:
     if device.type == "cpu":
         _keep_freed_memory()
     return device
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute with one processor thread in this block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _keep_freed_memory() -> None:

@@ -78,12 +78,16 @@ def _guess(rows: list[Row]) -> str | None:
 
 def _is_text(value: object) -> bool:
     """Say whether a value is text, or bytes that are text, and not blank."""
-    if isinstance(value, bytes):
-        try:
-            value = value.decode("utf-8")
-        except UnicodeDecodeError:
-            return False
+    value = _decoded(value)
     return isinstance(value, str) and bool(value.strip())
+
+
+def _decoded(value: object) -> object:
+    """Return bytes that are UTF-8 as text: parquet files may not say that a column is text."""
+    try:
+        return value.decode("utf-8") if isinstance(value, bytes) else value
+    except UnicodeDecodeError:
+        return value
 
 
 def _chat_column(row: Row) -> str | None:
@@ -133,11 +137,9 @@ def _text(row: Row, key: str) -> str:
 def _unicode(value: object, what: str) -> str:
     if isinstance(value, Exception):  # see `arrow_rows`
         raise _BadRowError(f"has {what} that cannot be read: {reason(value)}")
-    if isinstance(value, bytes):  # parquet files may not say that a column is text
-        try:
-            return value.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise _BadRowError(f"has {what} that is bytes, which are not UTF-8") from error
+    value = _decoded(value)
+    if isinstance(value, bytes):
+        raise _BadRowError(f"has {what} that is bytes, which are not UTF-8")
     if not isinstance(value, str):
         raise _BadRowError(f"has {what} that is {type(value).__name__}, expected text")
     try:

@@ -1,4 +1,4 @@
-"""The source of newllm's own cells, fit for a file that does not have newllm."""
+"""The source of newllm's own cells and heads, fit for a file that does not have newllm."""
 
 import ast
 import inspect
@@ -8,10 +8,11 @@ from torch import nn
 from newllm_core.model.cells.gru import GruUnit
 from newllm_core.model.cells.network import UpdateNetwork
 from newllm_core.model.cells.norm import MixedNorm
+from newllm_core.model.token_head import HiddenLayer
 from newllm_core.plugins.registry import CELLS
 
-# What cells are made of, in an order in which they can be defined.
-PARTS: tuple[type[nn.Module], ...] = (MixedNorm, UpdateNetwork, GruUnit)
+# What cells and heads are made of, in an order in which they can be defined.
+PARTS: tuple[type[nn.Module], ...] = (MixedNorm, UpdateNetwork, GruUnit, HiddenLayer)
 # Where training begins, and what options there are: neither is needed any more.
 DROPPED = {"initialise", "Options", "options"}
 
@@ -22,7 +23,7 @@ def own_cells() -> list[str]:
 
 
 def cells_source() -> str:
-    """Return definitions of all own cells, each entered in a dictionary `CELLS`."""
+    """Return definitions of all parts and own cells, these entered in a dictionary `CELLS`."""
     cells = {name: CELLS.load(name) for name in own_cells()}
     classes = [class_source(part) for part in (*PARTS, *cells.values())]
     entries = [f'CELLS["{name}"] = {cell.__name__}' for name, cell in cells.items()]

@@ -96,20 +96,6 @@ class Block(nn.Module):
         return context.to(dtype), token  # autocast may have narrowed what is carried
 
 
-class HiddenLayer(nn.Module):
-    """`skip(c) + output(GELU(hidden(c)))`: contexts [..., C] to what the head reads [..., E]."""
-
-    def __init__(self, context_dim: int, hidden_dim: int, width: int) -> None:
-        super().__init__()
-        self.skip = nn.Linear(context_dim, width)
-        self.hidden = nn.Linear(context_dim, hidden_dim)
-        self.output = nn.Linear(hidden_dim, width)
-
-    def forward(self, context: Tensor) -> Tensor:
-        """Return [..., E]."""
-        return self.skip(context) + self.output(nn.functional.gelu(self.hidden(context)))
-
-
 class NewllmForCausalLM(PreTrainedModel, GenerationMixin):
     """Embedding, recurrence, and the head that reads the context after the last block."""
 
@@ -126,7 +112,8 @@ class NewllmForCausalLM(PreTrainedModel, GenerationMixin):
         self.blocks[-1].layers[-1].is_last = True
         width = embed_dim if config.tie_word_embeddings or config.head_hidden else context_dim
         if config.head_hidden:
-            self.projection: nn.Module = HiddenLayer(context_dim, config.head_hidden, width)
+            layer = HiddenLayer  # noqa: F821 - the end of the file defines it
+            self.projection: nn.Module = layer(context_dim, config.head_hidden, width)
         elif config.tie_word_embeddings:
             self.projection = nn.Linear(context_dim, width)
         else:
