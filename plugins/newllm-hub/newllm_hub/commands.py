@@ -140,6 +140,9 @@ def lm_eval(
     batch_size: Annotated[
         int | None, typer.Option(help="Requests that are read side by side.", min=1)
     ] = None,
+    apply_chat_template: Annotated[
+        bool, typer.Option("--apply-chat-template", help="Put questions as messages of a chat.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Run tasks of lm-evaluation-harness on a checkpoint (extra: lm-eval).
@@ -159,6 +162,7 @@ def lm_eval(
         limit=limit,
         num_fewshot=num_fewshot,
         batch_size=batch_size,
+        apply_chat_template=apply_chat_template,
     )
     if json:
         print_json(report)

@@ -6,7 +6,9 @@ lm-eval 0.4.13 imports this module first; later versions find it by its entry po
 Shapes: B requests, T tokens, C context_dim, V vocabulary.
 """
 
+import hashlib
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +21,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from newllm_core.config import GenerationConfig
+from newllm_core.data.control_tokens import HIDDEN
+from newllm_core.errors import InputError
+from newllm_core.generation.chat import ASSISTANT
 from newllm_core.generation.session import Session
 from newllm_core.generation.writer import Writer
 from newllm_core.pipeline.opened import open_checkpoint
@@ -30,6 +35,8 @@ from newllm_core.trajectory.sequential import unroll
 # Tokens of each request that are read at a time, so that memory does not grow with a context.
 TOKENS_AT_ONCE = 512
 Encoded = tuple[tuple[str, str], list[int], list[int]]
+# How the token of a role stands in a conversation that is a text: no message can have it.
+ROLE = re.compile(HIDDEN + r"<\|(\w+)\|>")
 
 
 @register_model("newllm")
@@ -76,8 +83,42 @@ class NewllmLM(TemplateLM):
         add_special_tokens: bool | None = None,
         **kwargs: Any,  # noqa: ANN401
     ) -> list[int]:
-        """Return ids of a text alone; what reads like a control token in it is text."""
-        return self._opened.tokenizer.encode(string)
+        """Return ids of a text; only `apply_chat_template` makes tokens of roles."""
+        tokenizer = self._opened.tokenizer
+        text, *messages = ROLE.split(string)
+        ids = tokenizer.encode(text)
+        for role, content in zip(messages[::2], messages[1::2], strict=True):
+            ids += [tokenizer.role_ids[role], *tokenizer.encode(content)]
+        return ids
+
+    @property
+    def tokenizer_name(self) -> str:
+        """Return what tells one tokenizer from another: the harness keeps requests by it."""
+        text = self._opened.tokenizer.to_json()
+        return f"newllm-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        """Return what a message becomes: there is one template, whichever is asked for."""
+        return "<|role|>content" if chat_template else None
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """Return a conversation as text, as `prepare` writes it: a role, then its content.
+
+        Raises:
+            InputError: the model was not trained on chats with these roles.
+        """
+        turns = [(turn["role"], turn["content"]) for turn in chat_history]
+        turns += [(ASSISTANT, "")] if add_generation_prompt else []
+        known = self._opened.tokenizer.role_ids
+        for role, _ in turns:
+            if role not in known:
+                raise InputError(
+                    f"this checkpoint was not trained on chats with the role {role} (its roles: "
+                    f"{', '.join(known) or 'none'}): leave --apply-chat-template out"
+                )
+        return "".join(f"{HIDDEN}<|{role}|>{content}" for role, content in turns)
 
     def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> list[float]:  # noqa: ANN401
         """Return the log-likelihood of each text, in constant memory: what `newllm evaluate` makes.
@@ -105,8 +146,11 @@ class NewllmLM(TemplateLM):
             tokenizer = self._opened.tokenizer
             session = Session(self._opened.model, config, start_id=tokenizer.end_id)
             writer = Writer(session, tokenizer, [stop for stop in options["until"] if stop])
-            writer.read(tokenizer.encode(context))
-            written = "".join(writer.write(options["max_gen_toks"], {tokenizer.end_id}))
+            writer.read(self.tok_encode(context))
+            ends = {tokenizer.end_id}
+            if ROLE.search(context):  # the next message is not part of an answer
+                ends.update(tokenizer.role_ids.values())
+            written = "".join(writer.write(options["max_gen_toks"], ends))
             results.append(written + writer.finish())
             self.cache_hook.add_partial("generate_until", request.args, results[-1])
         return results
@@ -136,10 +180,10 @@ class NewllmLM(TemplateLM):
         texts = [[*([] if c[:1] == [end] else [end]), *c, *rest] for _, c, rest in requests]
         firsts = [len(text) - len(rest) for text, (_, _, rest) in zip(texts, requests, strict=True)]
         inputs_BT = np.full((len(texts), max(map(len, texts)) - 1), end, np.int64)
-        for row, text in zip(inputs_BT, texts, strict=True):
-            row[: len(text) - 1] = text[:-1]  # behind the last one nothing counts
+        for row, text in enumerate(texts):
+            inputs_BT[row, : len(text) - 1] = text[:-1]  # behind the last one nothing counts
         read_BT = torch.from_numpy(inputs_BT).to(self._device)
-        nats, greedy = [0.0] * len(texts), [True] * len(texts)
+        nats, is_greedy = [0.0] * len(texts), [True] * len(texts)
         context_BC = model.start(len(texts))
         with products_in(model, self._run, self._device):
             for begin in range(0, read_BT.shape[1], TOKENS_AT_ONCE):
@@ -153,8 +197,8 @@ class NewllmLM(TemplateLM):
                     of_row = contexts_BTC[row, start - 1 - begin :][: len(targets)]
                     lost, likeliest = self._predict(of_row, targets)
                     nats[row] += lost
-                    greedy[row] &= likeliest
-        return [(-lost, is_greedy) for lost, is_greedy in zip(nats, greedy, strict=True)]
+                    is_greedy[row] &= likeliest
+        return [(-lost, greedy) for lost, greedy in zip(nats, is_greedy, strict=True)]
 
     def _predict(self, contexts_TC: Tensor, targets_T: Tensor) -> tuple[float, bool]:
         if not len(targets_T):

@@ -23,6 +23,7 @@ def run_tasks(
     limit: int | None = None,
     num_fewshot: int | None = None,
     batch_size: int | None = None,
+    apply_chat_template: bool = False,
 ) -> dict[str, Any]:
     """Return what the harness measures, fit for JSON.
 
@@ -33,6 +34,7 @@ def run_tasks(
         limit: documents of each task.
         num_fewshot: examples before each question.
         batch_size: see `NewllmLM`.
+        apply_chat_template: whether questions are put as messages; examples are then turns.
 
     Returns:
         `schema`, `checkpoint`, `lm_eval` (its version), `results` by task and metric, `versions` of
@@ -68,6 +70,8 @@ def run_tasks(
                 model=model,
                 tasks=list(tasks),
                 num_fewshot=num_fewshot,
+                apply_chat_template=apply_chat_template,
+                fewshot_as_multiturn=apply_chat_template and bool(num_fewshot),
                 limit=limit,
                 task_manager=manager,
                 bootstrap_iters=BOOTSTRAP_ITERATIONS,

@@ -179,6 +179,49 @@ def test_answers_are_newllms_greedy_text(lm, opened):
     assert lm.generate_until(asked) == [whole, whole[: whole.index(stop)]]
 
 
+TURNS = [{"role": "user", "content": "the <|user|> cat"}, {"role": "assistant", "content": " sat"}]
+
+
+def test_messages_are_those_that_prepare_writes(chat):
+    lm = NewllmLM(str(chat), device="cpu")
+    tokenizer = open_checkpoint(chat, device="cpu").tokenizer
+    user, assistant = tokenizer.role_ids["user"], tokenizer.role_ids["assistant"]
+    content = [
+        user,
+        *tokenizer.encode("the <|user|> cat"),
+        assistant,
+    ]  # what a message says is text
+    assert content.count(user) == 1
+    assert lm.tok_encode(lm.apply_chat_template(TURNS[:1])) == content
+    ended = lm.apply_chat_template(TURNS, add_generation_prompt=False)
+    assert lm.tok_encode(ended) == [*content, *tokenizer.encode(" sat")]
+    assert lm._encode_pair(lm.apply_chat_template(TURNS[:1]), " sat")[0] == content
+
+
+def test_an_answer_ends_where_the_next_message_begins(chat, monkeypatch):
+    lm = NewllmLM(str(chat), device="cpu")
+    ends = []
+    monkeypatch.setattr(
+        Writer, "write", lambda writer, limit, of: ends.append(of) or iter(("an ", "answer"))
+    )
+    prompt = lm.apply_chat_template(TURNS[:1])
+    asked = [request("generate_until", text, {"until": []}) for text in (prompt, "the cat")]
+    assert lm.generate_until(asked) == ["an answer"] * 2
+    tokenizer = open_checkpoint(chat, device="cpu").tokenizer
+    assert ends == [{tokenizer.end_id, *tokenizer.role_ids.values()}, {tokenizer.end_id}]
+
+
+def test_a_task_is_put_as_a_conversation(chat, path, tasks):
+    options = {"include_path": tasks, "num_fewshot": 1, "apply_chat_template": True}
+    report = run_tasks(chat, ["newllm_cloze"], **options)
+    plain = run_tasks(chat, ["newllm_cloze"], include_path=tasks, num_fewshot=1)
+    name = "perplexity,none"
+    found, other = (made["results"]["newllm_cloze"][name] for made in (report, plain))
+    assert found != pytest.approx(other, rel=1e-3)
+    with pytest.raises(InputError, match=r"role user .*leave --apply-chat-template out"):
+        run_tasks(path, ["newllm_cloze"], **options)
+
+
 def test_all_kinds_of_tasks_run_and_limits_count(path, tasks):
     names = ["newllm_cloze", "newllm_answer"]
     report = run_tasks(path, names, include_path=tasks, limit=2, batch_size=2)
