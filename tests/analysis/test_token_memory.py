@@ -94,7 +94,7 @@ def test_a_probe_of_logistic_regression_finds_about_as_much():
     model = maps.Map(40, lambda c, x: torch.tanh(c @ mixing.T + codes[x[:, 0].long()]))
     tokens = maps.random_tokens(16, 400, 6)
     contexts = maps.trajectory(model, tokens, model.start(16))[:, 1:]
-    labelled = label(contexts[:, 20:], tokens, lags=4, frequent=64)
+    labelled = label(contexts[:, 20:], tokens, lags=2, frequent=64)
     found = token_memory(labelled)["by_lag"]
     held = torch.arange(16) % 4 == 3
     seen, judged = (labelled.contexts[part].flatten(0, 1).numpy() for part in (~held, held))

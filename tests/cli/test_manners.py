@@ -7,6 +7,7 @@ import pytest
 
 from newllm_core.config import SECTIONS
 from tests.cli.conftest import run, write_corpus
+from tests.cli.inside import CommandLine
 
 COMMANDS = ["", "quickstart", "prepare", "phase1", "analyze", "phase2", "expand"]
 COMMANDS += ["evaluate", "contexts", "generate"]
@@ -78,8 +79,9 @@ def test_every_setting_is_a_flag_with_its_default(newllm, section):
         (["prepare", "--tokenizer=foreign.json", "--out=new"], 3, ["foreign.json"]),
     ],
 )
-def test_a_mistake_is_one_helpful_line(mistaken, arguments, code, words):
-    result = run(*arguments, cwd=mistaken)
+def test_a_mistake_is_one_helpful_line(mistaken, monkeypatch, capsys, arguments, code, words):
+    monkeypatch.chdir(mistaken)
+    result = CommandLine(monkeypatch, capsys)(*arguments)
     assert result.code == code, result.err
     assert result.out == ""
     assert "Traceback" not in result.err

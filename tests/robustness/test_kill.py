@@ -80,7 +80,7 @@ def nothing_is_torn(out, expected):
         assert len(whole) <= len(expected.metrics)
 
 
-@pytest.mark.parametrize("case", ["parallel", "fine-tuned"])
+@pytest.mark.parametrize("case", ["parallel", pytest.param("fine-tuned", marks=pytest.mark.slow)])
 def test_killed_runs_end_as_if_nothing_had_happened(case, home, reference, tmp_path, seconds):
     expected = reference(case)
     kill_and_resume(case, home, tmp_path, expected, kills=1, seconds=seconds(case), seed=case)

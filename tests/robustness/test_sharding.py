@@ -32,7 +32,7 @@ def slow(case):
     return pytest.param(case, marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize("case", ["parallel", "fine-tuned", slow("streams"), slow("frozen")])
+@pytest.mark.parametrize("case", ["parallel", *map(slow, ("fine-tuned", "streams", "frozen"))])
 def test_the_losses_of_one_process(case, home, reference, tmp_path):
     out = tmp_path / "run.safetensors"
     assert ended(start_together(case, home, out, run=SHARDED)) == [0, 0]
