@@ -65,7 +65,14 @@ def main() -> None:
         contexts = random.standard_normal((len(tokens), 1, arguments.dims), np.float32)
         store.write(np.arange(len(tokens)), contexts)
         source = FrozenContexts(
-            model, tokens, store, config=config, weights=[1.0], seed=0, head_loss=head_loss
+            model,
+            tokens,
+            store,
+            end_id=0,
+            config=config,
+            weights=[1.0],
+            seed=0,
+            head_loss=head_loss,
         )
         stepper = Steps(model, parameters, config, 10_000)
         generator = torch.Generator(device)

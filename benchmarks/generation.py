@@ -67,7 +67,7 @@ class Newllm:
 
     def rewind(self) -> None:
         """Go back to where it began."""
-        self._session.go_on_from(self._place, TOKEN)
+        self._session.go_on_from(self._place, TOKEN, TOKEN)
         self._tokens = self._session.choose(sys.maxsize)
 
     def token(self) -> int:

@@ -123,7 +123,14 @@ def phase2(model: LanguageModel, config: Config, folder: Path, *, freeze: bool) 
         store = ContextStore(folder, len(TOKENS), (model.num_heads, model.context_dim))
         store.write(np.arange(len(TOKENS)), np.zeros((len(TOKENS), *store.shape), np.float32))
         frozen = FrozenContexts(
-            model, TOKENS, store, config=phase, weights=weights, seed=0, head_loss=head_loss
+            model,
+            TOKENS,
+            store,
+            end_id=0,
+            config=phase,
+            weights=weights,
+            seed=0,
+            head_loss=head_loss,
         )
         losses = itertools.chain.from_iterable(frozen.losses(generator) for _ in itertools.count())
     else:

@@ -80,7 +80,7 @@ def test_training_is_that_of_the_command_line(page, command):
 
 def test_counted_embeddings_are_those_of_the_training_text_and_are_trained_on(page, command):
     shape = ("--data=data", "--context-dim=8", "--embed-dim=16", "--max-iterations=0")
-    counted = ("--embeddings=counts", "--embeddings-tokens=900", "--out=runs/counted.safetensors")
+    counted = ("--embeddings=counts", "--counted-tokens=900", "--out=runs/counted.safetensors")
     made = command("phase1", *shape, *counted, *FEW_FLAGS)
     assert made.code == 0
     assert "900 tokens of training text" in made.err
@@ -93,7 +93,7 @@ def test_counted_embeddings_are_those_of_the_training_text_and_are_trained_on(pa
         "runs/counted.safetensors", epochs=1, untrained_blocks=True, threads=1, **OPEN_GATE
     )
     assert not torch.equal(trained.model.embedding.weight, model.embedding.weight)
-    alone = command("phase1", *shape, "--embeddings-tokens=900", "--out=runs/alone.safetensors")
+    alone = command("phase1", *shape, "--counted-tokens=900", "--out=runs/alone.safetensors")
     assert alone.code == 2
     assert "--embeddings counts" in alone.err
 

@@ -1,6 +1,6 @@
 """The one-file format: a safetensors file that needs nothing else to be analysed or trained on.
 
-Tensors: the model's parameters (tied ones once), those of the objective (`objective.…`), and
+Tensors: the model's parameters (tied ones once) and counts, the objective's (`objective.…`), and
 `probe.train`, `probe.validation`.
 Metadata: strings, JSON where structured (see `Checkpoint`). No pickle is read or written.
 """
@@ -140,7 +140,7 @@ def load(
 ) -> Checkpoint:
     """Read and validate a checkpoint.
 
-    One that is valid but not as newllm wrote it, by somebody's will or by damage, is `altered`.
+    One that is valid but not as newllm wrote it is `altered`.
 
     Args:
         path: the file.
@@ -226,6 +226,8 @@ def _rebuild(
         raise ValueError(f"tensors do not fit the config: {difference}")
     for name, parameter in wanted.items():
         _fill(parameter, stored[name], name)
+    if model.bigrams is not None:
+        model.bigrams.require_order()
     return Checkpoint(
         model=model,
         config=config,
@@ -243,11 +245,10 @@ def _rebuild(
 
 def _probe(stored: Any, split: str, shape: dict[str, Any]) -> Tensor:  # noqa: ANN401
     """Return token ids [P, warmup + L] of one split."""
-    if stored is None or stored.get_dtype() != "I32" or len(stored.get_shape()) != 2:
+    shape_PL = [] if stored is None or stored.get_dtype() != "I32" else stored.get_shape()
+    if len(shape_PL) != 2 or 0 in shape_PL:
         raise ValueError(f"no probe tokens of {split}")
     tokens = stored[:].long()
-    if not tokens.numel():
-        raise ValueError(f"no probe tokens of {split}")
     if not 0 <= int(tokens.min()) <= int(tokens.max()) < shape["vocab_size"]:
         raise ValueError(f"probe tokens of {split} are outside the vocabulary")
     if shape["warmup"] >= tokens.shape[1]:
@@ -260,7 +261,8 @@ def _probe(stored: Any, split: str, shape: dict[str, Any]) -> Tensor:  # noqa: A
 
 @torch.no_grad()
 def _fill(parameter: Tensor, stored: Any, name: str) -> None:  # noqa: ANN401
-    if stored.get_shape() != list(parameter.shape) or stored.get_dtype() != "F32":
+    dtype = "I32" if parameter.dtype == torch.int32 else "F32"
+    if stored.get_shape() != list(parameter.shape) or stored.get_dtype() != dtype:
         raise ValueError(f"tensor {name} is {stored.get_dtype()} {stored.get_shape()}")
     parameter.copy_(_finite(stored, name))
 
@@ -293,5 +295,6 @@ def _content_hash(
 
 
 def _parameters(model: LanguageModel) -> dict[str, Tensor]:
-    """Return every parameter once, under its first name (a tied head is the embedding)."""
-    return dict(model.named_parameters(remove_duplicate=True))
+    """Return counts, and every parameter once, under its first name (a tied head is not one)."""
+    counts = [] if model.bigrams is None else model.bigrams.named_buffers(prefix="bigrams")
+    return dict([*model.named_parameters(remove_duplicate=True), *counts])

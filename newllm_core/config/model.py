@@ -8,6 +8,7 @@ from newllm_core.errors import ConfigError
 
 MOST_LAYERS = 1000
 WIDEST = 1 << 20
+MOST_BIGRAMS = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -33,15 +34,22 @@ class ModelConfig(Section):
         "random; counts: vectors counted from the training text; or FILE.safetensors[:TENSOR] "
         "(pretrained, always frozen).",
     )
-    embeddings_tokens: int | None = option(
-        None, "Count at most so many training tokens (embeddings = counts).", low=2
-    )
     tie_weights: bool = option(
         False,
         "Share the embedding matrix with the token head, through a projection of the context.",
     )
     head_hidden: int = option(
         0, "Hidden units of a token head; 0 reads contexts linearly.", low=0, high=WIDEST
+    )
+    head_bigrams: int = option(
+        0,
+        "Mix every head with how often tokens follow the last one, so many pairs at most; 0 for no "
+        "such counts.",
+        low=0,
+        high=MOST_BIGRAMS,
+    )
+    counted_tokens: int | None = option(
+        None, "Count embeddings and bigrams in at most so many training tokens.", low=2
     )
 
     def __post_init__(self) -> None:

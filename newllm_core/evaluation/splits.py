@@ -181,10 +181,13 @@ def _score(model: LanguageModel, reading: ContextChunk) -> list[tuple[float, flo
     for head, context_NC in zip(model.heads(), contexts, strict=True):
         nats = torch.zeros(2, dtype=torch.float64, device=context_NC.device)
         hits = torch.zeros((), dtype=torch.int64, device=context_NC.device)
-        for part_NC, targets_N in zip(
-            context_NC.split(rows), reading.targets_N.split(rows), strict=True
-        ):
-            logits_NV = at_least_float32(head(part_NC))
+        parts = (
+            context_NC.split(rows),
+            reading.inputs_N.split(rows),
+            reading.targets_N.split(rows),
+        )
+        for part_NC, inputs_N, targets_N in zip(*parts, strict=True):
+            logits_NV = at_least_float32(model.predict(head, part_NC, inputs_N))
             losses_N = F.cross_entropy(logits_NV, targets_N, reduction="none")
             losses_N = losses_N.double()
             nats += torch.stack([losses_N.sum(), losses_N.square().sum()])

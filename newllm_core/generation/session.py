@@ -25,6 +25,7 @@ class Session:
     Attributes:
         context_C: the context after everything that was read [C].
         pending: the token chosen last, which was not read yet; None if there is none.
+        last: the token read last; None before there is one.
         random: the source of choices.
         recent: the last tokens that were read or chosen, whose repetition may cost something.
     """
@@ -42,7 +43,7 @@ class Session:
         self._vocab_size = model.vocab_size
         self.random = torch.Generator().manual_seed(seed)
         self.recent: deque[int] = deque(maxlen=options.penalty_tokens)
-        self._state: tuple[Tensor, int | None] = (self._stream.start(), None)
+        self._state: tuple[Tensor, int | None, int | None] = (self._stream.start(), None, None)
         if start_id is not None:
             self.read([start_id])
             self.recent.clear()
@@ -57,11 +58,20 @@ class Session:
         """Return the token chosen last, which was not read yet."""
         return self._state[1]
 
+    @property
+    def last(self) -> int | None:
+        """Return the token read last."""
+        return self._state[2]
+
     def go_on_from(
-        self, context_C: Tensor, pending: int | None, recent: Iterable[int] = ()
+        self,
+        context_C: Tensor,
+        pending: int | None,
+        last: int | None,
+        recent: Iterable[int] = (),
     ) -> None:
         """Continue the text that another session left there."""
-        self._state = (context_C.to(self._stream.start()), pending)
+        self._state = (context_C.to(self._stream.start()), pending, last)
         self.recent.extend(recent)
 
     def read(self, ids: Iterable[int]) -> None:
@@ -74,13 +84,13 @@ class Session:
         for token in ids:
             if not 0 <= token < self._vocab_size:
                 raise InputError(f"id {token} is outside the vocabulary of {self._vocab_size}")
-            self._state = (self._stream.step(self.context_C, token), None)
+            self._state = (self._stream.step(self.context_C, token), None, token)
             self.recent.append(token)
 
     def forget_pending(self, ids: Collection[int]) -> None:
         """Never read the token chosen last, if it is one of `ids`."""
         if self.pending in ids:
-            self._state = (self.context_C, None)
+            self._state = (self.context_C, None, self.last)
 
     def choose(self, limit: int, ends: Collection[int] = ()) -> Iterator[int]:
         """Yield tokens as they are chosen, up to `limit`; one of `ends` ends the text instead.
@@ -96,8 +106,9 @@ class Session:
             self._read_pending()
             context_C = self.context_C
             penalised = self._penalised(ends)
-            token = choose(self._stream.logits(context_C), self._options, self.random, penalised)
-            self._state = (context_C, token)
+            logits_V = self._stream.logits(context_C, self.last)
+            token = choose(logits_V, self._options, self.random, penalised)
+            self._state = (context_C, token, self.last)
             if token in ends:
                 return
             self.recent.append(token)
@@ -108,7 +119,7 @@ class Session:
         return () if self._options.repetition_penalty == 1 else set(self.recent).difference(ends)
 
     def _read_pending(self) -> None:
-        context_C, pending = self._state
+        context_C, pending, _ = self._state
         if pending is not None:
             # One assignment, so that an interrupt leaves the token either read or pending.
-            self._state = (self._stream.step(context_C, pending), None)
+            self._state = (self._stream.step(context_C, pending), None, pending)

@@ -1,7 +1,7 @@
 """A text or conversation in a file, to go on from later: its size does not depend on its length.
 
 One safetensors file. Tensors: `context` [C] and `random` (state of the generator). Metadata:
-format, version, the identity of the checkpoint, the token chosen but not read, the last tokens,
+format, version, the identity of the checkpoint, tokens chosen but not read and read last, others,
 what is not shown yet, and a hash of all of it.
 """
 
@@ -25,7 +25,7 @@ from newllm_core.generation.session import Session
 from newllm_core.generation.writer import Tail
 
 FORMAT = "newllm-text"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 OPTION = "--save-state"
 LARGEST = 1 << 24
 
@@ -37,6 +37,7 @@ class SavedState:
     Attributes:
         context_C: the context after everything that was read [C].
         pending: the token chosen last, which was not read.
+        last: the token read last.
         random: state of the generator [bytes].
         tail: the end of the text that is not out yet.
         recent: the last tokens that were read or chosen.
@@ -44,13 +45,14 @@ class SavedState:
 
     context_C: Tensor
     pending: int | None
+    last: int | None
     random: Tensor
     tail: Tail
     recent: Sequence[int]
 
     def restore(self, session: Session, *, keep_random: bool = False) -> None:
         """Put `session` there; `keep_random` leaves it its own choices."""
-        session.go_on_from(self.context_C, self.pending, self.recent)
+        session.go_on_from(self.context_C, self.pending, self.last, self.recent)
         if not keep_random:
             session.random.set_state(self.random)
 
@@ -84,6 +86,7 @@ def save_state(session: Session, tail: Tail, path: Path, *, identity: str, overw
     }
     text = {
         "pending": session.pending,
+        "last": session.last,
         "recent": list(session.recent),
         "undecoded": list(tail.undecoded),
         "held": tail.held,
@@ -145,11 +148,12 @@ def _rebuild(
     torch.Generator().set_state(tensors["random"])
     text = parse_json(metadata["text"])
     pending, held, undecoded = text["pending"], text["held"], text["undecoded"]
-    tokens = text["recent"] if pending is None else [pending, *text["recent"]]
+    last = text["last"]
+    tokens = [*text["recent"], *(token for token in (pending, last) if token is not None)]
     if any(type(token) is not int or token not in range(model.vocab_size) for token in tokens):
         raise ValueError("a token is outside the vocabulary")
     if not isinstance(held, str):
         raise ValueError("what was held is no text")
     text_stream(tokenizer, undecoded)
     tail = Tail(undecoded, held)
-    return SavedState(context_C, pending, tensors["random"], tail, text["recent"])
+    return SavedState(context_C, pending, last, tensors["random"], tail, text["recent"])

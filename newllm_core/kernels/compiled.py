@@ -4,6 +4,7 @@ Installing newllm compiles it if there is a compiler (on x86-64, GCC 12 or newer
 """
 
 import ctypes
+import math
 from functools import cache
 from importlib.util import find_spec
 
@@ -14,7 +15,7 @@ DTYPES = (torch.float32, torch.bfloat16)
 _SIGNATURES = {
     f"newllm_softmax_gradient_{str(dtype).removeprefix('torch.')}": (
         ctypes.c_double,
-        [ctypes.c_void_p] * 3 + [ctypes.c_int64] * 2,
+        [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 2,
     )
     for dtype in DTYPES
 }
@@ -43,12 +44,16 @@ def is_usable() -> bool:
     return library() is not None
 
 
-def softmax_gradient(logits_NV: Tensor, targets_N: Tensor) -> float:
+def softmax_gradient(logits_NV: Tensor, targets_N: Tensor, odds_N: Tensor | None = None) -> float:
     """Turn logits into softmax minus one-hot target, in place; returns the summed nats.
+
+    With `odds_N` nats are `-log(softmax + exp(odds))`, gradients theirs, and in the place of odds
+    is the softmax's share of the sum.
 
     Args:
         logits_NV: contiguous, in memory, of one of `DTYPES`.
         targets_N: contiguous int64.
+        odds_N: contiguous float32.
 
     Raises:
         IndexError: a target is not a column.
@@ -56,8 +61,9 @@ def softmax_gradient(logits_NV: Tensor, targets_N: Tensor) -> float:
     rows, columns = logits_NV.shape
     space_V = logits_NV.new_empty(columns, dtype=torch.float32)
     name = f"newllm_softmax_gradient_{str(logits_NV.dtype).removeprefix('torch.')}"
-    pointers = (tensor.data_ptr() for tensor in (logits_NV, targets_N, space_V))
+    given = (logits_NV, targets_N, space_V, odds_N)
+    pointers = (None if tensor is None else tensor.data_ptr() for tensor in given)
     nats: float = getattr(library(), name)(*pointers, rows, columns)
-    if nats == -1:
+    if nats == -math.inf:
         raise IndexError(f"a target is not one of {columns} columns")
     return nats

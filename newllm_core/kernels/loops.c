@@ -46,9 +46,9 @@ int newllm_usable(void) { return 1; }
 
 #define EXPORT(type, dtype)                                                                        \
     double newllm_softmax_gradient_##dtype(type *logits, const int64_t *targets, float *space,     \
-                                           int64_t rows, int64_t columns)                          \
+                                           float *odds, int64_t rows, int64_t columns)             \
     {                                                                                              \
-        return CHOOSE(softmax_gradient_##dtype)(logits, targets, space, rows, columns);            \
+        return CHOOSE(softmax_gradient_##dtype)(logits, targets, space, odds, rows, columns);      \
     }
 
 EXPORT(float, float32)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from newllm_core.config import ModelConfig
+from newllm_core.model.bigrams import Bigrams
 from newllm_core.model.cells.base import Cell
 from newllm_core.model.recurrence import CVFPBlock, Recurrence
 from newllm_core.model.size import refuse_too_large
@@ -46,6 +47,7 @@ class LanguageModel(nn.Module):
     Attributes:
         embedding: token embeddings [V, E]; a LayerNorm without parameters follows.
         blocks: the recurrence.
+        bigrams: counts that every head is mixed with, None without `head_bigrams`.
         token_output: heads, each a `TokenHead`; the last one may be tied to the embedding.
         cell_options: of the cell, all of them.
         product_dtype: what matrix products round their inputs to, if anything. Contexts stay in
@@ -91,7 +93,9 @@ class LanguageModel(nn.Module):
         self.cells()[-1].is_last = True
         width = config.embed_dim if config.tie_weights or config.head_hidden else None
         sizes = (config.context_dim, self.vocab_size, width, config.head_hidden)
-        heads = (TokenHead(*sizes) for _ in range(num_heads))
+        pairs = config.head_bigrams
+        self.bigrams = Bigrams(pairs, self.vocab_size) if pairs else None
+        heads = (TokenHead(*sizes, gated=bool(pairs)) for _ in range(num_heads))
         self.token_output = nn.ModuleList(heads)
         if config.tie_weights:
             self.heads()[-1].weight = self.embedding.weight
@@ -157,10 +161,24 @@ class LanguageModel(nn.Module):
             by_block: list[list[Tensor]] = self.blocks(context=context, token=token)
         return by_block
 
-    def logits(self, contexts: Sequence[Tensor]) -> list[Tensor]:
-        """Make next-token logits [..., V] of every head from contexts [..., C] after each block."""
+    def logits(self, contexts: Sequence[Tensor], last: Tensor | None = None) -> list[Tensor]:
+        """Make next-token logits [..., V] of every head from contexts [..., C] after each block.
+
+        Args:
+            contexts: after each block, or for each head.
+            last: the tokens [...] that were read last, which bigrams need.
+        """
         read = contexts[len(contexts) - self.num_heads :]
-        return [head(context) for head, context in zip(self.heads(), read, strict=True)]
+        pairs = zip(self.heads(), read, strict=True)
+        return [self.predict(head, context, last) for head, context in pairs]
+
+    def predict(self, head: TokenHead, context: Tensor, last: Tensor | None = None) -> Tensor:
+        """Make next-token logits [..., V] of one head from its contexts [..., C]; see `logits`."""
+        logits: Tensor = head(context)
+        if self.bigrams is None or head.gate is None:
+            return logits
+        assert last is not None, "bigrams need the token that was read last"
+        return self.bigrams.mix(logits, head.gate(context), last)
 
     def expand_heads(self) -> None:
         """Give every block a head, each a copy of the trained last one, which stays as it is."""

@@ -38,13 +38,21 @@ class TokenHead(nn.Linear):
         vocab_size: V.
         width: E, what `weight` reads; None reads contexts themselves.
         hidden_dim: H of a projection with a hidden layer, which needs `width`; 0 for a linear one.
+        gated: whether it is mixed with `Bigrams`.
 
     Attributes:
         projection: C -> E, None without `width`.
+        gate: how much of the mixture is theirs, C -> 1, None without them.
     """
 
     def __init__(
-        self, context_dim: int, vocab_size: int, width: int | None = None, hidden_dim: int = 0
+        self,
+        context_dim: int,
+        vocab_size: int,
+        width: int | None = None,
+        hidden_dim: int = 0,
+        *,
+        gated: bool = False,
     ) -> None:
         super().__init__(width or context_dim, vocab_size)
         self.projection: nn.Module | None = None
@@ -54,10 +62,11 @@ class TokenHead(nn.Linear):
                 if hidden_dim
                 else nn.Linear(context_dim, width)
             )
+        self.gate = nn.Linear(context_dim, 1) if gated else None
 
     @torch.no_grad()
     def initialise(self, std: float, generator: torch.Generator, *, tied: bool) -> None:
-        """Draw `weight` from N(0, std²) unless tied, of the projection N(0, 1/inputs); biases 0."""
+        """Draw `weight` from N(0, std²) unless tied, of the projection N(0, 1/inputs); others 0."""
         if not tied:
             self.weight.normal_(0, std, generator=generator)
         self.bias.zero_()
@@ -66,6 +75,8 @@ class TokenHead(nn.Linear):
                 parameter.normal_(0, parameter.shape[1] ** -0.5, generator=generator)
             else:
                 parameter.zero_()
+        for parameter in () if self.gate is None else self.gate.parameters():
+            parameter.zero_()
 
     def project(self, context: Tensor) -> Tensor:
         """Return what `weight` is multiplied with, from contexts [..., C]."""
@@ -75,5 +86,5 @@ class TokenHead(nn.Linear):
         return projected
 
     def forward(self, context: Tensor) -> Tensor:
-        """Return logits [..., V] from contexts [..., C]."""
+        """Return logits [..., V] from contexts [..., C], without any bigrams."""
         return F.linear(self.project(context), self.weight, self.bias)

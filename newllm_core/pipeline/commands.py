@@ -74,9 +74,9 @@ def phase1(
     config = given.resolve()
     path = out or RUNS / "phase1.safetensors"
     require_checkpoint_place(path, overwrite=overwrite or resume)
-    if config.model.embeddings_tokens is not None and config.model.embeddings != "counts":
+    if config.model.counted_tokens is not None and config.model.embeddings != "counts":
         raise ConfigError(
-            "model.embeddings_tokens says how much is counted: it needs --embeddings counts"
+            "model.counted_tokens says how much is counted: it needs --embeddings counts"
         )
     # A mistyped name is reported before data is prepared.
     CELLS.find(config.model.cell)

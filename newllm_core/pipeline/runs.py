@@ -98,7 +98,7 @@ def run_phase1(
             return done
         # Counts follow from settings and data, which the identity has already.
         if config.model.embeddings == "counts":
-            beginning = dataset.train.tokens[: config.model.embeddings_tokens]
+            beginning = dataset.train.tokens[: config.model.counted_tokens]
             table_VE = model.embedding.weight
             count_embeddings(table_VE, beginning, seed=model.seed, progress=progress)
         tokens = {"train": dataset.train.tokens, "validation": dataset.validation.tokens}

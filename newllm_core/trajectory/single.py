@@ -36,6 +36,9 @@ class SingleStream:
         return context[0]
 
     @torch.inference_mode()
-    def logits(self, context_C: Tensor) -> np.ndarray:
-        """Make next-token logits [V] of the last head."""
-        return self._head(context_C).cpu().numpy()
+    def logits(self, context_C: Tensor, last: int | None = None) -> np.ndarray:
+        """Make next-token logits [V] of the last head; `last` was read last, if anything was."""
+        if last is None:
+            return self._head(context_C).cpu().numpy()
+        last_1 = torch.tensor([last], device=context_C.device)
+        return self._model.predict(self._head, context_C[None], last_1)[0].cpu().numpy()

@@ -28,11 +28,13 @@ class ContextChunk:
 
     Attributes:
         positions_N: their places in the text.
+        inputs_N: ids of the tokens before them.
         targets_N: their ids.
         contexts: [N, C] after every block, from everything before them.
     """
 
     positions_N: np.ndarray
+    inputs_N: Tensor
     targets_N: Tensor
     contexts: list[Tensor]
 
@@ -90,12 +92,14 @@ def contexts_of_text(
         positions_BT = positions_BT[:, : int((positions_BT < ends_B1).sum(1).max())]
         exists_BT = positions_BT < ends_B1
         readable_BT = np.minimum(positions_BT, length - 1)
-        contexts = _unroll(model, inputs_at(tokens, readable_BT, end_id), context_BC, device)
+        inputs_BT = inputs_at(tokens, readable_BT, end_id)
+        contexts = _unroll(model, inputs_BT, context_BC, device)
         context_BC = contexts[-1][:, -1]
         positions_N = positions_BT[exists_BT]
         chosen_BT = torch.from_numpy(exists_BT).to(device)
         yield ContextChunk(
             positions_N,
+            torch.from_numpy(inputs_BT[exists_BT]).to(device),
             torch.from_numpy(np.asarray(tokens[positions_N], np.int64)).to(device),
             [of_block[chosen_BT] for of_block in contexts],
         )

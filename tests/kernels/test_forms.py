@@ -42,11 +42,14 @@ def head_and_rows(rows, vocab, dtype, spread=1.0):
     return head, contexts, torch.randint(vocab, (rows,), generator=generator)
 
 
-def value_and_gradients(function, head, contexts, targets):
-    contexts = contexts.clone().requires_grad_()
-    loss = function(head, contexts, targets)
+def value_and_gradients(function, head, contexts, targets, odds=None):
+    wanted = [contexts.clone().requires_grad_(), head.weight, head.bias]
+    if odds is not None:
+        odds = odds.to(contexts).requires_grad_()
+        wanted.append(odds)
+    loss = function(head, wanted[0], targets, odds)
     # Scaled, so that the incoming gradient is not one.
-    return loss, *torch.autograd.grad(1.7 * loss, (contexts, head.weight, head.bias))
+    return loss, *torch.autograd.grad(1.7 * loss, wanted)
 
 
 @pytest.fixture(params=["compiled", "in torch"])
@@ -61,12 +64,12 @@ def loop(request, monkeypatch):
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("rows", [1, 63])
-@pytest.mark.parametrize("vocab", [3, 17, 65])
+@pytest.mark.parametrize(("vocab", "mixed"), [(3, False), (17, True), (65, False), (65, True)])
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("logits", [1, 100, 2**25])
 @pytest.mark.parametrize("precision", ["float64", "float32", "autocast"])
 def test_values_and_every_gradient_are_those_of_the_plain_twin(
-    form, rows, vocab, threads, logits, precision, loop, using_threads, monkeypatch
+    form, rows, vocab, mixed, threads, logits, precision, loop, using_threads, monkeypatch
 ):
     using_threads(threads)
     for name, value in (("LOGITS_AT_ONCE", logits), ("LEAST_LOGITS", min(logits, 50))):
@@ -74,10 +77,13 @@ def test_values_and_every_gradient_are_those_of_the_plain_twin(
     monkeypatch.setattr(cross_entropy, "LOGITS_IN_CACHE", logits)
     dtype = torch.float64 if precision == "float64" else torch.float32
     head, contexts, targets = head_and_rows(rows, vocab, dtype)
-    plain = value_and_gradients(PLAIN[form.operation], head.double(), contexts.double(), targets)
+    odds = torch.linspace(-4, 3, rows).double() if mixed else None
+    plain = value_and_gradients(
+        PLAIN[form.operation], head.double(), contexts.double(), targets, odds
+    )
     head = head.to(dtype)
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "autocast"):
-        found = value_and_gradients(function_of(form), head, contexts, targets)
+        found = value_and_gradients(function_of(form), head, contexts, targets, odds)
     close = {"float64": 1e-12, "float32": 2e-6, "autocast": 0.02}[precision]
     for one, other in zip(found, plain, strict=True):
         assert one.dtype == dtype
@@ -143,6 +149,16 @@ def test_softmax_gradient(generator, shape, spread, dtype, unit, loop):
     assert found == pytest.approx(nats, rel=1e-6, abs=1e-6)
     # Rounded once to the dtype, after float32 arithmetic.
     torch.testing.assert_close(logits.double(), gradient, rtol=unit + 1e-6, atol=1e-6)
+
+
+def test_odds_far_from_the_softmax(loop):
+    """An addend that is everything, one that is nothing, and one as large as the softmax."""
+    logits = torch.tensor([[0.0, 300.0], [0.0, 300.0], [0.0, 0.0]])
+    odds = torch.tensor([5.0, -500.0, math.log(0.5)])
+    nats = cross_entropy._to_gradient(logits, torch.tensor([0, 0, 1]), odds).item()
+    assert nats == pytest.approx(-5 + 300 + 0, rel=1e-6)
+    assert odds.tolist() == pytest.approx([0, 1, 0.5], abs=1e-6)
+    assert logits.flatten().tolist() == pytest.approx([0, 0, -1, 1, 0.25, -0.25], abs=1e-6)
 
 
 @needs_library

@@ -22,6 +22,7 @@ from newllm_core.training.phase2.extra_terms import ExtraTerms
 from newllm_core.training.phase2.terms import (
     HeadLoss,
     Terms,
+    counted,
     cross_entropy,
     drop,
     plain_cross_entropy,
@@ -110,6 +111,13 @@ class FineTuning:
                 weights=self.weights,
                 dropout=self.config.dropout,
                 generator=generator,
+                counted_N=counted(
+                    self.model,
+                    inputs_BT.flatten(),
+                    targets_BT.flatten(),
+                    positions_BT.ravel(),
+                    self.model.config.counted_tokens,
+                ),
                 rows_per_rank=rows,
                 head_loss=self.head_loss,
             )

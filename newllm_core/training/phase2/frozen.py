@@ -16,8 +16,14 @@ from newllm_core.model.language_model import LanguageModel
 from newllm_core.parallel import collectives
 from newllm_core.runtime.progress import Progress
 from newllm_core.training.phase2.context_store import ContextStore
-from newllm_core.training.phase2.terms import HeadLoss, Terms, cross_entropy, plain_cross_entropy
-from newllm_core.trajectory.text import contexts_of_text
+from newllm_core.training.phase2.terms import (
+    HeadLoss,
+    Terms,
+    counted,
+    cross_entropy,
+    plain_cross_entropy,
+)
+from newllm_core.trajectory.text import contexts_of_text, inputs_at
 
 # Neighbouring rows that are read together; every pool of them is shuffled row by row.
 SEGMENT_ROWS = 256
@@ -47,6 +53,7 @@ class FrozenContexts:
         model: its heads are trained.
         tokens: training token ids [T].
         store: the contexts in which they are predicted.
+        end_id: the token that closes a document.
         config: of Phase 2.
         weights: of the heads.
         seed: of the shuffling.
@@ -64,6 +71,7 @@ class FrozenContexts:
         tokens: np.ndarray,
         store: ContextStore,
         *,
+        end_id: int,
         config: Phase2Config,
         weights: Sequence[float],
         seed: int,
@@ -72,6 +80,7 @@ class FrozenContexts:
         self.model = model
         self.tokens = tokens
         self.store = store
+        self.end_id = end_id
         self.config = config
         self.weights = weights
         self.head_loss = head_loss
@@ -96,23 +105,29 @@ class FrozenContexts:
         """An epoch from batch `skip` on; a step is made with each before the next is asked for."""
         like = self.model.embedding.weight
         self.shuffling.bit_generator.state = self.order
-        for rows_NKC, targets_N in itertools.islice(self.batches(), skip, None):
-            rows = collectives.rows_per_rank(len(targets_N))
+        for rows_NKC, positions_N in itertools.islice(self.batches(), skip, None):
+            rows = collectives.rows_per_rank(len(positions_N))
             own = collectives.own(rows)
+            own_N = positions_N[own]
+            inputs_N = torch.from_numpy(inputs_at(self.tokens, own_N, self.end_id)).to(like.device)
+            targets_N = torch.from_numpy(self.tokens[own_N].astype(np.int64)).to(like.device)
             total, plain = cross_entropy(
                 self.model,
                 rows_NKC[own].to(like).unbind(1),
-                targets_N[own].to(like.device),
+                targets_N,
                 weights=self.weights,
                 dropout=self.config.dropout,
                 generator=generator,
+                counted_N=counted(
+                    self.model, inputs_N, targets_N, own_N, self.model.config.counted_tokens
+                ),
                 rows_per_rank=rows,
                 head_loss=self.head_loss,
             )
-            yield Terms(total, plain, len(targets_N))
+            yield Terms(total, plain, len(positions_N))
 
-    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield every row once, shuffled: contexts [N, K, C] and the tokens that follow [N]."""
+    def batches(self) -> Iterator[tuple[Tensor, np.ndarray]]:
+        """Yield every row once, shuffled: contexts [N, K, C] and places of what follows [N]."""
         size = self.config.batch_tokens
         left_NKC = np.empty((0, *self.store.shape), np.float32)
         left_N = np.empty(0, np.int64)
@@ -124,17 +139,17 @@ class FrozenContexts:
             ends = len(left_N) + np.cumsum(counts)
             for begin, count, end in zip(begins, counts, ends, strict=True):
                 self.store.read(begin, rows_NKC[end - count : end])
-            pieces = (self.tokens[b : b + n] for b, n in zip(begins, counts, strict=True))
-            targets_N = np.concatenate([left_N, *pieces])
-            order = self.shuffling.permutation(len(targets_N))
+            pieces = (np.arange(b, b + n) for b, n in zip(begins, counts, strict=True))
+            positions_N = np.concatenate([left_N, *pieces])
+            order = self.shuffling.permutation(len(positions_N))
             full = len(order) // size * size
             for begin in range(0, full, size):
                 chosen = order[begin : begin + size]
-                yield torch.from_numpy(rows_NKC[chosen]), torch.from_numpy(targets_N[chosen])
+                yield torch.from_numpy(rows_NKC[chosen]), positions_N[chosen]
             # What does not fill a batch is shuffled into the next pool.
-            left_NKC, left_N = rows_NKC[order[full:]], targets_N[order[full:]]
+            left_NKC, left_N = rows_NKC[order[full:]], positions_N[order[full:]]
         if len(left_N):
-            yield torch.from_numpy(left_NKC), torch.from_numpy(left_N)
+            yield torch.from_numpy(left_NKC), left_N
 
     def _pools(self) -> list[np.ndarray]:
         rows = max(4 * self.config.batch_tokens, POOL_BYTES // self.store.row_bytes)

@@ -12,6 +12,7 @@ from newllm_core.checkpoint.format import Checkpoint
 from newllm_core.checkpoint.run_state import State, restoring
 from newllm_core.config import Config
 from newllm_core.data.prepared import PreparedDataset
+from newllm_core.model.counted_bigrams import count_bigrams
 from newllm_core.parallel.sharding import sharded
 from newllm_core.runtime.progress import Progress, Silent
 from newllm_core.runtime.runlog import RunLog
@@ -60,6 +61,10 @@ def train_phase2(
     options = config.phase2
     refuse_contradictions(checkpoint, dataset, options)
     model = copy.deepcopy(checkpoint.model)
+    if model.bigrams is not None:
+        beginning = dataset.train.tokens[: model.config.counted_tokens]
+        end_id = int(dataset.info.end_id)
+        count_bigrams(model.bigrams, beginning, end_id=end_id, progress=progress or Silent())
     extra = ExtraTerms(config, model, checkpoint.objective).to(device, model.embedding.weight.dtype)
     shards = sharded(model, config.run, device, through_time=not options.freeze_context)
     with shards as trained, ExitStack() as stack:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,7 +18,7 @@ from newllm_core.parallel import collectives
 from newllm_core.parallel.sharding import within
 from newllm_core.runtime.precision import at_least_float32
 
-HeadLoss = Callable[[nn.Linear, Tensor, Tensor], Tensor]
+HeadLoss = Callable[[nn.Linear, Tensor, Tensor, Tensor | None], Tensor]
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,18 @@ class Terms:
     num_tokens: int
 
 
-def plain_cross_entropy(head: nn.Linear, contexts_NC: Tensor, targets_N: Tensor) -> Tensor:
-    """Compute mean nats per token of a linear head, in float32 at least."""
-    logits_NV = F.linear(contexts_NC, head.weight, head.bias)
-    return F.cross_entropy(at_least_float32(logits_NV), targets_N)
+def plain_cross_entropy(
+    head: nn.Linear, contexts_NC: Tensor, targets_N: Tensor, odds_N: Tensor | None = None
+) -> Tensor:
+    """Compute mean nats per token of a linear head, in float32 at least.
+
+    With `odds_N` that is the mean of `-log(p + exp(odds))` for a target's probability p.
+    """
+    logits_NV = at_least_float32(F.linear(contexts_NC, head.weight, head.bias))
+    if odds_N is None:
+        return F.cross_entropy(logits_NV, targets_N)
+    nats_N = F.cross_entropy(logits_NV, targets_N, reduction="none")
+    return -torch.logaddexp(-nats_N, odds_N).mean()
 
 
 def cross_entropy(
@@ -49,6 +58,7 @@ def cross_entropy(
     weights: Sequence[float],
     dropout: float,
     generator: torch.Generator,
+    counted_N: Tensor | None = None,
     rows_per_rank: Sequence[int] | None = None,
     head_loss: HeadLoss = plain_cross_entropy,
 ) -> tuple[Tensor, dict[str, float]]:
@@ -61,6 +71,7 @@ def cross_entropy(
         weights: w_k.
         dropout: share of context dimensions that each head misses.
         generator: of the dropout, on the device of the contexts.
+        counted_N: what the model's bigrams say of the targets, if it has any (see `counted`).
         rows_per_rank: how many rows each process has, where there are several; losses are of all.
         head_loss: `plain_cross_entropy` or a form of it.
     """
@@ -69,13 +80,46 @@ def cross_entropy(
     for head, contexts_NC in zip(model.heads(), contexts, strict=True):
         with model.narrow_products():
             dropped = drop(head.project(contexts_NC), dropout, generator, rows)
-            loss = within(head, head_loss, head, dropped, targets_N)
+            if counted_N is None or head.gate is None:
+                loss = within(head, head_loss, head, dropped, targets_N, None)
+            else:
+                # (1 - g) p + g q is (1 - g) (p + exp(gate) q).
+                gate_N = at_least_float32(within(head, head.gate, contexts_NC))[:, 0]
+                loss = within(head, head_loss, head, dropped, targets_N, gate_N + counted_N)
+                loss = loss + F.softplus(gate_N).mean()
         losses.append(collectives.mean_of(loss, rows))
     together = weighted_mean(losses, weights)
     plain = {"cross-entropy": together.item()}
     if len(losses) > 1:
         plain |= {f"cross-entropy of head {k}": v.item() for k, v in enumerate(losses, start=1)}
     return together, plain
+
+
+def counted(
+    model: LanguageModel,
+    inputs_N: Tensor,
+    targets_N: Tensor,
+    positions_N: np.ndarray,
+    counted_tokens: int | None,
+) -> Tensor | None:
+    """Look up what the model's bigrams say of training tokens [N]; None if it has none.
+
+    Args:
+        model: whose bigrams were counted in the first `counted_tokens` of the training text.
+        inputs_N: the tokens read last.
+        targets_N: those that follow.
+        positions_N: where those are; a place that was counted is left out of its own counts.
+        counted_tokens: None is all.
+    """
+    if model.bigrams is None:
+        return None
+    own_N = (
+        np.ones(len(positions_N), bool) if counted_tokens is None else positions_N < counted_tokens
+    )
+    device = inputs_N.device
+    return model.bigrams.log_probability(
+        inputs_N, targets_N, counted_N=torch.from_numpy(own_N).to(device)
+    )
 
 
 def drop(

@@ -5,6 +5,7 @@ import inspect
 
 from torch import nn
 
+from newllm_core.model.bigrams import Bigrams
 from newllm_core.model.cells.gru import GruUnit
 from newllm_core.model.cells.network import UpdateNetwork
 from newllm_core.model.cells.norm import MixedNorm
@@ -12,7 +13,13 @@ from newllm_core.model.token_head import HiddenLayer
 from newllm_core.plugins.registry import CELLS
 
 # What cells and heads are made of, in an order in which they can be defined.
-PARTS: tuple[type[nn.Module], ...] = (MixedNorm, UpdateNetwork, GruUnit, HiddenLayer)
+PARTS: tuple[type[nn.Module], ...] = (
+    MixedNorm,
+    UpdateNetwork,
+    GruUnit,
+    HiddenLayer,
+    Bigrams,
+)
 # Where training begins, and what options there are: neither is needed any more.
 DROPPED = {"initialise", "Options", "options"}
 

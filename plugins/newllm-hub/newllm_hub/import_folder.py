@@ -85,6 +85,10 @@ def _weights(source: Path, num_heads: int) -> dict[str, Tensor]:
     """Return parameters in float32, under their names in a checkpoint."""
     with open_tensors(source / folder.MODEL, "model") as file:
         return {
-            folder.name_in_checkpoint(name, num_heads): file.get_tensor(name).to(torch.float32)
+            folder.name_in_checkpoint(name, num_heads): _wide(file.get_tensor(name))
             for name in file.keys()  # noqa: SIM118 - no mapping
         }
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.float32) if tensor.is_floating_point() else tensor

@@ -195,14 +195,18 @@ class NewllmLM(TemplateLM):
                     start, stop = max(first, begin + 1), begin + part_BT.shape[1] + 1
                     targets = torch.tensor(text[start:stop], device=self._device)
                     of_row = contexts_BTC[row, start - 1 - begin :][: len(targets)]
-                    lost, likeliest = self._predict(of_row, targets)
+                    last = torch.tensor(text[start - 1 :][: len(targets)], device=self._device)
+                    lost, likeliest = self._predict(of_row, last, targets)
                     nats[row] += lost
                     is_greedy[row] &= likeliest
         return [(-lost, greedy) for lost, greedy in zip(nats, is_greedy, strict=True)]
 
-    def _predict(self, contexts_TC: Tensor, targets_T: Tensor) -> tuple[float, bool]:
+    def _predict(
+        self, contexts_TC: Tensor, last_T: Tensor, targets_T: Tensor
+    ) -> tuple[float, bool]:
         if not len(targets_T):
             return 0.0, True
-        logits_TV = at_least_float32(self._opened.model.heads()[-1](contexts_TC))
+        model = self._opened.model
+        logits_TV = at_least_float32(model.predict(model.heads()[-1], contexts_TC, last_T))
         lost = F.cross_entropy(logits_TV, targets_T, reduction="none").double().sum()
         return float(lost), bool((logits_TV.argmax(-1) == targets_T).all())

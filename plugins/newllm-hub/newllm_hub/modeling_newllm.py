@@ -39,6 +39,7 @@ class NewllmConfig(PreTrainedConfig):
         cell_options: of the update rule, all of them.
         layer_structure: cells in each block.
         head_hidden: units of the hidden layer of the head, if it has one.
+        head_bigrams: pairs of tokens whose counts the head is mixed with, if it is.
         num_hidden_layers: recurrent states that a cache holds: the context alone.
     """
 
@@ -52,6 +53,7 @@ class NewllmConfig(PreTrainedConfig):
     cell_options: dict[str, Any] | None = None
     layer_structure: list[int] | None = None
     head_hidden: int = 0
+    head_bigrams: int = 0
     num_hidden_layers: int = 1
     use_cache: bool = True
     tie_word_embeddings: bool = False
@@ -101,6 +103,7 @@ class NewllmForCausalLM(PreTrainedModel, GenerationMixin):
 
     config_class = NewllmConfig
     _tied_weights_keys = {"head.weight": "embedding.weight"}  # noqa: RUF012
+    _keep_in_fp32_modules = ["bigrams"]  # noqa: RUF012
     _no_split_modules = ["Block"]  # noqa: RUF012
     _is_stateful = True
 
@@ -119,6 +122,10 @@ class NewllmForCausalLM(PreTrainedModel, GenerationMixin):
         else:
             self.projection = nn.Identity()
         self.head = nn.Linear(width, config.vocab_size)
+        if config.head_bigrams:
+            bigrams = Bigrams  # noqa: F821 - as above
+            self.bigrams = bigrams(config.head_bigrams, config.vocab_size)
+            self.gate = nn.Linear(context_dim, 1)
         self.post_init()
 
     @classmethod
@@ -179,7 +186,7 @@ class NewllmForCausalLM(PreTrainedModel, GenerationMixin):
         Args:
             input_ids: token ids [B, T].
             attention_mask: 0 where there is nothing to read [B, T, or more that came before].
-            inputs_embeds: rows of the embedding [B, T, E] instead of ids.
+            inputs_embeds: rows of the embedding [B, T, E] instead of ids, without bigrams.
             cache: of what was read before; the context in it is replaced.
             past_key_values: the same under its name in Transformers before 5.24.
             labels: ids [B, T] to predict, each from what is before it; -100 for none.
@@ -189,6 +196,8 @@ class NewllmForCausalLM(PreTrainedModel, GenerationMixin):
             return_dict: whether to return names, or a tuple.
             **kwargs: what the loss takes.
         """
+        if input_ids is None and self.config.head_bigrams:
+            raise ValueError("this model counts which token follows which: pass input_ids")
         if inputs_embeds is None:
             inputs_embeds = self.embedding(input_ids)
         x_BTE = F.layer_norm(inputs_embeds, (self.config.embed_dim,))
@@ -219,6 +228,8 @@ class NewllmForCausalLM(PreTrainedModel, GenerationMixin):
         last = isinstance(logits_to_keep, int)
         keep = slice(-logits_to_keep, None) if last else logits_to_keep
         logits = self.head(self.projection(contexts_BTC[:, keep]))
+        if self.config.head_bigrams:
+            logits = self.bigrams.mix(logits, self.gate(contexts_BTC[:, keep]), input_ids[:, keep])
         loss = None
         if labels is not None:
             loss = self.loss_function(logits, labels, self.config.vocab_size, **kwargs)

@@ -1,11 +1,14 @@
 """Checkpoints of a second: every value is away from where it starts."""
 
+import numpy as np
 import torch
 
 from newllm_core.checkpoint.format import Checkpoint, save
 from newllm_core.checkpoint.metadata import GATE_FIGURES
 from newllm_core.data.make_tokenizer import train_bpe
+from newllm_core.model.counted_bigrams import count_bigrams
 from newllm_core.model.language_model import LanguageModel
+from newllm_core.runtime.progress import Silent
 from newllm_core.settings import resolve
 from newllm_core.training.phase2.extra_terms import make_objective
 
@@ -20,6 +23,7 @@ SHAPES = {
     "hidden-layer": {"head_hidden": 9},
     "hidden-tied": {"tie_weights": True, "head_hidden": 9, "num_heads": 2},
     "tied-heads": {"tie_weights": True, "num_heads": 2},
+    "bigrams": {"head_bigrams": 60, "num_heads": 2},
     "gated": {"cell": "gated"},
     "gated-hidden": {
         "cell": "gated",
@@ -48,6 +52,9 @@ def make(num_heads=1, options=None, roles=(), phase="phase2", **shape):
     with torch.no_grad():
         for parameter in (*model.parameters(), *objective.parameters()):
             parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.5)
+    if model.bigrams is not None:
+        ids = np.array(tokenizer.encode(TEXT), np.uint16)
+        count_bigrams(model.bigrams, ids, end_id=tokenizer.end_id, progress=Silent())
     figures = {"loss": 2.5, "perplexity": 12.2, "bits_per_byte": 1.9, "word_perplexity": 99.0}
     source = {"kind": "data source", "name": "text-file", "input": "/home/me/book.txt"}
     record = source | {"distribution": "newllm", "version": "0.1.0", "options": {}}

@@ -25,7 +25,9 @@ PAIRS = [("the cat", " sat"), ("", "the dog"), ("the ", "mat"), ("on the", ""), 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
-    return cases.write(cases.make(num_heads=2, cell="gru"), tmp_path_factory.mktemp("lm"))
+    return cases.write(
+        cases.make(num_heads=2, cell="gru", head_bigrams=60), tmp_path_factory.mktemp("lm")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +133,7 @@ def nats(opened, context, continuation, end=False):
     ids += [tokenizer.end_id] * end
     with torch.no_grad():
         contexts = unroll(model, torch.tensor([ids[:-1]]), model.start(1))
-        logits = model.logits(contexts)[-1][0].double().log_softmax(-1)
+        logits = model.logits(contexts, torch.tensor([ids[:-1]]))[-1][0].double().log_softmax(-1)
     targets = torch.tensor(ids[1:])
     chosen = slice(len(begin) - 1, None)
     total = logits.gather(1, targets[:, None])[chosen].sum()
@@ -145,7 +147,7 @@ def test_continuations_side_by_side_are_those_of_each_alone(lm, opened):
         wanted, is_greedy = nats(opened, *pair)
         assert total == pytest.approx(wanted, abs=1e-4)
         assert greedy == is_greedy
-    assert found[0][0] < -1
+    assert found[0][0] < -0.5
 
 
 def test_only_the_likeliest_continuation_is_greedy(lm, opened):

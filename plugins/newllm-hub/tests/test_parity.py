@@ -35,7 +35,7 @@ def expected(checkpoint, ids_BT):
     model = checkpoint.model
     with torch.no_grad():
         contexts = unroll(model, ids_BT, model.start(len(ids_BT)))
-        return model.logits(contexts)[-1]
+        return model.logits(contexts, ids_BT)[-1]
 
 
 def test_logits_in_one_pass(loaded):

@@ -1,0 +1,127 @@
+"""Which token follows which, counted: what a head need not learn.
+
+Shapes: N rows, P pairs, V vocabulary.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Bigrams(nn.Module):
+    """A model of the next token given the last one, which is counted and never trained.
+
+        p(w | v) = max(n(v w) - D, 0) / n(v) + rest(v) / n(v) p(w)
+
+    The discount D has a value for counts of 1, 2, and 3 and more; p(w) is made alike of the number
+    of different tokens before w; rest(v) makes probabilities sum to one. A token that never was
+    followed by any has p(w). Before anything was counted every token is as likely as any other.
+
+    Source: interpolated modified Kneser-Ney (Chen & Goodman 1999, section 3.6).
+
+    Args:
+        num_pairs: P, the most pairs that are kept, the most frequent.
+        vocab_size: V.
+
+    Attributes:
+        pairs: v and w of every pair, in order; unused ones are V, 0 [2, P].
+        counts: n(v w) [P].
+        totals: n(v) [V].
+        rest: what of n(v) is not given to pairs [V].
+        single: p(w) [V].
+        discounts: D of counts 0, 1, 2, and 3 and more [4].
+    """
+
+    pairs: Tensor
+    counts: Tensor
+    totals: Tensor
+    rest: Tensor
+    single: Tensor
+    discounts: Tensor
+
+    def __init__(self, num_pairs: int, vocab_size: int) -> None:
+        super().__init__()
+        self.vocab_size = vocab_size
+        unused = torch.tensor([[vocab_size], [0]], dtype=torch.int32)
+        self.register_buffer("pairs", unused.repeat(1, num_pairs))
+        self.register_buffer("counts", torch.zeros(num_pairs))
+        self.register_buffer("totals", torch.zeros(vocab_size))
+        self.register_buffer("rest", torch.zeros(vocab_size))
+        self.register_buffer("single", torch.full((vocab_size,), 1 / vocab_size))
+        self.register_buffer("discounts", torch.zeros(4))
+
+    def keys(self) -> Tensor:
+        """Return v V + w of every pair, in order [P]."""
+        first, second = self.pairs.long()
+        return first * self.vocab_size + second
+
+    def log_probability(
+        self, last_N: Tensor, next_N: Tensor, *, counted_N: Tensor | None = None
+    ) -> Tensor:
+        """Return log p(next | last) [N].
+
+        Args:
+            last_N: the token read last.
+            next_N: the one to come.
+            counted_N: where this very place was counted: it is left out, so that a text which was
+                counted looks as one that was not.
+        """
+        keys_P, wanted_N = self.keys(), last_N * self.vocab_size + next_N
+        places_N = torch.searchsorted(keys_P, wanted_N).clamp(max=len(keys_P) - 1)
+        kept_N = keys_P[places_N] == wanted_N
+        n_N = torch.where(kept_N, self.counts[places_N], 0)
+        total_N, rest_N = self.totals[last_N], self.rest[last_N]
+        if counted_N is not None:
+            fewer_N = (n_N - 1).clamp(min=0)
+            # A pair that was too rare to be kept is a part of the rest.
+            change_N = torch.where(kept_N, self._discount(fewer_N) - self._discount(n_N), -1)
+            n_N = torch.where(counted_N, fewer_N, n_N)
+            total_N = total_N - counted_N.to(total_N)
+            rest_N = torch.where(counted_N, rest_N + change_N, rest_N)
+        of_pair_N = n_N - self._discount(n_N)
+        p_N = (of_pair_N + rest_N * self.single[next_N]) / total_N.clamp(min=1)
+        p_N = torch.where(total_N > 0, p_N, self.single[next_N])
+        return p_N.clamp(min=1e-30).log()  # rounding may have made it less than zero
+
+    def log_probabilities(self, last_N: Tensor) -> Tensor:
+        """Return log p(w | last) of every token w [N, V]."""
+        keys_P, row_N = self.keys(), last_N * self.vocab_size
+        begins_N = torch.searchsorted(keys_P, row_N)
+        lengths_N = torch.searchsorted(keys_P, row_N + self.vocab_size) - begins_N
+        rows_M = torch.repeat_interleave(lengths_N)
+        ends_N = lengths_N.cumsum(0)
+        within_M = torch.arange(len(rows_M), device=rows_M.device) - (ends_N - lengths_N)[rows_M]
+        places_M = begins_N[rows_M] + within_M
+        n_M = self.counts[places_M]
+        total_N = self.totals[last_N]
+        rest_N = torch.where(total_N > 0, self.rest[last_N] / total_N.clamp(min=1), 1)
+        p_NV = rest_N[:, None] * self.single
+        of_pair_M = (n_M - self._discount(n_M)) / total_N[rows_M]
+        p_NV[rows_M, self.pairs[1, places_M].long()] += of_pair_M
+        return p_NV.log()
+
+    def mix(self, logits: Tensor, gate: Tensor, last: Tensor) -> Tensor:
+        """Return the logarithm of `(1 - g) softmax(logits) + g p`, g = σ(gate) [..., V].
+
+        Args:
+            logits: of a head [..., V].
+            gate: [..., 1].
+            last: the tokens read last [...].
+        """
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        gate, counted = gate.to(wide), self.log_probabilities(last.flatten()).view_as(logits)
+        own = logits.to(wide).log_softmax(-1) + F.logsigmoid(-gate)
+        return torch.logaddexp(own, counted + F.logsigmoid(gate))
+
+    def _discount(self, n_N: Tensor) -> Tensor:
+        return self.discounts[n_N.clamp(max=3).long()]
+
+    def require_order(self) -> None:
+        """Raise `ValueError` unless these are counts that `count_bigrams` could have made."""
+        vocab_size, keys_P = self.vocab_size, self.keys()
+        ordered = bool((keys_P.diff() >= 0).all()) and int(self.pairs.min()) >= 0
+        if not ordered or int(keys_P[-1]) > vocab_size**2 or int(self.pairs[1].max()) >= vocab_size:
+            raise ValueError("pairs of bigrams are not in order")
+        parts = (self.counts, self.totals, self.rest, self.discounts)
+        if min(float(part.min()) for part in parts) < 0 or float(self.single.min()) <= 0:
+            raise ValueError("counts of bigrams are below zero")
