@@ -19,6 +19,8 @@ from benchmarks.peers.lstm import Lstm
 from benchmarks.peers.mingru import MinGru
 from benchmarks.peers.transformer import Transformer
 from newllm_core.config import Phase2Config
+from newllm_core.model.bigrams import Bigrams
+from newllm_core.model.counted_bigrams import count_bigrams
 from newllm_core.model.counted_embeddings import count_embeddings
 
 PEERS: dict[str, type[Peer]] = {
@@ -30,6 +32,8 @@ PEERS: dict[str, type[Peer]] = {
 }
 # What they start from: chance, or counts of the tokens that the run reads.
 EMBEDDINGS = ("random", "counts")
+# Pairs of tokens that are counted in what the run reads, and mixed with; 0 for none.
+BIGRAMS = (0, 1 << 19)
 # A round of a speed measurement: this many steps, twice; the first ones choose kernels.
 STEPS_PER_ROUND = 8
 
@@ -52,6 +56,7 @@ class NeuralPeer:
             "input_dropout": DROPOUTS,
             "weight_decay": DECAYS,
             "embeddings": EMBEDDINGS,
+            "bigrams": BIGRAMS,
         }
         self.start: Setting = {axis: values[0] for axis, values in self.axes.items()}
         self.start[RATE] = FIRST_RATE
@@ -114,6 +119,12 @@ class NeuralPeer:
         if setting["embeddings"] == "counts":
             read = dataset.train.tokens[: config.max_tokens]
             count_embeddings(peer.embedding.weight, read, seed=seed, progress=progress)
+        if setting["bigrams"]:
+            bigrams = Bigrams(setting["bigrams"], self._vocab_size)
+            read, end_id = dataset.train.tokens[: config.max_tokens], int(dataset.info.end_id)
+            count_bigrams(bigrams, read, end_id=end_id, progress=progress)
+            peer.mix(bigrams.to(self.conditions.device))
+            peer.gate.to(self.conditions.device)
         figures = train_peer(
             peer,
             dataset,

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from benchmarks.comparison import precision
 from benchmarks.peers.base import Peer, State
 from newllm_core.data.prepared import TokenSplit
 from newllm_core.evaluation.splits import LOGITS_AT_ONCE
 from newllm_core.runtime.progress import Progress, Silent
+from newllm_core.training.phase2.terms import plain_cross_entropy
 from newllm_core.trajectory.text import NUM_STREAMS, ROWS_AT_ONCE, WARMUP_TOKENS, inputs_at
 
 
@@ -61,7 +61,8 @@ def bits_per_byte(
     with torch.no_grad(), (progress or Silent()).task("evaluating", len(tokens), "tokens") as task:
         for y_NE, positions_N in readings:
             targets_N = torch.from_numpy(np.asarray(tokens[positions_N], np.int64)).to(y_NE.device)
-            nats += _nats(peer, y_NE, targets_N)
+            last_N = torch.from_numpy(inputs_at(tokens, positions_N, end_id)).to(y_NE.device)
+            nats += _nats(peer, y_NE, last_N, targets_N)
             count += len(positions_N)
             task.advance(len(positions_N))
     peer.train(training)
@@ -69,13 +70,13 @@ def bits_per_byte(
     return nats / math.log(2) / text.num_bytes
 
 
-def _nats(peer: Peer, y_NE: Tensor, targets_N: Tensor) -> float:
+def _nats(peer: Peer, y_NE: Tensor, last_N: Tensor, targets_N: Tensor) -> float:
     rows = max(1, LOGITS_AT_ONCE // peer.head.out_features)
     total = 0.0
-    for part_NE, targets in zip(y_NE.split(rows), targets_N.split(rows), strict=True):
-        logits_NV = F.linear(part_NE, peer.head.weight, peer.head.bias)
-        losses_N = F.cross_entropy(logits_NV, targets, reduction="none")
-        total += float(losses_N.sum(dtype=torch.float64))
+    parts = (y_NE.split(rows), last_N.split(rows), targets_N.split(rows))
+    for part_NE, last, targets in zip(*parts, strict=True):
+        mean = peer.nats(plain_cross_entropy, part_NE, last, targets, counted=False)
+        total += float(mean) * len(targets)
     return total
 
 

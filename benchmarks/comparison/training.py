@@ -136,10 +136,11 @@ def _losses(peer: Peer, windows: _Windows, way: str, epoch: int) -> Iterator[Ter
         y_BTE, state = read(peer, inputs_BT, state, way)
         targets_BT = torch.from_numpy(np.asarray(windows.tokens[positions_BT], np.int64))
         targets_N = targets_BT.flatten().to(y_BTE.device)
+        last_N = torch.from_numpy(inputs_BT).flatten().to(y_BTE.device)
         y_NE = y_BTE.flatten(0, 1)
         kernels = "off" if way == precision.TORCH else "auto"
         at = {"setting": kernels, "device": y_NE.device, "dtype": y_NE.dtype}
         head_loss = choose("cross-entropy", plain_cross_entropy, **at)
         with precision.of_body(way, y_NE.device):
-            loss = head_loss(peer.head, y_NE, targets_N)
+            loss = peer.nats(head_loss, y_NE, last_N, targets_N, counted=True)
         yield Terms(loss, {"cross-entropy": loss.item()}, len(targets_N))

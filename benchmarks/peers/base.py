@@ -10,6 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from newllm_core.model.bigrams import Bigrams
+from newllm_core.training.phase2.terms import HeadLoss
+
 State = list[Tensor]
 
 # Of every model: streams times the length of a window.
@@ -31,6 +34,7 @@ class Peer(nn.Module):
         input_dropout: share of embedded dimensions that training leaves out.
 
     Attributes:
+        bigrams: counts that the softmax is mixed with, if any; see `mix`.
         carries_state: whether a window continues where the one before it ended.
         windows: streams x tokens of a step that are tried.
         shapes: of the body that are tried, what `--params` leaves open.
@@ -55,6 +59,25 @@ class Peer(nn.Module):
         nn.init.zeros_(self.head.bias)
         self.dropout = nn.Dropout(dropout)
         self.input_dropout = nn.Dropout(input_dropout)
+        self.bigrams: Bigrams | None = None
+
+    def mix(self, bigrams: Bigrams) -> None:
+        """Mix the softmax with counts; a gate that reads what the head reads is trained."""
+        self.bigrams = bigrams
+        self.gate = nn.Linear(self.width, 1)
+        nn.init.zeros_(self.gate.weight)
+        nn.init.zeros_(self.gate.bias)
+
+    def nats(
+        self, head_loss: HeadLoss, y_NE: Tensor, last_N: Tensor, next_N: Tensor, *, counted: bool
+    ) -> Tensor:
+        """Compute mean nats of the tokens that follow; `counted` leaves them out of the counts."""
+        if self.bigrams is None:
+            return head_loss(self.head, y_NE, next_N, None)
+        gate_N = self.gate(y_NE)[:, 0].float()
+        own_N = torch.ones_like(last_N, dtype=torch.bool) if counted else None
+        said_N = self.bigrams.log_probability(last_N, next_N, counted_N=own_N)
+        return head_loss(self.head, y_NE, next_N, gate_N + said_N) + F.softplus(gate_N).mean()
 
     def start(self, num_streams: int) -> State:
         """The state before any token: tensors whose first dimension is the stream."""

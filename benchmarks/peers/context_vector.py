@@ -32,7 +32,13 @@ class ContextVector(Peer):
     ) -> None:
         nn.Module.__init__(self)
         cell, ratio = shape.split()
-        sizes = {"context_dim": int(ratio) * width, "embed_dim": width, "cell": cell}
+        # Counts are mixed in as with every other peer.
+        sizes = {
+            "context_dim": int(ratio) * width,
+            "embed_dim": width,
+            "cell": cell,
+            "head_bigrams": 0,
+        }
         preset = settings.from_file(f"preset:{PRESET}")
         config: ModelConfig = settings.resolve(preset, {"model": sizes}).model
         self.width = width
@@ -44,6 +50,7 @@ class ContextVector(Peer):
         self.projection = self.head.projection
         self.dropout = nn.Dropout(dropout)
         self.input_dropout = nn.Dropout(input_dropout)
+        self.bigrams = None
 
     def start(self, num_streams: int) -> State:
         """Return c_0 = 0."""

@@ -100,6 +100,16 @@ def test_every_peer_may_start_from_counts_of_what_it_reads(name, conditions):
     assert abs(seen[0] - seen[1]) > 1e-3
 
 
+@pytest.mark.parametrize("name", ["newllm", "gru", "transformer"])
+def test_every_peer_may_be_mixed_with_counts_of_what_it_reads(name, conditions):
+    contestant = NeuralPeer(name, conditions)
+    found = []
+    for pairs in contestant.axes["bigrams"]:
+        setting = contestant.start | {"bigrams": pairs, "learning_rate": 1e-9}
+        found.append(contestant.train(setting, 0, 600, "float32", test=False)["validation"])
+    assert found[1] < found[0] - 0.05
+
+
 def test_a_budget_is_as_few_equal_passes_as_it_takes():
     assert Budget.of(900, 1000) == Budget(1, 900)
     assert Budget.of(1000, 1000) == Budget(1, 1000)
