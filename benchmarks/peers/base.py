@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from newllm_core.model.bigrams import Bigrams
-from newllm_core.training.phase2.terms import HeadLoss
+from newllm_core.training.phase2.terms import HeadLoss, mixture_loss
 
 State = list[Tensor]
 
@@ -71,13 +71,18 @@ class Peer(nn.Module):
     def nats(
         self, head_loss: HeadLoss, y_NE: Tensor, last_N: Tensor, next_N: Tensor, *, counted: bool
     ) -> Tensor:
-        """Compute mean nats of the tokens that follow; `counted` leaves them out of the counts."""
+        """Compute mean nats of the tokens that follow, with a term for the gate in training.
+
+        Training text was `counted`: each of its places is left out of its own counts.
+        """
+        loss, nats_N = head_loss(self.head, y_NE, next_N)
         if self.bigrams is None:
-            return head_loss(self.head, y_NE, next_N, None)
-        gate_N = self.gate(y_NE)[:, 0].float()
+            return loss
+        gate_N = self.gate(y_NE.detach())[:, 0].float()
         own_N = torch.ones_like(last_N, dtype=torch.bool) if counted else None
         said_N = self.bigrams.log_probability(last_N, next_N, counted_N=own_N)
-        return head_loss(self.head, y_NE, next_N, gate_N + said_N) + F.softplus(gate_N).mean()
+        mixed = mixture_loss(nats_N, gate_N, said_N)
+        return loss + mixed if counted else mixed
 
     def start(self, num_streams: int) -> State:
         """The state before any token: tensors whose first dimension is the stream."""

@@ -4,7 +4,6 @@ Installing newllm compiles it if there is a compiler (on x86-64, GCC 12 or newer
 """
 
 import ctypes
-import math
 from functools import cache
 from importlib.util import find_spec
 
@@ -14,7 +13,7 @@ from torch import Tensor
 DTYPES = (torch.float32, torch.bfloat16)
 _SIGNATURES = {
     f"newllm_softmax_gradient_{str(dtype).removeprefix('torch.')}": (
-        ctypes.c_double,
+        ctypes.c_int,
         [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 2,
     )
     for dtype in DTYPES
@@ -44,16 +43,12 @@ def is_usable() -> bool:
     return library() is not None
 
 
-def softmax_gradient(logits_NV: Tensor, targets_N: Tensor, odds_N: Tensor | None = None) -> float:
-    """Turn logits into softmax minus one-hot target, in place; returns the summed nats.
-
-    With `odds_N` nats are `-log(softmax + exp(odds))`, gradients theirs, and in the place of odds
-    is the softmax's share of the sum.
+def softmax_gradient(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+    """Turn logits into softmax minus one-hot target, in place; returns nats of the targets [N].
 
     Args:
         logits_NV: contiguous, in memory, of one of `DTYPES`.
         targets_N: contiguous int64.
-        odds_N: contiguous float32.
 
     Raises:
         IndexError: a target is not a column.
@@ -61,9 +56,8 @@ def softmax_gradient(logits_NV: Tensor, targets_N: Tensor, odds_N: Tensor | None
     rows, columns = logits_NV.shape
     space_V = logits_NV.new_empty(columns, dtype=torch.float32)
     name = f"newllm_softmax_gradient_{str(logits_NV.dtype).removeprefix('torch.')}"
-    given = (logits_NV, targets_N, space_V, odds_N)
-    pointers = (None if tensor is None else tensor.data_ptr() for tensor in given)
-    nats: float = getattr(library(), name)(*pointers, rows, columns)
-    if nats == -math.inf:
+    nats_N = logits_NV.new_empty(rows, dtype=torch.float32)
+    pointers = (tensor.data_ptr() for tensor in (logits_NV, targets_N, space_V, nats_N))
+    if getattr(library(), name)(*pointers, rows, columns):
         raise IndexError(f"a target is not one of {columns} columns")
-    return nats
+    return nats_N

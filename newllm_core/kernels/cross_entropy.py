@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
 from newllm_core.kernels import compiled
 
@@ -32,19 +31,15 @@ COLUMNS_ADDED = 8
 LEAST_PROBABILITY = 1e-30
 
 
-def cross_entropy(
-    head: nn.Linear, contexts_NC: Tensor, targets_N: Tensor, odds_N: Tensor | None = None
-) -> Tensor:
-    """Compute mean nats per token, in float32 at least; products are those of autocast, if any.
-
-    See `plain_cross_entropy`.
-    """
+def cross_entropy(head: nn.Linear, contexts_NC: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute nats, see `plain_cross_entropy`; products are those of autocast, if any."""
     device = contexts_NC.device.type
     narrow = torch.is_autocast_enabled(device) and contexts_NC.dtype != torch.float64
     dtype = torch.get_autocast_dtype(device) if narrow else contexts_NC.dtype
-    given = (contexts_NC, head.weight, head.bias, odds_N, targets_N, dtype)
-    loss: Tensor = _LinearCrossEntropy.apply(*given)
-    return loss
+    made: tuple[Tensor, Tensor] = _LinearCrossEntropy.apply(
+        contexts_NC, head.weight, head.bias, targets_N, dtype
+    )
+    return made
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -54,10 +49,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
         contexts_NC: Tensor,
         weight_VC: Tensor,
         bias_V: Tensor,
-        odds_N: Tensor | None,
         targets_N: Tensor,
         dtype: torch.dtype,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         needs_contexts, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         dims = contexts_NC.shape[1]
         # The bias is one more column of the head, read by a context of one: its gradient comes out
@@ -65,10 +59,6 @@ class _LinearCrossEntropy(torch.autograd.Function):
         inputs_NK = _joined(contexts_NC, contexts_NC.new_ones(()), dtype)
         head_VK = _joined(weight_VC, bias_V, dtype)
         grad_contexts = torch.empty_like(contexts_NC) if needs_contexts else None
-        share_N = None  # of the softmax in what a target gets, in the place of the odds
-        if odds_N is not None:
-            wide = torch.promote_types(odds_N.dtype, torch.float32)
-            share_N = odds_N.to(wide, copy=True).contiguous()
         parts = _shares(len(targets_N), LEAST_LOGITS // len(head_VK))
         rows = max(1, LOGITS_AT_ONCE // len(parts) // len(head_VK))
         tasks = [
@@ -77,7 +67,6 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 inputs_NK[part],
                 head_VK,
                 targets_N[part],
-                None if share_N is None else share_N[part],
                 # Threads of their own return large blocks to the system.
                 inputs_NK.new_empty(min(rows, part.stop - part.start), len(head_VK)),
                 None if grad_contexts is None else grad_contexts[part],
@@ -85,26 +74,25 @@ class _LinearCrossEntropy(torch.autograd.Function):
             )
             for part in parts
         ]
-        (total, grad_head), *others = _at_once(tasks)
-        for nats, gradient in others:
-            total += nats
+        (first_N, grad_head), *others = _at_once(tasks)
+        nats_N = torch.cat([first_N, *(nats_N for nats_N, _ in others)])
+        for _, gradient in others:
             if grad_head is not None and gradient is not None:
                 grad_head += gradient
         if grad_head is None and (needs_weight or needs_bias):  # no row at all
             grad_head = torch.zeros_like(head_VK, dtype=weight_VC.dtype)
-        mean = total / len(contexts_NC)
         ctx.num_rows = max(1, len(contexts_NC))
         ctx.save_for_backward(
             grad_contexts,
             grad_head[:, :dims] if grad_head is not None and needs_weight else None,
             grad_head[:, dims] if grad_head is not None and needs_bias else None,
-            None if odds_N is None or share_N is None else (share_N - 1).to(odds_N),
         )
-        return mean if contexts_NC.dtype == torch.float64 else mean.float()
+        ctx.mark_non_differentiable(nats_N)
+        return nats_N.mean(dtype=torch.float64).to(nats_N), nats_N
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         scale = grad / ctx.num_rows
         gradients = (g if g is None else g * scale.to(g.dtype) for g in ctx.saved_tensors)
         return (*gradients, None, None)
@@ -131,23 +119,21 @@ def _part(
     inputs_NK: Tensor,
     head_VK: Tensor,
     targets_N: Tensor,
-    share_N: Tensor | None,
     space_nV: Tensor,
     grad_contexts_NC: Tensor | None,
     grad_dtype: torch.dtype | None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Score some of the rows: summed nats, gradient of the head [V, K] in `grad_dtype` if any.
+    """Score some of the rows: nats [N], gradient of the head [V, K] in `grad_dtype` if any.
 
     The gradient of contexts goes where it is wanted; logits are made in `space_nV`, n at a time.
     """
-    nats = inputs_NK.new_zeros((), dtype=torch.float64)
+    nats = []
     grad_head = None
     rows = max(1, len(space_nV))
     for begin in range(0, len(inputs_NK), rows):
         part_NK = inputs_NK[begin : begin + rows]
         logits_NV = torch.mm(part_NK, head_VK.T, out=space_nV[: len(part_NK)])
-        here = slice(begin, begin + rows)
-        nats += _to_gradient(logits_NV, targets_N[here], None if share_N is None else share_N[here])
+        nats.append(_to_gradient(logits_NV, targets_N[begin : begin + rows]))
         gradient_NV = logits_NV
         if grad_contexts_NC is not None:
             grad_NK = gradient_NV @ head_VK
@@ -157,7 +143,8 @@ def _part(
             grad_head = (
                 gradient_VK.to(grad_dtype) if grad_head is None else grad_head.add_(gradient_VK)
             )
-    return nats, grad_head
+    wide = torch.promote_types(inputs_NK.dtype, torch.float32)
+    return torch.cat([*nats, inputs_NK.new_empty(0, dtype=wide)]), grad_head
 
 
 def _joined(matrix: Tensor, column: Tensor, dtype: torch.dtype) -> Tensor:
@@ -170,38 +157,28 @@ def _joined(matrix: Tensor, column: Tensor, dtype: torch.dtype) -> Tensor:
     return joined
 
 
-def _to_gradient(logits_NV: Tensor, targets_N: Tensor, odds_N: Tensor | None = None) -> Tensor:
-    """Turn logits into softmax minus target, in place; returns the summed nats in float64.
-
-    Odds make both those of a mixture; in their place is the softmax's share of it.
-    """
+def _to_gradient(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+    """Turn logits into softmax minus target, in place; returns nats in float32 at least [N]."""
     targets_N = targets_N.long().contiguous()
     if logits_NV.is_cpu and logits_NV.dtype in compiled.DTYPES and compiled.is_usable():
-        nats = compiled.softmax_gradient(logits_NV, targets_N, odds_N)
-        return torch.tensor(nats, dtype=torch.float64)
-    return _to_gradient_in_torch(logits_NV, targets_N, odds_N)
+        return compiled.softmax_gradient(logits_NV, targets_N)
+    return _to_gradient_in_torch(logits_NV, targets_N)
 
 
-def _to_gradient_in_torch(logits_NV: Tensor, targets_N: Tensor, odds_N: Tensor | None) -> Tensor:
+def _to_gradient_in_torch(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     wide = torch.promote_types(logits_NV.dtype, torch.float32)
-    nats = logits_NV.new_zeros((), dtype=torch.float64)
+    nats_N1 = logits_NV.new_empty(len(logits_NV), 1, dtype=wide)
     rows = max(1, LOGITS_IN_CACHE // logits_NV.shape[1])
     space_NV = torch.empty_like(logits_NV[:rows], dtype=wide)
     for begin in range(0, len(logits_NV), rows):
-        slice_NV = logits_NV[begin : begin + rows]
-        places = targets_N[begin : begin + rows, None]
+        here = slice(begin, begin + rows)
+        slice_NV, places = logits_NV[here], targets_N[here, None]
         softmax_NV = torch.softmax(slice_NV, -1, dtype=wide, out=space_NV[: len(slice_NV)])
         reached_N1 = softmax_NV.gather(1, places)
-        nats_N1 = -reached_N1.log()
+        nats_N1[here] = -reached_N1.log()
         if (vanished_N := reached_N1[:, 0] < LEAST_PROBABILITY).any():
             lost = torch.log_softmax(slice_NV[vanished_N], -1, dtype=wide)
-            nats_N1[vanished_N] = -lost.gather(1, places[vanished_N])
+            nats_N1[here][vanished_N] = -lost.gather(1, places[vanished_N])
         softmax_NV.scatter_(1, places, reached_N1 - 1)
-        if odds_N is not None:
-            odds_N1 = odds_N[begin : begin + rows, None]
-            gained_N1 = F.softplus(nats_N1 + odds_N1)
-            softmax_NV *= odds_N1.copy_(torch.exp(-gained_N1))
-            nats_N1 = nats_N1 - gained_N1
-        nats += nats_N1.sum(dtype=torch.float64)
         slice_NV.copy_(softmax_NV)
-    return nats
+    return nats_N1[:, 0]

@@ -45,10 +45,10 @@ int newllm_usable(void) { return 1; }
 #endif
 
 #define EXPORT(type, dtype)                                                                        \
-    double newllm_softmax_gradient_##dtype(type *logits, const int64_t *targets, float *space,     \
-                                           float *odds, int64_t rows, int64_t columns)             \
+    int newllm_softmax_gradient_##dtype(type *logits, const int64_t *targets, float *space,        \
+                                        float *nats, int64_t rows, int64_t columns)                \
     {                                                                                              \
-        return CHOOSE(softmax_gradient_##dtype)(logits, targets, space, odds, rows, columns);      \
+        return CHOOSE(softmax_gradient_##dtype)(logits, targets, space, nats, rows, columns);      \
     }
 
 EXPORT(float, float32)

@@ -5,7 +5,6 @@ Shapes: N rows, P pairs, V vocabulary.
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 
 class Bigrams(nn.Module):

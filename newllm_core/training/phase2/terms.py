@@ -18,7 +18,7 @@ from newllm_core.parallel import collectives
 from newllm_core.parallel.sharding import within
 from newllm_core.runtime.precision import at_least_float32
 
-HeadLoss = Callable[[nn.Linear, Tensor, Tensor, Tensor | None], Tensor]
+HeadLoss = Callable[[nn.Linear, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -37,17 +37,15 @@ class Terms:
 
 
 def plain_cross_entropy(
-    head: nn.Linear, contexts_NC: Tensor, targets_N: Tensor, odds_N: Tensor | None = None
-) -> Tensor:
-    """Compute mean nats per token of a linear head, in float32 at least.
+    head: nn.Linear, contexts_NC: Tensor, targets_N: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Compute nats of a linear head, in float32 at least: their mean, and of each token [N].
 
-    With `odds_N` that is the mean of `-log(p + exp(odds))` for a target's probability p.
+    Those of each have no gradient.
     """
     logits_NV = at_least_float32(F.linear(contexts_NC, head.weight, head.bias))
-    if odds_N is None:
-        return F.cross_entropy(logits_NV, targets_N)
     nats_N = F.cross_entropy(logits_NV, targets_N, reduction="none")
-    return -torch.logaddexp(-nats_N, odds_N).mean()
+    return nats_N.mean(), nats_N.detach()
 
 
 def cross_entropy(
@@ -64,6 +62,8 @@ def cross_entropy(
 ) -> tuple[Tensor, dict[str, float]]:
     """Compute `Σ w_k CE_k / Σ w_k` with gradient, and the plain terms.
 
+    Where heads are mixed with bigrams the gates' losses are added; what is told is the mixture's.
+
     Args:
         model: its heads are used.
         contexts: [N, C] for each head, of this process's rows.
@@ -76,23 +76,33 @@ def cross_entropy(
         head_loss: `plain_cross_entropy` or a form of it.
     """
     rows = rows_per_rank or [len(targets_N)]
-    losses = []
+    losses: list[Tensor] = []
+    mixtures: list[Tensor] = []
     for head, contexts_NC in zip(model.heads(), contexts, strict=True):
         with model.narrow_products():
             dropped = drop(head.project(contexts_NC), dropout, generator, rows)
-            if counted_N is None or head.gate is None:
-                loss = within(head, head_loss, head, dropped, targets_N, None)
-            else:
-                # (1 - g) p + g q is (1 - g) (p + exp(gate) q).
-                gate_N = at_least_float32(within(head, head.gate, contexts_NC))[:, 0]
-                loss = within(head, head_loss, head, dropped, targets_N, gate_N + counted_N)
-                loss = loss + F.softplus(gate_N).mean()
-        losses.append(collectives.mean_of(loss, rows))
-    together = weighted_mean(losses, weights)
-    plain = {"cross-entropy": together.item()}
+            loss, nats_N = within(head, head_loss, head, dropped, targets_N)
+            losses.append(collectives.mean_of(loss, rows))
+            if counted_N is not None and head.gate is not None:
+                gate_N = at_least_float32(within(head, head.gate, contexts_NC.detach()))[:, 0]
+                loss = mixture_loss(nats_N, gate_N, counted_N)
+                mixtures.append(collectives.mean_of(loss, rows))
+    told = mixtures or losses
+    plain = {"cross-entropy": weighted_mean(told, weights).item()}
     if len(losses) > 1:
-        plain |= {f"cross-entropy of head {k}": v.item() for k, v in enumerate(losses, start=1)}
-    return together, plain
+        plain |= {f"cross-entropy of head {k}": v.item() for k, v in enumerate(told, start=1)}
+    total = weighted_mean(losses, weights)
+    return total + torch.stack(mixtures).sum() if mixtures else total, plain
+
+
+def mixture_loss(nats_N: Tensor, gate_N: Tensor, counted_N: Tensor) -> Tensor:
+    """Compute the mean nats of `(1 - g) p + g q`, g = σ(gate), for p that is not to change by it.
+
+    A head that were trained for what is left by the counts would soon be no match for them, and a
+    gate that closes teaches it nothing any more; so heads learn as they do without counts.
+    """
+    own_N = F.logsigmoid(-gate_N) - nats_N
+    return -torch.logaddexp(own_N, F.logsigmoid(gate_N) + counted_N).mean()
 
 
 def counted(
