@@ -82,10 +82,23 @@ class Bigrams(nn.Module):
         p_N = torch.where(total_N > 0, p_N, self.single[next_N])
         return p_N.clamp(min=1e-30).log()  # rounding may have made it less than zero
 
-    def log_probabilities(self, last_N: Tensor) -> Tensor:
-        """Return log p(w | last) of every token w [N, V]."""
-        nothing_NV = self.single.new_zeros(len(last_N), self.vocab_size)
-        return self._add(nothing_NV, torch.ones_like(nothing_NV[:, 0]), last_N).log()
+    def probabilities(self, last_N: Tensor) -> Tensor:
+        """Return p(w | last) of every token w [N, V]."""
+        last_U, which_N = torch.unique(last_N, return_inverse=True)
+        keys_P, row_U = self.keys(), last_U * self.vocab_size
+        begins_U = torch.searchsorted(keys_P, row_U)
+        lengths_U = torch.searchsorted(keys_P, row_U + self.vocab_size) - begins_U
+        # Of every pair of every row, one row after another.
+        rows_M = torch.repeat_interleave(lengths_U)
+        first_U = lengths_U.cumsum(0) - lengths_U
+        places_M = torch.arange(len(rows_M), device=rows_M.device) + (begins_U - first_U)[rows_M]
+        n_M, total_U = self.counts[places_M], self.totals[last_U]
+        rest_U = torch.where(total_U > 0, self.rest[last_U] / total_U.clamp(min=1), 1)
+        p_UV = rest_U[:, None] * self.single
+        p_UV[rows_M, self.pairs[1, places_M].long()] += (n_M - self._discount(n_M)) / total_U[
+            rows_M
+        ]
+        return p_UV[which_N]
 
     def mix(self, logits: Tensor, gate: Tensor, last: Tensor) -> Tensor:
         """Return the logarithm of `(1 - g) softmax(logits) + g p`, g = σ(gate) [..., V].
@@ -95,26 +108,9 @@ class Bigrams(nn.Module):
             gate: [..., 1].
             last: the tokens read last [...].
         """
-        wide = torch.promote_types(logits.dtype, torch.float32)
-        g_N = gate.to(wide).sigmoid().flatten()
-        own_NV = logits.to(wide).softmax(-1).flatten(0, -2) * (1 - g_N)[:, None]
-        return self._add(own_NV, g_N, last.flatten()).clamp(min=1e-30).log().view_as(logits)
-
-    def _add(self, p_NV: Tensor, share_N: Tensor, last_N: Tensor) -> Tensor:
-        """Add `share` times p(w | last) of every token w."""
-        keys_P, row_N = self.keys(), last_N * self.vocab_size
-        begins_N = torch.searchsorted(keys_P, row_N)
-        lengths_N = torch.searchsorted(keys_P, row_N + self.vocab_size) - begins_N
-        # Of every pair of every row, one row after another.
-        rows_M = torch.repeat_interleave(lengths_N)
-        first_N = lengths_N.cumsum(0) - lengths_N
-        places_M = torch.arange(len(rows_M), device=rows_M.device) + (begins_N - first_N)[rows_M]
-        n_M, total_N = self.counts[places_M], self.totals[last_N]
-        rest_N = torch.where(total_N > 0, self.rest[last_N] / total_N.clamp(min=1), 1)
-        p_NV = p_NV + (share_N * rest_N)[:, None] * self.single
-        of_pair_M = (n_M - self._discount(n_M)) / total_N[rows_M]
-        p_NV[rows_M, self.pairs[1, places_M].long()] += share_N[rows_M] * of_pair_M
-        return p_NV
+        own = logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(-1)
+        counted = self.probabilities(last.flatten()).view_as(own).to(own)
+        return own.lerp(counted, gate.to(own).sigmoid()).clamp_(min=1e-30).log()
 
     def _discount(self, n_N: Tensor) -> Tensor:
         return self.discounts[n_N.clamp(max=3).long()]
