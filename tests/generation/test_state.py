@@ -149,7 +149,7 @@ def test_damage_anywhere_is_noticed(saved):
     ("change", "words"),
     [
         ({"format": "newllm"}, "no state"),
-        ({"format_version": "2"}, "format version '2'"),
+        ({"format_version": "3"}, "format version '3'"),
         ({"sha256": "0"}, "hash is wrong"),
     ],
 )
