@@ -13,7 +13,10 @@ from typer.main import get_command
 from newllm_cli.help import HelpfulCommand
 
 # Whoever asks for one of these is told what to install.
-KNOWN = dict.fromkeys(("export", "import", "push", "pull", "lm-eval"), "newllm-hub")
+KNOWN = dict.fromkeys(("export", "import", "push", "pull", "lm-eval"), "newllm-hub") | {
+    "serve": "newllm-serve",
+    "sweep": "newllm-sweep",
+}
 
 
 class CommandGroup(TyperGroup):

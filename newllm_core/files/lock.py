@@ -10,8 +10,10 @@ from newllm_core.errors import InputError, reason
 
 
 @contextmanager
-def exclusive(path: Path) -> Iterator[None]:
+def exclusive(path: Path, *, option: str = "--out") -> Iterator[None]:
     """Hold the lock of what is going to be written at `path` (a file or folder, there or not).
+
+    `option` is what `path` was given with.
 
     The lock is on an empty file `.NAME.lock` beside `path`, which is gone afterwards. A holder
     that was killed leaves that file behind; it is locked by nobody and taken over by the next.
@@ -26,7 +28,7 @@ def exclusive(path: Path) -> Iterator[None]:
         descriptor = _lock(sidecar)
     except BlockingIOError as error:
         raise InputError(
-            f"another newllm is writing {path}: wait until it is done, or choose another --out"
+            f"another newllm is writing {path}: wait until it is done, or choose another {option}"
         ) from error
     except (OSError, ValueError) as error:
         raise InputError(f"cannot write {path}: {reason(error)}") from error

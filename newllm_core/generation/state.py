@@ -8,8 +8,9 @@ what is not shown yet, and a hash of all of it.
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,6 +42,7 @@ class SavedState:
         random: state of the generator [bytes].
         tail: the end of the text that is not out yet.
         recent: the last tokens that were read or chosen.
+        notes: what whoever saved it wanted to know of it.
     """
 
     context_C: Tensor
@@ -49,6 +51,7 @@ class SavedState:
     random: Tensor
     tail: Tail
     recent: Sequence[int]
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
     def restore(self, session: Session, *, keep_random: bool = False) -> None:
         """Put `session` there; `keep_random` leaves it its own choices."""
@@ -65,7 +68,15 @@ def refuse_to_replace(path: Path, *, overwrite: bool) -> None:
             _require_state(path, file.metadata() or {})
 
 
-def save_state(session: Session, tail: Tail, path: Path, *, identity: str, overwrite: bool) -> None:
+def save_state(
+    session: Session,
+    tail: Tail,
+    path: Path,
+    *,
+    identity: str,
+    overwrite: bool,
+    notes: Mapping[str, Any] | None = None,
+) -> None:
     """Write atomically.
 
     Args:
@@ -74,6 +85,7 @@ def save_state(session: Session, tail: Tail, path: Path, *, identity: str, overw
         path: of the file.
         identity: of the checkpoint.
         overwrite: replace what is at `path`.
+        notes: to be kept with it, as JSON.
 
     Raises:
         InputError: `path` exists and `overwrite` is false or it is no state, or it cannot be
@@ -90,6 +102,7 @@ def save_state(session: Session, tail: Tail, path: Path, *, identity: str, overw
         "recent": list(session.recent),
         "undecoded": list(tail.undecoded),
         "held": tail.held,
+        "notes": dict(notes or {}),
     }
     metadata = {
         "format": FORMAT,
@@ -152,8 +165,10 @@ def _rebuild(
     tokens = [*text["recent"], *(token for token in (pending, last) if token is not None)]
     if any(type(token) is not int or token not in range(model.vocab_size) for token in tokens):
         raise ValueError("a token is outside the vocabulary")
-    if not isinstance(held, str):
-        raise ValueError("what was held is no text")
+    notes = text["notes"]
+    if not (isinstance(held, str) and isinstance(notes, dict)):
+        raise ValueError("what was held is no text, or the notes are none")
     text_stream(tokenizer, undecoded)
     tail = Tail(undecoded, held)
-    return SavedState(context_C, pending, last, tensors["random"], tail, text["recent"])
+    recent = text["recent"]
+    return SavedState(context_C, pending, last, tensors["random"], tail, recent, notes)
