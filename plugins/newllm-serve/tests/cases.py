@@ -7,13 +7,16 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from openai import OpenAI
 
 from newllm_core.checkpoint.format import Checkpoint, save
 from newllm_core.checkpoint.metadata import GATE_FIGURES
 from newllm_core.data.make_tokenizer import train_bpe
+from newllm_core.model.counted_bigrams import count_bigrams
 from newllm_core.model.language_model import LanguageModel
+from newllm_core.runtime.progress import Silent
 from newllm_core.settings import resolve
 
 TEXT = "the cat sat on the mat, and the dog sat on the log; é was there.\nThe end?\n" * 4
@@ -34,6 +37,9 @@ def make(roles=ROLES, vocab_size=300, **shape):
             parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.5)
         for token in (tokenizer.end_id, *tokenizer.role_ids.values()):
             model.heads()[-1].bias[token] -= 3
+    if model.bigrams is not None:
+        read = np.array(tokenizer.encode(TEXT), np.uint16)
+        count_bigrams(model.bigrams, read, end_id=tokenizer.end_id, progress=Silent())
     ids = torch.randint(0, tokenizer.vocab_size, (2, 30), generator=generator)
     return Checkpoint(
         model=model,

@@ -1,11 +1,13 @@
 """What the official client asks, against the same model asked directly."""
 
+import cases
 import openai
 import pytest
 
 from newllm_core.config import GenerationConfig
 from newllm_core.generation.chat import Chat
 from newllm_core.generation.session import Session
+from newllm_core.pipeline.opened import open_checkpoint
 
 GREEDY = {"model": "model", "temperature": 0}
 USER = [{"role": "user", "content": "the cat sat"}]
@@ -174,3 +176,18 @@ def test_too_much_is_refused(client, server):
         stream.close()  # a vanished client frees its rows
     with server.client(max_retries=8) as patient:
         assert patient.completions.create(model="model", prompt="the", max_tokens=1)
+
+
+def test_heads_that_are_mixed_with_counts(tmp_path):
+    path = cases.write(tmp_path, cases.make(head_bigrams=60))
+    opened = open_checkpoint(path)
+    server = cases.serve(path, "--threads=1")
+    with server.client() as client:
+        asked = {"max_tokens": 15, "temperature": 1, "seed": 2, "model": "model", "top_p": 1}
+        text = client.completions.create(prompt="the cat", **asked).choices[0].text
+    server.kill()
+    given = {"max_tokens": 15, "temperature": 1, "seed": 2, "top_p": 1}
+    assert text == opened.generate("the cat", **given)
+    opened.model.bigrams.single.fill_(1 / opened.model.vocab_size)
+    opened.model.bigrams.totals.zero_()
+    assert text != opened.generate("the cat", **given)
