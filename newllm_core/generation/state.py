@@ -7,15 +7,15 @@ what is not shown yet, and a hash of all of it.
 
 import json
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from newllm_core.checkpoint.format import Checkpoint
 from newllm_core.data.text_stream import text_stream
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import InputError, reason
@@ -24,11 +24,42 @@ from newllm_core.files.strict_json import parse_json
 from newllm_core.files.tensor_files import HASH, content_hash, open_tensors, save_tensors
 from newllm_core.generation.session import Session
 from newllm_core.generation.writer import Tail
+from newllm_core.model.language_model import LanguageModel
 
 FORMAT = "newllm-text"
 FORMAT_VERSION = 2
 OPTION = "--save-state"
 LARGEST = 1 << 24
+
+
+class Identified(Protocol):
+    """A checkpoint, or what knows its identity already."""
+
+    @property
+    def model(self) -> LanguageModel:
+        """Return the model."""
+
+    def identity(self) -> str:
+        """Return what `Checkpoint.identity` does."""
+
+
+class Written(Protocol):
+    """A session, or what else knows where a text is; see `Session`."""
+
+    random: torch.Generator
+    recent: deque[int]
+
+    @property
+    def context_C(self) -> Tensor:
+        """Return the context after everything that was read [C]."""
+
+    @property
+    def pending(self) -> int | None:
+        """Return the token chosen last, which was not read yet."""
+
+    @property
+    def last(self) -> int | None:
+        """Return the token read last."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +100,7 @@ def refuse_to_replace(path: Path, *, overwrite: bool) -> None:
 
 
 def save_state(
-    session: Session,
+    session: Written,
     tail: Tail,
     path: Path,
     *,
@@ -115,7 +146,7 @@ def save_state(
     write_atomically(path, lambda temporary: save_tensors(tensors, temporary, metadata))
 
 
-def load_state(path: Path, checkpoint: Checkpoint, tokenizer: TextTokenizer) -> SavedState:
+def load_state(path: Path, checkpoint: Identified, tokenizer: TextTokenizer) -> SavedState:
     """Read and validate a state of `checkpoint`.
 
     Raises:
@@ -151,7 +182,7 @@ def _require_state(path: Path, metadata: Mapping[str, str]) -> None:
 def _rebuild(
     metadata: Mapping[str, str],
     tensors: Mapping[str, Tensor],
-    checkpoint: Checkpoint,
+    checkpoint: Identified,
     tokenizer: TextTokenizer,
 ) -> SavedState:
     model = checkpoint.model

@@ -91,7 +91,7 @@ class Reply:
             if text:
                 yield head | {"choices": [_choice(self.rows.index(row), None, said)]}
             if is_over:
-                end = {"delta": {}} if self.asked.is_chat else {"text": ""}
+                end: dict[str, Any] = {"delta": {}} if self.asked.is_chat else {"text": ""}
                 last = _choice(self.rows.index(row), row.finish_reason, end)
                 yield head | {"choices": [last]} | self._session
         if self.asked.usage:

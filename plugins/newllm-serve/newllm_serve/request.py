@@ -221,9 +221,10 @@ class RequestReader:
 
 def _joined_parts(parts: list[Any], where: str) -> str:
     texts = [part.get("text") if isinstance(part, dict) else None for part in parts]
-    if not all(isinstance(text, str) for text in texts):
+    known = [text for text in texts if isinstance(text, str)]
+    if len(known) < len(texts):
         raise Refused(400, f"{where} has parts of type text only", where)
-    return "".join(texts)
+    return "".join(known)
 
 
 def _is_ids(value: Any) -> bool:  # noqa: ANN401 - any JSON

@@ -21,7 +21,7 @@ TOO_SLOW = "there was no time to read the prompt: send less, or try again later"
 class Row:
     """A text: what is to be read before the next token is chosen, and what came of it.
 
-    With `context_C`, `pending`, `last`, `random` and `recent` it is what a session is to `save_state`.
+    With `context_C`, `pending`, `last`, `random` and `recent` it is a session to `save_state`.
 
     Args:
         start_C: the context that the text goes on from [C].

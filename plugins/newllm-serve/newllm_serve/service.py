@@ -137,14 +137,16 @@ class Service:
         seed: int,
         inbox: asyncio.Queue[tuple[Row, str, bool]],
     ) -> Row:
-        start_C, undecoded, recent = self._start_C, (), ()
+        start_C = self._start_C
+        undecoded: Sequence[int] = ()
+        recent: Sequence[int] = ()
         unread = [self._tokenizer.end_id]  # a new text follows the end of another, as in training
         if before is not None:
             start_C, recent = before.context_C.to(self._start_C), before.recent
             undecoded = () if prompt else before.tail.undecoded
             # In a chat the request opens the next message, which the model may have done too.
-            forgotten = before.pending is None or (asked.is_chat and before.pending in asked.ends)
-            unread = [] if forgotten else [before.pending]
+            forgotten = asked.is_chat and before.pending in asked.ends
+            unread = [] if before.pending is None or forgotten else [before.pending]
         return Row(
             start_C,
             unread,
