@@ -1,0 +1,181 @@
+"""The trials of a sweep in a journal that processes share: each is one process's at a time."""
+
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from newllm_core.errors import ConfigError
+from newllm_sweep.locks import JournalLock, locked, try_lock
+from newllm_sweep.plan import Plan
+
+IDENTITY, VIOLATIONS, FAILURE = "identity", "violations", "failure"
+
+
+class SeededSampler(BaseSampler):
+    """Draws each value from (seed, trial, parameter) alone: whoever asks, in whatever order."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, Any]:  # noqa: ANN401
+        """Return nothing: parameters are independent."""
+        return {}
+
+    def sample_relative(self, study: Any, trial: Any, search_space: Any) -> dict[str, Any]:  # noqa: ANN401
+        """Return nothing."""
+        return {}
+
+    def sample_independent(
+        self,
+        study: Any,  # noqa: ANN401
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        """Draw one value."""
+        seed = zlib.crc32(f"{self._seed} {trial.number} {param_name}".encode())
+        drawn = RandomSampler(seed=seed)
+        return drawn.sample_independent(study, trial, param_name, param_distribution)
+
+
+class Trials:
+    """The trials of a plan in a folder.
+
+    Args:
+        plan: of the sweep.
+        folder: of the journal and of all trials.
+
+    Raises:
+        ConfigError: the folder has trials of another plan.
+    """
+
+    def __init__(self, plan: Plan, folder: Path) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._plan = plan
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / "journal.log"
+        backend = JournalFileBackend(str(file), lock_obj=JournalLock(folder / "journal.lock"))
+        with locked(folder / "sweep.lock"):
+            self._study = optuna.create_study(
+                storage=JournalStorage(backend),
+                study_name="sweep",
+                load_if_exists=True,
+                directions=list(plan.objectives.values()),
+                sampler=self._sampler(),
+                pruner=self._pruner(),
+            )
+            known = self._study.user_attrs.setdefault(IDENTITY, plan.identity)
+            self._study.set_user_attr(IDENTITY, known)
+        if known != plan.identity:
+            raise ConfigError(
+                f"{folder} holds trials of another sweep: choose another --out, or put the file "
+                "back (only search.trials may grow)"
+            )
+
+    def all(self) -> list[FrozenTrial]:
+        """Return every trial so far, by number."""
+        return self._study.get_trials(deepcopy=False)
+
+    def folder_of(self, trial: Trial | FrozenTrial) -> Path:
+        """Return where the files of a trial are."""
+        return self.folder / f"{trial.number:04d}"
+
+    @contextmanager
+    def take(self) -> Iterator[tuple[Trial, int] | None]:
+        """Yield a trial that nobody works on, and the descriptor of its lock; None if none is left.
+
+        One whose process ended without finishing it comes before a new one.
+        """
+        with locked(self.folder / "sweep.lock"):
+            taken = self._take()
+        try:
+            yield taken
+        finally:
+            if taken is not None:
+                os.close(taken[1])
+
+    def _take(self) -> tuple[Trial, int] | None:
+        for found in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            descriptor = self._lock(found)
+            if descriptor is None:
+                continue
+            trial = Trial(self._study, found._trial_id)
+            if self.all()[found.number].state == TrialState.RUNNING:  # not finished meanwhile
+                return trial, descriptor
+            os.close(descriptor)
+        if len(self.all()) >= self._plan.search.trials:
+            return None
+        trial = self._study.ask()
+        descriptor = self._lock(trial)
+        assert descriptor is not None, "a new trial is nobody's"
+        return trial, descriptor
+
+    def _lock(self, trial: Trial | FrozenTrial) -> int | None:
+        folder = self.folder_of(trial)
+        folder.mkdir(exist_ok=True)
+        return try_lock(folder / "lock")
+
+    def tell(
+        self,
+        trial: Trial,
+        values: Sequence[float] | None,
+        *,
+        violations: Sequence[float] = (),
+        failure: str = "",
+        pruned: bool = False,
+    ) -> None:
+        """Finish a trial: with figures, pruned, or failed and why."""
+        trial.set_user_attr(VIOLATIONS, list(violations))
+        state = TrialState.PRUNED if pruned else TrialState.FAIL
+        if failure:
+            trial.set_user_attr(FAILURE, failure)
+        self._study.tell(trial, values, TrialState.COMPLETE if values is not None else state)
+
+    def best(self) -> list[FrozenTrial]:
+        """Return the trials that none beats in every objective, among those that keep constraints.
+
+        With one objective that is the best one, the first of equals.
+        """
+        done = [t for t in self.all() if t.state == TrialState.COMPLETE and is_allowed(t)]
+        signs = [1 if way == "minimize" else -1 for way in self._plan.objectives.values()]
+        of = {t.number: [s * v for s, v in zip(signs, t.values, strict=True)] for t in done}
+        front = [t for t in done if not any(_beats(o, of[t.number]) for o in of.values())]
+        return front[:1] if len(signs) == 1 else front
+
+    def _sampler(self) -> BaseSampler:
+        seed = self._plan.search.seed
+        if self._plan.search.sampler == "random":
+            return SeededSampler(seed)
+        # Processes must not try the same: they differ by what is known when they ask.
+        return TPESampler(seed=seed, constant_liar=True, constraints_func=_violations)
+
+    def _pruner(self) -> optuna.pruners.BasePruner:
+        pruning = self._plan.pruning
+        if pruning is None:
+            return optuna.pruners.NopPruner()
+        return optuna.pruners.MedianPruner(
+            n_startup_trials=pruning.after, n_warmup_steps=pruning.after
+        )
+
+
+def is_allowed(trial: FrozenTrial) -> bool:
+    """Say whether a trial keeps the constraints."""
+    return all(violation <= 0 for violation in _violations(trial))
+
+
+def _violations(trial: FrozenTrial) -> list[float]:
+    return list(trial.user_attrs.get(VIOLATIONS, ()))
+
+
+def _beats(one: list[float], other: list[float]) -> bool:
+    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
