@@ -6,17 +6,11 @@ from typing import Any
 
 import torch
 
-from newllm_core.analysis.contexts import (
-    equal_probes,
-    exploded,
-    read_finite,
-    read_splits,
-)
+from newllm_core.analysis.contexts import equal_probes
 from newllm_core.analysis.convergence import convergence
-from newllm_core.analysis.differences import differences
-from newllm_core.analysis.examiner import Examiner, Splits
+from newllm_core.analysis.examiner import SPLITS, Examiner
 from newllm_core.analysis.health import health_of, training_of
-from newllm_core.analysis.threads import worthwhile_threads
+from newllm_core.analysis.recurrence import ModelRecurrence
 from newllm_core.analysis.token_text import TokenText
 from newllm_core.analysis.verdicts import verdicts
 from newllm_core.checkpoint.format import Checkpoint
@@ -26,7 +20,6 @@ from newllm_core.plugins.missing import missing_plugins
 from newllm_core.runtime.progress import Progress, Silent
 
 SCHEMA = 1
-SPLITS = ("train", "validation")
 
 
 def analyze(
@@ -75,29 +68,13 @@ def analyze(
     config = replace(config, phase1=saved.phase1, run=replace(config.run, seed=seed))
     text = TokenText(checkpoint.tokenizer_json)
     examiner = Examiner(config, warmup=checkpoint.warmup, text=text)
-    to_read = (1 + with_control) * examiner.tokens_to_read(probes)
-    blocks = "trained blocks and random control" if with_control else "trained blocks"
-    progress.message(f"analysing {to_read:,} tokens: train and validation, {blocks}")
-    control: Splits = {}
-    rows = sum(len(passages) for passages in probes.values())
-    with (
-        worthwhile_threads(model, rows),
-        progress.task("reading probes", to_read, "tokens") as task,
-    ):
-        read = read_finite(model, probes, checkpoint.warmup, task=task)
-        trained = examiner.figures(model, read, task)
-        if with_control:
-            untrained = model.untrained()
-            read = read_splits(untrained, probes, checkpoint.warmup, task=task)
-            for split in exploded(read):
-                progress.warning(f"the random control explodes on {split}: it has no figures")
-                del read[split]
-            control = examiner.figures(untrained, read, task)
+    control = ModelRecurrence(model.untrained()) if with_control else None
+    found = examiner.report(ModelRecurrence(model), control, probes, progress)
     missing = missing_plugins(checkpoint.provenance)
     for line in missing:
         progress.warning(line)
     training = training_of(checkpoint)
-    health = {split: health_of(figures) for split, figures in trained.items()}
+    health = {split: health_of(found[split]) for split in SPLITS}
     report = {
         "schema": SCHEMA,
         "checkpoint": str(checkpoint_path),
@@ -106,9 +83,7 @@ def analyze(
         "training": training,
         "convergence": convergence(checkpoint.history, checkpoint.vacuous_terms),
         "epochs": checkpoint.results.get("epochs", []),
-        **trained,
-        "random_control": {split: control.get(split) for split in SPLITS},
-        "differences": differences(trained, control),
+        **found,
         "verdicts": verdicts(health, training, config),
     }
     return finite(report)

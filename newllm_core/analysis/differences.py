@@ -25,7 +25,7 @@ def differences(
     """Subtract the headline figures.
 
     Args:
-        splits: figures of "train" and "validation".
+        splits: figures of "train" and, if there is one, "validation".
         control: those of the random control, of the splits where it has any.
 
     Returns:
@@ -33,7 +33,7 @@ def differences(
         figure `difference` and `stderr`, that of its two sampled parts together (None if neither
         is sampled). A comparison that cannot be made is empty.
     """
-    train, validation = splits["train"], splits["validation"]
+    train, validation = splits.get("train"), splits.get("validation")
     return {
         "validation_minus_train": subtract(validation, train),
         "train_minus_control": subtract(train, control.get("train")),

@@ -4,7 +4,8 @@ The weights of a large model are read from memory at every step, whatever the nu
 the passages of all splits go through it side by side. The contexts that the probes have already
 given are the trajectory that perturbed ones are compared with.
 
-Shapes: P passages of all splits, T tokens, S = T + 1 contexts in a row, C context_dim.
+Shapes: P passages of all splits, T tokens, S = T + 1 contexts in a row, C context_dim, K numbers
+kept of a context.
 """
 
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from torch import Tensor
 from newllm_core.analysis.contexts import ProbeContexts
 from newllm_core.analysis.echo_state import distances, echo_state, random_start
 from newllm_core.analysis.lyapunov import log_growth, lyapunov_exponent, memory_horizon
+from newllm_core.analysis.recurrence import Recurrence
 from newllm_core.analysis.repeat import drift, repeat_drift
 from newllm_core.analysis.sampling import gaussian_like
 from newllm_core.analysis.sweeps import (
@@ -26,12 +28,11 @@ from newllm_core.analysis.sweeps import (
     typical_errors,
 )
 from newllm_core.config import AnalysisConfig
-from newllm_core.model.language_model import LanguageModel
 from newllm_core.runtime.progress import Task
 
 
 def dynamics(
-    model: LanguageModel,
+    recurrence: Recurrence,
     read: Mapping[str, ProbeContexts],
     config: AnalysisConfig,
     *,
@@ -42,7 +43,7 @@ def dynamics(
     """Perturb, restart and repeat the passages of every split.
 
     Args:
-        model: the recurrence.
+        recurrence: what reads.
         read: the contexts of every split, of equal shapes.
         config: how many passages and steps.
         converged_below: mean squared difference of two contexts that count as the same.
@@ -51,39 +52,41 @@ def dynamics(
 
     Returns:
         For each split `lyapunov_exponent`, `memory_horizon`, `converged_ratio` (the share of
-        tokens whose context does not depend on the start), `echo_state`, `sweeps` and
-        `repeat_drift`.
+        tokens whose context does not depend on the start), `echo_state`, `sweeps`,
+        `repeat_drift`, and `along_text`: the `tokens` of the first passage and the `log_growth` by
+        each, of which λ is the mean over all passages.
     """
-    trajectories, texts = zip(
-        *(_selected(of_split, config) for of_split in read.values()), strict=True
+    trajectories, texts, firsts = zip(
+        *(selected(of_split, config) for of_split in read.values()), strict=True
     )
-    trajectory_PSC, tokens_PT = torch.cat(trajectories), torch.cat(texts)
+    trajectory_PSK, tokens_PT = torch.cat(trajectories), torch.cat(texts)
     advance = (lambda count: None) if task is None else task.advance
 
-    own_PC = trajectory_PSC[:, 0]
+    own_PC = torch.cat(firsts)
     # Drawn split by split, so that a split has the same figures whatever is beside it.
-    firsts = [of_split[:, 0] for of_split in trajectories]
     vector_PC = torch.cat([gaussian_like(of_split, seed) for of_split in firsts])
-    growth_PT = log_growth(model, tokens_PT, own_PC, vector_PC, on_read=advance)
+    growth_PT = log_growth(recurrence, tokens_PT, own_PC, vector_PC, on_read=advance)
     random = [random_start(of_split, seed) for of_split in firsts]
-    starts = torch.cat([*random, torch.zeros_like(own_PC)])
-    apart = distances(
-        model, tokens_PT.repeat(2, 1), trajectory_PSC.repeat(2, 1, 1), starts, on_read=advance
-    )
-    from_random_PS, from_zero_PS = apart.chunk(2)
+    starts = torch.cat([*random, recurrence.start(len(own_PC))])
+    twice = tokens_PT.repeat(2, 1), trajectory_PSK.repeat(2, 1, 1)
+    from_random_PS, from_start_PS = distances(recurrence, *twice, starts, on_read=advance).chunk(2)
+    if not bool(torch.isfinite(from_random_PS).all()):
+        # Not every state is one from which a network can go on: take those of other passages.
+        others_PC = torch.cat([of_split.roll(1, 0) for of_split in firsts])
+        from_random_PS = distances(recurrence, tokens_PT, trajectory_PSK, others_PC)
     repeated_PL = tokens_PT[:, : config.repeated_tokens]
-    drift_PR = drift(model, repeated_PL, readings=config.readings, on_read=advance)
+    drift_PR = drift(recurrence, repeated_PL, readings=config.readings, on_read=advance)
 
     count = len(texts[0])
     found = {}
     for index, split in enumerate(read):
         part = slice(index * count, (index + 1) * count)
         exponent = lyapunov_exponent(growth_PT[part])
-        off, exact = from_zero_PS[part], trajectory_PSC[part]
+        off, exact = from_start_PS[part], trajectory_PSK[part]
         errors = typical_errors(off, exact), text_errors(off, exact)
         found_sweeps = sweeps(*errors, exponent["mean"])
         found_sweeps["converged"] = converged_share(
-            model,
+            recurrence,
             tokens_PT[part],
             exact,
             count=found_sweeps["predicted"]["1%"],
@@ -93,21 +96,26 @@ def dynamics(
         found[split] = {
             "lyapunov_exponent": exponent,
             "memory_horizon": memory_horizon(exponent["mean"]),
-            "converged_ratio": _converged(from_random_PS[part], model.context_dim, converged_below),
+            "converged_ratio": _converged(
+                from_random_PS[part], recurrence.context_dim, converged_below
+            ),
             "echo_state": echo_state(from_random_PS[part]),
             "sweeps": found_sweeps,
             "repeat_drift": repeat_drift(drift_PR[part]),
+            "along_text": {
+                "tokens": texts[index][0].tolist(),
+                "log_growth": growth_PT[part][0].tolist(),
+            },
         }
     return found
 
 
 def exponent_of(
-    model: LanguageModel, read: ProbeContexts, config: AnalysisConfig, *, seed: int
+    recurrence: Recurrence, read: ProbeContexts, config: AnalysisConfig, *, seed: int
 ) -> float:
     """Return λ alone, as `dynamics` measures it."""
-    trajectory_PSC, tokens_PT = _selected(read, config)
-    start_PC = trajectory_PSC[:, 0]
-    growth_PT = log_growth(model, tokens_PT, start_PC, gaussian_like(start_PC, seed))
+    _, tokens_PT, start_PC = selected(read, config)
+    growth_PT = log_growth(recurrence, tokens_PT, start_PC, gaussian_like(start_PC, seed))
     return lyapunov_exponent(growth_PT)["mean"]
 
 
@@ -126,11 +134,16 @@ def _converged(distances_PS: Tensor, width: int, below: float) -> float:
     return float((squared_PT < below).double().mean())
 
 
-def _selected(read: ProbeContexts, config: AnalysisConfig) -> tuple[Tensor, Tensor]:
-    """Evenly spaced passages: contexts in a row [P, S, C] and the tokens between them [P, T]."""
+def selected(read: ProbeContexts, config: AnalysisConfig) -> tuple[Tensor, Tensor, Tensor]:
+    """Choose evenly spaced passages.
+
+    Returns:
+        What is kept of contexts in a row [P, S, K], the tokens between them [P, T] and the first
+        contexts [P, C].
+    """
     passages = len(read.tokens)
     count = min(passages, config.dynamics_passages)
     chosen = torch.linspace(0, passages - 1, count).round().long().to(read.tokens.device)
     steps = min(read.trajectory.shape[1] - 1, config.dynamics_steps)
     tokens = read.tokens[:, read.tokens.shape[1] - read.trajectory.shape[1] + 1 :]
-    return read.trajectory[chosen, : steps + 1], tokens[chosen, :steps]
+    return read.trajectory[chosen, : steps + 1], tokens[chosen, :steps], read.ends[0, chosen]

@@ -3,7 +3,7 @@
 A recurrence has the echo state property (Jaeger 2001) if nothing is left in the end, whatever the
 start states were: then its context is a function of what it read.
 
-Shapes: P passages, T tokens, S = T + 1 contexts in a row, C context_dim.
+Shapes: P passages, T tokens, S = T + 1 contexts in a row, C context_dim, K kept of a context.
 """
 
 from collections.abc import Callable
@@ -12,16 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from newllm_core.analysis.recurrence import Recurrence
 from newllm_core.analysis.rows import nobody
 from newllm_core.analysis.sampling import gaussian_like
-from newllm_core.model.language_model import LanguageModel
 
 
 @torch.no_grad()
 def distances(
-    model: LanguageModel,
+    recurrence: Recurrence,
     tokens_PT: Tensor,
-    trajectory_PSC: Tensor,
+    trajectory_PSK: Tensor,
     start_PC: Tensor,
     *,
     on_read: Callable[[int], None] = nobody,
@@ -29,17 +29,17 @@ def distances(
     """Return distance [P, S] of a known trajectory from the one that begins at `start_PC`, float64.
 
     Args:
-        model: the recurrence.
+        recurrence: what reads.
         tokens_PT: what both read.
-        trajectory_PSC: contexts of the first, its start included.
+        trajectory_PSK: what is kept of the contexts of the first, its start included.
         start_PC: where the second starts.
         on_read: told how many tokens have been read.
     """
     context_PC = start_PC
-    apart = [_distance(trajectory_PSC[:, 0], context_PC)]
-    for step, token in enumerate(model.embed(tokens_PT).unbind(1), 1):
-        context_PC = model.step(context=context_PC, token=token)[-1]
-        apart.append(_distance(trajectory_PSC[:, step], context_PC))
+    apart = [_distance(trajectory_PSK[:, 0], recurrence.kept(context_PC))]
+    for step, token_P in enumerate(tokens_PT.unbind(1), 1):
+        context_PC = recurrence.read(context_PC, token_P)
+        apart.append(_distance(trajectory_PSK[:, step], recurrence.kept(context_PC)))
         on_read(len(context_PC))
     return torch.stack(apart, dim=1)
 

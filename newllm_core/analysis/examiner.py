@@ -1,105 +1,198 @@
-"""Every figure of a model's contexts on probe passages, one split beside the other."""
+"""Every figure of a recurrence's contexts on probe passages, one split beside the other."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from newllm_core.analysis.contexts import ProbeContexts
+from newllm_core.analysis.capacity import memory_capacity
+from newllm_core.analysis.contexts import ProbeContexts, exploded, read_finite, read_splits
+from newllm_core.analysis.contributions import contributions
+from newllm_core.analysis.differences import differences
 from newllm_core.analysis.dynamics import dynamics, exponent_of, tokens_to_read
+from newllm_core.analysis.exponents import extent, lyapunov_spectra
 from newllm_core.analysis.identity import identity_cosine
 from newllm_core.analysis.rank import effective_rank
+from newllm_core.analysis.recurrence import Recurrence
 from newllm_core.analysis.rows import Rows
 from newllm_core.analysis.sections import matrix_sections
 from newllm_core.analysis.singular_vectors import token_loadings
+from newllm_core.analysis.sketched import probe_places, sketched_sections
+from newllm_core.analysis.threads import worthwhile_threads
 from newllm_core.analysis.token_dependency import token_dependency
-from newllm_core.analysis.token_memory import label, token_memory
-from newllm_core.analysis.token_text import TokenText
+from newllm_core.analysis.token_memory import Labelled, label, token_memory
 from newllm_core.config import Config
-from newllm_core.model.language_model import LanguageModel
-from newllm_core.runtime.progress import Task
+from newllm_core.runtime.progress import Progress, Task
 
 Splits = dict[str, dict[str, Any]]
+SPLITS = ("train", "validation")
 
 
 class Examiner:
-    """What is the same for every split and model.
+    """What is the same for every split and recurrence.
 
     Args:
         config: uses `analysis`, `phase1` (what counts as converged) and `run` (seed of samples).
         warmup: tokens of a passage that are read before it counts.
         text: shows tokens; without it nobody asks which tokens load on singular vectors.
+        values: what every token id stands for [V, F], where inputs are numbers.
     """
 
-    def __init__(self, config: Config, *, warmup: int, text: TokenText | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        warmup: int,
+        text: Callable[[int], str] | None = None,
+        values: Tensor | None = None,
+    ) -> None:
         self.config = config.analysis
         self.converged_below = config.phase1.convergence_threshold
         self.seed = config.run.seed
         self.warmup = warmup
         self.text = text
+        self.values = values
+
+    def report(
+        self,
+        recurrence: Recurrence,
+        control: Recurrence | None,
+        probes: Mapping[str, Tensor],
+        progress: Progress,
+    ) -> dict[str, Any]:
+        """Examine a recurrence next to its random control.
+
+        Returns:
+            The figures of each split; `random_control`, with None for a split whose contexts are
+            not finite; and `differences`.
+
+        Raises:
+            DivergedError: contexts of the recurrence are not finite.
+        """
+        total = self.tokens_to_read(probes) + self._tokens_of_spectrum(recurrence, probes)
+        beside = ", and random control" if control else ""
+        total *= 2 if control else 1
+        progress.message(f"analysing {total:,} tokens: {' and '.join(probes)}{beside}")
+        untrained: Splits = {}
+        rows = sum(len(passages) for passages in probes.values())
+        with (
+            torch.no_grad(),
+            worthwhile_threads(recurrence, rows),
+            progress.task("reading probes", total, "tokens") as task,
+        ):
+            read = read_finite(recurrence, probes, self.warmup, task=task)
+            found = self.figures(recurrence, read, task, whole=True)
+            if control is not None:
+                read = read_splits(control, probes, self.warmup, task=task)
+                for split in exploded(read):
+                    progress.warning(f"the random control explodes on {split}: it has no figures")
+                    del read[split]
+                untrained = self.figures(control, read, task, whole=True)
+        return {
+            **{split: found.get(split) for split in SPLITS},
+            "random_control": {split: untrained.get(split) for split in SPLITS},
+            "differences": differences(found, untrained),
+        }
 
     def tokens_to_read(self, probes: Mapping[str, Tensor]) -> int:
-        """Count what one model reads of all splits."""
+        """Count what a recurrence reads of all splits for its health."""
         return sum(
             passages.numel() + tokens_to_read(passages, self.warmup, self.config)
             for passages in probes.values()
         )
 
+    def _tokens_of_spectrum(self, recurrence: Recurrence, probes: Mapping[str, Tensor]) -> int:
+        tokens = 0
+        for passages in probes.values():
+            shape = (len(passages), passages.shape[1] - max(1, self.warmup))
+            count, steps, exponents = extent(recurrence.context_dim, shape, self.config)
+            tokens += 4 * count * steps * exponents
+        return tokens
+
     def figures(
-        self, model: LanguageModel, read: Mapping[str, ProbeContexts], task: Task
+        self,
+        recurrence: Recurrence,
+        read: Mapping[str, ProbeContexts],
+        task: Task,
+        *,
+        whole: bool = False,
     ) -> Splits:
-        """Return every figure of every split that was read."""
+        """Return figures of every split that was read: those of its health, or the whole."""
         if not read:
             return {}
         moving = dynamics(
-            model,
+            recurrence,
             read,
             self.config,
             converged_below=self.converged_below,
             seed=self.seed,
             task=task,
         )
-        return {
-            split: self._split(model, of_split) | moving[split] | self.memory(of_split)
+        found = {
+            split: self._split(recurrence, of_split) | moving[split] | self.memory(of_split)
             for split, of_split in read.items()
         }
+        if whole:
+            spectra = lyapunov_spectra(
+                recurrence, read, self.config, seed=self.seed, on_read=task.advance
+            )
+            for split, of_split in read.items():
+                found[split]["lyapunov_spectrum"] = spectra[split]
+                found[split] |= self._more(recurrence, of_split)
+        return found
 
-    def remembered(self, model: LanguageModel, read: ProbeContexts) -> dict[str, float]:
+    def remembered(self, recurrence: Recurrence, read: ProbeContexts) -> dict[str, float]:
         """Return the three figures that say what became of a memory, without the rest.
 
         These are `effective_rank_ratio`, `lyapunov_exponent` and `tokens_remembered`, the same as
         among all figures.
         """
         return {
-            "effective_rank_ratio": effective_rank(read.contexts) / model.context_dim,
-            "lyapunov_exponent": exponent_of(model, read, self.config, seed=self.seed),
+            "effective_rank_ratio": effective_rank(read.contexts) / recurrence.context_dim,
+            "lyapunov_exponent": exponent_of(recurrence, read, self.config, seed=self.seed),
             "tokens_remembered": self.memory(read)["token_memory"]["total"],
         }
 
     def memory(self, read: ProbeContexts) -> dict[str, Any]:
         """Return how many tokens back can be read from the contexts."""
-        counted = read.trajectory[:, -read.tokens.shape[1] :]
-        labelled = label(
-            counted, read.passages, lags=self.config.memory_lags, frequent=self.config.memory_tokens
-        )
-        return {"token_memory": token_memory(labelled)}
+        return {"token_memory": token_memory(self._labelled(read, self.config.memory_tokens))}
 
-    def _split(self, model: LanguageModel, read: ProbeContexts) -> dict[str, Any]:
-        contexts, config = read.contexts, self.config
-        rows = Rows.of(contexts)
+    def _labelled(self, read: ProbeContexts, frequent: int) -> Labelled:
+        counted = probe_places(read)[:, -read.tokens.shape[1] :]
+        return label(counted, read.passages, lags=self.config.memory_lags, frequent=frequent)
+
+    def _more(self, recurrence: Recurrence, read: ProbeContexts) -> dict[str, Any]:
+        values, frequent = self.values, self.config.memory_tokens
+        if values is not None:
+            frequent = len(values)
+        labelled = self._labelled(read, frequent)
+        if values is not None:
+            values = values.to(labelled.contexts.device).double()[labelled.types]
+        return {
+            "memory_capacity": memory_capacity(labelled, values),
+            "contributions": contributions(recurrence, read, self.config, seed=self.seed),
+            "jacobian": {"method": recurrence.derivative, "error": recurrence.derivative_error},
+        }
+
+    def _split(self, recurrence: Recurrence, read: ProbeContexts) -> dict[str, Any]:
+        config = self.config
+        rows = Rows.of(read.contexts)
         figures, spectrum = matrix_sections(
             rows,
             num_pairs=config.num_pairs,
             num_vectors=config.num_singular_vectors,
             seed=self.seed,
         )
+        if read.is_projected:
+            figures |= sketched_sections(read, figures)
         found = {
-            "num_tokens": len(contexts),
-            "context_dim": contexts.shape[1],
+            "num_tokens": rows.num_rows,
+            "context_dim": recurrence.context_dim,
             **figures,
             "identity_cosine": identity_cosine(read.trajectory),
             "token_dependency": token_dependency(
-                model, contexts, read.tokens, config, seed=self.seed
+                recurrence, read.states, read.tokens, config, seed=self.seed
             ),
         }
         if self.text is not None:
@@ -110,7 +203,7 @@ class Examiner:
 
     def _singular_vectors(
         self,
-        text: TokenText,
+        text: Callable[[int], str],
         read: ProbeContexts,
         rows: Rows,
         vectors_DK: Tensor,

@@ -9,6 +9,7 @@ from torch import Tensor
 from newllm_core.analysis.contexts import equal_probes, read_finite
 from newllm_core.analysis.distribution import live_dimensions
 from newllm_core.analysis.examiner import Examiner
+from newllm_core.analysis.recurrence import ModelRecurrence
 from newllm_core.analysis.threads import worthwhile_threads
 from newllm_core.checkpoint.format import Checkpoint
 from newllm_core.config import Config
@@ -67,13 +68,14 @@ def measure_health(
     examiner = Examiner(config, warmup=warmup)
     total = examiner.tokens_to_read(passages)
     rows = sum(map(len, passages.values()))
+    recurrence = ModelRecurrence(model)
     with (
         torch.no_grad(),
-        worthwhile_threads(model, rows),
+        worthwhile_threads(recurrence, rows),
         (progress or Silent()).task("measuring health", total, "tokens") as task,
     ):
-        read = read_finite(model, passages, warmup, task=task)
-        figures = examiner.figures(model, read, task)
+        read = read_finite(recurrence, passages, warmup, task=task)
+        figures = examiner.figures(recurrence, read, task)
     return {split: health_of(of_split) for split, of_split in figures.items()}
 
 

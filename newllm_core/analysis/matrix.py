@@ -79,23 +79,41 @@ def analyze_matrix(
         with progress.task(f"reading {label}", None, "rows") as task:
             rows = replace(rows, chunk_elements=chunk_elements, on_read=task.advance)
             _check_values(rows, f"{label} of {path}" if name else str(path))
-            figures, spectrum = matrix_sections(
-                rows, num_pairs=config.num_pairs, num_vectors=config.num_singular_vectors, seed=seed
-            )
-            projected = projections(rows, spectrum.right_vectors)
-    loadings = largest(torch.arange(count), projected, ROWS_PER_VECTOR)
+            figures = _matrix_figures(rows, config, seed)
+    return {"schema": SCHEMA, "file": str(path), "tensor": name, **figures}
+
+
+def examine_states(
+    states: Tensor, *, config: AnalysisConfig | None = None, seed: int = 0
+) -> dict[str, Any]:
+    """Return figures of states alone, those that `analyze --tensor` has of a matrix.
+
+    Args:
+        states: a matrix [N, D] of at least two rows.
+        config: how many pairs and singular vectors.
+        seed: of the sampled pairs.
+
+    Raises:
+        ValueError: it is no such matrix.
+        InputError: it holds values that are not finite.
+    """
+    rows = Rows.of(states)
+    _matrix_shape(list(rows.shape), "states")
+    _check_values(rows, "states")
+    return {"schema": SCHEMA, **_matrix_figures(rows, config or AnalysisConfig(), seed)}
+
+
+def _matrix_figures(rows: Rows, config: AnalysisConfig, seed: int) -> dict[str, Any]:
+    figures, spectrum = matrix_sections(
+        rows, num_pairs=config.num_pairs, num_vectors=config.num_singular_vectors, seed=seed
+    )
+    projected = projections(rows, spectrum.right_vectors)
+    loadings = largest(torch.arange(rows.num_rows), projected, ROWS_PER_VECTOR)
     vectors = [
         {"singular_value": value, "rows": [{"id": row, "loading": x} for row, x in of_vector]}
         for value, of_vector in zip(figures["top_singular_values"], loadings, strict=True)
     ]
-    return {
-        "schema": SCHEMA,
-        "file": str(path),
-        "tensor": name,
-        "shape": [count, width],
-        **figures,
-        "singular_vectors": vectors,
-    }
+    return {"shape": list(rows.shape), **figures, "singular_vectors": vectors}
 
 
 def _vector_figures(values_N: Tensor) -> dict[str, Any]:

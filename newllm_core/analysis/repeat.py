@@ -3,7 +3,8 @@
 This is the context vector fixed-point property (CVFP) itself: where it holds, the contexts of two
 readings are almost equal, and their difference goes to zero with n.
 
-Shapes: P passages, L tokens of each, C context_dim.
+Shapes: P passages, L tokens of each, C context_dim,
+K kept of a context.
 """
 
 from collections.abc import Callable
@@ -12,10 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from newllm_core.analysis.recurrence import Recurrence
 from newllm_core.analysis.rows import nobody
 from newllm_core.analysis.sampling import mean_and_error
-from newllm_core.model.language_model import LanguageModel
-from newllm_core.trajectory.sequential import rollout
 
 # Late enough that the start state is forgotten where it will ever be.
 CVFP_READING = 3
@@ -23,7 +23,7 @@ CVFP_READING = 3
 
 @torch.no_grad()
 def drift(
-    model: LanguageModel,
+    recurrence: Recurrence,
     tokens_PL: Tensor,
     *,
     readings: int,
@@ -31,17 +31,16 @@ def drift(
 ) -> Tensor:
     """Return relative distance [P, readings - 1] of reading n + 1 from reading n, float64.
 
-    The first reading starts from zero. A distance is the root mean square over the tokens of a
-    passage, over that of the later reading's contexts.
+    The first reading begins with the start state. A distance is the root mean square over the
+    tokens of a passage, over that of the later reading's contexts.
     """
-    context_PC = model.start(len(tokens_PL))
-    before_PLC = rollout(model, tokens_PL, context_PC)
+    before_PLK, context_PC = recurrence.rollout(tokens_PL, recurrence.start(len(tokens_PL)))
     on_read(tokens_PL.numel())
     drifts = []
     for _ in range(readings - 1):
-        after_PLC = rollout(model, tokens_PL, before_PLC[:, -1])
-        drifts.append(_relative(after_PLC, before_PLC))
-        before_PLC = after_PLC
+        after_PLK, context_PC = recurrence.rollout(tokens_PL, context_PC)
+        drifts.append(_relative(after_PLK, before_PLK))
+        before_PLK = after_PLK
         on_read(tokens_PL.numel())
     return torch.stack(drifts, dim=1)
 
@@ -61,7 +60,7 @@ def repeat_drift(drift_PR: Tensor) -> dict[str, Any]:
     }
 
 
-def _relative(after_PLC: Tensor, before_PLC: Tensor) -> Tensor:
-    moved_P = (after_PLC.double() - before_PLC.double()).square().sum(dim=(1, 2))
-    size_P = after_PLC.double().square().sum(dim=(1, 2))
+def _relative(after_PLK: Tensor, before_PLK: Tensor) -> Tensor:
+    moved_P = (after_PLK.double() - before_PLK.double()).square().sum(dim=(1, 2))
+    size_P = after_PLK.double().square().sum(dim=(1, 2))
     return torch.where(moved_P > 0, (moved_P / size_P.clamp(min=1e-300)).sqrt(), 0.0)

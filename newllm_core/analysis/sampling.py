@@ -6,7 +6,7 @@ Shapes: P passages, T values of each.
 import torch
 from torch import Tensor
 
-# One passage is cut into so many parts, which then count as passages.
+# Fewer passages are cut into so many parts together, which then count as passages.
 PARTS = 8
 
 
@@ -21,7 +21,7 @@ def mean_and_error(values_PT: Tensor) -> dict[str, float]:
     """Return mean of `values_PT` and its standard error.
 
     Neighbouring tokens are not independent, passages are: the error is that of the passage means.
-    A single passage is divided in time (batch means); fewer than two values have an error of 0.
+    Few passages are divided in time (batch means); fewer than two values have an error of 0.
     """
     means = passage_means(values_PT)
     error = float(means.std()) / len(means) ** 0.5 if len(means) > 1 else 0.0
@@ -29,10 +29,10 @@ def mean_and_error(values_PT: Tensor) -> dict[str, float]:
 
 
 def passage_means(values_PT: Tensor) -> Tensor:
-    """Return the mean of every passage, or of equal parts of the only one, float64."""
+    """Return the mean of every passage, or of equal parts of few, float64."""
     values_PT = values_PT.double()
     passages, length = values_PT.shape
-    if passages == 1 and length >= 2:
-        parts = min(PARTS, length)
-        values_PT = values_PT[:, length % parts :].view(parts, -1)
+    parts = min(-(-PARTS // max(1, passages)), length)
+    if parts > 1:
+        values_PT = values_PT[:, length % parts :].reshape(passages * parts, -1)
     return values_PT.mean(dim=1)

@@ -1,12 +1,12 @@
 """Sweeps: how often all tokens must be updated at once until their contexts are right.
 
 A Jacobi sweep gives every token the context that the sweep before made of its predecessor. After k
-sweeps a context is what reading the last k tokens from the initial guess (zero) gives, so the error
-after k sweeps is the distance of two starts after k tokens, and whole texts need not be swept to
-know it. The initial guess is wrong by all of the context and a sweep shrinks the error by e^λ:
-`ln ε / λ` sweeps lead to a relative error of ε (Gonzalez et al., NeurIPS 2025).
+sweeps a context is what reading the last k tokens from the initial guess (the start state) gives,
+so the error after k sweeps is the distance of two starts after k tokens, and whole texts need not
+be swept to know it. The initial guess is wrong by all of the context and a sweep shrinks the error
+by e^λ: `ln ε / λ` sweeps lead to a relative error of ε (Gonzalez et al., NeurIPS 2025).
 
-Shapes: P passages, S = T + 1 contexts in a row, C context_dim.
+Shapes: P passages, S = T + 1 contexts in a row, K numbers kept of each.
 """
 
 import math
@@ -16,9 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from newllm_core.analysis.recurrence import Recurrence
 from newllm_core.analysis.rows import nobody
-from newllm_core.model.language_model import LanguageModel
-from newllm_core.trajectory.sequential import rollout
 
 # Keys of the figures, and the relative error that each stands for.
 TOLERANCES = {"1%": 1e-2, "0.01%": 1e-4}
@@ -28,48 +27,48 @@ SMALLEST_ERROR = 1e-12
 SWEPT_TOKENS = 8
 
 
-def typical_errors(distances_PS: Tensor, trajectory_PSC: Tensor) -> list[float]:
+def typical_errors(distances_PS: Tensor, trajectory_PSK: Tensor) -> list[float]:
     """Relative error of the typical token after 0, 1, … sweeps: the geometric mean of passages.
 
     λ is a mean of logarithms, so this is the error that it speaks about.
 
     Args:
-        distances_PS: of the trajectory from the one that begins at zero.
-        trajectory_PSC: the exact contexts.
+        distances_PS: of the trajectory from the one that begins at the start state.
+        trajectory_PSK: the exact contexts.
     """
-    size_PS = trajectory_PSC.double().norm(dim=2)
+    size_PS = trajectory_PSK.double().norm(dim=2)
     share_PS = distances_PS / size_PS.clamp(min=1e-300)
     return share_PS.clamp(min=SMALLEST_ERROR).log().mean(dim=0).exp().tolist()
 
 
-def text_errors(distances_PS: Tensor, trajectory_PSC: Tensor) -> list[float]:
+def text_errors(distances_PS: Tensor, trajectory_PSK: Tensor) -> list[float]:
     """Return relative error of a long text after 0, 1, … sweeps: the ratio of root mean squares.
 
     The tokens that settle last decide it, so it shrinks more slowly than the typical error.
     """
     wrong_S = distances_PS.square().mean(dim=0)
-    size_S = trajectory_PSC.double().square().sum(dim=2).mean(dim=0)
+    size_S = trajectory_PSK.double().square().sum(dim=2).mean(dim=0)
     return (wrong_S / size_S.clamp(min=1e-300)).sqrt().tolist()
 
 
 @torch.no_grad()
 def converged_share(
-    model: LanguageModel,
+    recurrence: Recurrence,
     tokens_PT: Tensor,
-    trajectory_PSC: Tensor,
+    trajectory_PSK: Tensor,
     *,
     count: float | None,
     converged_below: float,
     on_read: Callable[[int], None] = nobody,
 ) -> float | None:
-    """Share of tokens that have converged after `count` sweeps from zero, which is another start.
+    """Share of tokens that have converged after `count` sweeps from the start state.
 
     Converged is what Phase 1 calls so.
 
     Args:
-        model: the recurrence.
+        recurrence: what reads.
         tokens_PT: what is read.
-        trajectory_PSC: the exact contexts, that before the first token included.
+        trajectory_PSK: the exact contexts, that before the first token included.
         count: of sweeps, rounded up; None or more than T gives None.
         converged_below: the mean squared error below which a context has converged.
         on_read: told how many tokens have been read.
@@ -82,9 +81,10 @@ def converged_share(
     ends_E = torch.linspace(last, length, SWEPT_TOKENS).round().long().to(tokens_PT.device)
     places_En = ends_E[:, None] + torch.arange(-last, 0, device=tokens_PT.device)
     rows_RT = tokens_PT[:, places_En].flatten(0, 1)
-    swept_RC = rollout(model, rows_RT, model.start(len(rows_RT)), warmup=last - 1)[:, 0]
-    exact_RC = trajectory_PSC[:, ends_E].flatten(0, 1)
-    error_R = (swept_RC - exact_RC).double().square().mean(dim=1)
+    swept_R1K, _ = recurrence.rollout(rows_RT, recurrence.start(len(rows_RT)), warmup=last - 1)
+    exact_RK = trajectory_PSK[:, ends_E].flatten(0, 1)
+    squares_RK = (swept_R1K[:, 0] - exact_RK).double().square()
+    error_R = squares_RK.sum(dim=1) / recurrence.context_dim
     return float((error_R < converged_below).double().mean())
 
 

@@ -1,22 +1,24 @@
 """Token dependency: the same context, different tokens; how different are the results?
 
-Shapes: R contexts, M tokens, C context_dim, E embed_dim.
+Shapes: R contexts, M tokens, C context_dim.
 """
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from newllm_core.analysis.recurrence import Recurrence
 from newllm_core.config import AnalysisConfig
 from newllm_core.errors import InputError
-from newllm_core.model.language_model import LanguageModel
 
 ROWS_AT_ONCE = 4096
+# And so many numbers of contexts.
+ELEMENTS_AT_ONCE = 2**24
 
 
 @torch.no_grad()
 def token_dependency(
-    model: LanguageModel,
+    recurrence: Recurrence,
     contexts_NC: Tensor,
     tokens: Tensor,
     config: AnalysisConfig,
@@ -26,7 +28,7 @@ def token_dependency(
     """Let sampled contexts read sampled tokens, and compare what becomes of each context.
 
     Args:
-        model: the recurrence.
+        recurrence: what reads.
         contexts_NC: contexts to sample from.
         tokens: token ids whose types are sampled from, any shape.
         config: how many contexts and tokens, or which tokens.
@@ -41,19 +43,23 @@ def token_dependency(
         InputError: a token id that was asked for is not in the vocabulary.
     """
     generator = torch.Generator().manual_seed(seed)
-    types = _types(tokens, model.vocab_size, config)
-    if len(types) < 2:  # one type says nothing about tokens: compare it with the vocabulary
-        types = torch.arange(model.vocab_size, device=tokens.device)
+    types = torch.unique(tokens)
+    if config.token_ids:
+        types = _asked(types, recurrence.vocabulary(), config)
+    elif len(types) < 2:  # one type says nothing about tokens: compare it with the vocabulary
+        every = recurrence.vocabulary()
+        types = types if every is None else every
     contexts_RC = _sample(contexts_NC, config.dependency_contexts, generator)
     wanted = len(types) if config.token_ids else config.dependency_tokens
-    token_ME = model.embed(_sample(types, wanted, generator).to(contexts_NC.device))
-    count = len(token_ME)
+    token_M = _sample(types, wanted, generator).to(contexts_NC.device)
+    count = len(token_M)
     if count < 2:
         return {"mean_cosine": 1.0, "std_cosine": 0.0, "mean_l2": 0.0, "stderr": 0.0}
     by_context, by_token, distances = [], torch.zeros(count).double(), 0.0
     squares = 0.0
-    for some_rC in contexts_RC.split(max(1, ROWS_AT_ONCE // count)):
-        after_rMC = _read_each(model, some_rC, token_ME).double()
+    rows = min(ROWS_AT_ONCE, ELEMENTS_AT_ONCE // recurrence.context_dim)
+    for some_rC in contexts_RC.split(max(1, rows // count)):
+        after_rMC = _read_each(recurrence, some_rC, token_M).double()
         unit_rMC = F.normalize(after_rMC, dim=-1)
         # Every pair is counted twice, and each token with itself: cosine 1, distance 0.
         cosines_rMM = (unit_rMC @ unit_rMC.mT).cpu()
@@ -74,13 +80,14 @@ def token_dependency(
     }
 
 
-def _types(tokens: Tensor, vocab_size: int, config: AnalysisConfig) -> Tensor:
-    """Return the token ids to choose from: those asked for, or those of the text."""
-    if not config.token_ids:
-        return torch.unique(tokens)
-    if max(config.token_ids) >= vocab_size or len(set(config.token_ids)) < 2:
-        raise InputError(f"analysis.token_ids: give two or more different ids below {vocab_size:,}")
-    return torch.tensor(sorted(set(config.token_ids)), device=tokens.device)
+def _asked(of_text: Tensor, every: Tensor | None, config: AnalysisConfig) -> Tensor:
+    """Return the token ids that were asked for."""
+    asked = torch.tensor(sorted(set(config.token_ids)), device=of_text.device)
+    known = of_text if every is None else every
+    if len(asked) < 2 or not bool(torch.isin(asked, known).all()):
+        which = "of the text" if every is None else f"below {len(every):,}"
+        raise InputError(f"analysis.token_ids: give two or more different ids {which}")
+    return asked
 
 
 def _standard_error(of_context_R: Tensor, of_token_M: Tensor) -> float:
@@ -93,12 +100,10 @@ def _standard_error(of_context_R: Tensor, of_token_M: Tensor) -> float:
     return sum(squares) ** 0.5
 
 
-def _read_each(model: LanguageModel, contexts_RC: Tensor, token_ME: Tensor) -> Tensor:
+def _read_each(recurrence: Recurrence, contexts_RC: Tensor, token_M: Tensor) -> Tensor:
     """Return every context after every token [R, M, C]."""
-    rows, columns = len(contexts_RC), len(token_ME)
-    after = model.step(
-        context=contexts_RC.repeat_interleave(columns, dim=0), token=token_ME.repeat(rows, 1)
-    )[-1]
+    rows, columns = len(contexts_RC), len(token_M)
+    after = recurrence.read(contexts_RC.repeat_interleave(columns, dim=0), token_M.repeat(rows))
     return after.view(rows, columns, -1)
 
 

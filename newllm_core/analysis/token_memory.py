@@ -46,11 +46,13 @@ class Labelled:
         contexts: [P, T, D].
         classes: for each lag the class of the token so many steps back [K, P, T].
         num_classes: Y.
+        types: ids of the tokens that have a class of their own, in the order of classes.
     """
 
     contexts: Tensor
     classes: Tensor
     num_classes: int
+    types: Tensor
 
 
 def label(contexts_PTD: Tensor, tokens_PS: Tensor, *, lags: int, frequent: int) -> Labelled:
@@ -80,6 +82,7 @@ def label(contexts_PTD: Tensor, tokens_PS: Tensor, *, lags: int, frequent: int) 
         _cut(contexts_PTD[:, skipped:]),
         torch.stack([_cut(classes) for classes in by_lag]),
         len(chosen) + others,
+        chosen,
     )
 
 
@@ -90,8 +93,7 @@ def token_memory(labelled: Labelled) -> dict[str, Any]:
         `by_lag`: tokens remembered at lag 0, 1, …; `total`: their sum; `stderr`: of the total,
         over held-out passages; `num_classes`.
     """
-    held = torch.zeros(len(labelled.contexts), dtype=torch.bool)
-    held[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY] = True
+    held = held_out(len(labelled.contexts))
     probe = _Fitting(labelled.contexts[~held].flatten(0, 1).double())
     seen_PTD = labelled.contexts[held]
     fitted, judged = labelled.classes[:, ~held].flatten(1), labelled.classes[:, held]
@@ -110,6 +112,13 @@ def token_memory(labelled: Labelled) -> dict[str, Any]:
         "stderr": error,
         "num_classes": labelled.num_classes,
     }
+
+
+def held_out(passages: int) -> Tensor:
+    """Say of each of so many passages whether probes are judged on it, not fitted."""
+    held = torch.zeros(passages, dtype=torch.bool)
+    held[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY] = True
+    return held
 
 
 class _Fitting:

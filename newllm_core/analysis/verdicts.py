@@ -10,12 +10,14 @@ Figures = Mapping[str, Any]
 Verdict = dict[str, Any]
 
 
-def verdicts(health: Mapping[str, Figures], training: Figures, config: Config) -> list[Verdict]:
+def verdicts(
+    health: Mapping[str, Figures], training: Figures | None, config: Config
+) -> list[Verdict]:
     """Judge every section of every split.
 
     Args:
         health: for each split what `health.health_of` returns.
-        training: see `judge_training`.
+        training: see `judge_training`; None of a network that newllm did not train.
         config: uses the thresholds in `healthy` and `gate`.
 
     Returns:
@@ -26,7 +28,7 @@ def verdicts(health: Mapping[str, Figures], training: Figures, config: Config) -
     judged = []
     for section in CRITERIA:
         judged += [judge(section, split, health[split], config) for split in health]
-        if section == "convergence":
+        if section == "convergence" and training is not None:
             judged += [judge_training(split, training) for split in health]
     return judged
 

@@ -28,6 +28,10 @@ class AnalysisConfig(Section):
         low=1,
     )
     readings: int = option(6, "CVFP: how often it is read.", low=4)
+    exponents: int = option(8, "Lyapunov exponents, the largest ones.", low=1)
+    contribution_tokens: int = option(
+        32, "Tokens of a passage whose contributions to its last context are measured.", low=1
+    )
     memory_lags: int = option(32, "How many tokens back memory is looked for.", low=1)
     memory_tokens: int = option(64, "Frequent tokens that memory probes tell apart.", low=1)
     dependency_contexts: int = option(

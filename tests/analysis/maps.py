@@ -1,55 +1,31 @@
-"""Recurrences whose dynamics are known exactly, with as much of a model as analysis needs."""
-
-from contextlib import nullcontext
+"""Recurrences whose dynamics are known exactly."""
 
 import torch
-from torch import nn
 
-from newllm_core.config import ModelConfig
-
-
-class Blocks(nn.Module):
-    """One block of one cell, which is a function."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, *, context, token):
-        return [[self.function(context, token)]]
+from newllm_core.analysis.recurrence import Recurrence
 
 
-class Map:
+class Map(Recurrence):
     """`c' = f(c, x)` with the token id itself as x [..., 1]."""
 
-    twice_differentiable = True
+    largest_weight = 1
 
     def __init__(self, context_dim, function):
         self.context_dim = context_dim
-        self.config = ModelConfig()
-        self.blocks = Blocks(function)
+        self.function = function
 
     def start(self, num_streams):
         return torch.zeros(num_streams, self.context_dim, dtype=torch.float64)
 
-    def embed(self, tokens):
-        return tokens[..., None].double()
-
-    def step(self, *, context, token):
-        return self.blocks(context=context, token=token)[0]
-
-    def narrow_products(self, rows):
-        return nullcontext()
-
-    def cells(self):
-        return [self]
+    def read(self, context_NC, tokens_N):
+        return self.function(context_NC, tokens_N[..., None].double())
 
 
-def trajectory(model, tokens_PT, start_PC):
+def trajectory(recurrence, tokens_PT, start_PC):
     """Contexts in a row [P, T + 1, C], the start included."""
     contexts = [start_PC]
-    for token in model.embed(tokens_PT).unbind(1):
-        contexts.append(model.step(context=contexts[-1], token=token)[-1])
+    for token_P in tokens_PT.unbind(1):
+        contexts.append(recurrence.read(contexts[-1], token_P))
     return torch.stack(contexts, dim=1)
 
 

@@ -38,6 +38,11 @@ SPLIT_KEYS = {
     "sweeps",
     "repeat_drift",
     "token_memory",
+    "memory_capacity",
+    "lyapunov_spectrum",
+    "along_text",
+    "contributions",
+    "jacobian",
 }
 
 
@@ -236,7 +241,10 @@ def test_progress_counts_every_token_that_is_read():
     rows = 2 * 2 * planted.PASSAGES
     # Read once; then perturbed, restarted twice, swept at 8 places and repeated.
     steps = checkpoint.config.analysis.dynamics_steps
-    assert progress.read == progress.total == rows * (16 + 320 + (4 + 8) * steps + 6 * 32)
+    for_health = rows * (16 + 320 + (4 + 8) * steps + 6 * 32)
+    # Four passages twice with eight vectors each, and as many contexts.
+    of_spectrum = 2 * 2 * 4 * 2 * steps * 8 * 2
+    assert progress.read == progress.total == for_health + of_spectrum
     assert f"{progress.total:,} tokens" in progress.messages[0]
 
 

@@ -13,8 +13,8 @@ from newllm_core.analysis.lyapunov import (
     log_growth,
     lyapunov_exponent,
     memory_horizon,
-    push_forward,
 )
+from newllm_core.analysis.recurrence import DIFFERENCES, EXACT, ModelRecurrence
 from newllm_core.analysis.repeat import drift, repeat_drift
 from newllm_core.analysis.sampling import mean_and_error
 from newllm_core.analysis.sweeps import converged_share, sweeps, text_errors, typical_errors
@@ -28,9 +28,10 @@ from . import maps
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_tangent_is_the_jacobian_times_the_vector(shape):
     model = make_model(**SHAPES[shape])
-    tokens = model.embed(draw_tokens(5))
+    ids = draw_tokens(5)
+    tokens = model.embed(ids)
     context, vector = maps.draw(5, 13), maps.draw(5, 13, seed=1)
-    after, tangent = push_forward(model, context, tokens, vector)
+    after, tangent = ModelRecurrence(model).push_forward(context, ids, vector)
     torch.testing.assert_close(after, model.step(context=context, token=tokens)[-1])
     for row in range(5):
 
@@ -75,11 +76,11 @@ def test_the_standard_error_covers_a_rate_that_depends_on_the_token(seed):
     assert found["stderr"] == pytest.approx(expected, rel=0.6)
 
 
-@pytest.mark.parametrize("twice_differentiable", [True, False])
-def test_the_logistic_map_is_as_chaotic_as_it_is_known_to_be(twice_differentiable):
+@pytest.mark.parametrize("derivative", [EXACT, DIFFERENCES])
+def test_the_logistic_map_is_as_chaotic_as_it_is_known_to_be(derivative):
     """Its Jacobian -4c is another one everywhere: the exponent is ln 2 on the trajectory only."""
     model = maps.Map(1, lambda c, x: 1 - 2 * c.square())
-    model.twice_differentiable = twice_differentiable
+    model.derivative = derivative
     # Not from the fixed point -1, where the exponent is ln 4.
     growth = log_growth(
         model, maps.random_tokens(32, 500, 7), maps.draw(32, 1).tanh(), maps.draw(32, 1)
@@ -134,7 +135,8 @@ def test_errors_of_sweeps_are_those_of_whole_texts_that_are_swept():
     model = LanguageModel(config, 30, seed=3).double().requires_grad_(False)
     length, count = 60, 12
     text = maps.random_tokens(1, length, 30)[0]
-    path = maps.trajectory(model, text[None], model.start(1))[0]
+    recurrence = ModelRecurrence(model)
+    path = maps.trajectory(recurrence, text[None], model.start(1))[0]
     swept = torch.zeros(length, 24, dtype=torch.float64)
     for number in range(1, count + 1):
         swept = sweep(model, text, swept, path[0])
@@ -142,7 +144,7 @@ def test_errors_of_sweeps_are_those_of_whole_texts_that_are_swept():
         begins = torch.arange(1, length - number + 1)
         windows = torch.stack([text[b : b + number] for b in begins])
         paths = torch.stack([path[b : b + number + 1] for b in begins])
-        apart = distances(model, windows, paths, torch.zeros_like(paths[:, 0]))
+        apart = distances(recurrence, windows, paths, torch.zeros_like(paths[:, 0]))
         expected = (swept - path[1:])[number:].norm() / path[1:][number:].norm()
         assert text_errors(apart, paths)[number] == pytest.approx(float(expected), rel=1e-9)
         assert float((swept - path[1:])[:number].norm()) == pytest.approx(0, abs=1e-12)
@@ -209,7 +211,7 @@ def test_the_drift_of_a_contraction_shrinks_by_its_rate_per_reading():
 
 
 def test_splits_side_by_side_are_those_alone():
-    model = make_model()
+    model = ModelRecurrence(make_model())
     tokens = {"train": draw_tokens(4, 60), "validation": draw_tokens(4, 60, seed=1)}
     config = AnalysisConfig(dynamics_passages=3, dynamics_steps=40)
     both, alone = (

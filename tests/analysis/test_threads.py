@@ -1,13 +1,15 @@
 import pytest
 import torch
 
+from newllm_core.analysis.recurrence import ModelRecurrence
 from newllm_core.analysis.threads import worthwhile_threads
 from newllm_core.config import ModelConfig
 from newllm_core.model.language_model import LanguageModel
 
 
 def model_of(dims):
-    return LanguageModel(ModelConfig(context_dim=dims, embed_dim=dims), vocab_size=9)
+    config = ModelConfig(context_dim=dims, embed_dim=dims)
+    return ModelRecurrence(LanguageModel(config, vocab_size=9))
 
 
 @pytest.fixture

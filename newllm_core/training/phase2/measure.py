@@ -14,6 +14,7 @@ from torch import Tensor
 
 from newllm_core.analysis.contexts import ProbeContexts, exploded, read_splits
 from newllm_core.analysis.examiner import Examiner
+from newllm_core.analysis.recurrence import ModelRecurrence
 from newllm_core.checkpoint.format import Checkpoint
 from newllm_core.config import Config
 from newllm_core.data.prepared import PreparedDataset
@@ -108,14 +109,15 @@ class Measurements:
     @torch.no_grad()
     def _memory(self, epoch: int) -> Figures:
         began = time.perf_counter()
-        splits = read_splits(self.model, self.probes, self.warmup)
+        recurrence = ModelRecurrence(self.model)
+        splits = read_splits(recurrence, self.probes, self.warmup)
         if exploded(splits):
             raise DivergedError(
                 f"phase 2 diverged: contexts are not finite after epoch {epoch}; try a lower "
                 "--learning-rate"
             )
         read = splits["validation"]
-        found = self.examiner.remembered(self.model, read)
+        found = self.examiner.remembered(recurrence, read)
         terms = self._terms(read) if self.extra.wanted else {}
         seconds = time.perf_counter() - began
         text = (

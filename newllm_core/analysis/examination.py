@@ -1,0 +1,123 @@
+"""`examine`: the whole analysis of any recurrent network, from its step alone."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from newllm_core.analysis.contexts import equal_probes
+from newllm_core.analysis.examiner import SPLITS, Examiner
+from newllm_core.analysis.health import health_of
+from newllm_core.analysis.stepped import Step, Stepped
+from newllm_core.analysis.token_text import TokenText
+from newllm_core.analysis.verdicts import verdicts
+from newllm_core.config import AnalysisConfig, Config
+from newllm_core.data.probe import choose_probes
+from newllm_core.errors import InputError
+from newllm_core.files.strict_json import finite
+from newllm_core.runtime.progress import Progress, Silent
+
+SCHEMA = 1
+# Numbers of the states of all rows that read side by side: longer states get fewer passages.
+NUMBERS_AT_ONCE = 2**21
+FEWEST = 2
+# Up to here everything there is to read is cheap.
+FEW_DIMENSIONS = 64
+
+Tokens = Tensor | tuple[Tensor, Tensor]
+
+
+def examine(
+    step: Step,
+    tokens: Tokens,
+    *,
+    start: Any,  # noqa: ANN401 - a nest of tensors
+    control: Step | None = None,
+    warmup: int | None = None,
+    values: Tensor | None = None,
+    text: Callable[[int], str] | None = None,
+    config: Config | None = None,
+    seed: int = 0,
+    name: str = "step",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Return what `analyze` says of a checkpoint, of any recurrent network.
+
+    Of a long text, evenly spaced passages are read, as many as a checkpoint keeps: memory does not
+    grow with the text. Each begins with `start`, or, where all tokens are one, with what becomes of
+    it after a while. States of more than 4,096 numbers are kept as sketches.
+
+    Args:
+        step: `step(state, token_ids) -> state`, on states of batch B and ids [B]; called only with
+            ids that occur in `tokens`. Where it cannot be differentiated, differences are taken.
+        tokens: ids [T], or passages [P, T]; or a pair, training and validation.
+        start: the state before any token, batch one: a tensor or a nest (tuple, list, dictionary,
+            dataclass) of them. It says where and in which precision everything is computed.
+        control: the step of the same network untrained, to compare with.
+        warmup: tokens of a passage that are read before it counts; chosen from the length.
+        values: numbers that ids stand for [V] or [V, F], for memory capacity.
+        text: shows a token; #id without it.
+        config: how much is looked at, and thresholds.
+        seed: of everything that is sampled.
+        name: of the network, in the report.
+        progress: told about every token that is read.
+
+    Returns:
+        The report of `analyze --json` without what needs a checkpoint. Without validation text
+        `validation` is None.
+
+    Raises:
+        ConfigError: `start` or what `step` returns is no state of fixed size.
+        DivergedError: a state is not finite.
+        InputError: the text is too short.
+    """
+    recurrence = Stepped(step, start, seed=seed)
+    config = replace(config or Config(), run=replace((config or Config()).run, seed=seed))
+    config = replace(config, analysis=affordable(config.analysis, recurrence.context_dim))
+    probes, warmup = _passages(tokens, warmup, config.analysis)
+    if values is not None and values.ndim == 1:
+        values = values[:, None]
+    shown = text or TokenText("")
+    examiner = Examiner(config, warmup=warmup, text=shown, values=values)
+    beside = Stepped(control, start, seed=seed) if control else None
+    found = examiner.report(recurrence, beside, probes, progress or Silent())
+    health = {split: health_of(found[split]) for split in SPLITS if found[split]}
+    report = {"schema": SCHEMA, "checkpoint": name, "state": recurrence.described()}
+    return finite(report | found | {"verdicts": verdicts(health, None, config)})
+
+
+def affordable(config: AnalysisConfig, dimensions: int) -> AnalysisConfig:
+    """Return how much is looked at of states of so many numbers: more of few, less of many."""
+    rows = max(FEWEST, NUMBERS_AT_ONCE // dimensions)
+    if dimensions <= FEW_DIMENSIONS:
+        config = replace(
+            config,
+            dynamics_passages=max(config.dynamics_passages, config.probe_passages),
+            dynamics_steps=max(config.dynamics_steps, config.probe_tokens // config.probe_passages),
+        )
+    return replace(
+        config,
+        dynamics_passages=min(config.dynamics_passages, rows),
+        dependency_contexts=min(config.dependency_contexts, rows),
+    )
+
+
+def _passages(
+    tokens: Tokens, warmup: int | None, config: AnalysisConfig
+) -> tuple[dict[str, Tensor], int]:
+    pair = tokens if isinstance(tokens, tuple | list) else (tokens,)
+    splits = {split: torch.as_tensor(ids).long() for split, ids in zip(SPLITS, pair, strict=False)}
+    if len(pair) > len(SPLITS) or any(not ids.numel() for ids in splits.values()):
+        raise InputError("tokens: give ids [T], or a pair of them, training and validation")
+    if any(ids.ndim == 2 for ids in splits.values()):
+        warmup = config.warmup_tokens if warmup is None else warmup
+        return equal_probes(
+            {split: torch.atleast_2d(x) for split, x in splits.items()}, warmup
+        ), warmup
+    if warmup is not None:
+        config = replace(config, warmup_tokens=warmup)
+    cpu = {split: ids.cpu().numpy() for split, ids in splits.items()}
+    probes, warmup = choose_probes(cpu, config)
+    return equal_probes(probes, warmup), warmup

@@ -1,0 +1,161 @@
+"""What is examined: a state of fixed size, and how it reads one token.
+
+A newllm model is one (`ModelRecurrence`), and so is any step that somebody else wrote
+(`stepped.Stepped`). Sections of the analysis know nothing else of a network.
+
+Shapes: N rows, B streams, T tokens, C context_dim, K numbers that are kept of a context.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.autograd import grad
+
+from newllm_core.model.language_model import LanguageModel
+from newllm_core.parallel.sharding import is_divided
+from newllm_core.trajectory.sequential import rollout
+
+EXACT, DIFFERENCES = "exact", "differences"
+
+
+class Recurrence(ABC):
+    """A recurrent network as the analysis sees it.
+
+    Attributes:
+        context_dim: C, numbers in a state.
+        largest_weight: numbers in its largest matrix, which decides how many threads are worth it.
+        derivative: how Jacobian-vector products are made, EXACT or DIFFERENCES.
+        derivative_error: of such a product, relative; 0 where it is exact.
+    """
+
+    context_dim: int
+    largest_weight: int
+    derivative: str = EXACT
+    derivative_error: float = 0.0
+
+    @property
+    def is_projected(self) -> bool:
+        """Say whether `kept` holds a projection of a context, not all of it."""
+        return False
+
+    @abstractmethod
+    def start(self, num_streams: int) -> Tensor:
+        """Return the state before any token [B, C]."""
+
+    @abstractmethod
+    def read(self, context_NC: Tensor, tokens_N: Tensor) -> Tensor:
+        """Return the states after reading one token id each [N, C]."""
+
+    def starts(self, passages_PT: Tensor) -> Tensor:
+        """Return the states before each passage [P, C]."""
+        return self.start(len(passages_PT))
+
+    def vocabulary(self) -> Tensor | None:
+        """Return every id that may be read; None where only those of the text may."""
+        return None
+
+    def kept(self, context_NC: Tensor) -> Tensor:
+        """Return what is kept of contexts [N, K]: distances between them are those of contexts."""
+        return context_NC
+
+    def rollout(
+        self, tokens_BT: Tensor, start_BC: Tensor, *, warmup: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """Read tokens one after another.
+
+        Args:
+            tokens_BT: what is read.
+            start_BC: the states before it.
+            warmup: so many first tokens are read but their contexts are not returned.
+
+        Returns:
+            What is kept of contexts [B, T - warmup, K], and the last states [B, C].
+        """
+        context_BC, found = start_BC, []
+        for number, token_B in enumerate(tokens_BT.unbind(1)):
+            context_BC = self.read(context_BC, token_B)
+            if number >= warmup:
+                found.append(self.kept(context_BC))
+        return torch.stack(found, dim=1), context_BC
+
+    def push_forward(
+        self, context_NC: Tensor, tokens_N: Tensor, vector_NC: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the states after a token [N, C], and the Jacobian of that times `vector_NC`."""
+
+        def update(context_NC: Tensor) -> Tensor:
+            return self.read(context_NC, tokens_N)
+
+        if self.derivative == EXACT:
+            return exact_product(update, context_NC, vector_NC)
+        return update(context_NC), difference_product(update, context_NC, vector_NC)
+
+
+class ModelRecurrence(Recurrence):
+    """The recurrence of a newllm model."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.model = model
+        self.context_dim = model.context_dim
+        self.largest_weight = max(p.numel() for p in model.blocks.parameters())
+        twice = all(cell.twice_differentiable for cell in model.cells())
+        self.derivative = EXACT if twice and not is_divided(model.blocks) else DIFFERENCES
+
+    def start(self, num_streams: int) -> Tensor:
+        """Return c_0 = 0 [B, C]."""
+        return self.model.start(num_streams)
+
+    def read(self, context_NC: Tensor, tokens_N: Tensor) -> Tensor:
+        """Return the context after the last block [N, C]."""
+        return self.model.step(context=context_NC, token=self.model.embed(tokens_N))[-1]
+
+    def vocabulary(self) -> Tensor:
+        """Return every id: each has an embedding."""
+        return torch.arange(self.model.vocab_size, device=self.model.embedding.weight.device)
+
+    def rollout(
+        self, tokens_BT: Tensor, start_BC: Tensor, *, warmup: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """Read tokens as evaluation does."""
+        contexts_BTC = rollout(self.model, tokens_BT, start_BC, warmup=warmup)
+        return contexts_BTC, contexts_BTC[:, -1]
+
+
+Update = Callable[[Tensor], Tensor]
+
+
+def exact_product(update: Update, context_NC: Tensor, vector_NC: Tensor) -> tuple[Tensor, Tensor]:
+    """Return `update(context_NC)` and its Jacobian times `vector_NC`, both [N, C].
+
+    Two reverse passes are as exact as one forward and run in C++ alone; torch's forward mode
+    spends most of its time in Python here, and imports a compiler first. So would a gradient of
+    anything but a number.
+    """
+    with torch.enable_grad():
+        context_NC = context_NC.detach().requires_grad_()
+        after_NC = update(context_NC)
+        weight_NC = torch.zeros_like(after_NC, requires_grad=True)
+        weighted = (after_NC * weight_NC).sum()
+        (back_NC,) = grad(weighted, context_NC, create_graph=True, allow_unused=True)
+        if back_NC is None:  # whatever came before has no part in what comes after
+            return after_NC.detach(), torch.zeros_like(vector_NC)
+        (pushed_NC,) = grad((back_NC * vector_NC).sum(), weight_NC)
+    return after_NC.detach(), pushed_NC
+
+
+def difference_product(
+    update: Update, context_NC: Tensor, vector_NC: Tensor, *, scale: float = 1.0
+) -> Tensor:
+    """Return the Jacobian times `vector_NC` [N, C] from a central difference.
+
+    Its step is the cube root of the precision, as a share of the context's norm, where what
+    rounding and what curvature cost are about the same; `scale` times that.
+    """
+    share = scale * torch.finfo(context_NC.dtype).eps ** (1 / 3)
+    length_N1 = vector_NC.norm(dim=1, keepdim=True).clamp(min=1e-30)
+    step_N1 = share * context_NC.norm(dim=1, keepdim=True).clamp(min=1) / length_N1
+    ahead_NC = update(context_NC + step_N1 * vector_NC)
+    behind_NC = update(context_NC - step_N1 * vector_NC)
+    return (ahead_NC - behind_NC) / (2 * step_N1)

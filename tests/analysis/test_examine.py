@@ -1,0 +1,323 @@
+"""`examine`: networks whose figures are known, and the same network in two forms."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from newllm_core.analysis import examine, examine_states
+from newllm_core.analysis.contexts import read_splits
+from newllm_core.analysis.contributions import contributions
+from newllm_core.analysis.examiner import Examiner
+from newllm_core.analysis.exponents import kaplan_yorke_dimension, log_growths
+from newllm_core.analysis.matrix import analyze_matrix
+from newllm_core.analysis.nest import Layout
+from newllm_core.analysis.recurrence import ModelRecurrence
+from newllm_core.analysis.stepped import Stepped
+from newllm_core.config import AnalysisConfig, Config, ModelConfig
+from newllm_core.errors import ConfigError, DivergedError, InputError
+from newllm_core.model.language_model import LanguageModel
+from newllm_core.runtime.progress import Silent
+
+from . import maps
+
+SMALL = Config(analysis=AnalysisConfig(memory_lags=6, num_pairs=500, dependency_contexts=8))
+WIDTH, VOCAB = 24, 50
+
+
+def zeros(width):
+    return torch.zeros(1, width, dtype=torch.float64)
+
+
+def spectrum_of(step, start, length=1_000):
+    report = examine(step, torch.zeros(length, dtype=torch.long), start=start, config=SMALL)
+    return report["train"]["lyapunov_spectrum"], report["train"]
+
+
+def within(figure, exact, errors=4):
+    return abs(figure["mean"] - exact) < errors * figure["stderr"] + 1e-9
+
+
+def test_the_logistic_map_has_ln_2_within_its_error():
+    start = torch.tensor([[0.3123]], dtype=torch.float64)
+    found, figures = spectrum_of(lambda c, x: 4 * c * (1 - c), start, length=3_000)
+    (exponent,) = found["exponents"]
+    assert within(exponent, math.log(2))
+    assert exponent["mean"] == pytest.approx(math.log(2), rel=0.01)
+    assert within(figures["lyapunov_exponent"], math.log(2))
+    assert found["kaplan_yorke_dimension"] == 1
+    assert figures["token_dependency"]["mean_cosine"] == 1  # there is one token only
+    assert figures["contributions"] is None
+
+
+def test_the_henon_map_has_its_spectrum_and_its_dimension():
+    def step(state, _):
+        return 1 - 1.4 * state[0] ** 2 + state[1], 0.3 * state[0]
+
+    found, _ = spectrum_of(step, (zeros(1) + 0.1, zeros(1)), length=6_000)
+    larger, smaller = found["exponents"]
+    assert within(larger, 0.41922)
+    assert within(smaller, -1.62319)
+    assert larger["mean"] + smaller["mean"] == pytest.approx(math.log(0.3), abs=1e-9)
+    assert found["kaplan_yorke_dimension"] == pytest.approx(1.2583, abs=0.02)
+
+
+def linear_step(matrix, vocab=5):
+    inlet = maps.draw(vocab, len(matrix), seed=7)
+    return lambda state, ids: state @ matrix.T + inlet[ids]
+
+
+@pytest.mark.parametrize("largest", [0.95, 1.02])
+def test_a_linear_network_has_the_spectrum_of_its_matrix(largest):
+    magnitudes = torch.linspace(largest, 0.4, 12).tolist()
+    step = linear_step(maps.with_spectrum(magnitudes))
+    recurrence = Stepped(step, zeros(12))
+    tokens = maps.random_tokens(3, 600, 5)
+    grown = log_growths(
+        recurrence, tokens, recurrence.start(3), torch.stack([maps.draw(8, 12)] * 3)
+    )[:, 300:].mean(dim=(0, 1))
+    assert grown.tolist() == pytest.approx([math.log(m) for m in magnitudes[:8]], rel=0.01)
+
+
+def test_an_orthogonal_network_forgets_nothing_and_a_contraction_all():
+    orthogonal = torch.linalg.qr(maps.draw(10, 10)).Q
+    tokens = maps.random_tokens(1, 900, 5)[0]
+    kept = examine(linear_step(orthogonal), tokens, start=zeros(10), config=SMALL)["train"]
+    exponents = [e["mean"] for e in kept["lyapunov_spectrum"]["exponents"]]
+    assert exponents == pytest.approx([0.0] * 8, abs=1e-9)
+    assert kept["echo_state"]["index"] == pytest.approx(1)
+    assert kept["lyapunov_spectrum"]["kaplan_yorke_dimension"] is None  # 8 exponents of 10
+    shrunk = examine(linear_step(0.8 * orthogonal), tokens, start=zeros(10), config=SMALL)["train"]
+    assert shrunk["lyapunov_exponent"]["mean"] == pytest.approx(math.log(0.8))
+    assert shrunk["lyapunov_spectrum"]["kaplan_yorke_dimension"] == 0
+    # A token weighs 0.8 of what the one behind it does.
+    by_lag = shrunk["contributions"]["by_lag"]
+    assert by_lag[9] / by_lag[1] == pytest.approx(0.8**8, rel=0.5)
+
+
+def test_kaplan_yorke_interpolates_where_the_sum_turns_negative():
+    assert kaplan_yorke_dimension([0.9, 0.0, -14.6], 3) == pytest.approx(2 + 0.9 / 14.6)
+    assert kaplan_yorke_dimension([-0.1], 5) == 0
+    assert kaplan_yorke_dimension([0.2, 0.1], 2) == 2
+    assert kaplan_yorke_dimension([0.2, 0.1], 3) is None
+
+
+def gru_step(model):
+    """The same recurrence as torch.nn.GRU, which has its gates in another order."""
+    unit = model.cells()[0].unit
+    gru = torch.nn.GRU(20, WIDTH).double().requires_grad_(False)
+
+    def ordered(weights):
+        update, reset, new = weights.detach().split(WIDTH)
+        return torch.cat([reset, update, new])
+
+    gru.weight_hh_l0.copy_(ordered(unit.of_context.weight))
+    gru.weight_ih_l0.copy_(ordered(unit.of_token.weight))
+    gru.bias_ih_l0.copy_(ordered(unit.of_token.bias))
+    gru.bias_hh_l0.zero_()
+    embedded = F.layer_norm(model.embedding.weight.detach(), (20,))
+
+    def step(state, ids):
+        return gru(embedded[ids][None], state.transpose(0, 1).contiguous())[1].transpose(0, 1)
+
+    return step
+
+
+def assert_same(found, expected, place=""):
+    if isinstance(expected, dict):
+        assert set(found) == set(expected), place
+        for key in expected:
+            assert_same(found[key], expected[key], f"{place}.{key}")
+    elif isinstance(expected, list):
+        assert len(found) == len(expected), place
+        for number, pair in enumerate(zip(found, expected, strict=True)):
+            assert_same(*pair, f"{place}.{number}")
+    elif isinstance(expected, float):
+        assert found == pytest.approx(expected, rel=1e-6, abs=1e-9), place
+    else:
+        assert found == expected, place
+
+
+def test_a_torch_gru_has_the_report_of_the_same_checkpoint():
+    shape = ModelConfig(
+        context_dim=WIDTH, embed_dim=20, cell="gru", layer_structure=(1,), init_std=0.3
+    )
+    model = LanguageModel(shape, VOCAB, seed=1).double().requires_grad_(False)
+    control = model.untrained()
+    for parameter in model.blocks.parameters():
+        parameter.mul_(1.3)
+    probes = {
+        split: maps.random_tokens(6, 96, VOCAB, seed=seed)
+        for seed, split in enumerate(("train", "validation"))
+    }
+    expected = Examiner(SMALL, warmup=32, text=lambda token: f"#{token}").report(
+        ModelRecurrence(model), ModelRecurrence(control), probes, Silent()
+    )
+    pair = probes["train"], probes["validation"]
+    start = torch.zeros(1, 1, WIDTH, dtype=torch.float64)
+    same = {"start": start, "control": gru_step(control), "config": SMALL}
+    found = examine(gru_step(model), pair, warmup=32, **same)
+    assert found["train"]["jacobian"] == {"method": "exact", "error": 0.0}
+    for key in expected:
+        assert_same(found[key], expected[key], key)
+
+
+class Pair(NamedTuple):
+    """A state in a tuple."""
+
+    slow: torch.Tensor
+    fast: torch.Tensor
+
+
+@dataclass
+class Nested:
+    """A state with names, and a number that is none of its tensors."""
+
+    pair: Pair
+    layers: list
+    wave: torch.Tensor
+    kind: str = "kept"
+
+
+def test_a_nest_of_tensors_is_one_vector_with_names():
+    wave = torch.complex(maps.draw(1, 2), maps.draw(1, 2, seed=1))
+    start = Nested(Pair(maps.draw(1, 3), maps.draw(1, 2, 2)), [{"k": maps.draw(1, 1)}], wave)
+    layout = Layout(start)
+    assert layout.names == ["pair.slow", "pair.fast", "layers.0.k", "wave"]
+    assert layout.sizes == [3, 4, 1, 4]
+    again = layout.nested(layout.flatten(start).repeat(5, 1))
+    assert again.kind == "kept"
+    assert again.pair.fast.shape == (5, 2, 2)
+    torch.testing.assert_close(again.wave[3:4], wave)
+    torch.testing.assert_close(again.layers[0]["k"][1:2], start.layers[0]["k"])
+
+
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [
+        ({}, "holds no tensor"),
+        (torch.zeros(2, 3), "batch of one"),
+        ({"place": torch.zeros(1, dtype=torch.long)}, "place is torch.int64"),
+    ],
+)
+def test_a_start_that_is_no_state_is_refused(start, words):
+    with pytest.raises(ConfigError, match=words):
+        examine(lambda c, x: c, torch.arange(50), start=start)
+
+
+def test_a_state_that_grows_is_refused_in_one_line():
+    def attend(state, ids):
+        return {"keys": torch.cat([state["keys"], state["keys"][:, -1:]], dim=1)}
+
+    with pytest.raises(ConfigError, match=r"keys has shape \[1, 2, 4\].*grows with the text"):
+        examine(attend, torch.zeros(50, dtype=torch.long), start={"keys": torch.zeros(1, 1, 4)})
+
+
+def test_states_that_explode_and_texts_that_are_too_short_are_refused():
+    tokens = maps.random_tokens(1, 700, 5)[0]
+    with pytest.raises(DivergedError, match="not finite"):
+        examine(lambda c, x: 20 * c + 1, tokens, start=torch.zeros(1, 2))
+    with pytest.raises(InputError, match="too few"):
+        examine(lambda c, x: c, tokens[:1], start=torch.zeros(1, 2))
+
+
+def test_step_reads_only_ids_that_occur():
+    seen = set()
+    tokens = torch.tensor([2, 3, 5, 7, 11])[maps.random_tokens(1, 400, 5)[0]]
+    step = linear_step(0.5 * torch.eye(3).double(), vocab=12)
+
+    def watched(state, ids):
+        seen.update(ids.tolist())
+        assert len(state) == len(ids)
+        return step(state, ids)
+
+    report = examine(watched, tokens, start=zeros(3), control=watched, config=SMALL)
+    assert seen == {2, 3, 5, 7, 11}
+    assert report["validation"] is None
+    assert set(report["differences"]["train_minus_control"]) >= {"lyapunov_exponent"}
+
+
+@pytest.mark.parametrize("how", ["numpy", "in place", "cut"])
+def test_a_step_without_gradients_is_differenced(how):
+    matrix = maps.with_spectrum([0.9, 0.5, 0.2])
+
+    def step(state, ids):
+        if how == "numpy":
+            return torch.from_numpy(state.detach().numpy() @ matrix.numpy().T)
+        if how == "in place":
+            state.mul_(1.0)
+            return state @ matrix.T
+        return state @ matrix.T + 0.5 * (state @ matrix.T).detach()
+
+    rate = 1.5 if how == "cut" else 1.0
+    recurrence = Stepped(step, zeros(3))
+    context, vector = maps.draw(4, 3), maps.draw(4, 3, seed=1)
+    _, pushed = recurrence.push_forward(context, torch.zeros(4).long(), vector)
+    assert recurrence.derivative == "differences"
+    assert recurrence.derivative_error < 1e-6
+    torch.testing.assert_close(pushed, rate * vector @ matrix.T, rtol=1e-7, atol=1e-8)
+
+
+def test_long_states_are_sketched_with_their_error_said():
+    """Contexts in a known subspace of a long state: rank and distances are known."""
+    width, rank = 5_000, 12
+    config = Config(analysis=replace(SMALL.analysis, dynamics_steps=24, dynamics_passages=4))
+    basis = torch.linalg.qr(maps.draw(width, rank)).Q.T.contiguous()
+    codes = maps.draw(30, rank, seed=2)
+    tokens = maps.random_tokens(1, 600, 30)[0]
+
+    def step(state, ids):
+        return 0.3 * state + codes[ids] @ basis
+
+    long = examine(step, tokens, start=zeros(width), config=config)
+    found, sketch = long["train"], long["train"]["sketch"]
+    exact = examine(lambda c, ids: 0.3 * c + codes[ids], tokens, start=zeros(rank), config=SMALL)[
+        "train"
+    ]
+    assert long["state"] == {
+        "dimensions": width,
+        "parts": {"state": width},
+        "is_sketched": True,
+    }
+    apart = abs(found["effective_rank"] - exact["effective_rank"])
+    assert apart < 3 * sketch["effective_rank_error"] + 0.05
+    assert found["effective_rank_ratio"] == pytest.approx(found["effective_rank"] / width)
+    norm = exact["norm"]["mean"]
+    assert found["norm"]["mean"] == pytest.approx(norm, rel=2 * sketch["distance_error"])
+    assert found["lyapunov_exponent"]["mean"] == pytest.approx(math.log(0.3), abs=1e-6)
+    assert found["token_memory"]["by_lag"][0] > 0.8
+
+
+def test_contributions_are_those_of_reading_it_again_with_another_token():
+    step = linear_step(maps.with_spectrum([0.7, 0.6, 0.5]), vocab=2)
+    recurrence = Stepped(step, zeros(3))
+    tokens = maps.random_tokens(4, 40, 2)
+    read = read_splits(recurrence, {"train": tokens}, 8)["train"]
+    config = AnalysisConfig(contribution_tokens=5)
+    found = contributions(recurrence, read, config, seed=0)
+    expected = []
+    for place in range(5):  # with two kinds of tokens there is one other
+        changed = tokens[:1, 8:13].clone()
+        changed[0, place] = 1 - changed[0, place]
+        ends = [
+            recurrence.rollout(ids, read.ends[0, :1])[1][0] for ids in (tokens[:1, 8:13], changed)
+        ]
+        expected.append(float((ends[0] - ends[1]).norm() / ends[0].norm()))
+    assert found["by_token"] == pytest.approx(expected)
+    assert found["tokens"] == tokens[0, 8:13].tolist()
+
+
+def test_states_alone_have_the_figures_of_a_matrix_file(tmp_path):
+    import numpy as np
+
+    states = maps.draw(60, 5)
+    np.save(tmp_path / "states.npy", states.numpy())
+    from_file = analyze_matrix(tmp_path / "states.npy")
+    found = examine_states(states)
+    assert found == {key: from_file[key] for key in found}
+    assert "singular_vectors" in found
+    with pytest.raises(InputError, match="first in row 2"):
+        examine_states(states.index_fill(0, torch.tensor(2), math.nan))
