@@ -82,7 +82,7 @@ class Plan:
     @property
     def identity(self) -> str:
         """Return a hash of what a trial is; there may be more trials later."""
-        told = [self.parameters, self.commands, self.objectives, self.constraints]
+        told: list[Any] = [self.parameters, self.commands, self.objectives, self.constraints]
         told += [self.search.seed, self.search.sampler]
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
@@ -142,7 +142,7 @@ def _plan(given: Mapping[str, Any]) -> Plan:
     )
 
 
-def _check_parameter(key: str, values: object) -> None:
+def _check_parameter(key: str, values: Any) -> None:  # noqa: ANN401 - any TOML
     if (
         isinstance(values, list)
         and values

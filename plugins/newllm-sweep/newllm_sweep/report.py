@@ -1,6 +1,7 @@
 """What came of a sweep: a table, a page with charts, and the best settings as TOML."""
 
 import json
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -49,10 +50,13 @@ def write_best(plan: Plan, trials: Trials) -> list[Path]:
             lines.append(f"\n[{section}]")
             of = {k: v for k, v in trial.params.items() if k.partition(".")[0] == section}
             lines += [f"{key.partition('.')[2]} = {json.dumps(value)}" for key, value in of.items()]
-        text = "\n".join(lines) + "\n"
-        write_atomically(path, lambda file, text=text: file.write_text(text, encoding="utf-8"))
+        write_atomically(path, partial(_write, text="\n".join(lines) + "\n"))
         written.append(path)
     return written
+
+
+def _write(path: Path, *, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
 
 
 def fill_table(report: dict[str, Any], plan: Plan, console: Console) -> None:
