@@ -13,6 +13,7 @@ FLOORS = (
     ("files",),
     ("config", "presets"),
     ("settings",),
+    ("trackers",),
     ("runtime", "plugins"),
     ("parallel", "regularizers", "objectives"),
     ("kernels", "model", "data"),
