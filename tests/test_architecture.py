@@ -13,7 +13,6 @@ FLOORS = (
     ("files",),
     ("config", "presets"),
     ("settings",),
-    ("trackers",),
     ("runtime", "plugins"),
     ("parallel", "regularizers", "objectives"),
     ("kernels", "model", "data"),

@@ -5,8 +5,8 @@ import pytest
 
 from newllm_core.errors import ConfigError
 from newllm_core.runtime.runlog import RunLog, metrics_path
-from newllm_core.trackers.feed import numbers
-from newllm_core.trackers.tensorboard import TensorBoard, events_folder
+from newllm_core.runtime.trackers.feed import numbers
+from newllm_core.runtime.trackers.tensorboard import TensorBoard, events_folder
 
 LINES = [
     ("iteration", {"window": 1, "sweep_terms": {"cvfp": 0.5}, "converged_ratio": {"train": 0.9}}),

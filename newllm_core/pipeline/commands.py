@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from newllm_core.checkpoint.format import Checkpoint
     from newllm_core.config import Config
     from newllm_core.data.prepared import DatasetInfo, PreparedDataset
-    from newllm_core.trackers.base import Tracker
+    from newllm_core.runtime.trackers.base import Tracker
 
 RUNS = Path("runs")
 # A checkpoint holds its probes: these settings count when Phase 1 chooses them.

@@ -33,7 +33,7 @@ from newllm_core.regularizers.base import Regularizer
 from newllm_core.regularizers.probe import probe
 from newllm_core.runtime.precision import products_in
 from newllm_core.runtime.progress import Progress
-from newllm_core.trackers.base import Tracker
+from newllm_core.runtime.trackers.base import Tracker
 from newllm_core.training.phase1.loss import REGULARIZER, regularizer_weight
 from newllm_core.training.phase1.result import Phase1Result
 from newllm_core.training.phase1.run import train_phase1

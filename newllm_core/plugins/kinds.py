@@ -82,8 +82,8 @@ OBJECTIVE = Kind(
 TRACKER = Kind(
     name="tracker",
     group="newllm.trackers",
-    base="newllm_core.trackers.base:Tracker",
-    package="newllm_core.trackers",
+    base="newllm_core.runtime.trackers.base:Tracker",
+    package="newllm_core.runtime.trackers",
     command="phase1 --track {name}",
     needed_for="to show figures there",
 )

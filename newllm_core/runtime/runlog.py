@@ -11,8 +11,8 @@ from typing import Any, BinaryIO
 
 from newllm_core.errors import InputError, reason
 from newllm_core.files.names import beside
-from newllm_core.trackers.base import Tracker
-from newllm_core.trackers.feed import Feed
+from newllm_core.runtime.trackers.base import Tracker
+from newllm_core.runtime.trackers.feed import Feed
 
 
 def metrics_path(checkpoint: Path) -> Path:

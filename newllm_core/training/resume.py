@@ -26,7 +26,7 @@ from newllm_core.parallel.sharding import is_sharded
 from newllm_core.runtime.interruption import Interruption
 from newllm_core.runtime.progress import Progress
 from newllm_core.runtime.runlog import RunLog, has_figures, metrics_path
-from newllm_core.trackers.base import Tracker
+from newllm_core.runtime.trackers.base import Tracker
 
 # Twenty a second: how often a lock is asked for whose holder was killed a moment ago.
 LOCK_LOOKS = 5

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from newllm_core.trackers.base import Tracker
+from newllm_core.runtime.trackers.base import Tracker
 from newllm_trackers import PROJECT, library
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from newllm_core.errors import ConfigError, InputError
-from newllm_core.trackers.base import Tracker
+from newllm_core.runtime.trackers.base import Tracker
 
 
 def events_folder(checkpoint: Path) -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from newllm_core.errors import UserError, reason
-from newllm_core.trackers.base import Tracker
+from newllm_core.runtime.trackers.base import Tracker
 
 # What an event counts its lines by; others are counted from 1.
 STEP_KEYS = ("step", "epoch")
