@@ -4,6 +4,10 @@ VENV ?= .venv
 quickstart: $(VENV)/installed
 	$(VENV)/bin/newllm quickstart
 
+serve: $(VENV)/installed
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt ./plugins/newllm-serve
+	$(VENV)/bin/newllm serve runs/quickstart/heads.safetensors
+
 test: $(VENV)/installed
 	$(VENV)/bin/python -m pytest
 
@@ -20,4 +24,4 @@ $(VENV)/installed: pyproject.toml constraints.txt $(wildcard newllm_core/kernels
 	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 
-.PHONY: quickstart test check docs
+.PHONY: quickstart serve test check docs

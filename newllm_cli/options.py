@@ -39,9 +39,13 @@ HtmlOption = Annotated[
 PngOption = Annotated[
     Path | None, typer.Option("--png", help="Write the charts into this folder (extra: png).")
 ]
-TensorBoardOption = Annotated[
-    bool,
-    typer.Option("--tensorboard", help="Write TensorBoard events too (extra: tensorboard)."),
+TrackOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--track",
+        metavar="NAME",
+        help="Show the figures there too; repeatable: tensorboard, and those of newllm-trackers.",
+    ),
 ]
 EncodingOption = Annotated[
     str | None, typer.Option("--encoding", help="Of the text, e.g. cp1252.", show_default="utf-8")

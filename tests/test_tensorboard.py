@@ -5,7 +5,8 @@ import pytest
 
 from newllm_core.errors import ConfigError
 from newllm_core.runtime.runlog import RunLog, metrics_path
-from newllm_core.runtime.tensorboard import events_folder, numbers, require_tensorboard
+from newllm_core.runtime.trackers.feed import numbers
+from newllm_core.runtime.trackers.tensorboard import TensorBoard, events_folder
 
 LINES = [
     ("iteration", {"window": 1, "sweep_terms": {"cvfp": 0.5}, "converged_ratio": {"train": 0.9}}),
@@ -34,7 +35,7 @@ def write(checkpoint, lines, **options):
 def test_events_are_the_numbers_of_the_log(tmp_path):
     pytest.importorskip("tensorboard", reason="tensorboard is not installed")
     checkpoint = tmp_path / "a.safetensors"
-    write(checkpoint, LINES, tensorboard=True)
+    write(checkpoint, LINES, trackers=[TensorBoard])
     found = scalars(events_folder(checkpoint))
     assert found["iteration/sweep_terms/cvfp"] == [(1, 0.5), (2, 0.25)]
     assert found["step/terms/cross_entropy"] == [(40, 7.0)]
@@ -51,8 +52,8 @@ def test_events_are_the_numbers_of_the_log(tmp_path):
 def test_an_earlier_run_of_the_same_name_is_replaced(tmp_path):
     pytest.importorskip("tensorboard", reason="tensorboard is not installed")
     checkpoint = tmp_path / "a.safetensors"
-    write(checkpoint, LINES, tensorboard=True)
-    write(checkpoint, LINES[:1], tensorboard=True)
+    write(checkpoint, LINES, trackers=[TensorBoard])
+    write(checkpoint, LINES[:1], trackers=[TensorBoard])
     assert set(scalars(events_folder(checkpoint))) == {
         "iteration/window",
         "iteration/sweep_terms/cvfp",
@@ -75,4 +76,4 @@ def test_a_missing_extra_is_one_helpful_line(monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ConfigError, match=r"pip install 'newllm\[tensorboard\]'"):
-        require_tensorboard()
+        TensorBoard.require()

@@ -10,7 +10,7 @@ from newllm_cli.options import (
     OverwriteOption,
     ResumeOption,
     Settings,
-    TensorBoardOption,
+    TrackOption,
     with_settings,
 )
 
@@ -34,7 +34,7 @@ def phase1(
     ] = None,
     overwrite: OverwriteOption = False,
     resume: ResumeOption = False,
-    tensorboard: TensorBoardOption = False,
+    track: TrackOption = None,
     require_healthy: Annotated[
         bool,
         typer.Option(
@@ -74,7 +74,7 @@ def phase1(
             out,
             overwrite=overwrite,
             resume=resume,
-            tensorboard=tensorboard,
+            track=track or (),
             progress=run_progress(given),
         )
     if not is_first_process():

@@ -10,7 +10,7 @@ from newllm_cli.options import (
     OverwriteOption,
     ResumeOption,
     Settings,
-    TensorBoardOption,
+    TrackOption,
     with_settings,
 )
 
@@ -32,7 +32,7 @@ def phase2(
     ] = None,
     overwrite: OverwriteOption = False,
     resume: ResumeOption = False,
-    tensorboard: TensorBoardOption = False,
+    track: TrackOption = None,
     json: JsonOption = False,
 ) -> None:
     """Train token heads on contexts that passed the gate; the blocks too unless frozen.
@@ -54,7 +54,7 @@ def phase2(
         out,
         overwrite=overwrite,
         resume=resume,
-        tensorboard=tensorboard,
+        track=track or (),
         progress=run_progress(given),
     )
     if not is_first_process():

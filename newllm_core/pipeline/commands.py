@@ -4,6 +4,7 @@ Mistakes are reported before torch is loaded.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from newllm_core.checkpoint.format import Checkpoint
     from newllm_core.config import Config
     from newllm_core.data.prepared import DatasetInfo, PreparedDataset
+    from newllm_core.runtime.trackers.base import Tracker
 
 RUNS = Path("runs")
 # A checkpoint holds its probes: these settings count when Phase 1 chooses them.
@@ -62,7 +64,7 @@ def phase1(
     *,
     overwrite: bool,
     resume: bool,
-    tensorboard: bool,
+    track: Sequence[str],
     progress: Progress,
 ) -> "tuple[Path, Checkpoint]":
     """Train the recurrence of a new model; without `data` the default is prepared if need be.
@@ -82,7 +84,7 @@ def phase1(
     CELLS.find(config.model.cell)
     OBJECTIVES.find(config.phase1.objective)
     REGULARIZERS.find(config.phase1.reg)
-    _require(tensorboard)
+    trackers = _trackers(track)
     folder = data or RUNS / "data"
     # With torchrun the others wait for the first one where processes meet.
     if data is None and not folder.exists() and int(os.environ.get("RANK", "0")) == 0:
@@ -105,7 +107,7 @@ def phase1(
             overwrite=overwrite,
             device=device,
             progress=progress,
-            tensorboard=tensorboard,
+            trackers=trackers,
             resume=resume,
         )
     return path, checkpoint
@@ -119,7 +121,7 @@ def phase2(
     *,
     overwrite: bool,
     resume: bool,
-    tensorboard: bool,
+    track: Sequence[str],
     progress: Progress,
 ) -> "tuple[Path, Checkpoint]":
     """Train heads on a checkpoint, with the data it was trained on unless `data` is given.
@@ -128,7 +130,7 @@ def phase2(
     """
     path = out or RUNS / "phase2.safetensors"
     require_checkpoint_place(path, overwrite=overwrite or resume)
-    _require(tensorboard)
+    trackers = _trackers(track)
     given.resolve()  # a mistyped setting is reported before torch is loaded
 
     from newllm_core.checkpoint.format import load
@@ -151,7 +153,7 @@ def phase2(
             overwrite=overwrite,
             device=device,
             progress=progress,
-            tensorboard=tensorboard,
+            trackers=trackers,
             resume=resume,
         )
     return path, trained
@@ -199,8 +201,11 @@ def dataset_of(checkpoint: "Checkpoint", data: Path | None) -> "PreparedDataset"
     return open_dataset(data or saved)
 
 
-def _require(tensorboard: bool) -> None:
-    if tensorboard:
-        from newllm_core.runtime.tensorboard import require_tensorboard
+def _trackers(names: Sequence[str]) -> "list[type[Tracker]]":
+    """Load trackers, and see that what they need is there."""
+    from newllm_core.plugins.registry import TRACKERS
 
-        require_tensorboard()
+    found: list[type[Tracker]] = [TRACKERS.load(name) for name in dict.fromkeys(names)]
+    for tracker in found:
+        tracker.require()
+    return found

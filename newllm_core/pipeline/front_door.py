@@ -9,6 +9,7 @@ keyword or key is a `ConfigError` that names a near one; all errors are in `newl
 Nothing is printed: whoever wants to watch passes a `newllm_core.runtime.progress.Progress`.
 """
 
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,7 +63,7 @@ def phase1(
     out: Place | None = None,
     overwrite: bool = False,
     resume: bool = False,
-    tensorboard: bool = False,
+    track: str | Sequence[str] = (),
     progress: Progress | None = None,
     **keywords: Any,  # noqa: ANN401
 ) -> "OpenedCheckpoint":
@@ -73,7 +74,7 @@ def phase1(
         out: the checkpoint to write; runs/phase1.safetensors by default.
         overwrite: replace what exists.
         resume: continue an unfinished run of these settings, if there is one.
-        tensorboard: write TensorBoard events too.
+        track: names of trackers that get the figures too, such as "tensorboard".
         progress: is told how far it is.
         **keywords: keys of `phase1`, `model` and `run`.
     """
@@ -83,7 +84,7 @@ def phase1(
         _path(out),
         overwrite=overwrite,
         resume=resume,
-        tensorboard=tensorboard,
+        track=[track] if isinstance(track, str) else track,
         progress=progress or Silent(),
     )
     return _opened(*made)
@@ -96,7 +97,7 @@ def phase2(
     out: Place | None = None,
     overwrite: bool = False,
     resume: bool = False,
-    tensorboard: bool = False,
+    track: str | Sequence[str] = (),
     progress: Progress | None = None,
     **keywords: Any,  # noqa: ANN401
 ) -> "OpenedCheckpoint":
@@ -108,7 +109,7 @@ def phase2(
         out: the checkpoint to write; runs/phase2.safetensors by default.
         overwrite: replace what exists.
         resume: continue an unfinished run of these settings, if there is one.
-        tensorboard: write TensorBoard events too.
+        track: names of trackers that get the figures too, such as "tensorboard".
         progress: is told how far it is.
         **keywords: keys of `phase2`, `gate` and `run`.
     """
@@ -119,7 +120,7 @@ def phase2(
         _path(out),
         overwrite=overwrite,
         resume=resume,
-        tensorboard=tensorboard,
+        track=[track] if isinstance(track, str) else track,
         progress=progress or Silent(),
     )
     return _opened(*made)

@@ -1,7 +1,7 @@
 """Training as functions: from a dataset to a checkpoint, from a checkpoint to the next."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +33,7 @@ from newllm_core.regularizers.base import Regularizer
 from newllm_core.regularizers.probe import probe
 from newllm_core.runtime.precision import products_in
 from newllm_core.runtime.progress import Progress
+from newllm_core.runtime.trackers.base import Tracker
 from newllm_core.training.phase1.loss import REGULARIZER, regularizer_weight
 from newllm_core.training.phase1.result import Phase1Result
 from newllm_core.training.phase1.run import train_phase1
@@ -53,7 +54,7 @@ def run_phase1(
     overwrite: bool,
     device: torch.device,
     progress: Progress,
-    tensorboard: bool = False,
+    trackers: Sequence[type[Tracker]] = (),
     resume: bool = False,
 ) -> Checkpoint:
     """Train the blocks of a new model and save it as `out`.
@@ -104,7 +105,7 @@ def run_phase1(
         tokens = {"train": dataset.train.tokens, "validation": dataset.validation.tokens}
         progress.message(describe(setting=config.run.kernels, device=device))
         with begin(
-            out, identity, config.run, resume=resume, tensorboard=tensorboard, progress=progress
+            out, identity, config.run, resume=resume, trackers=trackers, progress=progress
         ) as run:
             probes, warmup = choose_probes(tokens, config.analysis)
             with sharded(model, config.run, device, through_time=False) as trained:
@@ -189,7 +190,7 @@ def run_phase2(
     overwrite: bool,
     device: torch.device,
     progress: Progress,
-    tensorboard: bool = False,
+    trackers: Sequence[type[Tracker]] = (),
     resume: bool = False,
 ) -> Checkpoint:
     """Pass the gate, train the heads (and blocks), save as `out`.
@@ -218,7 +219,7 @@ def run_phase2(
         )
         progress.message(describe(setting=config.run.kernels, device=device))
         with begin(
-            out, identity, config.run, resume=resume, tensorboard=tensorboard, progress=progress
+            out, identity, config.run, resume=resume, trackers=trackers, progress=progress
         ) as run:
             with products_in(checkpoint.model, config.run, device):
                 trained = train_phase2(

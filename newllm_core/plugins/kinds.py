@@ -79,7 +79,15 @@ OBJECTIVE = Kind(
     needed_for="to train like this again (analysis does not need it)",
     summary="The context must tell the token before the last.",
 )
-KINDS = (CELL, OBJECTIVE, REGULARIZER, DATA_SOURCE)
+TRACKER = Kind(
+    name="tracker",
+    group="newllm.trackers",
+    base="newllm_core.runtime.trackers.base:Tracker",
+    package="newllm_core.runtime.trackers",
+    command="phase1 --track {name}",
+    needed_for="to show figures there",
+)
+KINDS = (CELL, OBJECTIVE, REGULARIZER, DATA_SOURCE, TRACKER)
 COMMAND = Kind(
     name="command",
     group="newllm.commands",

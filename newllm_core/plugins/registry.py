@@ -32,6 +32,7 @@ from newllm_core.plugins.kinds import (
     KINDS,
     OBJECTIVE,
     REGULARIZER,
+    TRACKER,
     Kind,
 )
 from newllm_core.plugins.plugin import ALLOW_LIST, Plugin, plugin_of
@@ -234,5 +235,6 @@ REGULARIZERS = Registry(REGULARIZER)
 DATA_SOURCES = Registry(DATA_SOURCE)
 CELLS = Registry(CELL)
 OBJECTIVES = Registry(OBJECTIVE)
+TRACKERS = Registry(TRACKER)
 COMMANDS = Registry(COMMAND)
 REGISTRIES = (*(Registry(kind) for kind in KINDS), COMMANDS)

@@ -4,13 +4,15 @@ import contextlib
 import itertools
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
 from newllm_core.errors import InputError, reason
 from newllm_core.files.names import beside
-from newllm_core.runtime.tensorboard import TensorBoardEvents
+from newllm_core.runtime.trackers.base import Tracker
+from newllm_core.runtime.trackers.feed import Feed
 
 
 def metrics_path(checkpoint: Path) -> Path:
@@ -28,20 +30,24 @@ class RunLog:
 
     Args:
         checkpoint: what the log lies beside; None keeps no log (in all processes but the first).
-        tensorboard: write the same figures as TensorBoard events too.
+        trackers: get the same figures.
         resume_after: how many lines of the log that is there belong to the run; those after them
             are dropped, because the run will make them again. 0 begins a new log.
 
     Raises:
         InputError: the file cannot be written, or lines that belong to the run are not there.
-        ConfigError: TensorBoard is asked for and not installed.
+        ConfigError: what a tracker needs is not installed.
     """
 
     def __init__(
-        self, checkpoint: Path | None, *, tensorboard: bool = False, resume_after: int = 0
+        self,
+        checkpoint: Path | None,
+        *,
+        trackers: Sequence[type[Tracker]] = (),
+        resume_after: int = 0,
     ) -> None:
         self._lines = resume_after
-        self._events: TensorBoardEvents | None = None
+        self._feed: Feed | None = None
         self._file: BinaryIO | None = None
         if checkpoint is None:
             return
@@ -54,11 +60,11 @@ class RunLog:
             self._file.seek(0, os.SEEK_END)
         except OSError as error:
             raise InputError(f"cannot write {self.path}: {reason(error)}") from error
-        if tensorboard:
-            self._events = TensorBoardEvents(checkpoint)
+        if trackers:
+            self._feed = Feed(trackers, checkpoint)
             for line in kept:
                 figures = json.loads(line)
-                self._events.write(figures.pop("event"), figures)
+                self._feed.write(figures.pop("event"), figures)
 
     def write(self, event: str, **figures: Any) -> None:  # noqa: ANN401 - anything JSON can hold
         """Add one line.
@@ -74,8 +80,8 @@ class RunLog:
             self._file.flush()
         except OSError as error:
             raise InputError(f"cannot write {self.path}: {reason(error)}") from error
-        if self._events is not None:
-            self._events.write(event, figures)
+        if self._feed is not None:
+            self._feed.write(event, figures)
 
     def flush_to_disk(self) -> int:
         """The number of lines so far; they survive the end of the machine, not only of this run."""
@@ -110,5 +116,5 @@ class RunLog:
         if self._file is not None:
             with contextlib.suppress(OSError):  # reported already, when it could not be written
                 self._file.close()
-        if self._events is not None:
-            self._events.close()
+        if self._feed is not None:
+            self._feed.close()

@@ -1,7 +1,7 @@
 """When the state of a run is saved, and how a run that was saved begins again."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from newllm_core.parallel.sharding import is_sharded
 from newllm_core.runtime.interruption import Interruption
 from newllm_core.runtime.progress import Progress
 from newllm_core.runtime.runlog import RunLog, has_figures, metrics_path
+from newllm_core.runtime.trackers.base import Tracker
 
 # Twenty a second: how often a lock is asked for whose holder was killed a moment ago.
 LOCK_LOOKS = 5
@@ -166,7 +167,7 @@ def begin(
     config: RunConfig,
     *,
     resume: bool,
-    tensorboard: bool,
+    trackers: Sequence[type[Tracker]],
     progress: Progress,
 ) -> Iterator[Run]:
     """Open the files of the run that will write `checkpoint`, whose lock the caller holds.
@@ -191,7 +192,7 @@ def begin(
         path.unlink(missing_ok=True)
     lines = state.values["lines"] if state is not None else 0
     with (
-        RunLog(checkpoint if first else None, tensorboard=tensorboard, resume_after=lines) as log,
+        RunLog(checkpoint if first else None, trackers=trackers, resume_after=lines) as log,
         Interruption() as interruption,
     ):
         saver = Saver(

@@ -9,7 +9,8 @@ from newllm_core.plugins.plugin import OWN_DISTRIBUTION
 
 def test_built_ins_are_described_and_located():
     own = [entry for entry in list_plugins() if entry.distribution == OWN_DISTRIBUTION]
-    assert {entry.kind for entry in own} == {"cell", "objective", "regularizer", "data source"}
+    kinds = {"cell", "objective", "regularizer", "data source", "tracker"}
+    assert {entry.kind for entry in own} == kinds
     for entry in own:
         assert entry.status == "available"
         assert len(entry.description) > 15

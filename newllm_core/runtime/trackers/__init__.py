@@ -1,0 +1,1 @@
+"""Places that show the figures of runs while they are made."""
