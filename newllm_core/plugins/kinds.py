@@ -80,6 +80,14 @@ OBJECTIVE = Kind(
     summary="The context must tell the token before the last.",
 )
 KINDS = (CELL, OBJECTIVE, REGULARIZER, DATA_SOURCE)
+RECURRENCE = Kind(
+    name="recurrence",
+    group="newllm.recurrences",
+    base="newllm_core.analysis.foreign.base:Foreign",
+    package="newllm_core.analysis.foreign",
+    command="analyze FILE --as {name}",
+    needed_for="to open such networks",
+)
 COMMAND = Kind(
     name="command",
     group="newllm.commands",

@@ -31,6 +31,7 @@ from newllm_core.plugins.kinds import (
     DATA_SOURCE,
     KINDS,
     OBJECTIVE,
+    RECURRENCE,
     REGULARIZER,
     Kind,
 )
@@ -234,5 +235,6 @@ REGULARIZERS = Registry(REGULARIZER)
 DATA_SOURCES = Registry(DATA_SOURCE)
 CELLS = Registry(CELL)
 OBJECTIVES = Registry(OBJECTIVE)
+RECURRENCES = Registry(RECURRENCE)
 COMMANDS = Registry(COMMAND)
-REGISTRIES = (*(Registry(kind) for kind in KINDS), COMMANDS)
+REGISTRIES = (*(Registry(kind) for kind in KINDS), RECURRENCES, COMMANDS)
