@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from newllm_core.analysis.foreign.base import Foreign, Network
 from newllm_core.analysis.stepped import Step
@@ -20,6 +20,7 @@ from newllm_core.errors import ConfigError, InputError, reason
 CACHES = ("cache", "state", "cache_params", "past_key_values")
 # RWKV begins with the logarithm of nothing, written -1e38 or so: exp() of this is 0 too.
 LEAST = -1e4
+PreTrained = Any  # a model of Transformers, which is imported when one is opened
 
 
 class TransformersFolder(Foreign):
@@ -68,7 +69,7 @@ class TransformersFolder(Foreign):
         )
 
 
-def cached_step(model: nn.Module, template: Any) -> Step:  # noqa: ANN401 - a cache of any make
+def cached_step(model: PreTrained, template: Any) -> Step:  # noqa: ANN401 - a cache of any make
     """Return the step of a model: its state is a tuple of the tensors in its cache.
 
     Args:
@@ -86,7 +87,7 @@ def cached_step(model: nn.Module, template: Any) -> Step:  # noqa: ANN401 - a ca
     return step
 
 
-def one_by_one(model: nn.Module, template: Any) -> Step:  # noqa: ANN401 - as `cached_step`
+def one_by_one(model: PreTrained, template: Any) -> Step:  # noqa: ANN401 - as `cached_step`
     """Return the same step, which reads every stream alone."""
     step = cached_step(model, template)
 
@@ -102,7 +103,7 @@ def one_by_one(model: nn.Module, template: Any) -> Step:  # noqa: ANN401 - as `c
 
 @torch.no_grad()
 def _keeps_streams_apart(
-    model: nn.Module, template: tuple[str, Any], start: tuple[Tensor, ...]
+    model: PreTrained, template: tuple[str, Any], start: tuple[Tensor, ...]
 ) -> bool:
     vocabulary = model.get_input_embeddings().weight.shape[0]
     ids = torch.tensor([0, min(1, vocabulary - 1)], device=start[0].device)
@@ -119,7 +120,7 @@ def _keeps_streams_apart(
 
 
 @torch.no_grad()
-def _template(model: nn.Module, path: Path) -> tuple[str, Any]:
+def _template(model: PreTrained, path: Path) -> tuple[str, Any]:
     """Return what a model calls its cache, and one that it made of a token."""
     ids = torch.zeros(1, 1, dtype=torch.long, device=model.get_input_embeddings().weight.device)
     kind = model.config.model_type
@@ -137,7 +138,7 @@ def _template(model: nn.Module, path: Path) -> tuple[str, Any]:
 
 
 @torch.no_grad()
-def _start(model: nn.Module, template: tuple[str, Any]) -> tuple[Tensor, ...]:
+def _start(model: PreTrained, template: tuple[str, Any]) -> tuple[Tensor, ...]:
     """Return the state before any token: zeros, if the model begins so, or that of a token."""
     one = tuple(_tensors(template[1]))
     zero = [torch.zeros_like(tensor) for tensor in one]
@@ -197,10 +198,11 @@ def _with_tensors(part: Any, tensors: Iterator[Tensor]) -> Any:  # noqa: ANN401 
     inner = {key: _with_tensors(value, tensors) for key, value in _parts(part).items()}
     if not inner:
         return part
+    kind: Any = type(part)
     if isinstance(part, Mapping):
-        return type(part)(inner)
+        return kind(inner)
     if isinstance(part, list | tuple):
-        return type(part)(inner.values())
+        return kind(inner.values())
     made = copy.copy(part)
     vars(made).update(inner)
     return made
