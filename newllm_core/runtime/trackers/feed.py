@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from newllm_core.errors import UserError, reason
+from newllm_core.plugins.guard import stdout_to_stderr
 from newllm_core.runtime.trackers.base import Tracker
 
 # What an event counts its lines by; others are counted from 1.
@@ -25,7 +26,8 @@ class Feed:
     """
 
     def __init__(self, trackers: Sequence[type[Tracker]], checkpoint: Path) -> None:
-        self._trackers = [tracker(checkpoint) for tracker in trackers]
+        with stdout_to_stderr():  # what a library says is no result
+            self._trackers = [tracker(checkpoint) for tracker in trackers]
         self._lines: dict[str, int] = {}
 
     def write(self, event: str, figures: Mapping[str, Any]) -> None:
@@ -35,7 +37,8 @@ class Feed:
         named = {f"{event}/{place}": value for place, value in numbers(figures)}
         for tracker in list(self._trackers):
             try:
-                tracker.write(event, step, named)
+                with stdout_to_stderr():
+                    tracker.write(event, step, named)
             except Exception as error:  # a network or a disk may fail in any way
                 self._leave_out(tracker, error)
 
@@ -43,7 +46,8 @@ class Feed:
         """Finish all."""
         for tracker in self._trackers:
             try:
-                tracker.close()
+                with stdout_to_stderr():
+                    tracker.close()
             except Exception as error:
                 self._leave_out(tracker, error)
 

@@ -152,21 +152,33 @@ def test_mlflow_itself(tmp_path, monkeypatch):
 
 
 def test_wandb_itself(tmp_path, monkeypatch):
-    pytest.importorskip("wandb", reason="wandb is not installed")
+    wandb = pytest.importorskip("wandb", reason="wandb is not installed")
     monkeypatch.setenv("WANDB_MODE", "offline")
     write(tmp_path / "a.safetensors", Wandb)
+    wandb.teardown()  # its own process has written everything then
     from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
 
-    store = DataStore()
     (file,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
-    store.open_for_scan(str(file))
-    rows = []
-    while data := store.scan_data():
+    rows, data = [], file.read_bytes()[7:]  # behind a header: checksum, length, type, record
+    while data:
+        size = int.from_bytes(data[4:6], "little")
         record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
+        record.ParseFromString(data[7 : 7 + size])
+        data = data[7 + size :]
         items = record.history.item
-        if items:
-            row = {i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in items}
+        row = {i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in items}
+        if row:
             rows.append({key: value for key, value in row.items() if not key.startswith("_")})
     assert named(rows) == expected(tmp_path / "a.safetensors")
+
+
+def test_trackio_itself(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "kept"))  # read when it is imported
+    pytest.importorskip("trackio", reason="trackio is not installed")
+    write(tmp_path / "a.safetensors", Trackio)
+    from trackio.sqlite_storage import SQLiteStorage
+
+    rows = SQLiteStorage.get_logs("newllm", "a")
+    kept = [{k: v for k, v in row.items() if k not in ("timestamp", "step")} for row in rows]
+    assert named(kept) == expected(tmp_path / "a.safetensors")
+    assert capfd.readouterr().out == ""
