@@ -126,6 +126,7 @@ def quickstart(
         render_quickstart(results, console())
         render_sample(PROMPT, sample, console())
     progress.message(f"done in {results['seconds']:.0f} s; everything is in {folder}")
+    progress.message(f"talk to it: newllm serve {path}")
 
 
 def _free_folder() -> Path:
