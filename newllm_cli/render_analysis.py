@@ -35,6 +35,8 @@ CURVES: list[tuple[str, tuple[str, ...], bool]] = [
     ("echo by token, log", ("echo_state", "distances_by_step"), True),
     ("drift by reading, log", ("repeat_drift", "by_repeat"), True),
     ("memory by lag", ("token_memory", "by_lag"), False),
+    ("contribution by lag, log", ("contributions", "by_lag"), True),
+    ("growth along a text", ("along_text", "log_growth"), False),
 ]
 SMALLEST_DRAWN = 1e-6
 CURVE_WIDTH = 28
@@ -62,15 +64,17 @@ def render_analysis(report: Figures, console: Console, *, whole_history: bool = 
         "control\ntrain": control["train"],
         "control\nvalidation": control["validation"],
     }
-    console.print(_figure_table(columns))
+    console.print(_figure_table({name: of for name, of in columns.items() if of is not None}))
     console.print()
-    console.print(_difference_table(report["differences"]))
-    console.print()
+    if any(report["differences"].values()):
+        console.print(_difference_table(report["differences"]))
+        console.print()
     _print_curves({"train": train, "control": control["train"]}, console)
     console.print()
     _print_vectors(train, console, "tokens that load on it (train)")
-    _print_history(report["convergence"], console, rows=None if whole_history else HISTORY_ROWS)
-    _print_epochs(report["epochs"], console)
+    if "convergence" in report:
+        _print_history(report["convergence"], console, rows=None if whole_history else HISTORY_ROWS)
+        _print_epochs(report["epochs"], console)
 
 
 def render_matrix(report: Figures, console: Console) -> None:

@@ -5,6 +5,13 @@ from typing import Annotated
 
 import typer
 
+from newllm_cli.foreign import (
+    EmbeddingOption,
+    ForeignOption,
+    TokensOption,
+    is_foreign,
+    named_or_step_file,
+)
 from newllm_cli.options import (
     HtmlOption,
     JsonOption,
@@ -20,12 +27,19 @@ from newllm_core.pipeline.commands import OF_PROBES
 def analyze(
     given: Settings,
     checkpoint: Annotated[
-        Path, typer.Argument(help="Checkpoint, or any matrix file with --tensor.", metavar="FILE")
-    ],
+        Path | None,
+        typer.Argument(
+            help="Checkpoint, any matrix file with --tensor, or somebody else's network.",
+            metavar="[FILE]",
+        ),
+    ] = None,
     tensor: Annotated[
         str | None,
         typer.Option(help="Look at this matrix or vector of any safetensors file instead."),
     ] = None,
+    kind: ForeignOption = None,
+    embedding: EmbeddingOption = None,
+    tokens: TokensOption = None,
     history: Annotated[
         str, typer.Option(help="Iterations of Phase 1 that are listed: some, or all.")
     ] = "some",
@@ -44,6 +58,12 @@ def analyze(
         newllm analyze runs/phase1.safetensors --html report.html --png charts
 
         newllm analyze model.safetensors --tensor embeddings.word_embeddings.weight
+
+        newllm analyze gru.safetensors --as gru --embedding embed.weight --tokens ids.npy
+
+        newllm analyze rwkv-folder --tokens book.txt
+
+        newllm analyze --plugin my_step.py --tokens ids.npy
     """
     from newllm_cli.output import console, print_json
     from newllm_cli.progress import StderrProgress
@@ -57,6 +77,7 @@ def analyze(
     config = given.resolve()
     seed = config.run.seed if given.sets("run", "seed") else None
     check_outputs(html, png, overwrite=overwrite)
+    checkpoint = named_or_step_file(checkpoint)
     if tensor is not None or checkpoint.suffix == ".npy":
         from newllm_core.analysis.matrix import analyze_matrix
         from newllm_core.analysis.report.matrix_page import matrix_charts, matrix_page
@@ -73,21 +94,36 @@ def analyze(
         )
         return
 
-    from newllm_core.analysis.analyze import analyze as analyze_checkpoint
     from newllm_core.analysis.report.analysis_page import analysis_page
     from newllm_core.analysis.report.charts import analysis_charts
-    from newllm_core.checkpoint.format import load
     from newllm_core.runtime.device import prepare_device
 
-    device = prepare_device(config.run)
-    report = analyze_checkpoint(
-        load(checkpoint, device=device, progress=progress),
-        config=config,
-        checkpoint_path=checkpoint,
-        seed=seed,
-        device=device,
-        progress=progress,
-    )
+    if is_foreign(checkpoint, kind, tokens):
+        from newllm_core.analysis.foreign.opening import examine_file
+
+        report = examine_file(
+            checkpoint,
+            tokens or [],
+            kind=kind,
+            embedding=embedding,
+            config=config,
+            seed=config.run.seed,
+            device=prepare_device(config.run),
+            progress=progress,
+        )
+    else:
+        from newllm_core.analysis.analyze import analyze as analyze_checkpoint
+        from newllm_core.checkpoint.format import load
+
+        device = prepare_device(config.run)
+        report = analyze_checkpoint(
+            load(checkpoint, device=device, progress=progress),
+            config=config,
+            checkpoint_path=checkpoint,
+            seed=seed,
+            device=device,
+            progress=progress,
+        )
     if json:
         print_json(report)
     else:

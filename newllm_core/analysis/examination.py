@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,7 +27,8 @@ FEWEST = 2
 # Up to here everything there is to read is cheap.
 FEW_DIMENSIONS = 64
 
-Tokens = Tensor | tuple[Tensor, Tensor]
+Text = Tensor | np.ndarray
+Tokens = Text | tuple[Text, Text]
 
 
 def examine(
@@ -108,16 +110,20 @@ def _passages(
     tokens: Tokens, warmup: int | None, config: AnalysisConfig
 ) -> tuple[dict[str, Tensor], int]:
     pair = tokens if isinstance(tokens, tuple | list) else (tokens,)
-    splits = {split: torch.as_tensor(ids).long() for split, ids in zip(SPLITS, pair, strict=False)}
-    if len(pair) > len(SPLITS) or any(not ids.numel() for ids in splits.values()):
+    splits = {
+        split: np.asarray(ids) for split, ids in zip(SPLITS, map(_on_cpu, pair), strict=False)
+    }
+    if len(pair) > len(SPLITS) or any(not ids.size for ids in splits.values()):
         raise InputError("tokens: give ids [T], or a pair of them, training and validation")
     if any(ids.ndim == 2 for ids in splits.values()):
         warmup = config.warmup_tokens if warmup is None else warmup
-        return equal_probes(
-            {split: torch.atleast_2d(x) for split, x in splits.items()}, warmup
-        ), warmup
+        rows = {s: torch.from_numpy(np.atleast_2d(x).astype(np.int64)) for s, x in splits.items()}
+        return equal_probes(rows, warmup), warmup
     if warmup is not None:
         config = replace(config, warmup_tokens=warmup)
-    cpu = {split: ids.cpu().numpy() for split, ids in splits.items()}
-    probes, warmup = choose_probes(cpu, config)
+    probes, warmup = choose_probes(splits, config)
     return equal_probes(probes, warmup), warmup
+
+
+def _on_cpu(ids: Text) -> Text:
+    return ids.detach().cpu() if isinstance(ids, Tensor) else ids

@@ -104,4 +104,6 @@ def cvfp_line(report: Figures) -> str:
         f"contexts change by {drifts(report)} of their norm (train / validation)"
     )
     control = drifts(report["random_control"])
+    if not report["validation"]:
+        line = line.replace(" (train / validation)", "")
     return f"{line}, untrained by {control}" if control else line

@@ -75,10 +75,10 @@ def use_file(path: Path) -> list[FileClass]:
         FileClass(path, version, kind, node.name, node.lineno, first_line(node))
         for node, kind in _plugin_classes(tree)
     ]
-    if not found:
+    if not found and not _has_step(tree):
         raise PluginError(
             f"--plugin {path} has no plugin: it needs a public class that extends "
-            f"{', '.join(BASES)}"
+            f"{', '.join(BASES)}, or a function step that analyze examines"
         )
     _used[path] = found
     return found
@@ -87,6 +87,11 @@ def use_file(path: Path) -> list[FileClass]:
 def used_files(kind: str) -> list[FileClass]:
     """Return the plugins of one kind in every file given."""
     return [plugin for plugins in _used.values() for plugin in plugins if plugin.kind == kind]
+
+
+def step_files() -> list[Path]:
+    """Return the files given that have no plugin but a function `step`."""
+    return [path for path, plugins in _used.items() if not plugins]
 
 
 def forget_files() -> None:
@@ -141,6 +146,10 @@ def _plugin_classes(tree: ast.Module) -> list[tuple[ast.ClassDef, str]]:
                 if not node.name.startswith("_"):
                     found.append((node, base))
     return found
+
+
+def _has_step(tree: ast.Module) -> bool:
+    return any(isinstance(node, ast.FunctionDef) and node.name == "step" for node in tree.body)
 
 
 def _is_dataclass(node: ast.ClassDef) -> bool:

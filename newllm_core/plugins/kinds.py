@@ -87,7 +87,15 @@ TRACKER = Kind(
     command="phase1 --track {name}",
     needed_for="to show figures there",
 )
-KINDS = (CELL, OBJECTIVE, REGULARIZER, DATA_SOURCE, TRACKER)
+RECURRENCE = Kind(
+    name="recurrence",
+    group="newllm.recurrences",
+    base="newllm_core.analysis.foreign.base:Foreign",
+    package="newllm_core.analysis.foreign",
+    command="analyze FILE --as {name}",
+    needed_for="to open such networks",
+)
+KINDS = (CELL, OBJECTIVE, REGULARIZER, DATA_SOURCE, TRACKER, RECURRENCE)
 COMMAND = Kind(
     name="command",
     group="newllm.commands",

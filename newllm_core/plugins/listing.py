@@ -22,7 +22,7 @@ class Entry:
 
     Attributes:
         name: what users ask for.
-        kind: cell, objective, regularizer, data source or command.
+        kind: cell, objective, regularizer, data source, recurrence or command.
         distribution: who installed it.
         version: of the distribution.
         target: `module:attribute`.

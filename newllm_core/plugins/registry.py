@@ -31,6 +31,7 @@ from newllm_core.plugins.kinds import (
     DATA_SOURCE,
     KINDS,
     OBJECTIVE,
+    RECURRENCE,
     REGULARIZER,
     TRACKER,
     Kind,
@@ -236,5 +237,6 @@ DATA_SOURCES = Registry(DATA_SOURCE)
 CELLS = Registry(CELL)
 OBJECTIVES = Registry(OBJECTIVE)
 TRACKERS = Registry(TRACKER)
+RECURRENCES = Registry(RECURRENCE)
 COMMANDS = Registry(COMMAND)
 REGISTRIES = (*(Registry(kind) for kind in KINDS), COMMANDS)

@@ -27,6 +27,10 @@ TILES: list[tuple[str, tuple[str, ...]]] = [
     ("memory horizon, tokens", ("memory_horizon",)),
     ("tokens remembered", ("token_memory", "total")),
 ]
+ALONG_TEXT = (
+    "Growth of a small disturbance by each token of the first passage, ln: red where it grows, "
+    "blue where the past is forgotten."
+)
 DIFFERENCE_COLUMNS = {
     "train_minus_control": "train − untrained",
     "validation_minus_control": "validation − untrained",
@@ -41,8 +45,7 @@ def analysis_page(report: Figures) -> str:
     body = [
         f"<h1>{escape(name)}</h1>",
         f'<p class="soft">{train["num_tokens"]:,} contexts of {train["context_dim"]} dimensions '
-        "from training text and as many from validation text, next to the same model with "
-        "untrained blocks. Large figures are those of validation text.</p>",
+        f"{_beside(report)}</p>",
         f"<p><b>{escape(cvfp_line(report))}.</b></p>",
         _lead(report["verdicts"]),
         _tiles(report),
@@ -54,14 +57,28 @@ def analysis_page(report: Figures) -> str:
         card(_differences(report["differences"])),
         "<h2>All figures</h2>",
         card(figure_table(_columns(report))),
+        "<h2>Where it forgets</h2>",
+        card(_along_text(report["validation"] or train)),
         "<h2>Strongest directions of the contexts</h2>",
         card(_vectors(train)),
-        "<h2>History of Phase 1</h2>",
-        card(_history(report["convergence"])),
+        *(
+            ["<h2>History of Phase 1</h2>", card(_history(report["convergence"]))]
+            if "convergence" in report
+            else []
+        ),
         "<footer>Made by newllm analyze. Thresholds are the settings "
         "in [healthy] and [gate].</footer>",
     ]
     return page(f"newllm: {name}", "\n".join(body))
+
+
+def _beside(report: Figures) -> str:
+    text = "from the text"
+    if report["validation"]:
+        text = "from training text and as many from validation text"
+    if any(report["random_control"].values()):
+        text += ", next to the same network untrained"
+    return text + ". Large figures are those of the last of them."
 
 
 def verdict_table(verdicts: Sequence[Figures]) -> str:
@@ -123,10 +140,11 @@ def _lead(verdicts: Sequence[Figures]) -> str:
 
 
 def _tiles(report: Figures) -> str:
-    control = report["random_control"]["validation"]
+    last = "validation" if report["validation"] else "train"
+    control = report["random_control"][last]
     tiles = []
     for name, path in TILES:
-        train, validation = (look_up(report[split], path) for split in SPLITS)
+        train, validation = (look_up(report[split], path) for split in ("train", last))
         untrained = look_up(control, path)
         tiles.append(
             f'<div class="card tile"><div class="name">{escape(name)}</div>'
@@ -150,12 +168,13 @@ def _value(value: float | None) -> str:
 
 def _columns(report: Figures) -> dict[str, Figures | None]:
     control = report["random_control"]
-    return {
+    columns = {
         "train": report["train"],
         "validation": report["validation"],
         "untrained, train": control["train"],
         "untrained, validation": control["validation"],
     }
+    return {name: figures for name, figures in columns.items() if figures is not None}
 
 
 def _differences(differences: Figures) -> str:
@@ -168,6 +187,22 @@ def _differences(differences: Figures) -> str:
         '<p class="caption">± is the standard error that sampling leaves; figures without one '
         "were computed on every context.</p>"
     )
+
+
+def _along_text(figures: Figures) -> str:
+    """Show the first passage: red where a disturbance grows, blue where it is forgotten."""
+    found = figures["along_text"]
+    shown = []
+    for text, growth in zip(
+        found.get("texts") or found["tokens"], found["log_growth"], strict=True
+    ):
+        strength = min(1.0, abs(growth or 0.0))
+        colour = "220,60,60" if (growth or 0.0) > 0 else "60,110,220"
+        shown.append(
+            f'<span class="token" style="background:rgba({colour},{strength:.2f})" '
+            f'title="{number(growth)}">{escape(printable(str(text)))}</span>'
+        )
+    return f'<p class="caption">{ALONG_TEXT}</p><div>{"".join(shown)}</div>'
 
 
 def _vectors(figures: Figures) -> str:

@@ -16,7 +16,7 @@ SMALLEST_ERROR = 1e-6
 
 def analysis_charts(report: Figures) -> list[Chart]:
     """Return every chart that this report has data for."""
-    history = report["convergence"]["history"]
+    history = report["convergence"]["history"] if "convergence" in report else []
     columns = columns_of(report)
     charts = [*history_charts(history), *split_charts(columns)]
     return [chart for chart in charts if not chart.empty]
@@ -24,12 +24,11 @@ def analysis_charts(report: Figures) -> list[Chart]:
 
 def columns_of(report: Figures) -> dict[str, tuple[Figures, str]]:
     """Name to figures and role of every curve; the random control first, to lie below."""
-    control = (report.get("random_control") or {}).get("validation")
+    last = "validation" if report["validation"] else "train"
+    control = (report.get("random_control") or {}).get(last)
     columns = {"untrained": (control, "control")} if control else {}
-    return columns | {
-        "train": (report["train"], "train"),
-        "validation": (report["validation"], "validation"),
-    }
+    splits = {split: (report[split], split) for split in ("train", "validation")}
+    return columns | {name: of for name, of in splits.items() if of[0] is not None}
 
 
 def split_charts(columns: Mapping[str, tuple[Figures, str]]) -> list[Chart]:
@@ -75,7 +74,46 @@ def split_charts(columns: Mapping[str, tuple[Figures, str]]) -> list[Chart]:
             markers=True,
             until=0.002,
         ),
+        _curves(
+            columns,
+            ("contributions", "by_lag"),
+            key="contributions",
+            title="Contribution of a token to the state",
+            caption="How far the state moves, relative to its norm, if the token so many steps "
+            "back had been another one.",
+            x_label="steps back",
+            y_label="relative distance",
+            log_y=True,
+            markers=True,
+        ),
+        _spectrum_of_exponents(columns),
+        _curves(
+            columns,
+            ("along_text", "log_growth"),
+            key="along-text",
+            title="Growth of a disturbance along a text",
+            caption="By each token of one passage; λ is the mean. Where it falls, the past is "
+            "forgotten.",
+            x_label="token",
+            y_label="growth, ln",
+        ),
     ]
+
+
+def _spectrum_of_exponents(columns: Mapping[str, tuple[Figures, str]]) -> Chart:
+    series = []
+    for name, (figures, role) in columns.items():
+        exponents = look_up(figures, ("lyapunov_spectrum", "exponents")) or []
+        means = [exponent["mean"] for exponent in exponents]
+        series.append(Series(name, list(range(1, len(means) + 1)), means, role, markers=True))
+    return Chart(
+        key="exponents",
+        title="Lyapunov spectrum",
+        caption="Growth of a disturbance in its fastest direction, the next one and so on.",
+        x_label="exponent",
+        y_label="ln per token",
+        series=series,
+    )
 
 
 def _curves(

@@ -57,6 +57,12 @@ FIGURES: list[tuple[str, tuple[str, ...]]] = [
     ("  whole text", ("sweeps", "measured_text", "0.01%")),
     ("tokens remembered", ("token_memory", "total")),
     ("  standard error", ("token_memory", "stderr")),
+    ("memory capacity", ("memory_capacity", "total")),
+    ("exponent λ1 of the spectrum", ("lyapunov_spectrum", "first")),
+    ("  last that was measured", ("lyapunov_spectrum", "last")),
+    ("Kaplan-Yorke dimension", ("lyapunov_spectrum", "kaplan_yorke_dimension")),
+    ("state, sketched places", ("sketch", "places")),
+    ("  error of effective rank", ("sketch", "effective_rank_error")),
 ]
 
 
@@ -70,6 +76,8 @@ DIFFERENCES = {
 }
 
 
+# Of a list of exponents.
+ENDS = {"first": 0, "last": -1}
 # From here on digits before the point say less than their number.
 WIDEST = 1e6
 
@@ -116,6 +124,8 @@ def figure_at(figures: Figures | None, path: tuple[str, ...]) -> float | None:
     if path[0] == "dimension_variance":
         chosen = {"min": min(value), "max": max(value), "mean": sum(value) / len(value)}
         return chosen[path[1]]
+    if path[0] == "lyapunov_spectrum" and path[1] in ENDS:
+        return look_up(value["exponents"][ENDS[path[1]]], ("mean",))
     return look_up(figures, path)
 
 

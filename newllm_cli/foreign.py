@@ -1,0 +1,46 @@
+"""Options of commands that look into somebody else's networks."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ForeignOption = Annotated[
+    str | None,
+    typer.Option(
+        "--as", metavar="KIND", help="Of a foreign network: gru, lstm, rnn, reservoir, or a plugin."
+    ),
+]
+EmbeddingOption = Annotated[
+    str | None,
+    typer.Option(metavar="TENSOR", help="What token ids stand for in a foreign network's file."),
+]
+TokensOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="FILE",
+        help="What a foreign network reads: token ids, a text if it has a tokenizer, or a prepared "
+        "folder. Repeat it for validation text.",
+    ),
+]
+
+
+def is_foreign(path: Path, kind: str | None, tokens: Sequence[Path] | None) -> bool:
+    """Say whether a file is no checkpoint of newllm, by how it was given."""
+    return bool(kind or tokens) or path.suffix == ".py" or path.is_dir()
+
+
+def named_or_step_file(path: Path | None) -> Path:
+    """Return the file that was named, or the `--plugin` file that has a step.
+
+    Raises:
+        ConfigError: neither was given.
+    """
+    from newllm_core.errors import ConfigError
+    from newllm_core.plugins.files import step_files
+
+    found = path or next(iter(step_files()), None)
+    if found is None:
+        raise ConfigError("what is to be analysed? give a FILE, or --plugin FILE.py with a step")
+    return found

@@ -1,0 +1,116 @@
+"""Weights of `torch.nn.RNN`, `GRU` and `LSTM` in a safetensors file.
+
+The state is [B, layers, hidden], of an LSTM a pair of them.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from newllm_core.analysis.foreign.base import Foreign, Network
+from newllm_core.analysis.foreign.tensors import read_tensors, table
+from newllm_core.analysis.stepped import Step
+from newllm_core.errors import InputError
+
+WEIGHT = re.compile(r"(.*)weight_ih_l(\d+)$")
+NOT_READ = ("_reverse", "weight_hr")
+
+
+class TorchRnn(Foreign):
+    """An Elman network with tanh, `torch.nn.RNN`."""
+
+    module: ClassVar[Callable[..., nn.RNNBase]] = nn.RNN
+    gates: ClassVar[int] = 1
+
+    def open(
+        self, path: Path, *, embedding: str | None, seed: int, device: torch.device
+    ) -> Network:
+        """Open the file; its untrained twin has weights as torch draws them, the same embedding.
+
+        Raises:
+            ConfigError: `embedding` must be named.
+            InputError: the file has no such weights.
+        """
+        tensors = read_tensors(path, device)
+        layers = [match for name in tensors if (match := WEIGHT.match(name))]
+        prefix = layers[0][1] if layers else ""
+        own = {name.removeprefix(prefix): t for name, t in tensors.items() if _is_of(name, prefix)}
+        kind = type(self).__name__.removeprefix("Torch").upper()
+        if not layers or any(part in name for name in own for part in NOT_READ):
+            raise InputError(
+                f"{path} has no weights of one torch.nn.{kind} that reads forward (weight_ih_l0, …)"
+            )
+        first = own["weight_ih_l0"]
+        sizes = (first.shape[1], first.shape[0] // self.gates, len(layers))
+        embedded_VE = table(
+            {name: t for name, t in tensors.items() if not _is_of(name, prefix)},
+            embedding,
+            sizes[0],
+            path,
+        )
+        network, control = (self._make(sizes, own, seed, path) for _ in range(2))
+        state_names = set(network.state_dict())
+        try:
+            network.load_state_dict({n: t for n, t in own.items() if n in state_names})
+        except RuntimeError as error:
+            raise InputError(
+                f"{path} has no weights of a torch.nn.{kind} of {sizes[2]} layers: {error}"
+            ) from error
+        start = torch.zeros(1, sizes[2], sizes[1], dtype=first.dtype, device=device)
+        return Network(
+            step=_step(network, embedded_VE),
+            control=_step(control, embedded_VE),
+            start=(start, start) if self.module is nn.LSTM else start,
+            parameters=embedded_VE.numel() + sum(p.numel() for p in network.parameters()),
+            vocab_size=len(embedded_VE),
+        )
+
+    def _make(
+        self, sizes: tuple[int, int, int], own: dict[str, Tensor], seed: int, path: Path
+    ) -> nn.RNNBase:
+        first = own["weight_ih_l0"]
+        if first.shape[0] % self.gates or own["weight_hh_l0"].shape[1] != sizes[1]:
+            raise InputError(
+                f"{path}: weight_ih_l0 has shape {list(first.shape)} and weight_hh_l0 "
+                f"{list(own['weight_hh_l0'].shape)}, which do not fit"
+            )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            made = self.module(*sizes, bias="bias_ih_l0" in own)
+        return made.to(first.device, first.dtype).requires_grad_(False)
+
+
+class TorchGru(TorchRnn):
+    """A gated recurrent unit, `torch.nn.GRU`."""
+
+    module = nn.GRU
+    gates = 3
+
+
+class TorchLstm(TorchRnn):
+    """A long short-term memory, `torch.nn.LSTM`."""
+
+    module = nn.LSTM
+    gates = 4
+
+
+def _is_of(name: str, prefix: str) -> bool:
+    return name.startswith(prefix) and bool(
+        re.match(r"(weight|bias)_(ih|hh|hr)_l\d+", name.removeprefix(prefix))
+    )
+
+
+def _step(network: nn.RNNBase, embedded_VE: Tensor) -> Step:
+    def swapped(state: Any) -> Any:  # noqa: ANN401 - a tensor or a pair
+        if isinstance(state, tuple):
+            return tuple(part.transpose(0, 1).contiguous() for part in state)
+        return state.transpose(0, 1).contiguous()
+
+    def step(state: Any, ids: Tensor) -> Any:  # noqa: ANN401 - a tensor or a pair
+        return swapped(network(embedded_VE[ids][None], swapped(state))[1])
+
+    return step
