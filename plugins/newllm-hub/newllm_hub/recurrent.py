@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from newllm_core.analysis.foreign.base import Foreign, Network
 from newllm_core.analysis.stepped import Step
@@ -68,7 +68,7 @@ class TransformersFolder(Foreign):
         )
 
 
-def cached_step(model: nn.Module, template: Any) -> Step:  # noqa: ANN401 - a cache of any make
+def cached_step(model: Any, template: Any) -> Step:  # noqa: ANN401 - a model and a cache of any make
     """Return the step of a model: its state is a tuple of the tensors in its cache.
 
     Args:
@@ -86,7 +86,7 @@ def cached_step(model: nn.Module, template: Any) -> Step:  # noqa: ANN401 - a ca
     return step
 
 
-def one_by_one(model: nn.Module, template: Any) -> Step:  # noqa: ANN401 - as `cached_step`
+def one_by_one(model: Any, template: Any) -> Step:  # noqa: ANN401 - a model and a cache of any make
     """Return the same step, which reads every stream alone."""
     step = cached_step(model, template)
 
@@ -101,9 +101,7 @@ def one_by_one(model: nn.Module, template: Any) -> Step:  # noqa: ANN401 - as `c
 
 
 @torch.no_grad()
-def _keeps_streams_apart(
-    model: nn.Module, template: tuple[str, Any], start: tuple[Tensor, ...]
-) -> bool:
+def _keeps_streams_apart(model: Any, template: tuple[str, Any], start: tuple[Tensor, ...]) -> bool:  # noqa: ANN401
     vocabulary = model.get_input_embeddings().weight.shape[0]
     ids = torch.tensor([0, min(1, vocabulary - 1)], device=start[0].device)
     ends = []
@@ -119,7 +117,7 @@ def _keeps_streams_apart(
 
 
 @torch.no_grad()
-def _template(model: nn.Module, path: Path) -> tuple[str, Any]:
+def _template(model: Any, path: Path) -> tuple[str, Any]:  # noqa: ANN401
     """Return what a model calls its cache, and one that it made of a token."""
     ids = torch.zeros(1, 1, dtype=torch.long, device=model.get_input_embeddings().weight.device)
     kind = model.config.model_type
@@ -137,7 +135,7 @@ def _template(model: nn.Module, path: Path) -> tuple[str, Any]:
 
 
 @torch.no_grad()
-def _start(model: nn.Module, template: tuple[str, Any]) -> tuple[Tensor, ...]:
+def _start(model: Any, template: tuple[str, Any]) -> tuple[Tensor, ...]:  # noqa: ANN401
     """Return the state before any token: zeros, if the model begins so, or that of a token."""
     one = tuple(_tensors(template[1]))
     zero = [torch.zeros_like(tensor) for tensor in one]
@@ -198,7 +196,7 @@ def _with_tensors(part: Any, tensors: Iterator[Tensor]) -> Any:  # noqa: ANN401 
     if not inner:
         return part
     if isinstance(part, Mapping):
-        return type(part)(inner)
+        return type(part)(inner)  # type: ignore[call-arg]
     if isinstance(part, list | tuple):
         return type(part)(inner.values())
     made = copy.copy(part)
