@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 
+from newllm_core.plugins.files import forget_files
+
 from .inside import CommandLine
 
 STEP = """
@@ -21,7 +23,8 @@ def newllm(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "leaky.py").write_text(STEP)
     np.save(tmp_path / "ids.npy", np.random.default_rng(0).integers(0, 9, 500))
-    return CommandLine(monkeypatch, capsys)
+    yield CommandLine(monkeypatch, capsys)
+    forget_files()
 
 
 def test_a_file_with_a_step_is_examined(newllm, tmp_path):
