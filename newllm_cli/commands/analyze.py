@@ -78,7 +78,8 @@ def analyze(
     seed = config.run.seed if given.sets("run", "seed") else None
     check_outputs(html, png, overwrite=overwrite)
     checkpoint = named_or_step_file(checkpoint)
-    if tensor is not None or checkpoint.suffix == ".npy":
+    foreign = is_foreign(checkpoint, kind, tokens)
+    if tensor is not None or (checkpoint.suffix == ".npy" and not foreign):
         from newllm_core.analysis.matrix import analyze_matrix
         from newllm_core.analysis.report.matrix_page import matrix_charts, matrix_page
 
@@ -98,7 +99,7 @@ def analyze(
     from newllm_core.analysis.report.charts import analysis_charts
     from newllm_core.runtime.device import prepare_device
 
-    if is_foreign(checkpoint, kind, tokens):
+    if foreign:
         from newllm_core.analysis.foreign.opening import examine_file
 
         report = examine_file(

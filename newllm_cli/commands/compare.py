@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from newllm_cli.foreign import EmbeddingOption, ForeignOption, TokensOption
 from newllm_cli.options import (
     HtmlOption,
     JsonOption,
@@ -20,8 +21,12 @@ from newllm_core.pipeline.commands import OF_PROBES
 def compare(
     given: Settings,
     checkpoints: Annotated[
-        list[Path], typer.Argument(help="Checkpoints to compare.", metavar="CKPT…")
+        list[Path],
+        typer.Argument(help="Checkpoints, or somebody else's networks.", metavar="CKPT…"),
     ],
+    kind: ForeignOption = None,
+    embedding: EmbeddingOption = None,
+    tokens: TokensOption = None,
     html: HtmlOption = None,
     png: PngOption = None,
     overwrite: OverwriteOption = False,
@@ -33,6 +38,8 @@ def compare(
         newllm compare runs/a.safetensors runs/b.safetensors
 
         newllm compare runs/*.safetensors --html compare.html
+
+        newllm compare runs/a.safetensors mamba-folder --tokens book.txt
     """
     from newllm_cli.output import console, print_json
     from newllm_cli.progress import StderrProgress
@@ -52,6 +59,7 @@ def compare(
         seed=config.run.seed if given.sets("run", "seed") else None,
         device=prepare_device(config.run),
         progress=progress,
+        foreign=comparisons.Foreigners(tokens, kind, embedding) if tokens else None,
     )
     if json:
         print_json(report)

@@ -1,6 +1,7 @@
-"""Checkpoints side by side: what differs in their configs, their health and their figures."""
+"""Checkpoints and foreign networks side by side: configs, health and figures."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,26 @@ import torch
 
 from newllm_core import settings
 from newllm_core.analysis.analyze import analyze
-from newllm_core.checkpoint.format import Checkpoint, load
+from newllm_core.analysis.foreign.opening import examine_file
+from newllm_core.checkpoint.format import FORMAT, Checkpoint, load
 from newllm_core.config import Config
 from newllm_core.errors import DivergedError
 from newllm_core.files.strict_json import finite
+from newllm_core.files.tensor_files import open_tensors
 from newllm_core.runtime.progress import Progress, Silent
 
 SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Foreigners:
+    """How networks that newllm did not make are opened: see `examine_file`."""
+
+    tokens: Sequence[Path]
+    kind: str | None = None
+    embedding: str | None = None
+
+
 # Where a run computed says nothing about what came out.
 NOT_COMPARED = ("run.device", "run.threads")
 LANGUAGE_MODEL_FIGURES = (
@@ -33,8 +47,9 @@ def compare(
     seed: int | None = None,
     device: torch.device | None = None,
     progress: Progress | None = None,
+    foreign: Foreigners | None = None,
 ) -> dict[str, Any]:
-    """Analyse every checkpoint, without its random control, and put the results together.
+    """Analyse every network, without its random control, and put the results together.
 
     One model is in memory at a time.
 
@@ -44,6 +59,7 @@ def compare(
         seed: of everything that is sampled; each checkpoint's own, by default.
         device: where to compute.
         progress: told about every token that is read.
+        foreign: what those read that are no checkpoints of newllm; without it there are none.
 
     Returns:
         `schema`; `checkpoints`: for each `name`, `checkpoint` (its path), `phase`, `parameters`,
@@ -58,9 +74,16 @@ def compare(
     """
     progress = progress or Silent()
     names = short_names(paths)
-    entries, configs, provenances = [], [], []
+    entries: list[dict[str, Any]] = []
+    configs: list[tuple[str, Config] | None] = []
+    provenances: list[Mapping[str, Any]] = []
     for number, (path, name) in enumerate(zip(paths, names, strict=True), 1):
         progress.message(f"[{number}/{len(paths)}] {name}")
+        if foreign is not None and not _is_checkpoint(path):
+            entries.append(_of_foreign(path, name, foreign, config, seed, device, progress))
+            configs.append(None)
+            provenances.append({})
+            continue
         checkpoint = load(path, device=device, progress=progress)
         configs.append((checkpoint.phase, checkpoint.config))
         provenances.append(checkpoint.provenance)
@@ -95,18 +118,22 @@ def compare(
     )
 
 
-def config_differences(checkpoints: Sequence[tuple[str, Config]]) -> dict[str, list[Any]]:
+def config_differences(
+    checkpoints: Sequence[tuple[str, Config] | None],
+) -> dict[str, list[Any]]:
     """Return settings that are not the same in all checkpoints.
 
     Args:
-        checkpoints: phase and config of each.
+        checkpoints: phase and config of each; None of a network that newllm did not make.
 
     Returns:
         `section.key` to a value of each, "none" for one that is set to None. Settings of Phase 2
         are compared among the checkpoints that went through it, options of plugins among all; they
         are None for the others.
     """
-    return _differences([_flat(phase, config) for phase, config in checkpoints])
+    own = [found is not None for found in checkpoints]
+    rows = _differences([_flat(*found) for found in checkpoints if found is not None])
+    return {key: _spread(values, own) for key, values in rows.items()}
 
 
 def plugin_differences(provenances: Sequence[Mapping[str, Any]]) -> dict[str, list[str | None]]:
@@ -119,6 +146,54 @@ def plugin_differences(provenances: Sequence[Mapping[str, Any]]) -> dict[str, li
         `KIND distribution` and `KIND version` to what each checkpoint was made with.
     """
     return _differences([_plugins(provenance) for provenance in provenances])
+
+
+def _is_checkpoint(path: Path) -> bool:
+    if path.suffix == ".py" or path.is_dir():
+        return False
+    with open_tensors(path, "checkpoint") as file:
+        return bool((file.metadata() or {}).get("format") == FORMAT)
+
+
+def _spread(values: Sequence[Any], own: Sequence[bool]) -> list[Any]:
+    rest = iter(values)
+    return [next(rest) if is_own else None for is_own in own]
+
+
+def _of_foreign(
+    path: Path,
+    name: str,
+    foreign: Foreigners,
+    config: Config | None,
+    seed: int | None,
+    device: torch.device | None,
+    progress: Progress,
+) -> dict[str, Any]:
+    entry = {
+        "name": name,
+        "checkpoint": str(path),
+        "phase": None,
+        "parameters": None,
+        **dict.fromkeys((*SPLITS, "verdicts", "error", "language_model")),
+    }
+    try:
+        report = examine_file(
+            path,
+            foreign.tokens,
+            kind=foreign.kind,
+            embedding=foreign.embedding,
+            config=config,
+            seed=seed or 0,
+            device=device,
+            progress=progress,
+            with_control=False,
+        )
+    except DivergedError as error:
+        progress.warning(f"{name}: {error}")
+        return entry | {"error": str(error)}
+    entry |= {key: report[key] for key in (*SPLITS, "verdicts", "parameters")}
+    # Columns show validation text; of one text, that.
+    return entry | {"validation": report["validation"] or report["train"]}
 
 
 def _differences(found: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

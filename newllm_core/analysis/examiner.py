@@ -140,6 +140,9 @@ class Examiner:
             for split, of_split in read.items():
                 found[split]["lyapunov_spectrum"] = spectra[split]
                 found[split] |= self._more(recurrence, of_split)
+                if self.text is not None:
+                    along = found[split]["along_text"]
+                    along["texts"] = [self.text(token) for token in along["tokens"]]
         return found
 
     def remembered(self, recurrence: Recurrence, read: ProbeContexts) -> dict[str, float]:

@@ -87,7 +87,6 @@ TRACKER = Kind(
     command="phase1 --track {name}",
     needed_for="to show figures there",
 )
-KINDS = (CELL, OBJECTIVE, REGULARIZER, DATA_SOURCE, TRACKER)
 RECURRENCE = Kind(
     name="recurrence",
     group="newllm.recurrences",
@@ -96,6 +95,7 @@ RECURRENCE = Kind(
     command="analyze FILE --as {name}",
     needed_for="to open such networks",
 )
+KINDS = (CELL, OBJECTIVE, REGULARIZER, DATA_SOURCE, TRACKER, RECURRENCE)
 COMMAND = Kind(
     name="command",
     group="newllm.commands",

@@ -9,7 +9,7 @@ from newllm_core.plugins.plugin import OWN_DISTRIBUTION
 
 def test_built_ins_are_described_and_located():
     own = [entry for entry in list_plugins() if entry.distribution == OWN_DISTRIBUTION]
-    kinds = {"cell", "objective", "regularizer", "data source", "tracker"}
+    kinds = {"cell", "objective", "regularizer", "data source", "tracker", "recurrence"}
     assert {entry.kind for entry in own} == kinds
     for entry in own:
         assert entry.status == "available"

@@ -65,6 +65,7 @@ def examine_file(
     seed: int = 0,
     device: torch.device | None = None,
     progress: Progress | None = None,
+    with_control: bool = True,
 ) -> dict[str, Any]:
     """Return the report of `examine` on a foreign network, with `parameters`.
 
@@ -78,6 +79,7 @@ def examine_file(
         seed: see `examine`.
         device: where it computes.
         progress: see `examine`.
+        with_control: whether the untrained twin is looked at too.
 
     Raises:
         ConfigError, InputError, PluginError, DivergedError: as `open_network` and `examine`.
@@ -90,7 +92,7 @@ def examine_file(
         network.step,
         read_tokens(tokens, network),
         start=network.start,
-        control=network.control,
+        control=network.control if with_control else None,
         values=network.values,
         text=network.text,
         config=config,

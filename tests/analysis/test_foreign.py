@@ -1,0 +1,139 @@
+"""Networks in files that others made: torch.nn weights, reservoirs, files with a step."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from newllm_core.analysis import examine
+from newllm_core.analysis.capacity import memory_capacity
+from newllm_core.analysis.compare import Foreigners, compare
+from newllm_core.analysis.foreign.opening import examine_file, open_network
+from newllm_core.analysis.token_memory import label
+from newllm_core.config import AnalysisConfig, Config
+from newllm_core.errors import ConfigError, InputError
+
+from . import maps
+
+SMALL = Config(analysis=AnalysisConfig(memory_lags=4, num_pairs=200, dynamics_steps=40))
+CPU = torch.device("cpu")
+LAYERS = {"rnn": torch.nn.RNN, "gru": torch.nn.GRU, "lstm": torch.nn.LSTM}
+
+
+@pytest.fixture
+def tokens(tmp_path):
+    path = tmp_path / "ids.npy"
+    np.save(path, maps.random_tokens(1, 500, 9)[0].numpy())
+    return path
+
+
+def write(path, kind, prefix="rnn.", **more):
+    torch.manual_seed(3)
+    network = LAYERS[kind](5, 6, num_layers=2)
+    weights = {prefix + name: tensor for name, tensor in network.state_dict().items()}
+    save_file({**weights, "embed.weight": torch.randn(9, 5), **more}, path)
+    return network
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_weights_of_torch_read_as_the_module_does(tmp_path, kind):
+    path = tmp_path / "weights.safetensors"
+    network = write(path, kind)
+    opened = open_network(path, kind, embedding=None, seed=0, device=CPU)
+    ids = maps.random_tokens(3, 7, 9)
+    state = opened.start
+    state = tuple(s.repeat(3, 1, 1) for s in state) if kind == "lstm" else state.repeat(3, 1, 1)
+    for token in ids.unbind(1):
+        state = opened.step(state, token)
+    whole = network(load_file(path)["embed.weight"][ids.T])[1]
+    whole = whole if kind == "lstm" else (whole,)
+    for found, exact in zip(state if kind == "lstm" else (state,), whole, strict=True):
+        torch.testing.assert_close(found.transpose(0, 1), exact)
+    twin = opened.control(opened.start, ids[:1, 0])
+    assert not torch.equal(twin[0], opened.step(opened.start, ids[:1, 0])[0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "embedding", "more", "words"),
+    [
+        ("gru", None, {}, "do not fit"),
+        ("lstm", "other", {}, "none of that name"),
+        ("lstm", None, {"second": torch.zeros(4, 5)}, "which tensor"),
+        (None, None, {}, "give --as"),
+        ("reservoir", None, {}, "no tensors W and Win"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused(tmp_path, kind, embedding, more, words):
+    path = tmp_path / "weights.safetensors"
+    write(path, "lstm", **more)
+    with pytest.raises((ConfigError, InputError), match=words):
+        open_network(path, kind, embedding=embedding, seed=0, device=CPU)
+
+
+def test_ids_that_the_network_does_not_have_are_refused(tmp_path):
+    write(tmp_path / "w.safetensors", "gru")
+    np.save(tmp_path / "ids.npy", np.arange(10))
+    with pytest.raises(InputError, match="has the id 9, the network has 9 tokens"):
+        examine_file(tmp_path / "w.safetensors", [tmp_path / "ids.npy"], kind="gru")
+
+
+def test_foreign_networks_stand_beside_each_other(tmp_path, tokens):
+    paths = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    for path in paths:
+        write(path, "gru")
+    found = compare(paths, config=SMALL, foreign=Foreigners([tokens], kind="gru"))
+    first, second = found["checkpoints"]
+    assert first["validation"]["token_memory"] == second["validation"]["token_memory"]
+    assert (first["name"], second["name"]) == ("a", "b")
+    assert first["parameters"] == 9 * 5 + sum(p.numel() for p in torch.nn.GRU(5, 6, 2).parameters())
+    assert found["config_differences"] == {}
+
+
+@pytest.mark.parametrize("places", [4, 9])
+def test_a_delay_line_has_the_capacity_of_its_places(places):
+    values = maps.draw(200, 1).tanh()
+    shift = torch.diag(torch.ones(places - 1), -1).double()
+    inlet = torch.eye(places, dtype=torch.float64)[0]
+    found = examine(
+        lambda c, ids: c @ shift.T + values[ids] * inlet,
+        maps.random_tokens(1, 6_000, 200)[0],
+        start=torch.zeros(1, places, dtype=torch.float64),
+        values=values,
+        config=Config(analysis=AnalysisConfig(memory_lags=places + 3, dynamics_steps=20)),
+    )["train"]["memory_capacity"]
+    assert found["by_lag"][:places] == pytest.approx([1.0] * places, abs=1e-3)
+    assert found["total"] == pytest.approx(places - 1, rel=0.02)
+
+
+def test_a_reservoir_has_the_memory_capacity_that_reservoirpy_finds(tmp_path):
+    nodes = pytest.importorskip("reservoirpy.nodes", reason="reservoirpy is not installed")
+    observables = pytest.importorskip("reservoirpy.observables")
+    lags, units, length = 20, 30, 12_000
+    ids = np.random.default_rng(0).integers(0, 1_000, length)
+    values = np.random.default_rng(1).uniform(-0.8, 0.8, (1_000, 1))
+    series = values[ids]
+    node = nodes.Reservoir(units, sr=0.95, lr=1.0, input_scaling=0.2, seed=5)
+    theirs = observables.memory_capacity(
+        node >> nodes.Ridge(ridge=1e-8), k_max=lags, series=series, test_size=0.25
+    )
+    node.initialize(series)
+    dense = [w.toarray() if hasattr(w, "toarray") else np.asarray(w) for w in (node.W, node.Win)]
+    bias = node.bias.toarray() if hasattr(node.bias, "toarray") else np.asarray(node.bias)
+    path = tmp_path / "reservoir.safetensors"
+    tensors = {"W": dense[0], "Win": dense[1], "bias": bias, "inputs": values}
+    save_file(
+        {k: torch.from_numpy(np.ascontiguousarray(v)).double() for k, v in tensors.items()}, path
+    )
+    opened = open_network(path, "reservoir", embedding=None, seed=0, device=CPU)
+    state, kept = opened.start.repeat(8, 1), []
+    passages = torch.from_numpy(ids).view(8, -1)
+    for token in passages.unbind(1):
+        state = opened.step(state, token)
+        kept.append(state)
+    contexts = torch.stack(kept, dim=1)[:, lags:]
+    ours = memory_capacity(
+        (labelled := label(contexts, passages, lags=lags + 1, frequent=1_000)),
+        opened.values[labelled.types],
+    )
+    assert theirs > 5
+    assert ours["total"] == pytest.approx(theirs, rel=0.02)
