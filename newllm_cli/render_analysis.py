@@ -64,7 +64,9 @@ def render_analysis(report: Figures, console: Console, *, whole_history: bool = 
         "control\ntrain": control["train"],
         "control\nvalidation": control["validation"],
     }
-    console.print(_figure_table({name: of for name, of in columns.items() if of is not None}))
+    # A network that newllm did not make may have neither validation text nor a control.
+    shown = {k: of for k, of in columns.items() if of is not None or "convergence" in report}
+    console.print(_figure_table(shown))
     console.print()
     if any(report["differences"].values()):
         console.print(_difference_table(report["differences"]))

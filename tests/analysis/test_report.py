@@ -24,6 +24,7 @@ from . import browser, planted
 
 HISTORY_CHARTS = ["loss", "gradient", "convergence"]
 CONTEXT_CHARTS = ["spectrum", "cosine", "variance", "echo", "sweeps", "repeat", "memory"]
+CONTEXT_CHARTS += ["contributions", "exponents", "along-text"]
 
 needs_chromium = pytest.mark.skipif(browser.find() is None, reason="no Chromium is installed")
 

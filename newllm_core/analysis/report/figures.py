@@ -58,7 +58,7 @@ FIGURES: list[tuple[str, tuple[str, ...]]] = [
     ("tokens remembered", ("token_memory", "total")),
     ("  standard error", ("token_memory", "stderr")),
     ("memory capacity", ("memory_capacity", "total")),
-    ("exponent λ1 of the spectrum", ("lyapunov_spectrum", "first")),
+    ("first of the spectrum", ("lyapunov_spectrum", "first")),
     ("  last that was measured", ("lyapunov_spectrum", "last")),
     ("Kaplan-Yorke dimension", ("lyapunov_spectrum", "kaplan_yorke_dimension")),
     ("state, sketched places", ("sketch", "places")),
