@@ -42,7 +42,7 @@ def test_compare_writes_page_and_charts(checkpoint, tmp_path, capsys):
     compare(**given)
     assert json.loads(capsys.readouterr().out)["config_differences"] == {}
     assert (tmp_path / "c.html").is_file()
-    assert len(list((tmp_path / "charts").glob("*.png"))) == 7
+    assert len(list((tmp_path / "charts").glob("*.png"))) == 10
 
 
 def test_a_report_is_not_overwritten_and_refused_before_the_work(tmp_path):

@@ -59,7 +59,7 @@ def test_every_chart_has_its_data(report, comparison, matrix):
     assert [chart.key for chart in analysis_charts(report)] == HISTORY_CHARTS + CONTEXT_CHARTS
     assert [chart.key for chart in comparison_curves(comparison)] == CONTEXT_CHARTS
     assert [chart.key for chart in matrix_charts(matrix)] == CONTEXT_CHARTS[:3]
-    memory = analysis_charts(report)[-1]
+    (memory,) = [chart for chart in analysis_charts(report) if chart.key == "memory"]
     assert [series.name for series in memory.series] == ["untrained", "train", "validation"]
     assert (
         list(memory.series[1].y)

@@ -11,6 +11,7 @@ import pytest
 from typer.main import get_command
 
 from newllm_cli.app import app
+from newllm_cli.plugged import KNOWN
 from newllm_core.config import PLUGIN_SECTIONS, SECTIONS
 from newllm_core.plugins.registry import CELLS, DATA_SOURCES, OBJECTIVES, REGULARIZERS
 
@@ -23,7 +24,19 @@ PLUGINS = {
 }
 SETTING = re.compile(rf"\b({'|'.join([*SECTIONS, *PLUGIN_SECTIONS])})\.([a-z]\w*)(?![\w(.])")
 ENDINGS = ("toml", "json", "txt", "safetensors", "py")
-PROSE = ("reads", "wrote", "added", "is", "checkpoint", "again", "or", "installed", "run", "does")
+PROSE = (
+    "reads",
+    "wrote",
+    "added",
+    "is",
+    "checkpoint",
+    "again",
+    "or",
+    "installed",
+    "run",
+    "does",
+    "and",
+)
 # Where a message comes from says which command it is read in.
 OF_PLACE = {
     "newllm_core/training/phase1": ["phase1"],
@@ -32,7 +45,7 @@ OF_PLACE = {
     "newllm_core/analysis/matrix": ["analyze"],
     "newllm_core/generation": ["generate"],
     "newllm_core/evaluation": ["evaluate", "contexts"],
-    "newllm_core/plugins": ["phase1", "prepare", "plugins"],
+    "newllm_core/plugins": ["phase1", "prepare", "analyze", "plugins"],
 } | {f"newllm_cli/commands/{name}": [name] for name in ("analyze", "evaluate", "generate")}
 
 
@@ -81,6 +94,8 @@ def problems(name, text):
         said = re.match(r"newllm ((?:plugins )?[a-z][\w-]*)|(phase[12]) with ", part)
         named = said and (said[1] or said[2])
         named = None if named in PROSE else named
+        if named in KNOWN:  # of a distribution that need not be installed
+            continue
         if named and named not in commands():
             yield f"command {named}"
             continue
