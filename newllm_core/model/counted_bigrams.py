@@ -8,6 +8,7 @@ import torch
 
 from newllm_core.data.mapped import release_pages
 from newllm_core.model.bigrams import Bigrams
+from newllm_core.model.pair_counts import add_up, heaviest
 from newllm_core.runtime.progress import Progress
 
 # Of more pairs than these the rarest are forgotten while counting: what bounds memory.
@@ -26,13 +27,11 @@ def count_bigrams(bigrams: Bigrams, tokens: np.ndarray, *, end_id: int, progress
     vocab_size = bigrams.vocab_size
     keys_P, n_P = count_neighbours(tokens, vocab_size, end_id=end_id, progress=progress)
     first_P, second_P = np.divmod(keys_P, vocab_size)
-    of_pair, of_single = (
-        _discounts(n_P),
-        _discounts(before_V := np.bincount(second_P, minlength=vocab_size)),
-    )
+    before_V = np.bincount(second_P, minlength=vocab_size)
+    of_pair, of_single = _discounts(n_P), _discounts(before_V)
     taken_V = of_single[np.minimum(before_V, 3)]
     single_V = before_V - taken_V + taken_V.sum() / vocab_size
-    kept_P = np.sort(np.argsort(-n_P, kind="stable")[: len(bigrams.counts)])
+    kept_P = heaviest(n_P, len(bigrams.counts))
     given_P = (n_P - of_pair[np.minimum(n_P, 3)])[kept_P]
     totals_V = np.bincount(first_P, n_P, vocab_size)
     rest_V = totals_V - np.bincount(first_P[kept_P], given_P, vocab_size)
@@ -68,15 +67,11 @@ def count_neighbours(
             part = np.asarray(tokens[begin : begin + CHUNK_TOKENS], np.int64)
             before = np.concatenate([[last], part[:-1]])
             found, n = np.unique(before * vocab_size + part, return_counts=True)
-            keys_P, places = np.unique(np.concatenate([keys_P, found]), return_inverse=True)
-            n_P = np.bincount(places, np.concatenate([n_P, n]), len(keys_P)).astype(np.int64)
-            if len(keys_P) > MOST_PAIRS:
-                kept_P = np.sort(np.argsort(-n_P, kind="stable")[:MOST_PAIRS])
-                keys_P, n_P = keys_P[kept_P], n_P[kept_P]
+            keys_P, n_P = add_up([keys_P, found], [n_P, n], most=MOST_PAIRS)
             last = int(part[-1])
             release_pages(tokens)
             task.advance(len(part))
-    return keys_P, n_P
+    return keys_P, n_P.astype(np.int64)
 
 
 def _discounts(counts: np.ndarray) -> np.ndarray:

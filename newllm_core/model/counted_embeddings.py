@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from newllm_core.data.mapped import release_pages
+from newllm_core.model.pair_counts import add_up
 from newllm_core.runtime.device import one_thread
 from newllm_core.runtime.progress import Progress
 
@@ -81,11 +82,7 @@ def count_pairs(
                 distinct, counts = np.unique(left * vocab_size + right, return_counts=True)
                 found.append(distinct)
                 weights.append(counts / distance)
-            pairs_P, places = np.unique(np.concatenate(found), return_inverse=True)
-            weights_P = np.bincount(places, np.concatenate(weights), len(pairs_P))
-            if len(pairs_P) > most_pairs:
-                heaviest_P = np.sort(np.argpartition(-weights_P, most_pairs)[:most_pairs])
-                pairs_P, weights_P = pairs_P[heaviest_P], weights_P[heaviest_P]
+            pairs_P, weights_P = add_up(found, weights, most=most_pairs)
             release_pages(tokens)
             task.advance(min(CHUNK_TOKENS, len(tokens) - begin))
     return pairs_P // vocab_size, pairs_P % vocab_size, weights_P

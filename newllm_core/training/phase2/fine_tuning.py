@@ -116,7 +116,6 @@ class FineTuning:
                     inputs_BT.flatten(),
                     targets_BT.flatten(),
                     positions_BT.ravel(),
-                    self.model.config.counted_tokens,
                 ),
                 rows_per_rank=rows,
                 head_loss=self.head_loss,

@@ -118,9 +118,7 @@ class FrozenContexts:
                 weights=self.weights,
                 dropout=self.config.dropout,
                 generator=generator,
-                counted_N=counted(
-                    self.model, inputs_N, targets_N, own_N, self.model.config.counted_tokens
-                ),
+                counted_N=counted(self.model, inputs_N, targets_N, own_N),
                 rows_per_rank=rows,
                 head_loss=self.head_loss,
             )

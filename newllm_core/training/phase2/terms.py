@@ -110,26 +110,21 @@ def counted(
     inputs_N: Tensor,
     targets_N: Tensor,
     positions_N: np.ndarray,
-    counted_tokens: int | None,
 ) -> Tensor | None:
     """Look up what the model's bigrams say of training tokens [N]; None if it has none.
 
     Args:
-        model: whose bigrams were counted in the first `counted_tokens` of the training text.
+        model: whose bigrams were counted in the first `counted_tokens` of the training text, if
+            that is set.
         inputs_N: the tokens read last.
         targets_N: those that follow.
         positions_N: where those are; a place that was counted is left out of its own counts.
-        counted_tokens: None is all.
     """
     if model.bigrams is None:
         return None
-    own_N = (
-        np.ones(len(positions_N), bool) if counted_tokens is None else positions_N < counted_tokens
-    )
-    device = inputs_N.device
-    return model.bigrams.log_probability(
-        inputs_N, targets_N, counted_N=torch.from_numpy(own_N).to(device)
-    )
+    limit = model.config.counted_tokens
+    own_N = torch.from_numpy(positions_N < (math.inf if limit is None else limit))
+    return model.bigrams.log_probability(inputs_N, targets_N, counted_N=own_N.to(inputs_N.device))
 
 
 def drop(
