@@ -96,6 +96,9 @@ def test_counted_embeddings_are_those_of_the_training_text_and_are_trained_on(pa
     alone = command("phase1", *shape, "--counted-tokens=900", "--out=runs/alone.safetensors")
     assert alone.code == 2
     assert "--embeddings counts" in alone.err
+    bigrams = ("--head-bigrams=90", "--counted-tokens=900")
+    mixed = command("phase1", *shape, *bigrams, "--out=runs/mixed.safetensors", *FEW_FLAGS)
+    assert mixed.code == 0, mixed.err
 
 
 def test_text_figures_and_analysis_are_those_of_the_command_line(command):
