@@ -18,6 +18,7 @@ from newllm_core.config import AnalysisConfig, Config
 from newllm_core.data.probe import choose_probes
 from newllm_core.errors import InputError
 from newllm_core.files.strict_json import finite
+from newllm_core.runtime.device import keep_freed_memory
 from newllm_core.runtime.progress import Progress, Silent
 
 SCHEMA = 1
@@ -76,6 +77,8 @@ def examine(
         InputError: the text is too short.
     """
     recurrence = Stepped(step, start, seed=seed)
+    if recurrence.is_projected:
+        keep_freed_memory()
     config = replace(config or Config(), run=replace((config or Config()).run, seed=seed))
     config = replace(config, analysis=affordable(config.analysis, recurrence.context_dim))
     probes, warmup = _passages(tokens, warmup, config.analysis)

@@ -33,7 +33,7 @@ def prepare_device(config: RunConfig) -> torch.device:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
     if device.type == "cpu":
-        _keep_freed_memory()
+        keep_freed_memory()
     return device
 
 
@@ -48,7 +48,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Let glibc keep large freed blocks.
 
     By default every large tensor is mapped anew, and the kernel clears each of its pages: that
