@@ -94,15 +94,25 @@ def test_a_broken_plugin_is_one_line_and_exit_code_4(broken, phase1, tmp_path):
     assert not list(tmp_path.glob("*.safetensors"))
 
 
-def test_check_finds_it_and_listing_does_not_mind(broken, newllm):
+def test_check_finds_each_and_listing_does_not_mind(site, newllm):
+    for number, (source, _) in enumerate(BROKEN.values()):
+        module = f"broken_plugin{number}"
+        site.install(f"newllm-b{number}", {f"b{number}": f"{module}:Broken"}, **{module: source})
     assert newllm("plugins").code == 0
     done = newllm("plugins", "--check", "--json")
-    line = done.one_line("regularizer 'broken' of newllm-broken 1.2 (broken_plugin:Broken)", broken)
     assert done.code == 4
+    assert "Traceback" not in done.err
     found = {entry["name"]: entry for entry in done.json["plugins"]}
-    assert found["broken"]["status"] == "broken"
-    assert f"newllm: {found['broken']['problem']}" == line
-    assert all(entry["status"] == "ok" for name, entry in found.items() if name != "broken")
+    problems = []
+    for number, (_, reason) in enumerate(BROKEN.values()):
+        entry = found.pop(f"b{number}")
+        assert entry["status"] == "broken"
+        origin = f"newllm-b{number} 1.2 (broken_plugin{number}:Broken)"
+        assert entry["problem"].startswith(f"regularizer 'b{number}' of {origin}")
+        assert reason.replace("broken_plugin.py", f"broken_plugin{number}.py") in entry["problem"]
+        problems.append(f"newllm: {entry['problem']}")
+    assert sorted(line for line in done.lines if line.startswith("newllm: ")) == sorted(problems)
+    assert all(entry["status"] == "ok" for entry in found.values())
 
 
 # When it is imported, looked at, made and used.
