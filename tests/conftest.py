@@ -18,8 +18,9 @@ sys.dont_write_bytecode = False
 # The tree of commands, whose 35 ms every command in this process would spend again.
 typer.main.get_command = functools.cache(typer.main.get_command)
 
-# Bit-identical results, and small tensors gain nothing from more threads.
+# Bit-identical results, and small tensors gain nothing from more threads, of commands neither.
 torch.set_num_threads(1)
+os.environ.setdefault("NEWLLM_RUN_THREADS", "1")
 
 # A busy machine is no mistake.
 hypothesis.settings.register_profile("tests", deadline=None, max_examples=50)
