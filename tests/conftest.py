@@ -1,19 +1,26 @@
 """What all tests share."""
 
+import functools
 import os
 import sys
-import tempfile
 
 import hypothesis
 import pytest
 import torch
+import typer.main
 
 from newllm_core.kernels import door
-from newllm_core.plugins.files import used_files
-from newllm_core.plugins.registry import Registry
 
-# Bit-identical results, and small tensors gain nothing from more threads.
+# Whatever the machine's habit: hundreds of processes would compile the same files again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+# The tree of commands, whose 35 ms every command in this process would spend again.
+typer.main.get_command = functools.cache(typer.main.get_command)
+
+# Bit-identical results, and small tensors gain nothing from more threads, of commands neither.
 torch.set_num_threads(1)
+os.environ.setdefault("NEWLLM_RUN_THREADS", "1")
 
 # A busy machine is no mistake.
 hypothesis.settings.register_profile("tests", deadline=None, max_examples=50)
@@ -22,22 +29,6 @@ hypothesis.settings.load_profile("tests")
 KERNELS_OFF = os.environ.get("NEWLLM_RUN_KERNELS") == "off"
 if KERNELS_OFF:  # for tests that resolve no environment as well
     door.FORMS.clear()
-
-
-READ = Registry.plugins
-KNOWN = {}
-
-
-def plugins_read_once(self):
-    """`Registry.plugins`, whose 15 ms thousands of tests would spend on the same files."""
-    if used_files(self.kind) or any(path.startswith(tempfile.gettempdir()) for path in sys.path):
-        return READ(self)  # a test has plugins of its own
-    if self.of not in KNOWN:
-        KNOWN[self.of] = READ(self)
-    return {name: list(claimants) for name, claimants in KNOWN[self.of].items()}
-
-
-Registry.plugins = plugins_read_once
 
 
 def pytest_collection_modifyitems(items):

@@ -10,12 +10,12 @@ FEW = {
         "dynamics_steps": 64,
         "repeated_tokens": 32,
         "readings": 4,
-        "memory_lags": 6,
+        "memory_lags": 4,
         "memory_tokens": 8,
-        "dependency_contexts": 16,
+        "dependency_contexts": 8,
         "dependency_tokens": 8,
     },
-    "phase1": {"exact_stream_tokens": 32, "convergence_tokens": 256, "convergence_steps": 32},
+    "phase1": {"exact_stream_tokens": 32, "convergence_tokens": 128, "convergence_steps": 16},
 }
 # The same for the command line.
 FEW_FLAGS = tuple(

@@ -116,8 +116,8 @@ def test_text_figures_and_analysis_are_those_of_the_command_line(command):
     letter = next(letter for letter in found[3:] if letter.isprintable())
     stopped = heads.generate("The cat", max_tokens=25, seed=3, temperature=0.9, stop=letter)
     assert stopped == found[: found.index(letter)]
-    report = command("analyze", path, "--json", "--num-pairs=500").json
-    assert heads.analyze(num_pairs=500) == report
+    report = command("analyze", path, "--json", "--num-pairs=500", "--dynamics-steps=64").json
+    assert heads.analyze(num_pairs=500, dynamics_steps=64) == report
 
 
 def test_the_environment_stands_between_preset_and_keywords(page, monkeypatch):

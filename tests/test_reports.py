@@ -22,7 +22,8 @@ def checkpoint(tmp_path):
 
 
 def options(**given):
-    common = {"config_file": None, "assignments": [], "tensor": None, "overwrite": False}
+    few = ["analysis.dynamics_steps=32", "analysis.memory_lags=4", "analysis.num_pairs=500"]
+    common = {"config_file": None, "assignments": few, "tensor": None, "overwrite": False}
     return common | {"html": None, "png": None, "json": True} | given
 
 

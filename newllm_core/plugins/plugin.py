@@ -7,7 +7,7 @@ from pathlib import Path
 
 from newllm_core.plugins.files import module_name
 from newllm_core.plugins.guard import one_line, place_in
-from newllm_core.plugins.installed import normal
+from newllm_core.plugins.installed import Installed, normal
 
 OWN_DISTRIBUTION = "newllm"
 ALLOW_LIST = "NEWLLM_PLUGINS"
@@ -59,19 +59,12 @@ class Plugin:
         return bool({normal(self.name), normal(self.distribution)} & names)
 
 
-def plugin_of(entry: EntryPoint) -> Plugin:
+def plugin_of(entry: EntryPoint, distribution: Installed) -> Plugin:
     """Return what an entry point and its distribution say, without importing it."""
-    target = entry.value.partition("[")[0].replace(" ", "")
-    facts: dict[str, str | None] = {}
-    try:
-        assert entry.dist is not None
-        facts = {key: entry.dist.metadata[key] for key in ("Name", "Version", "Summary")}
-    except Exception:  # an unfinished installation must not hide the others
-        facts = {}
     return Plugin(
         entry.name,
-        target,
-        distribution=facts.get("Name") or "unknown",
-        version=facts.get("Version") or "?",
-        about=facts.get("Summary") or "",
+        entry.value.partition("[")[0].replace(" ", ""),
+        distribution=distribution.name or "unknown",
+        version=distribution.version or "?",
+        about=distribution.about,
     )

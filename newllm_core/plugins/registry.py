@@ -54,8 +54,8 @@ class Registry:
     def plugins(self) -> dict[str, list[Plugin]]:
         """Return every registered name with its claimants, the one that wins first."""
         found: dict[str, set[Plugin]] = {}
-        for entry in installed(self.of.group):
-            found.setdefault(entry.name, set()).add(plugin_of(entry))
+        for entry, distribution in installed(self.of.group):
+            found.setdefault(entry.name, set()).add(plugin_of(entry, distribution))
         for given in used_files(self.kind):
             target = f"{given.path}:{given.attribute}"
             plugin = Plugin(given.name, target, "file", given.version, given.summary, given.path)

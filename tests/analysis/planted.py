@@ -12,6 +12,7 @@ from newllm_core.model.language_model import LanguageModel
 
 CONTEXT, EMBED, HIDDEN, VOCAB = 32, 40, 96, 120
 WARMUP, LENGTH, PASSAGES = 16, 320, 16
+ANALYSIS = AnalysisConfig(num_pairs=3000, dynamics_steps=64, memory_lags=8)
 
 
 def linear_model(keep=0.5, token_scale=None):
@@ -131,7 +132,7 @@ def checkpoint_of(model, *, history=None, vacuous=(), probes=None, analysis=None
     config = Config(
         model=model.config,
         cell=model.cell_options,
-        analysis=analysis or AnalysisConfig(num_pairs=3000, dynamics_steps=96, memory_lags=12),
+        analysis=analysis or ANALYSIS,
     )
     return Checkpoint(
         model=model,

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -5,7 +6,7 @@ import torch
 
 from newllm_core.analysis.analyze import analyze
 from newllm_core.analysis.criteria import SECTIONS
-from newllm_core.config import AnalysisConfig, Config, ModelConfig
+from newllm_core.config import Config, ModelConfig
 from newllm_core.errors import DivergedError, InputError
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.runtime.progress import Silent
@@ -177,7 +178,7 @@ def test_splits_of_different_size_are_judged_on_equal_numbers_of_tokens():
 
 
 def test_options_decide_how_much_is_looked_at():
-    analysis = AnalysisConfig(num_pairs=77, num_singular_vectors=2)
+    analysis = dataclasses.replace(planted.ANALYSIS, num_pairs=77, num_singular_vectors=2)
     checkpoint = planted.checkpoint_of(planted.healthy(), analysis=analysis)
     train = analyze(checkpoint, checkpoint_path="x", with_control=False)["train"]
     assert train["pairwise_l2"]["num_pairs"] == 77
@@ -186,7 +187,7 @@ def test_options_decide_how_much_is_looked_at():
 
 def test_config_and_seed_can_be_given():
     checkpoint = planted.checkpoint_of(planted.healthy())
-    config = Config(analysis=AnalysisConfig(num_pairs=77))
+    config = Config(analysis=dataclasses.replace(planted.ANALYSIS, num_pairs=77))
     first, second = (
         analyze(checkpoint, checkpoint_path="x", with_control=False, config=config, seed=seed)[
             "train"

@@ -7,6 +7,7 @@ import pytest
 
 from tests.few import FEW_FLAGS
 from tests.forked import start
+from tests.open_gate import OPEN
 
 TINY = (
     "--threads=1",
@@ -17,7 +18,7 @@ TINY = (
 SMALL = (*TINY, "--max-iterations=3")
 VALIDATION = ("--val-fraction=0.2", "--val-token-policy=keep")
 # Few streams make many steps of a small text.
-STEPS = ("--threads=1", "--num-streams=8")
+STEPS = ("--threads=1", "--num-streams=16", "--max-tokens=6000", "--learning-rate=0.004")
 
 
 @dataclass
@@ -75,10 +76,10 @@ def trained(tmp_path_factory):
     steps = {
         "prepare": ("prepare", *source, "--out=data", "--vocab-size=350", *VALIDATION),
         "phase1": ("phase1", "--data=data", *SMALL),
-        "phase2": ("phase2", "runs/phase1.safetensors", "--epochs=3", *STEPS),
+        "phase2": ("phase2", "runs/phase1.safetensors", "--epochs=2", *STEPS),
         "expand": ("expand", "runs/phase2.safetensors", "--threads=1"),
         "heads": (
-            *("phase2", "runs/expanded.safetensors", "--epochs=1", *STEPS),
+            *("phase2", "runs/expanded.safetensors", "--epochs=1", *STEPS, *OPEN),
             "--out=runs/heads.safetensors",
         ),
     }

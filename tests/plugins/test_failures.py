@@ -3,8 +3,12 @@
 import json
 import subprocess
 import sys
+from functools import partial
 
 import pytest
+
+from newllm_core.plugins import registry
+from newllm_core.plugins.guard import slow_notice
 
 BASE = "from newllm_core.regularizers.base import Regularizer\n"
 LOSS = "    def loss(self, contexts_ND, *, tokens_N):\n        return "
@@ -94,15 +98,25 @@ def test_a_broken_plugin_is_one_line_and_exit_code_4(broken, phase1, tmp_path):
     assert not list(tmp_path.glob("*.safetensors"))
 
 
-def test_check_finds_it_and_listing_does_not_mind(broken, newllm):
+def test_check_finds_each_and_listing_does_not_mind(site, newllm):
+    for number, (source, _) in enumerate(BROKEN.values()):
+        module = f"broken_plugin{number}"
+        site.install(f"newllm-b{number}", {f"b{number}": f"{module}:Broken"}, **{module: source})
     assert newllm("plugins").code == 0
     done = newllm("plugins", "--check", "--json")
-    line = done.one_line("regularizer 'broken' of newllm-broken 1.2 (broken_plugin:Broken)", broken)
     assert done.code == 4
+    assert "Traceback" not in done.err
     found = {entry["name"]: entry for entry in done.json["plugins"]}
-    assert found["broken"]["status"] == "broken"
-    assert f"newllm: {found['broken']['problem']}" == line
-    assert all(entry["status"] == "ok" for name, entry in found.items() if name != "broken")
+    problems = []
+    for number, (_, reason) in enumerate(BROKEN.values()):
+        entry = found.pop(f"b{number}")
+        assert entry["status"] == "broken"
+        origin = f"newllm-b{number} 1.2 (broken_plugin{number}:Broken)"
+        assert entry["problem"].startswith(f"regularizer 'b{number}' of {origin}")
+        assert reason.replace("broken_plugin.py", f"broken_plugin{number}.py") in entry["problem"]
+        problems.append(f"newllm: {entry['problem']}")
+    assert sorted(line for line in done.lines if line.startswith("newllm: ")) == sorted(problems)
+    assert all(entry["status"] == "ok" for entry in found.values())
 
 
 # When it is imported, looked at, made and used.
@@ -179,15 +193,16 @@ def test_check_and_show_keep_what_plugins_print_off_stdout(site, newllm):
     assert newllm("plugins", "show", "loud", "--json").json["plugins"][0]["name"] == "loud"
 
 
-def test_a_slow_import_is_named_while_it_lasts(site, newllm, caplog):
-    source = f"import time\n{BASE}time.sleep(2.5)\nclass Slow(Regularizer):\n{LOSS}0 * contexts_ND"
+def test_a_slow_import_is_named_while_it_lasts(site, newllm, caplog, monkeypatch):
+    monkeypatch.setattr(registry, "slow_notice", partial(slow_notice, seconds=0.2))
+    source = f"import time\n{BASE}time.sleep(0.6)\nclass Slow(Regularizer):\n{LOSS}0 * contexts_ND"
     site.install("newllm-slow", {"slow": "slow_plugin:Slow"}, slow_plugin=source)
     assert newllm("plugins").code == 0
     assert caplog.messages == []
     assert newllm("plugins", "show", "slow").code == 0
     (line,) = caplog.messages
     assert "regularizer 'slow' of newllm-slow 1.2 (slow_plugin:Slow)" in line
-    assert "importing for 2 s" in line
+    assert "importing for 0.2 s" in line
 
 
 def test_a_loss_that_breaks_during_training_names_the_plugin(site, phase1):

@@ -28,7 +28,7 @@ from tests.open_gate import OPEN_GATE
 COMMON = {
     "run": {"threads": 1, "precision": "float32"},
     "model": {"context_dim": 16, "embed_dim": 16},
-    "analysis": FEW["analysis"],
+    "analysis": FEW["analysis"] | {"dynamics_steps": 16, "memory_lags": 2},
     "gate": OPEN_GATE,
 }
 # Several windows, batches and epochs each; dropout and statistics so that no state is trivial.
