@@ -57,7 +57,7 @@ def test_same_weights_compares_two_readings_each_from_its_own_contexts(engine, s
         ]
         for batch, other in zip(*readings, strict=True):
             assert torch.equal(batch.positions_N, other.positions_N)
-            terms = trainer.terms(window, batch, other)
+            terms = trainer.loss.of_batch(window, batch, other)
             at = batch.positions_N
             final, teacher = by_token[0][at], by_token[1][at].detach()
             expected = ((final - teacher) ** 2).sum() / (len(at) * D)
