@@ -11,6 +11,7 @@ import torch
 from newllm_core.kernels import door
 from newllm_core.plugins.files import used_files
 from newllm_core.plugins.registry import Registry
+from newllm_core.runtime.device import available_devices
 
 # Bit-identical results, and small tensors gain nothing from more threads.
 torch.set_num_threads(1)
@@ -43,6 +44,20 @@ Registry.plugins = plugins_read_once
 def pytest_collection_modifyitems(items):
     """Begin with the files that take longest, so that no worker is left alone with one."""
     items.sort(key=lambda item: "/robustness/" not in item.nodeid)
+
+
+@pytest.fixture(params=available_devices())
+def device(request):
+    """Every device that there is here."""
+    return torch.device(request.param)
+
+
+@pytest.fixture
+def exact_device(device):
+    """Every device that knows float64."""
+    if device.type == "mps":
+        pytest.skip("no float64")
+    return device
 
 
 @pytest.fixture

@@ -72,6 +72,8 @@ def train_peer(
                     steps.make(terms)
                     total += terms.num_tokens
                     task.advance(terms.num_tokens, f"{terms.plain['cross-entropy']:.3f}")
+            if steps.failed:
+                raise DivergedError("a loss or gradient is not finite")
             rates.append((total - before) / (clock(device) - begun))
             if validation is None:
                 continue
@@ -144,4 +146,4 @@ def _losses(peer: Peer, windows: _Windows, way: str, epoch: int) -> Iterator[Ter
         head_loss = choose("cross-entropy", plain_cross_entropy, **at)
         with precision.of_body(way, y_NE.device):
             loss = peer.nats(head_loss, y_NE, last_N, targets_N, counted=True)
-        yield Terms(loss, {"cross-entropy": loss.item()}, len(targets_N))
+        yield Terms(loss, {"cross-entropy": loss.detach()}, len(targets_N))

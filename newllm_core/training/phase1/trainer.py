@@ -192,7 +192,7 @@ class Phase1Trainer:
         with torch.set_grad_enabled(rate is not None):
             for batch, *twin in zip(*readings, strict=True):
                 with saver.step(self.state) if saver else nullcontext():
-                    self._batch(window, batch, twin, meter, rate)
+                    self.make_step(window, batch, twin, meter, rate)
                     if saver is not None:
                         self.statistics = self._statistics()
                     if meter.tokens == len(window) or meter.batches % self.check_every == 0:
@@ -206,9 +206,18 @@ class Phase1Trainer:
             raise self._diverged("a context", meter.tokens)
         return meter.means()
 
-    def _batch(
+    def make_step(
         self, window: Window, batch: Batch, twin: list[Batch], meter: PassMeter, rate: float | None
     ) -> None:
+        """Read a batch and, if there is a learning rate, make a step; `meter` gets the figures.
+
+        Args:
+            window: what is read.
+            batch: the tokens, and the contexts before them.
+            twin: the same of the second reading, if the objective wants one.
+            meter: of this reading.
+            rate: of the step.
+        """
         terms = self.loss.of_batch(window, batch, *twin)
         norm = None
         if rate is not None:

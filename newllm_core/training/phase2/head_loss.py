@@ -4,6 +4,7 @@ Shapes: N rows (tokens), C context_dim, V vocabulary.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -30,9 +31,9 @@ def plain_cross_entropy(
     if len(targets_N) <= rows:
         nats_N = _nats(contexts_NC, targets_N, *parameters)
     else:
+        again = partial(checkpoint, _nats, use_reentrant=False, preserve_rng_state=False)
         parts = zip(contexts_NC.split(rows), targets_N.split(rows), strict=True)
-        options = {"use_reentrant": False, "preserve_rng_state": False}
-        nats_N = torch.cat([checkpoint(_nats, *part, *parameters, **options) for part in parts])
+        nats_N = torch.cat([again(*part, *parameters) for part in parts])
     return nats_N.mean(), nats_N.detach()
 
 
