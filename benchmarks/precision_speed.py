@@ -34,8 +34,9 @@ from newllm_core.training.phase2.context_store import ContextStore
 from newllm_core.training.phase2.extra_terms import ExtraTerms, make_objective
 from newllm_core.training.phase2.fine_tuning import FineTuning
 from newllm_core.training.phase2.frozen import FrozenContexts
+from newllm_core.training.phase2.head_loss import plain_cross_entropy
 from newllm_core.training.phase2.steps import Steps, trained_parameters, training_only
-from newllm_core.training.phase2.terms import Terms, plain_cross_entropy
+from newllm_core.training.phase2.terms import Terms
 from newllm_core.trajectory.sequential import rollout
 from newllm_core.trajectory.text import contexts_of_text
 
@@ -102,7 +103,7 @@ def phase1(
         read = 0
         for _ in range(steps):
             batch = next(reading)
-            terms = trainer.terms(window, batch)
+            terms = trainer.loss.of_batch(window, batch)
             norm = trainer.step.backward(terms.total)
             trainer.step.apply(norm, phase.learning_rate)
             window.store(batch.positions_N, terms.contexts_NC)

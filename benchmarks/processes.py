@@ -155,7 +155,7 @@ def phase1_steps(config: "Config", device: "torch.device") -> Iterator[Any]:
         generator = torch.Generator().manual_seed(0)
         while True:
             for batch in batches(model, window, config.phase1, generator):
-                terms = trainer.terms(window, batch)
+                terms = trainer.loss.of_batch(window, batch)
                 norm = trainer.step.backward(terms.total, terms.also_sum)
                 trainer.step.apply(norm, config.phase1.learning_rate)
                 window.store(batch.positions_N, terms.contexts_NC)
@@ -173,8 +173,8 @@ def phase2_steps(config: "Config", device: "torch.device") -> Iterator[Any]:
     from newllm_core.parallel.sharding import sharded
     from newllm_core.training.phase2.extra_terms import ExtraTerms
     from newllm_core.training.phase2.fine_tuning import FineTuning
+    from newllm_core.training.phase2.head_loss import plain_cross_entropy
     from newllm_core.training.phase2.steps import Steps, trained_parameters
-    from newllm_core.training.phase2.terms import plain_cross_entropy
 
     options = config.phase2
     ids = token_ids(options.num_streams * options.bptt * 64)

@@ -170,7 +170,7 @@ class _Runner:
         with products_in(self.model, self.run_config, self.device):
             batch = next(reading, None)
             if batch is not None:
-                terms = self.trainer.terms(self.window, batch)
+                terms = self.loss.of_batch(self.window, batch)
                 norm = self.trainer.step.backward(terms.total)
                 self.trainer.step.apply(norm, self.config.learning_rate)
                 self.window.store(batch.positions_N, terms.contexts_NC)

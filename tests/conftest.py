@@ -10,6 +10,7 @@ import torch
 import typer.main
 
 from newllm_core.kernels import door
+from newllm_core.runtime.device import available_devices
 
 # Whatever the machine's habit: hundreds of processes would compile the same files again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -34,6 +35,20 @@ if KERNELS_OFF:  # for tests that resolve no environment as well
 def pytest_collection_modifyitems(items):
     """Begin with the files that take longest, so that no worker is left alone with one."""
     items.sort(key=lambda item: "/robustness/" not in item.nodeid)
+
+
+@pytest.fixture(params=available_devices())
+def device(request):
+    """Every device that there is here."""
+    return torch.device(request.param)
+
+
+@pytest.fixture
+def exact_device(device):
+    """Every device that knows float64."""
+    if device.type == "mps":
+        pytest.skip("no float64")
+    return device
 
 
 @pytest.fixture

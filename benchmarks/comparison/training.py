@@ -19,8 +19,9 @@ from newllm_core.data.prepared import PreparedDataset, TokenSplit
 from newllm_core.errors import DivergedError
 from newllm_core.kernels.door import choose
 from newllm_core.runtime.progress import Progress, Silent
+from newllm_core.training.phase2.head_loss import plain_cross_entropy
 from newllm_core.training.phase2.steps import Steps
-from newllm_core.training.phase2.terms import Terms, plain_cross_entropy
+from newllm_core.training.phase2.terms import Terms
 from newllm_core.trajectory.text import inputs_at
 
 
@@ -71,6 +72,8 @@ def train_peer(
                     steps.make(terms)
                     total += terms.num_tokens
                     task.advance(terms.num_tokens, f"{terms.plain['cross-entropy']:.3f}")
+            if steps.failed:
+                raise DivergedError("a loss or gradient is not finite")
             rates.append((total - before) / (clock(device) - begun))
             if validation is None:
                 continue
@@ -143,4 +146,4 @@ def _losses(peer: Peer, windows: _Windows, way: str, epoch: int) -> Iterator[Ter
         head_loss = choose("cross-entropy", plain_cross_entropy, **at)
         with precision.of_body(way, y_NE.device):
             loss = peer.nats(head_loss, y_NE, last_N, targets_N, counted=True)
-        yield Terms(loss, {"cross-entropy": loss.item()}, len(targets_N))
+        yield Terms(loss, {"cross-entropy": loss.detach()}, len(targets_N))

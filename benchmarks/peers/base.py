@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from newllm_core.model.bigrams import Bigrams
-from newllm_core.training.phase2.terms import HeadLoss, mixture_loss
+from newllm_core.training.phase2.head_loss import HeadLoss
+from newllm_core.training.phase2.terms import mixture_loss
 
 State = list[Tensor]
 

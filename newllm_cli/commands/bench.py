@@ -13,7 +13,7 @@ REG = "ema-variance"
 
 
 # Rows say their precision, and one process measures.
-OF_TRAINING = ("seed", "precision", "sharding", "save_interval_seconds")
+OF_TRAINING = ("seed", "precision", "sharding", "check_interval_steps", "save_interval_seconds")
 
 
 @with_settings("run", without=OF_TRAINING)

@@ -34,6 +34,7 @@ FREE_TO_CHANGE = (
     "run.threads",
     "run.kernels",
     "run.sharding",
+    "run.check_interval_steps",
     "run.save_interval_seconds",
 )
 

@@ -81,12 +81,16 @@ class Tokens(Objective):
     def _choice(self, final_NC: Tensor, read: dict[str, Tensor]) -> Tensor:
         ids_NK = torch.stack([read[place] for place in self.places], dim=1)
         exists_NK = ids_NK != NO_TOKEN
-        candidates_U, chosen = torch.unique(ids_NK[exists_NK], return_inverse=True)
+        # Another id in the place of what is missing adds no candidate.
+        filled_NK = torch.where(exists_NK, ids_NK, ids_NK.max().clamp(min=0))
+        # The one wait for the device: as many candidates as rows and lags would be several times
+        # the work of those that differ.
+        candidates_U, chosen_NK = torch.unique(filled_NK, return_inverse=True)
         e_UE = F.layer_norm(read[EMBEDDING_MATRIX][candidates_U], (self.embed_dim,))
         guess_NKE = at_least_float32(self.guess(final_NC)).unflatten(1, (*ids_NK.shape[1:], -1))
-        guess = F.normalize(guess_NKE[exists_NK], dim=1)
-        logits = guess @ F.normalize(e_UE.to(guess), dim=1).T
-        if not len(chosen):
-            return logits.sum()  # no token exists: 0, with a gradient of 0
-        loss = F.cross_entropy(logits / self.options.temperature, chosen)
-        return loss / math.log(max(2, len(candidates_U)))
+        guess = F.normalize(guess_NKE.flatten(0, 1), dim=1)
+        logits = guess @ F.normalize(e_UE.to(guess), dim=1).T / self.options.temperature
+        targets = torch.where(exists_NK, chosen_NK, NO_TOKEN).flatten()
+        loss = F.cross_entropy(logits, targets, ignore_index=NO_TOKEN, reduction="sum")
+        # Where no token exists: 0, with a gradient of 0.
+        return loss / exists_NK.sum().clamp(min=1) / math.log(max(2, len(candidates_U)))

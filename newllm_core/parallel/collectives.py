@@ -119,6 +119,8 @@ def average_gradients(parameters: Sequence[nn.Parameter], also_sum: Sequence[Ten
 def gradient_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
     """Return the norm of all gradients together, some of which may be divided among processes."""
     gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients:
+        return torch.zeros((), device=parameters[0].device)
     kinds = [g for g in gradients if is_dtensor(g)], [g for g in gradients if not is_dtensor(g)]
     norms = [full_tensor(nn.utils.get_total_norm(kind)) for kind in kinds if kind]
     return norms[0] if len(norms) == 1 else nn.utils.get_total_norm(norms)

@@ -26,7 +26,7 @@ from newllm_core.runtime.progress import Silent
 from newllm_core.settings import Settings
 
 # Decided when a checkpoint is opened, or of no concern to what one process does with it.
-FIXED = ("device", "threads", "sharding", "save_interval_seconds")
+FIXED = ("device", "threads", "sharding", "check_interval_steps", "save_interval_seconds")
 
 
 def open_checkpoint(path: str | PathLike[str], *, device: str = "auto") -> "OpenedCheckpoint":

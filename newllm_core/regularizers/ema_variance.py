@@ -90,14 +90,15 @@ class EmaVariance(Regularizer):
 
     def _published(self, contexts_ND: Tensor) -> Tensor:
         """Return the value that knows nothing of `contexts_ND` yet; then learn from them."""
-        if self.started:
-            value = self._inverse(self.variance_D.to(contexts_ND.dtype))
-            self._updated(contexts_ND)
-            return value
+        started = self.started.clone()
+        value = torch.where(started, self._inverse(self.variance_D.to(contexts_ND.dtype)), 0.0)
         if self.training:
-            self.mean_D.copy_(contexts_ND.mean(0))
+            variance_D = self.variance_D.clone()
+            self._updated(contexts_ND)
+            self.mean_D.copy_(torch.where(started, self.mean_D, contexts_ND.mean(0)))
+            self.variance_D.copy_(torch.where(started, self.variance_D, variance_D))
             self.started.fill_(True)
-        return contexts_ND.new_zeros(())
+        return value
 
     def _updated(self, contexts_ND: Tensor) -> Tensor:
         """Return the running variance [D] after `contexts_ND`; in training it is kept."""

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 from newllm_core.config import RunConfig
+from newllm_core.config.run import GPU_CHECK_INTERVAL
 from newllm_core.errors import ConfigError
 
 # mallopt parameters of glibc (malloc.h).
@@ -20,21 +22,45 @@ def prepare_device(config: RunConfig) -> torch.device:
     """Return the device that `--device` means; sets the number of threads and how memory is reused.
 
     Raises:
-        ConfigError: CUDA was asked for and is not there.
+        ConfigError: a GPU was asked for and is not there.
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    available = torch.cuda.is_available()
-    if config.device == "cuda" and not available:
-        raise ConfigError("--device cuda: torch finds no CUDA device here; use --device cpu")
-    device = torch.device("cpu")
-    if available and config.device != "cpu":
+    chosen = config.device
+    if chosen == "auto":
+        chosen = "cuda" if torch.cuda.is_available() else "cpu"
+    if chosen not in available_devices():
+        raise ConfigError(
+            f"--device {chosen}: torch finds no {chosen.upper()} device here; use --device cpu"
+        )
+    device = torch.device(chosen)
+    if chosen == "cuda":
         # Each process that torchrun started on this machine takes a device of its own.
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
     if device.type == "cpu":
         keep_freed_memory()
     return device
+
+
+def available_devices() -> list[str]:
+    """List the types of devices that torch can compute on here."""
+    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    return ["cpu", *(name for name, there in found.items() if there)]
+
+
+def steps_between_checks(config: RunConfig, device: torch.device) -> int:
+    """Return after how many steps figures are fetched from `device`, which waits for it."""
+    if config.check_interval_steps is not None:
+        return config.check_interval_steps
+    return 1 if device.type == "cpu" else GPU_CHECK_INTERVAL
+
+
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """Copy values of the processor; to CUDA through pinned memory, without waiting for it."""
+    if device.type == "cuda":
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)
 
 
 @contextmanager

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from newllm_core.config import RunConfig
 
-# Narrower contexts than this gain nothing: their products take less time than calling them does.
+# Narrower contexts than this gain nothing on a processor: their products take less time than
+# calling them does.
 NARROWEST_CONTEXT = 192
 # In /proc/cpuinfo: tiles (8 x float32 and more), and dot products of pairs (2 x).
 BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16"}
@@ -46,8 +47,8 @@ def has_bfloat16_units(device: torch.device) -> bool:
 
     They are with AMX, with AVX512_BF16, and with tensor cores since Ampere.
     """
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device)[0] >= 8
+    if device.type != "cpu":
+        return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8
     try:
         info = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="ignore")
     except OSError:  # not Linux: no way to ask, so nothing is risked
@@ -59,15 +60,19 @@ def has_bfloat16_units(device: torch.device) -> bool:
 def products_in(model: Multiplier, config: RunConfig, device: torch.device) -> Iterator[None]:
     """Let a model's matrix products round their inputs to bfloat16, if that is configured.
 
-    `auto` does where the hardware has units for it and contexts are at least 192 wide. PyTorch's
-    autocast does the rounding (`LanguageModel.narrow_products`). Sums, statistics, losses,
-    optimizer state, parameters and contexts stay float32.
+    `auto` does where the hardware has units for it, on a processor from contexts of 192 on.
+    PyTorch's autocast does the rounding (`LanguageModel.narrow_products`). Sums, statistics,
+    losses, optimizer state, parameters and contexts stay float32, so gradients need no scaling.
+    Products that stay float32 on a GPU may be made in TF32 (`run.tf32`).
     """
     narrow = uses_bfloat16(config, device)
-    if config.precision == "auto" and model.context_dim < NARROWEST_CONTEXT:
+    too_small = device.type == "cpu" and model.context_dim < NARROWEST_CONTEXT
+    if config.precision == "auto" and too_small:
         narrow = False
     before, model.product_dtype = model.product_dtype, torch.bfloat16 if narrow else None
+    tf32, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, config.tf32
     try:
         yield
     finally:
         model.product_dtype = before
+        torch.backends.cuda.matmul.allow_tf32 = tf32

@@ -1,12 +1,22 @@
 """How far one pass over a text has come."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# No plugin has a space in its name.
+NORM = "gradient norm"
 
 
 @dataclass
 class PassMeter:
     """Counters and sums that the figures of a pass are made of.
+
+    Figures of steps stay on the device until `read` fetches them, all at once.
 
     Attributes:
         batches: read so far.
@@ -14,6 +24,7 @@ class PassMeter:
         looks: how often the gradient norm of each term was measured.
         norms: what the last look found.
         sums: of each loss term, weighted by tokens.
+        last: figures of the last step that was fetched; its gradient norm is `NORM`.
     """
 
     batches: int = 0
@@ -22,12 +33,63 @@ class PassMeter:
     norms: dict[str, float] = field(default_factory=dict)
     sums: dict[str, float] = field(default_factory=dict)
 
-    def count(self, losses: Mapping[str, float], tokens: int) -> None:
-        """Add one batch."""
+    def __post_init__(self) -> None:
+        self.last: dict[str, float] = {}
+        self._looked: dict[str, Tensor] = {}
+        self._unread: list[tuple[int, dict[str, Tensor]]] = []
+
+    @property
+    def unread(self) -> int:
+        """Return how many batches were counted since the last `read`."""
+        return len(self._unread)
+
+    def count(self, losses: Mapping[str, Tensor], tokens: int, norm: Tensor | None = None) -> None:
+        """Add one batch: its losses, and the gradient norm of its step if there was one."""
         self.batches += 1
         self.tokens += tokens
-        for name, value in losses.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value * tokens
+        figures = dict(losses) if norm is None else {**losses, NORM: norm}
+        self._unread.append((tokens, figures))
+
+    def look(self, norms: Mapping[str, Tensor]) -> None:
+        """Keep the gradient norm of each term, of the batch that is counted next."""
+        self.looks += 1
+        self._looked = dict(norms)
+
+    def read(self) -> list[str]:
+        """Fetch what is on the device, up to a batch with figures that are not finite.
+
+        That batch and later ones are no longer counted, nor is what was looked at.
+
+        Returns:
+            Which of its figures are not finite.
+        """
+        unread, self._unread = self._unread, []
+        flat = [value for _, figures in unread for value in figures.values()]
+        values = iter(torch.stack(flat).tolist() if flat else [])
+        bad: list[str] = []
+        for tokens, figures in unread:
+            found = {name: next(values) for name in figures}
+            bad = bad or [name for name, value in found.items() if not math.isfinite(value)]
+            if bad:
+                self.batches -= 1
+                self.tokens -= tokens
+                continue
+            self.last = found
+            for name in figures:
+                if name != NORM:
+                    self.sums[name] = self.sums.get(name, 0.0) + found[name] * tokens
+        if self._looked and bad:
+            self.looks -= 1
+        elif self._looked:
+            self.norms = {name: value.item() for name, value in self._looked.items()}
+        self._looked = {}
+        return bad
+
+    def state(self) -> dict[str, Any]:
+        """Return the fields, after a `read`."""
+        return {
+            name: getattr(self, name) for name in ("batches", "tokens", "looks", "norms", "sums")
+        }
 
     def means(self) -> dict[str, float]:
         """Return the mean of each loss term over the tokens read."""

@@ -1,6 +1,6 @@
-"""From a loss to changed weights, in both phases."""
+"""From a loss to changed weights, in both phases, without waiting for the device."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,15 +19,25 @@ def by_sharding(parameters: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
 class OptimizerStep:
     """Makes gradients, averages them over processes, clips them and steps.
 
+    Clipping and the refusal of what is not finite happen inside the fused optimizer, on the device
+    (what `torch.amp.GradScaler` uses as well): nothing is read back, no gradient is passed over
+    once more.
+
     Args:
-        optimizer: of the parameters that are trained.
+        optimizer: of the parameters that are trained; made with `fused=True`.
         clip: largest gradient norm; 0 sets no limit.
+
+    Attributes:
+        failed: whether a loss or gradient was not finite, a scalar on the device. From then on
+            nothing changes any more, so that whoever looks later finds the weights from before.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, clip: float) -> None:
+        assert all(group["fused"] for group in optimizer.param_groups)
         self.optimizer = optimizer
         self.clip = clip
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.failed = torch.zeros((), device=self.parameters[0].device)
 
     def backward(self, loss: Tensor, also_sum: Sequence[Tensor] = ()) -> Tensor:
         """Make the gradients of `loss`; returns their norm, a scalar.
@@ -42,12 +52,23 @@ class OptimizerStep:
         collectives.average_gradients(self.parameters, also_sum)
         return collectives.gradient_norm(self.parameters)
 
-    def apply(self, norm: Tensor, rate: float) -> None:
-        """Change the weights by the gradients, whose norm is `norm`, at learning rate `rate`."""
-        # Most steps need no clipping: they are spared the pass over all gradients.
-        if 0 < self.clip < norm:
-            for alike in by_sharding(self.parameters):
-                nn.utils.clip_grads_with_norm_(alike, self.clip, norm)
+    def apply(self, norm: Tensor, rate: float, losses: Iterable[Tensor] = ()) -> None:
+        """Change the weights by the gradients, whose norm is `norm`, at learning rate `rate`.
+
+        Nothing changes if the norm or one of `losses` is not finite, or was in an earlier step.
+        """
+        finite = torch.stack([norm, *losses]).isfinite().all()
+        self.failed = torch.where(finite, self.failed, 1.0)
+        vars(self.optimizer).update(grad_scale=self._scale(norm), found_inf=self.failed)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
+
+    def _scale(self, norm: Tensor) -> Tensor | None:
+        """Return what gradients are to be divided by, if by anything."""
+        if self.clip > 0 and norm.dtype == torch.float32:
+            return ((norm + 1e-6) / self.clip).clamp(min=1)
+        if self.clip > 0:  # the fused optimizer knows no scale in float64
+            for alike in by_sharding(self.parameters):
+                nn.utils.clip_grads_with_norm_(alike, self.clip, norm)
+        return None

@@ -58,13 +58,13 @@ CASES = {
 }
 
 
-def train(case, home, out, *, resume=True, overwrite=False, progress=None, **layers):
+def train(case, home, out, *, resume=True, overwrite=False, progress=None, device="cpu", **layers):
     """The run of `case`; `home` holds the data and, for Phase 2, a checkpoint to start from."""
     config = settings.resolve(COMMON, CASES[case], layers)
     options = {
         "overwrite": overwrite,
         "resume": resume,
-        "device": torch.device("cpu"),
+        "device": torch.device(device),
         "progress": progress or Silent(),
     }
     dataset = open_dataset(home / "data")
@@ -125,11 +125,13 @@ def ended(processes):
 
 
 def content(path):
-    """Metadata and tensors of a checkpoint, but for how often its run was saved."""
+    """Metadata and tensors of a checkpoint, but for how often its run was saved and checked."""
     with safe_open(path, framework="np") as file:
         metadata = file.metadata()
         metadata["config"] = json.loads(metadata["config"])
-        del metadata["config"]["run"]["save_interval_seconds"], metadata["content_hash"]
+        for name in ("save_interval_seconds", "check_interval_steps"):
+            del metadata["config"]["run"][name]
+        del metadata["content_hash"]
         return metadata, {name: file.get_tensor(name).tobytes() for name in file.keys()}  # noqa: SIM118
 
 

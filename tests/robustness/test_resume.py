@@ -6,6 +6,7 @@ import shutil
 import signal
 
 import pytest
+import torch
 from safetensors import safe_open
 
 from newllm_core.checkpoint import format as checkpoints
@@ -15,8 +16,9 @@ from newllm_core.generation.state import save_state as save_text
 from newllm_core.generation.writer import Tail
 from newllm_core.runtime.runlog import metrics_path
 from newllm_core.training import resume
-from newllm_core.training.phase1.trainer import Phase1Trainer
+from newllm_core.training.phase1.loss import Phase1Loss
 from newllm_core.training.phase1.vacuity import VacuityGuard
+from newllm_core.training.phase2 import trainer as phase2
 from newllm_core.training.phase2.steps import Steps
 from newllm_core.training.phase2.trainer import Phase2Trainer
 from tests.generation.cases import session_of
@@ -237,7 +239,7 @@ def test_a_term_that_pulled_before_a_stop_is_not_vacuous_after_it(
     with pytest.raises(Interrupted):
         train("parallel", home, out)
     stop_after(0)
-    monkeypatch.setattr(VacuityGuard, "norm_of", lambda self, term: 0.0)
+    monkeypatch.setattr(VacuityGuard, "norm_of", lambda self, term: torch.zeros(()))
     done = train("parallel", home, out)
     assert set(done.history[-1]["gradient_norms"].values()) == {0.0}
     assert done.vacuous_terms == []
@@ -257,12 +259,15 @@ def test_heads_of_one_checkpoint_are_not_continued_on_another(home, tmp_path, st
         train("frozen", tmp_path, out)
 
 
-@pytest.mark.parametrize("case", ["parallel", "fine-tuned"])
-def test_divergence_keeps_the_state_before_it(case, home, tmp_path, monkeypatch):
-    """Resumed, it diverges at the same step; without what broke it, it would have gone on."""
+@pytest.mark.parametrize("interval", [1, 7])
+@pytest.mark.parametrize("case", ["parallel", "streams", "fine-tuned", "frozen"])
+def test_divergence_keeps_the_state_before_it(
+    case, interval, home, reference, tmp_path, monkeypatch
+):
+    """Resumed without what broke it, it goes on as if it had never been broken."""
     out = tmp_path / "run.safetensors"
     calls = []
-    terms_of, make = Phase1Trainer.terms, Steps.make
+    terms_of, make = Phase1Loss.of_batch, Steps.make
 
     def poisoned(self, *arguments):
         terms = terms_of(self, *arguments)
@@ -279,20 +284,41 @@ def test_divergence_keeps_the_state_before_it(case, home, tmp_path, monkeypatch)
             terms = dataclasses.replace(terms, total=terms.total * float("nan"))
         make(self, terms)
 
-    monkeypatch.setattr(Phase1Trainer, "terms", poisoned)
+    monkeypatch.setattr(Phase1Loss, "of_batch", poisoned)
     monkeypatch.setattr(Steps, "make", poisoned_step)
+    monkeypatch.setattr(phase2, "STEPS_LOGGED", 1)
+    run = {"check_interval_steps": interval}
     with pytest.raises(
         DivergedError, match=r"the gradient of .* is not finite.*run.resume"
     ) as caught:
-        train(case, home, out)
+        train(case, home, out, run=run)
     assert caught.value.exit_code == 5
     with safe_open(state_path(out), framework="pt") as state:
         values = json.loads(state.metadata()["values"])
         assert all(state.get_tensor(key).isfinite().all() for key in state.keys())  # noqa: SIM118
-    steps = values["step"] if case == "fine-tuned" else values["meter"]["batches"]
-    assert steps > 0
-    train(case, home, out)
+    assert values.get("step", values["meter"]["batches"]) > 0
+    train(case, home, out, run=run)
     assert names(tmp_path) == ["run.metrics.jsonl", "run.safetensors"]
+    assert content(out) == reference(case).content
+
+
+@pytest.mark.parametrize("case", ["streams", "fine-tuned"])
+def test_a_run_goes_on_where_it_was_on_another_device(
+    device, case, home, reference, tmp_path, stop_after
+):
+    out = tmp_path / "run.safetensors"
+    stop_after(12)
+    with pytest.raises(Interrupted):
+        train(case, home, out, device=device, run={"check_interval_steps": 1})
+    stop_after(0)
+    train(case, home, out)
+    if device.type == "cpu":
+        assert content(out) == reference(case).content
+    ours, others = (
+        checkpoints.load(path).model.state_dict() for path in (out, reference(case).path)
+    )
+    for name, value in ours.items():
+        torch.testing.assert_close(value, others[name], rtol=1e-2, atol=1e-3)
 
 
 def test_figures_of_a_finished_run_stay_when_its_checkpoint_is_gone(home, tmp_path):

@@ -57,12 +57,12 @@ def test_same_weights_compares_two_readings_each_from_its_own_contexts(engine, s
         ]
         for batch, other in zip(*readings, strict=True):
             assert torch.equal(batch.positions_N, other.positions_N)
-            terms = trainer.terms(window, batch, other)
+            terms = trainer.loss.of_batch(window, batch, other)
             at = batch.positions_N
             final, teacher = by_token[0][at], by_token[1][at].detach()
             expected = ((final - teacher) ** 2).sum() / (len(at) * D)
-            assert list(terms.plain) == ["cvfp"]
-            assert terms.plain["cvfp"] == pytest.approx(expected.item(), rel=1e-9)
+            assert list(terms.losses) == ["cvfp"]
+            assert terms.losses["cvfp"].item() == pytest.approx(expected.item(), rel=1e-9)
             gradients = [
                 torch.autograd.grad(
                     loss, parameters, retain_graph=True, allow_unused=True, materialize_grads=True

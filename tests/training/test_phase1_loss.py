@@ -28,7 +28,7 @@ def read_with(loss, incoming=None):
 @pytest.mark.parametrize("weight", [0.2, 0.5, 0.95])
 def test_terms_are_weighted_and_summed(weight):
     terms = terms_of(make_config(dist_reg_weight=weight))
-    plain = terms.plain
+    plain = {name: loss.item() for name, loss in terms.losses.items()}
     assert list(plain) == ["cvfp", "regularizer"]
     assert terms.weighted["cvfp"].item() == pytest.approx((1 - weight) * plain["cvfp"])
     assert terms.weighted["regularizer"].item() == pytest.approx(weight * plain["regularizer"])
@@ -47,7 +47,7 @@ def test_terms_are_weighted_and_summed(weight):
 )
 def test_a_term_of_weight_zero_is_left_out(weight, objective, names):
     terms = terms_of(make_config(dist_reg_weight=weight, objective=objective))
-    assert list(terms.plain) == list(terms.weighted) == names
+    assert list(terms.losses) == list(terms.weighted) == names
 
 
 @pytest.mark.parametrize("decoder", ["mlp", "linear"])
@@ -67,7 +67,7 @@ def test_reconstruction_weighs_the_two_halves_of_its_target(decoder):
     of_context = (guess[:, :D] - incoming).square().sum().item()
     of_token = (guess[:, D:] - token).square().sum().item()
     expected = (0.25 * of_context + of_token) / (0.25 * T * D + token.numel())
-    found = read_with(loss, incoming).plain["reconstruction"]
+    found = read_with(loss, incoming).losses["reconstruction"].item()
     assert found == pytest.approx(expected, rel=1e-12)
 
 
@@ -79,7 +79,7 @@ def test_cvfp_is_the_mean_squared_change_without_any_normalising():
     found = terms_of(config, model)
     new = model.step(context=incoming, token=model.embed(window.tokens_T))[-1]
     squares = (new - window.previous_TC).square().sum().item()
-    assert found.plain["cvfp"] == pytest.approx(squares / (T * D), rel=1e-12)
+    assert found.losses["cvfp"].item() == pytest.approx(squares / (T * D), rel=1e-12)
     assert torch.equal(found.contexts_NC, new)
     assert not found.contexts_NC.requires_grad
 
@@ -87,7 +87,7 @@ def test_cvfp_is_the_mean_squared_change_without_any_normalising():
 def test_training_and_validation_are_the_same_computation():
     config = make_config()
     training, validation = (terms_of(config, training=flag) for flag in (True, False))
-    assert training.plain == validation.plain
+    assert training.losses == validation.losses
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from torch import Tensor
 from newllm_core.config import Phase1Config
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.parallel import collectives
+from newllm_core.runtime.device import to_device
 from newllm_core.training.phase1.window import Window
 from newllm_core.trajectory.parallel import incoming
 from newllm_core.trajectory.sequential import rollout
@@ -80,7 +81,7 @@ def _parallel(
         config.batch_tokens, max(config.min_batch_tokens, len(window) // config.steps_per_window)
     )
     num_batches = max(1, round(len(window) / batch_tokens))
-    order = torch.randperm(len(window), generator=generator).to(window.tokens_T.device)
+    order = to_device(torch.randperm(len(window), generator=generator), window.tokens_T.device)
     begin_C = window.begin_C.clone()
     for positions_N in order.tensor_split(num_batches)[skip:]:
         rows = collectives.rows_per_rank(len(positions_N))

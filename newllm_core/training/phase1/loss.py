@@ -17,6 +17,8 @@ from newllm_core.parallel import collectives
 from newllm_core.parallel.dtensors import full_tensor
 from newllm_core.plugins.registry import OBJECTIVES, REGULARIZERS
 from newllm_core.regularizers.base import Regularizer
+from newllm_core.training.phase1.engines import Batch
+from newllm_core.training.phase1.window import Window
 from newllm_core.training.plugin_terms import objective_loss, regularizer_loss
 
 REGULARIZER = "regularizer"
@@ -31,7 +33,7 @@ class Terms:
 
     Attributes:
         weighted: name to weight times loss, of every term that the run uses.
-        losses: name to loss, for the log.
+        losses: name to loss, for the log; without gradient.
         contexts_NC: the new contexts of all processes, detached.
     """
 
@@ -43,11 +45,6 @@ class Terms:
     def total(self) -> Tensor:
         """Return the loss that is minimised."""
         return torch.stack(list(self.weighted.values())).sum()
-
-    @property
-    def plain(self) -> dict[str, float]:
-        """Return name to loss, for the log."""
-        return {name: loss.item() for name, loss in self.losses.items()}
 
     @property
     def also_sum(self) -> list[Tensor]:
@@ -106,6 +103,33 @@ class Phase1Loss(nn.Module):
     def reads(self) -> Sequence[str]:
         """Return what the objective wants to be given, if it counts."""
         return list(self.objective.reads) if self.config.objective in self.weights else []
+
+    def of_batch(self, window: Window, batch: Batch, twin: Batch | None = None) -> Terms:
+        """Compute the loss of one batch of a window.
+
+        Args:
+            window: what is read.
+            batch: the tokens, and the contexts before them.
+            twin: the same of the second reading, if the objective wants one.
+        """
+        second_NC = None if twin is None else self._read_twin(window, twin)
+        terms: Terms = self(
+            incoming_NC=batch.incoming_NC,
+            tokens_N=window.tokens_T[batch.positions_N],
+            rows_per_rank=batch.rows_per_rank,
+            **window.read(self.reads, batch.positions_N[batch.own], second_NC),
+        )
+        return terms
+
+    @torch.no_grad()
+    def _read_twin(self, window: Window, batch: Batch) -> Tensor:
+        """Read this process's tokens once more, from the twin's contexts [n, C]."""
+        token_NE = self.model.embed(window.tokens_T[batch.positions_N[batch.own]])
+        contexts_NC = self.model.step(context=batch.incoming_NC, token=token_NE)[-1]
+        assert window.twin is not None
+        all_NC = collectives.gather(contexts_NC, batch.rows_per_rank)
+        window.twin.store(batch.positions_N, all_NC)
+        return contexts_NC
 
     def forward(
         self,

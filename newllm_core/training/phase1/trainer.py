@@ -4,7 +4,6 @@ Iteration 1 of a window only reads. Every later one makes a step per batch (see 
 and ends with measurements at fixed weights (see `measure`). Heads are not trained.
 """
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from typing import Any
@@ -25,11 +24,12 @@ from newllm_core.config import Config
 from newllm_core.data.mapped import release_pages
 from newllm_core.errors import DivergedError
 from newllm_core.parallel import collectives
+from newllm_core.runtime.device import steps_between_checks
 from newllm_core.runtime.progress import Progress, Silent, Task
 from newllm_core.runtime.runlog import RunLog
-from newllm_core.training.pass_meter import PassMeter
+from newllm_core.training.pass_meter import NORM, PassMeter
 from newllm_core.training.phase1.engines import Batch, batches
-from newllm_core.training.phase1.loss import Phase1Loss, Terms, plugin_at_fault
+from newllm_core.training.phase1.loss import Phase1Loss, plugin_at_fault
 from newllm_core.training.phase1.measure import model_figures
 from newllm_core.training.phase1.result import Phase1Result
 from newllm_core.training.phase1.stages import early_stop, learning_rate, stops, told
@@ -73,6 +73,7 @@ class Phase1Trainer:
         self.step = OptimizerStep(torch.optim.Adam(groups, fused=True), self.config.gradient_clip)
         self.result = Phase1Result()
         self.saver: Saver | None = None
+        self.check_every = steps_between_checks(config.run, device)
         self.iteration = 1
         self.meter = PassMeter()
         self.windows = Windows(
@@ -84,6 +85,7 @@ class Phase1Trainer:
             reads=loss.reads,
             seed=self.seed,
         )
+        self.statistics: dict[str, Tensor] = {}
         self.statistics = self._statistics()
 
     def run(self, log: RunLog | None) -> Phase1Result:
@@ -190,68 +192,60 @@ class Phase1Trainer:
         with torch.set_grad_enabled(rate is not None):
             for batch, *twin in zip(*readings, strict=True):
                 with saver.step(self.state) if saver else nullcontext():
-                    terms = self._batch(window, batch, twin, meter, rate)
-                meter.count(terms.plain, len(batch.positions_N))
+                    self.make_step(window, batch, twin, meter, rate)
+                    if saver is not None:
+                        self.statistics = self._statistics()
+                    if meter.tokens == len(window) or meter.batches % self.check_every == 0:
+                        self._check(meter, window, batch, *twin)
                 if task is not None:
                     task.advance(len(batch.positions_N))
-                if saver is not None:
-                    self.statistics = self._statistics()
+                if saver is not None and not meter.unread:
                     saver.maybe_save(self.state)
         window.finish_reading()
         if not torch.isfinite(window.previous_TC).all():
             raise self._diverged("a context", meter.tokens)
         return meter.means()
 
-    def _batch(
+    def make_step(
         self, window: Window, batch: Batch, twin: list[Batch], meter: PassMeter, rate: float | None
-    ) -> Terms:
-        terms = self.terms(window, batch, *twin)
-        norm = None
-        if rate is not None:
-            # The first batch and the middle one: two looks cost little, and a term that
-            # only matters once weights have moved is seen as well.
-            if meter.tokens >= meter.looks * len(window) // 2:
-                meter.norms = self.guard.gradient_norms(terms.weighted)
-                meter.looks += 1
-            norm = self.step.backward(terms.total, terms.also_sum)
-        else:
-            collectives.sum_up(terms.also_sum)
-        if bad := [name for name, value in terms.plain.items() if not np.isfinite(value)]:
-            raise self._diverged(f"loss term {', '.join(bad)}", meter.tokens)
-        if norm is not None and rate is not None:
-            if not np.isfinite(norm.item()):
-                bad = self.guard.not_finite(self.terms(window, batch, *twin).weighted)
-                raise self._diverged(f"the gradient of {' and '.join(bad)}", meter.tokens)
-            if terms.total.requires_grad:
-                self.step.apply(norm, rate)
-        window.store(batch.positions_N, terms.contexts_NC)
-        return terms
-
-    def terms(self, window: Window, batch: Batch, twin: Batch | None = None) -> Terms:
-        """Compute the loss of one batch of a window.
+    ) -> None:
+        """Read a batch and, if there is a learning rate, make a step; `meter` gets the figures.
 
         Args:
             window: what is read.
             batch: the tokens, and the contexts before them.
             twin: the same of the second reading, if the objective wants one.
+            meter: of this reading.
+            rate: of the step.
         """
-        second_NC = None if twin is None else self._read_twin(window, twin)
-        return self.loss(
-            incoming_NC=batch.incoming_NC,
-            tokens_N=window.tokens_T[batch.positions_N],
-            rows_per_rank=batch.rows_per_rank,
-            **window.read(self.loss.reads, batch.positions_N[batch.own], second_NC),
-        )
+        terms = self.loss.of_batch(window, batch, *twin)
+        norm = None
+        if rate is not None:
+            # The first batch and the middle one: two looks cost little, and a term that
+            # only matters once weights have moved is seen as well.
+            if meter.tokens >= meter.looks * len(window) // 2:
+                meter.look(self.guard.gradient_norms(terms.weighted))
+            norm = self.step.backward(terms.total, terms.also_sum)
+            if terms.total.requires_grad:
+                self.step.apply(norm, rate, terms.losses.values())
+        else:
+            collectives.sum_up(terms.also_sum)
+        window.store(batch.positions_N, terms.contexts_NC)
+        meter.count(terms.losses, len(batch.positions_N), norm)
 
-    @torch.no_grad()
-    def _read_twin(self, window: Window, batch: Batch) -> Tensor:
-        """Read this process's tokens once more, from the twin's contexts [n, C]."""
-        token_NE = self.model.embed(window.tokens_T[batch.positions_N[batch.own]])
-        contexts_NC = self.model.step(context=batch.incoming_NC, token=token_NE)[-1]
-        assert window.twin is not None
-        all_NC = collectives.gather(contexts_NC, batch.rows_per_rank)
-        window.twin.store(batch.positions_N, all_NC)
-        return contexts_NC
+    def _check(self, meter: PassMeter, window: Window, batch: Batch, *twin: Batch) -> None:
+        """Fetch the figures of the batches since the last check, of which `batch` is the last.
+
+        Raises:
+            DivergedError: one is not finite; weights are those from before that batch.
+        """
+        if not (bad := meter.read()):
+            return
+        what = f"loss term {', '.join(name for name in bad if name != NORM)}"
+        if bad == [NORM]:
+            terms = self.loss.of_batch(window, batch, *twin)
+            what = f"the gradient of {' and '.join(self.guard.not_finite(terms.weighted))}"
+        raise self._diverged(what, meter.tokens)
 
     def state(self) -> State:
         """Collect everything that the rest of the run depends on, as it was after the last step.
@@ -259,6 +253,7 @@ class Phase1Trainer:
         Valid at any time except inside the optimizer's own step: what a failed step or the
         measurements after a reading have changed is left out.
         """
+        self.meter.read()
         return State(
             self.windows.state(self.iteration - 1)
             | named("parameter", whole_parameters(self.parameters))
@@ -267,7 +262,7 @@ class Phase1Trainer:
             {
                 "window": self.windows.number,
                 "iteration": self.iteration,
-                "meter": dataclasses.asdict(self.meter),
+                "meter": self.meter.state(),
                 "history": self.result.history,
                 "largest_gradients": self.guard.largest,
             },
@@ -287,9 +282,10 @@ class Phase1Trainer:
         self.windows.restore(values["window"], state.tensors, self.iteration - 1)
 
     def _statistics(self) -> dict[str, Tensor]:
-        """Copy those of the regularizers: the one thing that a step changes before it can fail."""
-        statistics = self.loss.regularizers.state_dict()
-        return {name: value.clone() for name, value in statistics.items()}
+        """Copy those of the regularizers, which a step changes also if it fails: then not."""
+        failed, before = self.step.failed.bool(), self.statistics
+        statistics = self.loss.regularizers.state_dict().items()
+        return {name: torch.where(failed, before.get(name, now), now) for name, now in statistics}
 
     def _diverged(self, what: str, read: int) -> DivergedError:
         return DivergedError(

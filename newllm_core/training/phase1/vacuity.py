@@ -1,8 +1,9 @@
 """The guard against training that trains nothing: gradient norms of every term, weights moved."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+import torch
 from torch import Tensor, nn
 
 from newllm_core.parallel import collectives
@@ -13,23 +14,31 @@ VACUOUS_NORM = 1e-12
 
 
 class VacuityGuard:
-    """Follows how strongly each loss term pulls, and how far the weights went.
-
-    Attributes:
-        largest: the largest gradient norm seen of each term.
-    """
+    """Follows how strongly each loss term pulls, and how far the weights went."""
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
         self._parameters = [p for p in parameters if p.requires_grad]
         self._initial = [p.detach().clone() for p in self._parameters]
-        self.largest: dict[str, float] = {}
+        self._largest: dict[str, Tensor] = {}
 
-    def gradient_norms(self, terms: dict[str, Tensor]) -> dict[str, float]:
+    @property
+    def largest(self) -> dict[str, float]:
+        """The largest gradient norm seen of each term."""
+        return {name: norm.item() for name, norm in self._largest.items()}
+
+    @largest.setter
+    def largest(self, norms: Mapping[str, float]) -> None:
+        # On the processor: a scalar from there goes with tensors of any device.
+        wide = {name: torch.tensor(norm, dtype=torch.float64) for name, norm in norms.items()}
+        self._largest = wide
+
+    def gradient_norms(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
         """The norm of each weighted term's gradient. Keeps the graph for the step that follows."""
         norms = {}
         for name, term in terms.items():
-            norms[name] = self.norm_of(term) if term.requires_grad else 0.0
-            self.largest[name] = max(self.largest.get(name, 0.0), norms[name])
+            norm = norms[name] = self.norm_of(term) if term.requires_grad else term.new_zeros(())
+            # Of a norm that is not a number nothing is remembered.
+            self._largest[name] = torch.fmax(norm, self._largest.get(name, torch.zeros_like(norm)))
         return norms
 
     def vacuous_terms(self) -> list[str]:
@@ -54,10 +63,10 @@ class VacuityGuard:
 
     def not_finite(self, terms: dict[str, Tensor]) -> list[str]:
         """Name the terms whose gradient is not finite; all, where only their sum is not."""
-        bad = [name for name, term in terms.items() if not math.isfinite(self.norm_of(term))]
+        bad = [name for name, term in terms.items() if not math.isfinite(self.norm_of(term).item())]
         return bad or list(terms)
 
-    def norm_of(self, term: Tensor) -> float:
+    def norm_of(self, term: Tensor) -> Tensor:
         """Return the norm of a term's gradient, whose graph is kept."""
         for parameter in self._parameters:
             parameter.grad = None
@@ -66,7 +75,7 @@ class VacuityGuard:
         norm = collectives.gradient_norm(self._parameters)
         for parameter in self._parameters:
             parameter.grad = None
-        return norm.item()
+        return norm
 
 
 def _energy(values: Tensor) -> float:

@@ -12,6 +12,7 @@ from torch import Tensor
 from newllm_core.checkpoint.run_state import State, named
 from newllm_core.config import Phase1Config
 from newllm_core.objectives.base import SECOND_READING
+from newllm_core.runtime.device import to_device
 from newllm_core.training.phase1.window import Window
 
 
@@ -86,7 +87,7 @@ class Windows:
 
     def window(self, ids: np.ndarray, first_C: Tensor) -> Window:
         """Make a window of token ids [T] that begins in the state `first_C`."""
-        tokens_T = torch.from_numpy(np.asarray(ids, dtype=np.int64)).to(self.device)
+        tokens_T = to_device(torch.from_numpy(np.array(ids, dtype=np.int64)), self.device)
         first_C = first_C.to(self.device)
         options = self.config.start, self.end_id
         twin = None

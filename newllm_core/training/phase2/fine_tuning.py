@@ -18,15 +18,10 @@ from newllm_core.config import Phase2Config
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.objectives.reads import tokens_at
 from newllm_core.parallel import collectives
+from newllm_core.runtime.device import to_device
 from newllm_core.training.phase2.extra_terms import ExtraTerms
-from newllm_core.training.phase2.terms import (
-    HeadLoss,
-    Terms,
-    counted,
-    cross_entropy,
-    drop,
-    plain_cross_entropy,
-)
+from newllm_core.training.phase2.head_loss import HeadLoss, plain_cross_entropy
+from newllm_core.training.phase2.terms import Terms, counted, cross_entropy, drop
 from newllm_core.trajectory.sequential import unroll_embedded
 from newllm_core.trajectory.text import inputs_at
 
@@ -95,10 +90,13 @@ class FineTuning:
         for begin in range(skip * self.config.bptt, self.stream_length, self.config.bptt):
             steps = np.arange(begin, min(begin + self.config.bptt, self.stream_length))
             positions_BT = starts_B1 + steps
-            inputs_BT = torch.from_numpy(inputs_at(self.tokens, positions_BT, self.end_id))
-            targets_BT = torch.from_numpy(np.asarray(self.tokens[positions_BT], np.int64))
-            inputs_BT, targets_BT = inputs_BT.to(device), targets_BT.to(device)
-
+            inputs_BT, targets_BT = (
+                to_device(torch.from_numpy(ids), device)
+                for ids in (
+                    inputs_at(self.tokens, positions_BT, self.end_id),
+                    np.asarray(self.tokens[positions_BT], np.int64),
+                )
+            )
             context_BC = self.context_BC[own]
             rows = [len(steps) * count for count in streams]
             x_TBE = self._embed(inputs_BT, generator, rows)
@@ -130,7 +128,7 @@ class FineTuning:
                     others=partial(self._others, positions_BT, device),
                 ).items():
                     total = total + self.extra.weights[name] * term
-                    plain[name] = term.item()
+                    plain[name] = term.detach()
             self.context_BC = collectives.gather(contexts[-1][:, -1].detach(), streams)
             yield Terms(total, plain, self.num_streams * len(steps))
 
@@ -151,4 +149,4 @@ class FineTuning:
 
         places_N = torch.from_numpy(positions_BT.ravel())
         length = len(self.tokens) + 1
-        return tokens_at(lookup, length, places_N, offset, self.end_id).to(device)
+        return to_device(tokens_at(lookup, length, places_N, offset, self.end_id), device)

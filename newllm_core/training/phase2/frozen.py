@@ -14,15 +14,11 @@ from newllm_core.checkpoint.run_state import State
 from newllm_core.config import Phase2Config
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.parallel import collectives
+from newllm_core.runtime.device import to_device
 from newllm_core.runtime.progress import Progress
 from newllm_core.training.phase2.context_store import ContextStore
-from newllm_core.training.phase2.terms import (
-    HeadLoss,
-    Terms,
-    counted,
-    cross_entropy,
-    plain_cross_entropy,
-)
+from newllm_core.training.phase2.head_loss import HeadLoss, plain_cross_entropy
+from newllm_core.training.phase2.terms import Terms, counted, cross_entropy
 from newllm_core.trajectory.text import contexts_of_text, inputs_at
 
 # Neighbouring rows that are read together; every pool of them is shuffled row by row.
@@ -109,11 +105,16 @@ class FrozenContexts:
             rows = collectives.rows_per_rank(len(positions_N))
             own = collectives.own(rows)
             own_N = positions_N[own]
-            inputs_N = torch.from_numpy(inputs_at(self.tokens, own_N, self.end_id)).to(like.device)
-            targets_N = torch.from_numpy(self.tokens[own_N].astype(np.int64)).to(like.device)
+            inputs_N, targets_N = (
+                to_device(torch.from_numpy(ids), like.device)
+                for ids in (
+                    inputs_at(self.tokens, own_N, self.end_id),
+                    self.tokens[own_N].astype(np.int64),
+                )
+            )
             total, plain = cross_entropy(
                 self.model,
-                rows_NKC[own].to(like).unbind(1),
+                to_device(rows_NKC[own].to(like.dtype), like.device).unbind(1),
                 targets_N,
                 weights=self.weights,
                 dropout=self.config.dropout,

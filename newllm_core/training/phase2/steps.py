@@ -1,6 +1,6 @@
-"""The steps of a whole run of Phase 2: AdamW, one-cycle rate, and a refusal to go on from NaN."""
+"""The steps of a whole run of Phase 2: AdamW, one-cycle rate, and no change any more after NaN."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -9,6 +9,7 @@ from torch import nn
 from newllm_core.config import Phase2Config
 from newllm_core.errors import DivergedError
 from newllm_core.model.language_model import LanguageModel
+from newllm_core.training.pass_meter import NORM
 from newllm_core.training.phase2.extra_terms import ExtraTerms
 from newllm_core.training.phase2.schedule import one_cycle
 from newllm_core.training.phase2.terms import Terms
@@ -59,7 +60,7 @@ class Steps:
     Attributes:
         step: steps made.
         learning_rate: of the last step.
-        gradient_norm: of the last step, before clipping.
+        gradient_norm: of the last step, before clipping; on the device.
     """
 
     def __init__(
@@ -73,7 +74,8 @@ class Steps:
         self.total = total
         self.step = 0
         self.learning_rate = 0.0
-        self.gradient_norm = 0.0
+        self.gradient_norm = torch.zeros(())
+        self._terms: list[str] = []
         matrices = [p for p in parameters if p.ndim == 2 and p is not model.embedding.weight]
         others = [p for p in parameters if p.ndim != 2 or p is model.embedding.weight]
         groups = [
@@ -85,28 +87,30 @@ class Steps:
         self._change = OptimizerStep(self.optimizer, config.gradient_clip)
 
     def make(self, terms: Terms) -> None:
-        """Make one step down the gradient of `terms`.
+        """Make one step down the gradient of `terms`, or of none of the later ones either.
 
-        Raises:
-            DivergedError: a term or the gradient is not finite; the weights are not touched.
+        Where a term or the gradient is not finite the weights stay as they are from then on.
         """
-        bad = [name for name, value in terms.plain.items() if not abs(value) < float("inf")]
-        if bad:
-            raise self._diverged(", ".join(bad))
-        norm = self._change.backward(terms.total)
-        self.gradient_norm = norm.item()
-        if not self.gradient_norm < float("inf"):
-            raise self._diverged(f"the gradient of {' and '.join(terms.plain)}")
+        self._terms = list(terms.plain)
+        self.gradient_norm = self._change.backward(terms.total)
         self.learning_rate = one_cycle(
             self.step,
             total=self.total,
             peak=self.config.learning_rate,
             warmup_fraction=self.config.warmup_fraction,
         )
-        self._change.apply(norm, self.learning_rate)
+        self._change.apply(self.gradient_norm, self.learning_rate, terms.plain.values())
         self.step += 1
 
-    def _diverged(self, what: str) -> DivergedError:
+    @property
+    def failed(self) -> bool:
+        """Say whether a term or gradient was not finite, since when nothing changes; waits."""
+        return bool(self._change.failed)
+
+    def diverged(self, bad: Sequence[str]) -> DivergedError:
+        """Word what was not finite in the step after those that were made."""
+        what = ", ".join(name for name in bad if name != NORM)
+        what = what or f"the gradient of {' and '.join(self._terms)}"
         return DivergedError(
             f"phase 2 diverged: {what} is not finite (step {self.step + 1} of "
             f"{self.total}); try a lower --learning-rate"

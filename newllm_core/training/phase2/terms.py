@@ -4,21 +4,21 @@ Shapes: N rows (tokens), C context_dim, E embed_dim, V vocabulary.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from newllm_core.model.heads import weighted_mean
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.parallel import collectives
 from newllm_core.parallel.sharding import within
+from newllm_core.runtime.device import to_device
 from newllm_core.runtime.precision import at_least_float32
-
-HeadLoss = Callable[[nn.Linear, Tensor, Tensor], tuple[Tensor, Tensor]]
+from newllm_core.training.phase2.head_loss import HeadLoss, plain_cross_entropy
 
 
 @dataclass(frozen=True)
@@ -27,25 +27,14 @@ class Terms:
 
     Attributes:
         total: what is minimised; carries the gradient.
-        plain: every term before weighting, by name; "cross-entropy" is that of the heads together.
+        plain: every term before weighting, without gradient, by name; "cross-entropy" is that of
+            the heads together.
         num_tokens: rows it is the mean over.
     """
 
     total: Tensor
-    plain: dict[str, float]
+    plain: dict[str, Tensor]
     num_tokens: int
-
-
-def plain_cross_entropy(
-    head: nn.Linear, contexts_NC: Tensor, targets_N: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Compute nats of a linear head, in float32 at least: their mean, and of each token [N].
-
-    Those of each have no gradient.
-    """
-    logits_NV = at_least_float32(F.linear(contexts_NC, head.weight, head.bias))
-    nats_N = F.cross_entropy(logits_NV, targets_N, reduction="none")
-    return nats_N.mean(), nats_N.detach()
 
 
 def cross_entropy(
@@ -59,7 +48,7 @@ def cross_entropy(
     counted_N: Tensor | None = None,
     rows_per_rank: Sequence[int] | None = None,
     head_loss: HeadLoss = plain_cross_entropy,
-) -> tuple[Tensor, dict[str, float]]:
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Compute `Σ w_k CE_k / Σ w_k` with gradient, and the plain terms.
 
     Where heads are mixed with bigrams the gates' losses are added; what is told is the mixture's.
@@ -88,9 +77,9 @@ def cross_entropy(
                 loss = mixture_loss(nats_N, gate_N, counted_N)
                 mixtures.append(collectives.mean_of(loss, rows))
     told = mixtures or losses
-    plain = {"cross-entropy": weighted_mean(told, weights).item()}
+    plain = {"cross-entropy": weighted_mean(told, weights).detach()}
     if len(losses) > 1:
-        plain |= {f"cross-entropy of head {k}": v.item() for k, v in enumerate(told, start=1)}
+        plain |= {f"cross-entropy of head {k}": v.detach() for k, v in enumerate(told, start=1)}
     total = weighted_mean(losses, weights)
     return total + torch.stack(mixtures).sum() if mixtures else total, plain
 
@@ -124,7 +113,9 @@ def counted(
         return None
     limit = model.config.counted_tokens
     own_N = torch.from_numpy(positions_N < (math.inf if limit is None else limit))
-    return model.bigrams.log_probability(inputs_N, targets_N, counted_N=own_N.to(inputs_N.device))
+    return model.bigrams.log_probability(
+        inputs_N, targets_N, counted_N=to_device(own_N, inputs_N.device)
+    )
 
 
 def drop(

@@ -5,7 +5,6 @@ same function, always the same part, so that epochs are compared on equal tokens
 the best validation loss are the ones that are kept, be they the first, and evaluated whole.
 """
 
-import dataclasses
 import time
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
@@ -27,19 +26,22 @@ from newllm_core.data.prepared import PreparedDataset
 from newllm_core.kernels.door import choose
 from newllm_core.model.heads import head_weights
 from newllm_core.model.language_model import LanguageModel
+from newllm_core.runtime.device import steps_between_checks
 from newllm_core.runtime.progress import Progress
 from newllm_core.runtime.runlog import RunLog
-from newllm_core.training.pass_meter import PassMeter
+from newllm_core.training.pass_meter import NORM, PassMeter
 from newllm_core.training.phase2.context_store import ContextStore
 from newllm_core.training.phase2.extra_terms import ExtraTerms
 from newllm_core.training.phase2.fine_tuning import FineTuning
 from newllm_core.training.phase2.frozen import FrozenContexts, store_contexts
+from newllm_core.training.phase2.head_loss import plain_cross_entropy
 from newllm_core.training.phase2.measure import Measurements
 from newllm_core.training.phase2.source import Source
 from newllm_core.training.phase2.steps import Steps
-from newllm_core.training.phase2.terms import plain_cross_entropy
 from newllm_core.training.resume import Saver
 
+# Random state and state of the source, after a step.
+Mark = tuple[torch.Tensor, State]
 # Lines of step figures that an epoch adds to the run's log.
 STEPS_LOGGED = 100
 
@@ -85,6 +87,7 @@ class Phase2Trainer:
         self.generator = torch.Generator(model.embedding.weight.device).manual_seed(self.seed)
         self.epoch = 1
         self.meter = PassMeter()
+        self.check_every = steps_between_checks(config.run, model.embedding.weight.device)
         self.head_loss = choose(
             "cross-entropy",
             plain_cross_entropy,
@@ -136,7 +139,7 @@ class Phase2Trainer:
         self.steps = Steps(
             self.model, self.parameters, config, self.source.num_steps * config.epochs
         )
-        self._mark()
+        self.marks = [self._mark()]
 
     def train(self) -> dict[str, Any]:
         """Make the epochs that are left; the figures of all of them."""
@@ -159,7 +162,7 @@ class Phase2Trainer:
             self.epoch += 1
             self.meter = PassMeter()
             self.source.begin_epoch()
-            self._mark()
+            self.marks = [self._mark()]
         with torch.no_grad():
             for parameter, value in zip(self.parameters, self.kept, strict=True):
                 parameter.copy_(value)
@@ -184,23 +187,28 @@ class Phase2Trainer:
             while True:
                 with self.saver.step(self.state) if self.saver else nullcontext():
                     terms = next(losses, None)
-                    if terms is None:
-                        break
-                    steps.make(terms)
-                meter.count(terms.plain, terms.num_tokens)
-                self._mark()
-                shown = " ".join(f"{name} {value:.3f}" for name, value in terms.plain.items())
+                    if terms is not None:
+                        steps.make(terms)
+                        meter.count(terms.plain, terms.num_tokens, steps.gradient_norm)
+                        self.marks.append(self._mark())
+                    logged = steps.step % every == 0
+                    if terms is None or logged or meter.batches % self.check_every == 0:
+                        self._check()
+                if terms is None:
+                    break
+                figures = {name: meter.last[name] for name in terms.plain if name in meter.last}
+                shown = " ".join(f"{name} {value:.3f}" for name, value in figures.items())
                 task.advance(terms.num_tokens, shown)
-                if self.log is not None and steps.step % every == 0:
+                if self.log is not None and logged:
                     self.log.write(
                         "step",
                         step=steps.step,
                         epoch=self.epoch,
                         learning_rate=steps.learning_rate,
-                        gradient_norm=steps.gradient_norm,
-                        terms=terms.plain,
+                        gradient_norm=meter.last[NORM],
+                        terms=figures,
                     )
-                if self.saver is not None:
+                if self.saver is not None and not meter.unread:
                     self.saver.maybe_save(self.state)
         rate = None
         if meter.tokens > read_before:
@@ -208,26 +216,44 @@ class Phase2Trainer:
             self.progress.message(f"{label}: {meter.tokens:,} tokens at {rate:,.0f} tokens/s")
         return {"terms": meter.means()}, rate
 
-    def _mark(self) -> None:
-        """Remember what a step changes before it can fail."""
-        self.random_state = self.generator.get_state()
-        self.source_state = self.source.state()
+    def _mark(self) -> Mark:
+        """Return what a step changes even if it fails."""
+        return self.generator.get_state(), self.source.state()
+
+    def _fetch(self) -> list[str]:
+        """Fetch figures; forgets the steps from the first on that has any which are not finite."""
+        made, checked = self.meter.batches, self.meter.batches - self.meter.unread
+        bad = self.meter.read()
+        self.steps.step -= made - self.meter.batches
+        self.marks = [self.marks[self.meter.batches - checked]]
+        return bad
+
+    def _check(self) -> None:
+        """Fetch figures.
+
+        Raises:
+            DivergedError: one is not finite; the weights are those from before its step.
+        """
+        if bad := self._fetch():
+            raise self.steps.diverged(bad)
 
     def state(self) -> State:
         """Return everything that the rest of the run depends on, as it was after the last step."""
+        self._fetch()
+        random_state, source_state = self.marks[0]
         return State(
-            {"generator": self.random_state}
+            {"generator": random_state}
             | named("parameter", whole_parameters(self.parameters))
             | named("kept", whole_parameters(self.kept))
             | named("optimizer", optimizer_tensors(self.steps.optimizer))
-            | named("source", self.source_state.tensors),
+            | named("source", source_state.tensors),
             {
                 "epoch": self.epoch,
                 "step": self.steps.step,
-                "meter": dataclasses.asdict(self.meter),
+                "meter": self.meter.state(),
                 "history": self.history,
                 "best": self.best,
-                "source": self.source_state.values,
+                "source": source_state.values,
             },
         )
 
@@ -243,7 +269,7 @@ class Phase2Trainer:
         load_optimizer(self.steps.optimizer, state.part("optimizer"))
         self.generator.set_state(state.tensors["generator"])
         self.source.load_state(State(state.part("source"), values["source"]))
-        self._mark()
+        self.marks = [self._mark()]
 
     def _figures(self, epoch: int, training: dict[str, Any]) -> dict[str, Any]:
         """Return what was measured after `epoch`."""

@@ -1,0 +1,67 @@
+"""Counts what would make a processor wait for a GPU."""
+
+from contextlib import contextmanager
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+# Values that the processor asks for, and results whose size only the device knows.
+WAITING = {
+    "_local_scalar_dense",
+    "_unique",
+    "_unique2",
+    "equal",
+    "is_nonzero",
+    "item",
+    "masked_select",
+    "nonzero",
+    "unique_consecutive",
+    "unique_dim",
+}
+INDEXING = {"_index_put_impl_", "_unsafe_index", "index", "index_put", "index_put_"}
+TO_HOST = {torch.Tensor.cpu, torch.Tensor.tolist}
+
+
+class _Operations(TorchDispatchMode):
+    def __init__(self, found):
+        super().__init__()
+        self.found = found
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function._schema.name.removeprefix("aten::")
+        waits = name in WAITING
+        waits |= name == "repeat_interleave" and function._overloadname == "Tensor"
+        if name in INDEXING:
+            masks = [i for i in args[1] if i is not None and i.dtype in (torch.bool, torch.uint8)]
+            waits |= bool(masks)
+        if waits:
+            self.found.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+class _Methods(TorchFunctionMode):
+    def __init__(self, found):
+        super().__init__()
+        self.found = found
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function in TO_HOST:
+            self.found.append(function.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+@contextmanager
+def waits():
+    """Lists what waits for the device in the block; on CUDA anything that does is an error."""
+    found = []
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        with _Operations(found), _Methods(found):
+            yield found
+    finally:
+        if on_gpu:
+            torch.cuda.set_sync_debug_mode("default")
