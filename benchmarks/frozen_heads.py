@@ -39,12 +39,22 @@ def main() -> None:
     parser.add_argument("--vocabulary", type=int, default=8192)
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
+    dims, vocabulary = arguments.dims, arguments.vocabulary
+    device = prepare_device(RunConfig())
+    found = measure(dims, vocabulary, rounds=arguments.rounds, device=device)
+    print(f"{dims} dimensions, {vocabulary:,} tokens")
+    print(f"products of the head {found['products']:10,.0f} tokens/s")
+    print(f"whole step           {found['step']:10,.0f} tokens/s, ", end="")
+    print(f"{found['step'] / found['products']:.0%}")
+
+
+def measure(dims: int, vocabulary: int, *, rounds: int, device: torch.device) -> dict[str, float]:
+    """Return tokens per second of a whole step and of the head's products, as training would."""
     run = RunConfig()
-    device = prepare_device(run)
     config = Phase2Config(freeze_context=True)
     rows = config.batch_tokens
-    shape = ModelConfig(context_dim=arguments.dims, embed_dim=arguments.dims)
-    model = LanguageModel(shape, arguments.vocabulary)
+    shape = ModelConfig(context_dim=dims, embed_dim=dims)
+    model = LanguageModel(shape, vocabulary).to(device)
     extra = ExtraTerms(Config(phase2=config), model, {})
     parameters = trained_parameters(model, extra, config)
     head_loss = choose(
@@ -55,14 +65,14 @@ def main() -> None:
         dtype=torch.float32,
     )
     random = np.random.default_rng(0)
-    tokens = random.integers(arguments.vocabulary, size=64 * rows)
+    tokens = random.integers(vocabulary, size=64 * rows)
     with (
         tempfile.TemporaryDirectory() as folder,
-        ContextStore(Path(folder), len(tokens), (1, arguments.dims)) as store,
+        ContextStore(Path(folder), len(tokens), (1, dims)) as store,
         training_only(model, parameters),
         products_in(model, run, device),
     ):
-        contexts = random.standard_normal((len(tokens), 1, arguments.dims), np.float32)
+        contexts = random.standard_normal((len(tokens), 1, dims), np.float32)
         store.write(np.arange(len(tokens)), contexts)
         source = FrozenContexts(
             model,
@@ -91,19 +101,18 @@ def main() -> None:
             _ = logits_NV.T @ x_NC
 
         rates = {"step": list[float](), "products": list[float]()}
-        for _ in range(arguments.rounds + 1):
-            rates["step"].append(rows / _seconds(step))
-            rates["products"].append(rows / _seconds(products))
-    whole, bound = (statistics.median(rates[name][1:]) for name in ("step", "products"))
-    print(f"{arguments.dims} dimensions, {arguments.vocabulary:,} tokens, {dtype}")
-    print(f"products of the head {bound:10,.0f} tokens/s")
-    print(f"whole step           {whole:10,.0f} tokens/s, {whole / bound:.0%}")
+        for _ in range(rounds + 1):
+            rates["step"].append(rows / _seconds(step, device))
+            rates["products"].append(rows / _seconds(products, device))
+    return {name: statistics.median(found[1:]) for name, found in rates.items()}
 
 
-def _seconds(action: Callable[[], None]) -> float:
+def _seconds(action: Callable[[], None], device: torch.device) -> float:
     begun = time.perf_counter()
     for _ in range(STEPS_PER_ROUND):
         action()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     return (time.perf_counter() - begun) / STEPS_PER_ROUND
 
 

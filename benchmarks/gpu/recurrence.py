@@ -1,0 +1,79 @@
+"""The recurrence through time, forward and back: plain, compiled, and as one CUDA graph.
+
+A fast form is worth its lines from 1.15 times the plain one on.
+
+Shapes: B streams, T tokens of a window, C context_dim, E embed_dim.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.gpu.timing import Place, Row, row
+from benchmarks.gpu.training import preset, vocabulary
+from newllm_core.model.language_model import LanguageModel
+
+WORTH_ITS_LINES = 1.15
+Form = Callable[[Tensor, Tensor], Tensor]
+
+
+class Unrolled(nn.Module):
+    """The blocks of a model over a window, with nothing around them."""
+
+    def __init__(self, model: LanguageModel, dtype: torch.dtype | None) -> None:
+        super().__init__()
+        self.blocks = model.blocks
+        self.dtype = dtype
+
+    def forward(self, x_TBE: Tensor, context_BC: Tensor) -> Tensor:
+        """Read the window: contexts [T, B, C]."""
+        steps = []
+        enabled = self.dtype is not None
+        with torch.autocast(x_TBE.device.type, self.dtype, enabled=enabled, cache_enabled=False):
+            for token in x_TBE.unbind(0):
+                context_BC = self.blocks(context=context_BC, token=token)[-1][-1]
+                steps.append(context_BC)
+        return torch.stack(steps)
+
+
+def forms(plain: Unrolled, given: tuple[Tensor, Tensor]) -> Iterator[tuple[str, Form]]:
+    """Make one form after another; a processor has the plain one only."""
+    yield "plain", plain
+    if given[0].is_cuda:
+        yield "compiled", torch.compile(plain, mode="reduce-overhead")
+        yield "graph", torch.cuda.make_graphed_callables(plain, given)
+
+
+def recurrence(place: Place) -> Iterator[Row]:
+    """Measure every form at the windows of the presets."""
+    dtype = torch.bfloat16 if place.device.type == "cuda" else None
+    for name, streams in (("tiny", 64), ("language-model", 64), ("language-model", 1024)):
+        config = preset(name, place)
+        streams, length = place.size(streams, 2), place.size(16, 3)
+        model = LanguageModel(config.model, vocabulary(place), cell=config.cell).to(place.device)
+        model.requires_grad_(False).blocks.requires_grad_(True)
+        x_TBE = torch.randn(length, streams, config.model.embed_dim, device=place.device)
+        given = x_TBE.requires_grad_(), model.start(streams)
+        plain_s = 0.0
+        for label, form in forms(Unrolled(model, dtype), given):
+            begun = time.perf_counter()
+            step = partial(forward_and_back, form, *given, model)
+            step()
+            place.wait()
+            first_s = time.perf_counter() - begun
+            seconds = place.seconds_of(step)
+            plain_s = plain_s or seconds
+            case = f"{name} {streams} x {length}, {label}"
+            yield row(case, 1e3 * seconds, "ms", first_call_seconds=first_s)
+            if label != "plain":
+                yield row("  plain over it", plain_s / seconds, "x", WORTH_ITS_LINES)
+
+
+def forward_and_back(form: Form, x_TBE: Tensor, context_BC: Tensor, model: LanguageModel) -> None:
+    """Compute contexts and every gradient."""
+    model.zero_grad(set_to_none=True)
+    x_TBE.grad = None
+    form(x_TBE, context_BC).square().mean().backward()

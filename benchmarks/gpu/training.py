@@ -1,0 +1,159 @@
+"""Rates of both phases, beside the card's peak and cuDNN's recurrent networks.
+
+Shapes: B streams, T tokens of a window.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks import frozen_heads
+from benchmarks.comparison.sizing import solve_width
+from benchmarks.gpu.timing import Place, Row, row
+from benchmarks.peers.base import Peer, count_parameters
+from benchmarks.peers.gru import Gru
+from benchmarks.peers.lstm import Lstm
+from newllm_core import settings
+from newllm_core.benchmark import NAIVE, VOCAB_SIZE, benchmark
+from newllm_core.config import Config, Phase2Config
+from newllm_core.model.language_model import LanguageModel
+from newllm_core.runtime.device import to_device
+from newllm_core.runtime.precision import products_in
+from newllm_core.training.phase2.fine_tuning import FineTuning
+from newllm_core.training.phase2.head_loss import plain_cross_entropy
+from newllm_core.training.phase2.steps import Steps
+from newllm_core.training.phase2.terms import Terms
+
+GPT2_VOCABULARY = 50_257
+# Streams and window of a step: those of the presets, as many as fill a card, and no recurrence.
+WINDOWS = {"64 x 16": (64, 16), "1,024 x 16": (1024, 16), "1,024 x 1": (1024, 1)}
+PRESETS = ("tiny", "language-model", "language-model-hour")
+
+
+def preset(name: str, place: Place, **layers: dict[str, Any]) -> Config:
+    """Read a preset of this package and change it; small where the figures mean nothing."""
+    small = {"context_dim": 16, "embed_dim": 16} if place.quick else {}
+    layers["model"] = layers.get("model", {}) | small
+    return settings.resolve(settings.from_file(f"preset:{name}"), layers)
+
+
+def vocabulary(place: Place) -> int:
+    """Return how many types there are, as many as in prepared WikiText-2."""
+    return place.size(VOCAB_SIZE, 97)
+
+
+def phase1(place: Place, peak: float) -> Iterator[Row]:
+    """Measure Phase 1 in bfloat16 at growing batches, and the published loop."""
+    for name in ("tiny", "cvfp-768"):
+        for batch in (512, 4096, 32_768) if not place.quick else (32,):
+            sizes = {"batch_tokens": batch, "min_batch_tokens": batch, "window_tokens": 4 * batch}
+            config = preset(name, place, phase1=sizes)
+            place.begin_memory()
+            found = benchmark(
+                config,
+                engines=(NAIVE, "parallel"),
+                precisions=("float32", "bfloat16"),
+                rounds=place.size(9, 1),
+                device=place.device,
+            )
+            rates = {(r["engine"], r["precision"]): r["tokens_per_second"] for r in found["rows"]}
+            rate = rates["parallel", "bfloat16"]
+            with torch.device("meta"):
+                model = LanguageModel(config.model, VOCAB_SIZE, cell=config.cell)
+            weights = sum(p.numel() for p in model.blocks.parameters() if p.ndim == 2)
+            is_headline = name == "cvfp-768"
+            yield row(
+                f"{name}, {batch:,} tokens a step",
+                rate,
+                "tokens/s",
+                2e6 if is_headline else None,
+                memory=place.memory(),
+            )
+            share = 6 * weights * rate / (peak * 1e12)
+            yield row("  of the peak", share, "share", 0.3 if is_headline else None)
+            ratio = rate / rates[NAIVE, "float32"]
+            yield row("  over the published loop", ratio, "x", 5000 if is_headline else None)
+
+
+def phase2(place: Place) -> Iterator[Row]:
+    """Measure Phase 2 through time beside a GRU and an LSTM of as many parameters."""
+    windows = list(WINDOWS.items())[: place.size(len(WINDOWS), 1)]
+    for name, (label, (streams, length)) in itertools.product(PRESETS, windows):
+        streams, length = place.size(streams, 2), min(length, place.size(16, 3))
+        options = {"num_streams": streams, "bptt": length, "dropout": 0.0, "input_dropout": 0.0}
+        config = preset(name, place, phase2=options, model={"head_bigrams": 0})
+        rates = {}
+        for kind in ("newllm", "gru", "lstm"):
+            place.begin_memory()
+            step = step_of(kind, config, place)
+            rates[kind] = streams * length / place.seconds_of(step)
+            yield row(f"{name} {label}, {kind}", rates[kind], "tokens/s", memory=place.memory())
+            del step
+        bar = (3.0 if length == 1 else 1.0) if name == "language-model" else None
+        yield row("  newllm over gru", rates["newllm"] / rates["gru"], "x", bar)
+
+
+def step_of(kind: str, config: Config, place: Place) -> Callable[[], None]:
+    """Return what makes one step of fine-tuning after another."""
+    device, options = place.device, config.phase2
+    length = options.num_streams * options.bptt * 16
+    tokens = np.random.default_rng(0).integers(0, vocabulary(place), length)
+    ours = LanguageModel(config.model, vocabulary(place), cell=config.cell).to(device)
+    if kind == "newllm":
+        source = FineTuning(ours, tokens, end_id=0, config=options, weights=[1.0])
+        generator = torch.Generator(device).manual_seed(0)
+        epochs = (source.losses(generator) for _ in itertools.count())
+        steps = Steps(ours, list(ours.parameters()), options, 1_000_000)
+    else:
+        peer = peer_of(kind, count_parameters(ours), vocabulary(place)).to(device)
+        epochs = (peer_losses(peer, tokens, options) for _ in itertools.count())
+        steps = Steps(peer, list(peer.parameters()), options, 1_000_000)
+    losses = itertools.chain.from_iterable(epochs)
+
+    def step() -> None:
+        with products_in(ours, config.run, device):
+            steps.make(next(losses))
+
+    return step
+
+
+def peer_of(kind: str, parameters: int, vocab_size: int) -> Peer:
+    """Make a peer of about as many parameters."""
+    make: Callable[[int], Peer] = partial({"gru": Gru, "lstm": Lstm}[kind], vocab_size, shape="1")
+
+    @cache
+    def count(width: int) -> int:
+        with torch.device("meta"):
+            return count_parameters(make(width))
+
+    return make(solve_width(count, parameters, what=kind, steps=(8, 4, 2, 1)))
+
+
+def peer_losses(peer: Peer, tokens: np.ndarray, config: Phase2Config) -> Iterator[Terms]:
+    """Yield the loss of one window after another, under autocast where there is a GPU."""
+    device = peer.embedding.weight.device
+    state = peer.start(config.num_streams)
+    of_stream = tokens.reshape(config.num_streams, -1)
+    for begin in range(0, of_stream.shape[1] - 1, config.bptt):
+        window_BT = torch.from_numpy(of_stream[:, begin : begin + config.bptt + 1].copy())
+        window_BT = to_device(window_BT, device)
+        enabled = device.type == "cuda"
+        with torch.autocast(device.type, torch.bfloat16, enabled=enabled):
+            y_BTE, state = peer(window_BT[:, :-1], [part.detach() for part in state])
+            targets_N = window_BT[:, 1:].flatten()
+            loss, _ = plain_cross_entropy(peer.head, y_BTE.flatten(0, 1), targets_N)
+        yield Terms(loss, {"cross-entropy": loss.detach()}, len(targets_N))
+
+
+def frozen(place: Place) -> Iterator[Row]:
+    """Measure heads on frozen contexts beside the products of the head."""
+    dims, vocab_size = place.size(768, 16), place.size(GPT2_VOCABULARY, 97)
+    place.begin_memory()
+    found = frozen_heads.measure(dims, vocab_size, rounds=place.size(7, 1), device=place.device)
+    label = f"{dims} dimensions, {vocab_size:,} tokens"
+    yield row(label, found["step"], "tokens/s", memory=place.memory())
+    yield row("  of the head's products", found["step"] / found["products"], "share", 0.6)

@@ -1,0 +1,69 @@
+"""The command that measures a GPU: every part runs, on a processor at sizes that mean nothing."""
+
+import json
+
+import pytest
+import torch
+
+from benchmarks.gpu import __main__ as gpu
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    def started(*arguments):
+        monkeypatch.setattr("sys.argv", ["gpu", *arguments])
+        code = gpu.main()
+        return code, capsys.readouterr()
+
+    return started
+
+
+@pytest.mark.parametrize("part", gpu.PARTS)
+def test_every_part_has_figures(run, part):
+    _, printed = run("--device", "cpu", "--quick", "--only", part)
+    found = json.loads(printed.out.splitlines()[-1])
+    rows = [row for row in found["rows"] if row["part"] == part]
+    assert [row["case"] for row in rows if row.get("failed")] == []
+    assert len(rows) >= 3 or part == "evaluation"
+    assert rows[-1]["case"].strip() == "took"
+    assert all(row["figure"] > 0 for row in rows if row["unit"] != "loss")
+    # A processor differs from itself by nothing, and so does a run that was saved and read.
+    assert all(row["figure"] == 0 for row in rows if row["unit"] == "loss")
+
+
+def test_a_part_that_fails_says_so_and_the_others_follow(run, monkeypatch):
+    def broken(place, peak):
+        yield gpu.row("first", 1.0, "x")
+        raise RuntimeError("out of memory\nand more")
+
+    monkeypatch.setattr(gpu, "phase1", broken)
+    code, printed = run("--device", "cpu", "--quick", "--only", "phase1", "evaluation")
+    rows = json.loads(printed.out.splitlines()[-1])["rows"]
+    assert code == 1
+    assert rows[2]["case"] == "failed: RuntimeError: out of memory"
+    assert {row["part"] for row in rows} == {"peak", "phase1", "evaluation"}
+
+
+def test_a_bar_is_reached_from_above_and_a_difference_from_below():
+    judged = [gpu.reached(gpu.row("", f, u, b)) for f, u, b in BARS]
+    assert judged == [True, False, True, False, True, False, True]
+
+
+BARS = [
+    (1.0, "x", 1.0),
+    (0.9, "x", 1.0),
+    (0.0, "loss", 1e-3),
+    (0.1, "loss", 1e-3),
+    (5.0, "s", None),
+    (float("nan"), "loss", 1e-3),
+    (float("nan"), "s", None),
+]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
+def test_without_a_cuda_device_it_is_refused(run):
+    code, printed = run()
+    assert code == 2
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    assert "torch finds no CUDA device" in printed.err
