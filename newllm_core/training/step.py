@@ -1,5 +1,6 @@
 """From a loss to changed weights, in both phases, without waiting for the device."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -19,16 +20,17 @@ def by_sharding(parameters: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
 class OptimizerStep:
     """Makes gradients, averages them over processes, clips them and steps.
 
-    Clipping and the refusal of what is not finite happen inside the fused optimizer, on the device
-    (what `torch.amp.GradScaler` uses as well): nothing is read back, no gradient is passed over
-    once more.
+    A processor looks at norm and losses first: it knows them already, and most steps need no
+    clipping. On another device the fused optimizer divides gradients and refuses what is not
+    finite (what `torch.amp.GradScaler` uses as well), so that nothing waits for the device.
 
     Args:
         optimizer: of the parameters that are trained; made with `fused=True`.
         clip: largest gradient norm; 0 sets no limit.
 
     Attributes:
-        failed: whether a loss or gradient was not finite, a scalar on the device. From then on
+        looks: whether norm and losses are looked at before a step.
+        failed: 1 once a loss or gradient was not finite, a scalar on the device. From then on
             nothing changes any more, so that whoever looks later finds the weights from before.
     """
 
@@ -38,6 +40,7 @@ class OptimizerStep:
         self.clip = clip
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.failed = torch.zeros((), device=self.parameters[0].device)
+        self.looks = self.failed.is_cpu
 
     def backward(self, loss: Tensor, also_sum: Sequence[Tensor] = ()) -> Tensor:
         """Make the gradients of `loss`; returns their norm, a scalar.
@@ -57,11 +60,17 @@ class OptimizerStep:
 
         Nothing changes if the norm or one of `losses` is not finite, or was in an earlier step.
         """
-        finite = torch.stack([norm, *losses]).isfinite().all()
-        self.failed = torch.where(finite, self.failed, 1.0)
-        vars(self.optimizer).update(grad_scale=self._scale(norm), found_inf=self.failed)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        if not self.looks:
+            finite = torch.stack([norm, *losses]).isfinite().all()
+            self.failed = torch.where(finite, self.failed, 1.0)
+            vars(self.optimizer).update(grad_scale=self._scale(norm), found_inf=self.failed)
+        elif self.failed or not all(math.isfinite(value.item()) for value in (norm, *losses)):
+            self.failed.fill_(1)
+            return
+        elif 0 < self.clip < norm:
+            self._clip(norm)
         self.optimizer.step()
 
     def _scale(self, norm: Tensor) -> Tensor | None:
@@ -69,6 +78,9 @@ class OptimizerStep:
         if self.clip > 0 and norm.dtype == torch.float32:
             return ((norm + 1e-6) / self.clip).clamp(min=1)
         if self.clip > 0:  # the fused optimizer knows no scale in float64
-            for alike in by_sharding(self.parameters):
-                nn.utils.clip_grads_with_norm_(alike, self.clip, norm)
+            self._clip(norm)
         return None
+
+    def _clip(self, norm: Tensor) -> None:
+        for alike in by_sharding(self.parameters):
+            nn.utils.clip_grads_with_norm_(alike, self.clip, norm)

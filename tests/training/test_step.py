@@ -24,12 +24,14 @@ def moved(given):
     return torch.cat([(before - after).detach().flatten() for after, before in pairs])
 
 
+@pytest.mark.parametrize("looks", [True, False])
 @pytest.mark.parametrize(
     ("clip", "scale"), [(0.0, 1.0), (13.1, 1.0), (100.0, 1.0), (6.5, 0.5), (1.3, 0.1), (0.13, 0.01)]
 )
-def test_a_gradient_is_scaled_to_the_largest_norm_and_zero_sets_no_limit(clip, scale):
+def test_a_gradient_is_scaled_to_the_largest_norm_and_zero_sets_no_limit(clip, scale, looks):
     given = parameters()
     step = OptimizerStep(torch.optim.SGD(given, lr=1.0, fused=True), clip)
+    step.looks = looks
     norm = step.backward(pull(given))
     assert norm.item() == pytest.approx(13)
     step.apply(norm, rate=0.5)
@@ -66,12 +68,14 @@ def test_a_gradient_that_is_not_finite_shows_in_the_norm(value):
     assert not moved(given).any()
 
 
+@pytest.mark.parametrize("looks", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("clip", [0.0, 1.0])
 @pytest.mark.parametrize("bad", ["loss", "gradient"])
-def test_nothing_changes_from_the_first_figure_on_that_is_not_finite(bad, clip, dtype):
+def test_nothing_changes_from_the_first_figure_on_that_is_not_finite(bad, clip, dtype, looks):
     given = [nn.Parameter(p.detach().to(dtype)) for p in parameters()]
     step = OptimizerStep(torch.optim.Adam(given, fused=True), clip)
+    step.looks = looks
     factors = {1: (1.0, math.inf), 3: (math.nan, 1.0)} if bad == "loss" else {1: (math.inf, 1.0)}
     kept = []
     for number in range(5):

@@ -43,6 +43,7 @@ def phase1_steps(device, count=3, **section):
     tokens = {"train": TOKENS, "validation": TOKENS}
     trainer = Phase1Trainer(loss, tokens, config, device=device, end_id=END)
     window, meter = trainer.windows.train, PassMeter()
+    trainer.step.looks = False
     window.previous_TC.normal_()
     window.readings = 1
     readings = [
@@ -103,6 +104,7 @@ def phase2_steps(device, tmp_path, *, shape=None, count=3, **phase2):
     options = {"end_id": END, "config": config.phase2, "weights": [1.0] * model.num_heads}
     parameters = trained_parameters(model, extra, config.phase2)
     steps, meter = Steps(model, parameters, config.phase2, 100), PassMeter()
+    steps.change.looks = False
     with ContextStore(tmp_path, len(TOKENS), (model.num_heads, 16)) as store:
         if config.phase2.freeze_context:
             store_contexts(model, TOKENS, store, end_id=END, progress=Silent())

@@ -60,6 +60,7 @@ class Steps:
     Attributes:
         step: steps made.
         learning_rate: of the last step.
+        change: makes a step of given gradients.
         gradient_norm: of the last step, before clipping; on the device.
     """
 
@@ -84,7 +85,7 @@ class Steps:
             for alike in by_sharding(chosen)
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
-        self._change = OptimizerStep(self.optimizer, config.gradient_clip)
+        self.change = OptimizerStep(self.optimizer, config.gradient_clip)
 
     def make(self, terms: Terms) -> None:
         """Make one step down the gradient of `terms`, or of none of the later ones either.
@@ -92,20 +93,20 @@ class Steps:
         Where a term or the gradient is not finite the weights stay as they are from then on.
         """
         self._terms = list(terms.plain)
-        self.gradient_norm = self._change.backward(terms.total)
+        self.gradient_norm = self.change.backward(terms.total)
         self.learning_rate = one_cycle(
             self.step,
             total=self.total,
             peak=self.config.learning_rate,
             warmup_fraction=self.config.warmup_fraction,
         )
-        self._change.apply(self.gradient_norm, self.learning_rate, terms.plain.values())
+        self.change.apply(self.gradient_norm, self.learning_rate, terms.plain.values())
         self.step += 1
 
     @property
     def failed(self) -> bool:
         """Say whether a term or gradient was not finite, since when nothing changes; waits."""
-        return bool(self._change.failed)
+        return bool(self.change.failed)
 
     def diverged(self, bad: Sequence[str]) -> DivergedError:
         """Word what was not finite in the step after those that were made."""
