@@ -37,13 +37,13 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: "/robustness/" not in item.nodeid)
 
 
-@pytest.fixture(params=available_devices())
+@pytest.fixture(params=available_devices(), scope="session")
 def device(request):
     """Every device that there is here."""
     return torch.device(request.param)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def exact_device(device):
     """Every device that knows float64."""
     if device.type == "mps":

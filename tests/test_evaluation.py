@@ -48,7 +48,7 @@ def model_of(*, num_heads=1, **options):
 
 def naive_figures(model, text, head, blocks):
     """One token at a time from a state that is never reset."""
-    state = torch.zeros(6, dtype=torch.float64)
+    state = model.start(1)[0]
     nats = squares = hits = 0
     read = END
     for target in text.tokens.tolist():
@@ -74,8 +74,8 @@ def naive_figures(model, text, head, blocks):
     }
 
 
-def test_figures_equal_a_naive_loop():
-    model, text = model_of(num_heads=2), text_of(83, documents=4)
+def test_figures_equal_a_naive_loop(exact_device):
+    model, text = model_of(num_heads=2).to(exact_device), text_of(83, documents=4)
     found = evaluate(model, text, end_id=END, head_weights=[0.5, 1.2], num_streams=1)
     with torch.no_grad():
         heads = [naive_figures(model, text, 0, 1), naive_figures(model, text, 1, 2)]

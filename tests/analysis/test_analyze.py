@@ -47,8 +47,10 @@ SPLIT_KEYS = {
 }
 
 
-def statuses(checkpoint, *, with_control=False):
-    report = analyze(checkpoint, checkpoint_path="x.safetensors", with_control=with_control)
+def statuses(checkpoint, **options):
+    report = analyze(
+        checkpoint, checkpoint_path="x.safetensors", **{"with_control": False} | options
+    )
     found = {(v["section"], v["split"]): v["status"] for v in report["verdicts"]}
     for section in SECTIONS:
         # Of validation text a lower rank is let through.
@@ -57,8 +59,8 @@ def statuses(checkpoint, *, with_control=False):
     return {section: found[section, "train"] for section in SECTIONS}, report
 
 
-def test_a_healthy_model_is_healthy_everywhere():
-    found, report = statuses(planted.checkpoint_of(planted.healthy()))
+def test_a_healthy_model_is_healthy_everywhere(device):
+    found, report = statuses(planted.checkpoint_of(planted.healthy()), device=device)
     assert set(found.values()) == {"healthy"}
     train = report["train"]
     assert train["effective_rank_ratio"] > 0.9

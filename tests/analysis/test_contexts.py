@@ -10,8 +10,8 @@ from . import planted
 
 
 @pytest.mark.parametrize("warmup", [0, 1, 63, 64, 65, 130])
-def test_contexts_are_those_of_the_naive_recurrence(warmup):
-    model = planted.healthy().double()
+def test_contexts_are_those_of_the_naive_recurrence(warmup, exact_device):
+    model = planted.healthy().double().to(exact_device)
     tokens = torch.randint(planted.VOCAB, (3, 150), generator=torch.Generator().manual_seed(0))
     read = read_finite(ModelRecurrence(model), {"train": tokens}, warmup)["train"]
     for passage, ids, trajectory in zip(tokens, read.tokens, read.trajectory, strict=True):

@@ -12,8 +12,8 @@ VOCAB = 13
 
 
 @pytest.fixture
-def model():
-    return make_model(VOCAB, num_heads=2)
+def model(device):
+    return make_model(VOCAB, num_heads=2).to(device)
 
 
 def tokens(model, count=30, ends=(), **options):
@@ -26,7 +26,7 @@ def test_greedy_is_the_last_heads_argmax_of_the_whole_text(model):
     greedy = tokens(model, 8, temperature=0, start_id=12)
     read = [12, 1, 2, 3]
     for token in greedy:
-        contexts = unroll(model, torch.tensor([read]), model.start(1))
+        contexts = unroll(model, torch.tensor([read], device=model.start(1).device), model.start(1))
         assert token == int(model.token_output[-1](contexts[-1][0, -1]).argmax())
         read.append(token)
     assert greedy == tokens(model, 8, temperature=0, start_id=12, seed=5)
@@ -52,7 +52,8 @@ def test_what_was_chosen_is_read_before_what_is_given(model):
     assert session.pending == chosen[-1]
     session.read([5])
     assert session.pending is None
-    contexts = unroll(model, torch.tensor([[1, *chosen, 5]]), model.start(1))
+    read = torch.tensor([[1, *chosen, 5]], device=session.context_C.device)
+    contexts = unroll(model, read, model.start(1))
     torch.testing.assert_close(session.context_C, contexts[-1][0, -1], rtol=0, atol=1e-5)
 
 

@@ -44,10 +44,12 @@ def matrices(cell):
 
 
 @pytest.mark.parametrize(("name", "options"), CASES)
-def test_values_and_gradients_equal_the_formula(name, options):
-    cell = make_cell(name, **options)
-    context, token = draw(N, D, seed=50).requires_grad_(), draw(N, E, seed=51).requires_grad_()
-    weights = draw(N, D + E, seed=52)
+def test_values_and_gradients_equal_the_formula(name, options, exact_device):
+    cell = make_cell(name, **options).to(exact_device)
+    sizes = ((N, D), (N, E), (N, D + E))
+    drawn = (draw(*size, seed=seed).to(exact_device) for seed, size in enumerate(sizes, start=50))
+    context, token, weights = drawn
+    context.requires_grad_(), token.requires_grad_()
     found = torch.cat(cell(context=context, token=token), dim=1)
     rows = [cell_formula(name, cell, c, x) for c, x in zip(context, token, strict=True)]
     expected = torch.stack([torch.cat(row) for row in rows])

@@ -8,7 +8,14 @@ from recurrence import SHAPES
 from torch.nn import functional as F
 
 from newllm_core.config import ModelConfig, RunConfig
+from newllm_core.errors import ConfigError
 from newllm_core.model.language_model import LanguageModel
+from newllm_core.runtime.device import (
+    available_devices,
+    prepare_device,
+    steps_between_checks,
+    to_device,
+)
 from newllm_core.runtime.precision import products_in, uses_bfloat16
 from newllm_core.trajectory.sequential import rollout, unroll
 
@@ -94,3 +101,49 @@ def test_auto_takes_bfloat16_where_it_is_faster(monkeypatch, flags, dims, narrow
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: f"flags\t\t: {flags}\nbugs\t:")
     with products_in(model, RunConfig(), CPU):
         assert model.product_dtype == (torch.bfloat16 if narrow else None)
+
+
+@pytest.mark.parametrize(
+    ("device", "generation", "narrow"),
+    [("cuda", (8, 0), True), ("cuda", (9, 0), True), ("cuda", (7, 5), False), ("mps", None, False)],
+)
+def test_a_gpu_takes_bfloat16_from_ampere_on_at_any_width(monkeypatch, device, generation, narrow):
+    model = LanguageModel(ModelConfig(context_dim=16, embed_dim=16), 61)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: generation)
+    with products_in(model, RunConfig(), torch.device(device)):
+        assert model.product_dtype == (torch.bfloat16 if narrow else None)
+
+
+def test_tf32_is_a_choice_that_ends_with_the_block():
+    model, _ = model_and_tokens()
+    rounding = torch.backends.cuda.matmul
+    assert not rounding.allow_tf32
+    with pytest.raises(KeyError), products_in(model, RunConfig(tf32=True), CPU):
+        assert rounding.allow_tf32
+        with products_in(model, RunConfig(), CPU):
+            assert not rounding.allow_tf32
+        raise KeyError
+    assert not rounding.allow_tf32
+
+
+@pytest.mark.parametrize("name", ["cuda", "mps"])
+def test_a_device_that_is_not_there_is_refused(name):
+    if name in available_devices():
+        assert prepare_device(RunConfig(device=name)).type == name
+        return
+    with pytest.raises(ConfigError, match=f"--device {name}: torch finds no .* use --device cpu"):
+        prepare_device(RunConfig(device=name))
+
+
+def test_a_processor_checks_every_step_and_others_from_time_to_time():
+    found = [steps_between_checks(RunConfig(), torch.device(name)) for name in ("cpu", "cuda")]
+    assert found == [1, 50]
+    asked = RunConfig(check_interval_steps=7)
+    assert {steps_between_checks(asked, torch.device(name)) for name in ("cpu", "mps")} == {7}
+
+
+def test_values_arrive_on_the_device_as_they_were(device):
+    values = torch.arange(12).view(3, 4)[:, 1:]
+    arrived = to_device(values, device)
+    assert arrived.device.type == device.type
+    assert arrived.tolist() == values.tolist()

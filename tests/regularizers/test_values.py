@@ -15,7 +15,7 @@ from .formulas import REFERENCES
 def reference(variant, regularizer, dim=D):
     name, options = variant
     if name == "past-contexts":
-        return REFERENCES[name](dim, **options, past=regularizer.past_kD.numpy().copy())
+        return REFERENCES[name](dim, **options, past=regularizer.past_kD.cpu().numpy().copy())
     return REFERENCES[name](dim, **options)
 
 
@@ -24,12 +24,12 @@ def test_every_regularizer_of_our_own_has_a_formula():
 
 
 @pytest.mark.parametrize("sizes", [(N, N, N), (N, 1, 5), (1, 5, N)])
-def test_value_is_the_formula_over_three_calls(variant, sizes):
-    regularizer = build(variant).double()
+def test_value_is_the_formula_over_three_calls(variant, sizes, exact_device):
+    regularizer = build(variant).double().to(exact_device)
     formula = reference(variant, regularizer)
     for seed, n in enumerate(sizes):
         contexts, tokens = batch(n, seed=seed)
-        found = regularizer(contexts, tokens_N=tokens)
+        found = regularizer(contexts.to(exact_device), tokens_N=tokens.to(exact_device))
         assert found.shape == ()
         assert found.dtype == torch.float64
         expected = formula.step(contexts.numpy(), tokens.numpy())

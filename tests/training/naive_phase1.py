@@ -30,15 +30,17 @@ def make_loss(model, config):
     objective, _ = make_objective(config.phase1.objective, config, model)
     objective = objective.double()
     shake(objective)
-    return Phase1Loss(model, objective, make_regularizers(model, config), config.phase1)
+    loss = Phase1Loss(model, objective, make_regularizers(model, config), config.phase1)
+    return loss.to(model.embedding.weight.device)
 
 
-def make_window(length, *, start="carry", readings=0, first=True):
+def make_window(length, *, start="carry", readings=0, first=True, device="cpu"):
     """A window whose contexts of the reading before are arbitrary, once there was one."""
-    window = Window(draw_tokens(length), draw(D, seed=1) if first else torch.zeros(D), start)
+    first_D = draw(D, seed=1) if first else torch.zeros(D)
+    window = Window(draw_tokens(length).to(device), first_D.to(device), start)
     window.readings = readings
     if readings:
-        window.previous_TC = draw(length, D, seed=2)
+        window.previous_TC = draw(length, D, seed=2).to(device)
     return window
 
 

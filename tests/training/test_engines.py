@@ -48,10 +48,10 @@ def test_every_position_is_visited_once(
 @pytest.mark.parametrize("start", ["zero", "carry"])
 @pytest.mark.parametrize("readings", [0, 1])
 @pytest.mark.parametrize("length", [T, 3])
-def test_incoming_contexts_are_the_definitions(engine, start, readings, length):
+def test_incoming_contexts_are_the_definitions(engine, start, readings, length, exact_device):
     config = make_config(engine=engine)
-    model = make_model()
-    window = make_window(length, start=start, readings=readings)
+    model = make_model().to(exact_device)
+    window = make_window(length, start=start, readings=readings, device=exact_device)
     expected = naive_incoming(model, window, config)
     for batch, _ in walk(make_loss(model, config), window, config):
         torch.testing.assert_close(
@@ -79,12 +79,12 @@ def test_where_a_second_reading_begins(engine, start):
 @pytest.mark.parametrize("objective", ["cvfp", "reconstruction"])
 @pytest.mark.parametrize("apply_to", ["final", "every-layer"])
 @pytest.mark.parametrize("engine", ENGINES)
-def test_loss_and_gradients_equal_the_naive_ones(engine, objective, apply_to):
+def test_loss_and_gradients_equal_the_naive_ones(engine, objective, apply_to, exact_device):
     length = T if engine != "online" else 9
     config = make_config(engine=engine, objective=objective, apply_to=apply_to)
-    model = make_model(layer_structure=(1, 2))
+    model = make_model(layer_structure=(1, 2)).to(exact_device)
     loss = make_loss(model, config)
-    window = make_window(length, readings=1)
+    window = make_window(length, readings=1, device=exact_device)
     targets, incoming = window.previous_TC.clone(), naive_incoming(model, window, config)
     named = {n: p for part in (model.blocks, loss.objective) for n, p in part.named_parameters()}
     for batch, terms in walk(loss, window, config):

@@ -28,17 +28,18 @@ SAME_WEIGHTS = {"objective": {"teacher": "same-weights"}}
 TEXT = {"train": draw_tokens(40).numpy(), "validation": draw_tokens(20, seed=1).numpy()}
 
 
-def make_trainer(section=None, **phase1):
+def make_trainer(section=None, *, device=CPU, **phase1):
     config = make_config(section, max_iterations=4, **phase1)
-    trainer = Phase1Trainer(make_loss(make_model(), config), TEXT, config, device=CPU, end_id=3)
+    loss = make_loss(make_model().to(device), config)
+    trainer = Phase1Trainer(loss, TEXT, config, device=device, end_id=3)
     return trainer, config
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("start", ["zero", "carry"])
-def test_same_weights_compares_two_readings_each_from_its_own_contexts(engine, start):
+def test_same_weights_compares_two_readings_each_from_its_own_contexts(engine, start, exact_device):
     given = {"engine": engine, "start": start, "max_tokens": 9 if engine == "online" else 40}
-    trainer, config = make_trainer(SAME_WEIGHTS, **given, dist_reg_weight=0.0)
+    trainer, config = make_trainer(SAME_WEIGHTS, **given, dist_reg_weight=0.0, device=exact_device)
     model, window = trainer.model, trainer.windows.train
     twin, parameters = window.twin, list(trainer.model.blocks.parameters())
     assert not window.first_C.any()

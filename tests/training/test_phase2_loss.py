@@ -39,7 +39,7 @@ def test_the_multi_head_loss_is_the_weighted_mean():
     assert float(weighted_mean(losses, SIX)) == pytest.approx(expected)
 
 
-def small_run(*, num_heads=2, **options):
+def small_run(*, num_heads=2, device="cpu", **options):
     # Odd sizes: 3 streams of 19 of 59 tokens, windows of 7, 7 and 5.
     start = checkpoint(
         num_heads=num_heads,
@@ -48,7 +48,7 @@ def small_run(*, num_heads=2, **options):
         options={"hidden_dim": 9},
         layer_structure=(1, 2),
     )
-    model = start.model.double()
+    model = start.model.double().to(device)
     config = Phase2Config(num_streams=3, bptt=7, dropout=0.0, **options)
     tokens = dataset().train.tokens[:59]
     weights = head_weights(config.head_weights, num_heads)
@@ -74,13 +74,13 @@ def naive_window(model, tokens, weights, starts, begin, end):
     return total, states
 
 
-def test_windows_equal_a_naive_computation_with_every_gradient():
-    model, tokens, weights, source = small_run()
+def test_windows_equal_a_naive_computation_with_every_gradient(exact_device):
+    model, tokens, weights, source = small_run(device=exact_device)
     # Nothing reads the token that leaves the last layer: what makes it has no gradient.
     last = model.cells()[-1]
     unread = {*last.norm_token.parameters(), *last.network.to_token.parameters()}
     parameters = [p for p in model.parameters() if p not in unread]
-    states = [torch.zeros(5, dtype=torch.float64)] * 3
+    states = [model.start(1)[0]] * 3
     windows = [(0, 7), (7, 14), (14, 19)]
     for terms, (begin, end) in zip(source.losses(GENERATOR), windows, strict=True):
         expected, states = naive_window(model, tokens, weights, states, begin, end)

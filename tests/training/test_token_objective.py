@@ -58,9 +58,9 @@ def formula(objective, values):
     "options",
     [{}, {"past": 1}, {"past": 3, "future": 2, "temperature": 0.5, "context_weight": 2.0}],
 )
-def test_the_loss_is_that_of_the_formula_whatever_tokens_are_missing(options):
-    objective = make(**options)
-    values = given(objective)
+def test_the_loss_is_that_of_the_formula_whatever_tokens_are_missing(options, exact_device):
+    objective = make(**options).to(exact_device)
+    values = {name: value.to(exact_device) for name, value in given(objective).items()}
     last = objective.places[-1]
     values[last][2:5] = NO_TOKEN
     found = objective.loss(**values).item()
@@ -94,3 +94,15 @@ def test_the_gradient_reaches_contexts_and_every_parameter():
     objective.loss(**values).backward()
     assert values["final_NC"].grad.abs().min() > 0
     assert all(parameter.grad.abs().max() > 0 for parameter in objective.parameters())
+
+
+def test_without_any_token_there_is_nothing_to_choose():
+    objective = make(past=2, context_weight=0.0)
+    values = given(objective)
+    for place in objective.places:
+        values[place][:] = NO_TOKEN
+    values["final_NC"].requires_grad_()
+    loss = objective.loss(**values)
+    loss.backward()
+    assert loss.item() == 0
+    assert values["final_NC"].grad.tolist() == torch.zeros(N, C).tolist()

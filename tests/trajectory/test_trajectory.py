@@ -14,13 +14,13 @@ B = 2
 
 
 @pytest.fixture(params=SHAPES.values(), ids=SHAPES, scope="module")
-def model(request):
-    return make_model(**request.param)
+def model(request, exact_device):
+    return make_model(**request.param).to(exact_device)
 
 
 @pytest.fixture(scope="module")
-def text():
-    return draw_tokens(B, T), draw(B, D, seed=7)
+def text(exact_device):
+    return draw_tokens(B, T).to(exact_device), draw(B, D, seed=7).to(exact_device)
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +54,8 @@ def test_unroll_gives_the_context_after_every_block(model, text, exact):
 
 
 def test_gradients_through_time_equal_the_formulas(model, text):
-    weights = draw(B, T, D, seed=9)
     tokens, start = text[0], text[1].clone().requires_grad_()
+    weights = draw(B, T, D, seed=9).to(start.device)
     last = model.cells()[-1]
     # Nothing reads the token that leaves the last cell.
     of_token = ("norm_token", "network.to_token")
@@ -89,7 +89,7 @@ def test_a_sweep_does_not_see_later_tokens(model, text):
     tokens, cut = text[0][0], 30
     changed = tokens.clone()
     changed[cut + 1 :] = (changed[cut + 1 :] + 1) % model.vocab_size
-    previous = draw(T, D, seed=3)
+    previous = draw(T, D, seed=3).to(changed.device)
     one, other = (sweep(model, ids, previous, text[1][0]) for ids in (tokens, changed))
     assert torch.equal(one[: cut + 1], other[: cut + 1])
     assert not torch.equal(one[cut + 1], other[cut + 1])
@@ -115,7 +115,7 @@ def test_after_k_sweeps_the_first_k_contexts_are_exact(
 ):
     monkeypatch.setattr(parallel, "ROWS_AT_ONCE", rows_at_once)
     tokens, start = text[0][0], text[1][0]
-    contexts = draw(T, D, seed=5)
+    contexts = draw(T, D, seed=5).to(start.device)
     for k in range(1, T + 1):
         contexts = sweep(model, tokens, contexts, start)
         torch.testing.assert_close(contexts[:k], exact[0, :k], rtol=0, atol=1e-10)
@@ -161,11 +161,11 @@ def test_one_stream_of_a_text_is_exact_and_predicts_from_before(monkeypatch):
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
 
 
-def test_later_streams_of_a_text_start_from_their_warmup():
-    model = make_model()
+def test_later_streams_of_a_text_start_from_their_warmup(exact_device):
+    model = make_model().to(exact_device)
     ids = draw_tokens(200)
     chunks = list(contexts_of_text(model, ids.numpy(), end_id=2, num_streams=4, warmup=25))
-    found = torch.empty(200, D, dtype=torch.float64)
+    found = torch.empty(200, D, dtype=torch.float64, device=exact_device)
     for chunk in chunks:
         found[chunk.positions_N] = chunk.contexts[-1]
     read = torch.cat([torch.tensor([2]), ids[:-1]])
