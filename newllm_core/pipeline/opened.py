@@ -34,7 +34,8 @@ def open_checkpoint(path: str | PathLike[str], *, device: str = "auto") -> "Open
 
     Args:
         path: the file.
-        device: "cpu", "cuda", or "auto": as `NEWLLM_RUN_DEVICE` says, or CUDA where there is any.
+        device: "cpu", "cuda", "mps", or "auto": as `NEWLLM_RUN_DEVICE` says, or CUDA if there is
+            any.
 
     Raises:
         ConfigError: there is no such device.
