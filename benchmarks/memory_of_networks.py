@@ -6,13 +6,12 @@ GRU, LSTM, minGRU and newllm's mogrifier are peers of `benchmarks.language_model
 size, trained through time. `tiny` is newllm's default model, four ways: untrained blocks or those
 of Phase 1, frozen under heads or trained on with them. All read the tokens once, untuned. Figures
 are those of validation text, all of it for bits per byte, and probes of it for memory; `start` is
-the same network before training. OUT/memory.html has the charts, OUT/networks.json every report;
-networks that stand there are not trained again.
+the same network before training. OUT/memory.html has the charts, OUT/networks.jsonl every report:
+the same command does not train again what stands there.
 """
 
 import argparse
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +20,22 @@ from torch import Tensor
 
 import newllm_core as newllm
 from benchmarks.comparison.budget import Budget
+from benchmarks.comparison.cache import Cache
 from benchmarks.comparison.contestant import Conditions
 from benchmarks.comparison.neural import NeuralPeer, phase2
 from benchmarks.comparison.reading import bits_per_byte
 from benchmarks.comparison.training import train_peer
 from benchmarks.peers.base import Peer, State
+from benchmarks.phase1_recipes import FIGURES
 from newllm_cli.progress import StderrProgress
 from newllm_core.analysis import examine
 from newllm_core.analysis.report.chart import Chart, Series
 from newllm_core.analysis.report.charts import split_charts
+from newllm_core.analysis.report.compare_page import ROLES
 from newllm_core.analysis.report.figures import number
 from newllm_core.analysis.report.html import card, chart_grid, page, table
 from newllm_core.config import RunConfig
-from newllm_core.data.prepared import open_dataset
-from newllm_core.files.strict_json import finite
+from newllm_core.data.prepared import PreparedDataset, open_dataset
 from newllm_core.runtime.device import prepare_device
 
 Row = dict[str, Any]
@@ -53,11 +54,10 @@ WAYS = {
     "tiny, untrained, through time": (False, False),
     "tiny, Phase 1, through time": (True, False),
 }
-ROLES = "abcdefgh"
-COLUMNS: dict[str, Callable[[Mapping[str, Any]], float]] = {
-    "ER/D": lambda figures: figures["effective_rank_ratio"],
-    "λ": lambda figures: figures["lyapunov_exponent"]["mean"],
-    "tokens remembered": lambda figures: figures["token_memory"]["total"],
+COLUMNS = {
+    "ER/D": FIGURES["ER/D"],
+    "λ": FIGURES["exponent"],
+    "tokens remembered": FIGURES["tokens remembered"],
 }
 
 
@@ -73,23 +73,24 @@ def main() -> None:
     add("--seed", type=int, default=0)
     add("--threads", type=int)
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / "networks.json"
-    rows: dict[str, Row] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    dataset = open_dataset(options.data)
+    decided = {"tokens": options.tokens, "params": options.params, "seed": options.seed}
+    cache, rows = Cache(options.out / "networks.jsonl"), {}
     for name in options.networks:
-        if name not in rows:
-            rows[name] = _of_peer(name, options) if name in PEERS else _of_tiny(name, options)
-            path.write_text(json.dumps(finite(rows)), "utf-8")
-    shown = {name: rows[name] for name in options.networks}
-    print(_printed(shown))
-    (options.out / "memory.html").write_text(_page(shown), "utf-8")
+        key = {"network": name, "data": dataset.info.hash, **decided}
+        if (row := cache.get(key)) is None:
+            row = _of_peer(name, dataset, options) if name in PEERS else _of_tiny(name, options)
+            cache.add(key, row)
+        rows[name] = row
+    print(_printed(rows))
+    (options.out / "memory.html").write_text(_page(rows), "utf-8")
 
 
-def _of_peer(name: str, options: argparse.Namespace) -> Row:
+def _of_peer(name: str, dataset: PreparedDataset, options: argparse.Namespace) -> Row:
     """Train a peer; it is examined through its own step."""
     kind, shape = PEERS[name]
     run = RunConfig(threads=options.threads)
-    dataset, progress = open_dataset(options.data), StderrProgress()
+    progress = StderrProgress()
     conditions = Conditions(dataset, run, options.params, prepare_device(run), progress)
     contestant = NeuralPeer(kind, conditions)
     setting = contestant.start | ({"shape": shape} if shape else {})
@@ -119,7 +120,7 @@ def _of_peer(name: str, options: argparse.Namespace) -> Row:
     return {"parameters": parameters, "bits_per_byte": bits, "start": begun, "after": after}
 
 
-def _examined(peer: Peer, dataset: Any, seed: int) -> dict[str, Any]:  # noqa: ANN401
+def _examined(peer: Peer, dataset: PreparedDataset, seed: int) -> dict[str, Any]:
     def step(state: State, ids_B: Tensor) -> State:
         return peer(ids_B[:, None], state)[1]
 
@@ -140,7 +141,6 @@ def _of_tiny(name: str, options: argparse.Namespace) -> Row:
         **({} if trained else {"max_iterations": 0}),
         **common,
     )
-    control = start if not trained else None
     heads = newllm.phase2(
         start,
         out=options.out / "heads.safetensors",
@@ -150,15 +150,15 @@ def _of_tiny(name: str, options: argparse.Namespace) -> Row:
         untrained_blocks=not trained,
         **common,
     )
-    report = heads.analyze(seed=options.seed)
-    begun = control.analyze(seed=options.seed)["validation"] if control else None
+    before = start.analyze(seed=options.seed)
+    begun = before["random_control"] if trained else before
     results = heads.checkpoint.results
     assert results is not None, "heads were trained"
     return {
         "parameters": sum(p.numel() for p in heads.model.parameters()),
         "bits_per_byte": results["validation"]["bits_per_byte"],
-        "start": begun or report["random_control"]["validation"],
-        "after": report["validation"],
+        "start": begun["validation"],
+        "after": heads.analyze(seed=options.seed)["validation"],
     }
 
 

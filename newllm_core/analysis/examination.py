@@ -77,7 +77,7 @@ def examine(
         InputError: the text is too short.
     """
     recurrence = Stepped(step, start, seed=seed)
-    if recurrence.is_projected:
+    if recurrence.is_projected:  # pages of long states would be cleared anew in every step
         keep_freed_memory()
     config = replace(config or Config(), run=replace((config or Config()).run, seed=seed))
     config = replace(config, analysis=affordable(config.analysis, recurrence.context_dim))

@@ -38,7 +38,8 @@ def run(folder, monkeypatch, capsys):
 @pytest.mark.slow
 def test_rows_are_those_of_the_reports_and_are_not_made_twice(folder, monkeypatch, capsys):
     table = run(folder, monkeypatch, capsys)
-    rows = json.loads((folder / "out" / "networks.json").read_text())
+    entries = map(json.loads, (folder / "out" / "networks.jsonl").read_text().splitlines())
+    rows = {entry["key"]["network"]: entry["figures"] for entry in entries}
     assert list(rows) == NETWORKS
     for name, row in rows.items():
         (line,) = (line for line in table.splitlines() if line.startswith(f"| {name} |"))
@@ -51,4 +52,6 @@ def test_rows_are_those_of_the_reports_and_are_not_made_twice(folder, monkeypatc
     page = (folder / "out" / "memory.html").read_text()
     assert 'id="chart-front"' in page
     assert 'id="chart-memory"' in page
+    written = (folder / "out" / "networks.jsonl").read_text()
     assert run(folder, monkeypatch, capsys) == table
+    assert (folder / "out" / "networks.jsonl").read_text() == written
