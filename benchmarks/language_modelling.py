@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from newllm_core.errors import INTERRUPTED, UserError
+from benchmarks.script import exit_code
 
 if TYPE_CHECKING:
     from benchmarks.comparison.comparison import Comparison
@@ -88,16 +88,8 @@ def run(options: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    """Run; a mistake of the user is one line."""
-    try:
-        run(parse())
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last finished run", file=sys.stderr)
-        return INTERRUPTED
-    return 0
+    """Run what the command line says."""
+    return exit_code(lambda: run(parse()))
 
 
 if __name__ == "__main__":

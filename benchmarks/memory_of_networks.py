@@ -11,6 +11,7 @@ the same command does not train again what stands there.
 """
 
 import argparse
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from benchmarks.comparison.reading import bits_per_byte
 from benchmarks.comparison.training import train_peer
 from benchmarks.peers.base import Peer, State
 from benchmarks.phase1_recipes import FIGURES
+from benchmarks.script import exit_code
 from newllm_cli.progress import StderrProgress
 from newllm_core.analysis import examine
 from newllm_core.analysis.report.chart import Chart, Series
@@ -212,4 +214,4 @@ def _page(rows: Mapping[str, Row]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))
