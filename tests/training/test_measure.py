@@ -59,7 +59,7 @@ def test_every_figure_equals_an_independent_computation(warmup, tokens, steps, p
         for token in text[begin : begin + warmup].tolist():
             own = token_formula(model, token, own)[-1]
         owns.append(own)
-    norms = [float(own.norm()) for own in owns]
+    norms = [float(own.detach().norm()) for own in owns]
     scale = sum(norms) / passages if warmup else D**0.5
     below, contexts = 0, []
     for number, begin in enumerate(begins):

@@ -137,5 +137,8 @@ def _ids(path: Path, network: Network) -> np.ndarray:
         documents = token_files.Tokens(str(path)).documents()
         return np.concatenate([np.array(document.tokens, np.int64) for document in documents])
     if network.encode is None:
-        raise ConfigError(f"{path} is text and the network has no tokenizer: give token ids")
+        raise ConfigError(
+            f"{path} is text and the network has no tokenizer: give token ids, as a .npy file of "
+            "integers or a folder of newllm prepare"
+        )
     return np.array(network.encode(read_text(path)), np.int64)
