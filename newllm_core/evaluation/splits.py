@@ -15,7 +15,7 @@ from newllm_core.data.prepared import PreparedDataset
 from newllm_core.errors import InputError
 from newllm_core.evaluation.figures import Scores
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.runtime.precision import at_least_float32
+from newllm_core.runtime.precision import at_least_float32, wide_logits
 from newllm_core.runtime.progress import Progress, Silent, Task
 from newllm_core.trajectory.text import NUM_STREAMS, WARMUP_TOKENS, ContextChunk, contexts_of_text
 
@@ -187,7 +187,8 @@ def _score(model: LanguageModel, reading: ContextChunk) -> list[tuple[float, flo
             reading.targets_N.split(rows),
         )
         for part_NC, inputs_N, targets_N in zip(*parts, strict=True):
-            logits_NV = at_least_float32(model.predict(head, part_NC, inputs_N))
+            with wide_logits(model, context_NC.device):
+                logits_NV = at_least_float32(model.predict(head, part_NC, inputs_N))
             losses_N = F.cross_entropy(logits_NV, targets_N, reduction="none")
             losses_N = losses_N.double()
             nats += torch.stack([losses_N.sum(), losses_N.square().sum()])

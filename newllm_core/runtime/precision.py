@@ -57,6 +57,23 @@ def has_bfloat16_units(device: torch.device) -> bool:
 
 
 @contextmanager
+def wide_logits(model: Multiplier, device: torch.device) -> Iterator[None]:
+    """Let products of float32 outside `narrow_products` round their inputs, where others do.
+
+    Results stay float32: rounded logits would be equal where tokens are not. A processor with
+    bfloat16 units makes such products in oneDNN, which is fast even where it then rounds nothing
+    (AMD's, 1.7 times as fast as MKL).
+    """
+    before = torch.get_float32_matmul_precision()
+    if device.type == "cpu" and model.product_dtype is not None:
+        torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
 def products_in(model: Multiplier, config: RunConfig, device: torch.device) -> Iterator[None]:
     """Let a model's matrix products round their inputs to bfloat16, if that is configured.
 
