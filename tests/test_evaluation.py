@@ -196,3 +196,26 @@ def test_nothing_to_evaluate_is_said():
     )
     with pytest.raises(InputError, match="no tokens"):
         evaluate(model_of(), empty, end_id=END, head_weights=[1.0])
+
+
+def test_however_wrong_a_head_is_it_pays_in_full():
+    model, text = model_of(), text_of(40)
+    with torch.no_grad():
+        model.token_output[0].bias[END] = 500.0
+    found = evaluate(model, text, end_id=END, head_weights=[1.0])
+    wrong = int((text.tokens != END).sum())
+    assert found["loss"] == pytest.approx(500 * wrong / 40, abs=5)
+
+
+@pytest.mark.parametrize("length", [200, 1000, 4000])
+def test_streams_are_never_mostly_warm_up(length, monkeypatch):
+    read, unroll_once = [], text_module._unroll
+
+    def counting(model, inputs_BT, *others):
+        read.append(inputs_BT.size)
+        return unroll_once(model, inputs_BT, *others)
+
+    monkeypatch.setattr(text_module, "_unroll", counting)
+    for _ in contexts_of_text(model_of(), text_of(length).tokens, end_id=END, warmup=100):
+        pass
+    assert length <= sum(read) <= 1.5 * length

@@ -90,6 +90,12 @@ def test_the_logistic_map_is_as_chaotic_as_it_is_known_to_be(derivative):
     assert found["stderr"] < 0.002
 
 
+def test_a_vector_that_is_still_turning_has_half_of_the_change_as_its_error():
+    growth = torch.zeros(64, 16, dtype=torch.float64)
+    growth[:, 9:] = 1.0  # of the 14 that count, the second half
+    assert lyapunov_exponent(growth) == {"mean": 0.5, "stderr": 0.5}
+
+
 def test_a_map_without_a_past_shrinks_by_the_smallest_number():
     found = exponent_of(maps.Map(2, lambda c, x: x.repeat(1, 2)))
     assert found["mean"] < -60

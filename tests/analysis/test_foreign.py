@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from newllm_core.analysis import examine
-from newllm_core.analysis.capacity import memory_capacity
+from newllm_core.analysis.capacity import _correlation, memory_capacity
 from newllm_core.analysis.compare import Foreigners, compare
 from newllm_core.analysis.foreign.opening import examine_file, open_network
 from newllm_core.analysis.token_memory import label
@@ -103,6 +103,16 @@ def test_a_delay_line_has_the_capacity_of_its_places(places):
     )["train"]["memory_capacity"]
     assert found["by_lag"][:places] == pytest.approx([1.0] * places, abs=1e-3)
     assert found["total"] == pytest.approx(places - 1, rel=0.02)
+
+
+def test_a_correlation_is_worth_what_chance_does_not_explain():
+    wanted = torch.tensor([1, -1, 1, -1, 1, -1, 1, -1, 1, -1], dtype=torch.float64)[:, None]
+    noise = torch.tensor([1, 1, -1, -1, 1, 1, -1, -1, 0, 0], dtype=torch.float64)[:, None]
+    noise *= (10 / 8) ** 0.5  # as long as what is wanted, and at right angles to it
+    # r² = 1/4 of ten rows: 1/4 - 3/4 / 8 (adjusted R², Wherry 1931).
+    found = _correlation(0.5 * wanted + 0.75**0.5 * noise, wanted)
+    assert found == pytest.approx(1 / 4 - 3 / 32, abs=1e-12)
+    assert _correlation(noise, wanted) == 0
 
 
 def test_a_reservoir_has_the_memory_capacity_that_reservoirpy_finds(tmp_path):

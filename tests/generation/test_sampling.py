@@ -97,8 +97,8 @@ def test_a_context_that_exploded_is_said(bad, temperature):
 
 
 def test_a_penalty_divides_positive_logits_and_multiplies_the_others():
-    logits, seen = np.array([2.0, -1.0, 1.5, -3.0], np.float32), {0, 1}
-    penalised = np.array([1.0, -2.0, 1.5, -3.0], np.float32)
+    logits, seen = np.array([0.5, -1.0, -1.0, -1.0], np.float32), {0, 1, 2}
+    penalised = np.array([0.25, -2.0, -2.0, -1.0], np.float32)
     for seed in range(40):
         draws = [
             choose(given, GenerationConfig(**PLAIN | options), generator, came)
@@ -108,6 +108,7 @@ def test_a_penalty_divides_positive_logits_and_multiplies_the_others():
             )
         ]
         assert draws[0] == draws[1]
-    assert logits.tolist() == [2.0, -1.0, 1.5, -3.0]  # they are the caller's
+    assert logits.tolist() == [0.5, -1.0, -1.0, -1.0]  # they are the caller's
     greedy = GenerationConfig(temperature=0, repetition_penalty=2.0)
-    assert choose(logits, greedy, torch.Generator(), seen) == 2
+    logits = np.array([2.0, -1.0, 1.5, -3.0], np.float32)
+    assert choose(logits, greedy, torch.Generator(), {0, 1}) == 2

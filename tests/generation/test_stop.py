@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from newllm_core.errors import ConfigError
@@ -29,6 +29,7 @@ def expected(text, strings):
     return text, None
 
 
+@example(pieces=["aa", "b"], strings=["aab"])  # what is held is the longest beginning
 @given(
     pieces=st.lists(LETTERS, max_size=8),
     strings=st.lists(st.text(alphabet="ab", min_size=1, max_size=4), max_size=3),

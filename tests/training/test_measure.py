@@ -82,7 +82,7 @@ def test_every_figure_equals_an_independent_computation(warmup, tokens, steps, p
     rows = torch.stack(contexts)
     shares = torch.linalg.svdvals(rows)
     shares = shares / shares.sum()
-    rank = float((-(shares * shares.log()).sum()).exp())
+    rank = float((-(shares * shares.log()).sum()).exp().detach())
     cosines = torch.nn.functional.normalize(rows, dim=1) @ torch.nn.functional.normalize(rows).T
     count = len(rows)
     assert found["converged_ratio"] == pytest.approx(below / count, abs=1e-6)

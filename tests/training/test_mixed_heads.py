@@ -12,6 +12,7 @@ from newllm_core.config import AnalysisConfig, Config, GenerationConfig, Phase2C
 from newllm_core.errors import InputError
 from newllm_core.generation.session import Session
 from newllm_core.training.phase2.run import train_phase2
+from newllm_core.training.phase2.terms import counted
 from tests.few import FEW
 
 FAST = {"learning_rate": 0.03, "num_streams": 8, "bptt": 16, "batch_tokens": 100}
@@ -42,6 +43,19 @@ def test_no_more_is_counted_than_was_asked_for():
     trained = run(checkpoint(head_bigrams=9, counted_tokens=300), epochs=1)
     assert trained.model.bigrams.totals.sum() == 300
     assert (trained.model.bigrams.counts > 0).sum() == 9
+
+
+def test_only_places_that_were_counted_are_left_out():
+    model = run(checkpoint(head_bigrams=100, counted_tokens=300), epochs=1).model
+    tokens = torch.from_numpy(dataset().train.tokens[:302].astype(np.int64))
+    # The 300 first tokens were counted: the places 299 and before.
+    found = counted(model, tokens[297:301], tokens[298:302], np.arange(298, 302))
+    inputs, targets = tokens[297:301], tokens[298:302]
+    flags = torch.tensor([True, True, False, False])
+    wanted = model.bigrams.log_probability(inputs, targets, counted_N=flags)
+    assert torch.equal(found, wanted)
+    assert not torch.equal(wanted[:2], model.bigrams.log_probability(inputs, targets)[:2])
+    assert (wanted != model.bigrams.log_probability(inputs, targets, counted_N=~flags)).all()
 
 
 def test_every_way_of_reading_sees_the_same_mixture(tmp_path):
