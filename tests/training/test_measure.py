@@ -42,6 +42,7 @@ def test_a_contraction_converges_and_an_expansion_does_not():
 @pytest.mark.parametrize(
     ("warmup", "tokens", "steps", "passages"), [(5, 30, 10, 3), (0, 500, 500, 1), (7, 5, 9, 1)]
 )
+@torch.no_grad()
 def test_every_figure_equals_an_independent_computation(warmup, tokens, steps, passages):
     model = make_model(cell="gated", layer_structure=(1,))
     text, threshold = TEXT[:100], 0.3
@@ -59,7 +60,7 @@ def test_every_figure_equals_an_independent_computation(warmup, tokens, steps, p
         for token in text[begin : begin + warmup].tolist():
             own = token_formula(model, token, own)[-1]
         owns.append(own)
-    norms = [float(own.detach().norm()) for own in owns]
+    norms = [float(own.norm()) for own in owns]
     scale = sum(norms) / passages if warmup else D**0.5
     below, contexts = 0, []
     for number, begin in enumerate(begins):
@@ -82,7 +83,7 @@ def test_every_figure_equals_an_independent_computation(warmup, tokens, steps, p
     rows = torch.stack(contexts)
     shares = torch.linalg.svdvals(rows)
     shares = shares / shares.sum()
-    rank = float((-(shares * shares.log()).sum()).exp().detach())
+    rank = float((-(shares * shares.log()).sum()).exp())
     cosines = torch.nn.functional.normalize(rows, dim=1) @ torch.nn.functional.normalize(rows).T
     count = len(rows)
     assert found["converged_ratio"] == pytest.approx(below / count, abs=1e-6)
