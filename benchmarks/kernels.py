@@ -11,6 +11,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -23,6 +24,7 @@ from newllm_core import settings
 from newllm_core.config import RunConfig
 from newllm_core.kernels.door import FORMS, choose
 from newllm_core.model.language_model import LanguageModel
+from newllm_core.runtime.device import prepare_device
 from newllm_core.runtime.precision import products_in, uses_bfloat16
 from newllm_core.training.phase2.fine_tuning import FineTuning
 from newllm_core.training.phase2.head_loss import HeadLoss, plain_cross_entropy
@@ -41,7 +43,7 @@ def head_pass(rows: int, dims: int, vocab: int, loss: HeadLoss) -> Passes:
         head.weight.grad = head.bias.grad = contexts_NC.grad = None
         begun = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=uses_bfloat16(RUN, CPU)):
-            value = loss(head, contexts_NC, targets_N)
+            value, _ = loss(head, contexts_NC, targets_N)
         middle = time.perf_counter()
         value.backward()
         end = time.perf_counter()
@@ -99,7 +101,7 @@ def main() -> None:
     asked = parser.parse_args()
     rows = []
     for form, threads in itertools.product(FORMS, asked.threads):
-        torch.set_num_threads(threads)
+        prepare_device(replace(RUN, threads=threads))
         plain, cases = CASES[form.operation]
         fast = choose(form.operation, plain, setting="auto", device=CPU, dtype=form.dtypes[0])
         for case, make in cases.items():
