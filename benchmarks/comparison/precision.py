@@ -4,13 +4,12 @@ All but one end in newllm's own cross-entropy: rows differ by their models, not 
 them. What users of torch have without it is `TORCH`.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
 from newllm_core.config import RunConfig
-from newllm_core.runtime.precision import uses_bfloat16
+from newllm_core.runtime.precision import float32_products, uses_bfloat16
 
 FLOAT32 = "float32"
 # float32 tensors, rounded inside each product.
@@ -28,15 +27,9 @@ def ways(config: RunConfig, device: torch.device) -> tuple[str, ...]:
     return (FLOAT32, ROUNDED, AUTOCAST, TORCH)
 
 
-@contextmanager
-def products(way: str) -> Iterator[None]:
+def products(way: str) -> AbstractContextManager[None]:
     """Inside, float32 products are rounded as `way` says."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest" if way == FLOAT32 else "medium")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+    return float32_products("highest" if way == FLOAT32 else "medium")
 
 
 def of_body(way: str, device: torch.device) -> "nullcontext[None] | torch.autocast":

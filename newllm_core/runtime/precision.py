@@ -1,7 +1,7 @@
 """Which numbers are narrow, and where they must not be."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Protocol
 
@@ -57,20 +57,25 @@ def has_bfloat16_units(device: torch.device) -> bool:
 
 
 @contextmanager
-def wide_logits(model: Multiplier, device: torch.device) -> Iterator[None]:
+def float32_products(precision: str) -> Iterator[None]:
+    """Let torch make float32 products in `precision`: "highest", or "medium" (may round inputs)."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def wide_logits(model: Multiplier, device: torch.device) -> AbstractContextManager[None]:
     """Let products of float32 outside `narrow_products` round their inputs, where others do.
 
     Results stay float32: rounded logits would be equal where tokens are not. A processor with
     bfloat16 units makes such products in oneDNN, which is fast even where it then rounds nothing
     (AMD's, 1.7 times as fast as MKL).
     """
-    before = torch.get_float32_matmul_precision()
-    if device.type == "cpu" and model.product_dtype is not None:
-        torch.set_float32_matmul_precision("medium")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+    narrow = device.type == "cpu" and model.product_dtype is not None
+    return float32_products("medium") if narrow else nullcontext()
 
 
 @contextmanager
