@@ -43,7 +43,7 @@ def head_pass(rows: int, dims: int, vocab: int, loss: HeadLoss) -> Passes:
         head.weight.grad = head.bias.grad = contexts_NC.grad = None
         begun = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=uses_bfloat16(RUN, CPU)):
-            value, _ = loss(head, contexts_NC, targets_N)
+            value, _ = loss(head.weight, head.bias, contexts_NC, targets_N)
         middle = time.perf_counter()
         value.backward()
         end = time.perf_counter()

@@ -145,7 +145,9 @@ def peer_losses(peer: Peer, tokens: np.ndarray, config: Phase2Config) -> Iterato
         with torch.autocast(device.type, torch.bfloat16, enabled=enabled):
             y_BTE, state = peer(window_BT[:, :-1], [part.detach() for part in state])
             targets_N = window_BT[:, 1:].flatten()
-            loss, _ = plain_cross_entropy(peer.head, y_BTE.flatten(0, 1), targets_N)
+            loss, _ = plain_cross_entropy(
+                peer.head.weight, peer.head.bias, y_BTE.flatten(0, 1), targets_N
+            )
         yield Terms(loss, {"cross-entropy": loss.detach()}, len(targets_N))
 
 

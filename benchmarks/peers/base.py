@@ -76,7 +76,7 @@ class Peer(nn.Module):
 
         Training text was `counted`: each of its places is left out of its own counts.
         """
-        loss, nats_N = head_loss(self.head, y_NE, next_N)
+        loss, nats_N = head_loss(self.head.weight, self.head.bias, y_NE, next_N)
         if self.bigrams is None:
             return loss
         gate_N = self.gate(y_NE.detach())[:, 0].float()

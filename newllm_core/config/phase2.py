@@ -31,6 +31,15 @@ class Phase2Config(Section):
         "Validation tokens of the evaluation after an epoch; the last one reads all.",
         low=1,
     )
+    candidates: int = option(
+        0,
+        "Compare the tokens that follow with so many others, drawn anew for each step (a sampled "
+        "softmax); 0 compares them with all.",
+        low=0,
+    )
+    candidates_share: float = option(
+        0.8, "Share of steps that draw candidates; the last ones compare with all.", low=0, high=1
+    )
     dropout: float = option(0.1, "Dropout before the heads.", low=0, high=0.95)
     input_dropout: float = option(
         0.0, "Dropout of embedded tokens, for several epochs of fine-tuning.", low=0, high=0.95

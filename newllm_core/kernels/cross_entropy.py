@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from newllm_core.kernels import compiled
@@ -29,13 +29,15 @@ COLUMNS_ADDED = 8
 LEAST_PROBABILITY = 1e-30
 
 
-def cross_entropy(head: nn.Linear, contexts_NC: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
+def cross_entropy(
+    weight_VC: Tensor, bias_V: Tensor, contexts_NC: Tensor, targets_N: Tensor
+) -> tuple[Tensor, Tensor]:
     """Compute nats, see `plain_cross_entropy`; products are those of autocast, if any."""
     device = contexts_NC.device.type
     narrow = torch.is_autocast_enabled(device) and contexts_NC.dtype != torch.float64
     dtype = torch.get_autocast_dtype(device) if narrow else contexts_NC.dtype
     made: tuple[Tensor, Tensor] = _LinearCrossEntropy.apply(
-        contexts_NC, head.weight, head.bias, targets_N, dtype
+        contexts_NC, weight_VC, bias_V, targets_N, dtype
     )
     return made
 

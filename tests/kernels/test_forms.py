@@ -44,7 +44,7 @@ def head_and_rows(rows, vocab, dtype, spread=1.0):
 
 def value_and_gradients(function, head, contexts, targets):
     contexts = contexts.clone().requires_grad_()
-    loss, nats = function(head, contexts, targets)
+    loss, nats = function(head.weight, head.bias, contexts, targets)
     assert not nats.requires_grad
     # Scaled, so that the incoming gradient is not one.
     return loss, nats, *torch.autograd.grad(1.7 * loss, (contexts, head.weight, head.bias))
@@ -92,7 +92,7 @@ def test_values_and_every_gradient_are_those_of_the_plain_twin(
 def test_gradients_that_nobody_wants_are_not_made(form):
     head, contexts, targets = head_and_rows(5, 9, torch.float32)
     head.weight.requires_grad_(False)
-    loss, _ = function_of(form)(head, contexts, targets)
+    loss, _ = function_of(form)(head.weight, head.bias, contexts, targets)
     loss.backward()
     assert loss.item() == pytest.approx(F.cross_entropy(head(contexts), targets).item(), rel=1e-5)
     assert head.weight.grad is None
@@ -104,9 +104,9 @@ def test_gradients_that_nobody_wants_are_not_made(form):
 def test_no_rows_and_targets_of_another_type(form):
     head, contexts, targets = head_and_rows(6, 20, torch.float32)
     function, wanted = function_of(form), F.cross_entropy(head(contexts), targets)
-    found, _ = function(head, contexts, targets.int())
+    found, _ = function(head.weight, head.bias, contexts, targets.int())
     assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
-    loss, nats = function(head, contexts[:0], targets[:0])
+    loss, nats = function(head.weight, head.bias, contexts[:0], targets[:0])
     assert nats.shape == (0,)
     (loss.nan_to_num() * 0).backward()
     assert not head.weight.grad.any()
@@ -122,7 +122,7 @@ def test_probabilities_that_float32_does_not_have(form, loop):
     for target in range(3):
         targets = torch.full((3,), target)
         expected = F.cross_entropy(head(contexts).double(), targets).item()
-        found, _ = function_of(form)(head, contexts, targets)
+        found, _ = function_of(form)(head.weight, head.bias, contexts, targets)
         assert found.item() == pytest.approx(expected, rel=1e-6)
     assert expected > 350
 

@@ -50,10 +50,13 @@ CASES = {
         "phase1": PHASE1 | {"window_tokens": 1800, "objective": "cvfp"},
         "objective": {"teacher": "same-weights"},
     },
-    "frozen": {"phase2": PHASE2 | {"freeze_context": True}},
+    "frozen": {
+        "phase2": PHASE2 | {"freeze_context": True, "candidates": 32, "candidates_share": 0.6}
+    },
     "fine-tuned": {"phase2": PHASE2},
     "another-objective": {
-        "phase2": PHASE2 | {"objective": "reconstruction", "objective_weight": 0.1}
+        "phase2": PHASE2
+        | {"objective": "reconstruction", "objective_weight": 0.1, "candidates": 16}
     },
 }
 

@@ -32,7 +32,7 @@ def loss_and_gradients(device, dtype=torch.float64):
     targets_N = torch.randint(V, (N,)).to(device)
     head.to(device)
     with Largest() as seen:
-        loss, nats_N = plain_cross_entropy(head, contexts_NC, targets_N)
+        loss, nats_N = plain_cross_entropy(head.weight, head.bias, contexts_NC, targets_N)
         (3 * loss).backward()
     found = [loss.detach(), nats_N, contexts_NC.grad, head.weight.grad, head.bias.grad]
     return found, seen.size

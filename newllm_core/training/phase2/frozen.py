@@ -80,6 +80,7 @@ class FrozenContexts:
         self.config = config
         self.weights = weights
         self.head_loss = head_loss
+        self.candidates = 0
         self.shuffling = np.random.default_rng(seed)
         self.order = self.shuffling.bit_generator.state
         self.num_tokens = len(tokens)
@@ -122,6 +123,7 @@ class FrozenContexts:
                 counted_N=counted(self.model, inputs_N, targets_N, own_N),
                 rows_per_rank=rows,
                 head_loss=self.head_loss,
+                candidates=self.candidates,
             )
             yield Terms(total, plain, len(positions_N))
 

@@ -10,10 +10,17 @@ from newllm_core.training.phase2.terms import Terms
 
 
 class Source(Protocol):
-    """What an epoch is made of: windows of streams, or batches of frozen contexts."""
+    """What an epoch is made of: windows of streams, or batches of frozen contexts.
+
+    Attributes:
+        num_steps: of an epoch.
+        num_tokens: of an epoch.
+        candidates: of the next step, see `terms.cross_entropy`.
+    """
 
     num_steps: int
     num_tokens: int
+    candidates: int
 
     def begin_epoch(self) -> None:
         """Start from the beginning of the text."""

@@ -6,6 +6,7 @@ Shapes: N rows (tokens), C context_dim, E embed_dim, V vocabulary.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,10 +15,12 @@ from torch.nn import functional as F
 
 from newllm_core.model.heads import weighted_mean
 from newllm_core.model.language_model import LanguageModel
+from newllm_core.model.token_head import TokenHead
 from newllm_core.parallel import collectives
 from newllm_core.parallel.sharding import within
 from newllm_core.runtime.device import to_device
 from newllm_core.runtime.precision import at_least_float32
+from newllm_core.training.phase2.candidates import draw_candidates, sampled_cross_entropy
 from newllm_core.training.phase2.head_loss import HeadLoss, plain_cross_entropy
 
 
@@ -48,6 +51,7 @@ def cross_entropy(
     counted_N: Tensor | None = None,
     rows_per_rank: Sequence[int] | None = None,
     head_loss: HeadLoss = plain_cross_entropy,
+    candidates: int = 0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Compute `Σ w_k CE_k / Σ w_k` with gradient, and the plain terms.
 
@@ -63,14 +67,19 @@ def cross_entropy(
         counted_N: what the model's bigrams say of the targets, if it has any (see `counted`).
         rows_per_rank: how many rows each process has, where there are several; losses are of all.
         head_loss: `plain_cross_entropy` or a form of it.
+        candidates: how many tokens that do not follow are compared with those that do; 0 for all.
     """
     rows = rows_per_rank or [len(targets_N)]
+    if candidates:
+        followers = collectives.gather(targets_N, rows)
+        drawn = draw_candidates(followers, model.vocab_size, candidates, generator)
+        head_loss = partial(sampled_cross_entropy, head_loss, drawn)
     losses: list[Tensor] = []
     mixtures: list[Tensor] = []
     for head, contexts_NC in zip(model.heads(), contexts, strict=True):
         with model.narrow_products():
             dropped = drop(head.project(contexts_NC), dropout, generator, rows)
-            loss, nats_N = within(head, head_loss, head, dropped, targets_N)
+            loss, nats_N = within(head, _nats, head_loss, head, dropped, targets_N)
             losses.append(collectives.mean_of(loss, rows))
             if counted_N is not None and head.gate is not None:
                 gate_N = at_least_float32(within(head, head.gate, contexts_NC.detach()))[:, 0]
@@ -82,6 +91,12 @@ def cross_entropy(
         plain |= {f"cross-entropy of head {k}": v.detach() for k, v in enumerate(told, start=1)}
     total = weighted_mean(losses, weights)
     return total + torch.stack(mixtures).sum() if mixtures else total, plain
+
+
+def _nats(
+    head_loss: HeadLoss, head: TokenHead, contexts_NC: Tensor, targets_N: Tensor
+) -> tuple[Tensor, Tensor]:
+    return head_loss(head.weight, head.bias, contexts_NC, targets_N)
 
 
 def mixture_loss(nats_N: Tensor, gate_N: Tensor, counted_N: Tensor) -> Tensor:
