@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from newllm_core.analysis.criteria import CRITERIA, DEGENERATE, HEALTHY, WEAK
+from newllm_core.analysis.criteria import CRITERIA, DEGENERATE, HEALTHY, WEAK, cvfp_line
 from newllm_core.analysis.differences import look_up
 from newllm_core.analysis.report.figures import (
     DIFFERENCES,
@@ -21,7 +21,6 @@ from newllm_core.analysis.report.figures import (
     shape_text,
     short,
 )
-from newllm_core.analysis.verdicts import cvfp_line
 
 Figures = Mapping[str, Any]
 

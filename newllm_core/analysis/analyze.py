@@ -7,12 +7,11 @@ from typing import Any
 import torch
 
 from newllm_core.analysis.contexts import equal_probes
-from newllm_core.analysis.convergence import convergence
+from newllm_core.analysis.criteria import verdicts
 from newllm_core.analysis.examiner import SPLITS, Examiner
 from newllm_core.analysis.health import health_of, training_of
 from newllm_core.analysis.recurrence import ModelRecurrence
 from newllm_core.analysis.token_text import TokenText
-from newllm_core.analysis.verdicts import verdicts
 from newllm_core.checkpoint.format import Checkpoint
 from newllm_core.config import Config
 from newllm_core.files.strict_json import finite
@@ -60,8 +59,7 @@ def analyze(
     model = checkpoint.model
     if device is not None:
         model.to(device)
-    probes = {split: checkpoint.probes[split] for split in SPLITS}
-    probes = equal_probes(probes, checkpoint.warmup)
+    probes = equal_probes({split: checkpoint.probes[split] for split in SPLITS}, checkpoint.warmup)
     saved = checkpoint.config
     seed = saved.run.seed if seed is None else seed
     config = config or saved
@@ -81,7 +79,7 @@ def analyze(
         "phase": checkpoint.phase,
         "missing_plugins": missing,
         "training": training,
-        "convergence": convergence(checkpoint.history, checkpoint.vacuous_terms),
+        "convergence": {"history": checkpoint.history, "vacuous_terms": checkpoint.vacuous_terms},
         "epochs": checkpoint.results.get("epochs", []),
         **found,
         "verdicts": verdicts(health, training, config),

@@ -1,7 +1,8 @@
 """Checkpoints and foreign networks side by side: configs, health and figures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,35 +80,30 @@ def compare(
     provenances: list[Mapping[str, Any]] = []
     for number, (path, name) in enumerate(zip(paths, names, strict=True), 1):
         progress.message(f"[{number}/{len(paths)}] {name}")
+        shown = ("phase", "parameters", *SPLITS, "verdicts", "error", "language_model")
+        entry: dict[str, Any] = {"name": name, "checkpoint": str(path), **dict.fromkeys(shown)}
+        report_of: Callable[..., dict[str, Any]]
         if foreign is not None and not _is_checkpoint(path):
-            entries.append(_of_foreign(path, name, foreign, config, seed, device, progress))
             configs.append(None)
             provenances.append({})
-            continue
-        checkpoint = load(path, device=device, progress=progress)
-        configs.append((checkpoint.phase, checkpoint.config))
-        provenances.append(checkpoint.provenance)
-        entry = {
-            "name": name,
-            "checkpoint": str(path),
-            "phase": checkpoint.phase,
-            "parameters": sum(p.numel() for p in checkpoint.model.parameters()),
-            **dict.fromkeys((*SPLITS, "verdicts", "error")),
-        }
+            report_of = partial(examine_file, path, **vars(foreign), seed=seed or 0, device=device)
+        else:
+            checkpoint = load(path, device=device, progress=progress)
+            configs.append((checkpoint.phase, checkpoint.config))
+            provenances.append(checkpoint.provenance)
+            entry["phase"] = checkpoint.phase
+            entry["parameters"] = sum(p.numel() for p in checkpoint.model.parameters())
+            entry["language_model"] = _language_model(checkpoint)
+            report_of = partial(analyze, checkpoint, checkpoint_path=path, seed=seed)
         try:
-            report = analyze(
-                checkpoint,
-                checkpoint_path=path,
-                config=config,
-                seed=seed,
-                progress=progress,
-                with_control=False,
-            )
-            entry |= {key: report[key] for key in (*SPLITS, "verdicts")}
+            report = report_of(config=config, progress=progress, with_control=False)
+            entry |= {key: report[key] for key in shown if key in report}
+            # Columns show validation text; of one text, that.
+            entry["validation"] = report["validation"] or report["train"]
         except DivergedError as error:
             entry["error"] = str(error)
             progress.warning(f"{name}: {error}")
-        entries.append(entry | {"language_model": _language_model(checkpoint)})
+        entries.append(entry)
     return finite(
         {
             "schema": SCHEMA,
@@ -121,29 +117,28 @@ def compare(
 def config_differences(
     checkpoints: Sequence[tuple[str, Config] | None],
 ) -> dict[str, list[Any]]:
-    """Return settings that are not the same in all checkpoints.
+    """Return settings that are not the same in all checkpoints, from phase and config of each.
 
-    Args:
-        checkpoints: phase and config of each; None of a network that newllm did not make.
+    Of a network that newllm did not make there are none.
 
     Returns:
         `section.key` to a value of each, "none" for one that is set to None. Settings of Phase 2
         are compared among the checkpoints that went through it, options of plugins among all; they
         are None for the others.
     """
-    own = [found is not None for found in checkpoints]
+    own = [index for index, found in enumerate(checkpoints) if found is not None]
     rows = _differences([_flat(*found) for found in checkpoints if found is not None])
-    return {key: _spread(values, own) for key, values in rows.items()}
+    spread: dict[str, list[Any]] = {key: [None] * len(checkpoints) for key in rows}
+    for key, values in rows.items():
+        for index, value in zip(own, values, strict=True):
+            spread[key][index] = value
+    return spread
 
 
 def plugin_differences(provenances: Sequence[Mapping[str, Any]]) -> dict[str, list[str | None]]:
     """Return distributions and versions of plugins that are not the same in all checkpoints.
 
-    Args:
-        provenances: of each checkpoint.
-
-    Returns:
-        `KIND distribution` and `KIND version` to what each checkpoint was made with.
+    `KIND distribution` and `KIND version` lead to what each checkpoint was made with.
     """
     return _differences([_plugins(provenance) for provenance in provenances])
 
@@ -153,47 +148,6 @@ def _is_checkpoint(path: Path) -> bool:
         return False
     with open_tensors(path, "checkpoint") as file:
         return bool((file.metadata() or {}).get("format") == FORMAT)
-
-
-def _spread(values: Sequence[Any], own: Sequence[bool]) -> list[Any]:
-    rest = iter(values)
-    return [next(rest) if is_own else None for is_own in own]
-
-
-def _of_foreign(
-    path: Path,
-    name: str,
-    foreign: Foreigners,
-    config: Config | None,
-    seed: int | None,
-    device: torch.device | None,
-    progress: Progress,
-) -> dict[str, Any]:
-    entry = {
-        "name": name,
-        "checkpoint": str(path),
-        "phase": None,
-        "parameters": None,
-        **dict.fromkeys((*SPLITS, "verdicts", "error", "language_model")),
-    }
-    try:
-        report = examine_file(
-            path,
-            foreign.tokens,
-            kind=foreign.kind,
-            embedding=foreign.embedding,
-            config=config,
-            seed=seed or 0,
-            device=device,
-            progress=progress,
-            with_control=False,
-        )
-    except DivergedError as error:
-        progress.warning(f"{name}: {error}")
-        return entry | {"error": str(error)}
-    entry |= {key: report[key] for key in (*SPLITS, "verdicts", "parameters")}
-    # Columns show validation text; of one text, that.
-    return entry | {"validation": report["validation"] or report["train"]}
 
 
 def _differences(found: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

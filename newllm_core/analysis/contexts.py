@@ -75,7 +75,13 @@ def read_finite(
         DivergedError: a context is not finite.
     """
     read = read_splits(recurrence, probes, warmup, task=task)
-    refuse_exploded(read)
+    splits = exploded(read)
+    if splits:
+        raise DivergedError(
+            f"contexts of the {' and '.join(splits)} passages are not finite: the recurrence "
+            "explodes (train with a smaller model.init_std, or with cell.layernorm_mix near 1 "
+            "where the cell has that)"
+        )
     return read
 
 
@@ -120,14 +126,3 @@ def exploded(read: Mapping[str, ProbeContexts]) -> list[str]:
         for split, of_split in read.items()
         if not bool(torch.isfinite(of_split.trajectory).all())
     ]
-
-
-def refuse_exploded(read: Mapping[str, ProbeContexts]) -> None:
-    """Raise `DivergedError` if a context is not finite."""
-    splits = exploded(read)
-    if splits:
-        raise DivergedError(
-            f"contexts of the {' and '.join(splits)} passages are not finite: the recurrence "
-            "explodes (train with a smaller model.init_std, or with cell.layernorm_mix near 1 "
-            "where the cell has that)"
-        )

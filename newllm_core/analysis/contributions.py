@@ -15,7 +15,7 @@ from torch import Tensor
 from newllm_core.analysis.contexts import ProbeContexts
 from newllm_core.analysis.dynamics import selected
 from newllm_core.analysis.recurrence import Recurrence
-from newllm_core.analysis.sampling import mean_and_error
+from newllm_core.analysis.summary import mean_and_error
 from newllm_core.config import AnalysisConfig
 
 PASSAGES = 4
@@ -28,13 +28,7 @@ HELD_NUMBERS = 2**24
 def contributions(
     recurrence: Recurrence, read: ProbeContexts, config: AnalysisConfig, *, seed: int
 ) -> dict[str, Any] | None:
-    """Replace every token of a few passages, one at a time.
-
-    Args:
-        recurrence: what reads.
-        read: the contexts of a split.
-        config: how long a passage is.
-        seed: of the substitutes.
+    """Replace every token of a few passages of a split, one at a time.
 
     Returns:
         `by_lag`: the mean over passages for the last token, the one before and so on;

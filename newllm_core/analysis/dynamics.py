@@ -15,18 +15,21 @@ import torch
 from torch import Tensor
 
 from newllm_core.analysis.contexts import ProbeContexts
-from newllm_core.analysis.echo_state import distances, echo_state, random_start
-from newllm_core.analysis.lyapunov import log_growth, lyapunov_exponent, memory_horizon
-from newllm_core.analysis.recurrence import Recurrence
-from newllm_core.analysis.repeat import drift, repeat_drift
-from newllm_core.analysis.sampling import gaussian_like
-from newllm_core.analysis.sweeps import (
+from newllm_core.analysis.echo_state import (
     SWEPT_TOKENS,
     converged_share,
+    distances,
+    echo_state,
+    random_start,
     sweeps,
     text_errors,
     typical_errors,
 )
+from newllm_core.analysis.lyapunov import log_growth, lyapunov_exponent, memory_horizon
+from newllm_core.analysis.recurrence import Recurrence
+from newllm_core.analysis.repeat import drift, repeat_drift
+from newllm_core.analysis.rows import nobody
+from newllm_core.analysis.summary import gaussian_like
 from newllm_core.config import AnalysisConfig
 from newllm_core.runtime.progress import Task
 
@@ -40,15 +43,10 @@ def dynamics(
     seed: int,
     task: Task | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Perturb, restart and repeat the passages of every split.
+    """Perturb, restart and repeat the passages of every split, which have equal shapes.
 
-    Args:
-        recurrence: what reads.
-        read: the contexts of every split, of equal shapes.
-        config: how many passages and steps.
-        converged_below: mean squared difference of two contexts that count as the same.
-        seed: of perturbations and start states.
-        task: told about every token that is read.
+    Contexts whose mean squared difference is less than `converged_below` count as the same. `seed`
+    is that of perturbations and start states; `task` is told about every token that is read.
 
     Returns:
         For each split `lyapunov_exponent`, `memory_horizon`, `converged_ratio` (the share of
@@ -60,8 +58,7 @@ def dynamics(
         *(selected(of_split, config) for of_split in read.values()), strict=True
     )
     trajectory_PSK, tokens_PT = torch.cat(trajectories), torch.cat(texts)
-    advance = (lambda count: None) if task is None else task.advance
-
+    advance = nobody if task is None else task.advance
     own_PC = torch.cat(firsts)
     # Drawn split by split, so that a split has the same figures whatever is beside it.
     vector_PC = torch.cat([gaussian_like(of_split, seed) for of_split in firsts])
@@ -82,6 +79,7 @@ def dynamics(
     for index, split in enumerate(read):
         part = slice(index * count, (index + 1) * count)
         exponent = lyapunov_exponent(growth_PT[part])
+        same_PT = from_random_PS[part, 1:].square() / recurrence.context_dim < converged_below
         off, exact = from_start_PS[part], trajectory_PSK[part]
         errors = typical_errors(off, exact), text_errors(off, exact)
         found_sweeps = sweeps(*errors, exponent["mean"])
@@ -96,9 +94,7 @@ def dynamics(
         found[split] = {
             "lyapunov_exponent": exponent,
             "memory_horizon": memory_horizon(exponent["mean"]),
-            "converged_ratio": _converged(
-                from_random_PS[part], recurrence.context_dim, converged_below
-            ),
+            "converged_ratio": float(same_PT.double().mean()),
             "echo_state": echo_state(from_random_PS[part]),
             "sweeps": found_sweeps,
             "repeat_drift": repeat_drift(drift_PR[part]),
@@ -127,11 +123,6 @@ def tokens_to_read(passages: Tensor, warmup: int, config: AnalysisConfig) -> int
     swept = SWEPT_TOKENS * steps
     repeated = config.readings * min(steps, config.repeated_tokens)
     return count * (4 * steps + swept + repeated)
-
-
-def _converged(distances_PS: Tensor, width: int, below: float) -> float:
-    squared_PT = distances_PS[:, 1:].square() / width
-    return float((squared_PT < below).double().mean())
 
 
 def selected(read: ProbeContexts, config: AnalysisConfig) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from newllm_core.analysis.contexts import equal_probes
+from newllm_core.analysis.criteria import verdicts
 from newllm_core.analysis.examiner import SPLITS, Examiner
 from newllm_core.analysis.health import health_of
 from newllm_core.analysis.stepped import Step, Stepped
 from newllm_core.analysis.token_text import TokenText
-from newllm_core.analysis.verdicts import verdicts
 from newllm_core.config import AnalysisConfig, Config
 from newllm_core.data.probe import choose_probes
 from newllm_core.errors import InputError
@@ -79,13 +79,16 @@ def examine(
     recurrence = Stepped(step, start, seed=seed)
     if recurrence.is_projected:  # pages of long states would be cleared anew in every step
         keep_freed_memory()
-    config = replace(config or Config(), run=replace((config or Config()).run, seed=seed))
-    config = replace(config, analysis=affordable(config.analysis, recurrence.context_dim))
+    config = config or Config()
+    config = replace(
+        config,
+        run=replace(config.run, seed=seed),
+        analysis=_affordable(config.analysis, recurrence.context_dim),
+    )
     probes, warmup = _passages(tokens, warmup, config.analysis)
     if values is not None and values.ndim == 1:
         values = values[:, None]
-    shown = text or TokenText("")
-    examiner = Examiner(config, warmup=warmup, text=shown, values=values)
+    examiner = Examiner(config, warmup=warmup, text=text or TokenText(""), values=values)
     beside = Stepped(control, start, seed=seed) if control else None
     found = examiner.report(recurrence, beside, probes, progress or Silent())
     health = {split: health_of(found[split]) for split in SPLITS if found[split]}
@@ -93,7 +96,7 @@ def examine(
     return finite(report | found | {"verdicts": verdicts(health, None, config)})
 
 
-def affordable(config: AnalysisConfig, dimensions: int) -> AnalysisConfig:
+def _affordable(config: AnalysisConfig, dimensions: int) -> AnalysisConfig:
     """Return how much is looked at of states of so many numbers: more of few, less of many."""
     rows = max(FEWEST, NUMBERS_AT_ONCE // dimensions)
     if dimensions <= FEW_DIMENSIONS:
@@ -113,9 +116,8 @@ def _passages(
     tokens: Tokens, warmup: int | None, config: AnalysisConfig
 ) -> tuple[dict[str, Tensor], int]:
     pair = tokens if isinstance(tokens, tuple | list) else (tokens,)
-    splits = {
-        split: np.asarray(ids) for split, ids in zip(SPLITS, map(_on_cpu, pair), strict=False)
-    }
+    arrays = [np.asarray(x.detach().cpu() if isinstance(x, Tensor) else x) for x in pair]
+    splits = dict(zip(SPLITS, arrays, strict=False))
     if len(pair) > len(SPLITS) or any(not ids.size for ids in splits.values()):
         raise InputError("tokens: give ids [T], or a pair of them, training and validation")
     if any(ids.ndim == 2 for ids in splits.values()):
@@ -126,7 +128,3 @@ def _passages(
         config = replace(config, warmup_tokens=warmup)
     probes, warmup = choose_probes(splits, config)
     return equal_probes(probes, warmup), warmup
-
-
-def _on_cpu(ids: Text) -> Text:
-    return ids.detach().cpu() if isinstance(ids, Tensor) else ids

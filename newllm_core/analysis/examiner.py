@@ -6,22 +6,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from newllm_core.analysis.capacity import memory_capacity
 from newllm_core.analysis.contexts import ProbeContexts, exploded, read_finite, read_splits
 from newllm_core.analysis.contributions import contributions
 from newllm_core.analysis.differences import differences
 from newllm_core.analysis.dynamics import dynamics, exponent_of, tokens_to_read
-from newllm_core.analysis.exponents import extent, lyapunov_spectra
-from newllm_core.analysis.identity import identity_cosine
+from newllm_core.analysis.lyapunov import extent, lyapunov_spectra
 from newllm_core.analysis.rank import effective_rank
-from newllm_core.analysis.recurrence import Recurrence
+from newllm_core.analysis.recurrence import Recurrence, worthwhile_threads
 from newllm_core.analysis.rows import Rows
 from newllm_core.analysis.sections import matrix_sections
 from newllm_core.analysis.singular_vectors import token_loadings
-from newllm_core.analysis.sketched import probe_places, sketched_sections
-from newllm_core.analysis.threads import worthwhile_threads
+from newllm_core.analysis.sketch import probe_places, sketched_sections
+from newllm_core.analysis.summary import identity_cosine
 from newllm_core.analysis.token_dependency import token_dependency
-from newllm_core.analysis.token_memory import Labelled, label, token_memory
+from newllm_core.analysis.token_memory import Labelled, label, memory_capacity, token_memory
 from newllm_core.config import Config
 from newllm_core.runtime.progress import Progress, Task
 
@@ -70,7 +68,11 @@ class Examiner:
         Raises:
             DivergedError: contexts of the recurrence are not finite.
         """
-        total = self.tokens_to_read(probes) + self._tokens_of_spectrum(recurrence, probes)
+        total = self.tokens_to_read(probes)
+        for passages in probes.values():
+            shape = (len(passages), passages.shape[1] - max(1, self.warmup))
+            count, steps, exponents = extent(recurrence.context_dim, shape, self.config)
+            total += 4 * count * steps * exponents
         beside = ", and random control" if control else ""
         total *= 2 if control else 1
         progress.message(f"analysing {total:,} tokens: {' and '.join(probes)}{beside}")
@@ -102,14 +104,6 @@ class Examiner:
             for passages in probes.values()
         )
 
-    def _tokens_of_spectrum(self, recurrence: Recurrence, probes: Mapping[str, Tensor]) -> int:
-        tokens = 0
-        for passages in probes.values():
-            shape = (len(passages), passages.shape[1] - max(1, self.warmup))
-            count, steps, exponents = extent(recurrence.context_dim, shape, self.config)
-            tokens += 4 * count * steps * exponents
-        return tokens
-
     def figures(
         self,
         recurrence: Recurrence,
@@ -130,7 +124,7 @@ class Examiner:
             task=task,
         )
         found = {
-            split: self._split(recurrence, of_split) | moving[split] | self.memory(of_split)
+            split: self._split(recurrence, of_split) | moving[split] | self._memory(of_split)
             for split, of_split in read.items()
         }
         if whole:
@@ -154,11 +148,10 @@ class Examiner:
         return {
             "effective_rank_ratio": effective_rank(read.contexts) / recurrence.context_dim,
             "lyapunov_exponent": exponent_of(recurrence, read, self.config, seed=self.seed),
-            "tokens_remembered": self.memory(read)["token_memory"]["total"],
+            "tokens_remembered": self._memory(read)["token_memory"]["total"],
         }
 
-    def memory(self, read: ProbeContexts) -> dict[str, Any]:
-        """Return how many tokens back can be read from the contexts."""
+    def _memory(self, read: ProbeContexts) -> dict[str, Any]:
         return {"token_memory": token_memory(self._labelled(read, self.config.memory_tokens))}
 
     def _labelled(self, read: ProbeContexts, frequent: int) -> Labelled:
@@ -166,11 +159,11 @@ class Examiner:
         return label(counted, read.passages, lags=self.config.memory_lags, frequent=frequent)
 
     def _more(self, recurrence: Recurrence, read: ProbeContexts) -> dict[str, Any]:
-        values, frequent = self.values, self.config.memory_tokens
-        if values is not None:
-            frequent = len(values)
-        labelled = self._labelled(read, frequent)
-        if values is not None:
+        values = self.values
+        if values is None:
+            labelled = self._labelled(read, self.config.memory_tokens)
+        else:
+            labelled = self._labelled(read, len(values))
             values = values.to(labelled.contexts.device).double()[labelled.types]
         return {
             "memory_capacity": memory_capacity(labelled, values),
@@ -199,32 +192,20 @@ class Examiner:
             ),
         }
         if self.text is not None:
-            found["singular_vectors"] = self._singular_vectors(
-                self.text, read, rows, spectrum.right_vectors, figures["top_singular_values"]
+            loadings = token_loadings(
+                rows,
+                spectrum.right_vectors,
+                read.tokens.reshape(-1),
+                num_tokens=config.tokens_per_singular_vector,
             )
+            found["singular_vectors"] = [
+                {
+                    "singular_value": value,
+                    "tokens": [
+                        {"id": token, "text": self.text(token), "loading": loading}
+                        for token, loading in tokens
+                    ],
+                }
+                for value, tokens in zip(figures["top_singular_values"], loadings, strict=True)
+            ]
         return found
-
-    def _singular_vectors(
-        self,
-        text: Callable[[int], str],
-        read: ProbeContexts,
-        rows: Rows,
-        vectors_DK: Tensor,
-        values: list[float],
-    ) -> list[dict[str, Any]]:
-        loadings = token_loadings(
-            rows,
-            vectors_DK,
-            read.tokens.reshape(-1),
-            num_tokens=self.config.tokens_per_singular_vector,
-        )
-        return [
-            {
-                "singular_value": value,
-                "tokens": [
-                    {"id": token, "text": text(token), "loading": loading}
-                    for token, loading in tokens
-                ],
-            }
-            for value, tokens in zip(values, loadings, strict=True)
-        ]

@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 
 from newllm_core.analysis.contexts import equal_probes, read_finite
-from newllm_core.analysis.distribution import live_dimensions
 from newllm_core.analysis.examiner import Examiner
-from newllm_core.analysis.recurrence import ModelRecurrence
-from newllm_core.analysis.threads import worthwhile_threads
+from newllm_core.analysis.recurrence import ModelRecurrence, worthwhile_threads
+from newllm_core.analysis.sections import live_dimensions
 from newllm_core.checkpoint.format import Checkpoint
 from newllm_core.config import Config
 from newllm_core.model.language_model import LanguageModel
@@ -53,13 +52,6 @@ def measure_health(
 
     The same figures as `analyze` gives for a checkpoint of this model.
 
-    Args:
-        model: the recurrence, on the device to compute on.
-        probes: passages of each split.
-        warmup: tokens of a passage that are read before it counts.
-        config: uses `analysis`, `phase1` and `run`.
-        progress: is told how far it is.
-
     Raises:
         DivergedError: a context is not finite.
         InputError: the probes are too short.
@@ -67,11 +59,10 @@ def measure_health(
     passages = equal_probes(probes, warmup)
     examiner = Examiner(config, warmup=warmup)
     total = examiner.tokens_to_read(passages)
-    rows = sum(map(len, passages.values()))
     recurrence = ModelRecurrence(model)
     with (
         torch.no_grad(),
-        worthwhile_threads(recurrence, rows),
+        worthwhile_threads(recurrence, sum(map(len, passages.values()))),
         (progress or Silent()).task("measuring health", total, "tokens") as task,
     ):
         read = read_finite(recurrence, passages, warmup, task=task)

@@ -102,11 +102,8 @@ class Layout:
 
     def nested(self, context_BC: Tensor) -> Any:  # noqa: ANN401 - any nest
         """Return vectors [B, C] as the state that `step` takes."""
-        parts = (
-            _as(part, like)
-            for part, like in zip(context_BC.split(self.sizes, dim=1), self._like, strict=True)
-        )
-        return replaced(self._start, parts)
+        parts = context_BC.split(self.sizes, dim=1)
+        return replaced(self._start, map(_as, parts, self._like))
 
 
 def _real(tensor: Tensor) -> Tensor:

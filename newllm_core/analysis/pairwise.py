@@ -17,7 +17,7 @@ HISTOGRAM_BINS = 100
 
 
 def sample_pairs(num_rows: int, num_pairs: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices i != j of `num_pairs` pairs, drawn uniformly; of every pair if there are no more.
+    """Return indices i != j of `num_pairs` pairs, drawn uniformly; all pairs if there are no more.
 
     Raises:
         ValueError: fewer than two rows.

@@ -7,10 +7,9 @@ checkpoint records both.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from newllm_core.analysis.criteria import CRITERIA, TRAINING
+from newllm_core.analysis.criteria import CRITERIA, TRAINING, Verdict, degenerate, verdicts
 from newllm_core.analysis.health import training_of
 from newllm_core.analysis.rank import effective_rank_ceiling
-from newllm_core.analysis.verdicts import Verdict, degenerate, verdicts
 from newllm_core.checkpoint.format import Checkpoint
 from newllm_core.checkpoint.metadata import SPLITS
 from newllm_core.config import Config
@@ -42,13 +41,7 @@ def gate_failures(
 def check_gate(
     health: Mapping[str, Figures], training: Figures, config: Config, *, untrained: bool = False
 ) -> None:
-    """Let contexts pass that are not degenerate.
-
-    Args:
-        health: see `gate_failures`, as everything else.
-        training: of the blocks.
-        config: thresholds, and how the blocks were trained.
-        untrained: untrained blocks were asked for.
+    """Let contexts pass that are not degenerate, see `gate_failures`.
 
     Raises:
         GateRefused: one line with everything that failed, its value, its threshold, and what to
@@ -56,7 +49,7 @@ def check_gate(
     """
     failed = gate_failures(health, training, config, untrained=untrained)
     if failed:
-        raise GateRefused(f"gate refused: {said(failed, health, config)}")
+        raise GateRefused(f"gate refused: {_said(failed, health, config)}")
 
 
 def phase1_verdict(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -71,11 +64,11 @@ def phase1_verdict(checkpoint: Checkpoint) -> dict[str, Any]:
     training = training_of(checkpoint)
     judged = verdicts(health, training, config)
     failed = degenerate(judged)
-    reason = said(failed, health, config) if failed else None
+    reason = _said(failed, health, config) if failed else None
     return {"succeeded": not failed, "reason": reason, "verdicts": judged}
 
 
-def said(failed: list[Verdict], health: Mapping[str, Figures], config: Config) -> str:
+def _said(failed: list[Verdict], health: Mapping[str, Figures], config: Config) -> str:
     """Return in one line what failed and what to try."""
     sections = dict.fromkeys(verdict["section"] for verdict in failed)
     parts = [_failure([v for v in failed if v["section"] == section]) for section in sections]
@@ -95,11 +88,9 @@ def _failure(failed: Sequence[Verdict]) -> str:
         shown = "no number" if value is None else f"{value:.3g}"
         limit = f"{side} gate.{criterion.gate_option(split)} {verdict['threshold']:g}"
         parts.append((f"{split} {shown}", limit))
-    limits = list(dict.fromkeys(limit for _, limit in parts))
-    if len(limits) == 1:
-        found = f"{', '.join(where for where, _ in parts)}, {limits[0]}"
-    else:
-        found = ", ".join(f"{where} {limit}" for where, limit in parts)
+    found = ", ".join(f"{where} {limit}" for where, limit in parts)
+    if len({limit for _, limit in parts}) == 1:
+        found = f"{', '.join(where for where, _ in parts)}, {parts[0][1]}"
     return f"{failed[0]['message'].partition(':')[0]} ({criterion.measure} {found})"
 
 
@@ -128,11 +119,8 @@ def _hint(
     if section in ("dynamics", "convergence", "cvfp"):
         return None if copies else f"phase1 with {smaller}, {more}"
     if section in ("identity_mapping", "token_dependency", "memory"):
-        return (
-            f"phase1 with {larger}"
-            if std < 0.05
-            else f"phase1 with --objective reconstruction, {more}"
-        )
+        change = larger if std < 0.05 else f"--objective reconstruction, {more}"
+        return f"phase1 with {change}"
     if section == "zero_solution" and not normed:
         return "phase1 with --set cell.layernorm_mix=1"
     figures = health[split]

@@ -35,7 +35,8 @@ def spectrum(matrix: Tensor | Rows, *, num_vectors: int = 0) -> Spectrum:
     # Scaled to a largest entry of 1, so that squares neither overflow nor vanish.
     scale = rows.largest() or 1.0
     tall = rows.num_rows >= rows.num_columns
-    gram = _gram(rows, tall=tall, scale=scale)
+    sides = rows.chunks() if tall else (chunk.T for chunk in rows.column_chunks())
+    gram = torch.as_tensor(sum((short := side / scale).T @ short for side in sides))
     if not num_vectors:
         values = torch.linalg.eigvalsh(gram)
         vectors = gram.new_zeros(rows.num_columns, 0)
@@ -46,14 +47,6 @@ def spectrum(matrix: Tensor | Rows, *, num_vectors: int = 0) -> Spectrum:
             vectors = torch.cat([(chunk.T / scale) @ vectors for chunk in rows.column_chunks()])
             vectors = vectors / vectors.norm(dim=0).clamp(min=1e-300)
     return Spectrum(values.clamp(min=0).sqrt().flip(0) * scale, vectors)
-
-
-def _gram(rows: Rows, *, tall: bool, scale: float) -> Tensor:
-    gram: Tensor | float = 0.0
-    for chunk in rows.chunks() if tall else rows.column_chunks():
-        short = chunk / scale if tall else chunk.T / scale
-        gram = gram + short.T @ short
-    return torch.as_tensor(gram)
 
 
 def singular_values(matrix: Tensor | Rows) -> Tensor:
@@ -98,19 +91,26 @@ def effective_rank_ceiling(num_rows: int, num_columns: int) -> float:
 
     Singular values of such a matrix are square roots `s` of Marchenko-Pastur eigenvalues, and
     `ER/D = E[s] exp(-E[s ln s] / E[s])`; with fewer rows than dimensions the same holds for the
-    transpose and there are only N singular values. With `λ = 1 + γ - 2 √γ cos θ` the density
-    becomes `2 sin²θ / (π λ)` on [0, π], smooth enough for the midpoint rule.
+    transpose and there are only N singular values.
     """
-    gamma = min(num_rows, num_columns) / max(num_rows, num_columns)
-    theta = (torch.arange(QUADRATURE_POINTS, dtype=torch.float64) + 0.5) / QUADRATURE_POINTS
-    theta = theta * math.pi
-    eigenvalues = 1 + gamma - 2 * math.sqrt(gamma) * theta.cos()
-    density = theta.sin().square() / eigenvalues
+    eigenvalues, density = _marchenko_pastur(num_rows, num_columns)
     density = density / density.sum()
     s = eigenvalues.sqrt()
     mean = float((density * s).sum())
     ratio = mean * math.exp(-float((density * s * s.log()).sum()) / mean)
     return ratio * min(1.0, num_rows / num_columns)
+
+
+def _marchenko_pastur(num_rows: int, num_columns: int) -> tuple[Tensor, Tensor]:
+    """Return eigenvalues `λ = 1 + γ - 2 √γ cos θ` at midpoints of [0, π], and their density.
+
+    There it is `2 sin²θ / (π λ)`, but for a factor: smooth enough for the midpoint rule.
+    """
+    gamma = min(num_rows, num_columns) / max(num_rows, num_columns)
+    theta = (torch.arange(QUADRATURE_POINTS, dtype=torch.float64) + 0.5) / QUADRATURE_POINTS
+    theta = theta * math.pi
+    eigenvalues = 1 + gamma - 2 * math.sqrt(gamma) * theta.cos()
+    return eigenvalues, theta.sin().square() / eigenvalues
 
 
 def gaussian_singular_values(num_rows: int, num_columns: int) -> Tensor:
@@ -120,10 +120,7 @@ def gaussian_singular_values(num_rows: int, num_columns: int) -> Tensor:
     variance of one.
     """
     smaller, larger = sorted((num_rows, num_columns))
-    gamma = smaller / larger
-    theta = (torch.arange(QUADRATURE_POINTS, dtype=torch.float64) + 0.5) / QUADRATURE_POINTS
-    eigenvalues = 1 + gamma - 2 * math.sqrt(gamma) * (theta * math.pi).cos()
-    density = (theta * math.pi).sin().square() / eigenvalues
+    eigenvalues, density = _marchenko_pastur(num_rows, num_columns)
     cumulative = density.cumsum(0) / density.sum()
     wanted = (torch.arange(smaller, dtype=torch.float64) + 0.5) / smaller
     found = eigenvalues[torch.searchsorted(cumulative, wanted).clamp(max=QUADRATURE_POINTS - 1)]

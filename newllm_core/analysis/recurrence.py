@@ -7,7 +7,8 @@ Shapes: N rows, B streams, T tokens, C context_dim, K numbers that are kept of a
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor
@@ -15,9 +16,13 @@ from torch.autograd import grad
 
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.parallel.sharding import is_divided
+from newllm_core.runtime.device import one_thread
 from newllm_core.trajectory.sequential import rollout
 
 EXACT, DIFFERENCES = "exact", "differences"
+# Multiplications per matrix product below which threads cost more than they save, and far more if
+# something else wants the processor: they wait for each other after every product.
+SMALLEST_PRODUCT = 2**25
 
 
 class Recurrence(ABC):
@@ -63,12 +68,7 @@ class Recurrence(ABC):
     def rollout(
         self, tokens_BT: Tensor, start_BC: Tensor, *, warmup: int = 0
     ) -> tuple[Tensor, Tensor]:
-        """Read tokens one after another.
-
-        Args:
-            tokens_BT: what is read.
-            start_BC: the states before it.
-            warmup: so many first tokens are read but their contexts are not returned.
+        """Read tokens one after another, from `start_BC` on.
 
         Returns:
             What is kept of contexts [B, T - warmup, K], and the last states [B, C].
@@ -121,6 +121,14 @@ class ModelRecurrence(Recurrence):
         """Read tokens as evaluation does."""
         contexts_BTC = rollout(self.model, tokens_BT, start_BC, warmup=warmup)
         return contexts_BTC, contexts_BTC[:, -1]
+
+
+@contextmanager
+def worthwhile_threads(recurrence: Recurrence, num_rows: int) -> Iterator[None]:
+    """Use one thread while steps of `num_rows` rows of a recurrence are small products."""
+    product = num_rows * recurrence.largest_weight
+    with nullcontext() if product >= SMALLEST_PRODUCT else one_thread():
+        yield
 
 
 Update = Callable[[Tensor], Tensor]

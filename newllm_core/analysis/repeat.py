@@ -3,8 +3,7 @@
 This is the context vector fixed-point property (CVFP) itself: where it holds, the contexts of two
 readings are almost equal, and their difference goes to zero with n.
 
-Shapes: P passages, L tokens of each, C context_dim,
-K kept of a context.
+Shapes: P passages, L tokens of each, C context_dim, K kept of a context.
 """
 
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from newllm_core.analysis.recurrence import Recurrence
 from newllm_core.analysis.rows import nobody
-from newllm_core.analysis.sampling import mean_and_error
+from newllm_core.analysis.summary import mean_and_error
 
 # Late enough that the start state is forgotten where it will ever be.
 CVFP_READING = 3
@@ -39,7 +38,9 @@ def drift(
     drifts = []
     for _ in range(readings - 1):
         after_PLK, context_PC = recurrence.rollout(tokens_PL, context_PC)
-        drifts.append(_relative(after_PLK, before_PLK))
+        moved_P = (after_PLK.double() - before_PLK.double()).square().sum(dim=(1, 2))
+        size_P = after_PLK.double().square().sum(dim=(1, 2)).clamp(min=1e-300)
+        drifts.append(torch.where(moved_P > 0, (moved_P / size_P).sqrt(), 0.0))
         before_PLK = after_PLK
         on_read(tokens_PL.numel())
     return torch.stack(drifts, dim=1)
@@ -58,9 +59,3 @@ def repeat_drift(drift_PR: Tensor) -> dict[str, Any]:
         "by_repeat": [figure["mean"] for figure in figures],
         "stderr_by_repeat": [figure["stderr"] for figure in figures],
     }
-
-
-def _relative(after_PLK: Tensor, before_PLK: Tensor) -> Tensor:
-    moved_P = (after_PLK.double() - before_PLK.double()).square().sum(dim=(1, 2))
-    size_P = after_PLK.double().square().sum(dim=(1, 2))
-    return torch.where(moved_P > 0, (moved_P / size_P.clamp(min=1e-300)).sqrt(), 0.0)

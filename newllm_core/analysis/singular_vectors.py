@@ -13,21 +13,16 @@ LEAST_OCCURRENCES = 3
 
 
 def projections(matrix: Tensor | Rows, vectors_DK: Tensor) -> Tensor:
-    """|projection| of every row of `matrix` [N, D] on every vector [N, K]."""
-    chunks = [(chunk @ vectors_DK).abs() for chunk in Rows.of(matrix).chunks()]
-    return torch.cat(chunks)
+    """Return |projection| of every row of `matrix` [N, D] on every vector [N, K]."""
+    return torch.cat([(chunk @ vectors_DK).abs() for chunk in Rows.of(matrix).chunks()])
 
 
 def token_loadings(
     matrix: Tensor | Rows, vectors_DK: Tensor, tokens_N: Tensor, *, num_tokens: int
 ) -> list[list[tuple[int, float]]]:
-    """Return the tokens that load most on each vector.
+    """Return the `num_tokens` that load most on each right singular vector.
 
-    Args:
-        matrix: contexts [N, D].
-        vectors_DK: right singular vectors.
-        tokens_N: the token each context has just read.
-        num_tokens: so many per vector.
+    `tokens_N` is what the contexts, the rows of `matrix` [N, D], have just read.
 
     Returns:
         For each vector pairs of token id and loading (the mean |projection| of the contexts after
@@ -47,7 +42,7 @@ def token_loadings(
 
 
 def largest(ids_U: Tensor, loadings_UK: Tensor, count: int) -> list[list[tuple[int, float]]]:
-    """For each of K columns the `count` largest loadings with their ids."""
+    """Return for each of K columns the `count` largest loadings with their ids."""
     top = loadings_UK.topk(min(count, len(ids_U)), dim=0)
     return [
         list(zip(ids_U[indices].tolist(), values.tolist(), strict=True))

@@ -5,26 +5,28 @@ sketch: Charikar, Chen & Farach-Colton 2002). K is a prime, so that numbers whic
 are spread evenly whatever the shape of the state. A squared length has the relative error
 `sqrt(2 / K)`.
 
-Shapes: N rows, C numbers, K places.
+Shapes: N rows, P passages, S contexts in a row, C numbers, K places.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from newllm_core.analysis.contexts import ProbeContexts
+from newllm_core.analysis.rank import effective_rank, effective_rank_ceiling
+from newllm_core.analysis.sections import distribution
+
 # Prime.
 PLACES = 4093
+SHOWN_DIMENSIONS = 4096
+# Probes are fitted to a quarter of the places, which the tokens of a text can still determine.
+FOLDS_FOR_PROBES = 4
 
 
 class Sketch:
-    """Projects vectors of `size` numbers.
-
-    Args:
-        size: C.
-        seed: of the signs.
-        device: of the vectors.
-        dtype: of the vectors.
-    """
+    """Projects vectors of `size` numbers, on `device` and of `dtype`; `seed` draws the signs."""
 
     def __init__(self, size: int, seed: int, device: torch.device, dtype: torch.dtype) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -41,12 +43,41 @@ class Sketch:
         return torch.stack(rows)
 
 
-def length_error() -> float:
-    """Return the relative standard error of a squared length."""
-    return (2 / PLACES) ** 0.5
+def sketched_sections(read: ProbeContexts, figures: dict[str, Any]) -> dict[str, Any]:
+    """Return what takes the place of `figures` of sketches, and how far off those may be.
+
+    Norms, distances and cosines are those of the sketches. Means and variances of single dimensions
+    are taken from the contexts at both ends of every passage, at evenly spaced dimensions. A sketch
+    of half as many places has twice the bias, so what the rank gains from half to all of them is
+    about what it still lacks.
+
+    Returns:
+        Ranks relative to all dimensions, figures of single dimensions, and `sketch`: `places` that
+        stand for `dimensions`; `distance_error` of a squared distance, relative; and
+        `effective_rank_error`.
+    """
+    states_NC = read.ends.flatten(0, 1)
+    dimensions, rank = states_NC.shape[1], figures["effective_rank"]
+    ceiling = effective_rank_ceiling(len(read.contexts), dimensions) * dimensions
+    return {
+        "effective_rank_ratio": rank / dimensions,
+        "effective_rank_ceiling_ratio": rank / ceiling,
+        **distribution(states_NC[:, :: -(-dimensions // SHOWN_DIMENSIONS)]),
+        "sketch": {
+            "places": PLACES,
+            "dimensions": dimensions,
+            "distance_error": (2 / PLACES) ** 0.5,
+            "effective_rank_error": abs(rank - effective_rank(_folded(read.contexts, 2))),
+        },
+    }
 
 
-def folded(sketch_NK: Tensor, times: int) -> Tensor:
+def probe_places(read: ProbeContexts) -> Tensor:
+    """Return the trajectory that memory probes are fitted to [P, S, K]."""
+    return _folded(read.trajectory, FOLDS_FOR_PROBES) if read.is_projected else read.trajectory
+
+
+def _folded(sketch_NK: Tensor, times: int) -> Tensor:
     """Return sketches with a `times`-th of the places [N, ceil(K / times)], as good as new."""
     padded = F.pad(sketch_NK, (0, -sketch_NK.shape[-1] % times))
     return padded.unflatten(-1, (times, -1)).sum(-2)

@@ -5,6 +5,7 @@ Shapes: N rows, B streams, P passages, T tokens, C numbers in a state, K numbers
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -17,8 +18,8 @@ from newllm_core.analysis.recurrence import (
     difference_product,
     exact_product,
 )
-from newllm_core.analysis.sampling import gaussian_like
 from newllm_core.analysis.sketch import Sketch
+from newllm_core.analysis.summary import gaussian_like
 
 Step = Callable[[Any, Tensor], Any]
 
@@ -48,16 +49,14 @@ class Stepped(Recurrence):
 
     def __init__(self, step: Step, start: Any, *, seed: int = 0) -> None:  # noqa: ANN401 - a nest
         self.step = step
-        self.layout = Layout(start)
-        self.context_dim = self.layout.size
+        self.layout = layout = Layout(start)
+        self.context_dim = layout.size
         self.largest_weight = self.context_dim**2
-        self._start_1C = self.layout.flatten(start).detach()
+        self._start_1C = layout.flatten(start).detach()
         self._seed = seed
         self._is_checked = False
-        self._sketch = None
-        if self.context_dim > LONGEST_EXACT:
-            layout = self.layout
-            self._sketch = Sketch(self.context_dim, seed, layout.device, layout.dtype)
+        is_long = layout.size > LONGEST_EXACT
+        self._sketch = Sketch(layout.size, seed, layout.device, layout.dtype) if is_long else None
 
     @property
     def is_projected(self) -> bool:
@@ -122,11 +121,10 @@ class Stepped(Recurrence):
         # Reverse passes over long states take five times as long, and their memory.
         apart = math.inf
         if not (self.is_projected and error < SMALL_ERROR):
-            try:
+            # numpy, writing in place, …
+            with suppress(RuntimeError, NotImplementedError, TypeError):
                 _, exact = exact_product(update, context_1C, vector_1C)
                 apart = float((exact - near).norm()) / size
-            except (RuntimeError, NotImplementedError, TypeError):  # numpy, writing in place, …
-                apart = math.inf
         # Where the step is so curved that two differences disagree, they are no judge.
         if apart > max(LARGEST_DISAGREEMENT, 6 * error):
             self.derivative, self.derivative_error = DIFFERENCES, error

@@ -27,12 +27,7 @@ def token_dependency(
 ) -> dict[str, float]:
     """Let sampled contexts read sampled tokens, and compare what becomes of each context.
 
-    Args:
-        recurrence: what reads.
-        contexts_NC: contexts to sample from.
-        tokens: token ids whose types are sampled from, any shape.
-        config: how many contexts and tokens, or which tokens.
-        seed: of both samples.
+    Tokens are sampled from the types in `tokens`, of any shape.
 
     Returns:
         `mean_cosine` and `mean_l2` over contexts and pairs of different tokens: 1 and 0 for a
@@ -55,11 +50,13 @@ def token_dependency(
     count = len(token_M)
     if count < 2:
         return {"mean_cosine": 1.0, "std_cosine": 0.0, "mean_l2": 0.0, "stderr": 0.0}
-    by_context, by_token, distances = [], torch.zeros(count).double(), 0.0
-    squares = 0.0
+    by_context, by_token = [], torch.zeros(count).double()
+    distances = squares = 0.0
     rows = min(ROWS_AT_ONCE, ELEMENTS_AT_ONCE // recurrence.context_dim)
     for some_rC in contexts_RC.split(max(1, rows // count)):
-        after_rMC = _read_each(recurrence, some_rC, token_M).double()
+        each_RC = some_rC.repeat_interleave(count, dim=0)
+        after_RC = recurrence.read(each_RC, token_M.repeat(len(some_rC)))
+        after_rMC = after_RC.view(len(some_rC), count, -1).double()
         unit_rMC = F.normalize(after_rMC, dim=-1)
         # Every pair is counted twice, and each token with itself: cosine 1, distance 0.
         cosines_rMM = (unit_rMC @ unit_rMC.mT).cpu()
@@ -72,39 +69,27 @@ def token_dependency(
     ordered_pairs = len(contexts_RC) * count * (count - 1)
     of_context_R = torch.cat(by_context)
     of_token_M = by_token / (len(contexts_RC) * (count - 1))
+    # Every token is in two of the M places of a pair, which counts four times (Hoeffding 1948).
+    variances = [
+        factor * float(x.var()) / len(x)
+        for x, factor in ((of_context_R, 1.0), (of_token_M, 4.0))
+        if len(x) > 1
+    ]
     return {
         "mean_cosine": (mean := float(of_context_R.mean())),
         "std_cosine": max(0.0, squares / ordered_pairs - mean**2) ** 0.5,
         "mean_l2": distances / ordered_pairs,
-        "stderr": _standard_error(of_context_R, of_token_M),
+        "stderr": sum(variances) ** 0.5,
     }
 
 
 def _asked(of_text: Tensor, every: Tensor | None, config: AnalysisConfig) -> Tensor:
-    """Return the token ids that were asked for."""
     asked = torch.tensor(sorted(set(config.token_ids)), device=of_text.device)
     known = of_text if every is None else every
     if len(asked) < 2 or not bool(torch.isin(asked, known).all()):
         which = "of the text" if every is None else f"below {len(every):,}"
         raise InputError(f"analysis.token_ids: give two or more different ids {which}")
     return asked
-
-
-def _standard_error(of_context_R: Tensor, of_token_M: Tensor) -> float:
-    """Of a mean over sampled contexts and pairs of sampled tokens.
-
-    Every token is in two of the M places of a pair, which counts four times (Hoeffding 1948).
-    """
-    parts = [(of_context_R, 1.0), (of_token_M, 4.0)]
-    squares = [factor * float(x.var()) / len(x) for x, factor in parts if len(x) > 1]
-    return sum(squares) ** 0.5
-
-
-def _read_each(recurrence: Recurrence, contexts_RC: Tensor, token_M: Tensor) -> Tensor:
-    """Return every context after every token [R, M, C]."""
-    rows, columns = len(contexts_RC), len(token_M)
-    after = recurrence.read(contexts_RC.repeat_interleave(columns, dim=0), token_M.repeat(rows))
-    return after.view(rows, columns, -1)
 
 
 def _sample(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:

@@ -17,23 +17,18 @@ class TokenText:
     """
 
     def __init__(self, tokenizer_json: str) -> None:
+        self._tokenizer = None
         try:
-            self._tokenizer = (
-                load_tokenizer(json.loads(tokenizer_json), tokenizer_json)
-                if tokenizer_json
-                else None
-            )
+            if tokenizer_json:
+                self._tokenizer = load_tokenizer(json.loads(tokenizer_json), tokenizer_json)
         except Exception as error:  # tokenizers raises bare Exception
             raise InputError(
                 f"the checkpoint's tokenizer cannot be read: {reason(error)}"
             ) from error
 
     def __call__(self, token: int) -> str:
-        """The text of a token, its raw form if it is not whole text, or #id if it has none."""
-        if self._tokenizer is None:
-            return f"#{token}"
-        raw = self._tokenizer.id_to_token(token)
-        if raw is None:
+        """Return the text of a token, its raw form if it is not whole text, or #id without any."""
+        if self._tokenizer is None or (raw := self._tokenizer.id_to_token(token)) is None:
             return f"#{token}"
         with panics_contained():
             text = self._tokenizer.decode([token], skip_special_tokens=False)

@@ -8,7 +8,15 @@ from recurrence import SHAPES, draw_tokens, make_model
 
 from newllm_core.analysis.contexts import read_splits
 from newllm_core.analysis.dynamics import dynamics
-from newllm_core.analysis.echo_state import distances, echo_state, random_start
+from newllm_core.analysis.echo_state import (
+    converged_share,
+    distances,
+    echo_state,
+    random_start,
+    sweeps,
+    text_errors,
+    typical_errors,
+)
 from newllm_core.analysis.lyapunov import (
     log_growth,
     lyapunov_exponent,
@@ -16,8 +24,7 @@ from newllm_core.analysis.lyapunov import (
 )
 from newllm_core.analysis.recurrence import DIFFERENCES, EXACT, ModelRecurrence
 from newllm_core.analysis.repeat import drift, repeat_drift
-from newllm_core.analysis.sampling import mean_and_error
-from newllm_core.analysis.sweeps import converged_share, sweeps, text_errors, typical_errors
+from newllm_core.analysis.summary import mean_and_error
 from newllm_core.config import AnalysisConfig, ModelConfig
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.trajectory.parallel import sweep

@@ -12,7 +12,7 @@ from newllm_core.analysis import examine, examine_states
 from newllm_core.analysis.contexts import read_splits
 from newllm_core.analysis.contributions import contributions
 from newllm_core.analysis.examiner import Examiner
-from newllm_core.analysis.exponents import kaplan_yorke_dimension, log_growths
+from newllm_core.analysis.lyapunov import kaplan_yorke_dimension, log_growths
 from newllm_core.analysis.matrix import analyze_matrix
 from newllm_core.analysis.nest import Layout
 from newllm_core.analysis.recurrence import ModelRecurrence

@@ -6,10 +6,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from newllm_core.analysis import examine
-from newllm_core.analysis.capacity import _correlation, memory_capacity
 from newllm_core.analysis.compare import Foreigners, compare
 from newllm_core.analysis.foreign.opening import examine_file, open_network
-from newllm_core.analysis.token_memory import label
+from newllm_core.analysis.token_memory import _correlation, label, memory_capacity
 from newllm_core.config import AnalysisConfig, Config
 from newllm_core.errors import ConfigError, InputError
 

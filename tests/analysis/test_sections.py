@@ -4,13 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from newllm_core.analysis.distribution import distribution, live_dimensions, moments
-from newllm_core.analysis.identity import identity_cosine
-from newllm_core.analysis.norms import norm_summary
 from newllm_core.analysis.pairwise import pairwise, sample_pairs
 from newllm_core.analysis.rows import Rows
+from newllm_core.analysis.sections import distribution, live_dimensions, moments, norm_summary
 from newllm_core.analysis.singular_vectors import token_loadings
-from newllm_core.analysis.summary import cosine, summary
+from newllm_core.analysis.summary import cosine, identity_cosine, summary
 
 
 def gaussian(*shape, seed=0):

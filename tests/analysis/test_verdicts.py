@@ -2,9 +2,7 @@ import dataclasses
 
 import pytest
 
-from newllm_core.analysis.convergence import convergence
-from newllm_core.analysis.criteria import CRITERIA
-from newllm_core.analysis.verdicts import cvfp_line, judge, judge_training, verdicts
+from newllm_core.analysis.criteria import CRITERIA, cvfp_line, judge, judge_training, verdicts
 from newllm_core.config import Config, GateConfig, HealthyConfig
 
 SPLITS = ("train", "validation")
@@ -110,10 +108,3 @@ def test_cvfp_comes_first_and_is_said_in_a_sentence():
     found[1]["status"], found[1]["message"] = "degenerate", "CVFP does not hold: no fixed point"
     report["random_control"] = {"train": None, "validation": None}
     assert cvfp_line(report).startswith("CVFP does not hold: from the third")
-
-
-def test_a_history_with_a_number_that_is_none_fits_json():
-    found = convergence(
-        [{"sweep_terms": {"cvfp": float("nan"), "other": 1.0}, "x": (1, float("inf"))}], []
-    )
-    assert found["history"] == [{"sweep_terms": {"cvfp": None, "other": 1.0}, "x": [1, None]}]

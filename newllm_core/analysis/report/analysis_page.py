@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from newllm_core.analysis.criteria import CRITERIA, HEALTHY, SECTIONS
+from newllm_core.analysis.criteria import CRITERIA, HEALTHY, SECTIONS, cvfp_line
 from newllm_core.analysis.differences import look_up
 from newllm_core.analysis.report.charts import analysis_charts
 from newllm_core.analysis.report.figures import (
@@ -16,7 +16,6 @@ from newllm_core.analysis.report.figures import (
     printable,
 )
 from newllm_core.analysis.report.html import card, chart_grid, page, status, table
-from newllm_core.analysis.verdicts import cvfp_line
 
 Figures = Mapping[str, Any]
 SPLITS = ("train", "validation")
