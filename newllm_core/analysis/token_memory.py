@@ -1,9 +1,9 @@
 """What a linear readout gives back of earlier tokens: token memory and memory capacity.
 
-Token memory is how many tokens back can be read from a context by a linear probe. For every lag k it
-guesses x_{t-k} from c_t. The classes are the most frequent tokens and one for all others. The probe
-is linear discriminant analysis: class means and one covariance within classes, fitted in closed
-form, so that the lags share their work and no optimizer has a say:
+Token memory is how many tokens back can be read from a context by a linear probe. For every lag k
+it guesses x_{t-k} from c_t. The classes are the most frequent tokens and one for all others. The
+probe is linear discriminant analysis: class means and one covariance within classes, fitted in
+closed form, so that the lags share their work and no optimizer has a say:
 
     log q(y | c) = log π_y + τ (μ_y' Σ⁻¹ c - μ_y' Σ⁻¹ μ_y / 2) + const
     p(y | c) = 0.99 q(y | c) + 0.01 π_y

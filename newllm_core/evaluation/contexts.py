@@ -3,6 +3,7 @@
 Shapes: T tokens, C context_dim.
 """
 
+import io
 import json
 import math
 import shutil
@@ -118,12 +119,9 @@ def write_contexts(
     paths = output_files(out, overwrite=overwrite)
     tokenizer = TextTokenizer.from_json(checkpoint.tokenizer_json)
     read = contexts_in_order(checkpoint.model, tokenizer, chunks, piece_characters=piece_characters)
-    layout = _Layout(checkpoint.model.context_dim)
-    metadata = {
-        "format": FORMAT,
-        "checkpoint": checkpoint.identity(),
-        "newllm": newllm_version(),
-    }
+    dim = checkpoint.model.context_dim
+    identity = checkpoint.identity()
+    metadata = {"format": FORMAT, "checkpoint": identity, "newllm": newllm_version()}
     length = 0
 
     def write(temporary: Path) -> None:
@@ -133,18 +131,19 @@ def write_contexts(
             files = [opened.enter_context(part.open("wb+")) for part in parts]
             # Headers say how long the text is, so they come last; space is kept for them.
             if len(paths) == 1:
-                size = len(layout.safetensors_header(LARGEST_LENGTH, metadata))
+                size = len(_safetensors_header(_shapes(LARGEST_LENGTH, dim), metadata))
                 files[0].seek(size)
                 length = _fill(files, read, task, name)
                 for other in files[1:]:
                     other.seek(0)
                     shutil.copyfileobj(other, files[0], COPIED_AT_ONCE)
-                headers = [layout.safetensors_header(length, metadata, size)]
+                headers = [_safetensors_header(_shapes(length, dim), metadata, size)]
             else:
                 for file in files:
                     file.seek(NPY_HEADER)
                 length = _fill(files, read, task, name)
-                headers = layout.npy_headers(length)
+                dtypes = (dtype for _, dtype, _ in TENSORS)
+                headers = list(map(_npy_header, dtypes, _shapes(length, dim)))
             for file, header in zip(files, headers, strict=False):
                 file.seek(0)
                 file.write(header)
@@ -155,11 +154,11 @@ def write_contexts(
         for path in paths:
             sweep(path)
         write_atomically(out, write)
-    return {"files": [str(path) for path in paths], "num_tokens": length, "context_dim": layout.dim}
+    return {"files": [str(path) for path in paths], "num_tokens": length, "context_dim": dim}
 
 
 def _fill(files: Sequence[BinaryIO], read: Iterable[TokenContexts], task: Task, name: str) -> int:
-    """Append contexts, ids and offsets to a file each; returns how many tokens there were."""
+    """Append contexts, ids and offsets to a file each; return how many tokens there were."""
     length = reached = 0
     for part in read:
         contexts_TC = part.contexts_TC.cpu().numpy()
@@ -175,37 +174,32 @@ def _fill(files: Sequence[BinaryIO], read: Iterable[TokenContexts], task: Task, 
     return length
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """Headers of files with contexts of `dim` numbers."""
+def _shapes(length: int, dim: int) -> list[tuple[int, ...]]:
+    """Return the shape of each of `TENSORS`."""
+    return [(length, dim), (length,), (length, 2)]
 
-    dim: int
 
-    def _shapes(self, length: int) -> list[list[int]]:
-        return [[length, self.dim], [length], [length, 2]]
+def _safetensors_header(
+    shapes: Sequence[tuple[int, ...]], metadata: dict[str, str], size: int | None = None
+) -> bytes:
+    """Describe all three tensors, in `size` bytes: the format allows spaces at the end."""
+    header: dict[str, Any] = {"__metadata__": metadata}
+    begin = 0
+    for (name, dtype, kind), shape in zip(TENSORS, shapes, strict=True):
+        end = begin + int(dtype[-1]) * math.prod(shape)
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [begin, end]}
+        begin = end
+    text = json.dumps(header).encode()
+    wanted = (8 + len(text) + 7) // 8 * 8 if size is None else size
+    return (wanted - 8).to_bytes(8, "little") + text.ljust(wanted - 8)
 
-    def safetensors_header(
-        self, length: int, metadata: dict[str, str], size: int | None = None
-    ) -> bytes:
-        """Describe all three tensors, in `size` bytes: the format allows spaces at the end."""
-        header: dict[str, Any] = {"__metadata__": metadata}
-        begin = 0
-        for (name, dtype, kind), shape in zip(TENSORS, self._shapes(length), strict=True):
-            end = begin + int(dtype[-1]) * math.prod(shape)
-            header[name] = {"dtype": kind, "shape": shape, "data_offsets": [begin, end]}
-            begin = end
-        text = json.dumps(header).encode()
-        wanted = (8 + len(text) + 7) // 8 * 8 if size is None else size
-        return (wanted - 8).to_bytes(8, "little") + text.ljust(wanted - 8)
 
-    def npy_headers(self, length: int) -> list[bytes]:
-        """Describe each array in `NPY_HEADER` bytes."""
-        start = b"\x93NUMPY\x01\x00" + (NPY_HEADER - 10).to_bytes(2, "little")
-        texts = (
-            f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {tuple(shape)}, }}"
-            for (_, dtype, _), shape in zip(TENSORS, self._shapes(length), strict=True)
-        )
-        return [start + text.encode().ljust(NPY_HEADER - 11) + b"\n" for text in texts]
+def _npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
+    """Describe an array; the size does not depend on its length, for numpy leaves room for that."""
+    header = io.BytesIO()
+    described = {"descr": dtype, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, described)
+    return header.getvalue()
 
 
 def output_files(out: Path, *, overwrite: bool) -> list[Path]:

@@ -48,10 +48,9 @@ class Scores:
             same figures of each head. A figure that does not exist (bytes of hand-made tokens,
             words of Japanese, an exponential out of range) is None.
         """
-        losses = [total / self.num_tokens for total in self.nats]
-        accuracies = [hits / self.num_tokens for hits in self.hits]
-
         count = self.num_tokens
+        losses = [total / count for total in self.nats]
+        accuracies = [hits / count for hits in self.hits]
         errors = [
             max(0.0, squares / count - loss**2) ** 0.5 / count**0.5
             for squares, loss in zip(self.squares, losses, strict=True)
@@ -59,8 +58,7 @@ class Scores:
 
         def of_one(loss: float, error: float, accuracy: float) -> dict[str, Any]:
             total = loss * count + _lost_nats(num_bytes, lost_share)
-            bits = total / math.log(2)
-            bits_error = error * count / math.log(2)
+            bits, bits_error = total / math.log(2), error * count / math.log(2)
             return {
                 "loss": loss,
                 "loss_stderr": error,
@@ -73,19 +71,17 @@ class Scores:
             }
 
         # Heads are wrong about the same tokens: their errors add up as if they were one.
-        together = of_one(
-            *(weighted_mean(of_head, head_weights) for of_head in (losses, errors, accuracies))
-        )
+        each = (losses, errors, accuracies)
+        together = of_one(*(weighted_mean(of_heads, head_weights) for of_heads in each))
         counts = {
-            "num_tokens": self.num_tokens,
+            "num_tokens": count,
             "num_bytes": num_bytes,
             "num_characters": num_characters,
             "num_words": num_words,
             "unknown_share": unknown_share,
             "lost_share": lost_share,
         }
-        heads = [of_one(*each) for each in zip(losses, errors, accuracies, strict=True)]
-        return together | counts | {"heads": heads}
+        return together | counts | {"heads": list(map(of_one, *each))}
 
 
 def without_line_ends(figures: dict[str, Any], num_line_ends: int | None) -> dict[str, Any]:

@@ -4,14 +4,14 @@ Shapes: N rows (tokens), V vocabulary, C context_dim.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from newllm_core.data.prepared import PreparedDataset
+from newllm_core.data.prepared import PreparedDataset, TokenSplit
 from newllm_core.errors import InputError
 from newllm_core.evaluation.figures import Scores
 from newllm_core.model.language_model import LanguageModel
@@ -25,41 +25,9 @@ LOGITS_AT_ONCE = 2**23
 TRAIN_TOKENS = 16_384
 
 
-class Text(Protocol):
-    """Tokens of documents, one after another, and how much text they stand for."""
-
-    @property
-    def tokens(self) -> np.ndarray:
-        """Return token ids [T]; every document is closed by the end token."""
-
-    @property
-    def document_starts(self) -> np.ndarray:
-        """Return where documents begin, and at last T: [documents + 1]."""
-
-    @property
-    def document_bytes(self) -> np.ndarray:
-        """Return UTF-8 bytes of each document."""
-
-    @property
-    def num_words(self) -> int | None:
-        """Return words of all documents; None where there are none."""
-
-    @property
-    def num_characters(self) -> int | None:
-        """Return characters of all documents; None where they are not known."""
-
-    @property
-    def unknown_share(self) -> float | None:
-        """Return the share of unknown tokens; None where it is not known."""
-
-    @property
-    def lost_share(self) -> float | None:
-        """Return the share of bytes that tokens do not give back; None where it is not known."""
-
-
 def evaluate(
     model: LanguageModel,
-    text: Text,
+    text: TokenSplit,
     *,
     end_id: int,
     head_weights: Sequence[float],
@@ -122,38 +90,27 @@ def evaluate_splits(
 ) -> dict[str, dict[str, Any]]:
     """`evaluate` validation and the beginning of train, or a report would take an epoch.
 
-    Args:
-        model: on the device to compute on.
-        dataset: what to predict.
-        head_weights: see `evaluate`.
-        max_tokens: of validation; all by default.
-        progress: is told how far it is.
+    `max_tokens` is that of validation; all by default.
     """
-    end_id = int(dataset.info.end_id)
-    part: dict[str, Any] = {}
+    streams = NUM_STREAMS
     if max_tokens is not None and max_tokens < len(dataset.validation.tokens):
         # A stream begins by reading what it does not predict: few tokens are worth few streams.
-        part = {"num_streams": max(1, min(NUM_STREAMS, max_tokens // (4 * WARMUP_TOKENS)))}
-    validation = evaluate(
-        model,
-        dataset.validation,
-        end_id=end_id,
-        head_weights=head_weights,
-        max_tokens=max_tokens,
-        progress=progress,
-        label="evaluating validation",
-        **part,
-    )
-    train = evaluate(
-        model,
-        dataset.train,
-        end_id=end_id,
-        head_weights=head_weights,
-        max_tokens=min(validation["num_tokens"], TRAIN_TOKENS),
-        progress=progress,
-        label="evaluating train",
-        **part,
-    )
+        streams = max(1, min(NUM_STREAMS, max_tokens // (4 * WARMUP_TOKENS)))
+
+    def reached(split: str, max_tokens: int | None) -> dict[str, Any]:
+        return evaluate(
+            model,
+            dataset.split(split),
+            end_id=int(dataset.info.end_id),
+            head_weights=head_weights,
+            max_tokens=max_tokens,
+            num_streams=streams,
+            progress=progress,
+            label=f"evaluating {split}",
+        )
+
+    validation = reached("validation", max_tokens)
+    train = reached("train", min(validation["num_tokens"], TRAIN_TOKENS))
     return {"train": train, "validation": validation}
 
 
@@ -181,16 +138,11 @@ def _score(model: LanguageModel, reading: ContextChunk) -> list[tuple[float, flo
     for head, context_NC in zip(model.heads(), contexts, strict=True):
         nats = torch.zeros(2, dtype=torch.float64, device=context_NC.device)
         hits = torch.zeros((), dtype=torch.int64, device=context_NC.device)
-        parts = (
-            context_NC.split(rows),
-            reading.inputs_N.split(rows),
-            reading.targets_N.split(rows),
-        )
+        parts = (of_all.split(rows) for of_all in (context_NC, reading.inputs_N, reading.targets_N))
         for part_NC, inputs_N, targets_N in zip(*parts, strict=True):
             with wide_logits(model, context_NC.device):
                 logits_NV = at_least_float32(model.predict(head, part_NC, inputs_N))
-            losses_N = F.cross_entropy(logits_NV, targets_N, reduction="none")
-            losses_N = losses_N.double()
+            losses_N = F.cross_entropy(logits_NV, targets_N, reduction="none").double()
             nats += torch.stack([losses_N.sum(), losses_N.square().sum()])
             hits += _hits(logits_NV, targets_N)
         scores.append((float(nats[0]), float(nats[1]), int(hits)))
@@ -198,7 +150,7 @@ def _score(model: LanguageModel, reading: ContextChunk) -> list[tuple[float, flo
 
 
 def _hits(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
-    """How many targets are the first of the largest logits; `argmax` of every row is slow."""
+    """Count the targets that are the first of the largest logits; `argmax` of all rows is slow."""
     reached_N = logits_NV.gather(1, targets_N[:, None])[:, 0]
     candidates = (reached_N == logits_NV.amax(-1)).nonzero()[:, 0]
     return (logits_NV[candidates].argmax(-1) == targets_N[candidates]).sum()

@@ -38,12 +38,10 @@ def evaluate_file(
     tokenizer: TextTokenizer,
     path: Path,
     *,
-    head_weights: Sequence[float],
     encoding: str = UTF8,
     progress: Progress | None = None,
-    segment_tokens: int = SEGMENT_TOKENS,
     piece_characters: int = PIECE_CHARACTERS,
-    min_space_share: float = DataConfig.min_space_share,
+    **options: Any,  # noqa: ANN401 - those of `evaluate_text`
 ) -> dict[str, Any]:
     """Predict every token of a file, as `evaluate_text` does; a byte order mark is no text.
 
@@ -59,13 +57,11 @@ def evaluate_file(
         model,
         tokenizer,
         read_chunks(path, min(CHUNK_BYTES, 16 * piece_characters), encoding),
-        head_weights=head_weights,
         name=path_name(path),
         num_bytes=size,
         progress=progress,
-        segment_tokens=segment_tokens,
         piece_characters=piece_characters,
-        min_space_share=min_space_share,
+        **options,
     )
 
 
@@ -104,12 +100,11 @@ def evaluate_text(
     Raises:
         InputError: the text is empty, or not Unicode text.
     """
-    watcher: Progress = progress or Silent()
     chunks = (unicode_text(text, name),) if isinstance(text, str) else text
-    read = _Text(tokenizer, chunks, name, piece_characters)
-    segments = joined(read.encoded(), segment_tokens)
+    read = _Text(tokenizer)
+    segments = joined(read.encoded(chunks, name, piece_characters), segment_tokens)
     readings = contexts_of_segments(model, segments, end_id=tokenizer.end_id)
-    with watcher.task("evaluating", num_bytes, "bytes") as task:
+    with (progress or Silent()).task("evaluating", num_bytes, "bytes") as task:
         scores = score(model, readings, _InBytes(task, read))
     figures = scores.figures(
         head_weights,
@@ -125,24 +120,21 @@ def evaluate_text(
 class _Text:
     """Counts a text while it is encoded."""
 
-    def __init__(
-        self, tokenizer: TextTokenizer, chunks: Iterable[str], name: str, piece_characters: int
-    ) -> None:
+    def __init__(self, tokenizer: TextTokenizer) -> None:
         self._tokenizer = tokenizer
-        self._chunks = chunks
-        self._name = name
-        self._piece_characters = piece_characters
         self.counts = TextCounts()  # pieces begin with white space, so none ends within a word
         self.losses = TokenLosses(tokenizer)
 
-    def encoded(self) -> Iterator[np.ndarray]:
-        for piece in pieces(self._tokenizer, self._chunks, self._piece_characters):
+    def encoded(
+        self, chunks: Iterable[str], name: str, piece_characters: int
+    ) -> Iterator[np.ndarray]:
+        for piece in pieces(self._tokenizer, chunks, piece_characters):
             self.counts.add(piece)
             ids = np.array(self._tokenizer.encode(piece), np.uint32)
             self.losses.add((piece,), ids, continues=True)
             yield ids
         if not self.counts.bytes:
-            raise InputError(f"{self._name} is empty: there is nothing to evaluate")
+            raise InputError(f"{name} is empty: there is nothing to evaluate")
         end = np.array([self._tokenizer.end_id], np.uint32)
         self.losses.add((), end)
         yield end

@@ -29,6 +29,11 @@ class Series:
     dashed: bool = False
     markers: bool = False
 
+    @property
+    def known(self) -> list[float]:
+        """Return how high its points are, without the gaps."""
+        return [y for y in self.y if y is not None]
+
 
 @dataclass(frozen=True)
 class Chart:
@@ -83,7 +88,7 @@ class Chart:
     @property
     def empty(self) -> bool:
         """Say whether there is nothing to draw."""
-        return not any(y is not None for series in self.series for y in series.y)
+        return not any(series.known for series in self.series)
 
 
 def _spread(values: Sequence[float]) -> tuple[float, float]:

@@ -1,10 +1,10 @@
 """The figures of a report by the names that people read, and how their numbers are written."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from newllm_core.analysis.criteria import DEGENERATE, HEALTHY, WEAK
+from newllm_core.analysis.criteria import HEALTHY, STATUSES
 from newllm_core.analysis.differences import look_up
 
 Figures = Mapping[str, Any]
@@ -64,8 +64,6 @@ FIGURES: list[tuple[str, tuple[str, ...]]] = [
     ("state, sketched places", ("sketch", "places")),
     ("  error of effective rank", ("sketch", "effective_rank_error")),
 ]
-
-
 DIFFERENCES = {
     "effective_rank_ratio": "ER/D",
     "pairwise_cosine": "pair cosine",
@@ -74,8 +72,14 @@ DIFFERENCES = {
     "lyapunov_exponent": "exponent λ",
     "tokens_remembered": "tokens remembered",
 }
-
-
+LANGUAGE_MODEL = {
+    "bits_per_byte": "bits per byte",
+    "bits_per_character": "bits per character",
+    "perplexity": "perplexity per token",
+    "word_perplexity": "perplexity per word",
+    "loss": "loss, nats per token",
+    "accuracy": "accuracy",
+}
 # Of a list of exponents.
 ENDS = {"first": 0, "last": -1}
 # From here on digits before the point say less than their number.
@@ -129,6 +133,15 @@ def figure_at(figures: Figures | None, path: tuple[str, ...]) -> float | None:
     return look_up(figures, path)
 
 
+def figure_rows(columns: Iterable[Figures | None]) -> Iterator[tuple[str, list[str]]]:
+    """Yield the label of every figure that any column has, and how it reads in each."""
+    columns = list(columns)
+    for label, path in FIGURES:
+        values = [figure_at(figures, path) for figures in columns]
+        if any(value is not None for value in values):
+            yield label, [number(value) for value in values]
+
+
 def difference(found: Figures | None) -> str:
     """Return a difference with its sign, and ± its standard error where it has one."""
     if found is None or found["difference"] is None:
@@ -145,11 +158,35 @@ def printable(text: str) -> str:
 
 
 def worst_verdicts(report: Figures) -> dict[str, Figures]:
-    """For each section the verdict of the split that fares worse; empty where there are none."""
-    order = (HEALTHY, WEAK, DEGENERATE)
+    """Return for each section the verdict of the split that fares worse; {} without verdicts."""
     worst: dict[str, Figures] = {}
     for verdict in report["verdicts"] or []:
-        known = worst.get(verdict["section"])
-        if known is None or order.index(verdict["status"]) > order.index(known["status"]):
+        known = worst.setdefault(verdict["section"], verdict)
+        if STATUSES.index(verdict["status"]) > STATUSES.index(known["status"]):
             worst[verdict["section"]] = verdict
     return worst
+
+
+def by_section(verdicts: Sequence[Figures]) -> dict[str, dict[str, Figures]]:
+    """Return the verdict of every section on every split, in the order given."""
+    found: dict[str, dict[str, Figures]] = {}
+    for verdict in verdicts:
+        found.setdefault(verdict["section"], {})[verdict["split"]] = verdict
+    return found
+
+
+def unhealthy(
+    verdicts: Sequence[Figures], words_of: Callable[[Figures], str]
+) -> dict[tuple[str, str, str], list[str]]:
+    """Return section, status and words of what is not healthy, and the splits where it is so."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for verdict in verdicts:
+        if verdict["status"] != HEALTHY:
+            key = (verdict["section"], verdict["status"], words_of(verdict))
+            found.setdefault(key, []).append(verdict["split"])
+    return found
+
+
+def names_in(history: Sequence[Figures], group: str) -> list[str]:
+    """Return what is named in a group of any entry of the history of Phase 1."""
+    return list(dict.fromkeys(name for entry in history for name in entry.get(group) or {}))

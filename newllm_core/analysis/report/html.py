@@ -1,11 +1,13 @@
 """The parts every page is made of. A page is one file: styles, script, charts and numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
+from typing import Any
 
 from newllm_core.analysis.criteria import DEGENERATE, HEALTHY, WEAK
 from newllm_core.analysis.report.chart import Chart
+from newllm_core.analysis.report.figures import figure_rows
 from newllm_core.analysis.report.svg import draw, legend
 
 # Nothing may be fetched, whatever a checkpoint's path or tokens contain.
@@ -72,10 +74,26 @@ def table(
     )
 
 
+def figure_table(
+    names: Iterable[str], columns: Iterable[Mapping[str, Any] | None], *first: Sequence[str]
+) -> str:
+    """Return every figure of every column, below the rows that come `first`."""
+    rows = list(first)
+    for label, cells in figure_rows(columns):
+        shown = "&nbsp;" + escape(label.strip()) if label.startswith(" ") else escape(label)
+        rows.append([shown, *cells])
+    return table(["figure", *names], rows)
+
+
 def status(name: str, value: str = "") -> str:
     """Return a verdict in colour, sign and word, and the value it is about."""
     shown = f'<span class="value">{escape(value)}</span>' if value else ""
     return f'<span class="status {name}">{SIGNS[name]} {name}</span>{shown}'
+
+
+def section(title: str, html: str) -> str:
+    """Return a part of a page under its title."""
+    return f"<h2>{title}</h2>\n{html}"
 
 
 def card(html: str) -> str:
