@@ -12,9 +12,8 @@ from rich.text import Text
 from newllm_core.analysis.criteria import CRITERIA, DEGENERATE, HEALTHY, WEAK, cvfp_line
 from newllm_core.analysis.differences import look_up
 from newllm_core.analysis.report.figures import (
-    DIFFERENCES,
     by_section,
-    difference,
+    difference_rows,
     figure_rows,
     names_in,
     number,
@@ -166,8 +165,7 @@ def _difference_table(differences: Figures) -> Table:
     }
     shown = {key: name for key, name in names.items() if differences.get(key)}
     table = plain_table("difference", *shown.values(), words=1)
-    for figure, label in DIFFERENCES.items():
-        cells = [difference(differences[key].get(figure)) for key in shown]
+    for label, cells in difference_rows(differences[key] for key in shown):
         if any(cells):
             table.add_row(label, *cells)
     return table

@@ -28,14 +28,14 @@ class Criterion:
         measure: what it is, as tables call it.
         option: of `healthy` and `gate`: `min_` or `max_` stand before it.
         high_is_good: whether healthy values lie above the thresholds.
-        messages: a few words for each status.
+        messages: a few words for each of `STATUSES`.
     """
 
     figure: str
     measure: str
     option: str
     high_is_good: bool
-    messages: Mapping[str, str]
+    messages: tuple[str, str, str]
 
     @property
     def healthy_option(self) -> str:
@@ -59,60 +59,51 @@ class Criterion:
         return f"{of_gate[self.gate_option('train')]} {of_healthy[self.healthy_option]}"
 
 
-def _of(figure: str, measure: str, option: str, high_is_good: bool, *words: str) -> Criterion:
-    messages = dict(zip(STATUSES, words, strict=True))
-    return Criterion(figure, measure, option, high_is_good, messages)
-
-
 # Section to criterion, in the order in which they are shown.
 CRITERIA: dict[str, Criterion] = {
-    "cvfp": _of(
+    "cvfp": Criterion(
         *("drift", "drift", "drift", False),
-        *("CVFP holds", "CVFP hardly holds", "CVFP does not hold: no fixed point"),
+        ("CVFP holds", "CVFP hardly holds", "CVFP does not hold: no fixed point"),
     ),
-    "convergence": _of(
+    "convergence": Criterion(
         *("converged", "converged", "converged", True),
-        *("contexts settle", "contexts settle slowly", "contexts do not settle"),
+        ("contexts settle", "contexts settle slowly", "contexts do not settle"),
     ),
-    "global_attractor": _of(
+    "global_attractor": Criterion(
         *("mean_cosine", "pair cosine", "mean_cosine", False),
-        *("contexts differ", "contexts share a direction", "all contexts are nearly equal"),
+        ("contexts differ", "contexts share a direction", "all contexts are nearly equal"),
     ),
-    "zero_solution": _of(
+    "zero_solution": Criterion(
         *("norm_ratio", "norm/sqrt(D)", "norm", True),
-        *("norms are fine", "contexts are short", "contexts are nearly zero"),
+        ("norms are fine", "contexts are short", "contexts are nearly zero"),
     ),
-    "explosion": _of(
+    "explosion": Criterion(
         *("norm_ratio", "norm/sqrt(D)", "norm", False),
-        *("norms are bounded", "contexts are long", "contexts explode"),
+        ("norms are bounded", "contexts are long", "contexts explode"),
     ),
-    "distribution": _of(
+    "distribution": Criterion(
         *("live_dimensions", "live dims", "live_dimensions", True),
-        *("dimensions vary", "some dimensions are dead", "most dimensions are dead"),
+        ("dimensions vary", "some dimensions are dead", "most dimensions are dead"),
     ),
-    "information_content": _of(
+    "information_content": Criterion(
         *("effective_rank_ratio", "ER/D", "rank", True),
-        *("many dimensions in use", "few dimensions in use", "rank has collapsed"),
+        ("many dimensions in use", "few dimensions in use", "rank has collapsed"),
     ),
-    "identity_mapping": _of(
+    "identity_mapping": Criterion(
         *("step_cosine", "step cosine", "step_cosine", False),
-        *("contexts move", "contexts move slowly", "contexts copy the one before"),
+        ("contexts move", "contexts move slowly", "contexts copy the one before"),
     ),
-    "token_dependency": _of(
+    "token_dependency": Criterion(
         *("token_cosine", "token cosine", "token_cosine", False),
-        *("tokens matter", "tokens matter little", "tokens are ignored"),
+        ("tokens matter", "tokens matter little", "tokens are ignored"),
     ),
-    "dynamics": _of(
+    "dynamics": Criterion(
         *("lyapunov_exponent", "exponent λ", "exponent", False),
-        "starts are forgotten",
-        "starts are hardly forgotten",
-        "chaotic: starts never meet",
+        ("starts are forgotten", "starts are hardly forgotten", "chaotic: starts never meet"),
     ),
-    "memory": _of(
+    "memory": Criterion(
         *("tokens_remembered", "tokens kept", "tokens_remembered", True),
-        "earlier tokens can be read",
-        "little but the last token",
-        "tokens cannot be read back",
+        ("earlier tokens can be read", "little but the last token", "tokens cannot be read back"),
     ),
 }
 # In tables, that section which no threshold decides included.
@@ -159,7 +150,7 @@ def judge(section: str, split: str, health: Figures, config: Config) -> Verdict:
         "status": status,
         "value": value,
         "threshold": threshold,
-        "message": criterion.messages[status],
+        "message": criterion.messages[STATUSES.index(status)],
         "healthy_if": f"{criterion.measure} {'≥' if criterion.high_is_good else '≤'} {good:g}",
     }
 

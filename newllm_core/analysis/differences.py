@@ -5,28 +5,22 @@ from typing import Any
 
 Figures = Mapping[str, Any]
 
-# Name in the report, and where the figure and (if it is sampled) its standard error are.
-HEADLINES: dict[str, tuple[tuple[str, ...], tuple[str, ...] | None]] = {
-    "effective_rank_ratio": (("effective_rank_ratio",), None),
-    "pairwise_cosine": (("pairwise_cosine", "mean"), ("pairwise_cosine", "stderr")),
-    "identity_cosine": (("identity_cosine", "mean"), None),
-    "token_cosine": (
-        ("token_dependency", "mean_cosine"),
-        ("token_dependency", "stderr"),
-    ),
-    "lyapunov_exponent": (("lyapunov_exponent", "mean"), ("lyapunov_exponent", "stderr")),
-    "tokens_remembered": (("token_memory", "total"), ("token_memory", "stderr")),
+# Name in the report; as tables call it; where the figure is. If it is sampled, its standard error
+# stands beside it.
+HEADLINES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "effective_rank_ratio": ("ER/D", ("effective_rank_ratio",)),
+    "pairwise_cosine": ("pair cosine", ("pairwise_cosine", "mean")),
+    "identity_cosine": ("step cosine", ("identity_cosine", "mean")),
+    "token_cosine": ("token cosine", ("token_dependency", "mean_cosine")),
+    "lyapunov_exponent": ("exponent λ", ("lyapunov_exponent", "mean")),
+    "tokens_remembered": ("tokens remembered", ("token_memory", "total")),
 }
 
 
 def differences(
     splits: Mapping[str, Figures], control: Mapping[str, Figures]
 ) -> dict[str, dict[str, Any]]:
-    """Subtract the headline figures.
-
-    Args:
-        splits: figures of "train" and, if there is one, "validation".
-        control: those of the random control, of the splits where it has any.
+    """Subtract the headline figures of splits and of their random control, where there are any.
 
     Returns:
         `validation_minus_train`, `train_minus_control` and `validation_minus_control`: for each
@@ -35,26 +29,22 @@ def differences(
     """
     train, validation = splits.get("train"), splits.get("validation")
     return {
-        "validation_minus_train": subtract(validation, train),
-        "train_minus_control": subtract(train, control.get("train")),
-        "validation_minus_control": subtract(validation, control.get("validation")),
+        "validation_minus_train": _subtract(validation, train),
+        "train_minus_control": _subtract(train, control.get("train")),
+        "validation_minus_control": _subtract(validation, control.get("validation")),
     }
 
 
-def subtract(left: Figures | None, right: Figures | None) -> dict[str, Any]:
-    """Return every headline figure of `left` minus that of `right`."""
+def _subtract(left: Figures | None, right: Figures | None) -> dict[str, Any]:
     if left is None or right is None:
         return {}
     found = {}
-    for name, (value, error) in HEADLINES.items():
-        pair = [look_up(figures, value) for figures in (left, right)]
-        if pair[0] is None or pair[1] is None:
-            continue
-        stderr = None
-        if error is not None:
-            squares = [(look_up(figures, error) or 0.0) ** 2 for figures in (left, right)]
-            stderr = sum(squares) ** 0.5
-        found[name] = {"difference": pair[0] - pair[1], "stderr": stderr}
+    for name, (_, path) in HEADLINES.items():
+        values = [look_up(figures, path) for figures in (left, right)]
+        errors = [look_up(figures, (*path[:-1], "stderr")) for figures in (left, right)]
+        if None not in values:
+            stderr = None if None in errors else sum(error**2 for error in errors) ** 0.5
+            found[name] = {"difference": values[0] - values[1], "stderr": stderr}
     return found
 
 

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from newllm_core.analysis.rank import largest, projections
 from newllm_core.analysis.rows import CHUNK_ELEMENTS, Rows
 from newllm_core.analysis.sections import matrix_sections, sparsity
-from newllm_core.analysis.singular_vectors import largest, projections
 from newllm_core.analysis.summary import summary
 from newllm_core.config import AnalysisConfig
 from newllm_core.errors import InputError, reason

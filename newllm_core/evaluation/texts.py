@@ -101,11 +101,11 @@ def evaluate_text(
         InputError: the text is empty, or not Unicode text.
     """
     chunks = (unicode_text(text, name),) if isinstance(text, str) else text
-    read = _Text(tokenizer)
-    segments = joined(read.encoded(chunks, name, piece_characters), segment_tokens)
-    readings = contexts_of_segments(model, segments, end_id=tokenizer.end_id)
     with (progress or Silent()).task("evaluating", num_bytes, "bytes") as task:
-        scores = score(model, readings, _InBytes(task, read))
+        read = _Text(tokenizer, task)
+        segments = joined(read.encoded(chunks, name, piece_characters), segment_tokens)
+        readings = contexts_of_segments(model, segments, end_id=tokenizer.end_id)
+        scores = score(model, readings, read)
     figures = scores.figures(
         head_weights,
         num_bytes=read.counts.bytes,
@@ -118,10 +118,15 @@ def evaluate_text(
 
 
 class _Text:
-    """Counts a text while it is encoded."""
+    """Counts a text while it is encoded, and tells a task of bytes about its tokens.
 
-    def __init__(self, tokenizer: TextTokenizer) -> None:
+    How many tokens there will be is not known beforehand.
+    """
+
+    def __init__(self, tokenizer: TextTokenizer, task: Task) -> None:
         self._tokenizer = tokenizer
+        self._task = task
+        self._tokens = self._bytes = 0
         self.counts = TextCounts()  # pieces begin with white space, so none ends within a word
         self.losses = TokenLosses(tokenizer)
 
@@ -139,18 +144,9 @@ class _Text:
         self.losses.add((), end)
         yield end
 
-
-class _InBytes:
-    """Tells a task of bytes about tokens: how many there will be is not known beforehand."""
-
-    def __init__(self, task: Task, text: _Text) -> None:
-        self._task = task
-        self._text = text
-        self._tokens = self._bytes = 0
-
     def advance(self, amount: int, note: str = "") -> None:
         self._tokens += amount
-        reached = self._text.counts.bytes * self._tokens // max(self._text.losses.tokens, 1)
+        reached = self.counts.bytes * self._tokens // max(self.losses.tokens, 1)
         self._task.advance(reached - self._bytes, note)
         self._bytes = reached
 

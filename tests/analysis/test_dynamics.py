@@ -7,7 +7,7 @@ import torch
 from recurrence import SHAPES, draw_tokens, make_model
 
 from newllm_core.analysis.contexts import read_splits
-from newllm_core.analysis.dynamics import dynamics
+from newllm_core.analysis.dynamics import drift, dynamics, repeat_drift
 from newllm_core.analysis.echo_state import (
     converged_share,
     distances,
@@ -23,7 +23,6 @@ from newllm_core.analysis.lyapunov import (
     memory_horizon,
 )
 from newllm_core.analysis.recurrence import DIFFERENCES, EXACT, ModelRecurrence
-from newllm_core.analysis.repeat import drift, repeat_drift
 from newllm_core.analysis.summary import mean_and_error
 from newllm_core.config import AnalysisConfig, ModelConfig
 from newllm_core.model.language_model import LanguageModel

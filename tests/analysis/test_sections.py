@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from newllm_core.analysis.pairwise import pairwise, sample_pairs
+from newllm_core.analysis.rank import token_loadings
 from newllm_core.analysis.rows import Rows
 from newllm_core.analysis.sections import distribution, live_dimensions, moments, norm_summary
-from newllm_core.analysis.singular_vectors import token_loadings
 from newllm_core.analysis.summary import cosine, identity_cosine, summary
 
 

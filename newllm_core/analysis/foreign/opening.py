@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from newllm_core.analysis.examination import Tokens, examine
+from newllm_core.analysis.analyze import Tokens, examine
 from newllm_core.analysis.foreign.base import Network
 from newllm_core.config import Config
 from newllm_core.data.prepared import open_dataset

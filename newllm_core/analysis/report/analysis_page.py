@@ -1,4 +1,4 @@
-"""The analysis of one checkpoint as a page: verdicts, charts, numbers."""
+"""The analysis of one checkpoint, or of any matrix, as a page: verdicts, charts, numbers."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -6,14 +6,20 @@ from typing import Any
 
 from newllm_core.analysis.criteria import CRITERIA, DEGENERATE, HEALTHY, WEAK, cvfp_line
 from newllm_core.analysis.differences import look_up
-from newllm_core.analysis.report.charts import analysis_charts
+from newllm_core.analysis.report.chart import Chart, Series
+from newllm_core.analysis.report.charts import (
+    analysis_charts,
+    cosine_chart,
+    spectrum_chart,
+    variance_chart,
+)
 from newllm_core.analysis.report.figures import (
-    DIFFERENCES,
     by_section,
-    difference,
+    difference_rows,
     names_in,
     number,
     printable,
+    shape_text,
     unhealthy,
 )
 from newllm_core.analysis.report.html import (
@@ -159,8 +165,8 @@ def _value(value: float | None) -> str:
 def _differences(differences: Figures) -> str:
     shown = {key: name for key, name in DIFFERENCE_COLUMNS.items() if differences.get(key)}
     rows = [
-        [escape(label), *(difference(differences[key].get(figure)) or "–" for key in shown)]
-        for figure, label in DIFFERENCES.items()
+        [escape(label), *(cell or "–" for cell in cells)]
+        for label, cells in difference_rows(differences[key] for key in shown)
     ]
     return table(["figure", *shown.values()], rows) + (
         '<p class="caption">± is the standard error that sampling leaves; figures without one '
@@ -213,3 +219,41 @@ def _history(convergence: Figures) -> str:
     rows = [[number(look_up(entry, path)) for path in columns.values()] for entry in history]
     shown = table(list(columns), rows)
     return f"{warning}<details><summary>{len(history)} iterations</summary>{shown}</details>"
+
+
+def matrix_page(report: Figures) -> str:
+    """Return one self-contained HTML document about a report of `analyze --tensor`."""
+    name = f"{report['tensor']} in {report['file']}" if report["tensor"] else report["file"]
+    body = [
+        f"<h1>{escape(name)}</h1>",
+        f'<p class="soft">{shape_text(report["shape"])}.</p>',
+        chart_grid(matrix_charts(report)),
+        section("All figures", card(figure_table(["value"], [report]))),
+    ]
+    if "singular_vectors" in report:
+        rows = [
+            [number(vector["singular_value"]), ", ".join(f"{r['id']:,}" for r in vector["rows"])]
+            for vector in report["singular_vectors"]
+        ]
+        shown = table(["singular value", "rows that load on it most"], rows, words=(1,))
+        body.append(section("Strongest directions", card(shown)))
+    body.append("<footer>Made by newllm analyze.</footer>")
+    return page(f"newllm: {name}", "\n".join(body))
+
+
+def matrix_charts(report: Figures) -> list[Chart]:
+    """Return what can be drawn of a matrix whose rows have no order."""
+    if "histogram" not in report:
+        columns = {"rows": (report, "train")}
+        return [make(columns) for make in (spectrum_chart, cosine_chart, variance_chart)]
+    found = report["histogram"]
+    values = Chart(
+        key="values",
+        title="Distribution of the values",
+        caption="Share of values around each place.",
+        x_label="value",
+        y_label="share of values",
+        series=[Series("values", found["centres"], found["shares"], "train")],
+        counts=False,
+    )
+    return [values]

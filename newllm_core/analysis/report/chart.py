@@ -96,9 +96,9 @@ def _spread(values: Sequence[float]) -> tuple[float, float]:
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
-def ticks(low: float, high: float, count: int = 5, *, whole: bool = False) -> list[float]:
-    """Return about `count` round numbers from `low` to `high`; no fractions if `whole`."""
-    raw = (high - low) / max(1, count)
+def ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
+    """Return about five round numbers from `low` to `high`; no fractions if `whole`."""
+    raw = (high - low) / 5
     if whole:
         raw = max(1.0, math.ceil(raw))
     magnitude = 10 ** math.floor(math.log10(raw))
@@ -109,8 +109,8 @@ def ticks(low: float, high: float, count: int = 5, *, whole: bool = False) -> li
     return [float(f"{index * step:.12g}") for index in range(first, last + 1)]
 
 
-def log_ticks(low: float, high: float, count: int = 6) -> list[float]:
-    """Whole powers of ten between the logarithms `low` and `high`, thinned to about `count`."""
+def log_ticks(low: float, high: float) -> list[float]:
+    """Return whole powers of ten between the logarithms `low` and `high`, thinned to about six."""
     first, last = math.ceil(low - 1e-9), math.floor(high + 1e-9)
     if last - first < 2:
         # Less than three powers of ten: 1, 2 and 5 times each.
@@ -118,7 +118,7 @@ def log_ticks(low: float, high: float, count: int = 6) -> list[float]:
         fine = [power + math.log10(digit) for power in powers for digit in (1, 2, 5)]
         inside = [value for value in fine if low <= value <= high]
         return inside if len(inside) > 1 else [low, high]
-    step = max(1, math.ceil((last - first) / count))
+    step = max(1, math.ceil((last - first) / 6))
     return [float(power) for power in range(first, last + 1, step)]
 
 

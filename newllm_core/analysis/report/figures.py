@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from newllm_core.analysis.criteria import HEALTHY, STATUSES
-from newllm_core.analysis.differences import look_up
+from newllm_core.analysis.differences import HEADLINES, look_up
 
 Figures = Mapping[str, Any]
 
@@ -64,14 +64,6 @@ FIGURES: list[tuple[str, tuple[str, ...]]] = [
     ("state, sketched places", ("sketch", "places")),
     ("  error of effective rank", ("sketch", "effective_rank_error")),
 ]
-DIFFERENCES = {
-    "effective_rank_ratio": "ER/D",
-    "pairwise_cosine": "pair cosine",
-    "identity_cosine": "step cosine",
-    "token_cosine": "token cosine",
-    "lyapunov_exponent": "exponent λ",
-    "tokens_remembered": "tokens remembered",
-}
 LANGUAGE_MODEL = {
     "bits_per_byte": "bits per byte",
     "bits_per_character": "bits per character",
@@ -140,6 +132,13 @@ def figure_rows(columns: Iterable[Figures | None]) -> Iterator[tuple[str, list[s
         values = [figure_at(figures, path) for figures in columns]
         if any(value is not None for value in values):
             yield label, [number(value) for value in values]
+
+
+def difference_rows(columns: Iterable[Figures]) -> Iterator[tuple[str, list[str]]]:
+    """Yield the label of every headline figure, and its difference in each of some comparisons."""
+    columns = list(columns)
+    for name, (label, _) in HEADLINES.items():
+        yield label, [difference(found.get(name)) for found in columns]
 
 
 def difference(found: Figures | None) -> str:
