@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from newllm_core.analysis.criteria import CRITERIA, DEGENERATE, HEALTHY, WEAK, cvfp_line
+from newllm_core.analysis.criteria import CRITERIA, DEGENERATE, HEALTHY, WEAK, Figures, cvfp_line
 from newllm_core.analysis.differences import look_up
 from newllm_core.analysis.report.figures import (
     by_section,
@@ -22,8 +21,6 @@ from newllm_core.analysis.report.figures import (
     short,
     unhealthy,
 )
-
-Figures = Mapping[str, Any]
 
 COLOURS = {HEALTHY: "green", WEAK: "yellow", DEGENERATE: "bold red"}
 BARS = "▁▂▃▄▅▆▇█"

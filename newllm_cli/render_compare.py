@@ -8,11 +8,9 @@ from rich.table import Table
 from rich.text import Text
 
 from newllm_cli.render_analysis import COLOURS, plain_table
-from newllm_core.analysis.criteria import DEGENERATE, HEALTHY, SECTIONS, WEAK
+from newllm_core.analysis.criteria import DEGENERATE, HEALTHY, SECTIONS, WEAK, Figures
 from newllm_core.analysis.report.compare_page import setting
 from newllm_core.analysis.report.figures import LANGUAGE_MODEL, figure_at, number, worst_verdicts
-
-Figures = Mapping[str, Any]
 
 # So many fit beside the labels; more get tables of their own.
 COLUMNS_AT_ONCE = 5

@@ -61,11 +61,10 @@ def analyze(
         with_control: whether the untrained blocks are looked at too.
 
     Returns:
-        `schema`, `checkpoint`, `missing_plugins`, `train`, `validation`, `random_control`,
-        `differences` and `verdicts`, all measured now; `convergence`, which Phase 1 wrote down when
-        it trained, and `epochs`, what Phase 2 did; `training`: whether blocks were trained. A split
-        of the random control is None if its contexts are not finite, or nobody asked for it; so is
-        any number that is not finite.
+        `train`, `validation`, `random_control`, `differences` and `verdicts`, all measured now;
+        `convergence`, which Phase 1 wrote down when it trained, and `epochs`, what Phase 2 did;
+        `training`: whether blocks were trained. A split of the random control is None if its
+        contexts are not finite, or nobody asked for it; so is any number that is not finite.
 
     Raises:
         DivergedError: contexts of the trained model are not finite.
@@ -209,11 +208,7 @@ def _passages(
 class TokenText:
     """Decodes single tokens.
 
-    Args:
-        tokenizer_json: as the `tokenizers` library writes it; empty if there is none.
-
-    Raises:
-        InputError: it is not such a description.
+    `tokenizer_json` is as the `tokenizers` library writes it; empty if there is none.
     """
 
     def __init__(self, tokenizer_json: str) -> None:

@@ -52,23 +52,16 @@ def compare(
 ) -> dict[str, Any]:
     """Analyse every network, without its random control, and put the results together.
 
-    One model is in memory at a time.
-
-    Args:
-        paths: the checkpoints.
-        config: how much is looked at, and thresholds; as each checkpoint says, by default.
-        seed: of everything that is sampled; each checkpoint's own, by default.
-        device: where to compute.
-        progress: told about every token that is read.
-        foreign: what those read that are no checkpoints of newllm; without it there are none.
+    One model is in memory at a time. `config` and `seed` are each checkpoint's own, by default;
+    `foreign` says what those read that are no checkpoints of newllm.
 
     Returns:
-        `schema`; `checkpoints`: for each `name`, `checkpoint` (its path), `phase`, `parameters`,
-        the `train` and `validation` figures and `verdicts` of `analyze` (None with an `error` where
-        contexts are not finite), and under `language_model` what its heads reach on each split
-        (None before Phase 2); `config_differences`: for every setting that is not the same in all,
-        a list of its values; `plugin_differences`: the same of the distributions and versions of
-        plugins. Both have None where a checkpoint has no such thing.
+        `checkpoints`: for each `name`, `checkpoint` (its path), `phase`, `parameters`, the `train`
+        and `validation` figures and `verdicts` of `analyze` (None with an `error` where contexts
+        are not finite), and under `language_model` what its heads reach on each split (None before
+        Phase 2); `config_differences`: for every setting that is not the same in all, a list of its
+        values; `plugin_differences`: the same of the distributions and versions of plugins. Both
+        have None where a checkpoint has no such thing.
 
     Raises:
         InputError: a checkpoint cannot be read.
@@ -117,14 +110,11 @@ def compare(
 def config_differences(
     checkpoints: Sequence[tuple[str, Config] | None],
 ) -> dict[str, list[Any]]:
-    """Return settings that are not the same in all checkpoints, from phase and config of each.
+    """Return `section.key` of settings that are not the same in all checkpoints, with their values.
 
-    Of a network that newllm did not make there are none.
-
-    Returns:
-        `section.key` to a value of each, "none" for one that is set to None. Settings of Phase 2
-        are compared among the checkpoints that went through it, options of plugins among all; they
-        are None for the others.
+    Given are phase and config of each, None of a network that newllm did not make; "none" stands
+    for a setting of None. Settings of Phase 2 are compared among the checkpoints that went through
+    it, options of plugins among all; they are None for the others.
     """
     own = [index for index, found in enumerate(checkpoints) if found is not None]
     rows = _differences([_flat(*found) for found in checkpoints if found is not None])

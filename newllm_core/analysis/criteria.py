@@ -118,12 +118,11 @@ def verdicts(
     Args:
         health: for each split what `health.health_of` returns.
         training: see `judge_training`; None of a network that newllm did not train.
-        config: uses the thresholds.
+        config: the thresholds.
 
     Returns:
-        For each `section` and `split`: `status`, `value`, `threshold` and a `message` of a few
-        words; `healthy_if` is the threshold of a healthy value in words. `value` is None where a
-        figure is not a number.
+        For each `section` and `split`: `status`, `value` (None where a figure is not a number),
+        `threshold` and a `message` of a few words; `healthy_if` is the healthy threshold in words.
     """
     judged = []
     for section in CRITERIA:

@@ -51,8 +51,8 @@ def dynamics(
 ) -> dict[str, dict[str, Any]]:
     """Perturb, restart and repeat the passages of every split, which have equal shapes.
 
-    Contexts whose mean squared difference is less than `converged_below` count as the same. `seed`
-    is that of perturbations and start states; `task` is told about every token that is read.
+    Contexts whose mean squared difference is less than `converged_below` count as the same. `task`
+    is told about every token that is read.
 
     Returns:
         For each split `lyapunov_exponent`, `memory_horizon`, `converged_ratio` (the share of
@@ -134,9 +134,8 @@ def tokens_to_read(passages: Tensor, warmup: int, config: AnalysisConfig) -> int
 def selected(read: ProbeContexts, config: AnalysisConfig) -> tuple[Tensor, Tensor, Tensor]:
     """Choose evenly spaced passages.
 
-    Returns:
-        What is kept of contexts in a row [P, S, K], the tokens between them [P, T] and the first
-        contexts [P, C].
+    Return what is kept of contexts in a row [P, S, K], the tokens between them [P, T] and the first
+    contexts [P, C].
     """
     passages = len(read.tokens)
     count = min(passages, config.dynamics_passages)

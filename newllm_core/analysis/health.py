@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from newllm_core.analysis.contexts import equal_probes, read_finite
-from newllm_core.analysis.criteria import CRITERIA, TRAINING, Verdict, degenerate, verdicts
+from newllm_core.analysis.criteria import CRITERIA, TRAINING, Figures, Verdict, degenerate, verdicts
 from newllm_core.analysis.examiner import Examiner
 from newllm_core.analysis.rank import effective_rank_ceiling
 from newllm_core.analysis.recurrence import ModelRecurrence, worthwhile_threads
@@ -24,7 +24,6 @@ from newllm_core.errors import GateRefused
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.runtime.progress import Progress, Silent
 
-Figures = Mapping[str, Any]
 Health = dict[str, dict[str, Any]]
 # What untrained blocks are allowed, where they are asked for: not to be trained.
 WAIVED = (TRAINING, "cvfp")

@@ -96,9 +96,7 @@ def examine_states(
 
 
 def _matrix_figures(rows: Rows, config: AnalysisConfig, seed: int) -> dict[str, Any]:
-    figures, spectrum = matrix_sections(
-        rows, num_pairs=config.num_pairs, num_vectors=config.num_singular_vectors, seed=seed
-    )
+    figures, spectrum = matrix_sections(rows, config, seed=seed)
     projected = projections(rows, spectrum.right_vectors)
     loadings = largest(torch.arange(rows.num_rows), projected, ROWS_PER_VECTOR)
     vectors = [

@@ -174,14 +174,11 @@ def projections(matrix: Tensor | Rows, vectors_DK: Tensor) -> Tensor:
 def token_loadings(
     matrix: Tensor | Rows, vectors_DK: Tensor, tokens_N: Tensor, *, num_tokens: int
 ) -> list[list[tuple[int, float]]]:
-    """Return the `num_tokens` that load most on each right singular vector.
+    """Return ids and loadings of the `num_tokens` that load most on each right singular vector.
 
-    `tokens_N` is what the contexts, the rows of `matrix` [N, D], have just read.
-
-    Returns:
-        For each vector pairs of token id and loading (the mean |projection| of the contexts after
-        that token), largest first. Tokens seen fewer than three times are left out, if others are
-        there.
+    `tokens_N` is what the contexts, the rows of `matrix` [N, D], have just read. A loading is the
+    mean |projection| of the contexts after a token. Tokens seen fewer than three times are left
+    out, if others are there.
     """
     projected_NK = projections(matrix, vectors_DK)
     types_U, index_N, counts_U = torch.unique(

@@ -33,17 +33,14 @@ class Recurrence(ABC):
         largest_weight: numbers in its largest matrix, which decides how many threads are worth it.
         derivative: how Jacobian-vector products are made, EXACT or DIFFERENCES.
         derivative_error: of such a product, relative; 0 where it is exact.
+        is_projected: whether `kept` holds a projection of a context, not all of it.
     """
 
     context_dim: int
     largest_weight: int
     derivative: str = EXACT
     derivative_error: float = 0.0
-
-    @property
-    def is_projected(self) -> bool:
-        """Say whether `kept` holds a projection of a context, not all of it."""
-        return False
+    is_projected: bool = False
 
     @abstractmethod
     def start(self, num_streams: int) -> Tensor:

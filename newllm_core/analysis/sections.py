@@ -12,22 +12,21 @@ from newllm_core.analysis.pairwise import pairwise
 from newllm_core.analysis.rank import Spectrum, information_content, spectrum
 from newllm_core.analysis.rows import Rows
 from newllm_core.analysis.summary import summary
+from newllm_core.config import AnalysisConfig
 
 # An entry counts as zero below this share of the root mean square of all entries.
 NEARLY_ZERO = 0.01
 
 
 def matrix_sections(
-    rows: Rows, *, num_pairs: int, num_vectors: int, seed: int
+    rows: Rows, config: AnalysisConfig, *, seed: int
 ) -> tuple[dict[str, Any], Spectrum]:
-    """Return figures of `rows` [N, D], at least two, and the spectrum they come from.
-
-    `num_pairs` are sampled with `seed`; there are `num_vectors` top singular values and vectors.
-    """
-    decomposed = spectrum(rows, num_vectors=num_vectors)
-    l2, cosine, histogram = pairwise(rows, num_pairs=num_pairs, seed=seed)
+    """Return figures of `rows` [N, D], at least two, and the spectrum they come from."""
+    num_top = config.num_singular_vectors
+    decomposed = spectrum(rows, num_vectors=num_top)
+    l2, cosine, histogram = pairwise(rows, num_pairs=config.num_pairs, seed=seed)
     figures = {
-        **information_content(decomposed.singular_values, rows, num_top=num_vectors),
+        **information_content(decomposed.singular_values, rows, num_top=num_top),
         "norm": norm_summary(rows),
         "pairwise_l2": l2,
         "pairwise_cosine": cosine,

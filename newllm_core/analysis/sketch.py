@@ -49,12 +49,8 @@ def sketched_sections(read: ProbeContexts, figures: dict[str, Any]) -> dict[str,
     Norms, distances and cosines are those of the sketches. Means and variances of single dimensions
     are taken from the contexts at both ends of every passage, at evenly spaced dimensions. A sketch
     of half as many places has twice the bias, so what the rank gains from half to all of them is
-    about what it still lacks.
-
-    Returns:
-        Ranks relative to all dimensions, figures of single dimensions, and `sketch`: `places` that
-        stand for `dimensions`; `distance_error` of a squared distance, relative; and
-        `effective_rank_error`.
+    about what it still lacks: `effective_rank_error`. `distance_error` is that of a squared
+    distance, relative.
     """
     states_NC = read.ends.flatten(0, 1)
     dimensions, rank = states_NC.shape[1], figures["effective_rank"]

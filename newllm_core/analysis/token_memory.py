@@ -2,8 +2,7 @@
 
 Token memory is how many tokens back can be read from a context by a linear probe. For every lag k
 it guesses x_{t-k} from c_t. The classes are the most frequent tokens and one for all others. The
-probe is linear discriminant analysis: class means and one covariance within classes, fitted in
-closed form, so that the lags share their work and no optimizer has a say:
+probe is linear discriminant analysis, fitted in closed form, so that no optimizer has a say:
 
     log q(y | c) = log π_y + τ (μ_y' Σ⁻¹ c - μ_y' Σ⁻¹ μ_y / 2) + const
     p(y | c) = 0.99 q(y | c) + 0.01 π_y
@@ -11,10 +10,8 @@ closed form, so that the lags share their work and no optimizer has a say:
 It is fitted on some passages and judged on others. The temperature τ, which keeps a probe of many
 dimensions from being too sure of itself, is chosen on one half of the other passages and used on
 the other half, and the reverse. The mixture bounds what one mistake costs: a probe that is right
-about 995 tokens of 1,000, and sure of the other five by hundreds of nats, remembers nearly all.
-
-It needs no iterations, and finds about nine tenths of what multinomial logistic regression finds in
-the contexts of trained and untrained models.
+about 995 tokens of 1,000, and sure of the other five by hundreds of nats, remembers nearly all. It
+finds about nine tenths of what multinomial logistic regression finds.
 
 A lag remembers `(H - CE) / H` tokens, at least 0: CE is the cross-entropy of the probe and H that
 of the class frequencies of the fitted passages, which is what a guess without a context reaches.
@@ -23,8 +20,8 @@ Memory capacity is what share of an earlier input's variance can be read back. F
 ridge regression reads the input k steps back from the state; its worth is the squared correlation
 with that input, on passages it was not fitted on. The sum over k >= 1 is the memory capacity
 (Jaeger 2001): a delay line of n + 1 places has n, and no state of n numbers more than n of
-independent inputs. Inputs are what token ids stand for, F numbers each; without such numbers each
-frequent token is one, which is 1 where it was read. Several are weighted by their variance.
+independent inputs. Inputs are what token ids stand for, F numbers each, weighted by their variance;
+without such numbers each frequent token is one, which is 1 where it was read.
 
 Shapes: P passages, T tokens, N contexts, D numbers kept of a context, Y classes, K lags.
 """

@@ -98,16 +98,8 @@ def write_contexts(
     """Write contexts, token ids and byte offsets of a text, see `contexts_in_order`.
 
     `FILE.safetensors` holds `contexts` float32 [T, C], `tokens` int64 [T] and `offsets` int64
-    [T, 2]. For `FILE.npy` these are FILE.npy, FILE.tokens.npy and FILE.offsets.npy.
-
-    Args:
-        checkpoint: its model is on the device to compute on; no head is needed.
-        chunks: the text.
-        out: appears when everything is written.
-        name: what errors call the text.
-        overwrite: replace what exists.
-        task: is told of the bytes of the text.
-        piece_characters: characters that are encoded in one go; makes no difference to numbers.
+    [T, 2]. For `FILE.npy` these are FILE.npy, FILE.tokens.npy and FILE.offsets.npy. They appear
+    when everything is written. `name` is what errors call the text, `task` is told of its bytes.
 
     Returns:
         `files`, `num_tokens` and `context_dim`.

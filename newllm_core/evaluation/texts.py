@@ -23,8 +23,7 @@ from newllm_core.data.sources.files import (
 )
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import InputError
-from newllm_core.evaluation.figures import without_line_ends
-from newllm_core.evaluation.splits import score
+from newllm_core.evaluation.splits import score, without_line_ends
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.runtime.progress import Progress, Silent, Task
 from newllm_core.trajectory.text import contexts_of_segments
@@ -80,19 +79,9 @@ def evaluate_text(
 ) -> dict[str, Any]:
     """Predict every token of a text, and the end token behind it, from all before it.
 
-    Bytes and words are those of the text itself, whatever the tokenizer makes of them.
-
-    Args:
-        model: on the device to compute on.
-        tokenizer: the model's.
-        text: whole, or in chunks.
-        head_weights: one for each head; what the heads reach together is weighted by them.
-        name: what errors call the text.
-        num_bytes: how many there will be, where that is known.
-        progress: is told how far it is.
-        segment_tokens: tokens that are scored in one go, see `contexts_of_segments`.
-        piece_characters: characters that are encoded in one go; makes no difference to figures.
-        min_space_share: see `TextCounts.words`.
+    Bytes and words are those of the text itself, whatever the tokenizer makes of them. The text is
+    whole or comes in chunks, of `num_bytes` together where that is known; errors call it `name`.
+    `head_weights` are as for `evaluate`, `min_space_share` as for `TextCounts.words`.
 
     Returns:
         The mapping of `evaluation.evaluate`, with what `without_line_ends` adds.

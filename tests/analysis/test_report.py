@@ -151,15 +151,6 @@ def test_without_matplotlib_there_is_one_helpful_line(monkeypatch):
         png.require_matplotlib()
 
 
-def test_colours_of_both_renderers_are_the_same():
-    from importlib.resources import files
-
-    style = (files("newllm_core.analysis.report") / "style.css").read_text()
-    light = style[: style.index("@media")]
-    for role, colour in png.COLOURS.items():
-        assert f"--{role}: {colour};" in light
-
-
 def test_pages_need_no_torch():
     code = (
         "import sys, newllm_core.analysis.report.analysis_page, "

@@ -2,7 +2,14 @@ import dataclasses
 
 import pytest
 
-from newllm_core.analysis.criteria import CRITERIA, cvfp_line, judge, judge_training, verdicts
+from newllm_core.analysis.criteria import (
+    CRITERIA,
+    STATUSES,
+    cvfp_line,
+    judge,
+    judge_training,
+    verdicts,
+)
 from newllm_core.config import Config, GateConfig, HealthyConfig
 
 SPLITS = ("train", "validation")
@@ -39,7 +46,7 @@ def test_statuses_meet_at_the_thresholds(section):
     for value, status, threshold in cases:
         verdict = judged(section, value)
         assert (verdict["status"], verdict["threshold"]) == (status, threshold)
-        assert verdict["message"] == CRITERIA[section].messages[status]
+        assert verdict["message"] == CRITERIA[section].messages[STATUSES.index(status)]
         assert verdict["value"] == value
         assert verdict["healthy_if"].endswith(f" {healthy:g}")
 

@@ -24,12 +24,7 @@ class Reservoir(Foreign):
     def open(
         self, path: Path, *, embedding: str | None, seed: int, device: torch.device
     ) -> Network:
-        """Open the file; its control has the same numbers of W in other places.
-
-        Raises:
-            ConfigError: `embedding` must be named.
-            InputError: the file has no such tensors.
-        """
+        """Open the file, see `Foreign.open`; its control has the numbers of W in other places."""
         tensors = read_tensors(path, device)
         if not {"W", "Win"} <= set(tensors):
             raise InputError(f"{path} has no tensors W and Win: it is no reservoir")

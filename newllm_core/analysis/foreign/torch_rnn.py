@@ -29,12 +29,7 @@ class TorchRnn(Foreign):
     def open(
         self, path: Path, *, embedding: str | None, seed: int, device: torch.device
     ) -> Network:
-        """Open the file; its untrained twin has weights as torch draws them, the same embedding.
-
-        Raises:
-            ConfigError: `embedding` must be named.
-            InputError: the file has no such weights.
-        """
+        """Open the file, see `Foreign.open`; its twin has weights as torch draws them."""
         tensors = read_tensors(path, device)
         layers = [match for name in tensors if (match := WEIGHT.match(name))]
         prefix = layers[0][1] if layers else ""

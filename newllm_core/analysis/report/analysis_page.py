@@ -1,10 +1,9 @@
 """The analysis of one checkpoint, or of any matrix, as a page: verdicts, charts, numbers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
-from typing import Any
 
-from newllm_core.analysis.criteria import CRITERIA, DEGENERATE, HEALTHY, WEAK, cvfp_line
+from newllm_core.analysis.criteria import CRITERIA, DEGENERATE, HEALTHY, WEAK, Figures, cvfp_line
 from newllm_core.analysis.differences import look_up
 from newllm_core.analysis.report.chart import Chart, Series
 from newllm_core.analysis.report.charts import (
@@ -22,17 +21,8 @@ from newllm_core.analysis.report.figures import (
     shape_text,
     unhealthy,
 )
-from newllm_core.analysis.report.html import (
-    card,
-    chart_grid,
-    figure_table,
-    page,
-    section,
-    status,
-    table,
-)
+from newllm_core.analysis.report.html import chart_grid, figure_table, page, section, status, table
 
-Figures = Mapping[str, Any]
 SPLITS = ("train", "validation")
 
 TILES: list[tuple[str, tuple[str, ...]]] = [
@@ -70,15 +60,16 @@ def analysis_page(report: Figures) -> str:
         f"<p><b>{escape(cvfp_line(report))}.</b></p>",
         _lead(report["verdicts"]),
         _tiles(report),
-        section("Verdicts", card(_verdict_table(report["verdicts"]))),
-        section("Charts", chart_grid(analysis_charts(report))),
-        section("What training and new text change", card(_differences(report["differences"]))),
-        section("All figures", card(figure_table(known, known.values()))),
-        section("Where it forgets", card(_along_text(report["validation"] or train))),
-        section("Strongest directions of the contexts", card(_vectors(train))),
+        section("Verdicts", _verdict_table(report["verdicts"])),
+        "<h2>Charts</h2>",
+        chart_grid(analysis_charts(report)),
+        section("What training and new text change", _differences(report["differences"])),
+        section("All figures", figure_table(known, known.values())),
+        section("Where it forgets", _along_text(report["validation"] or train)),
+        section("Strongest directions of the contexts", _vectors(train)),
     ]
     if "convergence" in report:
-        body.append(section("History of Phase 1", card(_history(report["convergence"]))))
+        body.append(section("History of Phase 1", _history(report["convergence"])))
     body.append(
         "<footer>Made by newllm analyze. Thresholds are the settings "
         "in [healthy] and [gate].</footer>"
@@ -228,7 +219,7 @@ def matrix_page(report: Figures) -> str:
         f"<h1>{escape(name)}</h1>",
         f'<p class="soft">{shape_text(report["shape"])}.</p>',
         chart_grid(matrix_charts(report)),
-        section("All figures", card(figure_table(["value"], [report]))),
+        section("All figures", figure_table(["value"], [report])),
     ]
     if "singular_vectors" in report:
         rows = [
@@ -236,7 +227,7 @@ def matrix_page(report: Figures) -> str:
             for vector in report["singular_vectors"]
         ]
         shown = table(["singular value", "rows that load on it most"], rows, words=(1,))
-        body.append(section("Strongest directions", card(shown)))
+        body.append(section("Strongest directions", shown))
     body.append("<footer>Made by newllm analyze.</footer>")
     return page(f"newllm: {name}", "\n".join(body))
 

@@ -10,15 +10,11 @@ LEAST_POWERS = 2.0
 
 @dataclass(frozen=True)
 class Series:
-    """One curve.
+    """One curve; None leaves a gap in it.
 
     Attributes:
-        name: as the legend calls it.
-        x: where its points are.
-        y: how high; None leaves a gap.
         role: what it stands for, which decides its colour: "train", "validation", "control",
             "reference", or "a" to "h" for anything else.
-        dashed: drawn as dashes.
         markers: every point is shown.
     """
 
@@ -41,12 +37,8 @@ class Chart:
 
     Attributes:
         key: a short name, for files and anchors.
-        title: what is shown.
         caption: how to read it, in a sentence.
-        x_label: quantity on the x-axis.
-        y_label: quantity on the y-axis.
-        series: curves, the most important one last so that it is drawn on top.
-        log_y: whether the y-axis is logarithmic.
+        series: the most important one last, so that it is drawn on top.
         floor: values below are cut off, on a logarithmic axis.
         zero: whether a linear y-axis includes zero.
         counts: whether x are counted things, so that there is nothing between two of them.

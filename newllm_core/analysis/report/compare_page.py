@@ -1,24 +1,13 @@
 """Several checkpoints as one page: health, figures, settings that differ, and curves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
-from typing import Any
 
-from newllm_core.analysis.criteria import SECTIONS
+from newllm_core.analysis.criteria import SECTIONS, Figures
 from newllm_core.analysis.report.chart import Chart
 from newllm_core.analysis.report.charts import ROLES, split_charts
 from newllm_core.analysis.report.figures import LANGUAGE_MODEL, number, worst_verdicts
-from newllm_core.analysis.report.html import (
-    card,
-    chart_grid,
-    figure_table,
-    page,
-    section,
-    status,
-    table,
-)
-
-Figures = Mapping[str, Any]
+from newllm_core.analysis.report.html import chart_grid, figure_table, page, section, status, table
 
 
 def compare_page(comparison: Figures) -> str:
@@ -39,17 +28,18 @@ def compare_page(comparison: Figures) -> str:
         f"<h1>{len(entries)} checkpoints</h1>",
         '<p class="soft">Figures and curves are those of validation text; verdicts are the worse '
         "of both splits.</p>",
-        section("Health", card(_health(entries))),
-        section("Language model", card(_language_model(entries))),
+        section("Health", _health(entries)),
+        section("Language model", _language_model(entries)),
         section(
             "Settings that differ",
-            card(table(["setting", *names], settings) if settings else "<p>None.</p>"),
+            table(["setting", *names], settings) if settings else "<p>None.</p>",
         ),
-        section("Plugins that differ", card(table(["plugin", *names], plugins))) if plugins else "",
-        section("Charts", note + chart_grid(comparison_curves(comparison))),
+        section("Plugins that differ", table(["plugin", *names], plugins)) if plugins else "",
+        "<h2>Charts</h2>",
+        note + chart_grid(comparison_curves(comparison)),
         section(
             "All figures",
-            card(figure_table(names, [entry["validation"] for entry in entries], parameters)),
+            figure_table(names, [entry["validation"] for entry in entries], parameters),
         ),
         "<footer>Made by newllm compare.</footer>",
     ]

@@ -1,13 +1,10 @@
 """The figures of a report by the names that people read, and how their numbers are written."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from newllm_core.analysis.criteria import HEALTHY, STATUSES
+from newllm_core.analysis.criteria import HEALTHY, STATUSES, Figures
 from newllm_core.analysis.differences import HEADLINES, look_up
-
-Figures = Mapping[str, Any]
 
 FIGURES: list[tuple[str, tuple[str, ...]]] = [
     ("tokens", ("num_tokens",)),

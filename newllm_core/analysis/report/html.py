@@ -50,11 +50,7 @@ def table(
 ) -> str:
     """Return a table of HTML cells that scrolls sideways on its own.
 
-    Args:
-        headings: text of the columns.
-        rows: HTML of the cells.
-        words: columns of text, which may wrap.
-        kind: a class of the style sheet.
+    `words` are the columns that may wrap; `kind` is a class of the style sheet.
     """
 
     def cell(tag: str, index: int, html: str) -> str:
@@ -92,8 +88,8 @@ def status(name: str, value: str = "") -> str:
 
 
 def section(title: str, html: str) -> str:
-    """Return a part of a page under its title."""
-    return f"<h2>{title}</h2>\n{html}"
+    """Return a box around `html` under its title."""
+    return f"<h2>{title}</h2>\n{card(html)}"
 
 
 def card(html: str) -> str:
