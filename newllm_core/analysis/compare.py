@@ -1,7 +1,6 @@
 """Checkpoints and foreign networks side by side: configs, health and figures."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,6 @@ from newllm_core.files.tensor_files import open_tensors
 from newllm_core.runtime.progress import Progress, Silent
 
 SCHEMA = 1
-
-
-@dataclass(frozen=True)
-class Foreigners:
-    """How networks that newllm did not make are opened: see `examine_file`."""
-
-    tokens: Sequence[Path]
-    kind: str | None = None
-    embedding: str | None = None
 
 
 # Where a run computed says nothing about what came out.
@@ -48,12 +38,15 @@ def compare(
     seed: int | None = None,
     device: torch.device | None = None,
     progress: Progress | None = None,
-    foreign: Foreigners | None = None,
+    tokens: Sequence[Path] | None = None,
+    kind: str | None = None,
+    embedding: str | None = None,
 ) -> dict[str, Any]:
     """Analyse every network, without its random control, and put the results together.
 
-    One model is in memory at a time. `config` and `seed` are each checkpoint's own, by default;
-    `foreign` says what those read that are no checkpoints of newllm.
+    One model is in memory at a time. `config` and `seed` are each checkpoint's own, by default.
+    Those that are no checkpoints of newllm read `tokens`; `kind` and `embedding` say how they are
+    opened, see `examine_file`.
 
     Returns:
         `checkpoints`: for each `name`, `checkpoint` (its path), `phase`, `parameters`, the `train`
@@ -76,10 +69,11 @@ def compare(
         shown = ("phase", "parameters", *SPLITS, "verdicts", "error", "language_model")
         entry: dict[str, Any] = {"name": name, "checkpoint": str(path), **dict.fromkeys(shown)}
         report_of: Callable[..., dict[str, Any]]
-        if foreign is not None and not _is_checkpoint(path):
+        if tokens and not _is_checkpoint(path):
             configs.append(None)
             provenances.append({})
-            report_of = partial(examine_file, path, **vars(foreign), seed=seed or 0, device=device)
+            opened = partial(examine_file, path, tokens, kind=kind, embedding=embedding)
+            report_of = partial(opened, seed=seed or 0, device=device)
         else:
             checkpoint = load(path, device=device, progress=progress)
             configs.append((checkpoint.phase, checkpoint.config))
@@ -116,13 +110,11 @@ def config_differences(
     for a setting of None. Settings of Phase 2 are compared among the checkpoints that went through
     it, options of plugins among all; they are None for the others.
     """
-    own = [index for index, found in enumerate(checkpoints) if found is not None]
-    rows = _differences([_flat(*found) for found in checkpoints if found is not None])
-    spread: dict[str, list[Any]] = {key: [None] * len(checkpoints) for key in rows}
+    rows = _differences([_flat(*found) for found in checkpoints if found])
     for key, values in rows.items():
-        for index, value in zip(own, values, strict=True):
-            spread[key][index] = value
-    return spread
+        rest = iter(values)
+        rows[key] = [next(rest) if found else None for found in checkpoints]
+    return rows
 
 
 def plugin_differences(provenances: Sequence[Mapping[str, Any]]) -> dict[str, list[str | None]]:

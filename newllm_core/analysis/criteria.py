@@ -115,10 +115,8 @@ def verdicts(
 ) -> list[Verdict]:
     """Judge every section of every split by the thresholds in `healthy` and `gate`.
 
-    Args:
-        health: for each split what `health.health_of` returns.
-        training: see `judge_training`; None of a network that newllm did not train.
-        config: the thresholds.
+    `health` is for each split what `health.health_of` returns; for `training` see `judge_training`:
+    there is none of a network that newllm did not train.
 
     Returns:
         For each `section` and `split`: `status`, `value` (None where a figure is not a number),

@@ -113,11 +113,8 @@ def gate_failures(
 ) -> list[Verdict]:
     """Return what the gate refuses; nothing where contexts are worth training heads on.
 
-    Args:
-        health: for each split what `health.health_of` returns.
-        training: see `verdicts.judge_training`.
-        config: thresholds.
-        untrained: untrained blocks were asked for; counts only where no weight of them moved.
+    Health and training are those of `verdicts`. `untrained` blocks, where they were asked for,
+    count only where no weight of them moved.
     """
     found = degenerate(verdicts(health, training, config))
     if untrained and training["weight_change"] == 0:

@@ -80,13 +80,8 @@ def examine_states(
 ) -> dict[str, Any]:
     """Return figures of states [N, D] alone, those that `analyze --tensor` has of a matrix.
 
-    Args:
-        states: a matrix of at least two rows.
-        config: how many pairs and singular vectors.
-        seed: of the sampled pairs.
-
     Raises:
-        ValueError: it is no such matrix.
+        ValueError: it is no matrix of at least two rows.
         InputError: it holds values that are not finite.
     """
     rows = Rows.of(states)

@@ -51,17 +51,12 @@ def spectrum(matrix: Tensor | Rows, *, num_vectors: int = 0) -> Spectrum:
     return Spectrum(values.clamp(min=0).sqrt().flip(0) * scale, vectors)
 
 
-def singular_values(matrix: Tensor | Rows) -> Tensor:
-    """Return singular values [S] of `matrix` [N, D], descending, float64."""
-    return spectrum(matrix).singular_values
-
-
 def effective_rank(matrix: Tensor | Rows) -> float:
     """Return effective rank of `matrix` [N, D], uncentred: between 1 and min(N, D); 0 for zeros.
 
     The exponential of the entropy of `p = σ/Σσ` (Roy & Vetterli, EUSIPCO 2007).
     """
-    return spectrum_rank(singular_values(matrix))
+    return spectrum_rank(spectrum(matrix).singular_values)
 
 
 def spectrum_rank(singular_values_S: Tensor) -> float:

@@ -9,6 +9,7 @@ Shapes: N rows, B streams, T tokens, C context_dim, K numbers that are kept of a
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -81,10 +82,7 @@ class Recurrence(ABC):
         self, context_NC: Tensor, tokens_N: Tensor, vector_NC: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return the states after a token [N, C], and the Jacobian of that times `vector_NC`."""
-
-        def update(context_NC: Tensor) -> Tensor:
-            return self.read(context_NC, tokens_N)
-
+        update = partial(self.read, tokens_N=tokens_N)
         if self.derivative == EXACT:
             return exact_product(update, context_NC, vector_NC)
         return update(context_NC), difference_product(update, context_NC, vector_NC)

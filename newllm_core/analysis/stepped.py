@@ -10,6 +10,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -105,10 +106,7 @@ class Stepped(Recurrence):
 
     def _check_derivative(self, context_1C: Tensor, tokens_1: Tensor) -> None:
         """Choose differences where the step's gradients are not its derivative."""
-
-        def update(context_1C: Tensor) -> Tensor:
-            return self.read(context_1C, tokens_1)
-
+        update = partial(self.read, tokens_N=tokens_1)
         vector_1C = gaussian_like(context_1C, self._seed)
         near, far = (difference_product(update, context_1C, vector_1C, scale=s) for s in (1, 2))
         size = float(near.norm().clamp(min=1e-30))
@@ -160,17 +158,13 @@ def _parts(state: Any) -> dict[Any, Any]:  # noqa: ANN401 - any nest
 
 
 class Layout:
-    """How the states of a network are laid out in one vector.
-
-    Args:
-        start: a state of batch one: its tensors are [1, ...], of real or complex numbers.
+    """How the states of a network are laid out in one vector, from a state of batch one.
 
     Raises:
-        ConfigError: it has no tensor, or one of another batch or of whole numbers.
+        ConfigError: that has no tensor, or one of another batch or of whole numbers.
 
     Attributes:
-        names: of the tensors.
-        sizes: numbers in each; a complex one counts as two.
+        sizes: numbers in each tensor; a complex one counts as two.
         size: C, numbers in all.
     """
 

@@ -118,7 +118,7 @@ def evaluate(
             bits per byte stay exact.
         num_streams: streams in lock-step (see `contexts_of_text`); 1 is exact and slow.
         warmup: tokens that streams after the first read beforehand.
-        progress: is told how far it is, under `label`.
+        progress: is told how far it is.
         label: what the progress calls it.
 
     Returns:

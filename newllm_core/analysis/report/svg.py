@@ -14,7 +14,6 @@ class _Axes:
     """Where values are on the paper."""
 
     def __init__(self, chart: Chart) -> None:
-        self.chart = chart
         self.x_low, self.x_high = chart.x_range()
         low, high = chart.y_range()
         margin = 0.04 * (high - low)
