@@ -29,7 +29,7 @@ from newllm_core.analysis.echo_state import (
     text_errors,
     typical_errors,
 )
-from newllm_core.analysis.lyapunov import log_growth, lyapunov_exponent, memory_horizon
+from newllm_core.analysis.lyapunov import log_growth, lyapunov_exponent
 from newllm_core.analysis.recurrence import Recurrence
 from newllm_core.analysis.rows import nobody
 from newllm_core.analysis.summary import gaussian_like, mean_and_error
@@ -99,7 +99,8 @@ def dynamics(
         )
         found[split] = {
             "lyapunov_exponent": exponent,
-            "memory_horizon": memory_horizon(exponent["mean"]),
+            # Tokens until a perturbation has shrunk to 1/e, where perturbations shrink.
+            "memory_horizon": -1 / exponent["mean"] if exponent["mean"] < 0 else None,
             "converged_ratio": float(same_PT.double().mean()),
             "echo_state": echo_state(from_random_PS[part]),
             "sweeps": found_sweeps,
@@ -121,14 +122,16 @@ def exponent_of(
     return lyapunov_exponent(growth_PT)["mean"]
 
 
-def tokens_to_read(passages: Tensor, warmup: int, config: AnalysisConfig) -> int:
-    """Return how many tokens `dynamics` reads for a split of `passages` [P, warmup + T]."""
-    count = min(len(passages), config.dynamics_passages)
-    steps = min(passages.shape[1] - max(1, warmup), config.dynamics_steps)
-    # A tangent costs as much as another row; an echo is read from two starts.
-    swept = SWEPT_TOKENS * steps
-    repeated = config.readings * min(steps, config.repeated_tokens)
-    return count * (4 * steps + swept + repeated)
+def tokens_to_read(probes: Mapping[str, Tensor], warmup: int, config: AnalysisConfig) -> int:
+    """Count what a recurrence reads of all splits [P, warmup + T] for its health."""
+    tokens = 0
+    for passages in probes.values():
+        count = min(len(passages), config.dynamics_passages)
+        steps = min(passages.shape[1] - max(1, warmup), config.dynamics_steps)
+        # A tangent costs as much as another row; an echo is read from two starts.
+        repeated = config.readings * min(steps, config.repeated_tokens)
+        tokens += passages.numel() + count * ((4 + SWEPT_TOKENS) * steps + repeated)
+    return tokens
 
 
 def selected(read: ProbeContexts, config: AnalysisConfig) -> tuple[Tensor, Tensor, Tensor]:

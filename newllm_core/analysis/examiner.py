@@ -58,7 +58,7 @@ class Examiner:
         Raises:
             DivergedError: contexts of the recurrence are not finite.
         """
-        total = self.tokens_to_read(probes)
+        total = tokens_to_read(probes, self.warmup, self.config.analysis)
         for passages in probes.values():
             shape = (len(passages), passages.shape[1] - max(1, self.warmup))
             count, steps, exponents = extent(recurrence.context_dim, shape, self.config.analysis)
@@ -86,13 +86,6 @@ class Examiner:
             "random_control": {split: untrained.get(split) for split in SPLITS},
             "differences": differences(found, untrained),
         }
-
-    def tokens_to_read(self, probes: Mapping[str, Tensor]) -> int:
-        """Count what a recurrence reads of all splits for its health."""
-        return sum(
-            passages.numel() + tokens_to_read(passages, self.warmup, self.config.analysis)
-            for passages in probes.values()
-        )
 
     def figures(
         self,

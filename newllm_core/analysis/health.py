@@ -13,6 +13,7 @@ from torch import Tensor
 
 from newllm_core.analysis.contexts import equal_probes, read_finite
 from newllm_core.analysis.criteria import CRITERIA, TRAINING, Figures, Verdict, degenerate, verdicts
+from newllm_core.analysis.dynamics import tokens_to_read
 from newllm_core.analysis.examiner import Examiner
 from newllm_core.analysis.rank import effective_rank_ceiling
 from newllm_core.analysis.recurrence import ModelRecurrence, worthwhile_threads
@@ -68,7 +69,7 @@ def measure_health(
     """
     passages = equal_probes(probes, warmup)
     examiner = Examiner(config, warmup=warmup)
-    total = examiner.tokens_to_read(passages)
+    total = tokens_to_read(passages, warmup, config.analysis)
     recurrence = ModelRecurrence(model)
     with (
         torch.no_grad(),

@@ -81,11 +81,6 @@ def lyapunov_exponent(log_growth_PT: Tensor) -> dict[str, float]:
     return found
 
 
-def memory_horizon(exponent: float) -> float | None:
-    """Return tokens until a perturbation has shrunk to 1/e; None where perturbations grow."""
-    return 1 / -exponent if exponent < 0 else None
-
-
 def lyapunov_spectra(
     recurrence: Recurrence,
     read: Mapping[str, ProbeContexts],

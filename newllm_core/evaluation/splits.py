@@ -127,7 +127,10 @@ def evaluate(
     Raises:
         InputError: there are no tokens.
     """
-    documents = _documents_within(text.document_starts, max_tokens)
+    documents = max(0, len(text.document_starts) - 1)
+    if documents and max_tokens is not None:
+        fitting = int(np.searchsorted(text.document_starts, max_tokens, side="right")) - 1
+        documents = max(1, min(fitting, documents))
     num_tokens = int(text.document_starts[documents])
     if num_tokens == 0:
         raise InputError("there are no tokens to evaluate: prepare data with more documents")
@@ -224,14 +227,6 @@ def _hits(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     reached_N = logits_NV.gather(1, targets_N[:, None])[:, 0]
     candidates = (reached_N == logits_NV.amax(-1)).nonzero()[:, 0]
     return (logits_NV[candidates].argmax(-1) == targets_N[candidates]).sum()
-
-
-def _documents_within(document_starts: np.ndarray, max_tokens: int | None) -> int:
-    documents = len(document_starts) - 1
-    if max_tokens is None or documents <= 0:
-        return max(documents, 0)
-    fitting = int(np.searchsorted(document_starts, max_tokens, side="right")) - 1
-    return max(1, min(fitting, documents))
 
 
 def without_line_ends(figures: dict[str, Any], num_line_ends: int | None) -> dict[str, Any]:

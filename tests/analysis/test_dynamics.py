@@ -20,7 +20,6 @@ from newllm_core.analysis.echo_state import (
 from newllm_core.analysis.lyapunov import (
     log_growth,
     lyapunov_exponent,
-    memory_horizon,
 )
 from newllm_core.analysis.recurrence import DIFFERENCES, EXACT, ModelRecurrence
 from newllm_core.analysis.summary import mean_and_error
@@ -64,8 +63,6 @@ def test_an_exact_contraction_has_its_rate_and_no_error():
     found = exponent_of(maps.linear(0.8 * torch.eye(4).double()))
     assert found["mean"] == pytest.approx(math.log(0.8))
     assert found["stderr"] == pytest.approx(0, abs=1e-12)
-    assert memory_horizon(found["mean"]) == pytest.approx(-1 / math.log(0.8))
-    assert memory_horizon(0.1) is None
 
 
 @pytest.mark.parametrize("seed", range(5))

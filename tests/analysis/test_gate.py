@@ -14,7 +14,7 @@ from newllm_core.analysis.health import (
     measure_health,
     weight_change,
 )
-from newllm_core.analysis.pairwise import mean_cosine
+from newllm_core.analysis.sections import mean_cosine
 from newllm_core.config import Config, GateConfig, ModelConfig, Phase1Config
 from newllm_core.errors import GateRefused
 from newllm_core.model.language_model import LanguageModel

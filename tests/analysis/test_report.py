@@ -10,11 +10,10 @@ from newllm_core.analysis.compare import compare
 from newllm_core.analysis.matrix import analyze_matrix
 from newllm_core.analysis.report import png
 from newllm_core.analysis.report.analysis_page import analysis_page, matrix_charts, matrix_page
-from newllm_core.analysis.report.chart import Chart, Series, log_ticks, tick_text, ticks
+from newllm_core.analysis.report.chart import Chart, Series, draw, log_ticks, tick_text, ticks
 from newllm_core.analysis.report.charts import analysis_charts, history_charts
 from newllm_core.analysis.report.compare_page import compare_page, comparison_curves
 from newllm_core.analysis.report.figures import difference, fixed, number
-from newllm_core.analysis.report.svg import draw
 from newllm_core.checkpoint.format import save
 from newllm_core.errors import ConfigError
 

@@ -6,9 +6,8 @@ from importlib.resources import files
 from typing import Any
 
 from newllm_core.analysis.criteria import DEGENERATE, HEALTHY, WEAK
-from newllm_core.analysis.report.chart import Chart
+from newllm_core.analysis.report.chart import Chart, draw, legend
 from newllm_core.analysis.report.figures import figure_rows
-from newllm_core.analysis.report.svg import draw, legend
 
 # Nothing may be fetched, whatever a checkpoint's path or tokens contain.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
