@@ -47,8 +47,7 @@ def render_analysis(report: Figures, console: Console, *, whole_history: bool = 
         f"{train['num_tokens']:,} contexts of {train['context_dim']} dimensions per split\n"
     )
     console.print(Text(cvfp_line(report), style="bold"), end="\n\n")
-    console.print(_verdict_table(report["verdicts"]))
-    console.print()
+    console.print(_verdict_table(report["verdicts"]), "")
     worries = _worries(report["verdicts"])
     if worries:
         console.print(*worries, sep="\n", end="\n\n")
@@ -60,19 +59,15 @@ def render_analysis(report: Figures, console: Console, *, whole_history: bool = 
     }
     # A network that newllm did not make may have neither validation text nor a control.
     shown = {k: of for k, of in columns.items() if of is not None or "convergence" in report}
-    console.print(_figure_table(shown))
-    console.print()
+    console.print(_figure_table(shown), "")
     if any(report["differences"].values()):
-        console.print(_difference_table(report["differences"]))
-        console.print()
+        console.print(_difference_table(report["differences"]), "")
     _print_curves({"train": train, "control": control["train"]}, console)
-    console.print()
-    console.print(_vector_table(train, "tokens that load on it (train)"))
+    console.print("", _vector_table(train, "tokens that load on it (train)"))
     if "convergence" in report:
         _print_history(report["convergence"], console, whole=whole_history)
         if report["epochs"]:
-            console.print()
-            console.print(_epoch_table(report["epochs"]))
+            console.print("", _epoch_table(report["epochs"]))
 
 
 def render_matrix(report: Figures, console: Console) -> None:
@@ -82,8 +77,7 @@ def render_matrix(report: Figures, console: Console) -> None:
     console.print(shape_text(report["shape"]) + "\n")
     console.print(_figure_table({"value": report}))
     if "singular_vectors" in report:
-        console.print()
-        console.print(_vector_table(report, "rows that load on it"))
+        console.print("", _vector_table(report, "rows that load on it"))
 
 
 def sparkline(values: Sequence[float | None], width: int = SPARK_WIDTH) -> str:
@@ -213,8 +207,7 @@ def _print_history(convergence: Figures, console: Console, *, whole: bool) -> No
             if known:
                 ends = f"{number(known[0])} → {number(known[-1])}"
                 console.print(Text(f"{label + ' ' + name:<26} {sparkline(curve)}  {ends}"))
-    console.print()
-    console.print(_history_table(history, len(history) if whole else HISTORY_ROWS))
+    console.print("", _history_table(history, len(history) if whole else HISTORY_ROWS))
     for entry in history:
         if entry.get("stopped_early"):
             console.print(

@@ -107,8 +107,7 @@ def config_differences(
     """Return `section.key` of settings that are not the same in all checkpoints, with their values.
 
     Given are phase and config of each, None of a network that newllm did not make; "none" stands
-    for a setting of None. Settings of Phase 2 are compared among the checkpoints that went through
-    it, options of plugins among all; they are None for the others.
+    for a setting of None. Settings of Phase 2 are compared among those that went through it.
     """
     rows = _differences([_flat(*found) for found in checkpoints if found])
     for key, values in rows.items():

@@ -51,11 +51,7 @@ class ProbeContexts:
 
 
 def equal_probes(probes: Mapping[str, Tensor], warmup: int) -> dict[str, Tensor]:
-    """Return passages of every split, cut to the same number and length.
-
-    Raises:
-        InputError: fewer than two tokens of a passage are left after the warm-up.
-    """
+    """Return passages of every split, cut to the same number and length, of two tokens at least."""
     passages = min(len(tokens) for tokens in probes.values())
     length = min(tokens.shape[1] for tokens in probes.values())
     if length - warmup < 2:
@@ -69,11 +65,7 @@ def equal_probes(probes: Mapping[str, Tensor], warmup: int) -> dict[str, Tensor]
 def read_finite(
     recurrence: Recurrence, probes: Mapping[str, Tensor], warmup: int, *, task: Task | None = None
 ) -> dict[str, ProbeContexts]:
-    """Read as `read_splits` does.
-
-    Raises:
-        DivergedError: a context is not finite.
-    """
+    """Read as `read_splits` does, or raise `DivergedError`: a context is not finite."""
     read = read_splits(recurrence, probes, warmup, task=task)
     splits = exploded(read)
     if splits:

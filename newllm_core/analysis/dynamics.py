@@ -95,8 +95,8 @@ def dynamics(
             exact,
             count=found_sweeps["predicted"]["1%"],
             converged_below=converged_below,
-            on_read=advance,
         )
+        advance(SWEPT_TOKENS * tokens_PT[part].numel())
         found[split] = {
             "lyapunov_exponent": exponent,
             # Tokens until a perturbation has shrunk to 1/e, where perturbations shrink.
@@ -158,8 +158,7 @@ def drift(
 ) -> Tensor:
     """Return relative distance [P, readings - 1] of reading n + 1 from reading n, float64.
 
-    The first reading begins with the start state. A distance is the root mean square over the
-    tokens of a passage, over that of the later reading's contexts.
+    The first begins with the start state. Root mean squares are taken over the tokens of a passage.
     """
     before_PLK, context_PC = recurrence.rollout(tokens_PL, recurrence.start(len(tokens_PL)))
     on_read(tokens_PL.numel())
@@ -177,9 +176,8 @@ def drift(
 def repeat_drift(drift_PR: Tensor) -> dict[str, Any]:
     """Summarise the drift [P, readings - 1] of every passage, of at least four readings.
 
-    Returns:
-        `by_repeat`: the mean drift after 1, 2, … readings; `stderr_by_repeat`; and
-        `third_to_fourth`: how far the fourth reading is from the third, by which CVFP is judged.
+    `by_repeat` is the mean drift after 1, 2, … readings; `third_to_fourth`, how far the fourth
+    reading is from the third, is what CVFP is judged by.
     """
     figures = [mean_and_error(of_repeat[:, None]) for of_repeat in drift_PR.unbind(1)]
     return {

@@ -5,10 +5,9 @@ start states were: then its context is a function of what it read.
 
 Sweeps: how often all tokens must be updated at once until their contexts are right. A Jacobi sweep
 gives every token the context that the sweep before made of its predecessor. After k sweeps a
-context is what reading the last k tokens from the initial guess (the start state) gives, so the
-error after k sweeps is the distance of two starts after k tokens, and whole texts need not be swept
-to know it. The initial guess is wrong by all of the context and a sweep shrinks the error by e^λ:
-`ln ε / λ` sweeps lead to a relative error of ε (Gonzalez et al., NeurIPS 2025).
+context is what reading the last k tokens from the start state gives, so the error is the distance
+of two starts after k tokens, and whole texts need not be swept to know it. A sweep shrinks it by
+e^λ: `ln ε / λ` sweeps lead to a relative error of ε (Gonzalez et al., NeurIPS 2025).
 
 Shapes: P passages, T tokens, S = T + 1 contexts in a row, C context_dim, K kept of a context.
 """
@@ -71,7 +70,7 @@ def echo_state(distances_PS: Tensor) -> dict[str, Any]:
 
     Returns:
         `distances_by_step`: S shares of the initial distance, mean over passages, 1 first;
-        `stderr_by_step`: their standard errors; `index`: the last share, 0 for an echo state.
+        `stderr_by_step`; `index`: the last share, 0 for an echo state.
     """
     first_P1 = distances_PS[:, :1]
     # Two equal starts stay equal.
@@ -115,15 +114,13 @@ def converged_share(
     *,
     count: float | None,
     converged_below: float,
-    on_read: Callable[[int], None] = nobody,
 ) -> float | None:
     """Return share of tokens that have converged after `count` sweeps from the start state.
 
     Converged is what Phase 1 calls so: a mean squared error of less than `converged_below` from the
     exact trajectory. `count` is rounded up; None or more than T gives None.
     """
-    passages, length = tokens_PT.shape
-    on_read(passages * SWEPT_TOKENS * length)
+    length = tokens_PT.shape[1]
     if count is None or math.ceil(count) > length:
         return None
     last = math.ceil(count)
@@ -138,9 +135,7 @@ def converged_share(
 
 
 def sweeps(typical: Sequence[float], whole: Sequence[float], exponent: float) -> dict[str, Any]:
-    """Return sweeps to a relative error of 1 % and 0.01 %.
-
-    Given are λ and the relative errors of the typical token and of the whole text by sweep.
+    """Return sweeps to a relative error of 1 % and 0.01 %, from λ and the errors by sweep.
 
     Returns:
         `predicted` from λ, None where it is not negative; `measured` of the typical token and

@@ -84,9 +84,7 @@ def measure_health(
 def training_of(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return what is known about how the blocks were trained.
 
-    Returns:
-        `weight_change`: see `weight_change`; `vacuous_terms` of Phase 1; `untrained_blocks`:
-        whether Phase 2 began with untrained blocks, as it was asked to.
+    `untrained_blocks` says whether Phase 2 began with untrained blocks, as it was asked to.
     """
     return {
         "weight_change": weight_change(checkpoint.model),
@@ -140,9 +138,7 @@ def check_gate(
 def phase1_verdict(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return whether Phase 1 did what it is for, by the criteria of the gate.
 
-    Returns:
-        `succeeded`; `reason`: None, or what failed and what to try; `verdicts` of every section and
-        split.
+    If it `succeeded`, `reason` is None; otherwise it says what failed and what to try.
     """
     config = checkpoint.config
     health = {split: checkpoint.gate[split] for split in SPLITS}

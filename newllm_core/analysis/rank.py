@@ -125,11 +125,9 @@ def gaussian_singular_values(num_rows: int, num_columns: int) -> Tensor:
 
 
 def singular_spectrum(values_S: Tensor, rows: Rows) -> dict[str, list[float]]:
-    """Return the whole spectrum as a curve, next to that of Gaussian samples.
+    """Return the whole spectrum as a curve of at most `CURVE_POINTS`, next to that of Gaussians.
 
-    Returns:
-        `index`: at most `CURVE_POINTS` places in the spectrum, from 1; `singular_values` there;
-        `gaussian`: the same of as many Gaussian samples with the same sum of squares.
+    `gaussian` is that of as many Gaussian samples with the same sum of squares; `index` is from 1.
     """
     count = len(values_S)
     places = torch.linspace(0, count - 1, min(count, CURVE_POINTS)).round().long()
@@ -145,9 +143,8 @@ def singular_spectrum(values_S: Tensor, rows: Rows) -> dict[str, list[float]]:
 def information_content(values: Tensor, rows: Rows, *, num_top: int) -> dict[str, object]:
     """Return every figure of this section from the singular values of `rows`.
 
-    Returns:
-        `effective_rank`; `effective_rank_ratio`, ER/D; `effective_rank_ceiling_ratio`, ER over the
-        ER that as many Gaussian samples reach; `actual_rank`; `top_singular_values`; `spectrum`.
+    `effective_rank_ratio` is ER/D, `effective_rank_ceiling_ratio` ER over the ER that as many
+    Gaussian samples reach.
     """
     rank = spectrum_rank(values)
     ratio = rank / rows.num_columns

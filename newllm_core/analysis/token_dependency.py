@@ -2,12 +2,11 @@
 
 Token dependency: the same context, different tokens; how different are the results?
 
-Contribution of each token of a passage to the state at its end: a token is replaced by another one
-of the text, and the rest is read as it stands; how far is the state at the end from what it would
-have been, relative to its norm? 0: the token has left no trace.
+Contribution of a token of a passage to the state at its end: it is replaced by another one of the
+text, and the rest is read as it stands; how far is the state at the end from what it would have
+been, relative to its norm? 0: the token has left no trace.
 
-Shapes: R contexts, M tokens or substitutes, P passages, L tokens of each, U token types,
-C context_dim.
+Shapes: R contexts, M tokens or substitutes, P passages, L tokens of each, U types, C context_dim.
 """
 
 from typing import Any

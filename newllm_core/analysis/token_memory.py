@@ -65,13 +65,11 @@ class Labelled:
 
 
 def label(contexts_PTD: Tensor, tokens_PS: Tensor, *, lags: int, frequent: int) -> Labelled:
-    """Give every context the classes of the last tokens.
+    """Give every context [P, T, D] the classes of the last tokens.
 
-    Args:
-        contexts_PTD: contexts after the last T tokens of every passage.
-        tokens_PS: those tokens and what was read before them, S >= T.
-        lags: so many back, 0 (the token just read) included; fewer if passages are short.
-        frequent: so many tokens have a class of their own.
+    `tokens_PS` are those T tokens of every passage and what was read before them. There are so many
+    `lags`, 0 (the token just read) included, or fewer if passages are short; so many `frequent`
+    tokens have a class of their own.
     """
     length = contexts_PTD.shape[1]
     before = tokens_PS.shape[1] - length
@@ -95,9 +93,8 @@ def label(contexts_PTD: Tensor, tokens_PS: Tensor, *, lags: int, frequent: int) 
 def token_memory(labelled: Labelled) -> dict[str, Any]:
     """Return what the probes read on passages they were not fitted on.
 
-    Returns:
-        `by_lag`: tokens remembered at lag 0, 1, …; `total`: their sum; `stderr`: of the total,
-        over held-out passages; `num_classes`.
+    `by_lag` is what is remembered at lag 0, 1, …, `total` their sum, with its `stderr` over
+    held-out passages.
     """
     fitted, judged = _divided(labelled)
     probe = _Fitting(fitted.contexts.flatten(0, 1).double())
@@ -221,9 +218,7 @@ def _cut(values: Tensor) -> Tensor:
 def memory_capacity(labelled: Labelled, values_YF: Tensor | None = None) -> dict[str, Any]:
     """Return how much of earlier inputs can be read back; tokens of a class stand for `values_YF`.
 
-    Returns:
-        `by_lag`: squared correlations for lag 0 (the token just read), 1, …; `total`: their sum
-        without lag 0.
+    `by_lag` are squared correlations for lag 0 (the token just read), 1, …; `total` is without 0.
     """
     classes = labelled.num_classes
     if values_YF is None:

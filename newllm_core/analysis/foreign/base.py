@@ -67,11 +67,7 @@ class Foreign(ABC):
 
 
 def read_tensors(path: Path, device: torch.device) -> dict[str, Tensor]:
-    """Return every tensor of numbers in a safetensors file, half precision as float32.
-
-    Raises:
-        InputError: it cannot be read, or holds values that are not finite.
-    """
+    """Return every tensor of finite numbers in a safetensors file, half precision as float32."""
     found = {}
     with open_tensors(path) as file:
         for name in file.keys():  # noqa: SIM118 - it is no dictionary

@@ -36,14 +36,9 @@ FOLDERS = "transformers"
 def open_network(
     path: Path, kind: str | None, *, embedding: str | None, seed: int, device: torch.device
 ) -> Network:
-    """Open a foreign network, see `Foreign.open`.
+    """Open a foreign network, see `Foreign.open`, or raise `ConfigError` or `PluginError`.
 
     `kind` is a name of `newllm.recurrences`; a Python file and a folder say it themselves.
-
-    Raises:
-        ConfigError: an unknown kind, or none was given.
-        InputError: it cannot be read.
-        PluginError: the kind cannot be loaded, or failed.
     """
     if kind is None and path.suffix == ".py":
         return _open_step_file(regular_file(path, "plugin").absolute())

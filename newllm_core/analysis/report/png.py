@@ -22,11 +22,7 @@ def _colours() -> dict[str, str]:
 
 
 def require_matplotlib() -> Any:  # noqa: ANN401 - an optional module
-    """Return the class of a figure.
-
-    Raises:
-        ConfigError: matplotlib is not installed.
-    """
+    """Return the class of a figure, or raise `ConfigError`: matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
