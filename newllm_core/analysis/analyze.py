@@ -49,16 +49,9 @@ def analyze(
 ) -> dict[str, Any]:
     """Return everything there is to say about a checkpoint, fit for JSON.
 
-    Train and validation are cut to the same number of tokens.
-
-    Args:
-        checkpoint: the model, its probes and its history; the model is moved to `device`.
-        checkpoint_path: named in the result.
-        config: how much is looked at, and thresholds; as the checkpoint says, by default.
-        seed: of everything that is sampled; that of the checkpoint, by default.
-        device: where to compute; where the model is, by default.
-        progress: told about every token that is read.
-        with_control: whether the untrained blocks are looked at too.
+    Train and validation are cut to the same number of tokens. How much is looked at, thresholds and
+    seed are the checkpoint's own by default; the model is moved to `device`, if one is given.
+    `checkpoint_path` is named in the result; the untrained blocks are looked at `with_control`.
 
     Returns:
         `train`, `validation`, `random_control`, `differences` and `verdicts`, all measured now;

@@ -68,8 +68,7 @@ class Recurrence(ABC):
     ) -> tuple[Tensor, Tensor]:
         """Read tokens one after another, from `start_BC` on.
 
-        Returns:
-            What is kept of contexts [B, T - warmup, K], and the last states [B, C].
+        Return what is kept of contexts [B, T - warmup, K], and the last states [B, C].
         """
         context_BC, found = start_BC, []
         for number, token_B in enumerate(tokens_BT.unbind(1)):

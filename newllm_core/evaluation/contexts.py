@@ -100,9 +100,7 @@ def write_contexts(
     `FILE.safetensors` holds `contexts` float32 [T, C], `tokens` int64 [T] and `offsets` int64
     [T, 2]. For `FILE.npy` these are FILE.npy, FILE.tokens.npy and FILE.offsets.npy. They appear
     when everything is written. `name` is what errors call the text, `task` is told of its bytes.
-
-    Returns:
-        `files`, `num_tokens` and `context_dim`.
+    Return `files`, `num_tokens` and `context_dim`.
 
     Raises:
         ConfigError: `out` ends in neither .safetensors nor .npy.

@@ -34,7 +34,7 @@ class Scores:
     num_tokens: int
     nats: Sequence[float]
     squares: Sequence[float]
-    hits: Sequence[int]
+    hits: Sequence[float]
 
     def figures(
         self,
@@ -109,17 +109,10 @@ def evaluate(
 ) -> dict[str, Any]:
     """Predict every token of `text` once, each from everything before it; constant memory.
 
-    Args:
-        model: on the device to compute on.
-        text: what to predict.
-        end_id: the token that closes a document; the first token is predicted from it.
-        head_weights: one for each head; what the heads reach together is weighted by them.
-        max_tokens: use whole documents up to so many tokens, at least one document, so that
-            bits per byte stay exact.
-        num_streams: streams in lock-step (see `contexts_of_text`); 1 is exact and slow.
-        warmup: tokens that streams after the first read beforehand.
-        progress: is told how far it is.
-        label: what the progress calls it.
+    The first token is predicted from `end_id`, which closes documents. What the heads reach
+    together is weighted by `head_weights`. Of whole documents up to `max_tokens` are used, at least
+    one, so that bits per byte stay exact. For `num_streams` and their `warmup` see
+    `contexts_of_text`; a single stream is exact and slow.
 
     Returns:
         See `Scores.figures`. Words and characters of a part of the text are not known.
@@ -190,16 +183,12 @@ def evaluate_splits(
 def score(model: LanguageModel, readings: Iterable[ContextChunk], task: Task) -> Scores:
     """Score every token of `readings` with every head; `task` is told of each chunk."""
     num_tokens = 0
-    nats, squares = [0.0] * model.num_heads, [0.0] * model.num_heads
-    hits = [0] * model.num_heads
+    sums = np.zeros((model.num_heads, 3))
     for reading in readings:
-        for head, (loss, squared, correct) in enumerate(_score(model, reading)):
-            nats[head] += loss
-            squares[head] += squared
-            hits[head] += correct
+        sums += _score(model, reading)
         num_tokens += len(reading.positions_N)
         task.advance(len(reading.positions_N))
-    return Scores(num_tokens, nats, squares, hits)
+    return Scores(num_tokens, *sums.T.tolist())
 
 
 @torch.no_grad()
