@@ -24,10 +24,9 @@ class Criterion:
     """How one section of the analysis is judged.
 
     Attributes:
-        figure: its name among the figures of a split (see `health`).
+        figure: its name among the figures of a split (see `health_of`).
         measure: what it is, as tables call it.
         option: of `healthy` and `gate`: `min_` or `max_` stand before it.
-        high_is_good: whether healthy values lie above the thresholds.
         messages: a few words for each of `STATUSES`.
     """
 

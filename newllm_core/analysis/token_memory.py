@@ -49,12 +49,10 @@ RIDGES = (1e-10, 1e-4)
 
 @dataclass(frozen=True)
 class Labelled:
-    """Contexts with what was read before them.
+    """Contexts [P, T, D] with what was read before them.
 
     Attributes:
-        contexts: [P, T, D].
         classes: for each lag the class of the token so many steps back [K, P, T].
-        num_classes: Y.
         types: ids of the tokens that have a class of their own, in the order of classes.
     """
 

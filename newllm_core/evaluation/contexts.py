@@ -57,11 +57,7 @@ class TokenContexts:
 
 
 def contexts_in_order(
-    model: LanguageModel,
-    tokenizer: TextTokenizer,
-    chunks: Iterable[str],
-    *,
-    piece_characters: int = PIECE_CHARACTERS,
+    model: LanguageModel, tokenizer: TextTokenizer, chunks: Iterable[str]
 ) -> Iterator[TokenContexts]:
     """Read the text that comes in `chunks` as one stream; yield every token of it, in order.
 
@@ -71,7 +67,7 @@ def contexts_in_order(
     start = torch.tensor([[tokenizer.end_id]], device=model.embedding.weight.device)
     context_1C = rollout(model, start, model.start(1))[:, -1]
     begin = 0
-    for piece in pieces(tokenizer, chunks, piece_characters):
+    for piece in pieces(tokenizer, chunks, PIECE_CHARACTERS):
         bytes_before = _bytes_before(piece) + begin
         for ids, places in tokenizer.encodings(piece):
             offsets_T2 = bytes_before[np.array(places, np.int64).reshape(-1, 2)]
@@ -93,7 +89,6 @@ def write_contexts(
     name: str,
     overwrite: bool,
     task: Task,
-    piece_characters: int = PIECE_CHARACTERS,
 ) -> dict[str, Any]:
     """Write contexts, token ids and byte offsets of a text, see `contexts_in_order`.
 
@@ -108,7 +103,7 @@ def write_contexts(
     """
     paths = output_files(out, overwrite=overwrite)
     tokenizer = TextTokenizer.from_json(checkpoint.tokenizer_json)
-    read = contexts_in_order(checkpoint.model, tokenizer, chunks, piece_characters=piece_characters)
+    read = contexts_in_order(checkpoint.model, tokenizer, chunks)
     dim = checkpoint.model.context_dim
     identity = checkpoint.identity()
     metadata = {"format": FORMAT, "checkpoint": identity, "newllm": newllm_version()}

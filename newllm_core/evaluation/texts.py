@@ -39,7 +39,6 @@ def evaluate_file(
     *,
     encoding: str = UTF8,
     progress: Progress | None = None,
-    piece_characters: int = PIECE_CHARACTERS,
     **options: Any,  # noqa: ANN401 - those of `evaluate_text`
 ) -> dict[str, Any]:
     """Predict every token of a file, as `evaluate_text` does; a byte order mark is no text.
@@ -55,11 +54,10 @@ def evaluate_file(
     return evaluate_text(
         model,
         tokenizer,
-        read_chunks(path, min(CHUNK_BYTES, 16 * piece_characters), encoding),
+        read_chunks(path, min(CHUNK_BYTES, 16 * PIECE_CHARACTERS), encoding),
         name=path_name(path),
         num_bytes=size,
         progress=progress,
-        piece_characters=piece_characters,
         **options,
     )
 
@@ -73,8 +71,6 @@ def evaluate_text(
     name: str = "the text",
     num_bytes: int | None = None,
     progress: Progress | None = None,
-    segment_tokens: int = SEGMENT_TOKENS,
-    piece_characters: int = PIECE_CHARACTERS,
     min_space_share: float = DataConfig.min_space_share,
 ) -> dict[str, Any]:
     """Predict every token of a text, and the end token behind it, from all before it.
@@ -92,7 +88,7 @@ def evaluate_text(
     chunks = (unicode_text(text, name),) if isinstance(text, str) else text
     with (progress or Silent()).task("evaluating", num_bytes, "bytes") as task:
         read = _Text(tokenizer, task)
-        segments = joined(read.encoded(chunks, name, piece_characters), segment_tokens)
+        segments = joined(read.encoded(chunks, name), SEGMENT_TOKENS)
         readings = contexts_of_segments(model, segments, end_id=tokenizer.end_id)
         scores = score(model, readings, read)
     figures = scores.figures(
@@ -119,10 +115,8 @@ class _Text:
         self.counts = TextCounts()  # pieces begin with white space, so none ends within a word
         self.losses = TokenLosses(tokenizer)
 
-    def encoded(
-        self, chunks: Iterable[str], name: str, piece_characters: int
-    ) -> Iterator[np.ndarray]:
-        for piece in pieces(self._tokenizer, chunks, piece_characters):
+    def encoded(self, chunks: Iterable[str], name: str) -> Iterator[np.ndarray]:
+        for piece in pieces(self._tokenizer, chunks, PIECE_CHARACTERS):
             self.counts.add(piece)
             ids = np.array(self._tokenizer.encode(piece), np.uint32)
             self.losses.add((piece,), ids, continues=True)

@@ -38,12 +38,12 @@ def analysis_charts(report: Figures) -> list[Chart]:
 
 def split_charts(columns: Columns) -> list[Chart]:
     """Return charts of what one pass over a text shows, with a curve for every column."""
+    curves = partial(_curves, columns)
     return [
         spectrum_chart(columns),
         cosine_chart(columns),
         variance_chart(columns),
-        _curves(
-            columns,
+        curves(
             _values_at("echo_state", "distances_by_step"),
             key="echo",
             title="Echo of the start state",
@@ -54,8 +54,7 @@ def split_charts(columns: Columns) -> list[Chart]:
             log_y=True,
         ),
         _sweeps(columns),
-        _curves(
-            columns,
+        curves(
             _values_at("repeat_drift", "by_repeat"),
             key="repeat",
             title="Drift when a passage is repeated",
@@ -67,8 +66,7 @@ def split_charts(columns: Columns) -> list[Chart]:
             log_y=True,
             markers=True,
         ),
-        _curves(
-            columns,
+        curves(
             _values_at("token_memory", "by_lag"),
             key="memory",
             title="Tokens read back from the context",
@@ -79,8 +77,7 @@ def split_charts(columns: Columns) -> list[Chart]:
             markers=True,
             until=0.002,
         ),
-        _curves(
-            columns,
+        curves(
             _values_at("contributions", "by_lag"),
             key="contributions",
             title="Contribution of a token to the state",
@@ -91,8 +88,7 @@ def split_charts(columns: Columns) -> list[Chart]:
             log_y=True,
             markers=True,
         ),
-        _curves(
-            columns,
+        curves(
             lambda figures: [
                 exponent["mean"]
                 for exponent in look_up(figures, ("lyapunov_spectrum", "exponents")) or []
@@ -105,8 +101,7 @@ def split_charts(columns: Columns) -> list[Chart]:
             first=1,
             markers=True,
         ),
-        _curves(
-            columns,
+        curves(
             _values_at("along_text", "log_growth"),
             key="along-text",
             title="Growth of a disturbance along a text",
