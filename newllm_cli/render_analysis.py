@@ -9,11 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from newllm_core.analysis.criteria import CRITERIA, DEGENERATE, HEALTHY, WEAK, Figures, cvfp_line
-from newllm_core.analysis.differences import look_up
 from newllm_core.analysis.report.figures import (
     by_section,
     difference_rows,
     figure_rows,
+    look_up,
     names_in,
     number,
     printable,
@@ -106,15 +106,17 @@ def _verdict_table(verdicts: Sequence[Figures]) -> Table:
     headings = ("section", *splits, "healthy if")
     table = plain_table(*headings, words=len(headings))
     for section, of_split in by_section(verdicts).items():
-        cells = [_status(of_split[split]) if split in of_split else Text("–") for split in splits]
+        cells = [
+            _status(found["status"], f"{short(found['value']):>5}") if found else Text("–")
+            for found in map(of_split.get, splits)
+        ]
         limit = next(iter(of_split.values()))["healthy_if"]
         table.add_row(section.replace("_", " "), *cells, limit)
     return table
 
 
-def _status(verdict: Figures) -> Text:
-    status = verdict["status"]
-    return Text.assemble((f"{status:<10}", COLOURS[status]), f" {short(verdict['value']):>5}")
+def _status(status: str, words: str) -> Text:
+    return Text.assemble((f"{status:<10}", COLOURS[status]), f" {words}")
 
 
 def _worries(verdicts: Sequence[Figures]) -> list[Text]:
@@ -124,8 +126,7 @@ def _worries(verdicts: Sequence[Figures]) -> list[Text]:
     lines = []
     for (section, status, words), splits in found.items():
         where = "" if set(splits) == every else f" of {' and '.join(splits)}"
-        text = f" {section.replace('_', ' ')}{where}: {words}"
-        lines.append(Text.assemble((f"{status:<10}", COLOURS[status]), text))
+        lines.append(_status(status, f"{section.replace('_', ' ')}{where}: {words}"))
     return lines
 
 

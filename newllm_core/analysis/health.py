@@ -25,7 +25,6 @@ from newllm_core.errors import GateRefused
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.runtime.progress import Progress, Silent
 
-Health = dict[str, dict[str, Any]]
 # What untrained blocks are allowed, where they are asked for: not to be trained.
 WAIVED = (TRAINING, "cvfp")
 
@@ -58,7 +57,7 @@ def measure_health(
     config: Config,
     *,
     progress: Progress | None = None,
-) -> Health:
+) -> dict[str, dict[str, Any]]:
     """Return `health_of` each split that there are probe passages [P, warmup + T] of.
 
     The same figures as `analyze` gives for a checkpoint of this model.

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from html import escape
 
 from newllm_core.analysis.criteria import CRITERIA, DEGENERATE, HEALTHY, WEAK, Figures, cvfp_line
-from newllm_core.analysis.differences import look_up
 from newllm_core.analysis.report.chart import Chart, Series
 from newllm_core.analysis.report.charts import (
     analysis_charts,
@@ -15,6 +14,7 @@ from newllm_core.analysis.report.charts import (
 from newllm_core.analysis.report.figures import (
     by_section,
     difference_rows,
+    look_up,
     names_in,
     number,
     printable,

@@ -6,9 +6,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from newllm_core.analysis.differences import look_up
 from newllm_core.analysis.report.chart import Chart, Series, Values
-from newllm_core.analysis.report.figures import names_in
+from newllm_core.analysis.report.figures import look_up, names_in
 
 Figures = Mapping[str, Any]
 # Name of a curve to the figures it shows and its role.
@@ -130,20 +129,15 @@ def _curves(
     found = {name: values_of(figures) for name, (figures, _) in columns.items()}
     length = max((len(values) for values in found.values()), default=0)
     if until is not None:
-        ends = [_last_above(values, until) for values in found.values()]
-        length = min(length, max(8, *(end + 3 for end in ends))) if ends else length
+        numbered = (pair for values in found.values() for pair in enumerate(values))
+        above = (i for i, value in numbered if value is not None and value > until)
+        length = min(length, max(8, max(above, default=0) + 3))
     series = []
     for name, (_, role) in columns.items():
         values = found[name][:length]
         x = list(range(first, first + len(values)))
         series.append(Series(name, x, values, role, markers=markers))
     return Chart(series=series, **words)
-
-
-def _last_above(values: Values, limit: float) -> int:
-    return max(
-        (i for i, value in enumerate(values) if value is not None and value > limit), default=0
-    )
 
 
 def spectrum_chart(columns: Columns) -> Chart:
