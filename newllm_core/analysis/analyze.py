@@ -72,7 +72,7 @@ def analyze(
     seed = saved.run.seed if seed is None else seed
     config = config or saved
     config = replace(config, phase1=saved.phase1, run=replace(config.run, seed=seed))
-    text = TokenText(checkpoint.tokenizer_json)
+    text = token_text(checkpoint.tokenizer_json)
     examiner = Examiner(config, warmup=checkpoint.warmup, text=text)
     control = ModelRecurrence(model.untrained()) if with_control else None
     found = examiner.report(ModelRecurrence(model), control, probes, progress)
@@ -150,7 +150,7 @@ def examine(
     probes, warmup = _passages(tokens, warmup, config.analysis)
     if values is not None and values.ndim == 1:
         values = values[:, None]
-    examiner = Examiner(config, warmup=warmup, text=text or TokenText(""), values=values)
+    examiner = Examiner(config, warmup=warmup, text=text or token_text(""), values=values)
     beside = Stepped(control, start, seed=seed) if control else None
     found = examiner.report(recurrence, beside, probes, progress or Silent())
     report = {"schema": SCHEMA, "checkpoint": name, "state": recurrence.described()}
@@ -198,27 +198,25 @@ def _passages(
     return equal_probes(probes, warmup), warmup
 
 
-class TokenText:
-    """Decodes single tokens.
+def token_text(tokenizer_json: str) -> Callable[[int], str]:
+    """Return what shows single tokens.
 
     `tokenizer_json` is as the `tokenizers` library writes it; empty if there is none.
     """
+    tokenizer = None
+    try:
+        if tokenizer_json:
+            tokenizer = load_tokenizer(json.loads(tokenizer_json), tokenizer_json)
+    except Exception as error:  # tokenizers raises bare Exception
+        raise InputError(f"the checkpoint's tokenizer cannot be read: {reason(error)}") from error
 
-    def __init__(self, tokenizer_json: str) -> None:
-        self._tokenizer = None
-        try:
-            if tokenizer_json:
-                self._tokenizer = load_tokenizer(json.loads(tokenizer_json), tokenizer_json)
-        except Exception as error:  # tokenizers raises bare Exception
-            raise InputError(
-                f"the checkpoint's tokenizer cannot be read: {reason(error)}"
-            ) from error
-
-    def __call__(self, token: int) -> str:
+    def text_of(token: int) -> str:
         """Return the text of a token, its raw form if it is not whole text, or #id without any."""
-        if self._tokenizer is None or (raw := self._tokenizer.id_to_token(token)) is None:
+        if tokenizer is None or (raw := tokenizer.id_to_token(token)) is None:
             return f"#{token}"
         with panics_contained():
-            text = self._tokenizer.decode([token], skip_special_tokens=False)
+            text = tokenizer.decode([token], skip_special_tokens=False)
         # A token may hold part of a character; a replacement sign would say nothing about it.
         return text if text and "\ufffd" not in text else raw
+
+    return text_of

@@ -7,7 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from newllm_core.analysis.contexts import ProbeContexts, exploded, read_finite, read_splits
+from newllm_core.analysis.contexts import (
+    ProbeContexts,
+    exploded,
+    probe_places,
+    read_finite,
+    read_splits,
+    sketched_sections,
+)
 from newllm_core.analysis.dynamics import dynamics, exponent_of, tokens_to_read
 from newllm_core.analysis.lyapunov import extent, lyapunov_spectra
 from newllm_core.analysis.rank import effective_rank, token_loadings
@@ -15,7 +22,6 @@ from newllm_core.analysis.recurrence import Recurrence, worthwhile_threads
 from newllm_core.analysis.report.figures import differences
 from newllm_core.analysis.rows import Rows
 from newllm_core.analysis.sections import matrix_sections
-from newllm_core.analysis.sketch import probe_places, sketched_sections
 from newllm_core.analysis.summary import identity_cosine
 from newllm_core.analysis.token_dependency import contributions, token_dependency
 from newllm_core.analysis.token_memory import Labelled, label, memory_capacity, token_memory

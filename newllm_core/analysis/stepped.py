@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from newllm_core.analysis.contexts import Sketch
 from newllm_core.analysis.recurrence import (
     DIFFERENCES,
     Recurrence,
     difference_product,
     exact_product,
 )
-from newllm_core.analysis.sketch import Sketch
 from newllm_core.analysis.summary import gaussian_like
 from newllm_core.errors import ConfigError
 

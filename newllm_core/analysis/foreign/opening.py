@@ -19,7 +19,6 @@ import torch
 
 from newllm_core.analysis.analyze import Tokens, examine
 from newllm_core.analysis.foreign.base import Network
-from newllm_core.config import Config
 from newllm_core.data.prepared import open_dataset
 from newllm_core.data.sources import tokens as token_files
 from newllm_core.errors import ConfigError, InputError, PluginError
@@ -28,7 +27,6 @@ from newllm_core.files.npy_files import open_array
 from newllm_core.plugins.files import import_file
 from newllm_core.plugins.guard import one_line, stdout_to_stderr
 from newllm_core.plugins.registry import RECURRENCES
-from newllm_core.runtime.progress import Progress
 
 FOLDERS = "transformers"
 
@@ -74,11 +72,10 @@ def examine_file(
     *,
     kind: str | None = None,
     embedding: str | None = None,
-    config: Config | None = None,
     seed: int = 0,
     device: torch.device | None = None,
-    progress: Progress | None = None,
     with_control: bool = True,
+    **options: Any,  # noqa: ANN401 - `config` and `progress` of `examine`
 ) -> dict[str, Any]:
     """Return the report of `examine` on a foreign network, with `parameters`.
 
@@ -97,10 +94,9 @@ def examine_file(
         control=network.control if with_control else None,
         values=network.values,
         text=network.text,
-        config=config,
         seed=seed,
         name=str(path),
-        progress=progress,
+        **options,
     )
     return report | {"parameters": network.parameters}
 

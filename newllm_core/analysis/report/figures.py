@@ -85,15 +85,14 @@ LANGUAGE_MODEL = {
 WIDEST = 1e6
 
 
-def look_up(figures: Figures | None, path: Place) -> Any:  # noqa: ANN401 - any figure
+def look_up(figures: Any, path: Place) -> Any:  # noqa: ANN401 - any figure
     """Return the figure at `path`, or None where there is none."""
-    value: Any = figures
     try:
         for key in path:
-            value = value[key]
+            figures = figures[key]
     except (KeyError, IndexError, TypeError):
         return None
-    return value
+    return figures
 
 
 def differences(
