@@ -208,16 +208,6 @@ def _print_history(convergence: Figures, console: Console, *, whole: bool) -> No
             if known:
                 ends = f"{number(known[0])} → {number(known[-1])}"
                 console.print(Text(f"{label + ' ' + name:<26} {sparkline(curve)}  {ends}"))
-    console.print("", _history_table(history, len(history) if whole else HISTORY_ROWS))
-    for entry in history:
-        if entry.get("stopped_early"):
-            console.print(
-                f"window {entry.get('window')} stopped early after iteration "
-                f"{entry.get('iteration')}: enough tokens had converged"
-            )
-
-
-def _history_table(history: Sequence[Figures], rows: int) -> Table:
     columns = {
         "window": ("window",),
         "iteration": ("iteration",),
@@ -228,9 +218,15 @@ def _history_table(history: Sequence[Figures], rows: int) -> Table:
         "weight\nchange": ("weight_change",),
     }
     last = len(history) - 1
-    count = min(rows, len(history))
+    count = len(history) if whole else min(HISTORY_ROWS, len(history))
     chosen = sorted({i * last // max(1, count - 1) for i in range(count)})
-    return _entry_table([history[index] for index in chosen], columns)
+    console.print("", _entry_table([history[index] for index in chosen], columns))
+    for entry in history:
+        if entry.get("stopped_early"):
+            console.print(
+                f"window {entry.get('window')} stopped early after iteration "
+                f"{entry.get('iteration')}: enough tokens had converged"
+            )
 
 
 def _epoch_table(epochs: Sequence[Figures]) -> Table:

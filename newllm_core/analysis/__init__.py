@@ -1,4 +1,4 @@
-"""What contexts are like: one file per section, thresholds and verdicts, and the whole report.
+"""What contexts are like: its sections, thresholds and verdicts, and the whole report.
 
 `analyze.analyze` looks at a checkpoint, `examine` at any recurrent network, `matrix.analyze_matrix`
 at any matrix in a file and `examine_states` at one in memory. Nothing here knows how a model is

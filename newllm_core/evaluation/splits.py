@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from newllm_core.data.prepared import PreparedDataset, TokenSplit
@@ -163,10 +162,10 @@ def evaluate_splits(
         # A stream begins by reading what it does not predict: few tokens are worth few streams.
         streams = max(1, min(NUM_STREAMS, max_tokens // (4 * WARMUP_TOKENS)))
 
-    def reached(split: str, max_tokens: int | None) -> dict[str, Any]:
+    def reached(split: str, text: TokenSplit, max_tokens: int | None) -> dict[str, Any]:
         return evaluate(
             model,
-            dataset.split(split),
+            text,
             end_id=int(dataset.info.end_id),
             head_weights=head_weights,
             max_tokens=max_tokens,
@@ -175,8 +174,8 @@ def evaluate_splits(
             label=f"evaluating {split}",
         )
 
-    validation = reached("validation", max_tokens)
-    train = reached("train", min(validation["num_tokens"], TRAIN_TOKENS))
+    validation = reached("validation", dataset.validation, max_tokens)
+    train = reached("train", dataset.train, min(validation["num_tokens"], TRAIN_TOKENS))
     return {"train": train, "validation": validation}
 
 
@@ -206,16 +205,12 @@ def _score(model: LanguageModel, reading: ContextChunk) -> list[tuple[float, flo
                 logits_NV = at_least_float32(model.predict(head, part_NC, inputs_N))
             losses_N = F.cross_entropy(logits_NV, targets_N, reduction="none").double()
             nats += torch.stack([losses_N.sum(), losses_N.square().sum()])
-            hits += _hits(logits_NV, targets_N)
+            # Targets that are the first of the largest logits; `argmax` of every row is slow.
+            reached_N = logits_NV.gather(1, targets_N[:, None])[:, 0]
+            candidates = (reached_N == logits_NV.amax(-1)).nonzero()[:, 0]
+            hits += (logits_NV[candidates].argmax(-1) == targets_N[candidates]).sum()
         scores.append((float(nats[0]), float(nats[1]), int(hits)))
     return scores
-
-
-def _hits(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
-    """Count the targets that are the first of the largest logits; `argmax` of all rows is slow."""
-    reached_N = logits_NV.gather(1, targets_N[:, None])[:, 0]
-    candidates = (reached_N == logits_NV.amax(-1)).nonzero()[:, 0]
-    return (logits_NV[candidates].argmax(-1) == targets_N[candidates]).sum()
 
 
 def without_line_ends(figures: dict[str, Any], num_line_ends: int | None) -> dict[str, Any]:
