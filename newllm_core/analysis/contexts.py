@@ -127,11 +127,7 @@ def read_splits(
 
 def exploded(read: Mapping[str, ProbeContexts]) -> list[str]:
     """Return the splits with a context that is not finite."""
-    return [
-        split
-        for split, of_split in read.items()
-        if not bool(torch.isfinite(of_split.trajectory).all())
-    ]
+    return [split for split, of in read.items() if not bool(of.trajectory.isfinite().all())]
 
 
 class Sketch:

@@ -4,7 +4,7 @@ The numbers are settings: those of `healthy` and, for degenerate, those of `gate
 only, so that the command line can show them without loading torch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -175,11 +175,6 @@ def judge_training(split: str, training: Figures) -> Verdict:
         "message": words,
         "healthy_if": "weights moved",
     }
-
-
-def degenerate(judged: Sequence[Verdict]) -> list[Verdict]:
-    """Return the verdicts that Phase 2 refuses."""
-    return [verdict for verdict in judged if verdict["status"] == DEGENERATE]
 
 
 def cvfp_line(report: Figures) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from newllm_core.analysis.contexts import equal_probes, read_finite
-from newllm_core.analysis.criteria import CRITERIA, TRAINING, Figures, Verdict, degenerate, verdicts
+from newllm_core.analysis.criteria import CRITERIA, DEGENERATE, TRAINING, Figures, Verdict, verdicts
 from newllm_core.analysis.dynamics import tokens_to_read
 from newllm_core.analysis.examiner import Examiner
 from newllm_core.analysis.rank import effective_rank_ceiling
@@ -114,10 +114,9 @@ def gate_failures(
     Health and training are those of `verdicts`. `untrained` blocks, where they were asked for,
     count only where no weight of them moved.
     """
-    found = degenerate(verdicts(health, training, config))
-    if untrained and training["weight_change"] == 0:
-        found = [verdict for verdict in found if verdict["section"] not in WAIVED]
-    return found
+    waived = WAIVED if untrained and training["weight_change"] == 0 else ()
+    judged = verdicts(health, training, config)
+    return [v for v in judged if v["status"] == DEGENERATE and v["section"] not in waived]
 
 
 def check_gate(
@@ -143,7 +142,7 @@ def phase1_verdict(checkpoint: Checkpoint) -> dict[str, Any]:
     health = {split: checkpoint.gate[split] for split in SPLITS}
     training = training_of(checkpoint)
     judged = verdicts(health, training, config)
-    failed = degenerate(judged)
+    failed = [verdict for verdict in judged if verdict["status"] == DEGENERATE]
     reason = _said(failed, health, config) if failed else None
     return {"succeeded": not failed, "reason": reason, "verdicts": judged}
 

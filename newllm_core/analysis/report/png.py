@@ -33,12 +33,7 @@ def require_matplotlib() -> Any:  # noqa: ANN401 - an optional module
 
 
 def write_charts(charts: Sequence[Chart], folder: Path) -> list[Path]:
-    """Write a file for every chart into `folder`, named after its key.
-
-    Raises:
-        ConfigError: matplotlib is not installed.
-        InputError: the folder cannot be written.
-    """
+    """Write a file for every chart into `folder`, named by its key; it may raise `InputError`."""
     figure_class = require_matplotlib()
     paths = []
     try:
