@@ -51,14 +51,10 @@ def dynamics(
 ) -> dict[str, dict[str, Any]]:
     """Perturb, restart and repeat the passages of every split, which have equal shapes.
 
-    Contexts whose mean squared difference is less than `converged_below` count as the same. `task`
-    is told about every token that is read.
-
-    Returns:
-        For each split `lyapunov_exponent`, `memory_horizon`, `converged_ratio` (the share of
-        tokens whose context does not depend on the start), `echo_state`, `sweeps`,
-        `repeat_drift`, and `along_text`: the `tokens` of the first passage and the `log_growth` by
-        each, of which λ is the mean over all passages.
+    Contexts whose mean squared difference is less than `converged_below` count as the same;
+    `converged_ratio` is the share of tokens whose context does not depend on the start.
+    `along_text` has the `tokens` of the first passage and the `log_growth` by each, of which λ is
+    the mean over all passages. `task` is told about every token that is read.
     """
     trajectories, texts, firsts = zip(
         *(selected(of_split, config) for of_split in read.values()), strict=True

@@ -47,12 +47,9 @@ def analyze_matrix(
     """Return figures of a matrix [N, D] or vector [N] in a `.safetensors` or `.npy` file.
 
     Memory holds `chunk_elements` entries and a square matrix of the smaller side, not the file.
-    `tensor_name` is that of a tensor in a safetensors file; its only matrix, if left out.
-
-    Returns:
-        `schema`, `file`, `tensor`, `shape`, the figures, and `singular_vectors` with the `rows`
-        that load on them. Of a vector the figures are `num_values`, `euclidean_norm`, a summary of
-        its `values`, `sparsity` and a `histogram` of `centres` and `shares`.
+    `tensor_name` is that of a tensor in a safetensors file; its only matrix, if left out. Of a
+    vector the figures are `num_values`, `euclidean_norm`, a summary of its `values`, `sparsity` and
+    a `histogram` of `centres` and `shares`.
 
     Raises:
         InputError: the file or tensor is missing, unreadable, no matrix of at least two rows, or

@@ -132,8 +132,7 @@ def exact_product(update: Update, context_NC: Tensor, vector_NC: Tensor) -> tupl
     """Return `update(context_NC)` and its Jacobian times `vector_NC`, both [N, C].
 
     Two reverse passes are as exact as one forward and run in C++ alone; torch's forward mode
-    spends most of its time in Python here, and imports a compiler first. So would a gradient of
-    anything but a number.
+    spends most of its time in Python here, and imports a compiler first.
     """
     with torch.enable_grad():
         context_NC = context_NC.detach().requires_grad_()

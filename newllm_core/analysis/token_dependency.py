@@ -42,12 +42,9 @@ def token_dependency(
 ) -> dict[str, float]:
     """Let sampled contexts read sampled tokens, and compare what becomes of each context.
 
-    Tokens are sampled from the types in `tokens`, of any shape.
-
-    Returns:
-        `mean_cosine` and `mean_l2` over contexts and pairs of different tokens: 1 and 0 for a
-        model that ignores its tokens; `std_cosine`, the standard deviation over contexts and
-        pairs; `stderr` of the mean cosine, from both samples.
+    Tokens are sampled from the types in `tokens`, of any shape. `mean_cosine` and `mean_l2` are
+    taken over contexts and pairs of different tokens: 1 and 0 for a model that ignores its tokens;
+    so is `std_cosine`. `stderr` of the mean cosine comes from both samples.
 
     Raises:
         InputError: a token id that was asked for is not in the vocabulary.

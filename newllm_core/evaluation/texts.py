@@ -103,10 +103,7 @@ def evaluate_text(
 
 
 class _Text:
-    """Counts a text while it is encoded, and tells a task of bytes about its tokens.
-
-    How many tokens there will be is not known beforehand.
-    """
+    """Counts a text while it is encoded, and tells a task of bytes about its tokens."""
 
     def __init__(self, tokenizer: TextTokenizer, task: Task) -> None:
         self._tokenizer = tokenizer
