@@ -32,8 +32,7 @@ from benchmarks.script import exit_code
 from newllm_cli.progress import StderrProgress
 from newllm_core.analysis import examine
 from newllm_core.analysis.report.chart import Chart, Series
-from newllm_core.analysis.report.charts import split_charts
-from newllm_core.analysis.report.compare_page import ROLES
+from newllm_core.analysis.report.charts import ROLES, split_charts
 from newllm_core.analysis.report.figures import number
 from newllm_core.analysis.report.html import card, chart_grid, page, table
 from newllm_core.config import RunConfig

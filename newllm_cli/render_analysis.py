@@ -2,28 +2,25 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from newllm_core.analysis.criteria import CRITERIA, DEGENERATE, HEALTHY, WEAK
-from newllm_core.analysis.differences import look_up
+from newllm_core.analysis.criteria import CRITERIA, DEGENERATE, HEALTHY, WEAK, Figures, cvfp_line
 from newllm_core.analysis.report.figures import (
-    DIFFERENCES,
-    FIGURES,
-    difference,
-    figure_at,
+    by_section,
+    difference_rows,
+    figure_rows,
+    look_up,
+    names_in,
     number,
     printable,
     shape_text,
     short,
+    unhealthy,
 )
-from newllm_core.analysis.verdicts import cvfp_line
-
-Figures = Mapping[str, Any]
 
 COLOURS = {HEALTHY: "green", WEAK: "yellow", DEGENERATE: "bold red"}
 BARS = "▁▂▃▄▅▆▇█"
@@ -49,15 +46,11 @@ def render_analysis(report: Figures, console: Console, *, whole_history: bool = 
     console.print(
         f"{train['num_tokens']:,} contexts of {train['context_dim']} dimensions per split\n"
     )
-    console.print(Text(cvfp_line(report), style="bold"))
-    console.print()
-    console.print(_verdict_table(report["verdicts"]))
-    console.print()
+    console.print(Text(cvfp_line(report), style="bold"), end="\n\n")
+    console.print(_verdict_table(report["verdicts"]), "")
     worries = _worries(report["verdicts"])
-    for line in worries:
-        console.print(line)
     if worries:
-        console.print()
+        console.print(*worries, sep="\n", end="\n\n")
     columns = {
         "train": train,
         "validation": report["validation"],
@@ -66,17 +59,15 @@ def render_analysis(report: Figures, console: Console, *, whole_history: bool = 
     }
     # A network that newllm did not make may have neither validation text nor a control.
     shown = {k: of for k, of in columns.items() if of is not None or "convergence" in report}
-    console.print(_figure_table(shown))
-    console.print()
+    console.print(_figure_table(shown), "")
     if any(report["differences"].values()):
-        console.print(_difference_table(report["differences"]))
-        console.print()
+        console.print(_difference_table(report["differences"]), "")
     _print_curves({"train": train, "control": control["train"]}, console)
-    console.print()
-    _print_vectors(train, console, "tokens that load on it (train)")
+    console.print("", _vector_table(train, "tokens that load on it (train)"))
     if "convergence" in report:
-        _print_history(report["convergence"], console, rows=None if whole_history else HISTORY_ROWS)
-        _print_epochs(report["epochs"], console)
+        _print_history(report["convergence"], console, whole=whole_history)
+        if report["epochs"]:
+            console.print("", _epoch_table(report["epochs"]))
 
 
 def render_matrix(report: Figures, console: Console) -> None:
@@ -86,8 +77,7 @@ def render_matrix(report: Figures, console: Console) -> None:
     console.print(shape_text(report["shape"]) + "\n")
     console.print(_figure_table({"value": report}))
     if "singular_vectors" in report:
-        console.print()
-        _print_vectors(report, console, "rows that load on it")
+        console.print("", _vector_table(report, "rows that load on it"))
 
 
 def sparkline(values: Sequence[float | None], width: int = SPARK_WIDTH) -> str:
@@ -103,41 +93,40 @@ def sparkline(values: Sequence[float | None], width: int = SPARK_WIDTH) -> str:
     return "".join(" " if value is None else BARS[round((value - low) * steps)] for value in values)
 
 
+def plain_table(*headings: str, words: int = 0) -> Table:
+    """Make a table without a frame, as every report uses it; the first columns hold `words`."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1))
+    for index, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if index < words else "right", no_wrap=True)
+    return table
+
+
 def _verdict_table(verdicts: Sequence[Figures]) -> Table:
     splits = list(dict.fromkeys(verdict["split"] for verdict in verdicts))
-    table = plain_table()
-    for heading in ("section", *splits, "healthy if"):
-        table.add_column(heading, no_wrap=True)
-    by_section: dict[str, dict[str, Figures]] = {}
-    for verdict in verdicts:
-        by_section.setdefault(verdict["section"], {})[verdict["split"]] = verdict
-    for section, of_split in by_section.items():
-        cells = [_status(of_split[split]) if split in of_split else Text("–") for split in splits]
+    headings = ("section", *splits, "healthy if")
+    table = plain_table(*headings, words=len(headings))
+    for section, of_split in by_section(verdicts).items():
+        cells = [
+            _status(found["status"], f"{short(found['value']):>5}") if found else Text("–")
+            for found in map(of_split.get, splits)
+        ]
         limit = next(iter(of_split.values()))["healthy_if"]
         table.add_row(section.replace("_", " "), *cells, limit)
     return table
 
 
-def _status(verdict: Figures) -> Text:
-    status = verdict["status"]
-    return Text.assemble((f"{status:<10}", COLOURS[status]), f" {short(verdict['value']):>5}")
+def _status(status: str, words: str) -> Text:
+    return Text.assemble((f"{status:<10}", COLOURS[status]), f" {words}")
 
 
 def _worries(verdicts: Sequence[Figures]) -> list[Text]:
-    """A line in words for every section that is not healthy; splits of the same words share it."""
+    """Return a line in words for every section that is not healthy, for all splits at once."""
     every = {verdict["split"] for verdict in verdicts}
-    found: dict[tuple[str, str, str], list[str]] = {}
-    for verdict in verdicts:
-        if verdict["status"] != HEALTHY:
-            words = verdict.get("message", "") + _missed(verdict)
-            found.setdefault((verdict["section"], verdict["status"], words), []).append(
-                verdict["split"]
-            )
+    found = unhealthy(verdicts, lambda verdict: verdict["message"] + _missed(verdict))
     lines = []
     for (section, status, words), splits in found.items():
         where = "" if set(splits) == every else f" of {' and '.join(splits)}"
-        text = f" {section.replace('_', ' ')}{where}: {words}"
-        lines.append(Text.assemble((f"{status:<10}", COLOURS[status]), text))
+        lines.append(_status(status, f"{section.replace('_', ' ')}{where}: {words}"))
     return lines
 
 
@@ -147,42 +136,28 @@ def _missed(verdict: Figures) -> str:
     criterion = CRITERIA.get(verdict["section"])
     if value is None or criterion is None:
         return ""
-    if criterion.high_is_good:
-        return f" (below {threshold:g})" if value < threshold else ""
-    return f" (above {threshold:g})" if value > threshold else ""
-
-
-def plain_table() -> Table:
-    """Show a table without a frame, as every report uses it."""
-    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1))
+    if criterion.reaches(value, threshold):
+        return ""
+    return f" ({'below' if criterion.high_is_good else 'above'} {threshold:g})"
 
 
 def _figure_table(columns: Mapping[str, Figures | None]) -> Table:
-    table = plain_table()
-    table.add_column("figure", no_wrap=True)
-    for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
-    for label, path in FIGURES:
-        cells = [figure_at(figures, path) for figures in columns.values()]
-        if any(cell is not None for cell in cells):
-            table.add_row(Text(label), *(number(cell) for cell in cells))
+    table = plain_table("figure", *columns, words=1)
+    for label, cells in figure_rows(columns.values()):
+        table.add_row(Text(label), *cells)
     return table
 
 
 def _difference_table(differences: Figures) -> Table:
-    """What training and new text change, with the error of a difference of sampled figures."""
+    """Return what training and new text change, with the errors of sampled figures."""
     names = {
         "train_minus_control": "train\n- control",
         "validation_minus_control": "validation\n- control",
         "validation_minus_train": "validation\n- train",
     }
     shown = {key: name for key, name in names.items() if differences.get(key)}
-    table = plain_table()
-    table.add_column("difference", no_wrap=True)
-    for name in shown.values():
-        table.add_column(name, justify="right", no_wrap=True)
-    for figure, label in DIFFERENCES.items():
-        cells = [difference(differences[key].get(figure)) for key in shown]
+    table = plain_table("difference", *shown.values(), words=1)
+    for label, cells in difference_rows(differences[key] for key in shown):
         if any(cells):
             table.add_row(label, *cells)
     return table
@@ -203,9 +178,8 @@ def _print_curves(columns: Mapping[str, Figures | None], console: Console) -> No
             console.print(Text(line))
 
 
-def _print_vectors(figures: Figures, console: Console, heading: str) -> None:
-    table = plain_table()
-    table.add_column("top singular values", justify="right", no_wrap=True)
+def _vector_table(figures: Figures, heading: str) -> Table:
+    table = plain_table("top singular values")
     table.add_column(heading, no_wrap=True, overflow="ellipsis")
     for vector in figures.get("singular_vectors", []):
         if "tokens" in vector:
@@ -213,10 +187,10 @@ def _print_vectors(figures: Figures, console: Console, heading: str) -> None:
         else:
             shown = "  ".join(f"{row['id']}" for row in vector["rows"])
         table.add_row(number(vector["singular_value"]), Text(shown))
-    console.print(table)
+    return table
 
 
-def _print_history(convergence: Figures, console: Console, rows: int | None) -> None:
+def _print_history(convergence: Figures, console: Console, *, whole: bool) -> None:
     history = convergence["history"]
     console.print()
     if convergence["vacuous_terms"]:
@@ -228,15 +202,25 @@ def _print_history(convergence: Figures, console: Console, rows: int | None) -> 
     title = f"As Phase 1 wrote it down when it trained, {len(history)} iterations"
     console.print(Text(title, style="bold"))
     for group, label in (("sweep_terms", "loss"), ("gradient_norms", "gradient")):
-        for name in dict.fromkeys(name for entry in history for name in entry.get(group) or {}):
-            curve = [(entry.get(group) or {}).get(name) for entry in history]
+        for name in names_in(history, group):
+            curve = [look_up(entry, (group, name)) for entry in history]
             known = [value for value in curve if value is not None]
             if known:
-                line = sparkline(curve)
                 ends = f"{number(known[0])} → {number(known[-1])}"
-                console.print(Text(f"{label + ' ' + name:<26} {line}  {ends}"))
-    console.print()
-    console.print(_history_table(history, len(history) if rows is None else rows))
+                console.print(Text(f"{label + ' ' + name:<26} {sparkline(curve)}  {ends}"))
+    columns = {
+        "window": ("window",),
+        "iteration": ("iteration",),
+        "converged\ntrain": ("converged_ratio", "train"),
+        "converged\nvalidation": ("converged_ratio", "validation"),
+        "ER/D\ntrain": ("effective_rank_ratio", "train"),
+        "ER/D\nvalidation": ("effective_rank_ratio", "validation"),
+        "weight\nchange": ("weight_change",),
+    }
+    last = len(history) - 1
+    count = len(history) if whole else min(HISTORY_ROWS, len(history))
+    chosen = sorted({i * last // max(1, count - 1) for i in range(count)})
+    console.print("", _entry_table([history[index] for index in chosen], columns))
     for entry in history:
         if entry.get("stopped_early"):
             console.print(
@@ -245,37 +229,20 @@ def _print_history(convergence: Figures, console: Console, rows: int | None) -> 
             )
 
 
-def _print_epochs(epochs: Sequence[Figures], console: Console) -> None:
-    """Show what Phase 2 did to predictions and to the memory, epoch by epoch."""
-    if not epochs:
-        return
-    table = plain_table()
-    headings = ("epoch of\nPhase 2", "bits/byte\nvalidation", "ER/D", "λ", "tokens\nremembered")
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for entry in epochs:
-        memory = entry.get("memory") or {}
-        names = ("effective_rank_ratio", "lyapunov_exponent", "tokens_remembered")
-        values = [look_up(entry, ("validation", "bits_per_byte")), *map(memory.get, names)]
-        table.add_row(number(entry.get("epoch")), *(number(value) for value in values))
-    console.print()
-    console.print(table)
+def _epoch_table(epochs: Sequence[Figures]) -> Table:
+    """Return what Phase 2 did to predictions and to the memory, epoch by epoch."""
+    columns = {
+        "epoch of\nPhase 2": ("epoch",),
+        "bits/byte\nvalidation": ("validation", "bits_per_byte"),
+        "ER/D": ("memory", "effective_rank_ratio"),
+        "λ": ("memory", "lyapunov_exponent"),
+        "tokens\nremembered": ("memory", "tokens_remembered"),
+    }
+    return _entry_table(epochs, columns)
 
 
-def _history_table(history: Sequence[Figures], rows: int) -> Table:
-    table = plain_table()
-    headings = ("window", "iteration", "converged\ntrain", "converged\nvalidation")
-    for heading in (*headings, "ER/D\ntrain", "ER/D\nvalidation", "weight\nchange"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    last = len(history) - 1
-    count = min(rows, len(history))
-    for index in sorted({i * last // max(1, count - 1) for i in range(count)}):
-        entry = history[index]
-        pairs = [
-            (entry.get(key) or {}).get(split)
-            for key in ("converged_ratio", "effective_rank_ratio")
-            for split in ("train", "validation")
-        ]
-        values = [entry.get("window"), entry.get("iteration"), *pairs, entry.get("weight_change")]
-        table.add_row(*(number(value) for value in values))
+def _entry_table(entries: Sequence[Figures], columns: Mapping[str, tuple[str, ...]]) -> Table:
+    table = plain_table(*columns)
+    for entry in entries:
+        table.add_row(*(number(look_up(entry, path)) for path in columns.values()))
     return table

@@ -8,11 +8,9 @@ from rich.table import Table
 from rich.text import Text
 
 from newllm_cli.render_analysis import COLOURS, plain_table
-from newllm_core.analysis.criteria import DEGENERATE, HEALTHY, SECTIONS, WEAK
-from newllm_core.analysis.report.compare_page import LANGUAGE_MODEL, setting
-from newllm_core.analysis.report.figures import figure_at, number, worst_verdicts
-
-Figures = Mapping[str, Any]
+from newllm_core.analysis.criteria import DEGENERATE, HEALTHY, SECTIONS, WEAK, Figures
+from newllm_core.analysis.report.compare_page import setting
+from newllm_core.analysis.report.figures import LANGUAGE_MODEL, figure_at, number, worst_verdicts
 
 # So many fit beside the labels; more get tables of their own.
 COLUMNS_AT_ONCE = 5
@@ -58,10 +56,10 @@ def _letter(index: int) -> str:
 
 
 def _table(title: str, letters: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Table:
-    table = plain_table()
-    table.add_column(title, no_wrap=True, overflow="ellipsis", max_width=28)
-    for letter in letters:
-        table.add_column(letter, justify="right", no_wrap=True, overflow="ellipsis", max_width=22)
+    table = plain_table(title, *letters, words=1)
+    for column in table.columns:
+        column.max_width = 22
+    table.columns[0].max_width = 28
     for row in rows:
         table.add_row(*row)
     return table

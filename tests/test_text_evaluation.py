@@ -9,6 +9,7 @@ from newllm_core.config import ModelConfig
 from newllm_core.data.prepared import open_dataset
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import InputError
+from newllm_core.evaluation import texts
 from newllm_core.evaluation.splits import evaluate
 from newllm_core.evaluation.texts import evaluate_file, evaluate_text, joined
 from newllm_core.model.language_model import LanguageModel
@@ -128,17 +129,17 @@ def test_long_words_and_short_texts_have_words(model, tokenizer, text):
 
 
 @pytest.mark.parametrize("piece", [7, 300, 10**6])
-def test_the_size_of_pieces_changes_nothing(model, tokenizer, path, piece):
+def test_the_size_of_pieces_changes_nothing(model, tokenizer, path, piece, monkeypatch):
     whole = evaluate_file(model, tokenizer, path, head_weights=[1, 1])
-    assert evaluate_file(model, tokenizer, path, head_weights=[1, 1], piece_characters=piece) == (
-        whole
-    )
+    monkeypatch.setattr(texts, "PIECE_CHARACTERS", piece)
+    assert evaluate_file(model, tokenizer, path, head_weights=[1, 1]) == whole
 
 
 @pytest.mark.parametrize("segment", [97, 640])
-def test_segments_go_on_from_each_other(model, tokenizer, path, segment):
+def test_segments_go_on_from_each_other(model, tokenizer, path, segment, monkeypatch):
     whole = evaluate_file(model, tokenizer, path, head_weights=[1, 1])
-    found = evaluate_file(model, tokenizer, path, head_weights=[1, 1], segment_tokens=segment)
+    monkeypatch.setattr(texts, "SEGMENT_TOKENS", segment)
+    found = evaluate_file(model, tokenizer, path, head_weights=[1, 1])
     assert found["loss"] == pytest.approx(whole["loss"], rel=1e-7)
     assert {**found, "loss": 0, "heads": 0} == pytest.approx({**whole, "loss": 0, "heads": 0})
 
@@ -159,16 +160,17 @@ def test_a_file_is_what_prepare_makes_of_it(tmp_path, path):
     }
 
 
-def test_memory_does_not_grow_with_the_text(tmp_path):
+def test_memory_does_not_grow_with_the_text(tmp_path, monkeypatch):
     tokenizer = TOKENIZERS["bpe"]()
     model = make_model(tokenizer.vocab_size, cell="mingru")
     path = tmp_path / "text.txt"
-    sizes = {"piece_characters": 100, "segment_tokens": 60}
+    monkeypatch.setattr(texts, "PIECE_CHARACTERS", 100)
+    monkeypatch.setattr(texts, "SEGMENT_TOKENS", 60)
     peaks = []
     for copies in (50, 300, 1200):  # the first one fills caches
         path.write_text("the cat sat on the mat.\n" * copies, encoding="utf-8")
         tracemalloc.start()
-        evaluate_file(model, tokenizer, path, head_weights=[1], **sizes)
+        evaluate_file(model, tokenizer, path, head_weights=[1])
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[2] - peaks[1] < path.stat().st_size / 2

@@ -81,7 +81,7 @@ def analyze(
     foreign = is_foreign(checkpoint, kind, tokens)
     if tensor is not None or (checkpoint.suffix == ".npy" and not foreign):
         from newllm_core.analysis.matrix import analyze_matrix
-        from newllm_core.analysis.report.matrix_page import matrix_charts, matrix_page
+        from newllm_core.analysis.report.analysis_page import matrix_charts, matrix_page
 
         report = analyze_matrix(
             checkpoint, tensor, config=config.analysis, seed=config.run.seed, progress=progress

@@ -59,7 +59,9 @@ def compare(
         seed=config.run.seed if given.sets("run", "seed") else None,
         device=prepare_device(config.run),
         progress=progress,
-        foreign=comparisons.Foreigners(tokens, kind, embedding) if tokens else None,
+        tokens=tokens,
+        kind=kind,
+        embedding=embedding,
     )
     if json:
         print_json(report)

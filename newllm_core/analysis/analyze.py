@@ -1,25 +1,40 @@
-"""The whole analysis of a checkpoint, next to the same model with untrained blocks."""
+"""The whole analysis: of a checkpoint, or of any recurrent network from its step alone."""
 
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from newllm_core.analysis.contexts import equal_probes
-from newllm_core.analysis.convergence import convergence
+from newllm_core.analysis.criteria import verdicts
 from newllm_core.analysis.examiner import SPLITS, Examiner
 from newllm_core.analysis.health import health_of, training_of
 from newllm_core.analysis.recurrence import ModelRecurrence
-from newllm_core.analysis.token_text import TokenText
-from newllm_core.analysis.verdicts import verdicts
+from newllm_core.analysis.stepped import Step, Stepped
 from newllm_core.checkpoint.format import Checkpoint
-from newllm_core.config import Config
+from newllm_core.config import AnalysisConfig, Config
+from newllm_core.data.probe import choose_probes
+from newllm_core.data.tokenizer_library import load_tokenizer, panics_contained
+from newllm_core.errors import InputError, reason
 from newllm_core.files.strict_json import finite
 from newllm_core.plugins.missing import missing_plugins
+from newllm_core.runtime.device import keep_freed_memory
 from newllm_core.runtime.progress import Progress, Silent
 
 SCHEMA = 1
+# Numbers of the states of all rows that read side by side: longer states get fewer passages.
+NUMBERS_AT_ONCE = 2**21
+FEWEST = 2
+# Up to here everything there is to read is cheap.
+FEW_DIMENSIONS = 64
+
+Text = Tensor | np.ndarray
+Tokens = Text | tuple[Text, Text]
 
 
 def analyze(
@@ -34,23 +49,15 @@ def analyze(
 ) -> dict[str, Any]:
     """Return everything there is to say about a checkpoint, fit for JSON.
 
-    Train and validation are cut to the same number of tokens.
-
-    Args:
-        checkpoint: the model, its probes and its history; the model is moved to `device`.
-        checkpoint_path: named in the result.
-        config: how much is looked at, and thresholds; as the checkpoint says, by default.
-        seed: of everything that is sampled; that of the checkpoint, by default.
-        device: where to compute; where the model is, by default.
-        progress: told about every token that is read.
-        with_control: whether the untrained blocks are looked at too.
+    Train and validation are cut to the same number of tokens. How much is looked at, thresholds and
+    seed are the checkpoint's own by default; the model is moved to `device`, if one is given.
+    `checkpoint_path` is named in the result; the untrained blocks are looked at `with_control`.
 
     Returns:
-        `schema`, `checkpoint`, `missing_plugins`, `train`, `validation`, `random_control`,
-        `differences` and `verdicts`, all measured now; `convergence`, which Phase 1 wrote down when
-        it trained, and `epochs`, what Phase 2 did; `training`: whether blocks were trained. A split
-        of the random control is None if its contexts are not finite, or nobody asked for it; so is
-        any number that is not finite.
+        `train`, `validation`, `random_control`, `differences` and `verdicts`, all measured now;
+        `convergence`, which Phase 1 wrote down when it trained, and `epochs`, what Phase 2 did;
+        `training`: whether blocks were trained. A split of the random control is None if its
+        contexts are not finite, or nobody asked for it; so is any number that is not finite.
 
     Raises:
         DivergedError: contexts of the trained model are not finite.
@@ -60,13 +67,12 @@ def analyze(
     model = checkpoint.model
     if device is not None:
         model.to(device)
-    probes = {split: checkpoint.probes[split] for split in SPLITS}
-    probes = equal_probes(probes, checkpoint.warmup)
+    probes = equal_probes({split: checkpoint.probes[split] for split in SPLITS}, checkpoint.warmup)
     saved = checkpoint.config
     seed = saved.run.seed if seed is None else seed
     config = config or saved
     config = replace(config, phase1=saved.phase1, run=replace(config.run, seed=seed))
-    text = TokenText(checkpoint.tokenizer_json)
+    text = token_text(checkpoint.tokenizer_json)
     examiner = Examiner(config, warmup=checkpoint.warmup, text=text)
     control = ModelRecurrence(model.untrained()) if with_control else None
     found = examiner.report(ModelRecurrence(model), control, probes, progress)
@@ -74,16 +80,143 @@ def analyze(
     for line in missing:
         progress.warning(line)
     training = training_of(checkpoint)
-    health = {split: health_of(found[split]) for split in SPLITS}
     report = {
         "schema": SCHEMA,
         "checkpoint": str(checkpoint_path),
         "phase": checkpoint.phase,
         "missing_plugins": missing,
         "training": training,
-        "convergence": convergence(checkpoint.history, checkpoint.vacuous_terms),
+        "convergence": {"history": checkpoint.history, "vacuous_terms": checkpoint.vacuous_terms},
         "epochs": checkpoint.results.get("epochs", []),
         **found,
-        "verdicts": verdicts(health, training, config),
+        "verdicts": _judged(found, training, config),
     }
     return finite(report)
+
+
+def examine(
+    step: Step,
+    tokens: Tokens,
+    *,
+    start: Any,  # noqa: ANN401 - a nest of tensors
+    control: Step | None = None,
+    warmup: int | None = None,
+    values: Tensor | None = None,
+    text: Callable[[int], str] | None = None,
+    config: Config | None = None,
+    seed: int = 0,
+    name: str = "step",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Return what `analyze` says of a checkpoint, of any recurrent network.
+
+    Of a long text, evenly spaced passages are read, as many as a checkpoint keeps: memory does not
+    grow with the text. Each begins with `start`, or, where all tokens are one, with what becomes of
+    it after a while. States of more than 4,096 numbers are kept as sketches.
+
+    Args:
+        step: `step(state, token_ids) -> state`, on states of batch B and ids [B]; called only with
+            ids that occur in `tokens`. Where it cannot be differentiated, differences are taken.
+        tokens: ids [T], or passages [P, T]; or a pair, training and validation.
+        start: the state before any token, batch one: a tensor or a nest (tuple, list, dictionary,
+            dataclass) of them. It says where and in which precision everything is computed.
+        control: the step of the same network untrained, to compare with.
+        warmup: tokens of a passage that are read before it counts; chosen from the length.
+        values: numbers that ids stand for [V] or [V, F], for memory capacity.
+        text: shows a token; #id without it.
+        config: how much is looked at, and thresholds.
+        seed: of everything that is sampled.
+        name: of the network, in the report.
+        progress: told about every token that is read.
+
+    Returns:
+        The report of `analyze --json` without what needs a checkpoint. Without validation text
+        `validation` is None.
+
+    Raises:
+        ConfigError: `start` or what `step` returns is no state of fixed size.
+        DivergedError: a state is not finite.
+        InputError: the text is too short.
+    """
+    recurrence = Stepped(step, start, seed=seed)
+    if recurrence.is_projected:  # pages of long states would be cleared anew in every step
+        keep_freed_memory()
+    config = config or Config()
+    config = replace(
+        config,
+        run=replace(config.run, seed=seed),
+        analysis=_affordable(config.analysis, recurrence.context_dim),
+    )
+    probes, warmup = _passages(tokens, warmup, config.analysis)
+    if values is not None and values.ndim == 1:
+        values = values[:, None]
+    examiner = Examiner(config, warmup=warmup, text=text or token_text(""), values=values)
+    beside = Stepped(control, start, seed=seed) if control else None
+    found = examiner.report(recurrence, beside, probes, progress or Silent())
+    report = {"schema": SCHEMA, "checkpoint": name, "state": recurrence.described()}
+    return finite(report | found | {"verdicts": _judged(found, None, config)})
+
+
+def _judged(
+    found: dict[str, Any], training: dict[str, Any] | None, config: Config
+) -> list[dict[str, Any]]:
+    health = {split: health_of(found[split]) for split in SPLITS if found[split]}
+    return verdicts(health, training, config)
+
+
+def _affordable(config: AnalysisConfig, dimensions: int) -> AnalysisConfig:
+    """Return how much is looked at of states of so many numbers: more of few, less of many."""
+    rows = max(FEWEST, NUMBERS_AT_ONCE // dimensions)
+    if dimensions <= FEW_DIMENSIONS:
+        config = replace(
+            config,
+            dynamics_passages=max(config.dynamics_passages, config.probe_passages),
+            dynamics_steps=max(config.dynamics_steps, config.probe_tokens // config.probe_passages),
+        )
+    return replace(
+        config,
+        dynamics_passages=min(config.dynamics_passages, rows),
+        dependency_contexts=min(config.dependency_contexts, rows),
+    )
+
+
+def _passages(
+    tokens: Tokens, warmup: int | None, config: AnalysisConfig
+) -> tuple[dict[str, Tensor], int]:
+    pair = tokens if isinstance(tokens, tuple | list) else (tokens,)
+    arrays = [np.asarray(x.detach().cpu() if isinstance(x, Tensor) else x) for x in pair]
+    splits = dict(zip(SPLITS, arrays, strict=False))
+    if len(pair) > len(SPLITS) or any(not ids.size for ids in splits.values()):
+        raise InputError("tokens: give ids [T], or a pair of them, training and validation")
+    if any(ids.ndim == 2 for ids in splits.values()):
+        warmup = config.warmup_tokens if warmup is None else warmup
+        rows = {s: torch.from_numpy(np.atleast_2d(x).astype(np.int64)) for s, x in splits.items()}
+        return equal_probes(rows, warmup), warmup
+    if warmup is not None:
+        config = replace(config, warmup_tokens=warmup)
+    probes, warmup = choose_probes(splits, config)
+    return equal_probes(probes, warmup), warmup
+
+
+def token_text(tokenizer_json: str) -> Callable[[int], str]:
+    """Return what shows single tokens.
+
+    `tokenizer_json` is as the `tokenizers` library writes it; empty if there is none.
+    """
+    tokenizer = None
+    try:
+        if tokenizer_json:
+            tokenizer = load_tokenizer(json.loads(tokenizer_json), tokenizer_json)
+    except Exception as error:  # tokenizers raises bare Exception
+        raise InputError(f"the checkpoint's tokenizer cannot be read: {reason(error)}") from error
+
+    def text_of(token: int) -> str:
+        """Return the text of a token, its raw form if it is not whole text, or #id without any."""
+        if tokenizer is None or (raw := tokenizer.id_to_token(token)) is None:
+            return f"#{token}"
+        with panics_contained():
+            text = tokenizer.decode([token], skip_special_tokens=False)
+        # A token may hold part of a character; a replacement sign would say nothing about it.
+        return text if text and "\ufffd" not in text else raw
+
+    return text_of

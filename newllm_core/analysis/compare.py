@@ -1,7 +1,7 @@
 """Checkpoints and foreign networks side by side: configs, health and figures."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,6 @@ from newllm_core.files.tensor_files import open_tensors
 from newllm_core.runtime.progress import Progress, Silent
 
 SCHEMA = 1
-
-
-@dataclass(frozen=True)
-class Foreigners:
-    """How networks that newllm did not make are opened: see `examine_file`."""
-
-    tokens: Sequence[Path]
-    kind: str | None = None
-    embedding: str | None = None
 
 
 # Where a run computed says nothing about what came out.
@@ -47,27 +38,23 @@ def compare(
     seed: int | None = None,
     device: torch.device | None = None,
     progress: Progress | None = None,
-    foreign: Foreigners | None = None,
+    tokens: Sequence[Path] | None = None,
+    kind: str | None = None,
+    embedding: str | None = None,
 ) -> dict[str, Any]:
     """Analyse every network, without its random control, and put the results together.
 
-    One model is in memory at a time.
-
-    Args:
-        paths: the checkpoints.
-        config: how much is looked at, and thresholds; as each checkpoint says, by default.
-        seed: of everything that is sampled; each checkpoint's own, by default.
-        device: where to compute.
-        progress: told about every token that is read.
-        foreign: what those read that are no checkpoints of newllm; without it there are none.
+    One model is in memory at a time. `config` and `seed` are each checkpoint's own, by default.
+    Those that are no checkpoints of newllm read `tokens`; `kind` and `embedding` say how they are
+    opened, see `examine_file`.
 
     Returns:
-        `schema`; `checkpoints`: for each `name`, `checkpoint` (its path), `phase`, `parameters`,
-        the `train` and `validation` figures and `verdicts` of `analyze` (None with an `error` where
-        contexts are not finite), and under `language_model` what its heads reach on each split
-        (None before Phase 2); `config_differences`: for every setting that is not the same in all,
-        a list of its values; `plugin_differences`: the same of the distributions and versions of
-        plugins. Both have None where a checkpoint has no such thing.
+        `checkpoints`: for each `name`, `checkpoint` (its path), `phase`, `parameters`, the `train`
+        and `validation` figures and `verdicts` of `analyze` (None with an `error` where contexts
+        are not finite), and under `language_model` what its heads reach on each split (None before
+        Phase 2); `config_differences`: for every setting that is not the same in all, a list of its
+        values; `plugin_differences`: the same of the distributions and versions of plugins. Both
+        have None where a checkpoint has no such thing.
 
     Raises:
         InputError: a checkpoint cannot be read.
@@ -79,35 +66,31 @@ def compare(
     provenances: list[Mapping[str, Any]] = []
     for number, (path, name) in enumerate(zip(paths, names, strict=True), 1):
         progress.message(f"[{number}/{len(paths)}] {name}")
-        if foreign is not None and not _is_checkpoint(path):
-            entries.append(_of_foreign(path, name, foreign, config, seed, device, progress))
+        shown = ("phase", "parameters", *SPLITS, "verdicts", "error", "language_model")
+        entry: dict[str, Any] = {"name": name, "checkpoint": str(path), **dict.fromkeys(shown)}
+        report_of: Callable[..., dict[str, Any]]
+        if tokens and not _is_checkpoint(path):
             configs.append(None)
             provenances.append({})
-            continue
-        checkpoint = load(path, device=device, progress=progress)
-        configs.append((checkpoint.phase, checkpoint.config))
-        provenances.append(checkpoint.provenance)
-        entry = {
-            "name": name,
-            "checkpoint": str(path),
-            "phase": checkpoint.phase,
-            "parameters": sum(p.numel() for p in checkpoint.model.parameters()),
-            **dict.fromkeys((*SPLITS, "verdicts", "error")),
-        }
+            opened = partial(examine_file, path, tokens, kind=kind, embedding=embedding)
+            report_of = partial(opened, seed=seed or 0, device=device)
+        else:
+            checkpoint = load(path, device=device, progress=progress)
+            configs.append((checkpoint.phase, checkpoint.config))
+            provenances.append(checkpoint.provenance)
+            entry["phase"] = checkpoint.phase
+            entry["parameters"] = sum(p.numel() for p in checkpoint.model.parameters())
+            entry["language_model"] = _language_model(checkpoint)
+            report_of = partial(analyze, checkpoint, checkpoint_path=path, seed=seed)
         try:
-            report = analyze(
-                checkpoint,
-                checkpoint_path=path,
-                config=config,
-                seed=seed,
-                progress=progress,
-                with_control=False,
-            )
-            entry |= {key: report[key] for key in (*SPLITS, "verdicts")}
+            report = report_of(config=config, progress=progress, with_control=False)
+            entry |= {key: report[key] for key in shown if key in report}
+            # Columns show validation text; of one text, that.
+            entry["validation"] = report["validation"] or report["train"]
         except DivergedError as error:
             entry["error"] = str(error)
             progress.warning(f"{name}: {error}")
-        entries.append(entry | {"language_model": _language_model(checkpoint)})
+        entries.append(entry)
     return finite(
         {
             "schema": SCHEMA,
@@ -121,29 +104,22 @@ def compare(
 def config_differences(
     checkpoints: Sequence[tuple[str, Config] | None],
 ) -> dict[str, list[Any]]:
-    """Return settings that are not the same in all checkpoints.
+    """Return `section.key` of settings that are not the same in all checkpoints, with their values.
 
-    Args:
-        checkpoints: phase and config of each; None of a network that newllm did not make.
-
-    Returns:
-        `section.key` to a value of each, "none" for one that is set to None. Settings of Phase 2
-        are compared among the checkpoints that went through it, options of plugins among all; they
-        are None for the others.
+    Given are phase and config of each, None of a network that newllm did not make; "none" stands
+    for a setting of None. Settings of Phase 2 are compared among those that went through it.
     """
-    own = [found is not None for found in checkpoints]
-    rows = _differences([_flat(*found) for found in checkpoints if found is not None])
-    return {key: _spread(values, own) for key, values in rows.items()}
+    rows = _differences([_flat(*found) for found in checkpoints if found])
+    for key, values in rows.items():
+        rest = iter(values)
+        rows[key] = [next(rest) if found else None for found in checkpoints]
+    return rows
 
 
 def plugin_differences(provenances: Sequence[Mapping[str, Any]]) -> dict[str, list[str | None]]:
     """Return distributions and versions of plugins that are not the same in all checkpoints.
 
-    Args:
-        provenances: of each checkpoint.
-
-    Returns:
-        `KIND distribution` and `KIND version` to what each checkpoint was made with.
+    `KIND distribution` and `KIND version` lead to what each checkpoint was made with.
     """
     return _differences([_plugins(provenance) for provenance in provenances])
 
@@ -153,47 +129,6 @@ def _is_checkpoint(path: Path) -> bool:
         return False
     with open_tensors(path, "checkpoint") as file:
         return bool((file.metadata() or {}).get("format") == FORMAT)
-
-
-def _spread(values: Sequence[Any], own: Sequence[bool]) -> list[Any]:
-    rest = iter(values)
-    return [next(rest) if is_own else None for is_own in own]
-
-
-def _of_foreign(
-    path: Path,
-    name: str,
-    foreign: Foreigners,
-    config: Config | None,
-    seed: int | None,
-    device: torch.device | None,
-    progress: Progress,
-) -> dict[str, Any]:
-    entry = {
-        "name": name,
-        "checkpoint": str(path),
-        "phase": None,
-        "parameters": None,
-        **dict.fromkeys((*SPLITS, "verdicts", "error", "language_model")),
-    }
-    try:
-        report = examine_file(
-            path,
-            foreign.tokens,
-            kind=foreign.kind,
-            embedding=foreign.embedding,
-            config=config,
-            seed=seed or 0,
-            device=device,
-            progress=progress,
-            with_control=False,
-        )
-    except DivergedError as error:
-        progress.warning(f"{name}: {error}")
-        return entry | {"error": str(error)}
-    entry |= {key: report[key] for key in (*SPLITS, "verdicts", "parameters")}
-    # Columns show validation text; of one text, that.
-    return entry | {"validation": report["validation"] or report["train"]}
 
 
 def _differences(found: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

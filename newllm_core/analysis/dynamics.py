@@ -4,31 +4,40 @@ The weights of a large model are read from memory at every step, whatever the nu
 the passages of all splits go through it side by side. The contexts that the probes have already
 given are the trajectory that perturbed ones are compared with.
 
-Shapes: P passages of all splits, T tokens, S = T + 1 contexts in a row, C context_dim, K numbers
-kept of a context.
+Repeat test: read a passage n times and n + 1 times, carrying the state; how far apart are they?
+This is the context vector fixed-point property (CVFP) itself: where it holds, the contexts of two
+readings are almost equal, and their difference goes to zero with n.
+
+Shapes: P passages of all splits, T tokens, S = T + 1 contexts in a row, L tokens that are repeated,
+C context_dim, K numbers kept of a context.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from newllm_core.analysis.contexts import ProbeContexts
-from newllm_core.analysis.echo_state import distances, echo_state, random_start
-from newllm_core.analysis.lyapunov import log_growth, lyapunov_exponent, memory_horizon
-from newllm_core.analysis.recurrence import Recurrence
-from newllm_core.analysis.repeat import drift, repeat_drift
-from newllm_core.analysis.sampling import gaussian_like
-from newllm_core.analysis.sweeps import (
+from newllm_core.analysis.echo_state import (
     SWEPT_TOKENS,
     converged_share,
+    distances,
+    echo_state,
+    random_start,
     sweeps,
     text_errors,
     typical_errors,
 )
+from newllm_core.analysis.lyapunov import log_growth, lyapunov_exponent
+from newllm_core.analysis.recurrence import Recurrence
+from newllm_core.analysis.rows import nobody
+from newllm_core.analysis.summary import gaussian_like, mean_and_error
 from newllm_core.config import AnalysisConfig
 from newllm_core.runtime.progress import Task
+
+# Late enough that the start state is forgotten where it will ever be.
+CVFP_READING = 3
 
 
 def dynamics(
@@ -40,28 +49,18 @@ def dynamics(
     seed: int,
     task: Task | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Perturb, restart and repeat the passages of every split.
+    """Perturb, restart and repeat the passages of every split, which have equal shapes.
 
-    Args:
-        recurrence: what reads.
-        read: the contexts of every split, of equal shapes.
-        config: how many passages and steps.
-        converged_below: mean squared difference of two contexts that count as the same.
-        seed: of perturbations and start states.
-        task: told about every token that is read.
-
-    Returns:
-        For each split `lyapunov_exponent`, `memory_horizon`, `converged_ratio` (the share of
-        tokens whose context does not depend on the start), `echo_state`, `sweeps`,
-        `repeat_drift`, and `along_text`: the `tokens` of the first passage and the `log_growth` by
-        each, of which λ is the mean over all passages.
+    Contexts whose mean squared difference is less than `converged_below` count as the same;
+    `converged_ratio` is the share of tokens whose context does not depend on the start.
+    `along_text` has the `tokens` of the first passage and the `log_growth` by each, of which λ is
+    the mean over all passages. `task` is told about every token that is read.
     """
     trajectories, texts, firsts = zip(
         *(selected(of_split, config) for of_split in read.values()), strict=True
     )
     trajectory_PSK, tokens_PT = torch.cat(trajectories), torch.cat(texts)
-    advance = (lambda count: None) if task is None else task.advance
-
+    advance = nobody if task is None else task.advance
     own_PC = torch.cat(firsts)
     # Drawn split by split, so that a split has the same figures whatever is beside it.
     vector_PC = torch.cat([gaussian_like(of_split, seed) for of_split in firsts])
@@ -82,6 +81,7 @@ def dynamics(
     for index, split in enumerate(read):
         part = slice(index * count, (index + 1) * count)
         exponent = lyapunov_exponent(growth_PT[part])
+        same_PT = from_random_PS[part, 1:].square() / recurrence.context_dim < converged_below
         off, exact = from_start_PS[part], trajectory_PSK[part]
         errors = typical_errors(off, exact), text_errors(off, exact)
         found_sweeps = sweeps(*errors, exponent["mean"])
@@ -91,14 +91,13 @@ def dynamics(
             exact,
             count=found_sweeps["predicted"]["1%"],
             converged_below=converged_below,
-            on_read=advance,
         )
+        advance(SWEPT_TOKENS * tokens_PT[part].numel())
         found[split] = {
             "lyapunov_exponent": exponent,
-            "memory_horizon": memory_horizon(exponent["mean"]),
-            "converged_ratio": _converged(
-                from_random_PS[part], recurrence.context_dim, converged_below
-            ),
+            # Tokens until a perturbation has shrunk to 1/e, where perturbations shrink.
+            "memory_horizon": -1 / exponent["mean"] if exponent["mean"] < 0 else None,
+            "converged_ratio": float(same_PT.double().mean()),
             "echo_state": echo_state(from_random_PS[part]),
             "sweeps": found_sweeps,
             "repeat_drift": repeat_drift(drift_PR[part]),
@@ -119,27 +118,23 @@ def exponent_of(
     return lyapunov_exponent(growth_PT)["mean"]
 
 
-def tokens_to_read(passages: Tensor, warmup: int, config: AnalysisConfig) -> int:
-    """Return how many tokens `dynamics` reads for a split of `passages` [P, warmup + T]."""
-    count = min(len(passages), config.dynamics_passages)
-    steps = min(passages.shape[1] - max(1, warmup), config.dynamics_steps)
-    # A tangent costs as much as another row; an echo is read from two starts.
-    swept = SWEPT_TOKENS * steps
-    repeated = config.readings * min(steps, config.repeated_tokens)
-    return count * (4 * steps + swept + repeated)
-
-
-def _converged(distances_PS: Tensor, width: int, below: float) -> float:
-    squared_PT = distances_PS[:, 1:].square() / width
-    return float((squared_PT < below).double().mean())
+def tokens_to_read(probes: Mapping[str, Tensor], warmup: int, config: AnalysisConfig) -> int:
+    """Count what a recurrence reads of all splits [P, warmup + T] for its health."""
+    tokens = 0
+    for passages in probes.values():
+        count = min(len(passages), config.dynamics_passages)
+        steps = min(passages.shape[1] - max(1, warmup), config.dynamics_steps)
+        # A tangent costs as much as another row; an echo is read from two starts.
+        repeated = config.readings * min(steps, config.repeated_tokens)
+        tokens += passages.numel() + count * ((4 + SWEPT_TOKENS) * steps + repeated)
+    return tokens
 
 
 def selected(read: ProbeContexts, config: AnalysisConfig) -> tuple[Tensor, Tensor, Tensor]:
     """Choose evenly spaced passages.
 
-    Returns:
-        What is kept of contexts in a row [P, S, K], the tokens between them [P, T] and the first
-        contexts [P, C].
+    Return what is kept of contexts in a row [P, S, K], the tokens between them [P, T] and the first
+    contexts [P, C].
     """
     passages = len(read.tokens)
     count = min(passages, config.dynamics_passages)
@@ -147,3 +142,42 @@ def selected(read: ProbeContexts, config: AnalysisConfig) -> tuple[Tensor, Tenso
     steps = min(read.trajectory.shape[1] - 1, config.dynamics_steps)
     tokens = read.tokens[:, read.tokens.shape[1] - read.trajectory.shape[1] + 1 :]
     return read.trajectory[chosen, : steps + 1], tokens[chosen, :steps], read.ends[0, chosen]
+
+
+@torch.no_grad()
+def drift(
+    recurrence: Recurrence,
+    tokens_PL: Tensor,
+    *,
+    readings: int,
+    on_read: Callable[[int], None] = nobody,
+) -> Tensor:
+    """Return relative distance [P, readings - 1] of reading n + 1 from reading n, float64.
+
+    The first begins with the start state. Root mean squares are taken over the tokens of a passage.
+    """
+    before_PLK, context_PC = recurrence.rollout(tokens_PL, recurrence.start(len(tokens_PL)))
+    on_read(tokens_PL.numel())
+    drifts = []
+    for _ in range(readings - 1):
+        after_PLK, context_PC = recurrence.rollout(tokens_PL, context_PC)
+        moved_P = (after_PLK.double() - before_PLK.double()).square().sum(dim=(1, 2))
+        size_P = after_PLK.double().square().sum(dim=(1, 2)).clamp(min=1e-300)
+        drifts.append(torch.where(moved_P > 0, (moved_P / size_P).sqrt(), 0.0))
+        before_PLK = after_PLK
+        on_read(tokens_PL.numel())
+    return torch.stack(drifts, dim=1)
+
+
+def repeat_drift(drift_PR: Tensor) -> dict[str, Any]:
+    """Summarise the drift [P, readings - 1] of every passage, of at least four readings.
+
+    `by_repeat` is the mean drift after 1, 2, … readings; `third_to_fourth`, how far the fourth
+    reading is from the third, is what CVFP is judged by.
+    """
+    figures = [mean_and_error(of_repeat[:, None]) for of_repeat in drift_PR.unbind(1)]
+    return {
+        "third_to_fourth": figures[CVFP_READING - 1]["mean"],
+        "by_repeat": [figure["mean"] for figure in figures],
+        "stderr_by_repeat": [figure["stderr"] for figure in figures],
+    }

@@ -3,10 +3,17 @@
 A recurrence has the echo state property (Jaeger 2001) if nothing is left in the end, whatever the
 start states were: then its context is a function of what it read.
 
+Sweeps: how often all tokens must be updated at once until their contexts are right. A Jacobi sweep
+gives every token the context that the sweep before made of its predecessor. After k sweeps a
+context is what reading the last k tokens from the start state gives, so the error is the distance
+of two starts after k tokens, and whole texts need not be swept to know it. A sweep shrinks it by
+e^λ: `ln ε / λ` sweeps lead to a relative error of ε (Gonzalez et al., NeurIPS 2025).
+
 Shapes: P passages, T tokens, S = T + 1 contexts in a row, C context_dim, K kept of a context.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +21,14 @@ from torch import Tensor
 
 from newllm_core.analysis.recurrence import Recurrence
 from newllm_core.analysis.rows import nobody
-from newllm_core.analysis.sampling import gaussian_like
+from newllm_core.analysis.summary import gaussian_like
+
+# Keys of the figures of sweeps, and the relative error that each stands for.
+TOLERANCES = {"1%": 1e-2, "0.01%": 1e-4}
+# What float32 leaves of an error that is over; the logarithm of zero would be no number.
+SMALLEST_ERROR = 1e-12
+# Tokens of each passage that are swept, evenly spaced.
+SWEPT_TOKENS = 8
 
 
 @torch.no_grad()
@@ -28,20 +42,21 @@ def distances(
 ) -> Tensor:
     """Return distance [P, S] of a known trajectory from the one that begins at `start_PC`, float64.
 
-    Args:
-        recurrence: what reads.
-        tokens_PT: what both read.
-        trajectory_PSK: what is kept of the contexts of the first, its start included.
-        start_PC: where the second starts.
-        on_read: told how many tokens have been read.
+    Both read `tokens_PT`; the known one includes its start. `on_read` is told how many tokens have
+    been read.
     """
+
+    def apart(step: int, context_PC: Tensor) -> Tensor:
+        known_PK = trajectory_PSK[:, step].double()
+        return (known_PK - recurrence.kept(context_PC).double()).norm(dim=1)
+
     context_PC = start_PC
-    apart = [_distance(trajectory_PSK[:, 0], recurrence.kept(context_PC))]
+    found = [apart(0, context_PC)]
     for step, token_P in enumerate(tokens_PT.unbind(1), 1):
         context_PC = recurrence.read(context_PC, token_P)
-        apart.append(_distance(trajectory_PSK[:, step], recurrence.kept(context_PC)))
+        found.append(apart(step, context_PC))
         on_read(len(context_PC))
-    return torch.stack(apart, dim=1)
+    return torch.stack(found, dim=1)
 
 
 def random_start(like_PC: Tensor, seed: int) -> Tensor:
@@ -55,7 +70,7 @@ def echo_state(distances_PS: Tensor) -> dict[str, Any]:
 
     Returns:
         `distances_by_step`: S shares of the initial distance, mean over passages, 1 first;
-        `stderr_by_step`: their standard errors; `index`: the last share, 0 for an echo state.
+        `stderr_by_step`; `index`: the last share, 0 for an echo state.
     """
     first_P1 = distances_PS[:, :1]
     # Two equal starts stay equal.
@@ -70,5 +85,77 @@ def echo_state(distances_PS: Tensor) -> dict[str, Any]:
     }
 
 
-def _distance(a_PC: Tensor, b_PC: Tensor) -> Tensor:
-    return (a_PC.double() - b_PC.double()).norm(dim=1)
+def typical_errors(distances_PS: Tensor, trajectory_PSK: Tensor) -> list[float]:
+    """Return relative error of the typical token after 0, 1, … sweeps: passages' geometric mean.
+
+    λ is a mean of logarithms, so this is the error that it speaks about. Distances are those of the
+    exact trajectory from the one that begins at the start state.
+    """
+    size_PS = trajectory_PSK.double().norm(dim=2)
+    share_PS = distances_PS / size_PS.clamp(min=1e-300)
+    return share_PS.clamp(min=SMALLEST_ERROR).log().mean(dim=0).exp().tolist()
+
+
+def text_errors(distances_PS: Tensor, trajectory_PSK: Tensor) -> list[float]:
+    """Return relative error of a long text after 0, 1, … sweeps: the ratio of root mean squares.
+
+    The tokens that settle last decide it, so it shrinks more slowly than the typical error.
+    """
+    wrong_S = distances_PS.square().mean(dim=0)
+    size_S = trajectory_PSK.double().square().sum(dim=2).mean(dim=0)
+    return (wrong_S / size_S.clamp(min=1e-300)).sqrt().tolist()
+
+
+@torch.no_grad()
+def converged_share(
+    recurrence: Recurrence,
+    tokens_PT: Tensor,
+    trajectory_PSK: Tensor,
+    *,
+    count: float | None,
+    converged_below: float,
+) -> float | None:
+    """Return share of tokens that have converged after `count` sweeps from the start state.
+
+    Converged is what Phase 1 calls so: a mean squared error of less than `converged_below` from the
+    exact trajectory. `count` is rounded up; None or more than T gives None.
+    """
+    length = tokens_PT.shape[1]
+    if count is None or math.ceil(count) > length:
+        return None
+    last = math.ceil(count)
+    ends_E = torch.linspace(last, length, SWEPT_TOKENS).round().long().to(tokens_PT.device)
+    places_En = ends_E[:, None] + torch.arange(-last, 0, device=tokens_PT.device)
+    rows_RT = tokens_PT[:, places_En].flatten(0, 1)
+    swept_R1K, _ = recurrence.rollout(rows_RT, recurrence.start(len(rows_RT)), warmup=last - 1)
+    exact_RK = trajectory_PSK[:, ends_E].flatten(0, 1)
+    squares_RK = (swept_R1K[:, 0] - exact_RK).double().square()
+    error_R = squares_RK.sum(dim=1) / recurrence.context_dim
+    return float((error_R < converged_below).double().mean())
+
+
+def sweeps(typical: Sequence[float], whole: Sequence[float], exponent: float) -> dict[str, Any]:
+    """Return sweeps to a relative error of 1 % and 0.01 %, from λ and the errors by sweep.
+
+    Returns:
+        `predicted` from λ, None where it is not negative; `measured` of the typical token and
+        `measured_text` of the whole text, None where that many sweeps were not enough;
+        `error_by_sweep` and `text_error_by_sweep`.
+    """
+    return {
+        "predicted": {
+            name: math.log(limit) / exponent if exponent < 0 else None
+            for name, limit in TOLERANCES.items()
+        },
+        "measured": {name: _measured(typical, limit) for name, limit in TOLERANCES.items()},
+        "measured_text": {name: _measured(whole, limit) for name, limit in TOLERANCES.items()},
+        "error_by_sweep": list(typical),
+        "text_error_by_sweep": list(whole),
+    }
+
+
+def _measured(errors: Sequence[float], tolerance: float) -> int | None:
+    """Return the first sweep from which on the error stays within `tolerance`."""
+    outside = [sweep for sweep, error in enumerate(errors) if not error <= tolerance]
+    first = outside[-1] + 1 if outside else 0
+    return first if first < len(errors) else None

@@ -1,27 +1,30 @@
 """Every figure of a recurrence's contexts on probe passages, one split beside the other."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from newllm_core.analysis.capacity import memory_capacity
-from newllm_core.analysis.contexts import ProbeContexts, exploded, read_finite, read_splits
-from newllm_core.analysis.contributions import contributions
-from newllm_core.analysis.differences import differences
+from newllm_core.analysis.contexts import (
+    ProbeContexts,
+    exploded,
+    probe_places,
+    read_finite,
+    read_splits,
+    sketched_sections,
+)
 from newllm_core.analysis.dynamics import dynamics, exponent_of, tokens_to_read
-from newllm_core.analysis.exponents import extent, lyapunov_spectra
-from newllm_core.analysis.identity import identity_cosine
-from newllm_core.analysis.rank import effective_rank
-from newllm_core.analysis.recurrence import Recurrence
+from newllm_core.analysis.lyapunov import extent, lyapunov_spectra
+from newllm_core.analysis.rank import effective_rank, token_loadings
+from newllm_core.analysis.recurrence import Recurrence, worthwhile_threads
+from newllm_core.analysis.report.figures import differences
 from newllm_core.analysis.rows import Rows
 from newllm_core.analysis.sections import matrix_sections
-from newllm_core.analysis.singular_vectors import token_loadings
-from newllm_core.analysis.sketched import probe_places, sketched_sections
-from newllm_core.analysis.threads import worthwhile_threads
-from newllm_core.analysis.token_dependency import token_dependency
-from newllm_core.analysis.token_memory import Labelled, label, token_memory
+from newllm_core.analysis.summary import identity_cosine
+from newllm_core.analysis.token_dependency import contributions, token_dependency
+from newllm_core.analysis.token_memory import Labelled, label, memory_capacity, token_memory
 from newllm_core.config import Config
 from newllm_core.runtime.progress import Progress, Task
 
@@ -29,30 +32,21 @@ Splits = dict[str, dict[str, Any]]
 SPLITS = ("train", "validation")
 
 
+@dataclass(frozen=True)
 class Examiner:
     """What is the same for every split and recurrence.
 
-    Args:
-        config: uses `analysis`, `phase1` (what counts as converged) and `run` (seed of samples).
+    Attributes:
+        config: `analysis`, `phase1` (what counts as converged) and `run` (seed of samples) count.
         warmup: tokens of a passage that are read before it counts.
         text: shows tokens; without it nobody asks which tokens load on singular vectors.
         values: what every token id stands for [V, F], where inputs are numbers.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        *,
-        warmup: int,
-        text: Callable[[int], str] | None = None,
-        values: Tensor | None = None,
-    ) -> None:
-        self.config = config.analysis
-        self.converged_below = config.phase1.convergence_threshold
-        self.seed = config.run.seed
-        self.warmup = warmup
-        self.text = text
-        self.values = values
+    config: Config
+    warmup: int
+    text: Callable[[int], str] | None = None
+    values: Tensor | None = None
 
     def report(
         self,
@@ -64,13 +58,17 @@ class Examiner:
         """Examine a recurrence next to its random control.
 
         Returns:
-            The figures of each split; `random_control`, with None for a split whose contexts are
-            not finite; and `differences`.
+            The figures of each split, `random_control` (None where contexts are not finite) and
+            `differences`.
 
         Raises:
             DivergedError: contexts of the recurrence are not finite.
         """
-        total = self.tokens_to_read(probes) + self._tokens_of_spectrum(recurrence, probes)
+        total = tokens_to_read(probes, self.warmup, self.config.analysis)
+        for passages in probes.values():
+            shape = (len(passages), passages.shape[1] - max(1, self.warmup))
+            count, steps, exponents = extent(recurrence.context_dim, shape, self.config.analysis)
+            total += 4 * count * steps * exponents
         beside = ", and random control" if control else ""
         total *= 2 if control else 1
         progress.message(f"analysing {total:,} tokens: {' and '.join(probes)}{beside}")
@@ -95,21 +93,6 @@ class Examiner:
             "differences": differences(found, untrained),
         }
 
-    def tokens_to_read(self, probes: Mapping[str, Tensor]) -> int:
-        """Count what a recurrence reads of all splits for its health."""
-        return sum(
-            passages.numel() + tokens_to_read(passages, self.warmup, self.config)
-            for passages in probes.values()
-        )
-
-    def _tokens_of_spectrum(self, recurrence: Recurrence, probes: Mapping[str, Tensor]) -> int:
-        tokens = 0
-        for passages in probes.values():
-            shape = (len(passages), passages.shape[1] - max(1, self.warmup))
-            count, steps, exponents = extent(recurrence.context_dim, shape, self.config)
-            tokens += 4 * count * steps * exponents
-        return tokens
-
     def figures(
         self,
         recurrence: Recurrence,
@@ -121,22 +104,13 @@ class Examiner:
         """Return figures of every split that was read: those of its health, or the whole."""
         if not read:
             return {}
-        moving = dynamics(
-            recurrence,
-            read,
-            self.config,
-            converged_below=self.converged_below,
-            seed=self.seed,
-            task=task,
-        )
-        found = {
-            split: self._split(recurrence, of_split) | moving[split] | self.memory(of_split)
-            for split, of_split in read.items()
-        }
+        below = self.config.phase1.convergence_threshold
+        found = dynamics(recurrence, read, converged_below=below, task=task, **self._given)
+        for split, of_split in read.items():
+            memory = {"token_memory": token_memory(self._labelled(of_split))}
+            found[split] = self._split(recurrence, of_split) | found[split] | memory
         if whole:
-            spectra = lyapunov_spectra(
-                recurrence, read, self.config, seed=self.seed, on_read=task.advance
-            )
+            spectra = lyapunov_spectra(recurrence, read, on_read=task.advance, **self._given)
             for split, of_split in read.items():
                 found[split]["lyapunov_spectrum"] = spectra[split]
                 found[split] |= self._more(recurrence, of_split)
@@ -153,40 +127,36 @@ class Examiner:
         """
         return {
             "effective_rank_ratio": effective_rank(read.contexts) / recurrence.context_dim,
-            "lyapunov_exponent": exponent_of(recurrence, read, self.config, seed=self.seed),
-            "tokens_remembered": self.memory(read)["token_memory"]["total"],
+            "lyapunov_exponent": exponent_of(recurrence, read, **self._given),
+            "tokens_remembered": token_memory(self._labelled(read))["total"],
         }
 
-    def memory(self, read: ProbeContexts) -> dict[str, Any]:
-        """Return how many tokens back can be read from the contexts."""
-        return {"token_memory": token_memory(self._labelled(read, self.config.memory_tokens))}
+    @property
+    def _given(self) -> dict[str, Any]:
+        """Return how much is looked at, and the seed of samples, as every section takes them."""
+        return {"config": self.config.analysis, "seed": self.config.run.seed}
 
-    def _labelled(self, read: ProbeContexts, frequent: int) -> Labelled:
+    def _labelled(self, read: ProbeContexts, frequent: int | None = None) -> Labelled:
+        config = self.config.analysis
         counted = probe_places(read)[:, -read.tokens.shape[1] :]
-        return label(counted, read.passages, lags=self.config.memory_lags, frequent=frequent)
+        frequent = config.memory_tokens if frequent is None else frequent
+        return label(counted, read.passages, lags=config.memory_lags, frequent=frequent)
 
     def _more(self, recurrence: Recurrence, read: ProbeContexts) -> dict[str, Any]:
-        values, frequent = self.values, self.config.memory_tokens
-        if values is not None:
-            frequent = len(values)
-        labelled = self._labelled(read, frequent)
+        values = self.values
+        labelled = self._labelled(read, None if values is None else len(values))
         if values is not None:
             values = values.to(labelled.contexts.device).double()[labelled.types]
         return {
             "memory_capacity": memory_capacity(labelled, values),
-            "contributions": contributions(recurrence, read, self.config, seed=self.seed),
+            "contributions": contributions(recurrence, read, **self._given),
             "jacobian": {"method": recurrence.derivative, "error": recurrence.derivative_error},
         }
 
     def _split(self, recurrence: Recurrence, read: ProbeContexts) -> dict[str, Any]:
-        config = self.config
+        config = self.config.analysis
         rows = Rows.of(read.contexts)
-        figures, spectrum = matrix_sections(
-            rows,
-            num_pairs=config.num_pairs,
-            num_vectors=config.num_singular_vectors,
-            seed=self.seed,
-        )
+        figures, spectrum = matrix_sections(rows, **self._given)
         if read.is_projected:
             figures |= sketched_sections(read, figures)
         found = {
@@ -195,36 +165,24 @@ class Examiner:
             **figures,
             "identity_cosine": identity_cosine(read.trajectory),
             "token_dependency": token_dependency(
-                recurrence, read.states, read.tokens, config, seed=self.seed
+                recurrence, read.states, read.tokens, **self._given
             ),
         }
         if self.text is not None:
-            found["singular_vectors"] = self._singular_vectors(
-                self.text, read, rows, spectrum.right_vectors, figures["top_singular_values"]
+            loadings = token_loadings(
+                rows,
+                spectrum.right_vectors,
+                read.tokens.reshape(-1),
+                num_tokens=config.tokens_per_singular_vector,
             )
+            found["singular_vectors"] = [
+                {
+                    "singular_value": value,
+                    "tokens": [
+                        {"id": token, "text": self.text(token), "loading": loading}
+                        for token, loading in tokens
+                    ],
+                }
+                for value, tokens in zip(figures["top_singular_values"], loadings, strict=True)
+            ]
         return found
-
-    def _singular_vectors(
-        self,
-        text: Callable[[int], str],
-        read: ProbeContexts,
-        rows: Rows,
-        vectors_DK: Tensor,
-        values: list[float],
-    ) -> list[dict[str, Any]]:
-        loadings = token_loadings(
-            rows,
-            vectors_DK,
-            read.tokens.reshape(-1),
-            num_tokens=self.config.tokens_per_singular_vector,
-        )
-        return [
-            {
-                "singular_value": value,
-                "tokens": [
-                    {"id": token, "text": text(token), "loading": loading}
-                    for token, loading in tokens
-                ],
-            }
-            for value, tokens in zip(values, loadings, strict=True)
-        ]

@@ -1,23 +1,27 @@
-"""Lyapunov exponent: how fast a small perturbation of the context grows or dies, inputs held fixed.
+"""Lyapunov exponents: how fast small perturbations of the context grow or die, inputs held fixed.
 
 A tangent vector is carried along the trajectory, `v <- J_t v` with the Jacobian-vector product of
-one update, which is exact; the logarithm of its growth per token, averaged,
-is the largest exponent (Benettin et al. 1980). Every passage has its own random vector: on one
-trajectory several would turn into the same direction and tell the same story.
+one update; the logarithm of its growth per token, averaged, is the largest exponent. Several
+vectors that are made orthogonal after every token give the largest ones (Benettin et al. 1980, by
+QR). For λ every passage has its own random vector: on one trajectory several would turn into the
+same direction and tell the same story.
 
-Shapes: P passages, T tokens, C context_dim.
+Shapes: P passages, T tokens, C context_dim, X exponents.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from newllm_core.analysis.contexts import ProbeContexts
 from newllm_core.analysis.recurrence import Recurrence
 from newllm_core.analysis.rows import nobody
-from newllm_core.analysis.sampling import mean_and_error
+from newllm_core.analysis.summary import gaussian_like, mean_and_error
+from newllm_core.config import AnalysisConfig
 
 # A vector that vanishes altogether has shrunk by this much: its logarithm must stay a number.
 SMALLEST_GROWTH = 1e-30
@@ -26,6 +30,12 @@ DISCARDED_SHARE = 8
 MOST_DISCARDED = 64
 # Standard errors by which two halves of a text differ by more than chance.
 SIGNIFICANT = 3
+# Vectors of a spectrum that are carried at once: many of few numbers, few of many.
+ROWS = 32
+FEW_NUMBERS = 2**9
+MANY_NUMBERS = 2**21
+# Readings that are counted where all tokens are one: each goes on where the one before ended.
+WITHOUT_INPUT = 4
 
 
 @torch.no_grad()
@@ -39,12 +49,8 @@ def log_growth(
 ) -> Tensor:
     """Return logarithm of the growth of a tangent vector by every token [P, T], float64.
 
-    Args:
-        recurrence: what reads.
-        tokens_PT: what is read.
-        start_PC: the contexts before it.
-        vector_PC: the perturbations, of any length.
-        on_read: told how many tokens have been read, a tangent counting as another row.
+    Contexts begin at `start_PC`, perturbations, of any length, at `vector_PC`. `on_read` is told
+    how many tokens have been read, a tangent counting as another row.
     """
     vector_PC = F.normalize(vector_PC, dim=1)
     context_PC = start_PC
@@ -75,6 +81,106 @@ def lyapunov_exponent(log_growth_PT: Tensor) -> dict[str, float]:
     return found
 
 
-def memory_horizon(exponent: float) -> float | None:
-    """Return tokens until a perturbation has shrunk to 1/e; None where perturbations grow."""
-    return 1 / -exponent if exponent < 0 else None
+def lyapunov_spectra(
+    recurrence: Recurrence,
+    read: Mapping[str, ProbeContexts],
+    config: AnalysisConfig,
+    *,
+    seed: int,
+    on_read: Callable[[int], None],
+) -> dict[str, dict[str, Any]]:
+    """Measure the largest exponents on evenly spaced passages, each read twice in a row.
+
+    The first reading turns the vectors into their directions, the second is counted. Without an
+    input there are more of them. The splits in `read` have equal shapes.
+
+    Returns:
+        For each split `exponents`: for each `mean`, in nats per token, and `stderr`;
+        `kaplan_yorke_dimension`: None where more exponents are needed to know it; `dimensions`: C;
+        `tokens`: so many were counted.
+    """
+    shape = next(iter(read.values())).tokens.shape
+    passages, steps, count = extent(recurrence.context_dim, shape, config)
+    chosen = torch.linspace(0, shape[0] - 1, passages).round().long()
+    tokens, firsts, drawn = [], [], []
+    for of_split in read.values():
+        begin = shape[1] - of_split.trajectory.shape[1] + 1
+        tokens.append(of_split.tokens[chosen, begin:][:, :steps])
+        first_PC = of_split.ends[0, chosen]
+        firsts.append(first_PC)
+        # Drawn split by split, so that a split has the same figures whatever is beside it.
+        drawn.append(gaussian_like(first_PC[:, None].expand(-1, count, -1), seed))
+    tokens_PT = torch.cat(tokens)
+    is_driven = len(torch.unique(tokens_PT)) > 1
+    growth_PTX = log_growths(
+        recurrence,
+        tokens_PT.repeat(1, 2 if is_driven else 1 + WITHOUT_INPUT),
+        torch.cat(firsts),
+        torch.cat(drawn),
+        on_read=on_read,
+    )[:, tokens_PT.shape[1] :]
+    found = {}
+    for split, of_split_PTX in zip(read, growth_PTX.split(passages), strict=True):
+        exponents = [mean_and_error(of_one) for of_one in of_split_PTX.unbind(2)]
+        means = [exponent["mean"] for exponent in exponents]
+        found[split] = {
+            "exponents": exponents,
+            "kaplan_yorke_dimension": kaplan_yorke_dimension(means, recurrence.context_dim),
+            "dimensions": recurrence.context_dim,
+            "tokens": of_split_PTX[..., 0].numel(),
+        }
+    return found
+
+
+def extent(dimensions: int, shape: Sequence[int], config: AnalysisConfig) -> tuple[int, int, int]:
+    """Return how many passages, tokens of each and exponents; `shape` is that of the tokens."""
+    rows = max(2, min(max(ROWS, FEW_NUMBERS // dimensions), MANY_NUMBERS // dimensions))
+    count = min(config.exponents, dimensions, rows)
+    # What costs next to nothing is measured on all there is.
+    steps = shape[1] if rows > ROWS else min(shape[1], config.dynamics_steps)
+    return min(shape[0], max(1, rows // count)), steps, count
+
+
+@torch.no_grad()
+def log_growths(
+    recurrence: Recurrence,
+    tokens_PT: Tensor,
+    start_PC: Tensor,
+    drawn_PXC: Tensor,
+    *,
+    on_read: Callable[[int], None] = nobody,
+) -> Tensor:
+    """Return logarithms of the growth of X vectors that are kept orthogonal [P, T, X], float64.
+
+    They begin at `drawn_PXC`; otherwise as `log_growth`.
+    """
+    passages, count, width = drawn_PXC.shape
+    vectors_PCX = torch.linalg.qr(drawn_PXC.mT).Q
+    context_PC, grown = start_PC, []
+    for token_P in tokens_PT.unbind(1):
+        after_RC, pushed_RC = recurrence.push_forward(
+            context_PC.repeat_interleave(count, 0),
+            token_P.repeat_interleave(count),
+            vectors_PCX.mT.reshape(-1, width),
+        )
+        context_PC = after_RC[::count]
+        vectors_PCX, r_PXX = torch.linalg.qr(pushed_RC.view(passages, count, width).mT)
+        norms_PX = r_PXX.diagonal(dim1=1, dim2=2).abs()
+        grown.append(norms_PX.double().clamp(min=SMALLEST_GROWTH).log())
+        on_read(2 * len(after_RC))
+    return torch.stack(grown, dim=1)
+
+
+def kaplan_yorke_dimension(exponents: Sequence[float], dimensions: int) -> float | None:
+    """Return `j + (λ_1 + … + λ_j) / |λ_{j+1}|` for the last j whose sum is not negative.
+
+    That is the dimension of boxes that neither grow nor shrink (Kaplan & Yorke 1979): 0 where all
+    starts meet; `dimensions` if no sum is negative; None if that cannot be told from the exponents
+    given, the largest ones in descending order.
+    """
+    total = 0.0
+    for number, exponent in enumerate(exponents):
+        if total + exponent < 0:
+            return number + total / -exponent
+        total += exponent
+    return float(dimensions) if len(exponents) == dimensions else None

@@ -6,7 +6,7 @@ tensor of one dimension, such as the weights of a LayerNorm, there are neither r
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from newllm_core.analysis.distribution import sparsity
+from newllm_core.analysis.rank import largest, projections
 from newllm_core.analysis.rows import CHUNK_ELEMENTS, Rows
-from newllm_core.analysis.sections import matrix_sections
-from newllm_core.analysis.singular_vectors import largest, projections
+from newllm_core.analysis.sections import matrix_sections, sparsity
 from newllm_core.analysis.summary import summary
 from newllm_core.config import AnalysisConfig
 from newllm_core.errors import InputError, reason
@@ -47,29 +46,19 @@ def analyze_matrix(
 ) -> dict[str, Any]:
     """Return figures of a matrix [N, D] or vector [N] in a `.safetensors` or `.npy` file.
 
-    Memory holds some rows and a square matrix of the smaller side, not the file.
-
-    Args:
-        path: the file.
-        tensor_name: the tensor of a safetensors file; its only matrix, if left out.
-        config: how many pairs and singular vectors.
-        seed: of the sampled pairs.
-        progress: told about rows that are read.
-        chunk_elements: about so many entries are in memory at a time.
-
-    Returns:
-        `schema`, `file`, `tensor`, `shape`, the figures, and `singular_vectors` with the `rows`
-        that load on them. Of a vector the figures are `num_values`, `euclidean_norm`, a summary of
-        its `values`, `sparsity` and a `histogram` of `centres` and `shares`.
+    Memory holds `chunk_elements` entries and a square matrix of the smaller side, not the file.
+    `tensor_name` is that of a tensor in a safetensors file; its only matrix, if left out. Of a
+    vector the figures are `num_values`, `euclidean_norm`, a summary of its `values`, `sparsity` and
+    a `histogram` of `centres` and `shares`.
 
     Raises:
         InputError: the file or tensor is missing, unreadable, no matrix of at least two rows, or
             holds values that are not finite.
     """
     config, progress = config or AnalysisConfig(), progress or Silent()
-    with _open(Path(path), tensor_name) as (rows, name):
+    with _open(Path(path), tensor_name) as (rows, name, is_vector):
         count, width = rows.shape
-        if isinstance(rows.source, _AsColumn):
+        if is_vector:
             progress.message(f"analysing {name or Path(path).name} [{count:,}]")
             _check_values(rows, f"{name} [{count:,}] of {path}" if name else str(path))
             found = {"schema": SCHEMA, "file": str(path), "tensor": name, "shape": [count]}
@@ -86,15 +75,10 @@ def analyze_matrix(
 def examine_states(
     states: Tensor, *, config: AnalysisConfig | None = None, seed: int = 0
 ) -> dict[str, Any]:
-    """Return figures of states alone, those that `analyze --tensor` has of a matrix.
-
-    Args:
-        states: a matrix [N, D] of at least two rows.
-        config: how many pairs and singular vectors.
-        seed: of the sampled pairs.
+    """Return figures of states [N, D] alone, those that `analyze --tensor` has of a matrix.
 
     Raises:
-        ValueError: it is no such matrix.
+        ValueError: it is no matrix of at least two rows.
         InputError: it holds values that are not finite.
     """
     rows = Rows.of(states)
@@ -104,9 +88,7 @@ def examine_states(
 
 
 def _matrix_figures(rows: Rows, config: AnalysisConfig, seed: int) -> dict[str, Any]:
-    figures, spectrum = matrix_sections(
-        rows, num_pairs=config.num_pairs, num_vectors=config.num_singular_vectors, seed=seed
-    )
+    figures, spectrum = matrix_sections(rows, config, seed=seed)
     projected = projections(rows, spectrum.right_vectors)
     loadings = largest(torch.arange(rows.num_rows), projected, ROWS_PER_VECTOR)
     vectors = [
@@ -135,34 +117,25 @@ def _vector_figures(values_N: Tensor) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class _AsColumn:
-    """A vector [N] whose parts come as a matrix [n, 1]."""
-
-    source: Any
-
-    def __getitem__(self, index: tuple[slice, slice]) -> Tensor:
-        part: Tensor = self.source[index[0]]
-        return part[:, None][:, index[1]]
-
-
 @contextmanager
-def _open(path: Path, tensor_name: str | None) -> Iterator[tuple[Rows, str | None]]:
+def _open(path: Path, tensor_name: str | None) -> Iterator[tuple[Rows, str | None, bool]]:
+    """Open a matrix; yield it, its name and whether it is a vector as a column."""
     if path.suffix == ".npy":
         if tensor_name is not None:
             raise InputError(f"{path} holds one array without a name: leave out --tensor")
-        yield _open_npy(path), None
+        array = open_array(path)
+        rows, columns = _matrix_shape(list(array.shape), str(path))
+        source = _NpySource(array.reshape(rows, columns))
+        yield Rows(source, rows, columns, dtype=source.dtype), None, array.ndim == 1
         return
     with open_tensors(path) as file:
-        names = list(file.keys())
-        name = _choose(path, {n: file.get_slice(n).get_shape() for n in names}, tensor_name)
+        shapes = {n: file.get_slice(n).get_shape() for n in list(file.keys())}
+        name = _choose(path, shapes, tensor_name)
         label = f"tensor {name!r} of {path}"
-        source = file.get_slice(name)
-        shape = source.get_shape()
-        if len(shape) == 1:
-            source = _AsColumn(source)
-        rows, columns = _matrix_shape(shape, label)
+        rows, columns = _matrix_shape(shapes[name], label)
+        is_vector = len(shapes[name]) == 1
         try:
+            source = file.get_tensor(name)[:, None] if is_vector else file.get_slice(name)
             dtype = source[0:1, 0:1].dtype
         except (TypeError, AttributeError, ValueError) as error:  # types that torch lacks
             raise InputError(
@@ -170,7 +143,7 @@ def _open(path: Path, tensor_name: str | None) -> Iterator[tuple[Rows, str | Non
             ) from error
         if dtype.is_complex:
             raise InputError(f"{label} has the type {dtype}, expected real numbers")
-        yield Rows(source, rows, columns, dtype=dtype), name
+        yield Rows(source, rows, columns, dtype=dtype), name, is_vector
 
 
 def _choose(path: Path, shapes: dict[str, list[int]], asked: str | None) -> str:
@@ -184,23 +157,17 @@ def _choose(path: Path, shapes: dict[str, list[int]], asked: str | None) -> str:
     raise InputError(f"{problem} (matrices in it: {listed or 'none'})")
 
 
-def _open_npy(path: Path) -> Rows:
-    array = open_array(path)
-    shape = _matrix_shape(list(array.shape), str(path))
-    exact = torch.float32 if array.dtype.kind == "f" and array.itemsize <= 4 else torch.float64
-    source = _NpySource(array, exact)
-    return Rows(_AsColumn(source) if array.ndim == 1 else source, *shape, dtype=exact)
-
-
 class _NpySource:
     """A memory-mapped array whose parts come as tensors of `dtype`."""
 
-    def __init__(self, array: np.ndarray, dtype: torch.dtype) -> None:
+    def __init__(self, array: np.ndarray) -> None:
         self.array = array
-        self.dtype = np.dtype("f4" if dtype == torch.float32 else "f8")
+        is_short = array.dtype.kind == "f" and array.itemsize <= 4
+        self.dtype = torch.float32 if is_short else torch.float64
 
-    def __getitem__(self, index: slice | tuple[slice, slice]) -> Tensor:
-        return torch.from_numpy(np.array(self.array[index], dtype=self.dtype))
+    def __getitem__(self, index: tuple[slice, slice]) -> Tensor:
+        exact = "f4" if self.dtype == torch.float32 else "f8"
+        return torch.from_numpy(np.array(self.array[index], dtype=exact))
 
 
 def _matrix_shape(shape: list[int], label: str) -> tuple[int, int]:

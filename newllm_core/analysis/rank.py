@@ -1,10 +1,10 @@
-"""Information content: how many dimensions the contexts use.
+"""Information content: how many dimensions the contexts use, and what the strongest stand for.
 
 Singular values come from the Gram matrix of the smaller side, summed in float64 over chunks of the
 matrix, so memory does not grow with N. Squaring halves the digits: singular values below about
 1e-8 of the largest one are noise.
 
-Shapes: N contexts, D context_dim, S = min(N, D), K singular vectors.
+Shapes: N contexts, D context_dim, S = min(N, D), K singular vectors, U token types.
 """
 
 import math
@@ -19,6 +19,8 @@ from newllm_core.analysis.rows import Rows
 QUADRATURE_POINTS = 20_000
 # Enough to draw a spectrum of any width.
 CURVE_POINTS = 256
+# A token seen once or twice would win by chance.
+LEAST_OCCURRENCES = 3
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ def spectrum(matrix: Tensor | Rows, *, num_vectors: int = 0) -> Spectrum:
     # Scaled to a largest entry of 1, so that squares neither overflow nor vanish.
     scale = rows.largest() or 1.0
     tall = rows.num_rows >= rows.num_columns
-    gram = _gram(rows, tall=tall, scale=scale)
+    sides = rows.chunks() if tall else (chunk.T for chunk in rows.column_chunks())
+    gram = torch.as_tensor(sum((short := side / scale).T @ short for side in sides))
     if not num_vectors:
         values = torch.linalg.eigvalsh(gram)
         vectors = gram.new_zeros(rows.num_columns, 0)
@@ -48,25 +51,12 @@ def spectrum(matrix: Tensor | Rows, *, num_vectors: int = 0) -> Spectrum:
     return Spectrum(values.clamp(min=0).sqrt().flip(0) * scale, vectors)
 
 
-def _gram(rows: Rows, *, tall: bool, scale: float) -> Tensor:
-    gram: Tensor | float = 0.0
-    for chunk in rows.chunks() if tall else rows.column_chunks():
-        short = chunk / scale if tall else chunk.T / scale
-        gram = gram + short.T @ short
-    return torch.as_tensor(gram)
-
-
-def singular_values(matrix: Tensor | Rows) -> Tensor:
-    """Return singular values [S] of `matrix` [N, D], descending, float64."""
-    return spectrum(matrix).singular_values
-
-
 def effective_rank(matrix: Tensor | Rows) -> float:
     """Return effective rank of `matrix` [N, D], uncentred: between 1 and min(N, D); 0 for zeros.
 
     The exponential of the entropy of `p = σ/Σσ` (Roy & Vetterli, EUSIPCO 2007).
     """
-    return spectrum_rank(singular_values(matrix))
+    return spectrum_rank(spectrum(matrix).singular_values)
 
 
 def spectrum_rank(singular_values_S: Tensor) -> float:
@@ -98,19 +88,26 @@ def effective_rank_ceiling(num_rows: int, num_columns: int) -> float:
 
     Singular values of such a matrix are square roots `s` of Marchenko-Pastur eigenvalues, and
     `ER/D = E[s] exp(-E[s ln s] / E[s])`; with fewer rows than dimensions the same holds for the
-    transpose and there are only N singular values. With `λ = 1 + γ - 2 √γ cos θ` the density
-    becomes `2 sin²θ / (π λ)` on [0, π], smooth enough for the midpoint rule.
+    transpose and there are only N singular values.
     """
-    gamma = min(num_rows, num_columns) / max(num_rows, num_columns)
-    theta = (torch.arange(QUADRATURE_POINTS, dtype=torch.float64) + 0.5) / QUADRATURE_POINTS
-    theta = theta * math.pi
-    eigenvalues = 1 + gamma - 2 * math.sqrt(gamma) * theta.cos()
-    density = theta.sin().square() / eigenvalues
+    eigenvalues, density = _marchenko_pastur(num_rows, num_columns)
     density = density / density.sum()
     s = eigenvalues.sqrt()
     mean = float((density * s).sum())
     ratio = mean * math.exp(-float((density * s * s.log()).sum()) / mean)
     return ratio * min(1.0, num_rows / num_columns)
+
+
+def _marchenko_pastur(num_rows: int, num_columns: int) -> tuple[Tensor, Tensor]:
+    """Return eigenvalues `λ = 1 + γ - 2 √γ cos θ` at midpoints of [0, π], and their density.
+
+    There it is `2 sin²θ / (π λ)`, but for a factor: smooth enough for the midpoint rule.
+    """
+    gamma = min(num_rows, num_columns) / max(num_rows, num_columns)
+    theta = (torch.arange(QUADRATURE_POINTS, dtype=torch.float64) + 0.5) / QUADRATURE_POINTS
+    theta = theta * math.pi
+    eigenvalues = 1 + gamma - 2 * math.sqrt(gamma) * theta.cos()
+    return eigenvalues, theta.sin().square() / eigenvalues
 
 
 def gaussian_singular_values(num_rows: int, num_columns: int) -> Tensor:
@@ -120,10 +117,7 @@ def gaussian_singular_values(num_rows: int, num_columns: int) -> Tensor:
     variance of one.
     """
     smaller, larger = sorted((num_rows, num_columns))
-    gamma = smaller / larger
-    theta = (torch.arange(QUADRATURE_POINTS, dtype=torch.float64) + 0.5) / QUADRATURE_POINTS
-    eigenvalues = 1 + gamma - 2 * math.sqrt(gamma) * (theta * math.pi).cos()
-    density = (theta * math.pi).sin().square() / eigenvalues
+    eigenvalues, density = _marchenko_pastur(num_rows, num_columns)
     cumulative = density.cumsum(0) / density.sum()
     wanted = (torch.arange(smaller, dtype=torch.float64) + 0.5) / smaller
     found = eigenvalues[torch.searchsorted(cumulative, wanted).clamp(max=QUADRATURE_POINTS - 1)]
@@ -131,11 +125,9 @@ def gaussian_singular_values(num_rows: int, num_columns: int) -> Tensor:
 
 
 def singular_spectrum(values_S: Tensor, rows: Rows) -> dict[str, list[float]]:
-    """Return the whole spectrum as a curve, next to that of Gaussian samples.
+    """Return the whole spectrum as a curve of at most `CURVE_POINTS`, next to that of Gaussians.
 
-    Returns:
-        `index`: at most `CURVE_POINTS` places in the spectrum, from 1; `singular_values` there;
-        `gaussian`: the same of as many Gaussian samples with the same sum of squares.
+    `gaussian` is that of as many Gaussian samples with the same sum of squares; `index` is from 1.
     """
     count = len(values_S)
     places = torch.linspace(0, count - 1, min(count, CURVE_POINTS)).round().long()
@@ -151,9 +143,8 @@ def singular_spectrum(values_S: Tensor, rows: Rows) -> dict[str, list[float]]:
 def information_content(values: Tensor, rows: Rows, *, num_top: int) -> dict[str, object]:
     """Return every figure of this section from the singular values of `rows`.
 
-    Returns:
-        `effective_rank`; `effective_rank_ratio`, ER/D; `effective_rank_ceiling_ratio`, ER over the
-        ER that as many Gaussian samples reach; `actual_rank`; `top_singular_values`; `spectrum`.
+    `effective_rank_ratio` is ER/D, `effective_rank_ceiling_ratio` ER over the ER that as many
+    Gaussian samples reach.
     """
     rank = spectrum_rank(values)
     ratio = rank / rows.num_columns
@@ -165,3 +156,38 @@ def information_content(values: Tensor, rows: Rows, *, num_top: int) -> dict[str
         "top_singular_values": values[:num_top].tolist(),
         "spectrum": singular_spectrum(values, rows),
     }
+
+
+def projections(matrix: Tensor | Rows, vectors_DK: Tensor) -> Tensor:
+    """Return |projection| of every row of `matrix` [N, D] on every vector [N, K]."""
+    return torch.cat([(chunk @ vectors_DK).abs() for chunk in Rows.of(matrix).chunks()])
+
+
+def token_loadings(
+    matrix: Tensor | Rows, vectors_DK: Tensor, tokens_N: Tensor, *, num_tokens: int
+) -> list[list[tuple[int, float]]]:
+    """Return ids and loadings of the `num_tokens` that load most on each right singular vector.
+
+    `tokens_N` is what the contexts, the rows of `matrix` [N, D], have just read. A loading is the
+    mean |projection| of the contexts after a token. Tokens seen fewer than three times are left
+    out, if others are there.
+    """
+    projected_NK = projections(matrix, vectors_DK)
+    types_U, index_N, counts_U = torch.unique(
+        tokens_N.to(projected_NK.device), return_inverse=True, return_counts=True
+    )
+    sums_UK = projected_NK.new_zeros(len(types_U), projected_NK.shape[1])
+    loadings_UK = sums_UK.index_add(0, index_N, projected_NK) / counts_U[:, None]
+    frequent = counts_U >= LEAST_OCCURRENCES
+    if bool(frequent.any()):
+        types_U, loadings_UK = types_U[frequent], loadings_UK[frequent]
+    return largest(types_U, loadings_UK, num_tokens)
+
+
+def largest(ids_U: Tensor, loadings_UK: Tensor, count: int) -> list[list[tuple[int, float]]]:
+    """Return for each of K columns the `count` largest loadings with their ids."""
+    top = loadings_UK.topk(min(count, len(ids_U)), dim=0)
+    return [
+        list(zip(ids_U[indices].tolist(), values.tolist(), strict=True))
+        for values, indices in zip(top.values.T, top.indices.T, strict=True)
+    ]

@@ -7,7 +7,9 @@ Shapes: N rows, B streams, T tokens, C context_dim, K numbers that are kept of a
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,9 +17,13 @@ from torch.autograd import grad
 
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.parallel.sharding import is_divided
+from newllm_core.runtime.device import one_thread
 from newllm_core.trajectory.sequential import rollout
 
 EXACT, DIFFERENCES = "exact", "differences"
+# Multiplications per matrix product below which threads cost more than they save, and far more if
+# something else wants the processor: they wait for each other after every product.
+SMALLEST_PRODUCT = 2**25
 
 
 class Recurrence(ABC):
@@ -28,17 +34,14 @@ class Recurrence(ABC):
         largest_weight: numbers in its largest matrix, which decides how many threads are worth it.
         derivative: how Jacobian-vector products are made, EXACT or DIFFERENCES.
         derivative_error: of such a product, relative; 0 where it is exact.
+        is_projected: whether `kept` holds a projection of a context, not all of it.
     """
 
     context_dim: int
     largest_weight: int
     derivative: str = EXACT
     derivative_error: float = 0.0
-
-    @property
-    def is_projected(self) -> bool:
-        """Say whether `kept` holds a projection of a context, not all of it."""
-        return False
+    is_projected: bool = False
 
     @abstractmethod
     def start(self, num_streams: int) -> Tensor:
@@ -63,15 +66,9 @@ class Recurrence(ABC):
     def rollout(
         self, tokens_BT: Tensor, start_BC: Tensor, *, warmup: int = 0
     ) -> tuple[Tensor, Tensor]:
-        """Read tokens one after another.
+        """Read tokens one after another, from `start_BC` on.
 
-        Args:
-            tokens_BT: what is read.
-            start_BC: the states before it.
-            warmup: so many first tokens are read but their contexts are not returned.
-
-        Returns:
-            What is kept of contexts [B, T - warmup, K], and the last states [B, C].
+        Return what is kept of contexts [B, T - warmup, K], and the last states [B, C].
         """
         context_BC, found = start_BC, []
         for number, token_B in enumerate(tokens_BT.unbind(1)):
@@ -84,10 +81,7 @@ class Recurrence(ABC):
         self, context_NC: Tensor, tokens_N: Tensor, vector_NC: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return the states after a token [N, C], and the Jacobian of that times `vector_NC`."""
-
-        def update(context_NC: Tensor) -> Tensor:
-            return self.read(context_NC, tokens_N)
-
+        update = partial(self.read, tokens_N=tokens_N)
         if self.derivative == EXACT:
             return exact_product(update, context_NC, vector_NC)
         return update(context_NC), difference_product(update, context_NC, vector_NC)
@@ -123,6 +117,14 @@ class ModelRecurrence(Recurrence):
         return contexts_BTC, contexts_BTC[:, -1]
 
 
+@contextmanager
+def worthwhile_threads(recurrence: Recurrence, num_rows: int) -> Iterator[None]:
+    """Use one thread while steps of `num_rows` rows of a recurrence are small products."""
+    product = num_rows * recurrence.largest_weight
+    with nullcontext() if product >= SMALLEST_PRODUCT else one_thread():
+        yield
+
+
 Update = Callable[[Tensor], Tensor]
 
 
@@ -130,8 +132,7 @@ def exact_product(update: Update, context_NC: Tensor, vector_NC: Tensor) -> tupl
     """Return `update(context_NC)` and its Jacobian times `vector_NC`, both [N, C].
 
     Two reverse passes are as exact as one forward and run in C++ alone; torch's forward mode
-    spends most of its time in Python here, and imports a compiler first. So would a gradient of
-    anything but a number.
+    spends most of its time in Python here, and imports a compiler first.
     """
     with torch.enable_grad():
         context_NC = context_NC.detach().requires_grad_()

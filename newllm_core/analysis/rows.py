@@ -24,8 +24,6 @@ class Rows:
 
     Attributes:
         source: a tensor, a slice of a safetensors file, or anything indexed alike.
-        num_rows: N.
-        num_columns: D.
         dtype: of the entries as they are stored.
         chunk_elements: about so many entries are in memory at a time.
         on_read: told how many rows have been read, for progress.

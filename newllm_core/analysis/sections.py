@@ -1,29 +1,36 @@
-"""The sections that need nothing but a matrix: norms, pairs, distribution, rank."""
+"""The sections that need nothing but a matrix: norms, pairs, distribution, rank.
+
+Shapes: N contexts, D context_dim, K pairs.
+"""
 
 from typing import Any
 
-from newllm_core.analysis.distribution import distribution
-from newllm_core.analysis.norms import norm_summary
-from newllm_core.analysis.pairwise import pairwise
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
 from newllm_core.analysis.rank import Spectrum, information_content, spectrum
 from newllm_core.analysis.rows import Rows
+from newllm_core.analysis.summary import cosine, summary
+from newllm_core.config import AnalysisConfig
+
+# An entry counts as zero below this share of the root mean square of all entries.
+NEARLY_ZERO = 0.01
+# Rows of sampled pairs that are held in memory at once, in entries: wide matrices get fewer pairs.
+HELD_ELEMENTS = 2**26
+PAIR_ELEMENTS = 2**21
+HISTOGRAM_BINS = 100
 
 
 def matrix_sections(
-    rows: Rows, *, num_pairs: int, num_vectors: int, seed: int
+    rows: Rows, config: AnalysisConfig, *, seed: int
 ) -> tuple[dict[str, Any], Spectrum]:
-    """Return figures of `rows` [N, D], and the spectrum they come from.
-
-    Args:
-        rows: contexts, embeddings, or any matrix of at least two rows.
-        num_pairs: pairs that are sampled.
-        num_vectors: top singular values and vectors.
-        seed: of the sample.
-    """
-    decomposed = spectrum(rows, num_vectors=num_vectors)
-    l2, cosine, histogram = pairwise(rows, num_pairs=num_pairs, seed=seed)
+    """Return figures of `rows` [N, D], at least two, and the spectrum they come from."""
+    num_top = config.num_singular_vectors
+    decomposed = spectrum(rows, num_vectors=num_top)
+    l2, cosine, histogram = pairwise(rows, num_pairs=config.num_pairs, seed=seed)
     figures = {
-        **information_content(decomposed.singular_values, rows, num_top=num_vectors),
+        **information_content(decomposed.singular_values, rows, num_top=num_top),
         "norm": norm_summary(rows),
         "pairwise_l2": l2,
         "pairwise_cosine": cosine,
@@ -31,3 +38,125 @@ def matrix_sections(
         **distribution(rows),
     }
     return figures, decomposed
+
+
+def norm_summary(matrix: Tensor | Rows) -> dict[str, float]:
+    """Return mean, median, std, min and max of the Euclidean norms of the rows of [N, D]."""
+    return summary(torch.cat([chunk.norm(dim=1) for chunk in Rows.of(matrix).chunks()]))
+
+
+def moments(matrix: Tensor | Rows) -> tuple[Tensor, Tensor]:
+    """Return mean and population variance of every column of `matrix` [N, D], float64 [D] each.
+
+    Chunks are merged by the update of Chan, Golub & LeVeque (1979), which loses no digits to a
+    mean that is large beside the deviations.
+    """
+    count = 0
+    mean: Tensor | float = 0.0
+    squares: Tensor | float = 0.0
+    for chunk in Rows.of(matrix).chunks():
+        own = chunk.mean(dim=0)
+        total = count + len(chunk)
+        delta = own - mean
+        mean = mean + delta * (len(chunk) / total)
+        squares = squares + (chunk - own).square().sum(0)
+        squares = squares + delta.square() * (count * len(chunk) / total)
+        count = total
+    return torch.as_tensor(mean), torch.as_tensor(squares) / count
+
+
+def distribution(matrix: Tensor | Rows) -> dict[str, Any]:
+    """Return `dimension_mean` and `dimension_variance` of `matrix` [N, D], and its `sparsity`.
+
+    That is the share of entries with a magnitude below 1 % of the root mean square of all entries
+    (about 0.008 for Gaussian entries, 1 for a matrix of zeros); it does not depend on scale.
+    """
+    rows = Rows.of(matrix)
+    mean_D, variance_D = moments(rows)
+    root_mean_square = float((variance_D + mean_D.square()).mean().sqrt())
+    return {
+        "dimension_mean": mean_D.tolist(),
+        "dimension_variance": variance_D.tolist(),
+        "sparsity": sparsity(rows, root_mean_square),
+    }
+
+
+def sparsity(rows: Rows, root_mean_square: float) -> float:
+    """Return the share of entries below 1 % of `root_mean_square`; 1 where everything is zero."""
+    if root_mean_square == 0:
+        return 1.0
+    limit = NEARLY_ZERO * root_mean_square
+    small = sum(int((chunk.abs() < limit).sum()) for chunk in rows.chunks())
+    return small / (rows.num_rows * rows.num_columns)
+
+
+def live_dimensions(dimension_mean: list[float], dimension_variance: list[float]) -> float:
+    """Return the share of dimensions with a variance of at least 1 % of all entries' mean square.
+
+    A dimension below it says (nearly) the same in every context.
+    """
+    mean_square = sum(
+        m * m + v for m, v in zip(dimension_mean, dimension_variance, strict=True)
+    ) / len(dimension_mean)
+    alive = sum(v > 0 and v >= NEARLY_ZERO * mean_square for v in dimension_variance)
+    return alive / len(dimension_variance)
+
+
+def sample_pairs(num_rows: int, num_pairs: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Return indices i != j of `num_pairs` uniformly drawn pairs; of all if there are no more."""
+    if num_rows * (num_rows - 1) // 2 <= num_pairs:
+        left, right = torch.triu_indices(num_rows, num_rows, offset=1)
+        return left, right
+    generator = torch.Generator().manual_seed(seed)
+    left = torch.randint(num_rows, (num_pairs,), generator=generator)
+    offset = torch.randint(1, num_rows, (num_pairs,), generator=generator)
+    return left, (left + offset) % num_rows
+
+
+def pairwise(
+    matrix: Tensor | Rows, *, num_pairs: int, seed: int
+) -> tuple[dict[str, float], dict[str, float], list[float]]:
+    """Return L2 distances and cosines of pairs of rows of `matrix` [N, D].
+
+    Returns:
+        For each of the two: mean, median, std, min, max, `stderr` (the standard error of the mean
+        that sampling leaves; 0 where every pair was used) and `num_pairs`. Third the histogram of
+        the cosines: shares of pairs in `HISTOGRAM_BINS` equal bins from -1 to 1.
+    """
+    rows = Rows.of(matrix)
+    num_pairs = min(num_pairs, max(2, HELD_ELEMENTS // (2 * rows.num_columns)))
+    left, right = sample_pairs(rows.num_rows, num_pairs, seed)
+    exact = len(left) == rows.num_rows * (rows.num_rows - 1) // 2
+    wanted, positions = torch.unique(torch.cat([left, right]), return_inverse=True)
+    taken = rows.take(wanted)
+    left_K, right_K = positions.to(taken.device).split(len(left))
+    distances, cosines = [], []
+    step = max(1, PAIR_ELEMENTS // rows.num_columns)
+    for i, j in zip(left_K.split(step), right_K.split(step), strict=True):
+        a, b = taken[i].double(), taken[j].double()
+        distances.append((a - b).norm(dim=1))
+        cosines.append(cosine(a, b))
+    all_cosines = torch.cat(cosines)
+    counts = torch.histc(all_cosines.cpu(), bins=HISTOGRAM_BINS, min=-1, max=1)
+    return (
+        _describe(torch.cat(distances), exact),
+        _describe(all_cosines, exact),
+        (counts / len(all_cosines)).tolist(),
+    )
+
+
+def _describe(values_K: Tensor, exact: bool) -> dict[str, float]:
+    described = summary(values_K)
+    error = 0.0 if exact else described["std"] / len(values_K) ** 0.5
+    return {**described, "stderr": error, "num_pairs": len(values_K)}
+
+
+def mean_cosine(contexts_ND: Tensor) -> float:
+    """Return mean cosine over all pairs of rows, in one pass: `(‖Σ ĉ‖² - Σ ‖ĉ‖²) / (N (N - 1))`.
+
+    A row of zeros counts as orthogonal to all others; its norm gives it away.
+    """
+    unit_ND = F.normalize(contexts_ND.double(), dim=1)
+    count = len(unit_ND)
+    total = unit_ND.sum(0).square().sum() - unit_ND.square().sum()
+    return float(total / max(1, count * (count - 1)))

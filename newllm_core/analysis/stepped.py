@@ -1,24 +1,30 @@
-"""Any `step(state, token_ids) -> state` as a recurrence.
+"""Any `step(state, token_ids) -> state` as a recurrence, whatever its states are made of.
+
+They are seen as one vector: tensors in tuples, lists, dictionaries and dataclasses. What is no
+tensor (a number, a name, None) is taken over as it is in the start state.
 
 Shapes: N rows, B streams, P passages, T tokens, C numbers in a state, K numbers kept of it.
 """
 
+import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from newllm_core.analysis.nest import Layout
+from newllm_core.analysis.contexts import Sketch
 from newllm_core.analysis.recurrence import (
     DIFFERENCES,
     Recurrence,
     difference_product,
     exact_product,
 )
-from newllm_core.analysis.sampling import gaussian_like
-from newllm_core.analysis.sketch import Sketch
+from newllm_core.analysis.summary import gaussian_like
+from newllm_core.errors import ConfigError
 
 Step = Callable[[Any, Tensor], Any]
 
@@ -35,12 +41,7 @@ APART = 1e-6
 
 
 class Stepped(Recurrence):
-    """The recurrence of a step.
-
-    Args:
-        step: reads one id [B] each into states of batch B.
-        start: the state before any token, batch one: a tensor or a nest of tensors.
-        seed: of the sketch and of the check of its derivative.
+    """The recurrence of a step; `seed` is that of the sketch and of the check of its derivative.
 
     Raises:
         ConfigError: `start` cannot be a state.
@@ -48,21 +49,15 @@ class Stepped(Recurrence):
 
     def __init__(self, step: Step, start: Any, *, seed: int = 0) -> None:  # noqa: ANN401 - a nest
         self.step = step
-        self.layout = Layout(start)
-        self.context_dim = self.layout.size
+        self.layout = layout = Layout(start)
+        self.context_dim = layout.size
         self.largest_weight = self.context_dim**2
-        self._start_1C = self.layout.flatten(start).detach()
+        self._start_1C = layout.flatten(start).detach()
         self._seed = seed
         self._is_checked = False
-        self._sketch = None
-        if self.context_dim > LONGEST_EXACT:
-            layout = self.layout
-            self._sketch = Sketch(self.context_dim, seed, layout.device, layout.dtype)
-
-    @property
-    def is_projected(self) -> bool:
-        """Say whether states are so long that sketches are kept of them."""
-        return self._sketch is not None
+        self.is_projected = layout.size > LONGEST_EXACT
+        if self.is_projected:
+            self._sketch = Sketch(layout.size, seed, layout.device, layout.dtype)
 
     def described(self) -> dict[str, Any]:
         """Return what a state is made of: `dimensions`, and `parts` with the numbers in each."""
@@ -98,7 +93,7 @@ class Stepped(Recurrence):
 
     def kept(self, context_NC: Tensor) -> Tensor:
         """Return the states, or sketches of them [N, K]."""
-        return self._sketch(context_NC) if self._sketch else context_NC
+        return self._sketch(context_NC) if self.is_projected else context_NC
 
     def push_forward(
         self, context_NC: Tensor, tokens_N: Tensor, vector_NC: Tensor
@@ -111,10 +106,7 @@ class Stepped(Recurrence):
 
     def _check_derivative(self, context_1C: Tensor, tokens_1: Tensor) -> None:
         """Choose differences where the step's gradients are not its derivative."""
-
-        def update(context_1C: Tensor) -> Tensor:
-            return self.read(context_1C, tokens_1)
-
+        update = partial(self.read, tokens_N=tokens_1)
         vector_1C = gaussian_like(context_1C, self._seed)
         near, far = (difference_product(update, context_1C, vector_1C, scale=s) for s in (1, 2))
         size = float(near.norm().clamp(min=1e-30))
@@ -122,11 +114,106 @@ class Stepped(Recurrence):
         # Reverse passes over long states take five times as long, and their memory.
         apart = math.inf
         if not (self.is_projected and error < SMALL_ERROR):
-            try:
+            # numpy, writing in place, …
+            with suppress(RuntimeError, NotImplementedError, TypeError):
                 _, exact = exact_product(update, context_1C, vector_1C)
                 apart = float((exact - near).norm()) / size
-            except (RuntimeError, NotImplementedError, TypeError):  # numpy, writing in place, …
-                apart = math.inf
         # Where the step is so curved that two differences disagree, they are no judge.
         if apart > max(LARGEST_DISAGREEMENT, 6 * error):
             self.derivative, self.derivative_error = DIFFERENCES, error
+
+
+def leaves(state: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:  # noqa: ANN401 - any nest
+    """Yield every tensor of a nest with its name, such as `layers.0.key`."""
+    if isinstance(state, Tensor):
+        yield name or "state", state
+        return
+    for key, part in _parts(state).items():
+        yield from leaves(part, f"{name}.{key}" if name else str(key))
+
+
+def replaced(state: Any, tensors: Iterator[Tensor]) -> Any:  # noqa: ANN401 - any nest
+    """Return the same nest with other tensors, taken in the order of `leaves`."""
+    if isinstance(state, Tensor):
+        return next(tensors)
+    parts = {key: replaced(part, tensors) for key, part in _parts(state).items()}
+    if not parts:
+        return state
+    if isinstance(state, Mapping):
+        return type(state)(parts)  # type: ignore[call-arg]
+    if dataclasses.is_dataclass(state) and not isinstance(state, type):
+        return dataclasses.replace(state, **parts)
+    values = list(parts.values())
+    return type(state)(*values) if hasattr(state, "_fields") else type(state)(values)
+
+
+def _parts(state: Any) -> dict[Any, Any]:  # noqa: ANN401 - any nest
+    if isinstance(state, Mapping):
+        return dict(state)
+    if dataclasses.is_dataclass(state) and not isinstance(state, type):
+        return {spec.name: getattr(state, spec.name) for spec in dataclasses.fields(state)}
+    if isinstance(state, tuple) and hasattr(state, "_asdict"):
+        return dict(state._asdict())
+    return dict(enumerate(state)) if isinstance(state, list | tuple) else {}
+
+
+class Layout:
+    """How the states of a network are laid out in one vector, from a state of batch one.
+
+    Raises:
+        ConfigError: that has no tensor, or one of another batch or of whole numbers.
+
+    Attributes:
+        sizes: numbers in each tensor; a complex one counts as two.
+        size: C, numbers in all.
+    """
+
+    def __init__(self, start: Any) -> None:  # noqa: ANN401 - any nest
+        found = list(leaves(start))
+        if not found:
+            raise ConfigError("start holds no tensor: give the state before any token, batch one")
+        for name, tensor in found:
+            if not (tensor.is_floating_point() or tensor.is_complex()):
+                raise ConfigError(f"start: {name} is {tensor.dtype}, a state is of real numbers")
+            if not tensor.ndim or len(tensor) != 1:
+                shape = list(tensor.shape)
+                raise ConfigError(f"start: {name} has shape {shape}, expected a batch of one")
+        self._start = start
+        self.names = [name for name, _ in found]
+        self._like = [tensor for _, tensor in found]
+        self.sizes = [_real(tensor).numel() for tensor in self._like]
+        self.size = sum(self.sizes)
+        kinds = [_real(tensor).dtype for tensor in self._like]
+        self.dtype = torch.float64 if torch.float64 in kinds else torch.float32
+        self.device = self._like[0].device
+
+    def flatten(self, state: Any) -> Tensor:  # noqa: ANN401 - any nest
+        """Return a state as vectors [B, C].
+
+        Raises:
+            ConfigError: it has other tensors than the start, or others' shapes.
+        """
+        found = list(leaves(state))
+        for (name, tensor), like in zip(found, self._like, strict=False):
+            if tensor.shape[1:] != like.shape[1:]:
+                raise ConfigError(
+                    f"step: {name} has shape {list(tensor.shape)}, in start it is "
+                    f"{list(like.shape)}: a state that grows with the text is no recurrence"
+                )
+        if len(found) != len(self._like):
+            raise ConfigError(f"step: returned {len(found)} tensors, start has {len(self._like)}")
+        return torch.cat([_real(t).flatten(1).to(self.dtype) for _, t in found], dim=1)
+
+    def nested(self, context_BC: Tensor) -> Any:  # noqa: ANN401 - any nest
+        """Return vectors [B, C] as the state that `step` takes."""
+        parts = context_BC.split(self.sizes, dim=1)
+        return replaced(self._start, map(_as, parts, self._like))
+
+
+def _real(tensor: Tensor) -> Tensor:
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
+
+def _as(part: Tensor, like: Tensor) -> Tensor:
+    shaped = part.reshape(len(part), *_real(like).shape[1:]).to(_real(like).dtype)
+    return torch.view_as_complex(shaped.contiguous()) if like.is_complex() else shaped

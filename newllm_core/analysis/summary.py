@@ -1,7 +1,13 @@
-"""Many numbers as five, and the cosine that every section shares."""
+"""Many numbers as a few: summaries, means with their errors, cosines; and numbers drawn at random.
+
+Shapes: P passages, T values of each, S contexts in a row, C context_dim.
+"""
 
 import torch
 from torch import Tensor
+
+# Fewer passages are cut into so many parts together, which then count as passages.
+PARTS = 8
 
 
 def summary(values: Tensor) -> dict[str, float]:
@@ -31,3 +37,38 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
     a = a / torch.where(norm_a == 0, 1.0, norm_a)[..., None]
     b = b / torch.where(norm_b == 0, 1.0, norm_b)[..., None]
     return torch.where(both_zero, 1.0, (a * b).sum(-1).clamp(-1, 1))
+
+
+def identity_cosine(trajectory_PSC: Tensor) -> dict[str, float]:
+    """Return `mean` and `std` of the cosine of c_{t-1} and c_t within passages.
+
+    They say whether a context is anything but the one before it. Both are 0 where a passage has one
+    context only.
+    """
+    if trajectory_PSC.shape[1] < 2:
+        return {"mean": 0.0, "std": 0.0}
+    cosines = torch.cat([cosine(passage_SC[:-1], passage_SC[1:]) for passage_SC in trajectory_PSC])
+    return {"mean": float(cosines.mean()), "std": float(cosines.std(correction=0))}
+
+
+def gaussian_like(values: Tensor, seed: int) -> Tensor:
+    """Return Gaussian numbers in the shape and type of `values`; the same ones on every device."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(values.shape, generator=generator, dtype=values.dtype)
+    return drawn.to(values.device)
+
+
+def mean_and_error(values_PT: Tensor) -> dict[str, float]:
+    """Return `mean` of `values_PT` and its standard error, `stderr`.
+
+    Neighbouring tokens are not independent, passages are: the error is that of the passage means.
+    Few passages are divided in time (batch means); fewer than two values have an error of 0.
+    """
+    values_PT = values_PT.double()
+    passages, length = values_PT.shape
+    parts = min(-(-PARTS // max(1, passages)), length)
+    if parts > 1:
+        values_PT = values_PT[:, length % parts :].reshape(passages * parts, -1)
+    means = values_PT.mean(dim=1)
+    error = float(means.std()) / len(means) ** 0.5 if len(means) > 1 else 0.0
+    return {"mean": float(means.mean()), "stderr": error}

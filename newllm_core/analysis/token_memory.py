@@ -1,8 +1,8 @@
-"""Token memory: how many tokens back can be read from a context by a linear probe.
+"""What a linear readout gives back of earlier tokens: token memory and memory capacity.
 
-For every lag k a probe guesses x_{t-k} from c_t. The classes are the most frequent tokens and one
-for all others. The probe is linear discriminant analysis: class means and one covariance within
-classes, fitted in closed form, so that the lags share their work and no optimizer has a say:
+Token memory is how many tokens back can be read from a context by a linear probe. For every lag k
+it guesses x_{t-k} from c_t. The classes are the most frequent tokens and one for all others. The
+probe is linear discriminant analysis, fitted in closed form, so that no optimizer has a say:
 
     log q(y | c) = log π_y + τ (μ_y' Σ⁻¹ c - μ_y' Σ⁻¹ μ_y / 2) + const
     p(y | c) = 0.99 q(y | c) + 0.01 π_y
@@ -10,19 +10,25 @@ classes, fitted in closed form, so that the lags share their work and no optimiz
 It is fitted on some passages and judged on others. The temperature τ, which keeps a probe of many
 dimensions from being too sure of itself, is chosen on one half of the other passages and used on
 the other half, and the reverse. The mixture bounds what one mistake costs: a probe that is right
-about 995 tokens of 1,000, and sure of the other five by hundreds of nats, remembers nearly all.
-
-It needs no iterations, and finds about nine tenths of what multinomial logistic regression finds
-in the contexts of trained and untrained models.
+about 995 tokens of 1,000, and sure of the other five by hundreds of nats, remembers nearly all. It
+finds about nine tenths of what multinomial logistic regression finds.
 
 A lag remembers `(H - CE) / H` tokens, at least 0: CE is the cross-entropy of the probe and H that
 of the class frequencies of the fitted passages, which is what a guess without a context reaches.
 
-Shapes: P passages, T tokens, N contexts, D context_dim, Y classes, K lags.
+Memory capacity is what share of an earlier input's variance can be read back. For every lag k a
+ridge regression reads the input k steps back from the state; its worth is the squared correlation
+with that input, on passages it was not fitted on. The sum over k >= 1 is the memory capacity
+(Jaeger 2001): a delay line of n + 1 places has n, and no state of n numbers more than n of
+independent inputs. Inputs are what token ids stand for, F numbers each, weighted by their variance;
+without such numbers each frequent token is one, which is 1 where it was read.
+
+Shapes: P passages, T tokens, N contexts, D numbers kept of a context, Y classes, K lags.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -36,16 +42,17 @@ LEAST_PASSAGES = 8
 RIDGE = 1e-3
 CHANCE = 0.01
 TEMPERATURES = torch.cat([torch.zeros(1), torch.logspace(-3, 1, 17)]).double()
+# Of the largest variance of a direction. The best one is chosen on one half of the passages that
+# are held out and used on the other half, and the reverse.
+RIDGES = (1e-10, 1e-4)
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Contexts with what was read before them.
+    """Contexts [P, T, D] with what was read before them.
 
     Attributes:
-        contexts: [P, T, D].
         classes: for each lag the class of the token so many steps back [K, P, T].
-        num_classes: Y.
         types: ids of the tokens that have a class of their own, in the order of classes.
     """
 
@@ -56,13 +63,11 @@ class Labelled:
 
 
 def label(contexts_PTD: Tensor, tokens_PS: Tensor, *, lags: int, frequent: int) -> Labelled:
-    """Give every context the classes of the last tokens.
+    """Give every context [P, T, D] the classes of the last tokens.
 
-    Args:
-        contexts_PTD: contexts after the last T tokens of every passage.
-        tokens_PS: those tokens and what was read before them, S >= T.
-        lags: so many back, 0 (the token just read) included; fewer if passages are short.
-        frequent: so many tokens have a class of their own.
+    `tokens_PS` are those T tokens of every passage and what was read before them. There are so many
+    `lags`, 0 (the token just read) included, or fewer if passages are short; so many `frequent`
+    tokens have a class of their own.
     """
     length = contexts_PTD.shape[1]
     before = tokens_PS.shape[1] - length
@@ -74,14 +79,11 @@ def label(contexts_PTD: Tensor, tokens_PS: Tensor, *, lags: int, frequent: int) 
     class_of_type = torch.full((int(types.max()) + 1,), len(chosen), device=tokens_PS.device)
     class_of_type[chosen] = torch.arange(len(chosen), device=tokens_PS.device)
     classes_PS = class_of_type[tokens_PS]
-    last = tokens_PS.shape[1]
-    first = before + skipped
-    by_lag = [classes_PS[:, first - lag : last - lag] for lag in range(lags)]
-    others = int(len(types) > len(chosen))
+    first, last = before + skipped, tokens_PS.shape[1]
     return Labelled(
         _cut(contexts_PTD[:, skipped:]),
-        torch.stack([_cut(classes) for classes in by_lag]),
-        len(chosen) + others,
+        torch.stack([_cut(classes_PS[:, first - lag : last - lag]) for lag in range(lags)]),
+        len(chosen) + int(len(types) > len(chosen)),
         chosen,
     )
 
@@ -89,18 +91,17 @@ def label(contexts_PTD: Tensor, tokens_PS: Tensor, *, lags: int, frequent: int) 
 def token_memory(labelled: Labelled) -> dict[str, Any]:
     """Return what the probes read on passages they were not fitted on.
 
-    Returns:
-        `by_lag`: tokens remembered at lag 0, 1, …; `total`: their sum; `stderr`: of the total,
-        over held-out passages; `num_classes`.
+    `by_lag` is what is remembered at lag 0, 1, …, `total` their sum, with its `stderr` over
+    held-out passages.
     """
-    held = held_out(len(labelled.contexts))
-    probe = _Fitting(labelled.contexts[~held].flatten(0, 1).double())
-    seen_PTD = labelled.contexts[held]
-    fitted, judged = labelled.classes[:, ~held].flatten(1), labelled.classes[:, held]
+    fitted, judged = _divided(labelled)
+    probe = _Fitting(fitted.contexts.flatten(0, 1).double())
+    seen_PTD = judged.contexts
     by_lag, gains = [], []
-    for classes_N, classes_PT in zip(fitted, judged, strict=True):
-        scores, log_prior = probe.fit(classes_N, labelled.num_classes)
-        told_P, prior = _held_out_gain(scores(seen_PTD), log_prior, classes_PT)
+    for classes_PT, judged_PT in zip(fitted.classes, judged.classes, strict=True):
+        weights_YD, offset_Y, log_prior_Y = probe.fit(classes_PT.flatten(), labelled.num_classes)
+        scores_PTY = seen_PTD @ weights_YD.T.to(seen_PTD.dtype) - offset_Y.to(seen_PTD.dtype)
+        told_P, prior = _held_out_gain(scores_PTY, log_prior_Y, judged_PT)
         by_lag.append(max(0.0, float(told_P.mean()) / prior) if prior > 0 else 0.0)
         gains.append(told_P / prior if prior > 0 else torch.zeros_like(told_P))
     kept = torch.stack([gain for gain, lag in zip(gains, by_lag, strict=True) if lag > 0] or gains)
@@ -114,11 +115,20 @@ def token_memory(labelled: Labelled) -> dict[str, Any]:
     }
 
 
-def held_out(passages: int) -> Tensor:
-    """Say of each of so many passages whether probes are judged on it, not fitted."""
-    held = torch.zeros(passages, dtype=torch.bool)
+def _divided(labelled: Labelled) -> tuple[Labelled, Labelled]:
+    """Return the passages that probes are fitted on, and those that they are judged on."""
+    held = torch.zeros(len(labelled.contexts), dtype=torch.bool)
     held[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY] = True
-    return held
+    fitted, judged = (
+        replace(labelled, contexts=labelled.contexts[part], classes=labelled.classes[:, part])
+        for part in (~held, held)
+    )
+    return fitted, judged
+
+
+def _halves(values: Tensor) -> list[slice]:
+    """Return two halves of passages; of a single one, that twice."""
+    return [slice(0, None, 2), slice(1, None, 2)] if len(values) > 1 else [slice(None)] * 2
 
 
 class _Fitting:
@@ -129,12 +139,19 @@ class _Fitting:
         self.centred_ND = contexts_ND - self.mean_D
         self.scatter_DD = self.centred_ND.T @ self.centred_ND
 
-    def fit(self, classes_N: Tensor, num_classes: int) -> "tuple[Scores, Tensor]":
-        """Return the probe of one lag, and the logarithm of its class frequencies [Y]."""
-        count, width = self.centred_ND.shape
+    def sums(self, classes_N: Tensor, num_classes: int) -> Tensor:
+        """Return the sum of the contexts of every class [Y, D]."""
+        sums_YD = self.centred_ND.new_zeros(num_classes, self.centred_ND.shape[1])
+        return sums_YD.index_add_(0, classes_N, self.centred_ND)
+
+    def fit(self, classes_N: Tensor, num_classes: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the probe of one lag: weights [Y, D], offset [Y] and log class frequencies [Y].
+
+        A context's score is `weights @ context - offset`, without the class frequencies.
+        """
+        count = len(self.centred_ND)
         counts_Y = torch.bincount(classes_N, minlength=num_classes).double()
-        sums_YD = self.centred_ND.new_zeros(num_classes, width)
-        sums_YD.index_add_(0, classes_N, self.centred_ND)
+        sums_YD = self.sums(classes_N, num_classes)
         means_YD = sums_YD / counts_Y.clamp(min=1)[:, None]
         within_DD = (self.scatter_DD - sums_YD.T @ means_YD) / count
         variance = float(self.scatter_DD.diagonal().mean()) / count
@@ -144,20 +161,7 @@ class _Fitting:
         offset_Y = (weights_YD * means_YD).sum(dim=1) / 2
         # A class that was never seen keeps a small share instead of an infinite surprise.
         log_prior_Y = ((counts_Y + 0.5) / (counts_Y + 0.5).sum()).log()
-        return Scores(weights_YD, offset_Y + weights_YD @ self.mean_D), log_prior_Y
-
-
-@dataclass(frozen=True)
-class Scores:
-    """A linear probe without its prior: `contexts @ weights' - offset` [..., Y]."""
-
-    weights_YD: Tensor
-    offset_Y: Tensor
-
-    def __call__(self, contexts: Tensor) -> Tensor:
-        """Score `contexts` [..., D]."""
-        weights_YD = self.weights_YD.to(contexts.dtype)
-        return contexts @ weights_YD.T - self.offset_Y.to(contexts.dtype)
+        return weights_YD, offset_Y + weights_YD @ self.mean_D, log_prior_Y
 
 
 def _held_out_gain(
@@ -166,7 +170,7 @@ def _held_out_gain(
     """Nats that the probe saves per token of every passage [P], and the entropy H without it."""
     prior_PT = -log_prior_Y[classes_PT]
     gain_P = torch.zeros(len(classes_PT), dtype=torch.float64, device=classes_PT.device)
-    halves = [slice(0, None, 2), slice(1, None, 2)] if len(classes_PT) > 1 else [slice(None)] * 2
+    halves = _halves(classes_PT)
     for chosen_on, used_on in (halves, halves[::-1]):
         temperature = _best_temperature(scores_PTY[chosen_on], log_prior_Y, classes_PT[chosen_on])
         loss_PT = _losses(scores_PTY[used_on], log_prior_Y, classes_PT[used_on], temperature)
@@ -176,19 +180,17 @@ def _held_out_gain(
 
 def _best_temperature(scores_PTY: Tensor, log_prior_Y: Tensor, classes_PT: Tensor) -> float:
     """Bisection on the temperatures: the loss falls, then rises with τ."""
+
+    @cache
+    def loss(i: int) -> float:
+        losses_PT = _losses(scores_PTY, log_prior_Y, classes_PT, float(TEMPERATURES[i]))
+        return float(losses_PT.mean())
+
     low, high = 0, len(TEMPERATURES) - 1
     while high - low > 1:
         middle = (low + high) // 2
-        at, after = (
-            float(_losses(scores_PTY, log_prior_Y, classes_PT, float(TEMPERATURES[i])).mean())
-            for i in (middle, middle + 1)
-        )
-        low, high = (low, middle) if at <= after else (middle + 1, high)
-    ends = {
-        i: float(_losses(scores_PTY, log_prior_Y, classes_PT, float(TEMPERATURES[i])).mean())
-        for i in (low, high)
-    }
-    return float(TEMPERATURES[min(ends, key=lambda i: ends[i])])
+        low, high = (low, middle) if loss(middle) <= loss(middle + 1) else (middle + 1, high)
+    return float(TEMPERATURES[min((low, high), key=loss)])
 
 
 def _losses(
@@ -209,3 +211,49 @@ def _cut(values: Tensor) -> Tensor:
         return values
     length = values.shape[1] // parts
     return values[:, : parts * length].reshape(len(values) * parts, length, *values.shape[2:])
+
+
+def memory_capacity(labelled: Labelled, values_YF: Tensor | None = None) -> dict[str, Any]:
+    """Return how much of earlier inputs can be read back; tokens of a class stand for `values_YF`.
+
+    `by_lag` are squared correlations for lag 0 (the token just read), 1, …; `total` is without 0.
+    """
+    classes = labelled.num_classes
+    if values_YF is None:
+        values_YF = torch.eye(classes, dtype=torch.float64, device=labelled.contexts.device)
+    fitted, judged = _divided(labelled)
+    probe = _Fitting(fitted.contexts.flatten(0, 1).double())
+    variance_D, basis_DD = torch.linalg.eigh(probe.scatter_DD)
+    seen_PTD = (judged.contexts.double() - probe.mean_D) @ basis_DD
+    by_lag = []
+    for fitted_PT, judged_PT in zip(fitted.classes, judged.classes, strict=True):
+        along_DF = basis_DD.T @ (probe.sums(fitted_PT.flatten(), classes).T @ values_YF)
+        by_lag.append(_worth(seen_PTD, along_DF, variance_D, values_YF[judged_PT]))
+    return {"by_lag": by_lag, "total": sum(by_lag[1:])}
+
+
+def _worth(seen_PTD: Tensor, along_DF: Tensor, variance_D: Tensor, wanted_PTF: Tensor) -> float:
+    largest = float(variance_D[-1].clamp(min=1e-300))
+    told = [
+        seen_PTD @ (along_DF / (variance_D.clamp(min=0) + ridge * largest)[:, None])
+        for ridge in RIDGES
+    ]
+    found = [
+        [_correlation(told_PTF[half], wanted_PTF[half]) for told_PTF in told]
+        for half in _halves(seen_PTD)
+    ]
+    best = [max(range(len(RIDGES)), key=of_half.__getitem__) for of_half in found]
+    return (found[0][best[1]] + found[1][best[0]]) / 2
+
+
+def _correlation(told_PTF: Tensor, wanted_PTF: Tensor) -> float:
+    """Return squared correlations without those of chance, weighted by the variances wanted."""
+    told_NF, wanted_NF = (
+        x.flatten(0, -2) - x.flatten(0, -2).mean(0) for x in (told_PTF, wanted_PTF)
+    )
+    both_F = (told_NF * wanted_NF).sum(dim=0).square()
+    told_F, wanted_F = told_NF.square().sum(dim=0), wanted_NF.square().sum(dim=0)
+    # both / (told wanted), times wanted, over the sum of wanted.
+    shares_F = torch.where(told_F > 0, both_F / told_F.clamp(min=1e-300), 0.0)
+    share = float(shares_F.sum() / wanted_F.sum().clamp(min=1e-300))
+    return max(0.0, share - (1 - share) / max(1, len(told_NF) - 2))

@@ -3,6 +3,7 @@
 Shapes: T tokens, C context_dim.
 """
 
+import io
 import json
 import math
 import shutil
@@ -56,11 +57,7 @@ class TokenContexts:
 
 
 def contexts_in_order(
-    model: LanguageModel,
-    tokenizer: TextTokenizer,
-    chunks: Iterable[str],
-    *,
-    piece_characters: int = PIECE_CHARACTERS,
+    model: LanguageModel, tokenizer: TextTokenizer, chunks: Iterable[str]
 ) -> Iterator[TokenContexts]:
     """Read the text that comes in `chunks` as one stream; yield every token of it, in order.
 
@@ -70,7 +67,7 @@ def contexts_in_order(
     start = torch.tensor([[tokenizer.end_id]], device=model.embedding.weight.device)
     context_1C = rollout(model, start, model.start(1))[:, -1]
     begin = 0
-    for piece in pieces(tokenizer, chunks, piece_characters):
+    for piece in pieces(tokenizer, chunks, PIECE_CHARACTERS):
         bytes_before = _bytes_before(piece) + begin
         for ids, places in tokenizer.encodings(piece):
             offsets_T2 = bytes_before[np.array(places, np.int64).reshape(-1, 2)]
@@ -92,24 +89,13 @@ def write_contexts(
     name: str,
     overwrite: bool,
     task: Task,
-    piece_characters: int = PIECE_CHARACTERS,
 ) -> dict[str, Any]:
     """Write contexts, token ids and byte offsets of a text, see `contexts_in_order`.
 
     `FILE.safetensors` holds `contexts` float32 [T, C], `tokens` int64 [T] and `offsets` int64
-    [T, 2]. For `FILE.npy` these are FILE.npy, FILE.tokens.npy and FILE.offsets.npy.
-
-    Args:
-        checkpoint: its model is on the device to compute on; no head is needed.
-        chunks: the text.
-        out: appears when everything is written.
-        name: what errors call the text.
-        overwrite: replace what exists.
-        task: is told of the bytes of the text.
-        piece_characters: characters that are encoded in one go; makes no difference to numbers.
-
-    Returns:
-        `files`, `num_tokens` and `context_dim`.
+    [T, 2]. For `FILE.npy` these are FILE.npy, FILE.tokens.npy and FILE.offsets.npy. They appear
+    when everything is written. `name` is what errors call the text, `task` is told of its bytes.
+    Return `files`, `num_tokens` and `context_dim`.
 
     Raises:
         ConfigError: `out` ends in neither .safetensors nor .npy.
@@ -117,13 +103,10 @@ def write_contexts(
     """
     paths = output_files(out, overwrite=overwrite)
     tokenizer = TextTokenizer.from_json(checkpoint.tokenizer_json)
-    read = contexts_in_order(checkpoint.model, tokenizer, chunks, piece_characters=piece_characters)
-    layout = _Layout(checkpoint.model.context_dim)
-    metadata = {
-        "format": FORMAT,
-        "checkpoint": checkpoint.identity(),
-        "newllm": newllm_version(),
-    }
+    read = contexts_in_order(checkpoint.model, tokenizer, chunks)
+    dim = checkpoint.model.context_dim
+    identity = checkpoint.identity()
+    metadata = {"format": FORMAT, "checkpoint": identity, "newllm": newllm_version()}
     length = 0
 
     def write(temporary: Path) -> None:
@@ -133,18 +116,19 @@ def write_contexts(
             files = [opened.enter_context(part.open("wb+")) for part in parts]
             # Headers say how long the text is, so they come last; space is kept for them.
             if len(paths) == 1:
-                size = len(layout.safetensors_header(LARGEST_LENGTH, metadata))
+                size = len(_safetensors_header(_shapes(LARGEST_LENGTH, dim), metadata))
                 files[0].seek(size)
                 length = _fill(files, read, task, name)
                 for other in files[1:]:
                     other.seek(0)
                     shutil.copyfileobj(other, files[0], COPIED_AT_ONCE)
-                headers = [layout.safetensors_header(length, metadata, size)]
+                headers = [_safetensors_header(_shapes(length, dim), metadata, size)]
             else:
                 for file in files:
                     file.seek(NPY_HEADER)
                 length = _fill(files, read, task, name)
-                headers = layout.npy_headers(length)
+                dtypes = (dtype for _, dtype, _ in TENSORS)
+                headers = list(map(_npy_header, dtypes, _shapes(length, dim)))
             for file, header in zip(files, headers, strict=False):
                 file.seek(0)
                 file.write(header)
@@ -155,11 +139,11 @@ def write_contexts(
         for path in paths:
             sweep(path)
         write_atomically(out, write)
-    return {"files": [str(path) for path in paths], "num_tokens": length, "context_dim": layout.dim}
+    return {"files": [str(path) for path in paths], "num_tokens": length, "context_dim": dim}
 
 
 def _fill(files: Sequence[BinaryIO], read: Iterable[TokenContexts], task: Task, name: str) -> int:
-    """Append contexts, ids and offsets to a file each; returns how many tokens there were."""
+    """Append contexts, ids and offsets to a file each; return how many tokens there were."""
     length = reached = 0
     for part in read:
         contexts_TC = part.contexts_TC.cpu().numpy()
@@ -175,37 +159,32 @@ def _fill(files: Sequence[BinaryIO], read: Iterable[TokenContexts], task: Task, 
     return length
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """Headers of files with contexts of `dim` numbers."""
+def _shapes(length: int, dim: int) -> list[tuple[int, ...]]:
+    """Return the shape of each of `TENSORS`."""
+    return [(length, dim), (length,), (length, 2)]
 
-    dim: int
 
-    def _shapes(self, length: int) -> list[list[int]]:
-        return [[length, self.dim], [length], [length, 2]]
+def _safetensors_header(
+    shapes: Sequence[tuple[int, ...]], metadata: dict[str, str], size: int | None = None
+) -> bytes:
+    """Describe all three tensors, in `size` bytes: the format allows spaces at the end."""
+    header: dict[str, Any] = {"__metadata__": metadata}
+    begin = 0
+    for (name, dtype, kind), shape in zip(TENSORS, shapes, strict=True):
+        end = begin + int(dtype[-1]) * math.prod(shape)
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [begin, end]}
+        begin = end
+    text = json.dumps(header).encode()
+    wanted = (8 + len(text) + 7) // 8 * 8 if size is None else size
+    return (wanted - 8).to_bytes(8, "little") + text.ljust(wanted - 8)
 
-    def safetensors_header(
-        self, length: int, metadata: dict[str, str], size: int | None = None
-    ) -> bytes:
-        """Describe all three tensors, in `size` bytes: the format allows spaces at the end."""
-        header: dict[str, Any] = {"__metadata__": metadata}
-        begin = 0
-        for (name, dtype, kind), shape in zip(TENSORS, self._shapes(length), strict=True):
-            end = begin + int(dtype[-1]) * math.prod(shape)
-            header[name] = {"dtype": kind, "shape": shape, "data_offsets": [begin, end]}
-            begin = end
-        text = json.dumps(header).encode()
-        wanted = (8 + len(text) + 7) // 8 * 8 if size is None else size
-        return (wanted - 8).to_bytes(8, "little") + text.ljust(wanted - 8)
 
-    def npy_headers(self, length: int) -> list[bytes]:
-        """Describe each array in `NPY_HEADER` bytes."""
-        start = b"\x93NUMPY\x01\x00" + (NPY_HEADER - 10).to_bytes(2, "little")
-        texts = (
-            f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {tuple(shape)}, }}"
-            for (_, dtype, _), shape in zip(TENSORS, self._shapes(length), strict=True)
-        )
-        return [start + text.encode().ljust(NPY_HEADER - 11) + b"\n" for text in texts]
+def _npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
+    """Describe an array; the size does not depend on its length, for numpy leaves room for that."""
+    header = io.BytesIO()
+    described = {"descr": dtype, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, described)
+    return header.getvalue()
 
 
 def output_files(out: Path, *, overwrite: bool) -> list[Path]:

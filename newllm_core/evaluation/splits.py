@@ -1,19 +1,20 @@
-"""What a model makes of a text: one function for training and validation text.
+"""What a model makes of a text, per token and per unit of text: train and validation alike.
 
 Shapes: N rows (tokens), V vocabulary, C context_dim.
 """
 
+import math
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
-from newllm_core.data.prepared import PreparedDataset
+from newllm_core.data.prepared import PreparedDataset, TokenSplit
 from newllm_core.errors import InputError
-from newllm_core.evaluation.figures import Scores
+from newllm_core.model.heads import weighted_mean
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.runtime.precision import at_least_float32, wide_logits
 from newllm_core.runtime.progress import Progress, Silent, Task
@@ -25,41 +26,77 @@ LOGITS_AT_ONCE = 2**23
 TRAIN_TOKENS = 16_384
 
 
-class Text(Protocol):
-    """Tokens of documents, one after another, and how much text they stand for."""
+@dataclass(frozen=True)
+class Scores:
+    """What every head made of some tokens: nats, their squares and hits, summed."""
 
-    @property
-    def tokens(self) -> np.ndarray:
-        """Return token ids [T]; every document is closed by the end token."""
+    num_tokens: int
+    nats: Sequence[float]
+    squares: Sequence[float]
+    hits: Sequence[float]
 
-    @property
-    def document_starts(self) -> np.ndarray:
-        """Return where documents begin, and at last T: [documents + 1]."""
+    def figures(
+        self,
+        head_weights: Sequence[float],
+        *,
+        num_bytes: int | None,
+        num_words: int | None,
+        num_characters: int | None,
+        unknown_share: float | None,
+        lost_share: float | None,
+    ) -> dict[str, Any]:
+        """Return figures of tokens that stand for so much text; None is what is not known.
 
-    @property
-    def document_bytes(self) -> np.ndarray:
-        """Return UTF-8 bytes of each document."""
+        Bytes that tokens do not give back are no part of the loss: figures per byte, character and
+        word count them with 8 bits each.
 
-    @property
-    def num_words(self) -> int | None:
-        """Return words of all documents; None where there are none."""
+        Returns:
+            The arguments under their names, and `num_tokens`; `loss` (nats per token) and
+            `loss_stderr`, its standard error if tokens were independent, `perplexity`, `accuracy`,
+            `bits_per_byte` and `bits_per_byte_stderr`, `bits_per_character`, `word_perplexity` of
+            the heads together (perplexities from the mean loss); and under `heads` a list of the
+            same figures of each head. A figure that does not exist (bytes of hand-made tokens,
+            words of Japanese, an exponential out of range) is None.
+        """
+        count = self.num_tokens
+        losses = [total / count for total in self.nats]
+        accuracies = [hits / count for hits in self.hits]
+        errors = [
+            max(0.0, squares / count - loss**2) ** 0.5 / count**0.5
+            for squares, loss in zip(self.squares, losses, strict=True)
+        ]
 
-    @property
-    def num_characters(self) -> int | None:
-        """Return characters of all documents; None where they are not known."""
+        def of_one(loss: float, error: float, accuracy: float) -> dict[str, Any]:
+            total = loss * count + _lost_nats(num_bytes, lost_share)
+            bits, bits_error = total / math.log(2), error * count / math.log(2)
+            return {
+                "loss": loss,
+                "loss_stderr": error,
+                "perplexity": _exp(loss),
+                "accuracy": accuracy,
+                "bits_per_byte": bits / num_bytes if num_bytes else None,
+                "bits_per_byte_stderr": bits_error / num_bytes if num_bytes else None,
+                "bits_per_character": bits / num_characters if num_characters else None,
+                "word_perplexity": _exp(total / num_words) if num_words else None,
+            }
 
-    @property
-    def unknown_share(self) -> float | None:
-        """Return the share of unknown tokens; None where it is not known."""
-
-    @property
-    def lost_share(self) -> float | None:
-        """Return the share of bytes that tokens do not give back; None where it is not known."""
+        # Heads are wrong about the same tokens: their errors add up as if they were one.
+        each = (losses, errors, accuracies)
+        together = of_one(*(weighted_mean(of_heads, head_weights) for of_heads in each))
+        counts = {
+            "num_tokens": count,
+            "num_bytes": num_bytes,
+            "num_characters": num_characters,
+            "num_words": num_words,
+            "unknown_share": unknown_share,
+            "lost_share": lost_share,
+        }
+        return together | counts | {"heads": list(map(of_one, *each))}
 
 
 def evaluate(
     model: LanguageModel,
-    text: Text,
+    text: TokenSplit,
     *,
     end_id: int,
     head_weights: Sequence[float],
@@ -71,17 +108,10 @@ def evaluate(
 ) -> dict[str, Any]:
     """Predict every token of `text` once, each from everything before it; constant memory.
 
-    Args:
-        model: on the device to compute on.
-        text: what to predict.
-        end_id: the token that closes a document; the first token is predicted from it.
-        head_weights: one for each head; what the heads reach together is weighted by them.
-        max_tokens: use whole documents up to so many tokens, at least one document, so that
-            bits per byte stay exact.
-        num_streams: streams in lock-step (see `contexts_of_text`); 1 is exact and slow.
-        warmup: tokens that streams after the first read beforehand.
-        progress: is told how far it is.
-        label: what the progress calls it.
+    The first token is predicted from `end_id`, which closes documents. What the heads reach
+    together is weighted by `head_weights`. Of whole documents up to `max_tokens` are used, at least
+    one, so that bits per byte stay exact. For `num_streams` and their `warmup` see
+    `contexts_of_text`; a single stream is exact and slow.
 
     Returns:
         See `Scores.figures`. Words and characters of a part of the text are not known.
@@ -89,7 +119,10 @@ def evaluate(
     Raises:
         InputError: there are no tokens.
     """
-    documents = _documents_within(text.document_starts, max_tokens)
+    documents = max(0, len(text.document_starts) - 1)
+    if documents and max_tokens is not None:
+        fitting = int(np.searchsorted(text.document_starts, max_tokens, side="right")) - 1
+        documents = max(1, min(fitting, documents))
     num_tokens = int(text.document_starts[documents])
     if num_tokens == 0:
         raise InputError("there are no tokens to evaluate: prepare data with more documents")
@@ -122,54 +155,39 @@ def evaluate_splits(
 ) -> dict[str, dict[str, Any]]:
     """`evaluate` validation and the beginning of train, or a report would take an epoch.
 
-    Args:
-        model: on the device to compute on.
-        dataset: what to predict.
-        head_weights: see `evaluate`.
-        max_tokens: of validation; all by default.
-        progress: is told how far it is.
+    `max_tokens` is that of validation; all by default.
     """
-    end_id = int(dataset.info.end_id)
-    part: dict[str, Any] = {}
+    streams = NUM_STREAMS
     if max_tokens is not None and max_tokens < len(dataset.validation.tokens):
         # A stream begins by reading what it does not predict: few tokens are worth few streams.
-        part = {"num_streams": max(1, min(NUM_STREAMS, max_tokens // (4 * WARMUP_TOKENS)))}
-    validation = evaluate(
-        model,
-        dataset.validation,
-        end_id=end_id,
-        head_weights=head_weights,
-        max_tokens=max_tokens,
-        progress=progress,
-        label="evaluating validation",
-        **part,
-    )
-    train = evaluate(
-        model,
-        dataset.train,
-        end_id=end_id,
-        head_weights=head_weights,
-        max_tokens=min(validation["num_tokens"], TRAIN_TOKENS),
-        progress=progress,
-        label="evaluating train",
-        **part,
-    )
+        streams = max(1, min(NUM_STREAMS, max_tokens // (4 * WARMUP_TOKENS)))
+
+    def reached(split: str, text: TokenSplit, max_tokens: int | None) -> dict[str, Any]:
+        return evaluate(
+            model,
+            text,
+            end_id=int(dataset.info.end_id),
+            head_weights=head_weights,
+            max_tokens=max_tokens,
+            num_streams=streams,
+            progress=progress,
+            label=f"evaluating {split}",
+        )
+
+    validation = reached("validation", dataset.validation, max_tokens)
+    train = reached("train", dataset.train, min(validation["num_tokens"], TRAIN_TOKENS))
     return {"train": train, "validation": validation}
 
 
 def score(model: LanguageModel, readings: Iterable[ContextChunk], task: Task) -> Scores:
     """Score every token of `readings` with every head; `task` is told of each chunk."""
     num_tokens = 0
-    nats, squares = [0.0] * model.num_heads, [0.0] * model.num_heads
-    hits = [0] * model.num_heads
+    sums = np.zeros((model.num_heads, 3))
     for reading in readings:
-        for head, (loss, squared, correct) in enumerate(_score(model, reading)):
-            nats[head] += loss
-            squares[head] += squared
-            hits[head] += correct
+        sums += _score(model, reading)
         num_tokens += len(reading.positions_N)
         task.advance(len(reading.positions_N))
-    return Scores(num_tokens, nats, squares, hits)
+    return Scores(num_tokens, *sums.T.tolist())
 
 
 @torch.no_grad()
@@ -181,32 +199,46 @@ def _score(model: LanguageModel, reading: ContextChunk) -> list[tuple[float, flo
     for head, context_NC in zip(model.heads(), contexts, strict=True):
         nats = torch.zeros(2, dtype=torch.float64, device=context_NC.device)
         hits = torch.zeros((), dtype=torch.int64, device=context_NC.device)
-        parts = (
-            context_NC.split(rows),
-            reading.inputs_N.split(rows),
-            reading.targets_N.split(rows),
-        )
+        parts = (of_all.split(rows) for of_all in (context_NC, reading.inputs_N, reading.targets_N))
         for part_NC, inputs_N, targets_N in zip(*parts, strict=True):
             with wide_logits(model, context_NC.device):
                 logits_NV = at_least_float32(model.predict(head, part_NC, inputs_N))
-            losses_N = F.cross_entropy(logits_NV, targets_N, reduction="none")
-            losses_N = losses_N.double()
+            losses_N = F.cross_entropy(logits_NV, targets_N, reduction="none").double()
             nats += torch.stack([losses_N.sum(), losses_N.square().sum()])
-            hits += _hits(logits_NV, targets_N)
+            # Targets that are the first of the largest logits; `argmax` of every row is slow.
+            reached_N = logits_NV.gather(1, targets_N[:, None])[:, 0]
+            candidates = (reached_N == logits_NV.amax(-1)).nonzero()[:, 0]
+            hits += (logits_NV[candidates].argmax(-1) == targets_N[candidates]).sum()
         scores.append((float(nats[0]), float(nats[1]), int(hits)))
     return scores
 
 
-def _hits(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
-    """How many targets are the first of the largest logits; `argmax` of every row is slow."""
-    reached_N = logits_NV.gather(1, targets_N[:, None])[:, 0]
-    candidates = (reached_N == logits_NV.amax(-1)).nonzero()[:, 0]
-    return (logits_NV[candidates].argmax(-1) == targets_N[candidates]).sum()
+def without_line_ends(figures: dict[str, Any], num_line_ends: int | None) -> dict[str, Any]:
+    """Return figures of `evaluate`, with those for words between white space alone.
+
+    Published perplexities of WikiText count a line end as a word, and so does `num_words`.
+    `num_whitespace_words` and `whitespace_word_perplexity` do not; they are None where one of the
+    two counts is not known.
+    """
+    words = figures["num_words"]
+    words = None if words is None or num_line_ends is None else words - num_line_ends
+
+    def added(of_one: dict[str, Any]) -> dict[str, Any]:
+        lost = _lost_nats(figures["num_bytes"], figures["lost_share"])
+        total = of_one["loss"] * figures["num_tokens"] + lost
+        return of_one | {"whitespace_word_perplexity": _exp(total / words) if words else None}
+
+    heads = [added(head) for head in figures["heads"]]
+    return added(figures) | {"num_whitespace_words": words, "heads": heads}
 
 
-def _documents_within(document_starts: np.ndarray, max_tokens: int | None) -> int:
-    documents = len(document_starts) - 1
-    if max_tokens is None or documents <= 0:
-        return max(documents, 0)
-    fitting = int(np.searchsorted(document_starts, max_tokens, side="right")) - 1
-    return max(1, min(fitting, documents))
+def _lost_nats(num_bytes: int | None, lost_share: float | None) -> float:
+    """Return what it takes to write lost bytes as they are."""
+    return (num_bytes or 0) * (lost_share or 0.0) * math.log(256)
+
+
+def _exp(value: float) -> float | None:
+    try:
+        return math.exp(value)
+    except OverflowError:
+        return None

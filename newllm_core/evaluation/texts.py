@@ -23,8 +23,7 @@ from newllm_core.data.sources.files import (
 )
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import InputError
-from newllm_core.evaluation.figures import without_line_ends
-from newllm_core.evaluation.splits import score
+from newllm_core.evaluation.splits import score, without_line_ends
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.runtime.progress import Progress, Silent, Task
 from newllm_core.trajectory.text import contexts_of_segments
@@ -38,12 +37,9 @@ def evaluate_file(
     tokenizer: TextTokenizer,
     path: Path,
     *,
-    head_weights: Sequence[float],
     encoding: str = UTF8,
     progress: Progress | None = None,
-    segment_tokens: int = SEGMENT_TOKENS,
-    piece_characters: int = PIECE_CHARACTERS,
-    min_space_share: float = DataConfig.min_space_share,
+    **options: Any,  # noqa: ANN401 - those of `evaluate_text`
 ) -> dict[str, Any]:
     """Predict every token of a file, as `evaluate_text` does; a byte order mark is no text.
 
@@ -58,14 +54,11 @@ def evaluate_file(
     return evaluate_text(
         model,
         tokenizer,
-        read_chunks(path, min(CHUNK_BYTES, 16 * piece_characters), encoding),
-        head_weights=head_weights,
+        read_chunks(path, min(CHUNK_BYTES, 16 * PIECE_CHARACTERS), encoding),
         name=path_name(path),
         num_bytes=size,
         progress=progress,
-        segment_tokens=segment_tokens,
-        piece_characters=piece_characters,
-        min_space_share=min_space_share,
+        **options,
     )
 
 
@@ -78,25 +71,13 @@ def evaluate_text(
     name: str = "the text",
     num_bytes: int | None = None,
     progress: Progress | None = None,
-    segment_tokens: int = SEGMENT_TOKENS,
-    piece_characters: int = PIECE_CHARACTERS,
     min_space_share: float = DataConfig.min_space_share,
 ) -> dict[str, Any]:
     """Predict every token of a text, and the end token behind it, from all before it.
 
-    Bytes and words are those of the text itself, whatever the tokenizer makes of them.
-
-    Args:
-        model: on the device to compute on.
-        tokenizer: the model's.
-        text: whole, or in chunks.
-        head_weights: one for each head; what the heads reach together is weighted by them.
-        name: what errors call the text.
-        num_bytes: how many there will be, where that is known.
-        progress: is told how far it is.
-        segment_tokens: tokens that are scored in one go, see `contexts_of_segments`.
-        piece_characters: characters that are encoded in one go; makes no difference to figures.
-        min_space_share: see `TextCounts.words`.
+    Bytes and words are those of the text itself, whatever the tokenizer makes of them. The text is
+    whole or comes in chunks, of `num_bytes` together where that is known; errors call it `name`.
+    `head_weights` are as for `evaluate`, `min_space_share` as for `TextCounts.words`.
 
     Returns:
         The mapping of `evaluation.evaluate`, with what `without_line_ends` adds.
@@ -104,13 +85,12 @@ def evaluate_text(
     Raises:
         InputError: the text is empty, or not Unicode text.
     """
-    watcher: Progress = progress or Silent()
     chunks = (unicode_text(text, name),) if isinstance(text, str) else text
-    read = _Text(tokenizer, chunks, name, piece_characters)
-    segments = joined(read.encoded(), segment_tokens)
-    readings = contexts_of_segments(model, segments, end_id=tokenizer.end_id)
-    with watcher.task("evaluating", num_bytes, "bytes") as task:
-        scores = score(model, readings, _InBytes(task, read))
+    with (progress or Silent()).task("evaluating", num_bytes, "bytes") as task:
+        read = _Text(tokenizer, task)
+        segments = joined(read.encoded(chunks, name), SEGMENT_TOKENS)
+        readings = contexts_of_segments(model, segments, end_id=tokenizer.end_id)
+        scores = score(model, readings, read)
     figures = scores.figures(
         head_weights,
         num_bytes=read.counts.bytes,
@@ -123,42 +103,30 @@ def evaluate_text(
 
 
 class _Text:
-    """Counts a text while it is encoded."""
+    """Counts a text while it is encoded, and tells a task of bytes about its tokens."""
 
-    def __init__(
-        self, tokenizer: TextTokenizer, chunks: Iterable[str], name: str, piece_characters: int
-    ) -> None:
+    def __init__(self, tokenizer: TextTokenizer, task: Task) -> None:
         self._tokenizer = tokenizer
-        self._chunks = chunks
-        self._name = name
-        self._piece_characters = piece_characters
+        self._task = task
+        self._tokens = self._bytes = 0
         self.counts = TextCounts()  # pieces begin with white space, so none ends within a word
         self.losses = TokenLosses(tokenizer)
 
-    def encoded(self) -> Iterator[np.ndarray]:
-        for piece in pieces(self._tokenizer, self._chunks, self._piece_characters):
+    def encoded(self, chunks: Iterable[str], name: str) -> Iterator[np.ndarray]:
+        for piece in pieces(self._tokenizer, chunks, PIECE_CHARACTERS):
             self.counts.add(piece)
             ids = np.array(self._tokenizer.encode(piece), np.uint32)
             self.losses.add((piece,), ids, continues=True)
             yield ids
         if not self.counts.bytes:
-            raise InputError(f"{self._name} is empty: there is nothing to evaluate")
+            raise InputError(f"{name} is empty: there is nothing to evaluate")
         end = np.array([self._tokenizer.end_id], np.uint32)
         self.losses.add((), end)
         yield end
 
-
-class _InBytes:
-    """Tells a task of bytes about tokens: how many there will be is not known beforehand."""
-
-    def __init__(self, task: Task, text: _Text) -> None:
-        self._task = task
-        self._text = text
-        self._tokens = self._bytes = 0
-
     def advance(self, amount: int, note: str = "") -> None:
         self._tokens += amount
-        reached = self._text.counts.bytes * self._tokens // max(self._text.losses.tokens, 1)
+        reached = self.counts.bytes * self._tokens // max(self.losses.tokens, 1)
         self._task.advance(reached - self._bytes, note)
         self._bytes = reached
 

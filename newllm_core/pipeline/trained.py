@@ -17,8 +17,7 @@ from newllm_core.data.sources.files import UTF8
 from newllm_core.data.text_stream import count_line_ends
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import ConfigError
-from newllm_core.evaluation.figures import without_line_ends
-from newllm_core.evaluation.splits import evaluate, evaluate_splits
+from newllm_core.evaluation.splits import evaluate, evaluate_splits, without_line_ends
 from newllm_core.evaluation.texts import evaluate_file, evaluate_text
 from newllm_core.files.atomic import refuse_existing
 from newllm_core.model.heads import head_weights

@@ -7,17 +7,22 @@ import torch
 from recurrence import SHAPES, draw_tokens, make_model
 
 from newllm_core.analysis.contexts import read_splits
-from newllm_core.analysis.dynamics import dynamics
-from newllm_core.analysis.echo_state import distances, echo_state, random_start
+from newllm_core.analysis.dynamics import drift, dynamics, repeat_drift
+from newllm_core.analysis.echo_state import (
+    converged_share,
+    distances,
+    echo_state,
+    random_start,
+    sweeps,
+    text_errors,
+    typical_errors,
+)
 from newllm_core.analysis.lyapunov import (
     log_growth,
     lyapunov_exponent,
-    memory_horizon,
 )
 from newllm_core.analysis.recurrence import DIFFERENCES, EXACT, ModelRecurrence
-from newllm_core.analysis.repeat import drift, repeat_drift
-from newllm_core.analysis.sampling import mean_and_error
-from newllm_core.analysis.sweeps import converged_share, sweeps, text_errors, typical_errors
+from newllm_core.analysis.summary import mean_and_error
 from newllm_core.config import AnalysisConfig, ModelConfig
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.trajectory.parallel import sweep
@@ -58,8 +63,6 @@ def test_an_exact_contraction_has_its_rate_and_no_error():
     found = exponent_of(maps.linear(0.8 * torch.eye(4).double()))
     assert found["mean"] == pytest.approx(math.log(0.8))
     assert found["stderr"] == pytest.approx(0, abs=1e-12)
-    assert memory_horizon(found["mean"]) == pytest.approx(-1 / math.log(0.8))
-    assert memory_horizon(0.1) is None
 
 
 @pytest.mark.parametrize("seed", range(5))

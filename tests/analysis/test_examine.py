@@ -10,13 +10,12 @@ from torch.nn import functional as F
 
 from newllm_core.analysis import examine, examine_states
 from newllm_core.analysis.contexts import read_splits
-from newllm_core.analysis.contributions import contributions
 from newllm_core.analysis.examiner import Examiner
-from newllm_core.analysis.exponents import kaplan_yorke_dimension, log_growths
+from newllm_core.analysis.lyapunov import kaplan_yorke_dimension, log_growths
 from newllm_core.analysis.matrix import analyze_matrix
-from newllm_core.analysis.nest import Layout
 from newllm_core.analysis.recurrence import ModelRecurrence
-from newllm_core.analysis.stepped import Stepped
+from newllm_core.analysis.stepped import Layout, Stepped
+from newllm_core.analysis.token_dependency import contributions
 from newllm_core.config import AnalysisConfig, Config, ModelConfig
 from newllm_core.errors import ConfigError, DivergedError, InputError
 from newllm_core.model.language_model import LanguageModel

@@ -6,10 +6,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from newllm_core.analysis import examine
-from newllm_core.analysis.capacity import _correlation, memory_capacity
-from newllm_core.analysis.compare import Foreigners, compare
+from newllm_core.analysis.compare import compare
 from newllm_core.analysis.foreign.opening import examine_file, open_network
-from newllm_core.analysis.token_memory import label
+from newllm_core.analysis.token_memory import _correlation, label, memory_capacity
 from newllm_core.config import AnalysisConfig, Config
 from newllm_core.errors import ConfigError, InputError
 
@@ -81,7 +80,7 @@ def test_foreign_networks_stand_beside_each_other(tmp_path, tokens):
     paths = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
     for path in paths:
         write(path, "gru")
-    found = compare(paths, config=SMALL, foreign=Foreigners([tokens], kind="gru"))
+    found = compare(paths, config=SMALL, tokens=[tokens], kind="gru")
     first, second = found["checkpoints"]
     assert first["validation"]["token_memory"] == second["validation"]["token_memory"]
     assert (first["name"], second["name"]) == ("a", "b")

@@ -8,9 +8,9 @@ from safetensors.torch import save_file
 
 from newllm_cli.render_analysis import render_matrix
 from newllm_core.analysis.matrix import analyze_matrix
-from newllm_core.analysis.norms import norm_summary
 from newllm_core.analysis.rank import effective_rank
-from newllm_core.analysis.report.matrix_page import matrix_page
+from newllm_core.analysis.report.analysis_page import matrix_page
+from newllm_core.analysis.sections import norm_summary
 from newllm_core.config import AnalysisConfig
 from newllm_core.errors import InputError
 from newllm_core.files.tensor_files import open_tensors

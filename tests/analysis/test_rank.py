@@ -13,7 +13,6 @@ from newllm_core.analysis.rank import (
     gaussian_singular_values,
     information_content,
     singular_spectrum,
-    singular_values,
     spectrum,
     spectrum_rank,
 )
@@ -55,7 +54,7 @@ def test_a_geometric_spectrum_has_its_closed_form(q):
 
 def test_three_directions_have_rank_three():
     matrix = with_spectrum([2.0, 2.0, 2.0], 400, 64).float()
-    values = singular_values(matrix)
+    values = spectrum(matrix).singular_values
     assert effective_rank(matrix) == pytest.approx(3, abs=1e-4)
     assert actual_rank(values, (400, 64), torch.float32) == 3
     assert np.linalg.matrix_rank(matrix.numpy()) == 3
@@ -69,7 +68,7 @@ def test_rank_is_uncentred():
 def test_nothing_has_rank_zero():
     zeros = torch.zeros(9, 4)
     assert effective_rank(zeros) == 0
-    assert actual_rank(singular_values(zeros), (9, 4), torch.float32) == 0
+    assert actual_rank(spectrum(zeros).singular_values, (9, 4), torch.float32) == 0
 
 
 @settings(max_examples=40, deadline=None)
@@ -88,7 +87,7 @@ def test_agrees_with_rankme_and_svd_at_any_shape_and_scale(rows, columns, seed, 
     assert 1 - 1e-9 <= rank <= min(rows, columns) + 1e-9
     exact = torch.linalg.svdvals(scaled.double())
     torch.testing.assert_close(
-        singular_values(scaled), exact, rtol=1e-6, atol=float(exact[0]) * 1e-7
+        spectrum(scaled).singular_values, exact, rtol=1e-6, atol=float(exact[0]) * 1e-7
     )
 
 
@@ -125,7 +124,7 @@ def test_ceiling_is_what_gaussian_samples_were_measured_at(ratio, expected):
 @pytest.mark.parametrize("shape", [(60, 150), (150, 150), (600, 150)])
 def test_gaussian_samples_reach_their_ceiling(shape):
     matrix = torch.randn(*shape, generator=torch.Generator().manual_seed(3))
-    figures = information_content(singular_values(matrix), Rows.of(matrix), num_top=5)
+    figures = information_content(spectrum(matrix).singular_values, Rows.of(matrix), num_top=5)
     assert figures["effective_rank_ceiling_ratio"] == pytest.approx(1, abs=0.01)
     assert figures["effective_rank_ratio"] == figures["effective_rank"] / 150
 
@@ -135,13 +134,13 @@ def test_actual_rank_is_numpys(rank):
     generator = torch.Generator().manual_seed(rank)
     left = torch.randn(300, rank, generator=generator)
     matrix = left @ torch.randn(rank, 20, generator=generator)
-    assert actual_rank(singular_values(matrix), (300, 20), matrix.dtype) == rank
+    assert actual_rank(spectrum(matrix).singular_values, (300, 20), matrix.dtype) == rank
     assert np.linalg.matrix_rank(matrix.numpy()) == rank
 
 
 def test_half_precision_has_a_rank_too():
     matrix = torch.randn(4000, 8, generator=torch.Generator().manual_seed(4)).bfloat16()
-    assert actual_rank(singular_values(matrix), (4000, 8), matrix.dtype) == 8
+    assert actual_rank(spectrum(matrix).singular_values, (4000, 8), matrix.dtype) == 8
 
 
 @pytest.mark.parametrize("shape", [(0, 4), (4,), (2, 3, 4)])
@@ -163,7 +162,7 @@ def test_the_gaussian_spectrum_is_that_of_samples_and_of_the_ceiling(shape):
 
 def test_a_spectrum_is_thinned_with_both_ends_and_its_energy():
     matrix = torch.randn(2000, 600, generator=torch.Generator().manual_seed(0))
-    values = singular_values(matrix)
+    values = spectrum(matrix).singular_values
     curve = singular_spectrum(values, Rows.of(matrix))
     assert (curve["index"][0], curve["index"][-1], len(curve["index"])) == (1, 600, 256)
     assert curve["singular_values"][-1] == pytest.approx(float(values[-1]))

@@ -9,14 +9,11 @@ from newllm_core.analysis.analyze import analyze
 from newllm_core.analysis.compare import compare
 from newllm_core.analysis.matrix import analyze_matrix
 from newllm_core.analysis.report import png
-from newllm_core.analysis.report.analysis_page import analysis_page
-from newllm_core.analysis.report.chart import Chart, Series, log_ticks, tick_text, ticks
-from newllm_core.analysis.report.charts import analysis_charts
+from newllm_core.analysis.report.analysis_page import analysis_page, matrix_charts, matrix_page
+from newllm_core.analysis.report.chart import Chart, Series, draw, log_ticks, tick_text, ticks
+from newllm_core.analysis.report.charts import analysis_charts, history_charts
 from newllm_core.analysis.report.compare_page import compare_page, comparison_curves
 from newllm_core.analysis.report.figures import difference, fixed, number
-from newllm_core.analysis.report.history_charts import history_charts
-from newllm_core.analysis.report.matrix_page import matrix_charts, matrix_page
-from newllm_core.analysis.report.svg import draw
 from newllm_core.checkpoint.format import save
 from newllm_core.errors import ConfigError
 
@@ -151,15 +148,6 @@ def test_without_matplotlib_there_is_one_helpful_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ConfigError, match=r"pip install 'newllm\[png\]'"):
         png.require_matplotlib()
-
-
-def test_colours_of_both_renderers_are_the_same():
-    from importlib.resources import files
-
-    style = (files("newllm_core.analysis.report") / "style.css").read_text()
-    light = style[: style.index("@media")]
-    for role, colour in png.COLOURS.items():
-        assert f"--{role}: {colour};" in light
 
 
 def test_pages_need_no_torch():

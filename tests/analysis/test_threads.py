@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from newllm_core.analysis.recurrence import ModelRecurrence
-from newllm_core.analysis.threads import worthwhile_threads
+from newllm_core.analysis.recurrence import ModelRecurrence, worthwhile_threads
 from newllm_core.config import ModelConfig
 from newllm_core.model.language_model import LanguageModel
 

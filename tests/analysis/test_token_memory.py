@@ -5,8 +5,6 @@ import pytest
 import torch
 
 from newllm_core.analysis.token_memory import (
-    Labelled,
-    Scores,
     _Fitting,
     _held_out_gain,
     label,
@@ -79,8 +77,8 @@ def test_the_probe_is_scikit_learns_linear_discriminant_analysis(monkeypatch):
     means = 0.7 * maps.draw(5, 9, seed=1)
     mixing = torch.eye(9) + 0.2 * maps.draw(9, 9, seed=3)
     contexts = means[classes] + maps.draw(600, 9, seed=2) @ mixing + 2
-    scores, prior = _Fitting(contexts).fit(classes, 5)
-    ours = (prior + scores(contexts)).log_softmax(-1)
+    weights, offset, prior = _Fitting(contexts).fit(classes, 5)
+    ours = (prior + contexts @ weights.T - offset).log_softmax(-1)
     peer = discriminant.LinearDiscriminantAnalysis(solver="lsqr", priors=prior.exp().numpy())
     peer.fit(contexts.numpy(), classes.numpy())
     expected = torch.from_numpy(peer.predict_log_proba(contexts.numpy()))
@@ -131,13 +129,6 @@ def test_a_probe_with_more_dimensions_than_contexts_is_not_fooled():
     contexts = maps.draw(8, 20, 300)
     found = token_memory(label(contexts, maps.random_tokens(8, 20, 4), lags=3, frequent=64))
     assert found["total"] < 0.15
-
-
-def test_scores_are_linear():
-    scores = Scores(maps.draw(3, 4), maps.draw(3, seed=1))
-    a, b = maps.draw(5, 4, seed=2), maps.draw(5, 4, seed=3)
-    torch.testing.assert_close(scores(a) + scores(b), scores(a + b) - scores.offset_Y)
-    assert isinstance(label(a[None], maps.random_tokens(1, 5, 3), lags=1, frequent=64), Labelled)
 
 
 def test_the_temperature_is_not_chosen_on_the_tokens_it_is_used_on():

@@ -2,9 +2,14 @@ import dataclasses
 
 import pytest
 
-from newllm_core.analysis.convergence import convergence
-from newllm_core.analysis.criteria import CRITERIA
-from newllm_core.analysis.verdicts import cvfp_line, judge, judge_training, verdicts
+from newllm_core.analysis.criteria import (
+    CRITERIA,
+    STATUSES,
+    cvfp_line,
+    judge,
+    judge_training,
+    verdicts,
+)
 from newllm_core.config import Config, GateConfig, HealthyConfig
 
 SPLITS = ("train", "validation")
@@ -41,7 +46,7 @@ def test_statuses_meet_at_the_thresholds(section):
     for value, status, threshold in cases:
         verdict = judged(section, value)
         assert (verdict["status"], verdict["threshold"]) == (status, threshold)
-        assert verdict["message"] == CRITERIA[section].messages[status]
+        assert verdict["message"] == CRITERIA[section].messages[STATUSES.index(status)]
         assert verdict["value"] == value
         assert verdict["healthy_if"].endswith(f" {healthy:g}")
 
@@ -110,10 +115,3 @@ def test_cvfp_comes_first_and_is_said_in_a_sentence():
     found[1]["status"], found[1]["message"] = "degenerate", "CVFP does not hold: no fixed point"
     report["random_control"] = {"train": None, "validation": None}
     assert cvfp_line(report).startswith("CVFP does not hold: from the third")
-
-
-def test_a_history_with_a_number_that_is_none_fits_json():
-    found = convergence(
-        [{"sweep_terms": {"cvfp": float("nan"), "other": 1.0}, "x": (1, float("inf"))}], []
-    )
-    assert found["history"] == [{"sweep_terms": {"cvfp": None, "other": 1.0}, "x": [1, None]}]

@@ -87,9 +87,10 @@ def test_contexts_are_those_of_the_model_step_by_step(newllm, tmp_path, cell):
 
 
 @pytest.mark.parametrize("piece", [1, 40, 10**6])
-def test_offsets_are_places_in_the_bytes_of_the_text(tokenizer, piece):
+def test_offsets_are_places_in_the_bytes_of_the_text(tokenizer, piece, monkeypatch):
+    monkeypatch.setattr("newllm_core.evaluation.contexts.PIECE_CHARACTERS", piece)
     model = LanguageModel(ModelConfig(context_dim=8, embed_dim=8), tokenizer.vocab_size)
-    parts = list(contexts_in_order(model, tokenizer, [TEXT], piece_characters=piece))
+    parts = list(contexts_in_order(model, tokenizer, [TEXT]))
     ids = np.concatenate([part.tokens_T for part in parts]).tolist()
     offsets = np.concatenate([part.offsets_T2 for part in parts]).tolist()
     assert ids == tokenizer.encode(TEXT)
@@ -193,13 +194,14 @@ from newllm_core.data.sources.files import read_chunks
 from newllm_core.evaluation import contexts
 from newllm_core.runtime.progress import _SilentTask
 contexts.TOKENS_AT_ONCE = 64
+contexts.PIECE_CHARACTERS = 500
 torch.set_num_threads(1)
 checkpoint = load(Path("a.safetensors"))
 peaks = []
 for name in ("short", "short", "long"):
     chunks = read_chunks(Path(name + ".txt"), 500)
     contexts.write_contexts(checkpoint, chunks, Path(name + ".npy"), name=name, overwrite=True,
-                            task=_SilentTask(), piece_characters=500)
+                            task=_SilentTask())
     peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 print(json.dumps(peaks))
 """

@@ -1,23 +1,32 @@
-"""`analyze FOREIGN`: a file or folder of any kind and a text, examined."""
+"""`analyze FOREIGN`: a file or folder of any kind and a text, examined.
+
+A Python file is a network if it has a `step` function:
+
+    def step(state, ids): ...      # ids [B]; the state a tensor or a nest of them, batch B
+    start = torch.zeros(1, 64)     # the state before any token, batch one
+
+and if they are there `control` (a step), `parameters`, `vocab_size`, `encode`, `text`, `values`
+(see `Network`).
+"""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from newllm_core.analysis.examination import Tokens, examine
+from newllm_core.analysis.analyze import Tokens, examine
 from newllm_core.analysis.foreign.base import Network
-from newllm_core.analysis.foreign.step_file import StepFile
-from newllm_core.config import Config
 from newllm_core.data.prepared import open_dataset
 from newllm_core.data.sources import tokens as token_files
-from newllm_core.errors import ConfigError, InputError
-from newllm_core.files.from_strangers import read_text
+from newllm_core.errors import ConfigError, InputError, PluginError
+from newllm_core.files.from_strangers import read_text, regular_file
 from newllm_core.files.npy_files import open_array
+from newllm_core.plugins.files import import_file
+from newllm_core.plugins.guard import one_line, stdout_to_stderr
 from newllm_core.plugins.registry import RECURRENCES
-from newllm_core.runtime.progress import Progress
 
 FOLDERS = "transformers"
 
@@ -25,23 +34,12 @@ FOLDERS = "transformers"
 def open_network(
     path: Path, kind: str | None, *, embedding: str | None, seed: int, device: torch.device
 ) -> Network:
-    """Open a foreign network.
+    """Open a foreign network, see `Foreign.open`, or raise `ConfigError` or `PluginError`.
 
-    Args:
-        path: its file or folder.
-        kind: a name of `newllm.recurrences`; a Python file and a folder say it themselves.
-        embedding: see `Foreign.open`.
-        seed: see `Foreign.open`.
-        device: see `Foreign.open`.
-
-    Raises:
-        ConfigError: an unknown kind, or none was given.
-        InputError: it cannot be read.
-        PluginError: the kind cannot be loaded, or failed.
+    `kind` is a name of `newllm.recurrences`; a Python file and a folder say it themselves.
     """
-    given: dict[str, Any] = {"embedding": embedding, "seed": seed, "device": device}
     if kind is None and path.suffix == ".py":
-        return StepFile().open(path, **given)
+        return _open_step_file(regular_file(path, "plugin").absolute())
     if kind is None and path.is_dir():
         kind = FOLDERS
         if kind not in RECURRENCES.plugins():
@@ -51,8 +49,21 @@ def open_network(
         raise ConfigError(f"which kind of network is {path}? give --as, one of {known}")
     network_type = RECURRENCES.load(kind)
     with RECURRENCES.blame(kind):
-        opened: Network = network_type().open(path, **given)
+        opened: Network = network_type().open(path, embedding=embedding, seed=seed, device=device)
     return opened
+
+
+def _open_step_file(path: Path) -> Network:
+    """Import a file with a `step`; it decides where it computes."""
+    try:
+        with stdout_to_stderr():
+            module = import_file(path)
+    except Exception as error:  # a file may raise anything at import
+        raise PluginError(f"{path} cannot be imported: {one_line(error)}") from error
+    given = {s.name: getattr(module, s.name) for s in fields(Network) if hasattr(module, s.name)}
+    if not callable(given.get("step")) or "start" not in given:
+        raise PluginError(f"{path} needs a function step(state, ids) and a state named start")
+    return Network(**given)
 
 
 def examine_file(
@@ -61,28 +72,16 @@ def examine_file(
     *,
     kind: str | None = None,
     embedding: str | None = None,
-    config: Config | None = None,
     seed: int = 0,
     device: torch.device | None = None,
-    progress: Progress | None = None,
     with_control: bool = True,
+    **options: Any,  # noqa: ANN401 - `config` and `progress` of `examine`
 ) -> dict[str, Any]:
     """Return the report of `examine` on a foreign network, with `parameters`.
 
-    Args:
-        path: see `open_network`.
-        tokens: the text, or two of them, training and validation: token ids in any file of the
-            source `tokens`, a text file if the network has a tokenizer, or a folder of `prepare`.
-        kind: see `open_network`.
-        embedding: see `open_network`.
-        config: see `examine`.
-        seed: see `examine`.
-        device: where it computes.
-        progress: see `examine`.
-        with_control: whether the untrained twin is looked at too.
-
-    Raises:
-        ConfigError, InputError, PluginError, DivergedError: as `open_network` and `examine`.
+    `tokens` is the text, or two of them, training and validation: token ids in any file of the
+    source `tokens`, a text file if the network has a tokenizer, or a folder of `prepare`. The
+    untrained twin is looked at only `with_control`. Raises as `open_network` and `examine` do.
     """
     if not tokens:
         raise ConfigError(f"{path} is no checkpoint of newllm and has no text: give --tokens FILE")
@@ -90,26 +89,19 @@ def examine_file(
     network = open_network(path, kind, embedding=embedding, seed=seed, device=device)
     report = examine(
         network.step,
-        read_tokens(tokens, network),
+        _read_tokens(tokens, network),
         start=network.start,
         control=network.control if with_control else None,
         values=network.values,
         text=network.text,
-        config=config,
         seed=seed,
         name=str(path),
-        progress=progress,
+        **options,
     )
     return report | {"parameters": network.parameters}
 
 
-def read_tokens(paths: Sequence[Path], network: Network) -> Tokens:
-    """Return the token ids of one text, or of two.
-
-    Raises:
-        ConfigError: more than two, or a text and no tokenizer.
-        InputError: one cannot be read, or has ids that the network does not have.
-    """
+def _read_tokens(paths: Sequence[Path], network: Network) -> Tokens:
     if len(paths) == 1 and paths[0].is_dir():
         dataset = open_dataset(paths[0])
         found: list[np.ndarray] = [dataset.train.tokens, dataset.validation.tokens]

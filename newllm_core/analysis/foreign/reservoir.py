@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from newllm_core.analysis.foreign.base import Foreign, Network
-from newllm_core.analysis.foreign.tensors import read_tensors, table
+from newllm_core.analysis.foreign.base import Foreign, Network, read_tensors, table
+from newllm_core.analysis.stepped import Step
 from newllm_core.errors import InputError
 
 OWN = ("W", "Win", "bias", "lr", "identity")
@@ -24,12 +24,7 @@ class Reservoir(Foreign):
     def open(
         self, path: Path, *, embedding: str | None, seed: int, device: torch.device
     ) -> Network:
-        """Open the file; its control has the same numbers of W in other places.
-
-        Raises:
-            ConfigError: `embedding` must be named.
-            InputError: the file has no such tensors.
-        """
+        """Open the file, see `Foreign.open`; its control has the numbers of W in other places."""
         tensors = read_tensors(path, device)
         if not {"W", "Win"} <= set(tensors):
             raise InputError(f"{path} has no tensors W and Win: it is no reservoir")
@@ -40,18 +35,18 @@ class Reservoir(Foreign):
                 f"{path}: W has shape {list(matrix.shape)} and Win {list(inlet.shape)}, expected "
                 "[N, N] and [N, F]"
             )
-        values_VF = table(
-            {name: t for name, t in tensors.items() if name not in OWN},
-            embedding,
-            inlet.shape[1],
-            path,
-        )
+        others = {name: tensor for name, tensor in tensors.items() if name not in OWN}
+        values_VF = table(others, embedding, inlet.shape[1], path)
         bias = tensors.get("bias", matrix.new_zeros(units)).flatten()
         rate = tensors.get("lr", matrix.new_ones(1)).flatten()
         driven_VN = values_VF.to(matrix) @ inlet.T + bias
 
-        def reading(recurrent: Tensor) -> "_Step":
-            return _Step(recurrent, driven_VN, rate, linear="identity" in tensors)
+        def reading(recurrent: Tensor) -> Step:
+            def step(state: Tensor, ids: Tensor) -> Tensor:
+                raw = state @ recurrent.T + driven_VN[ids]
+                return (1 - rate) * state + rate * (raw if "identity" in tensors else raw.tanh())
+
+            return step
 
         generator = torch.Generator().manual_seed(seed)
         mixed = matrix.flatten()[torch.randperm(units**2, generator=generator).to(matrix.device)]
@@ -63,12 +58,3 @@ class Reservoir(Foreign):
             vocab_size=len(values_VF),
             values=values_VF,
         )
-
-
-class _Step:
-    def __init__(self, matrix: Tensor, driven_VN: Tensor, rate: Tensor, *, linear: bool) -> None:
-        self.matrix, self.driven_VN, self.rate, self.linear = matrix, driven_VN, rate, linear
-
-    def __call__(self, state: Tensor, ids: Tensor) -> Tensor:
-        raw = state @ self.matrix.T + self.driven_VN[ids]
-        return (1 - self.rate) * state + self.rate * (raw if self.linear else torch.tanh(raw))

@@ -3,6 +3,7 @@
 The state is [B, layers, hidden], of an LSTM a pair of them.
 """
 
+import copy
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from newllm_core.analysis.foreign.base import Foreign, Network
-from newllm_core.analysis.foreign.tensors import read_tensors, table
+from newllm_core.analysis.foreign.base import Foreign, Network, read_tensors, table
 from newllm_core.analysis.stepped import Step
 from newllm_core.errors import InputError
 
@@ -29,12 +29,7 @@ class TorchRnn(Foreign):
     def open(
         self, path: Path, *, embedding: str | None, seed: int, device: torch.device
     ) -> Network:
-        """Open the file; its untrained twin has weights as torch draws them, the same embedding.
-
-        Raises:
-            ConfigError: `embedding` must be named.
-            InputError: the file has no such weights.
-        """
+        """Open the file, see `Foreign.open`; its twin has weights as torch draws them."""
         tensors = read_tensors(path, device)
         layers = [match for name in tensors if (match := WEIGHT.match(name))]
         prefix = layers[0][1] if layers else ""
@@ -46,16 +41,20 @@ class TorchRnn(Foreign):
             )
         first = own["weight_ih_l0"]
         sizes = (first.shape[1], first.shape[0] // self.gates, len(layers))
-        embedded_VE = table(
-            {name: t for name, t in tensors.items() if not _is_of(name, prefix)},
-            embedding,
-            sizes[0],
-            path,
-        )
-        network, control = (self._make(sizes, own, seed, path) for _ in range(2))
-        state_names = set(network.state_dict())
+        others = {name: t for name, t in tensors.items() if not _is_of(name, prefix)}
+        embedded_VE = table(others, embedding, sizes[0], path)
+        if first.shape[0] % self.gates or own["weight_hh_l0"].shape[1] != sizes[1]:
+            raise InputError(
+                f"{path}: weight_ih_l0 has shape {list(first.shape)} and weight_hh_l0 "
+                f"{list(own['weight_hh_l0'].shape)}, which do not fit"
+            )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            made = self.module(*sizes, bias="bias_ih_l0" in own)
+        control = made.to(first.device, first.dtype).requires_grad_(False)
+        network = copy.deepcopy(control)
         try:
-            network.load_state_dict({n: t for n, t in own.items() if n in state_names})
+            network.load_state_dict({n: own[n] for n in network.state_dict() if n in own})
         except RuntimeError as error:
             raise InputError(
                 f"{path} has no weights of a torch.nn.{kind} of {sizes[2]} layers: {error}"
@@ -68,20 +67,6 @@ class TorchRnn(Foreign):
             parameters=embedded_VE.numel() + sum(p.numel() for p in network.parameters()),
             vocab_size=len(embedded_VE),
         )
-
-    def _make(
-        self, sizes: tuple[int, int, int], own: dict[str, Tensor], seed: int, path: Path
-    ) -> nn.RNNBase:
-        first = own["weight_ih_l0"]
-        if first.shape[0] % self.gates or own["weight_hh_l0"].shape[1] != sizes[1]:
-            raise InputError(
-                f"{path}: weight_ih_l0 has shape {list(first.shape)} and weight_hh_l0 "
-                f"{list(own['weight_hh_l0'].shape)}, which do not fit"
-            )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            made = self.module(*sizes, bias="bias_ih_l0" in own)
-        return made.to(first.device, first.dtype).requires_grad_(False)
 
 
 class TorchGru(TorchRnn):
@@ -107,7 +92,7 @@ def _is_of(name: str, prefix: str) -> bool:
 def _step(network: nn.RNNBase, embedded_VE: Tensor) -> Step:
     def swapped(state: Any) -> Any:  # noqa: ANN401 - a tensor or a pair
         if isinstance(state, tuple):
-            return tuple(part.transpose(0, 1).contiguous() for part in state)
+            return tuple(map(swapped, state))
         return state.transpose(0, 1).contiguous()
 
     def step(state: Any, ids: Tensor) -> Any:  # noqa: ANN401 - a tensor or a pair

@@ -1,24 +1,28 @@
-"""The analysis of one checkpoint as a page: verdicts, charts, numbers."""
+"""The analysis of one checkpoint, or of any matrix, as a page: verdicts, charts, numbers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
-from typing import Any
 
-from newllm_core.analysis.criteria import CRITERIA, HEALTHY, SECTIONS
-from newllm_core.analysis.differences import look_up
-from newllm_core.analysis.report.charts import analysis_charts
+from newllm_core.analysis.criteria import CRITERIA, DEGENERATE, HEALTHY, WEAK, Figures, cvfp_line
+from newllm_core.analysis.report.chart import Chart, Series
+from newllm_core.analysis.report.charts import (
+    analysis_charts,
+    cosine_chart,
+    spectrum_chart,
+    variance_chart,
+)
 from newllm_core.analysis.report.figures import (
-    DIFFERENCES,
-    FIGURES,
-    difference,
-    figure_at,
+    by_section,
+    difference_rows,
+    look_up,
+    names_in,
     number,
     printable,
+    shape_text,
+    unhealthy,
 )
-from newllm_core.analysis.report.html import card, chart_grid, page, status, table
-from newllm_core.analysis.verdicts import cvfp_line
+from newllm_core.analysis.report.html import chart_grid, figure_table, page, section, status, table
 
-Figures = Mapping[str, Any]
 SPLITS = ("train", "validation")
 
 TILES: list[tuple[str, tuple[str, ...]]] = [
@@ -40,8 +44,15 @@ DIFFERENCE_COLUMNS = {
 
 def analysis_page(report: Figures) -> str:
     """Return one self-contained HTML document about a report of `analyze`."""
-    train = report["train"]
+    train, control = report["train"], report["random_control"]
     name = str(report["checkpoint"])
+    columns = {
+        "train": train,
+        "validation": report["validation"],
+        "untrained, train": control["train"],
+        "untrained, validation": control["validation"],
+    }
+    known = {name: figures for name, figures in columns.items() if figures is not None}
     body = [
         f"<h1>{escape(name)}</h1>",
         f'<p class="soft">{train["num_tokens"]:,} contexts of {train["context_dim"]} dimensions '
@@ -49,26 +60,20 @@ def analysis_page(report: Figures) -> str:
         f"<p><b>{escape(cvfp_line(report))}.</b></p>",
         _lead(report["verdicts"]),
         _tiles(report),
-        "<h2>Verdicts</h2>",
-        card(verdict_table(report["verdicts"])),
+        section("Verdicts", _verdict_table(report["verdicts"])),
         "<h2>Charts</h2>",
         chart_grid(analysis_charts(report)),
-        "<h2>What training and new text change</h2>",
-        card(_differences(report["differences"])),
-        "<h2>All figures</h2>",
-        card(figure_table(_columns(report))),
-        "<h2>Where it forgets</h2>",
-        card(_along_text(report["validation"] or train)),
-        "<h2>Strongest directions of the contexts</h2>",
-        card(_vectors(train)),
-        *(
-            ["<h2>History of Phase 1</h2>", card(_history(report["convergence"]))]
-            if "convergence" in report
-            else []
-        ),
-        "<footer>Made by newllm analyze. Thresholds are the settings "
-        "in [healthy] and [gate].</footer>",
+        section("What training and new text change", _differences(report["differences"])),
+        section("All figures", figure_table(known, known.values())),
+        section("Where it forgets", _along_text(report["validation"] or train)),
+        section("Strongest directions of the contexts", _vectors(train)),
     ]
+    if "convergence" in report:
+        body.append(section("History of Phase 1", _history(report["convergence"])))
+    body.append(
+        "<footer>Made by newllm analyze. Thresholds are the settings "
+        "in [healthy] and [gate].</footer>"
+    )
     return page(f"newllm: {name}", "\n".join(body))
 
 
@@ -81,23 +86,20 @@ def _beside(report: Figures) -> str:
     return text + ". Large figures are those of the last of them."
 
 
-def verdict_table(verdicts: Sequence[Figures]) -> str:
+def _verdict_table(verdicts: Sequence[Figures]) -> str:
     """Return a row for every section, a column for every split, and what the threshold is."""
     splits = list(dict.fromkeys(verdict["split"] for verdict in verdicts))
     rows = []
-    for section in SECTIONS:
-        found = {v["split"]: v for v in verdicts if v["section"] == section}
-        if not found:
-            continue
+    for name, found in by_section(verdicts).items():
         cells = [
             status(found[split]["status"], _value(found[split]["value"])) if split in found else "–"
             for split in splits
         ]
         limit = next(iter(found.values()))["healthy_if"]
-        why = CRITERIA[section].why() if section in CRITERIA else ""
+        why = CRITERIA[name].why() if name in CRITERIA else ""
         words = " · ".join(dict.fromkeys(v["message"] for v in found.values()))
         named = (
-            f'<span title="{escape(why)}">{escape(section.replace("_", " "))}</span>'
+            f'<span title="{escape(why)}">{escape(name.replace("_", " "))}</span>'
             f'<div class="caption">{escape(words)}; healthy if <span class="limit">'
             f"{escape(limit)}</span></div>"
         )
@@ -105,34 +107,19 @@ def verdict_table(verdicts: Sequence[Figures]) -> str:
     return table(["section", *splits], rows, words=(0,), kind="verdicts")
 
 
-def figure_table(columns: Mapping[str, Figures | None]) -> str:
-    """Return every figure of every column."""
-    rows = []
-    for label, path in FIGURES:
-        cells = [figure_at(figures, path) for figures in columns.values()]
-        if any(cell is not None for cell in cells):
-            shown = "&nbsp;" + escape(label.strip()) if label.startswith(" ") else escape(label)
-            rows.append([shown, *(number(cell) for cell in cells)])
-    return table(["figure", *columns], rows)
-
-
 def _lead(verdicts: Sequence[Figures]) -> str:
     """Return the verdicts in a sentence, and in a list what is wrong."""
-    wrong = [verdict for verdict in verdicts if verdict["status"] != HEALTHY]
-    if not wrong:
+    found = unhealthy(verdicts, lambda verdict: str(verdict["message"]))
+    if not found:
         return f'<div class="lead">{status(HEALTHY)} in every section, on both splits.</div>'
-    worst = "degenerate" if any(v["status"] == "degenerate" for v in wrong) else "weak"
-    found: dict[tuple[str, str, str], list[str]] = {}
-    for verdict in wrong:
-        key = (verdict["section"], verdict["status"], verdict["message"])
-        found.setdefault(key, []).append(verdict["split"])
+    worst = DEGENERATE if any(name == DEGENERATE for _, name, _ in found) else WEAK
     items = "".join(
-        f"<li><b>{escape(section.replace('_', ' '))}</b> is {name}"
+        f"<li><b>{escape(of.replace('_', ' '))}</b> is {name}"
         f"{'' if len(splits) == len(SPLITS) else ' on ' + escape(splits[0])}: {escape(words)}</li>"
-        for (section, name, words), splits in found.items()
+        for (of, name, words), splits in found.items()
     )
     sections = {verdict["section"] for verdict in verdicts}
-    ill = {verdict["section"] for verdict in wrong}
+    ill = {of for of, _, _ in found}
     return (
         f'<div class="lead">{status(worst)} {len(sections) - len(ill)} of {len(sections)} sections '
         f"are healthy.<ul>{items}</ul></div>"
@@ -166,22 +153,11 @@ def _value(value: float | None) -> str:
     return shown.replace("-", "−")
 
 
-def _columns(report: Figures) -> dict[str, Figures | None]:
-    control = report["random_control"]
-    columns = {
-        "train": report["train"],
-        "validation": report["validation"],
-        "untrained, train": control["train"],
-        "untrained, validation": control["validation"],
-    }
-    return {name: figures for name, figures in columns.items() if figures is not None}
-
-
 def _differences(differences: Figures) -> str:
     shown = {key: name for key, name in DIFFERENCE_COLUMNS.items() if differences.get(key)}
     rows = [
-        [escape(label), *(difference(differences[key].get(figure)) or "–" for key in shown)]
-        for figure, label in DIFFERENCES.items()
+        [escape(label), *(cell or "–" for cell in cells)]
+        for label, cells in difference_rows(differences[key] for key in shown)
     ]
     return table(["figure", *shown.values()], rows) + (
         '<p class="caption">± is the standard error that sampling leaves; figures without one '
@@ -219,29 +195,56 @@ def _vectors(figures: Figures) -> str:
 
 def _history(convergence: Figures) -> str:
     history = convergence["history"]
-    vacuous = convergence["vacuous_terms"]
-    warning = ""
-    if vacuous:
-        warning = (
-            f"<p>{status('degenerate')} terms without a gradient: {escape(', '.join(vacuous))}</p>"
-        )
+    vacuous = escape(", ".join(convergence["vacuous_terms"]))
+    bad = status(DEGENERATE)
+    warning = f"<p>{bad} terms without a gradient: {vacuous}</p>" if vacuous else ""
     if not history:
         return warning + "<p>There is none: Phase 1 trained nothing.</p>"
-    names = list(
-        dict.fromkeys(name for entry in history for name in entry.get("sweep_terms") or {})
-    )
-    headings = ["window", "iteration", *(f"loss {name}" for name in names)]
-    headings += [f"gradient {name}" for name in names]
-    headings += ["converged, train", "converged, validation", "ER/D, train", "ER/D, validation"]
-    rows = []
-    for entry in history:
-        values = [entry.get("window"), entry.get("iteration")]
-        for group in ("sweep_terms", "gradient_norms"):
-            values += [(entry.get(group) or {}).get(name) for name in names]
-        for group in ("converged_ratio", "effective_rank_ratio"):
-            found = entry.get(group)
-            found = found if isinstance(found, Mapping) else dict.fromkeys(SPLITS, found)
-            values += [found.get(split) for split in SPLITS]
-        rows.append([number(value) for value in [*values, entry.get("weight_change")]])
-    shown = table([*headings, "weight change"], rows)
+    names = names_in(history, "sweep_terms")
+    columns: dict[str, tuple[str, ...]] = {"window": ("window",), "iteration": ("iteration",)}
+    columns |= {f"loss {name}": ("sweep_terms", name) for name in names}
+    columns |= {f"gradient {name}": ("gradient_norms", name) for name in names}
+    columns |= {f"converged, {split}": ("converged_ratio", split) for split in SPLITS}
+    columns |= {f"ER/D, {split}": ("effective_rank_ratio", split) for split in SPLITS}
+    columns["weight change"] = ("weight_change",)
+    rows = [[number(look_up(entry, path)) for path in columns.values()] for entry in history]
+    shown = table(list(columns), rows)
     return f"{warning}<details><summary>{len(history)} iterations</summary>{shown}</details>"
+
+
+def matrix_page(report: Figures) -> str:
+    """Return one self-contained HTML document about a report of `analyze --tensor`."""
+    name = f"{report['tensor']} in {report['file']}" if report["tensor"] else report["file"]
+    body = [
+        f"<h1>{escape(name)}</h1>",
+        f'<p class="soft">{shape_text(report["shape"])}.</p>',
+        chart_grid(matrix_charts(report)),
+        section("All figures", figure_table(["value"], [report])),
+    ]
+    if "singular_vectors" in report:
+        rows = [
+            [number(vector["singular_value"]), ", ".join(f"{r['id']:,}" for r in vector["rows"])]
+            for vector in report["singular_vectors"]
+        ]
+        shown = table(["singular value", "rows that load on it most"], rows, words=(1,))
+        body.append(section("Strongest directions", shown))
+    body.append("<footer>Made by newllm analyze.</footer>")
+    return page(f"newllm: {name}", "\n".join(body))
+
+
+def matrix_charts(report: Figures) -> list[Chart]:
+    """Return what can be drawn of a matrix whose rows have no order."""
+    if "histogram" not in report:
+        columns = {"rows": (report, "train")}
+        return [make(columns) for make in (spectrum_chart, cosine_chart, variance_chart)]
+    found = report["histogram"]
+    values = Chart(
+        key="values",
+        title="Distribution of the values",
+        caption="Share of values around each place.",
+        x_label="value",
+        y_label="share of values",
+        series=[Series("values", found["centres"], found["shares"], "train")],
+        counts=False,
+    )
+    return [values]

@@ -1,24 +1,25 @@
-"""A chart as data: what is drawn, whoever draws it."""
+"""A chart as data, and as inline SVG, whose colours come from the style of the page."""
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from html import escape
 
+# Small enough that text stays readable when a phone scales it down.
+WIDTH, HEIGHT = 420, 280
+LEFT, RIGHT, TOP, BOTTOM = 54, 12, 24, 42
 Values = Sequence[float | None]
 LEAST_POWERS = 2.0
 
 
 @dataclass(frozen=True)
 class Series:
-    """One curve.
+    """One curve; None leaves a gap in it.
 
     Attributes:
-        name: as the legend calls it.
-        x: where its points are.
-        y: how high; None leaves a gap.
         role: what it stands for, which decides its colour: "train", "validation", "control",
             "reference", or "a" to "h" for anything else.
-        dashed: drawn as dashes.
         markers: every point is shown.
     """
 
@@ -29,6 +30,11 @@ class Series:
     dashed: bool = False
     markers: bool = False
 
+    @property
+    def known(self) -> list[float]:
+        """Return how high its points are, without the gaps."""
+        return [y for y in self.y if y is not None]
+
 
 @dataclass(frozen=True)
 class Chart:
@@ -36,12 +42,8 @@ class Chart:
 
     Attributes:
         key: a short name, for files and anchors.
-        title: what is shown.
         caption: how to read it, in a sentence.
-        x_label: quantity on the x-axis.
-        y_label: quantity on the y-axis.
-        series: curves, the most important one last so that it is drawn on top.
-        log_y: whether the y-axis is logarithmic.
+        series: the most important one last, so that it is drawn on top.
         floor: values below are cut off, on a logarithmic axis.
         zero: whether a linear y-axis includes zero.
         counts: whether x are counted things, so that there is nothing between two of them.
@@ -83,7 +85,7 @@ class Chart:
     @property
     def empty(self) -> bool:
         """Say whether there is nothing to draw."""
-        return not any(y is not None for series in self.series for y in series.y)
+        return not any(series.known for series in self.series)
 
 
 def _spread(values: Sequence[float]) -> tuple[float, float]:
@@ -91,9 +93,9 @@ def _spread(values: Sequence[float]) -> tuple[float, float]:
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
-def ticks(low: float, high: float, count: int = 5, *, whole: bool = False) -> list[float]:
-    """Return about `count` round numbers from `low` to `high`; no fractions if `whole`."""
-    raw = (high - low) / max(1, count)
+def ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
+    """Return about five round numbers from `low` to `high`; no fractions if `whole`."""
+    raw = (high - low) / 5
     if whole:
         raw = max(1.0, math.ceil(raw))
     magnitude = 10 ** math.floor(math.log10(raw))
@@ -104,8 +106,8 @@ def ticks(low: float, high: float, count: int = 5, *, whole: bool = False) -> li
     return [float(f"{index * step:.12g}") for index in range(first, last + 1)]
 
 
-def log_ticks(low: float, high: float, count: int = 6) -> list[float]:
-    """Whole powers of ten between the logarithms `low` and `high`, thinned to about `count`."""
+def log_ticks(low: float, high: float) -> list[float]:
+    """Return whole powers of ten between the logarithms `low` and `high`, thinned to about six."""
     first, last = math.ceil(low - 1e-9), math.floor(high + 1e-9)
     if last - first < 2:
         # Less than three powers of ten: 1, 2 and 5 times each.
@@ -113,7 +115,7 @@ def log_ticks(low: float, high: float, count: int = 6) -> list[float]:
         fine = [power + math.log10(digit) for power in powers for digit in (1, 2, 5)]
         inside = [value for value in fine if low <= value <= high]
         return inside if len(inside) > 1 else [low, high]
-    step = max(1, math.ceil((last - first) / count))
+    step = max(1, math.ceil((last - first) / 6))
     return [float(power) for power in range(first, last + 1, step)]
 
 
@@ -135,3 +137,123 @@ def tick_text(value: float, *, log: bool = False) -> str:
 
 def _superscript(power: int) -> str:
     return str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+class _Axes:
+    """Where values are on the paper."""
+
+    def __init__(self, chart: Chart) -> None:
+        self.x_low, self.x_high = chart.x_range()
+        low, high = chart.y_range()
+        margin = 0.04 * (high - low)
+        bottom = low if chart.zero and not chart.log_y and low == 0 else low - margin
+        self.y_low, self.y_high = bottom, high + margin
+
+    def x(self, value: float) -> float:
+        share = (value - self.x_low) / (self.x_high - self.x_low)
+        return LEFT + share * (WIDTH - LEFT - RIGHT)
+
+    def y(self, drawn: float) -> float:
+        share = (drawn - self.y_low) / (self.y_high - self.y_low)
+        return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
+
+
+def draw(chart: Chart) -> str:
+    """Return the chart as an `<svg>` with a title, fit for a screen reader and for a pointer."""
+    axes = _Axes(chart)
+    parts = [
+        f'<svg class="chart" id="chart-{chart.key}" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'aria-label="{escape(chart.title)}">',
+        _grid(chart, axes),
+        *(_curve(chart, series, axes) for series in chart.series),
+        f'<line class="cross" y1="{TOP}" y2="{HEIGHT - BOTTOM}" visibility="hidden"/>',
+        "</svg>",
+        _pointer_data(chart),
+    ]
+    return "".join(parts)
+
+
+def legend(chart: Chart) -> str:
+    """Return what each curve is, as HTML above the chart; the one on top is named first."""
+    items = []
+    for series in reversed(chart.series):
+        dash = ' stroke-dasharray="5 3"' if series.dashed else ""
+        items.append(
+            f'<li><svg class="key" viewBox="0 0 22 8" aria-hidden="true"><line x1="0" x2="22" '
+            f'y1="4" y2="4" class="curve {series.role}"{dash}/></svg>{escape(series.name)}</li>'
+        )
+    return f'<ul class="legend">{"".join(items)}</ul>'
+
+
+def _grid(chart: Chart, axes: _Axes) -> str:
+    bottom = HEIGHT - BOTTOM
+    y_ticks = (log_ticks if chart.log_y else ticks)(axes.y_low, axes.y_high)
+    parts = ['<g class="axes">']
+    for value in y_ticks:
+        y = axes.y(value)
+        text = tick_text(value, log=chart.log_y)
+        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
+    for value in ticks(axes.x_low, axes.x_high, whole=chart.counts):
+        x = axes.x(value)
+        parts.append(
+            f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{tick_text(value)}</text>'
+        )
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(
+        f'<line class="base" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{bottom}" y2="{bottom}"/>'
+    )
+    parts.append(
+        f'<text x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{escape(chart.x_label)}</text>'
+    )
+    parts.append(f'<text x="2" y="11">{escape(chart.y_label)}</text></g>')
+    return "".join(parts)
+
+
+def _curve(chart: Chart, series: Series, axes: _Axes) -> str:
+    commands: list[str] = []
+    points: list[tuple[float, float]] = []
+    pen_down = False
+    for value, height in zip(series.x, series.y, strict=True):
+        drawn = chart.drawable(height)
+        if drawn is None:
+            pen_down = False
+            continue
+        x, y = axes.x(value), axes.y(drawn)
+        commands.append(f"{'L' if pen_down else 'M'}{x:.1f} {y:.1f}")
+        points.append((x, y))
+        pen_down = True
+    dash = ' stroke-dasharray="5 3"' if series.dashed else ""
+    parts = [f'<path class="curve {series.role}" d="{"".join(commands)}"{dash}/>']
+    # A curve of one point would be invisible as a line.
+    if series.markers or len(points) == 1:
+        parts += [
+            f'<circle class="dot {series.role}" cx="{x:.1f}" cy="{y:.1f}" r="2.6"/>'
+            for x, y in points
+        ]
+    return "".join(parts)
+
+
+def _pointer_data(chart: Chart) -> str:
+    """Return the numbers behind the curves, for the page's script to show beside the pointer."""
+    low, high = chart.x_range()
+    data = {
+        "x": [low, high],
+        "box": [LEFT, WIDTH - RIGHT, WIDTH],
+        "label": chart.x_label,
+        "series": [
+            {
+                "name": series.name,
+                "role": series.role,
+                "x": [x if chart.counts else _short(x) for x in series.x],
+                "y": [None if y is None else _short(y) for y in series.y],
+            }
+            for series in chart.series
+        ],
+    }
+    text = json.dumps(data, separators=(",", ":")).replace("</", "<\\/")
+    return f'<script type="application/json">{text}</script>'
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.4g}")

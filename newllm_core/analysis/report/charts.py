@@ -1,45 +1,49 @@
 """The charts of an analysis, made from its JSON."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from newllm_core.analysis.differences import look_up
-from newllm_core.analysis.report.chart import Chart, Series
-from newllm_core.analysis.report.history_charts import history_charts
+from newllm_core.analysis.report.chart import Chart, Series, Values
+from newllm_core.analysis.report.figures import look_up, names_in
 
 Figures = Mapping[str, Any]
+# Name of a curve to the figures it shows and its role.
+Columns = Mapping[str, tuple[Figures, str]]
 
 SMALLEST_SHARE = 0.01
 SMALLEST_ERROR = 1e-6
+# More curves in one chart could not be told apart.
+ROLES = "abcdefgh"
+# More points than that are a line, not dots.
+MOST_MARKERS = 40
 
 
 def analysis_charts(report: Figures) -> list[Chart]:
     """Return every chart that this report has data for."""
     history = report["convergence"]["history"] if "convergence" in report else []
-    columns = columns_of(report)
-    charts = [*history_charts(history), *split_charts(columns)]
+    last = "validation" if report["validation"] else "train"
+    # The random control comes first, to lie below.
+    columns = {
+        "untrained": (report["random_control"][last], "control"),
+        **{split: (report[split], split) for split in ("train", "validation")},
+    }
+    known = {name: column for name, column in columns.items() if column[0]}
+    charts = [*history_charts(history), *split_charts(known)]
     return [chart for chart in charts if not chart.empty]
 
 
-def columns_of(report: Figures) -> dict[str, tuple[Figures, str]]:
-    """Name to figures and role of every curve; the random control first, to lie below."""
-    last = "validation" if report["validation"] else "train"
-    control = (report.get("random_control") or {}).get(last)
-    columns = {"untrained": (control, "control")} if control else {}
-    splits = {split: (report[split], split) for split in ("train", "validation")}
-    return columns | {name: of for name, of in splits.items() if of[0] is not None}
-
-
-def split_charts(columns: Mapping[str, tuple[Figures, str]]) -> list[Chart]:
+def split_charts(columns: Columns) -> list[Chart]:
     """Return charts of what one pass over a text shows, with a curve for every column."""
+    curves = partial(_curves, columns)
     return [
         spectrum_chart(columns),
         cosine_chart(columns),
         variance_chart(columns),
-        _curves(
-            columns,
-            ("echo_state", "distances_by_step"),
+        curves(
+            _values_at("echo_state", "distances_by_step"),
             key="echo",
             title="Echo of the start state",
             caption="Distance left between two start states that read the same text. It must fall: "
@@ -49,9 +53,8 @@ def split_charts(columns: Mapping[str, tuple[Figures, str]]) -> list[Chart]:
             log_y=True,
         ),
         _sweeps(columns),
-        _curves(
-            columns,
-            ("repeat_drift", "by_repeat"),
+        curves(
+            _values_at("repeat_drift", "by_repeat"),
             key="repeat",
             title="Drift when a passage is repeated",
             caption="How far the contexts of reading n + 1 are from those of reading n, the state "
@@ -62,9 +65,8 @@ def split_charts(columns: Mapping[str, tuple[Figures, str]]) -> list[Chart]:
             log_y=True,
             markers=True,
         ),
-        _curves(
-            columns,
-            ("token_memory", "by_lag"),
+        curves(
+            _values_at("token_memory", "by_lag"),
             key="memory",
             title="Tokens read back from the context",
             caption="What a linear probe recovers of the token so many steps back: 1 is all of it, "
@@ -74,9 +76,8 @@ def split_charts(columns: Mapping[str, tuple[Figures, str]]) -> list[Chart]:
             markers=True,
             until=0.002,
         ),
-        _curves(
-            columns,
-            ("contributions", "by_lag"),
+        curves(
+            _values_at("contributions", "by_lag"),
             key="contributions",
             title="Contribution of a token to the state",
             caption="How far the state moves, relative to its norm, if the token so many steps "
@@ -86,10 +87,21 @@ def split_charts(columns: Mapping[str, tuple[Figures, str]]) -> list[Chart]:
             log_y=True,
             markers=True,
         ),
-        _spectrum_of_exponents(columns),
-        _curves(
-            columns,
-            ("along_text", "log_growth"),
+        curves(
+            lambda figures: [
+                exponent["mean"]
+                for exponent in look_up(figures, ("lyapunov_spectrum", "exponents")) or []
+            ],
+            key="exponents",
+            title="Lyapunov spectrum",
+            caption="Growth of a disturbance in its fastest direction, the next one and so on.",
+            x_label="exponent",
+            y_label="ln per token",
+            first=1,
+            markers=True,
+        ),
+        curves(
+            _values_at("along_text", "log_growth"),
             key="along-text",
             title="Growth of a disturbance along a text",
             caption="By each token of one passage; λ is the mean. Where it falls, the past is "
@@ -100,25 +112,13 @@ def split_charts(columns: Mapping[str, tuple[Figures, str]]) -> list[Chart]:
     ]
 
 
-def _spectrum_of_exponents(columns: Mapping[str, tuple[Figures, str]]) -> Chart:
-    series = []
-    for name, (figures, role) in columns.items():
-        exponents = look_up(figures, ("lyapunov_spectrum", "exponents")) or []
-        means = [exponent["mean"] for exponent in exponents]
-        series.append(Series(name, list(range(1, len(means) + 1)), means, role, markers=True))
-    return Chart(
-        key="exponents",
-        title="Lyapunov spectrum",
-        caption="Growth of a disturbance in its fastest direction, the next one and so on.",
-        x_label="exponent",
-        y_label="ln per token",
-        series=series,
-    )
+def _values_at(*path: str) -> Callable[[Figures], Values]:
+    return lambda figures: look_up(figures, path) or []
 
 
 def _curves(
-    columns: Mapping[str, tuple[Figures, str]],
-    path: tuple[str, ...],
+    columns: Columns,
+    values_of: Callable[[Figures], Values],
     *,
     first: int = 0,
     markers: bool = False,
@@ -126,31 +126,21 @@ def _curves(
     **words: Any,  # noqa: ANN401 - the fields of a chart
 ) -> Chart:
     """Return one curve of every column, numbered from `first`; cut where all stay below `until`."""
-    found = {name: look_up(figures, path) or [] for name, (figures, _) in columns.items()}
+    found = {name: values_of(figures) for name, (figures, _) in columns.items()}
     length = max((len(values) for values in found.values()), default=0)
     if until is not None:
-        ends = [_last_above(values, until) for values in found.values()]
-        length = min(length, max(8, *(end + 3 for end in ends))) if ends else length
-    series = [
-        Series(
-            name,
-            list(range(first, first + len(found[name][:length]))),
-            found[name][:length],
-            role,
-            markers=markers,
-        )
-        for name, (_, role) in columns.items()
-    ]
+        numbered = (pair for values in found.values() for pair in enumerate(values))
+        above = (i for i, value in numbered if value is not None and value > until)
+        length = min(length, max(8, max(above, default=0) + 3))
+    series = []
+    for name, (_, role) in columns.items():
+        values = found[name][:length]
+        x = list(range(first, first + len(values)))
+        series.append(Series(name, x, values, role, markers=markers))
     return Chart(series=series, **words)
 
 
-def _last_above(values: Sequence[float | None], limit: float) -> int:
-    return max(
-        (i for i, value in enumerate(values) if value is not None and value > limit), default=0
-    )
-
-
-def spectrum_chart(columns: Mapping[str, tuple[Figures, str]]) -> Chart:
+def spectrum_chart(columns: Columns) -> Chart:
     """Return singular values of every column beside those of Gaussian samples."""
     series: list[Series] = []
     largest = 1.0
@@ -176,19 +166,13 @@ def spectrum_chart(columns: Mapping[str, tuple[Figures, str]]) -> Chart:
     )
 
 
-def cosine_chart(columns: Mapping[str, tuple[Figures, str]]) -> Chart:
+def cosine_chart(columns: Columns) -> Chart:
     """Return histogram of the cosines of random pairs, where there are any."""
-    series = []
-    occupied = []
-    for figures, _ in columns.values():
-        shares = figures["cosine_histogram"]
-        occupied += [i for i, share in enumerate(shares) if share > 1e-3]
-    bins = len(next(iter(columns.values()))[0]["cosine_histogram"])
+    shares = {name: figures["cosine_histogram"] for name, (figures, _) in columns.items()}
+    occupied = [i for bars in shares.values() for i, share in enumerate(bars) if share > 1e-3]
+    bins = len(next(iter(shares.values())))
     low, high = max(0, min(occupied) - 2), min(bins, max(occupied) + 3)
-    centres = [-1 + (2 * i + 1) / bins for i in range(bins)]
-    for name, (figures, role) in columns.items():
-        shares = figures["cosine_histogram"]
-        series.append(Series(name, centres[low:high], shares[low:high], role))
+    centres = [-1 + (2 * i + 1) / bins for i in range(low, high)]
     return Chart(
         key="cosine",
         title="Cosine of two random contexts",
@@ -197,48 +181,95 @@ def cosine_chart(columns: Mapping[str, tuple[Figures, str]]) -> Chart:
         x_label="cosine",
         counts=False,
         y_label="share of pairs",
-        series=series,
+        series=[
+            Series(name, centres, shares[name][low:high], role)
+            for name, (_, role) in columns.items()
+        ],
     )
 
 
-def variance_chart(columns: Mapping[str, tuple[Figures, str]]) -> Chart:
+def variance_chart(columns: Columns) -> Chart:
     """Return variance of every dimension, sorted."""
-    series = []
-    for name, (figures, role) in columns.items():
-        ordered = sorted(figures["dimension_variance"], reverse=True)
-        series.append(Series(name, list(range(1, len(ordered) + 1)), ordered, role))
-    return Chart(
+    return _curves(
+        columns,
+        lambda figures: sorted(figures["dimension_variance"], reverse=True),
         key="variance",
         title="Variance of every dimension",
         caption="Sorted, largest first. A tail at zero is dimensions that say the same in every "
         "context.",
         x_label="dimension, by variance",
         y_label="variance",
-        series=series,
+        first=1,
     )
 
 
-def _sweeps(columns: Mapping[str, tuple[Figures, str]]) -> Chart:
-    series = []
-    for name, (figures, role) in columns.items():
-        errors = look_up(figures, ("sweeps", "error_by_sweep")) or []
-        series.append(Series(name, list(range(len(errors))), errors, role))
-    # The most important column is the last; what λ predicts of it lies over it.
-    exponent = look_up(figures, ("lyapunov_exponent", "mean"))
-    if exponent is not None and exponent < 0:
-        steps = min(len(errors), int(math.log(SMALLEST_ERROR) / exponent) + 1)
-        predicted = [math.exp(exponent * step) for step in range(steps)]
-        series.append(
-            Series(f"exp(λk) of {name}", list(range(steps)), predicted, "reference", dashed=True)
-        )
-    return Chart(
+def _sweeps(columns: Columns) -> Chart:
+    chart = _curves(
+        columns,
+        _values_at("sweeps", "error_by_sweep"),
         key="sweeps",
         title="Error after sweeps over all tokens at once",
         caption="Typical token, relative to its exact context. Dashed: what the Lyapunov exponent "
         "predicts.",
         x_label="sweeps",
         y_label="relative error",
-        series=series,
         log_y=True,
         floor=SMALLEST_ERROR,
     )
+    # The most important column is the last; what λ predicts of it lies over it.
+    name, (figures, _) = list(columns.items())[-1]
+    exponent = look_up(figures, ("lyapunov_exponent", "mean"))
+    if exponent is None or exponent >= 0:
+        return chart
+    steps = range(min(len(chart.series[-1].y), int(math.log(SMALLEST_ERROR) / exponent) + 1))
+    predicted = [math.exp(exponent * step) for step in steps]
+    added = Series(f"exp(λk) of {name}", list(steps), predicted, "reference", dashed=True)
+    return replace(chart, series=[*chart.series, added])
+
+
+def history_charts(history: Sequence[Figures]) -> list[Chart]:
+    """Return what Phase 1 wrote down after every iteration: losses, gradients, convergence."""
+    x = list(range(1, len(history) + 1))
+
+    def curve(label: str, group: str, name: str, role: str, **look: bool) -> Series:
+        return Series(label, x, [look_up(entry, (group, name)) for entry in history], role, **look)
+
+    losses, gradients = [], []
+    for name, role in zip(names_in(history, "sweep_terms"), ROLES, strict=False):
+        losses.append(curve(f"{name}, validation", "validation_terms", name, role, dashed=True))
+        losses.append(curve(f"{name}, train", "sweep_terms", name, role))
+        are_few = len(x) < MOST_MARKERS
+        gradients.append(curve(name, "gradient_norms", name, role, markers=are_few))
+    shares = [
+        curve(f"{label}, {split}", group, split, split, dashed=group == "effective_rank_ratio")
+        for group, label in (("effective_rank_ratio", "ER/D"), ("converged_ratio", "converged"))
+        for split in ("train", "validation")
+    ]
+    chart = partial(Chart, x_label="iteration")
+    return [
+        chart(
+            key="loss",
+            title="Loss terms of Phase 1",
+            caption="Each term as it was reported, before weighting. Dashed: on validation text.",
+            y_label="loss",
+            series=[series for series in losses if series.known],
+            log_y=True,
+        ),
+        chart(
+            key="gradient",
+            title="Gradient norm of each term",
+            caption="A term whose gradient is zero trains nothing, however its loss falls.",
+            y_label="gradient norm",
+            series=[series for series in gradients if series.known],
+            log_y=True,
+            floor=1e-9,
+        ),
+        chart(
+            key="convergence",
+            title="Converged tokens and effective rank",
+            caption="Solid: share of tokens whose context does not depend on the start. Dashed: "
+            "effective rank over dimensions.",
+            y_label="share",
+            series=shares,
+        ),
+    ]

@@ -1,65 +1,49 @@
 """Several checkpoints as one page: health, figures, settings that differ, and curves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
-from typing import Any
 
-from newllm_core.analysis.criteria import SECTIONS
+from newllm_core.analysis.criteria import SECTIONS, Figures
 from newllm_core.analysis.report.chart import Chart
-from newllm_core.analysis.report.charts import split_charts
-from newllm_core.analysis.report.figures import FIGURES, figure_at, number, worst_verdicts
-from newllm_core.analysis.report.html import card, chart_grid, page, status, table
-
-Figures = Mapping[str, Any]
-
-# More curves in one chart could not be told apart.
-ROLES = "abcdefgh"
-LANGUAGE_MODEL = {
-    "bits_per_byte": "bits per byte",
-    "bits_per_character": "bits per character",
-    "perplexity": "perplexity per token",
-    "word_perplexity": "perplexity per word",
-    "loss": "loss, nats per token",
-    "accuracy": "accuracy",
-}
+from newllm_core.analysis.report.charts import ROLES, split_charts
+from newllm_core.analysis.report.figures import LANGUAGE_MODEL, number, worst_verdicts
+from newllm_core.analysis.report.html import chart_grid, figure_table, page, section, status, table
 
 
 def compare_page(comparison: Figures) -> str:
     """Return one self-contained HTML document about a report of `compare`."""
     entries = comparison["checkpoints"]
     names = [entry["name"] for entry in entries]
-    settings_rows, plugin_rows = (
+    settings, plugins = (
         [
             [escape(key), *(escape(setting(value)) for value in values)]
             for key, values in comparison[differences].items()
         ]
         for differences in ("config_differences", "plugin_differences")
     )
-    charts = comparison_curves(comparison)
     more = max(0, sum(entry["validation"] is not None for entry in entries) - len(ROLES))
     note = f'<p class="soft">The last {more} are in the tables only.</p>' if more else ""
+    parameters = ["parameters", *(number(entry["parameters"]) for entry in entries)]
     body = [
         f"<h1>{len(entries)} checkpoints</h1>",
         '<p class="soft">Figures and curves are those of validation text; verdicts are the worse '
         "of both splits.</p>",
-        "<h2>Health</h2>",
-        card(_health(entries)),
-        "<h2>Language model</h2>",
-        card(_language_model(entries)),
-        "<h2>Settings that differ</h2>",
-        card(table(["setting", *names], settings_rows) if settings_rows else "<p>None.</p>"),
-        *(
-            ["<h2>Plugins that differ</h2>", card(table(["plugin", *names], plugin_rows))]
-            if plugin_rows
-            else []
+        section("Health", _health(entries)),
+        section("Language model", _language_model(entries)),
+        section(
+            "Settings that differ",
+            table(["setting", *names], settings) if settings else "<p>None.</p>",
         ),
+        section("Plugins that differ", table(["plugin", *names], plugins)) if plugins else "",
         "<h2>Charts</h2>",
-        note + chart_grid(charts),
-        "<h2>All figures</h2>",
-        card(_figures(entries)),
+        note + chart_grid(comparison_curves(comparison)),
+        section(
+            "All figures",
+            figure_table(names, [entry["validation"] for entry in entries], parameters),
+        ),
         "<footer>Made by newllm compare.</footer>",
     ]
-    return page(f"newllm: {', '.join(names)}", "\n".join(body))
+    return page(f"newllm: {', '.join(names)}", "\n".join(filter(None, body)))
 
 
 def comparison_curves(comparison: Figures) -> list[Chart]:
@@ -80,13 +64,12 @@ def setting(value: object) -> str:
 
 
 def _health(entries: Sequence[Figures]) -> str:
+    worst = [worst_verdicts(entry) for entry in entries]
     rows = []
-    for section in SECTIONS:
-        cells = []
-        for entry in entries:
-            verdict = worst_verdicts(entry).get(section)
-            cells.append(status(verdict["status"]) if verdict else "explodes")
-        rows.append([escape(section.replace("_", " ")), *cells])
+    for name in SECTIONS:
+        found = [verdicts.get(name) for verdicts in worst]
+        cells = [status(verdict["status"]) if verdict else "explodes" for verdict in found]
+        rows.append([escape(name.replace("_", " ")), *cells])
     return table(["section", *(entry["name"] for entry in entries)], rows)
 
 
@@ -101,13 +84,3 @@ def _language_model(entries: Sequence[Figures]) -> str:
             if any(value is not None for value in values):
                 rows.append([escape(f"{label}, {split}"), *(number(value) for value in values)])
     return table(["figure", *(entry["name"] for entry in trained)], rows)
-
-
-def _figures(entries: Sequence[Figures]) -> str:
-    rows = [["parameters", *(number(entry["parameters"]) for entry in entries)]]
-    for label, path in FIGURES:
-        values = [figure_at(entry["validation"], path) for entry in entries]
-        if any(value is not None for value in values):
-            shown = "&nbsp;" + escape(label.strip()) if label.startswith(" ") else escape(label)
-            rows.append([shown, *(number(value) for value in values)])
-    return table(["figure", *(entry["name"] for entry in entries)], rows)

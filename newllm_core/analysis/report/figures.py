@@ -1,15 +1,24 @@
-"""The figures of a report by the names that people read, and how their numbers are written."""
+"""The figures of a report: where they are, what training changes, and how people read them."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from newllm_core.analysis.criteria import DEGENERATE, HEALTHY, WEAK
-from newllm_core.analysis.differences import look_up
+from newllm_core.analysis.criteria import HEALTHY, STATUSES, Figures
 
-Figures = Mapping[str, Any]
-
-FIGURES: list[tuple[str, tuple[str, ...]]] = [
+# Keys, and places in lists.
+Place = tuple[str | int, ...]
+# Name in the report; as tables call it; where the figure is. If it is sampled, its standard error
+# stands beside it.
+HEADLINES: dict[str, tuple[str, Place]] = {
+    "effective_rank_ratio": ("ER/D", ("effective_rank_ratio",)),
+    "pairwise_cosine": ("pair cosine", ("pairwise_cosine", "mean")),
+    "identity_cosine": ("step cosine", ("identity_cosine", "mean")),
+    "token_cosine": ("token cosine", ("token_dependency", "mean_cosine")),
+    "lyapunov_exponent": ("exponent λ", ("lyapunov_exponent", "mean")),
+    "tokens_remembered": ("tokens remembered", ("token_memory", "total")),
+}
+FIGURES: list[tuple[str, Place]] = [
     ("tokens", ("num_tokens",)),
     ("values", ("num_values",)),
     ("norm", ("euclidean_norm",)),
@@ -58,28 +67,63 @@ FIGURES: list[tuple[str, tuple[str, ...]]] = [
     ("tokens remembered", ("token_memory", "total")),
     ("  standard error", ("token_memory", "stderr")),
     ("memory capacity", ("memory_capacity", "total")),
-    ("first of the spectrum", ("lyapunov_spectrum", "first")),
-    ("  last that was measured", ("lyapunov_spectrum", "last")),
+    ("first of the spectrum", ("lyapunov_spectrum", "exponents", 0, "mean")),
+    ("  last that was measured", ("lyapunov_spectrum", "exponents", -1, "mean")),
     ("Kaplan-Yorke dimension", ("lyapunov_spectrum", "kaplan_yorke_dimension")),
     ("state, sketched places", ("sketch", "places")),
     ("  error of effective rank", ("sketch", "effective_rank_error")),
 ]
-
-
-DIFFERENCES = {
-    "effective_rank_ratio": "ER/D",
-    "pairwise_cosine": "pair cosine",
-    "identity_cosine": "step cosine",
-    "token_cosine": "token cosine",
-    "lyapunov_exponent": "exponent λ",
-    "tokens_remembered": "tokens remembered",
+LANGUAGE_MODEL = {
+    "bits_per_byte": "bits per byte",
+    "bits_per_character": "bits per character",
+    "perplexity": "perplexity per token",
+    "word_perplexity": "perplexity per word",
+    "loss": "loss, nats per token",
+    "accuracy": "accuracy",
 }
-
-
-# Of a list of exponents.
-ENDS = {"first": 0, "last": -1}
 # From here on digits before the point say less than their number.
 WIDEST = 1e6
+
+
+def look_up(figures: Any, path: Place) -> Any:  # noqa: ANN401 - any figure
+    """Return the figure at `path`, or None where there is none."""
+    try:
+        for key in path:
+            figures = figures[key]
+    except (KeyError, IndexError, TypeError):
+        return None
+    return figures
+
+
+def differences(
+    splits: Mapping[str, Figures], control: Mapping[str, Figures]
+) -> dict[str, dict[str, Any]]:
+    """Subtract the headline figures of splits and of their random control, where there are any.
+
+    Returns:
+        `validation_minus_train`, `train_minus_control` and `validation_minus_control`: for each
+        figure `difference` and `stderr`, that of its two sampled parts together (None if neither
+        is sampled). A comparison that cannot be made is empty.
+    """
+    train, validation = splits.get("train"), splits.get("validation")
+    return {
+        "validation_minus_train": _subtract(validation, train),
+        "train_minus_control": _subtract(train, control.get("train")),
+        "validation_minus_control": _subtract(validation, control.get("validation")),
+    }
+
+
+def _subtract(left: Figures | None, right: Figures | None) -> dict[str, Any]:
+    if left is None or right is None:
+        return {}
+    found = {}
+    for name, (_, path) in HEADLINES.items():
+        values = [look_up(figures, path) for figures in (left, right)]
+        errors = [look_up(figures, (*path[:-1], "stderr")) for figures in (left, right)]
+        if None not in values:
+            stderr = None if None in errors else sum(error**2 for error in errors) ** 0.5
+            found[name] = {"difference": values[0] - values[1], "stderr": stderr}
+    return found
 
 
 def fixed(value: float, shape: str = ".3f") -> str:
@@ -113,20 +157,34 @@ def shape_text(shape: Sequence[int]) -> str:
     return f"{shape[0]:,} rows of {shape[1]:,} dimensions"
 
 
-def figure_at(figures: Figures | None, path: tuple[str, ...]) -> float | None:
+def figure_at(figures: Figures | None, path: Place) -> float | None:
     """Return the number at `path`, of lists a summary; None where there is none."""
-    if figures is None or path[0] not in figures:
+    value = look_up(figures, path[:1])
+    if value is None:
         return None
-    value = figures[path[0]]
     if path[0] == "dimension_mean":
         mean = sum(value) / len(value)
         return math.dist(value, [mean] * len(value)) / len(value) ** 0.5
     if path[0] == "dimension_variance":
         chosen = {"min": min(value), "max": max(value), "mean": sum(value) / len(value)}
-        return chosen[path[1]]
-    if path[0] == "lyapunov_spectrum" and path[1] in ENDS:
-        return look_up(value["exponents"][ENDS[path[1]]], ("mean",))
+        return chosen[str(path[1])]
     return look_up(figures, path)
+
+
+def figure_rows(columns: Iterable[Figures | None]) -> Iterator[tuple[str, list[str]]]:
+    """Yield the label of every figure that any column has, and how it reads in each."""
+    columns = list(columns)
+    for label, path in FIGURES:
+        values = [figure_at(figures, path) for figures in columns]
+        if any(value is not None for value in values):
+            yield label, [number(value) for value in values]
+
+
+def difference_rows(columns: Iterable[Figures]) -> Iterator[tuple[str, list[str]]]:
+    """Yield the label of every headline figure, and its difference in each of some comparisons."""
+    columns = list(columns)
+    for name, (label, _) in HEADLINES.items():
+        yield label, [difference(found.get(name)) for found in columns]
 
 
 def difference(found: Figures | None) -> str:
@@ -145,11 +203,35 @@ def printable(text: str) -> str:
 
 
 def worst_verdicts(report: Figures) -> dict[str, Figures]:
-    """For each section the verdict of the split that fares worse; empty where there are none."""
-    order = (HEALTHY, WEAK, DEGENERATE)
+    """Return for each section the verdict of the split that fares worse; {} without verdicts."""
     worst: dict[str, Figures] = {}
     for verdict in report["verdicts"] or []:
-        known = worst.get(verdict["section"])
-        if known is None or order.index(verdict["status"]) > order.index(known["status"]):
+        known = worst.setdefault(verdict["section"], verdict)
+        if STATUSES.index(verdict["status"]) > STATUSES.index(known["status"]):
             worst[verdict["section"]] = verdict
     return worst
+
+
+def by_section(verdicts: Sequence[Figures]) -> dict[str, dict[str, Figures]]:
+    """Return the verdict of every section on every split, in the order given."""
+    found: dict[str, dict[str, Figures]] = {}
+    for verdict in verdicts:
+        found.setdefault(verdict["section"], {})[verdict["split"]] = verdict
+    return found
+
+
+def unhealthy(
+    verdicts: Sequence[Figures], words_of: Callable[[Figures], str]
+) -> dict[tuple[str, str, str], list[str]]:
+    """Return section, status and words of what is not healthy, and the splits where it is so."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for verdict in verdicts:
+        if verdict["status"] != HEALTHY:
+            key = (verdict["section"], verdict["status"], words_of(verdict))
+            found.setdefault(key, []).append(verdict["split"])
+    return found
+
+
+def names_in(history: Sequence[Figures], group: str) -> list[str]:
+    """Return what is named in a group of any entry of the history of Phase 1."""
+    return list(dict.fromkeys(name for entry in history for name in entry.get(group) or {}))

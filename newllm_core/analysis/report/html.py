@@ -1,12 +1,13 @@
 """The parts every page is made of. A page is one file: styles, script, charts and numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
+from typing import Any
 
 from newllm_core.analysis.criteria import DEGENERATE, HEALTHY, WEAK
-from newllm_core.analysis.report.chart import Chart
-from newllm_core.analysis.report.svg import draw, legend
+from newllm_core.analysis.report.chart import Chart, draw, legend
+from newllm_core.analysis.report.figures import figure_rows
 
 # Nothing may be fetched, whatever a checkpoint's path or tokens contain.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
@@ -48,11 +49,7 @@ def table(
 ) -> str:
     """Return a table of HTML cells that scrolls sideways on its own.
 
-    Args:
-        headings: text of the columns.
-        rows: HTML of the cells.
-        words: columns of text, which may wrap.
-        kind: a class of the style sheet.
+    `words` are the columns that may wrap; `kind` is a class of the style sheet.
     """
 
     def cell(tag: str, index: int, html: str) -> str:
@@ -72,10 +69,26 @@ def table(
     )
 
 
+def figure_table(
+    names: Iterable[str], columns: Iterable[Mapping[str, Any] | None], *first: Sequence[str]
+) -> str:
+    """Return every figure of every column, below the rows that come `first`."""
+    rows = list(first)
+    for label, cells in figure_rows(columns):
+        shown = "&nbsp;" + escape(label.strip()) if label.startswith(" ") else escape(label)
+        rows.append([shown, *cells])
+    return table(["figure", *names], rows)
+
+
 def status(name: str, value: str = "") -> str:
     """Return a verdict in colour, sign and word, and the value it is about."""
     shown = f'<span class="value">{escape(value)}</span>' if value else ""
     return f'<span class="status {name}">{SIGNS[name]} {name}</span>{shown}'
+
+
+def section(title: str, html: str) -> str:
+    """Return a box around `html` under its title."""
+    return f"<h2>{title}</h2>\n{card(html)}"
 
 
 def card(html: str) -> str:

@@ -1,37 +1,28 @@
 """Charts as PNG files, by matplotlib: an extra that only this needs."""
 
+import re
 from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from newllm_core.analysis.report.chart import Chart
 from newllm_core.errors import ConfigError, InputError
 
-# The colours of the page in light, see style.css.
-COLOURS = {
-    "train": "#1f6fd6",
-    "validation": "#d9650b",
-    "control": "#8b93a1",
-    "reference": "#a9b0bc",
-    "a": "#1f6fd6",
-    "b": "#d9650b",
-    "c": "#17876d",
-    "d": "#a33ea1",
-    "e": "#8a6d00",
-    "f": "#c22f4a",
-    "g": "#4b5bd0",
-    "h": "#6b7280",
-}
 INCHES = (6.0, 4.0)
 DOTS_PER_INCH = 160
 
 
-def require_matplotlib() -> Any:  # noqa: ANN401 - an optional module
-    """Return the class of a figure.
+@cache
+def _colours() -> dict[str, str]:
+    """Return the colour of each role on the page in light."""
+    style = (files("newllm_core.analysis.report") / "style.css").read_text(encoding="utf-8")
+    return dict(re.findall(r"--([a-z]+): (#[0-9a-f]{6});", style.partition("@media")[0]))
 
-    Raises:
-        ConfigError: matplotlib is not installed.
-    """
+
+def require_matplotlib() -> Any:  # noqa: ANN401 - an optional module
+    """Return the class of a figure, or raise `ConfigError`: matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -42,12 +33,7 @@ def require_matplotlib() -> Any:  # noqa: ANN401 - an optional module
 
 
 def write_charts(charts: Sequence[Chart], folder: Path) -> list[Path]:
-    """Write a file for every chart into `folder`, named after its key.
-
-    Raises:
-        ConfigError: matplotlib is not installed.
-        InputError: the folder cannot be written.
-    """
+    """Write a file for every chart into `folder`, named by its key; it may raise `InputError`."""
     figure_class = require_matplotlib()
     paths = []
     try:
@@ -72,7 +58,7 @@ def _draw(chart: Chart, axes: Any) -> None:  # noqa: ANN401 - matplotlib is opti
         axes.plot(
             series.x,
             [float("nan") if height is None else height for height in heights],
-            color=COLOURS[series.role],
+            color=_colours()[series.role],
             linestyle="--" if series.dashed else "-",
             marker="o" if series.markers else None,
             markersize=3.5,

@@ -9,8 +9,8 @@ Shapes: P passages, L tokens each, T tokens of a text, C context_dim.
 import torch
 from torch import Tensor
 
-from newllm_core.analysis.pairwise import mean_cosine
 from newllm_core.analysis.rank import effective_rank
+from newllm_core.analysis.sections import mean_cosine
 from newllm_core.config import Config
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.trajectory.sequential import rollout
