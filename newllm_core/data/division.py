@@ -1,15 +1,11 @@
 """Which documents are train, validation and test: never one content in two of them."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from newllm_core.data.documents import Documents, Selection
 from newllm_core.errors import InputError
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -48,8 +44,6 @@ def divide(
     Raises:
         InputError: a split would be empty.
     """
-    import numpy as np
-
     in_validation, in_test = documents.of_split("validation"), documents.of_split("test")
     rest = ~(in_validation | in_test)
     size = int(documents.sizes[rest].sum())
@@ -81,8 +75,6 @@ def divide(
 
 def _without(selection: Selection, split: str, *others: Selection) -> Selection:
     """Return a split without the contents that others have too."""
-    import numpy as np
-
     known = np.concatenate([other.digests for other in others])
     left = Selection(selection.documents, selection.indices[~np.isin(selection.digests, known)])
     if not len(left):
@@ -93,14 +85,12 @@ def _without(selection: Selection, split: str, *others: Selection) -> Selection:
     return left
 
 
-def _choose(documents: Documents, among: "Array", wanted: float, split: str) -> "Array":
+def _choose(documents: Documents, among: np.ndarray, wanted: float, split: str) -> np.ndarray:
     """Hold out the first documents in the order of their digests, `wanted` bytes, bool [n].
 
     Membership depends on content and seed alone, so duplicates stay together and a reordered
     corpus is divided alike.
     """
-    import numpy as np
-
     order = np.flatnonzero(among)
     order = order[np.argsort(documents.digests[order], kind="stable")]
     ordered = documents.digests[order]

@@ -2,16 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from newllm_core.data.dataset_info import SplitInfo
 from newllm_core.data.measures import count_bytes
 from newllm_core.data.text_stream import MOST_BEFORE
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.runtime.progress import Progress
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 class TokenLosses:
@@ -29,9 +27,7 @@ class TokenLosses:
         self._missing: Counter[str] = Counter()
         self.tokens = self.unknown_tokens = self.bytes = 0
 
-    def add(
-        self, texts: Iterable[str], ids: "np.ndarray[Any, Any]", *, continues: bool = False
-    ) -> None:
+    def add(self, texts: Iterable[str], ids: np.ndarray, *, continues: bool = False) -> None:
         """Count texts that `ids` [T] are of; one that `continues` goes on with the next call."""
         text = "".join(texts)
         self.tokens += len(ids)

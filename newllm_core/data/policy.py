@@ -5,16 +5,12 @@ A model cannot have learnt a token it never saw, so lines with one are dropped (
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from newllm_core.data.measures import contents, count_bytes, count_lines
 from newllm_core.data.sources.base import Document, Message
 from newllm_core.data.tokenizer import TextTokenizer
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -59,7 +55,7 @@ class ValidationPolicy:
         seen: for every token id whether train has it, bool [vocab_size].
     """
 
-    def __init__(self, policy: str, tokenizer: TextTokenizer, seen: "Array") -> None:
+    def __init__(self, policy: str, tokenizer: TextTokenizer, seen: np.ndarray) -> None:
         self._policy = policy
         self._tokenizer = tokenizer
         self._seen = seen
@@ -67,7 +63,7 @@ class ValidationPolicy:
         self._lines = self._dropped_lines = 0
         self._bytes = self._dropped_bytes = self._dropped_documents = 0
 
-    def apply(self, document: Document, ids: "Array") -> Document | None:
+    def apply(self, document: Document, ids: np.ndarray) -> Document | None:
         """Return what may stay of `document`, whose encoding is `ids`; None if nothing may."""
         lines, size = self._measure(document)
         self._lines += lines

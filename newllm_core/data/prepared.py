@@ -7,7 +7,8 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from newllm_core.data.dataset_info import (
     DTYPES,
@@ -23,11 +24,6 @@ from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import InputError, reason
 from newllm_core.files.from_strangers import read_text, regular_file
 from newllm_core.files.npy_files import open_array
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, Any]
 
 CHUNK_BYTES = 1 << 22
 # Larger token files are checked by size and largest id alone: their hash takes many seconds.
@@ -51,9 +47,9 @@ class TokenSplit:
         lost_share: of the bytes those that the tokens do not give back.
     """
 
-    tokens: "np.memmap[Any, Any]"
-    document_starts: "Array"
-    document_bytes: "Array"
+    tokens: np.memmap
+    document_starts: np.ndarray
+    document_bytes: np.ndarray
     num_bytes: int | None
     num_words: int | None
     num_characters: int | None = None
@@ -125,8 +121,6 @@ def open_dataset(path: str | Path) -> PreparedDataset:
 
 def _check_file(path: Path, info: DatasetInfo) -> None:
     """Return size and hash, and of token files the largest id, in one reading of little memory."""
-    import numpy as np
-
     expected = info.files[path.name]
     if not os.path.lexists(path):
         raise InputError(f"{path} is missing: {AGAIN}")
@@ -163,8 +157,6 @@ def _check_tokenizer(path: Path, text: str, info: DatasetInfo) -> None:
 
 
 def _open_split(folder: Path, split: str, counts: SplitInfo, info: DatasetInfo) -> TokenSplit:
-    import numpy as np
-
     tokens_path, starts_path, bytes_path = (folder / name.format(split) for name in SPLIT_FILES)
     if not counts.tokens:
         raise InputError(f"{tokens_path} is empty: {AGAIN}")

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from newllm_core.data.ahead import map_ahead, map_here
 from newllm_core.data.division import Division
@@ -18,11 +19,6 @@ from newllm_core.data.token_files import SplitWriter, WrittenSplit, smallest_dty
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import InputError
 from newllm_core.runtime.progress import Progress
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, Any]
 
 PART_CHARACTERS = 1 << 20
 
@@ -55,7 +51,7 @@ class SplitEncoder:
 
     def write_whole(
         self, split: str, selection: Selection, origin: str
-    ) -> tuple[WrittenSplit, "Array"]:
+    ) -> tuple[WrittenSplit, np.ndarray]:
         """Write all of a split, of which no more than a part of a document is in memory.
 
         Args:
@@ -66,8 +62,6 @@ class SplitEncoder:
         Returns:
             What was written, and for every token id whether it occurs, bool [vocab_size].
         """
-        import numpy as np
-
         seen = np.zeros(self._tokenizer.vocab_size, dtype=bool)
         with closing(self._writer(split)) as writer:
             for document, ids in self._encoded(selection, split, origin, self._parts):
@@ -125,7 +119,7 @@ class SplitEncoder:
 
     def _encoded(
         self, selection: Selection, split: str, origin: str, cut: Cut
-    ) -> Iterator[tuple[Document, "Array"]]:
+    ) -> Iterator[tuple[Document, np.ndarray]]:
         size, unit = selection.size, selection.unit
         self._progress.message(f"encoding {split}: {len(selection):,} documents, {size:,} {unit}")
         batches = self._spool.batches(selection, cut)
@@ -140,7 +134,7 @@ class SplitEncoder:
             except InputError as error:
                 raise InputError(f"{origin}: {error}") from error
 
-    def _add(self, writer: SplitWriter, document: Document, ids: "Array") -> None:
+    def _add(self, writer: SplitWriter, document: Document, ids: np.ndarray) -> None:
         texts = contents(document) if document.tokens is None else None
         writer.add(ids, texts=texts, continues=document.continues)
 
@@ -150,11 +144,9 @@ class _Membership:
 
     def __init__(self, selection: Selection) -> None:
         self._selection = selection
-        self._ordered: Array | None = None
+        self._ordered: np.ndarray | None = None
 
     def __contains__(self, digest: bytes) -> bool:
-        import numpy as np
-
         if self._ordered is None:
             self._ordered = np.sort(self._selection.digests)
         wanted = np.array(digest, dtype=self._ordered.dtype)

@@ -7,6 +7,8 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
+
 from newllm_core.data.documents import (
     DIGEST_BYTES,
     MESSAGES,
@@ -100,8 +102,6 @@ class Spool:
         Raises:
             PluginError: the last one was to continue.
         """
-        import numpy as np
-
         if self._open is not None:
             raise PluginError("its last document continues, but nothing follows")
         self._file.truncate(self._end)
@@ -125,8 +125,6 @@ class Spool:
         Returns:
             One document for each split; `documents` where it is a chat or comes divided.
         """
-        import numpy as np
-
         kind = kind_of(int(documents.marks[0]))
         wanted = {split: share for split, share in held_out.items() if share}
         if kind == MESSAGES or not wanted or documents.of_split("validation")[0]:

@@ -3,12 +3,10 @@
 import codecs
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from newllm_core.data.tokenizer import TextTokenizer
-
-if TYPE_CHECKING:
-    import numpy as np
 
 # So many tokens before say how one reads: whether it has a space before it.
 MOST_BEFORE = 8
@@ -44,10 +42,8 @@ def text_stream(tokenizer: TextTokenizer, state: Sequence[int] = ()) -> TextStre
     return (_ByteStream if tokenizer.is_byte_level else _WindowStream)(tokenizer, state)
 
 
-def count_line_ends(tokenizer: TextTokenizer, tokens: "np.ndarray[Any, Any]") -> int | None:
+def count_line_ends(tokenizer: TextTokenizer, tokens: np.ndarray) -> int | None:
     """Line feeds in the text of `tokens` [T]; None where tokens do not say what the text was."""
-    import numpy as np
-
     if not tokenizer.is_byte_level:
         return None
     found = [

@@ -6,14 +6,12 @@ from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from newllm_core.data.dataset_info import DTYPES, SPLIT_FILES, FileInfo, SplitInfo
 from newllm_core.data.losses import TokenLosses
 from newllm_core.data.measures import TextCounts
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 def smallest_dtype(vocab_size: int) -> str:
@@ -57,7 +55,7 @@ class SplitWriter:
 
     def add(
         self,
-        ids: "np.ndarray[Any, Any]",
+        ids: np.ndarray,
         *,
         texts: Iterable[str] | None,
         continues: bool = False,
@@ -111,8 +109,6 @@ class SplitWriter:
 
 def _write_array(path: Path, numbers: "array[int]") -> FileInfo:
     """Write int64 numbers as `numpy.save` does, but with the reason where that fails."""
-    import numpy as np
-
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         header, {"descr": "<i8", "fortran_order": False, "shape": (len(numbers),)}

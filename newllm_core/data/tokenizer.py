@@ -5,7 +5,9 @@ The JSON is an ordinary `tokenizer.json`; `control_tokens` says where it keeps w
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from newllm_core.data.control_tokens import (
     HIDDEN,
@@ -20,11 +22,6 @@ from newllm_core.data.sources.base import Document, Message
 from newllm_core.data.token_text import LETTERS, TokenText
 from newllm_core.data.tokenizer_library import load_tokenizer, panics_contained
 from newllm_core.errors import InputError, reason
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    Ids = np.ndarray[Any, np.dtype[np.uint32]]
 
 # Pieces are encoded side by side, so many characters of them at a time: an encoding takes about a
 # hundred bytes a token.
@@ -97,7 +94,7 @@ class TextTokenizer:
         """Return ids of a text alone: no control tokens."""
         return self._encode_texts([text])[0].tolist()
 
-    def encode_documents(self, documents: Sequence[Document]) -> "list[Ids]":
+    def encode_documents(self, documents: Sequence[Document]) -> list[np.ndarray]:
         """Return ids of whole documents or parts of them, in one go for speed.
 
         A text is its ids and, unless it continues, the end token; a chat is, per message, the
@@ -107,8 +104,6 @@ class TextTokenizer:
         Raises:
             InputError: a token id is outside the vocabulary.
         """
-        import numpy as np
-
         encoded = iter(self._encode_texts([text for d in documents for text in contents(d)]))
         end = np.array([self.end_id], dtype=np.uint32)
         result = []
@@ -127,10 +122,8 @@ class TextTokenizer:
                 result.append(ids if document.continues else np.concatenate([ids, end]))
         return result
 
-    def encodings(self, text: str) -> "Iterator[tuple[Ids, list[tuple[int, int]]]]":
+    def encodings(self, text: str) -> Iterator[tuple[np.ndarray, list[tuple[int, int]]]]:
         """Piece by piece the ids of a text, and for each the characters `[start, end)` of it."""
-        import numpy as np
-
         start = 0
         for piece in self._pieces(text):
             with panics_contained(self.is_cut_at_words):
@@ -156,14 +149,10 @@ class TextTokenizer:
         """Say whether a token opens a message or closes a document."""
         return token == self.end_id or token in self.role_ids.values()
 
-    def _role(self, message: Message) -> "Ids":
-        import numpy as np
-
+    def _role(self, message: Message) -> np.ndarray:
         return np.array([self.role_ids[message.role]], dtype=np.uint32)
 
-    def _checked(self, tokens: tuple[int, ...]) -> "Ids":
-        import numpy as np
-
+    def _checked(self, tokens: tuple[int, ...]) -> np.ndarray:
         largest = max(tokens, default=0)
         if largest >= self.vocab_size:
             raise InputError(
@@ -172,10 +161,8 @@ class TextTokenizer:
             )
         return np.array(tokens, dtype=np.uint32)
 
-    def _encode_texts(self, texts: Sequence[str]) -> "list[Ids]":
-        import numpy as np
-
-        parts: list[list[Ids]] = [[] for _ in texts]
+    def _encode_texts(self, texts: Sequence[str]) -> list[np.ndarray]:
+        parts: list[list[np.ndarray]] = [[] for _ in texts]
         waiting: list[tuple[int, str]] = []
         size = 0
         pieces = ((index, part) for index, text in enumerate(texts) for part in self._pieces(text))
@@ -190,9 +177,7 @@ class TextTokenizer:
         nothing = np.empty(0, dtype=np.uint32)
         return [np.concatenate(part) if part else nothing for part in parts]
 
-    def _encode_pieces(self, waiting: list[tuple[int, str]], parts: "list[list[Ids]]") -> None:
-        import numpy as np
-
+    def _encode_pieces(self, waiting: list[tuple[int, str]], parts: list[list[np.ndarray]]) -> None:
         texts = [piece for _, piece in waiting]
         with panics_contained(self.is_cut_at_words):
             encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)

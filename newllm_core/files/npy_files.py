@@ -2,25 +2,21 @@
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from newllm_core.errors import InputError, reason
 from newllm_core.files.from_strangers import regular_file
 
-if TYPE_CHECKING:
-    import numpy as np
-
 KIND = ".npy file"
 
 
-def open_array(path: Path, what: str = KIND) -> "np.ndarray[Any, Any]":
+def open_array(path: Path, what: str = KIND) -> np.ndarray:
     """Return the array of a file, read-only and read when it is used; never a pickle.
 
     Raises:
         InputError: it is missing or damaged, or holds anything but one array of plain numbers.
     """
-    import numpy as np
-
     regular_file(path, what)
     try:
         with path.open("rb") as file:
