@@ -35,6 +35,14 @@ def regular_file(
     return Path(path)
 
 
+def require_version(path: Path, found: object, wanted: object, advice: str) -> None:
+    """Raise `InputError` with `advice` if a file has another format version than is `wanted`."""
+    if found != wanted:
+        raise InputError(
+            f"{path} has format version {found!r}, this newllm reads {wanted}: {advice}"
+        )
+
+
 def read_text(
     path: str | os.PathLike[str],
     what: str = "file",

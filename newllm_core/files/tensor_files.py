@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from newllm_core.errors import InputError, reason
+from newllm_core.files.atomic import write_atomically
 from newllm_core.files.escapes import escaped
 from newllm_core.files.from_strangers import regular_file
 
@@ -88,6 +89,16 @@ def save_tensors(tensors: "dict[str, Tensor]", path: Path, metadata: dict[str, s
         save_file(tensors, path, metadata)
     except SafetensorError as error:  # safetensors words its own I/O errors
         raise OSError(str(error)) from error
+
+
+def save_with_hash(tensors: "dict[str, Tensor]", path: Path, metadata: Mapping[str, str]) -> None:
+    """Write atomically a file that `open_tensors` reads, `HASH` of all of it in its metadata.
+
+    Raises:
+        InputError: the folder or file cannot be written; what was at `path` is still there.
+    """
+    described = {**metadata, HASH: content_hash(tensors, metadata)}
+    write_atomically(path, lambda temporary: save_tensors(tensors, temporary, described))
 
 
 def content_hash(tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str]) -> str:
