@@ -45,7 +45,6 @@ class Checkpoint:
     """A model and everything that is known about it.
 
     Attributes:
-        model: parameters and shape.
         config: the resolved configuration it was made with.
         tokenizer_json: the tokenizer, as `tokenizers` writes it.
         phase: "phase1", "phase2" or "expand": the command that wrote it.

@@ -102,11 +102,7 @@ def load_parameters(parameters: Sequence[Tensor], tensors: Mapping[str, Tensor])
 
 
 def save_state(state: State, path: Path, identity: Identity) -> None:
-    """Write atomically.
-
-    Raises:
-        InputError: the folder or file cannot be written; the state before is still there.
-    """
+    """Write atomically; if that raises `InputError`, the state before is still there."""
     metadata = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -174,13 +170,9 @@ def restoring(state: State) -> Iterator[None]:
 def identity_of(
     config: Config, sections: tuple[str, ...], dataset_hash: str, model: LanguageModel
 ) -> Identity:
-    """Return what must be the same to continue a run.
+    """Return what must be the same to continue a run that depends on these `sections` of `config`.
 
-    Args:
-        config: resolved.
-        sections: of the config, those that the run depends on.
-        dataset_hash: of the prepared data.
-        model: as the run begins.
+    `model` is as the run begins, `dataset_hash` of the prepared data.
     """
     chosen = settings.to_dict(config)
     keys = {f"{name}.{key}": value for name in sections for key, value in chosen[name].items()}

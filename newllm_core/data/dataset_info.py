@@ -30,17 +30,13 @@ def data_files(splits: Iterable[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class SplitInfo:
-    """Counts of one split.
+    """Counts of one split; those of text are None where documents are token ids.
 
     Attributes:
-        documents: how many.
-        tokens: of all documents.
-        bytes: UTF-8 bytes of the text; None where documents are token ids, which have no text.
-        words: those between white space, plus line ends; None where `bytes` is, or where hardly
-            any spaces separate them.
-        characters: Unicode code points; None where `bytes` is, or were not counted.
-        unknown_tokens: tokens for whatever the vocabulary lacks; None where not counted.
-        lost_bytes: those that the tokens do not give back; None where not counted.
+        words: those between white space, plus line ends; None where hardly any spaces part them.
+        characters: Unicode code points; None, as the following, where they were not counted.
+        unknown_tokens: tokens for whatever the vocabulary lacks.
+        lost_bytes: UTF-8 bytes that the tokens do not give back.
     """
 
     documents: int
@@ -91,15 +87,11 @@ class DatasetInfo:
         base_vocab_size: the same without the tokens that newllm added.
         end_id: token that closes a document.
         roles: token that opens a message of a role.
-        train: counts.
         validation: counts, of what the policy left.
-        test: counts, where there is such a split.
         policy: what the validation policy did.
         duplicates_dropped: held-out documents left out because another split has the same content.
-        source: of the training documents.
         val_source: of the validation documents, where it is a separate one.
         data: the data section of the config.
-        seed: of the run.
         files: the other files of the folder.
         broken: rows of the sources that could not be read and were left out.
         blank: documents of the sources without any text, which were left out.

@@ -1,11 +1,13 @@
 """Which documents are train, validation and test: never one content in two of them."""
 
 from dataclasses import dataclass
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from newllm_core.data.documents import Documents, Selection
 from newllm_core.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -32,18 +34,15 @@ def divide(
 
     Validation is, in this order of preference: the `separate` source (what it marks as
     validation, or all of it where it marks nothing); what the source itself marks as validation;
-    a choice by content hash. Test is what the source itself marks as test, or such a choice after
-    that of validation, which is therefore the same with and without a test split.
-
-    Args:
-        documents: of the source.
-        separate: of the separate validation source, if there is one.
-        val_fraction: share of bytes that a choice holds out.
-        test_fraction: the same for test; 0 for no choice.
+    a choice by content hash of `val_fraction` of the bytes. Test is what the source itself marks as
+    test, or such a choice after that of validation, which is therefore the same with and without a
+    test split; with a `test_fraction` of 0 nothing is chosen.
 
     Raises:
         InputError: a split would be empty.
     """
+    import numpy as np
+
     in_validation, in_test = documents.of_split("validation"), documents.of_split("test")
     rest = ~(in_validation | in_test)
     size = int(documents.sizes[rest].sum())
@@ -75,6 +74,8 @@ def divide(
 
 def _without(selection: Selection, split: str, *others: Selection) -> Selection:
     """Return a split without the contents that others have too."""
+    import numpy as np
+
     known = np.concatenate([other.digests for other in others])
     left = Selection(selection.documents, selection.indices[~np.isin(selection.digests, known)])
     if not len(left):
@@ -85,12 +86,14 @@ def _without(selection: Selection, split: str, *others: Selection) -> Selection:
     return left
 
 
-def _choose(documents: Documents, among: np.ndarray, wanted: float, split: str) -> np.ndarray:
+def _choose(documents: Documents, among: "np.ndarray", wanted: float, split: str) -> "np.ndarray":
     """Hold out the first documents in the order of their digests, `wanted` bytes, bool [n].
 
     Membership depends on content and seed alone, so duplicates stay together and a reordered
     corpus is divided alike.
     """
+    import numpy as np
+
     order = np.flatnonzero(among)
     order = order[np.argsort(documents.digests[order], kind="stable")]
     ordered = documents.digests[order]

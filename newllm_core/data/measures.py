@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 from functools import cache
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from newllm_core.data.sources.base import Document
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # Shorter texts are split; longer ones are looked at in blocks, which takes a fraction of the time.
 _SHORT = 1 << 11
@@ -27,6 +29,8 @@ def count_bytes(text: str) -> int:
 
 def count_words(text: str) -> int:
     """Words between white space plus line ends: the convention of WikiText's perplexities."""
+    import numpy as np
+
     if len(text) < _SHORT:
         words = len(text.split())
     else:
@@ -68,15 +72,19 @@ class TextCounts:
         return self._words if self.spaces + 1 >= min_space_share * self.characters else None
 
 
-def _is_space(text: str) -> np.ndarray:
+def _is_space(text: str) -> "np.ndarray":
     """Return which characters are white space to `str.split`, bool [characters]."""
+    import numpy as np
+
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
     return _space_table().take(codes, mode="clip")
 
 
 @cache
-def _space_table() -> np.ndarray:
+def _space_table() -> "np.ndarray":
     """For every code up to the last white space, and one more, whether it is white space."""
+    import numpy as np
+
     return np.array([chr(code).isspace() for code in range(_LAST_SPACE + 2)])
 
 

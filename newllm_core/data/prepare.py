@@ -49,9 +49,6 @@ def prepare(
         overwrite: replace `out` if it is a prepared data set.
         progress: who is told.
 
-    Returns:
-        What was written to `dataset.json`.
-
     Raises:
         ConfigError: an unknown source or option.
         InputError: an input cannot be read or divided, or `out` is in the way.
@@ -99,27 +96,25 @@ def prepare(
         test = None
         if division.test is not None:
             test, _ = encoder.write_whole("test", division.test, str(train_source))
-        files = {TOKENIZER_FILE: write_text(folder / TOKENIZER_FILE, tokenizer.to_json())}
-        for written in filter(None, (train, validation, test)):
-            files |= written.files
+        tokenizer_file = write_text(folder / TOKENIZER_FILE, tokenizer.to_json())
         info = DatasetInfo(
             dtype=smallest_dtype(tokenizer.vocab_size),
             vocab_size=tokenizer.vocab_size,
             base_vocab_size=tokenizer.base_vocab_size,
             end_id=tokenizer.end_id,
             roles=tokenizer.role_ids,
-            train=train.info,
-            validation=validation.info,
-            policy=policy.report(),
+            train=train,
+            validation=validation,
+            policy=policy.report,
             duplicates_dropped=division.duplicates_dropped + unmasked,
             source=train_source.info,
             val_source=None if val_source is None else val_source.info,
             data=escaped(dataclasses.asdict(config)),
             seed=seed,
-            files=files,
+            files={TOKENIZER_FILE: tokenizer_file, **encoder.files},
             broken=broken,
             blank=blank,
-            test=None if test is None else test.info,
+            test=test,
         )
         write_text(folder / INFO_FILE, info.to_json())
     _tell(info, config.max_dropped_share, watcher)
@@ -170,7 +165,6 @@ def _cut(
     held_out: Mapping[str, float],
     progress: Progress,
 ) -> Documents:
-    """Return a single text in parts, of which the last ones are held out."""
     parts = spool.cut(documents, held_out)
     for split in held_out:
         share = parts.sizes[parts.of_split(split)].sum() / documents.sizes.sum()

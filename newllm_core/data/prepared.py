@@ -7,8 +7,7 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from newllm_core.data.dataset_info import (
     DTYPES,
@@ -25,6 +24,9 @@ from newllm_core.errors import InputError, reason
 from newllm_core.files.from_strangers import read_text, regular_file
 from newllm_core.files.npy_files import open_array
 
+if TYPE_CHECKING:
+    import numpy as np
+
 CHUNK_BYTES = 1 << 22
 # Larger token files are checked by size and largest id alone: their hash takes many seconds.
 LARGEST_HASHED = 1 << 32
@@ -40,16 +42,12 @@ class TokenSplit:
         tokens: ids of all documents one after another, read-only memory map, uint16/32 [T].
         document_starts: where each document starts, and T at the end, int64 [n+1].
         document_bytes: UTF-8 bytes of each document's text, int64 [n]; 0 if they are not known.
-        num_bytes: their sum; see `SplitInfo` for when this and the following are None.
-        num_words: words between white space, plus line ends.
-        num_characters: Unicode code points.
-        unknown_share: of the tokens those for whatever the vocabulary lacks.
-        lost_share: of the bytes those that the tokens do not give back.
+        num_bytes: their sum; this and the following are those of `SplitInfo`.
     """
 
-    tokens: np.memmap
-    document_starts: np.ndarray
-    document_bytes: np.ndarray
+    tokens: "np.memmap"
+    document_starts: "np.ndarray"
+    document_bytes: "np.ndarray"
     num_bytes: int | None
     num_words: int | None
     num_characters: int | None = None
@@ -59,16 +57,7 @@ class TokenSplit:
 
 @dataclass(frozen=True)
 class PreparedDataset:
-    """A folder that `prepare` wrote.
-
-    Attributes:
-        path: the folder.
-        info: its `dataset.json`.
-        tokenizer_json: for `TextTokenizer.from_json`.
-        train: to learn from.
-        validation: held out.
-        test: held out until the end; None where there is none.
-    """
+    """A folder that `prepare` wrote, its `dataset.json` and its splits, of which test is optional."""
 
     path: Path
     info: DatasetInfo
@@ -83,11 +72,7 @@ class PreparedDataset:
         return self.info.hash
 
     def split(self, name: str) -> TokenSplit:
-        """Return a split by its name.
-
-        Raises:
-            InputError: there is no such split.
-        """
+        """Return a split by its name; `InputError` if there is none of it."""
         if name not in self.info.splits:
             raise InputError(
                 f"{self.path} has no split {name!r}, only {', '.join(self.info.splits)}: "
@@ -121,6 +106,8 @@ def open_dataset(path: str | Path) -> PreparedDataset:
 
 def _check_file(path: Path, info: DatasetInfo) -> None:
     """Return size and hash, and of token files the largest id, in one reading of little memory."""
+    import numpy as np
+
     expected = info.files[path.name]
     if not os.path.lexists(path):
         raise InputError(f"{path} is missing: {AGAIN}")
@@ -157,6 +144,8 @@ def _check_tokenizer(path: Path, text: str, info: DatasetInfo) -> None:
 
 
 def _open_split(folder: Path, split: str, counts: SplitInfo, info: DatasetInfo) -> TokenSplit:
+    import numpy as np
+
     tokens_path, starts_path, bytes_path = (folder / name.format(split) for name in SPLIT_FILES)
     if not counts.tokens:
         raise InputError(f"{tokens_path} is empty: {AGAIN}")

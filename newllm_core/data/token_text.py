@@ -15,11 +15,9 @@ if TYPE_CHECKING:
 
 
 class TokenText:
-    """Decodes ids; hidden tokens, and ids without a token, have no text.
+    """Decodes ids of `tokenizer`, which the library made of the parsed `tokenizer.json` `spec`.
 
-    Args:
-        tokenizer: as the library made it of `spec`.
-        spec: the parsed `tokenizer.json`.
+    Hidden tokens, and ids without a token, have no text.
 
     Attributes:
         is_byte_level: every token stands for bytes, whatever is around it.

@@ -13,10 +13,9 @@ from newllm_core.errors import InputError, reason
 def exclusive(path: Path, *, option: str = "--out") -> Iterator[None]:
     """Hold the lock of what is going to be written at `path` (a file or folder, there or not).
 
-    `option` is what `path` was given with.
-
     The lock is on an empty file `.NAME.lock` beside `path`, which is gone afterwards. A holder
     that was killed leaves that file behind; it is locked by nobody and taken over by the next.
+    `option` is what `path` was given with.
 
     Raises:
         InputError: somebody else holds it, or the folder of `path` cannot be written.

@@ -33,12 +33,9 @@ OTHER_KINDS = {
 
 @contextmanager
 def open_tensors(path: Path, what: str = KIND, *, framework: str = "pt") -> Iterator[Any]:
-    """What `safetensors.safe_open` gives: names, shapes and types are read, no tensor yet.
+    """Open what `safetensors.safe_open` gives: names, shapes and types are read, no tensor yet.
 
-    Args:
-        path: the file.
-        what: the kind of file that is expected, for messages.
-        framework: of the tensors that are read from it.
+    `what` is the kind of file that is expected, for messages.
 
     Raises:
         InputError: it is missing, truncated or damaged; also where that shows while it is read.

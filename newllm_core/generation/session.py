@@ -68,11 +68,7 @@ class Session:
         self.recent.extend(recent)
 
     def read(self, ids: Iterable[int]) -> None:
-        """Read what was chosen last, and then `ids`.
-
-        Raises:
-            InputError: an id is outside the vocabulary.
-        """
+        """Read what was chosen last, and then `ids`; `InputError` for one that is no token."""
         self._read_pending()
         for token in ids:
             if not 0 <= token < self._vocab_size:

@@ -36,9 +36,6 @@ class SavedState:
     """Where a text was left: see `Session`.
 
     Attributes:
-        context_C: the context after everything that was read [C].
-        pending: the token chosen last, which was not read.
-        last: the token read last.
         random: state of the generator [bytes].
         tail: the end of the text that is not out yet.
         recent: the last tokens that were read or chosen.
@@ -77,19 +74,18 @@ def save_state(
     overwrite: bool,
     notes: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write atomically where a text is.
+    """Write atomically where a text is, replacing what is at `path` if told to `overwrite` it.
 
     Args:
         session: a `Session`, or else `context_C`, `pending`, `last`, `random` and `recent` of one.
         tail: what of the text is not out yet.
         path: of the file.
         identity: of the checkpoint.
-        overwrite: replace what is at `path`.
+        overwrite: replace a state.
         notes: to be kept with it, as JSON.
 
     Raises:
-        InputError: `path` exists and `overwrite` is false or it is no state, or it cannot be
-            written.
+        InputError: it cannot be written, or is in the way.
     """
     refuse_to_replace(path, overwrite=overwrite)
     tensors = {"context": session.context_C, "random": session.random.get_state()}

@@ -6,13 +6,8 @@ from collections.abc import Sequence
 class StopStrings:
     """Lets a text through but for what may be the beginning of a stop string.
 
-    Args:
-        strings: the first to be complete ends the text before it.
-        held: text that another one held back.
-
-    Attributes:
-        held: what is not let through yet.
-        found: the stop string that ended the text; None so far.
+    The first of `strings` to be complete ends the text before it; it is `found` then. What is not
+    let through yet is `held`, at first what another one held back.
     """
 
     def __init__(self, strings: Sequence[str], held: str = "") -> None:

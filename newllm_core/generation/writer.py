@@ -68,12 +68,9 @@ class Writer:
     ) -> Iterator[str]:
         """Yield text as soon as it is certain, "" included, once for each token at least.
 
-        What may still become a stop string stays in `tail`; see `finish`.
-
-        Args:
-            limit: at most so many tokens.
-            ends: tokens that end the text and have no text themselves.
-            record: gets every token.
+        At most `limit` tokens are chosen, each of which goes to `record` too. One of `ends` ends
+        the text and has no text itself. What may still become a stop string stays in `tail`: see
+        `finish`.
         """
         yield self._stop.push("")
         self.finish_reason = "length"
@@ -96,9 +93,5 @@ class Writer:
 
 
 def encode_prompt(tokenizer: TextTokenizer, text: str) -> list[int]:
-    """Return ids of a prompt.
-
-    Raises:
-        InputError: it is not Unicode text.
-    """
+    """Return ids of a prompt; `InputError` if it is not Unicode text."""
     return tokenizer.encode(unicode_text(text, "the prompt"))

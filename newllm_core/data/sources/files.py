@@ -104,7 +104,6 @@ def require_extra(module: str, what: str) -> Any:  # noqa: ANN401 - an optional 
 
     Raises:
         ConfigError: its package is not installed.
-        ImportError: importing it failed for another reason.
     """
     try:
         return import_module(module)
@@ -189,10 +188,7 @@ def read_chunks(
 ) -> Iterator[str]:
     """Yield the text of a file or stdin piece by piece, line ends as they are, without a BOM.
 
-    Args:
-        path: of the file, or `STDIN`; may be compressed.
-        chunk_bytes: how much is read at a time.
-        encoding: UTF-8 unless given, and then whoever reads can choose another.
+    It may be compressed. Where no encoding is given, it is UTF-8.
 
     Raises:
         InputError: it cannot be opened, or is of another encoding; the message has the byte offset.
@@ -268,17 +264,18 @@ def opened_text(path: Path | str, encoding: str, newline: str) -> Iterator[io.Te
             bytes_of.detach()
 
 
-def unicode_text(text: str, name: str) -> str:
-    """Return `text`.
-
-    Raises:
-        InputError: it has no UTF-8 form.
-    """
+def utf8(text: str, name: str) -> bytes:
+    """Return the UTF-8 form of `text`; `InputError`, which calls it `name`, where it has none."""
     try:
-        text.encode("utf-8")
+        return text.encode("utf-8")
     except UnicodeEncodeError as error:
         found = ascii(error.object[error.start])
         raise InputError(f"{name} holds {found}, which is not Unicode text") from error
+
+
+def unicode_text(text: str, name: str) -> str:
+    """Return `text`, if it has a UTF-8 form: see `utf8`."""
+    utf8(text, name)
     return text
 
 

@@ -9,16 +9,18 @@ below it that end in `.ds`, by name. Pickles are never read.
 import json
 from collections.abc import Iterator
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from newllm_core.config.values import shown
 from newllm_core.data.sources.base import DataSource, Document
 from newllm_core.data.sources.files import input_file, input_path, is_hidden
 from newllm_core.errors import InputError, reason
 from newllm_core.files.from_strangers import read_text, regular_file
-from newllm_core.files.npy_files import open_array
+from newllm_core.files.npy_files import open_array, release_pages
 from newllm_core.files.tensor_files import open_tensors
+
+if TYPE_CHECKING:
+    import numpy as np
 
 WHAT = "a .json, .npy, .safetensors, .bin or .ds file of token ids, or a folder of .ds files"
 SHAPES = "a list of integers, or a list of such lists,"
@@ -103,6 +105,8 @@ def _from_safetensors(path: Path) -> Iterator[Ids]:
 
 
 def _from_bin(path: Path) -> Iterator[Ids]:
+    import numpy as np
+
     with path.open("rb") as file:
         magic = int.from_bytes(file.read(4), "little")
     kind, skipped = LLM_C.get(magic, ("<u2", 0))
@@ -110,6 +114,8 @@ def _from_bin(path: Path) -> Iterator[Ids]:
 
 
 def _from_ds(path: Path) -> Iterator[Ids]:
+    import numpy as np
+
     index = path.with_name(f"{path.name}.index")
     if not index.is_file():
         raise InputError(f"{path} needs the ends of its documents: put {index.name} beside it")
@@ -125,21 +131,21 @@ def _from_ds(path: Path) -> Iterator[Ids]:
         begin = end
 
 
-def _mapped(path: Path, kind: np.dtype, skipped: int = 0) -> np.ndarray:
+def _mapped(path: Path, kind: "np.dtype", skipped: int = 0) -> "np.ndarray":
     """Return all numbers of a file behind its first bytes, read when they are used."""
+    import numpy as np
+
     size = regular_file(path).stat().st_size - skipped
     if size <= 0 or size % kind.itemsize:
         raise InputError(f"{path} has {size:,} bytes, expected numbers of {kind.itemsize} bytes")
     return np.memmap(path, kind, "r", offset=skipped)
 
 
-def _rows(array: np.ndarray, where: str) -> Iterator[Ids]:
+def _rows(array: "np.ndarray", where: str) -> Iterator[Ids]:
     if array.dtype.kind not in "iu" or array.ndim not in (1, 2):
         raise InputError(
             f"{where} is {array.dtype} of shape {list(array.shape)}, expected integers {DIMENSIONS}"
         )
-    from newllm_core.data.mapped import release_pages
-
     for row in array if array.ndim == 2 else [array]:
         for first in range(0, max(1, len(row)), PART_TOKENS):
             yield row[first : first + PART_TOKENS].tolist(), first + PART_TOKENS < len(row)
