@@ -177,14 +177,10 @@ def identity_of(
     chosen = settings.to_dict(config)
     keys = {f"{name}.{key}": value for name in sections for key, value in chosen[name].items()}
     identity = {key: value for key, value in keys.items() if key not in FREE_TO_CHANGE}
-    return {**identity, "dataset": dataset_hash, "initial weights": _fingerprint(model)}
-
-
-def _fingerprint(model: LanguageModel) -> str:
     digest = hashlib.sha256()
     for parameter in model.parameters():
         digest.update(parameter.detach().cpu().numpy().tobytes())
-    return digest.hexdigest()
+    return {**identity, "dataset": dataset_hash, "initial weights": digest.hexdigest()}
 
 
 def require_same(path: Path, saved: Identity, asked: Identity) -> None:

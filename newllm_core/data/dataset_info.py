@@ -10,6 +10,7 @@ from typing import Any
 
 from newllm_core.data.policy import PolicyReport
 from newllm_core.errors import InputError
+from newllm_core.files.from_strangers import require_version
 from newllm_core.files.strict_json import parse_json
 
 FORMAT = "newllm-dataset"
@@ -135,8 +136,7 @@ class DatasetInfo:
     def to_dict(self) -> dict[str, Any]:
         """Return plain nested dictionaries: the content of `dataset.json`."""
         content = dataclasses.asdict(self)
-        shares = {name: getattr(self.policy, name) for name in SHARES}
-        content["policy"] |= shares
+        content["policy"] |= {name: getattr(self.policy, name) for name in SHARES}
         content["splits"] = {
             name: counts for name in SPLITS if (counts := content.pop(name)) is not None
         }
@@ -165,11 +165,7 @@ class DatasetInfo:
         if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
             raise InputError(f"{where} is not the description of a prepared data set")
         version = content.pop("format_version", None)
-        if version != FORMAT_VERSION:
-            raise InputError(
-                f"{where} has format version {version!r}, this newllm reads {FORMAT_VERSION}: "
-                "prepare the data again"
-            )
+        require_version(where, version, FORMAT_VERSION, "prepare the data again")
         try:
             written_hash = content.pop("hash")
             info = _from_dict(content)

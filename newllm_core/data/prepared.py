@@ -57,7 +57,7 @@ class TokenSplit:
 
 @dataclass(frozen=True)
 class PreparedDataset:
-    """A folder that `prepare` wrote, its `dataset.json` and its splits, of which test is optional."""
+    """A folder that `prepare` wrote, its `dataset.json` and its splits; test is optional."""
 
     path: Path
     info: DatasetInfo
@@ -72,7 +72,7 @@ class PreparedDataset:
         return self.info.hash
 
     def split(self, name: str) -> TokenSplit:
-        """Return a split by its name; `InputError` if there is none of it."""
+        """Return the split called `name`; `InputError` if there is none."""
         if name not in self.info.splits:
             raise InputError(
                 f"{self.path} has no split {name!r}, only {', '.join(self.info.splits)}: "
@@ -99,7 +99,13 @@ def open_dataset(path: str | Path) -> PreparedDataset:
     for name in data_files(info.splits):
         _check_file(folder / name, info)
     tokenizer_json = read_text(folder / TOKENIZER_FILE, "tokenizer")
-    _check_tokenizer(folder / TOKENIZER_FILE, tokenizer_json, info)
+    try:
+        found = TextTokenizer.from_json(tokenizer_json)
+    except InputError as error:
+        raise InputError(f"{folder / TOKENIZER_FILE} is {error}: {AGAIN}") from error
+    ids = found.vocab_size, found.base_vocab_size, found.end_id
+    if ids != (info.vocab_size, info.base_vocab_size, info.end_id):
+        raise InputError(f"{folder / TOKENIZER_FILE} does not fit {INFO_FILE}: {AGAIN}")
     splits = {name: _open_split(folder, name, counts, info) for name, counts in info.splits.items()}
     return PreparedDataset(folder, info, tokenizer_json, **splits)
 
@@ -130,17 +136,6 @@ def _check_file(path: Path, info: DatasetInfo) -> None:
         raise InputError(f"{path} was altered, its hash is wrong: {AGAIN}")
     if largest >= info.vocab_size:
         raise InputError(f"{path} holds id {largest} of {info.vocab_size}: {AGAIN}")
-
-
-def _check_tokenizer(path: Path, text: str, info: DatasetInfo) -> None:
-    """Raise unless it can be used, and has the ids of `dataset.json`."""
-    try:
-        found = TextTokenizer.from_json(text)
-    except InputError as error:
-        raise InputError(f"{path} is {error}: {AGAIN}") from error
-    ids = found.vocab_size, found.base_vocab_size, found.end_id
-    if ids != (info.vocab_size, info.base_vocab_size, info.end_id):
-        raise InputError(f"{path} does not fit {INFO_FILE}: {AGAIN}")
 
 
 def _open_split(folder: Path, split: str, counts: SplitInfo, info: DatasetInfo) -> TokenSplit:

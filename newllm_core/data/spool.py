@@ -112,8 +112,8 @@ class Spool:
     def cut(self, documents: Documents, held_out: Mapping[str, float]) -> Documents:
         """Divide the only document, a text or token ids, by position.
 
-        Returns one document for each split: its end becomes those that are `held_out`, in order, with
-        their shares. A chat, or what comes divided, stays as it is.
+        Returns one document for each split: its end becomes those that are `held_out`, in order,
+        with their shares. A chat, or what comes divided, stays as it is.
         """
         import numpy as np
 

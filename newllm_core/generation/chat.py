@@ -57,7 +57,7 @@ class Chat:
             session.read([tokenizer.role_ids[SYSTEM], *encode_prompt(tokenizer, system)])
 
     def reply(self, message: str) -> Iterator[str]:
-        """Yield the answer to the user's `message`, piece by piece; `InputError` if that is no text."""
+        """Yield the answer to the user's `message` in pieces; `InputError` unless it is text."""
         roles = self._tokenizer.role_ids
         content = encode_prompt(self._tokenizer, message)
         # The model may have opened the next message itself: it is opened here.

@@ -193,40 +193,34 @@ def read_chunks(
     Raises:
         InputError: it cannot be opened, or is of another encoding; the message has the byte offset.
     """
-    with opened(path) as file:
-        yield from decode_chunks(file, path_name(path), chunk_bytes, encoding)
-
-
-def decode_chunks(
-    file: BinaryIO, name: str, chunk_bytes: int = CHUNK_BYTES, encoding: str | None = None
-) -> Iterator[str]:
-    """Yield the text of an open file or pipe, see `read_chunks`; `name` is for errors."""
+    name = path_name(path)
     decoder = codecs.getincrementaldecoder(encoding or UTF8)("strict")
     consumed = 0
     at_start = True
-    while True:
-        data = file.read(chunk_bytes)
-        if not consumed:
-            refuse_other_kinds(data, name)
-        # The decoder keeps the bytes of an unfinished character for the next chunk, and
-        # counts the position of an error from the first of them.
-        origin = consumed - len(decoder.getstate()[0])
-        try:
-            text = decoder.decode(data, final=not data)
-        except UnicodeDecodeError as error:
-            byte = f"byte 0x{error.object[error.start]:02x} at offset {origin + error.start}"
-            raise InputError(
-                f"{name} is not {(encoding or UTF8).upper()}: {byte}; convert it to UTF-8"
-                + (f", or say what it is: {_suggestion(error.object)}" if encoding else "")
-            ) from error
-        consumed += len(data)
-        if at_start and text:
-            text = text.removeprefix(BYTE_ORDER_MARK)
-            at_start = False
-        if text:
-            yield text
-        if not data:
-            return
+    with opened(path) as file:
+        while True:
+            data = file.read(chunk_bytes)
+            if not consumed:
+                refuse_other_kinds(data, name)
+            # The decoder keeps the bytes of an unfinished character for the next chunk, and
+            # counts the position of an error from the first of them.
+            origin = consumed - len(decoder.getstate()[0])
+            try:
+                text = decoder.decode(data, final=not data)
+            except UnicodeDecodeError as error:
+                byte = f"byte 0x{error.object[error.start]:02x} at offset {origin + error.start}"
+                raise InputError(
+                    f"{name} is not {(encoding or UTF8).upper()}: {byte}; convert it to UTF-8"
+                    + (f", or say what it is: {_suggestion(error.object)}" if encoding else "")
+                ) from error
+            consumed += len(data)
+            if at_start and text:
+                text = text.removeprefix(BYTE_ORDER_MARK)
+                at_start = False
+            if text:
+                yield text
+            if not data:
+                return
 
 
 def refuse_other_kinds(start: bytes, name: str) -> None:
