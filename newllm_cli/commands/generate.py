@@ -95,7 +95,8 @@ def generate(
     session = Session(loaded.model, config.generation, seed=config.run.seed, start_id=start_id)
     tail = Tail()
     if load_state is not None:
-        state = load_saved(load_state, loaded, tokenizer)
+        identity = loaded.identity()
+        state = load_saved(load_state, loaded.model, tokenizer, identity=identity)
         state.restore(session, keep_random=given.sets("run", "seed"))
         tail = state.tail
 

@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from newllm_core import settings
-from newllm_core.checkpoint.metadata import SPLITS, STRUCTURED, model_shape, phase, structured
+from newllm_core.checkpoint.metadata import SPLITS, STRUCTURED, model_shape
 from newllm_core.config import Config
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import ConfigError, InputError, PluginError, reason
 from newllm_core.files.atomic import refuse_existing, write_atomically
+from newllm_core.files.from_strangers import require_version
 from newllm_core.files.strict_json import finite, parse_json
 from newllm_core.files.tensor_files import open_tensors, save_tensors
 from newllm_core.model.language_model import LanguageModel
@@ -36,6 +37,7 @@ OBJECTIVE = "objective."
 PROBE = "probe."
 HASH = "content_hash"
 SMALL = 1 << 20
+PHASES = ("phase1", "phase2", "expand")
 
 
 @dataclass
@@ -43,7 +45,6 @@ class Checkpoint:
     """A model and everything that is known about it.
 
     Attributes:
-        model: parameters and shape.
         config: the resolved configuration it was made with.
         tokenizer_json: the tokenizer, as `tokenizers` writes it.
         phase: "phase1", "phase2" or "expand": the command that wrote it.
@@ -116,20 +117,15 @@ def save(checkpoint: Checkpoint, path: Path, *, overwrite: bool) -> None:
     for split, tokens in checkpoint.probes.items():
         tensors[PROBE + split] = tokens.to(torch.int32)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    shape = {name: getattr(model, name) for name in ("vocab_size", "num_heads", "seed")}
+    shape["warmup"] = checkpoint.warmup
     metadata = {name: json.dumps(finite(getattr(checkpoint, name))) for name in STRUCTURED} | {
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
         "config": json.dumps(settings.to_dict(checkpoint.config)),
         "tokenizer": checkpoint.tokenizer_json,
         "phase": checkpoint.phase,
-        "model": json.dumps(
-            {
-                "vocab_size": model.vocab_size,
-                "num_heads": model.num_heads,
-                "seed": model.seed,
-                "warmup": checkpoint.warmup,
-            }
-        ),
+        "model": json.dumps(shape),
     }
     metadata[HASH] = _content_hash(metadata, sorted(tensors), tensors.__getitem__)
     write_atomically(path, lambda temporary: save_tensors(tensors, temporary, metadata))
@@ -138,14 +134,9 @@ def save(checkpoint: Checkpoint, path: Path, *, overwrite: bool) -> None:
 def load(
     path: Path, *, device: torch.device | None = None, progress: Progress | None = None
 ) -> Checkpoint:
-    """Read and validate a checkpoint.
+    """Read and validate a checkpoint, and put its model on `device`.
 
-    One that is valid but not as newllm wrote it is `altered`.
-
-    Args:
-        path: the file.
-        device: where the model goes.
-        progress: is warned of an altered checkpoint.
+    One that is valid but not as newllm wrote it is `altered`, of which `progress` is warned.
 
     Raises:
         InputError: missing, truncated, foreign, of a newer format, or with tensors that do not
@@ -160,11 +151,8 @@ def load(
                 f"{path} is a safetensors file, but not a newllm checkpoint "
                 "(to look at one of its matrices: newllm analyze FILE --tensor NAME)"
             )
-        if metadata.get("format_version") != str(FORMAT_VERSION):
-            raise InputError(
-                f"{path} has format version {metadata.get('format_version')!r}, this newllm "
-                f"reads {FORMAT_VERSION}: install the version that wrote it"
-            )
+        advice = "install the version that wrote it"
+        require_version(path, metadata.get("format_version"), str(FORMAT_VERSION), advice)
         with _refusing_damage(path):
             config = settings.resolve(parse_json(metadata["config"]))
         try:
@@ -173,9 +161,8 @@ def load(
             raise PluginError(f"{path} cannot be used: {error}") from error
         with _refusing_damage(path):
             checkpoint = _rebuild(config, metadata, file)
-            wrote = metadata.get(HASH)
-            is_now = _content_hash(metadata, sorted(file.keys()), file.get_tensor)
-            checkpoint.altered = wrote != is_now
+            found = _content_hash(metadata, sorted(file.keys()), file.get_tensor)
+            checkpoint.altered = metadata.get(HASH) != found
             if checkpoint.altered and checkpoint.tokenizer_json:
                 _check_tokenizer(checkpoint)
     if checkpoint.altered and progress is not None:
@@ -192,11 +179,7 @@ def _refusing_damage(path: Path) -> Iterator[None]:
         raise InputError(f"{path} is a damaged checkpoint: {reason(error, 300)}") from error
 
 
-def _rebuild(
-    config: Config,
-    metadata: dict[str, str],
-    file: Any,  # noqa: ANN401 - has no type
-) -> Checkpoint:
+def _rebuild(config: Config, metadata: dict[str, str], file: Any) -> Checkpoint:  # noqa: ANN401
     """Return a checkpoint, every part of which is checked before the next larger one is made."""
     shape = model_shape(metadata)
     if shape["num_heads"] > config.model.num_blocks:
@@ -228,18 +211,17 @@ def _rebuild(
         _fill(parameter, stored[name], name)
     if model.bigrams is not None:
         model.bigrams.require_order()
+    if metadata["phase"] not in PHASES:
+        raise ValueError(f"phase is {metadata['phase']!r}")
     return Checkpoint(
         model=model,
         config=config,
         tokenizer_json=metadata["tokenizer"],
-        phase=phase(metadata),
+        phase=metadata["phase"],
         probes=probes,
         warmup=shape["warmup"],
-        objective={
-            name.removeprefix(OBJECTIVE): _finite(tensor, name)
-            for name, tensor in of_objective.items()
-        },
-        **structured(metadata),
+        objective={n.removeprefix(OBJECTIVE): _finite(t, n) for n, t in of_objective.items()},
+        **{name: check(parse_json(metadata[name])) for name, check in STRUCTURED.items()},
     )
 
 

@@ -3,11 +3,11 @@
 Every function returns its value, or raises `ValueError` with the place that is wrong.
 """
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from newllm_core.files.strict_json import is_number, parse_json
 
-PHASES = ("phase1", "phase2", "expand")
 SPLITS = ("train", "validation")
 # Of an entry of the history: figures by name, and figures alone. Others may be anything.
 NAMED_FIGURES = (
@@ -37,35 +37,35 @@ RESULT_FIGURES = (
     *("bits_per_byte", "bits_per_character", "word_perplexity"),
 )
 PLUGIN_TEXTS = ("kind", "name", "distribution", "version")
+KINDS: dict[type, str] = {dict: "mapping", list: "list", str: "text"}
 
 
 def history(value: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - any JSON value, here and below
     """Return a mapping for every iteration; figures may be None."""
-    for number, entry in enumerate(_list(value, "history")):
+    for number, entry in enumerate(_require(value, list, "history")):
         where = f"history[{number}]"
-        _mapping(entry, where)
+        _require(entry, dict, where)
         for key in NAMED_FIGURES:
-            for name, figure in _mapping(entry.get(key) or {}, f"{where}.{key}").items():
-                _figure(figure, f"{where}.{key}.{name}")
-        for key in FIGURES:
-            _figure(entry.get(key), f"{where}.{key}")
+            figures = _require(entry.get(key) or {}, dict, f"{where}.{key}")
+            _require_figures(figures, figures, f"{where}.{key}")
+        _require_figures(entry, FIGURES, where)
     return value
 
 
 def vacuous_terms(value: Any) -> list[str]:  # noqa: ANN401
     """Return names of loss terms."""
-    for term in _list(value, "vacuous_terms"):
-        _text(term, "vacuous_terms")
+    for term in _require(value, list, "vacuous_terms"):
+        _require(term, str, "vacuous_terms")
     return value
 
 
 def gate(value: Any) -> dict[str, Any]:  # noqa: ANN401
     """Return every figure of the gate, for each split that was measured."""
     for split in SPLITS:
-        if split in _mapping(value, "gate"):
-            figures = _mapping(value[split], f"gate.{split}")
-            for name in GATE_FIGURES:
-                _figure(figures[name], f"gate.{split}.{name}")
+        if split in _require(value, dict, "gate"):
+            figures = _require(value[split], dict, f"gate.{split}")
+            wanted = {name: figures[name] for name in GATE_FIGURES}
+            _require_figures(wanted, wanted, f"gate.{split}")
             for name in ("num_tokens", "context_dim"):
                 if type(figures.get(name)) is not int or figures[name] < 1:
                     raise ValueError(f"gate.{split}.{name} is no count")
@@ -74,24 +74,24 @@ def gate(value: Any) -> dict[str, Any]:  # noqa: ANN401
 
 def results(value: Any) -> dict[str, Any]:  # noqa: ANN401
     """Return empty, or the figures of both splits."""
-    for split in SPLITS if _mapping(value, "results") else ():
-        figures = _mapping(value.get(split), f"results.{split}")
-        for name in RESULT_FIGURES:
-            _figure(figures.get(name), f"results.{split}.{name}")
+    for split in SPLITS if _require(value, dict, "results") else ():
+        figures = _require(value.get(split), dict, f"results.{split}")
+        _require_figures(figures, RESULT_FIGURES, f"results.{split}")
     return value
 
 
 def provenance(value: Any) -> dict[str, Any]:  # noqa: ANN401
     """Return plugins as `plugin_record` has them, and where the data was; both may be left out."""
-    records = _list(_mapping(value, "provenance").get("plugins", []), "plugins")
-    for number, record in enumerate(records):
+    records = _require(value, dict, "provenance").get("plugins", [])
+    for number, record in enumerate(_require(records, list, "plugins")):
+        _require(record, dict, f"plugins[{number}]")
         for key in PLUGIN_TEXTS:
-            _text(_mapping(record, f"plugins[{number}]").get(key), f"plugins[{number}].{key}")
-    _text(value.get("dataset_path", ""), "dataset_path")
+            _require(record.get(key), str, f"plugins[{number}].{key}")
+    _require(value.get("dataset_path", ""), str, "dataset_path")
     return value
 
 
-STRUCTURED = {
+STRUCTURED: dict[str, Callable[[Any], Any]] = {
     "history": history,
     "vacuous_terms": vacuous_terms,
     "gate": gate,
@@ -100,14 +100,9 @@ STRUCTURED = {
 }
 
 
-def structured(metadata: dict[str, str]) -> dict[str, Any]:
-    """Return the parsed and checked entries of `STRUCTURED`."""
-    return {name: check(parse_json(metadata[name])) for name, check in STRUCTURED.items()}
-
-
 def model_shape(metadata: dict[str, str]) -> dict[str, Any]:
     """Return `vocab_size`, `num_heads`, `seed` and `warmup`."""
-    shape = _mapping(parse_json(metadata["model"]), "model")
+    shape = _require(parse_json(metadata["model"]), dict, "model")
     for name, least in (("vocab_size", 1), ("num_heads", 1), ("warmup", 0), ("seed", None)):
         value = shape[name]
         if type(value) is not int or (least is not None and value < least):
@@ -115,30 +110,13 @@ def model_shape(metadata: dict[str, str]) -> dict[str, Any]:
     return shape
 
 
-def phase(metadata: dict[str, str]) -> str:
-    """Return the command that wrote the checkpoint."""
-    if metadata["phase"] not in PHASES:
-        raise ValueError(f"phase is {metadata['phase']!r}")
-    return metadata["phase"]
-
-
-def _mapping(value: Any, where: str) -> dict[str, Any]:  # noqa: ANN401
-    if not isinstance(value, dict):
-        raise ValueError(f"{where} is no mapping")
+def _require(value: Any, kind: type, where: str) -> Any:  # noqa: ANN401
+    if not isinstance(value, kind):
+        raise ValueError(f"{where} is no {KINDS[kind]}")
     return value
 
 
-def _list(value: Any, where: str) -> list[Any]:  # noqa: ANN401
-    if not isinstance(value, list):
-        raise ValueError(f"{where} is no list")
-    return value
-
-
-def _text(value: Any, where: str) -> None:  # noqa: ANN401
-    if not isinstance(value, str):
-        raise ValueError(f"{where} is no text")
-
-
-def _figure(value: Any, where: str) -> None:  # noqa: ANN401
-    if value is not None and not is_number(value):
-        raise ValueError(f"{where} is no number")
+def _require_figures(figures: dict[str, Any], names: Iterable[str], where: str) -> None:
+    for name in names:
+        if figures.get(name) is not None and not is_number(figures[name]):
+            raise ValueError(f"{where}.{name} is no number")

@@ -18,14 +18,14 @@ from torch import Tensor
 from newllm_core import settings
 from newllm_core.config import Config
 from newllm_core.errors import ConfigError, InputError, reason
-from newllm_core.files.atomic import write_atomically
+from newllm_core.files.from_strangers import require_version
 from newllm_core.files.names import beside
-from newllm_core.files.tensor_files import HASH, content_hash, open_tensors, save_tensors
+from newllm_core.files.tensor_files import HASH, content_hash, open_tensors, save_with_hash
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.parallel.dtensors import full_tensor, shard_like
 
 FORMAT = "newllm-run"
-FORMAT_VERSION = 3
+FORMAT_VERSION = "3"
 Identity = Mapping[str, Any]
 
 # Where and how fast a run is computed, and how often it is saved.
@@ -102,20 +102,14 @@ def load_parameters(parameters: Sequence[Tensor], tensors: Mapping[str, Tensor])
 
 
 def save_state(state: State, path: Path, identity: Identity) -> None:
-    """Write atomically.
-
-    Raises:
-        InputError: the folder or file cannot be written; the state before is still there.
-    """
+    """Write atomically; if that raises `InputError`, the state before is still there."""
     metadata = {
         "format": FORMAT,
-        "format_version": str(FORMAT_VERSION),
+        "format_version": FORMAT_VERSION,
         "identity": json.dumps(identity),
         "values": json.dumps(state.values),
     }
-    metadata[HASH] = content_hash(state.tensors, metadata)
-
-    write_atomically(path, lambda temporary: save_tensors(state.tensors, temporary, metadata))
+    save_with_hash(state.tensors, path, metadata)
 
 
 def load_state(path: Path, identity: Identity) -> State:
@@ -128,11 +122,8 @@ def load_state(path: Path, identity: Identity) -> State:
     with open_tensors(path, "state") as file:
         metadata = file.metadata() or {}
         _require_run_state(path, metadata)
-        if metadata.get("format_version") != str(FORMAT_VERSION):
-            raise InputError(
-                f"{path} has format version {metadata.get('format_version')!r}, this newllm "
-                f"reads {FORMAT_VERSION}: install the version that wrote it"
-            )
+        advice = "install the version that wrote it"
+        require_version(path, metadata.get("format_version"), FORMAT_VERSION, advice)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if metadata.get(HASH) != content_hash(tensors, metadata):
             raise InputError(f"{path} is damaged, its hash is wrong: begin again with --overwrite")
@@ -179,25 +170,17 @@ def restoring(state: State) -> Iterator[None]:
 def identity_of(
     config: Config, sections: tuple[str, ...], dataset_hash: str, model: LanguageModel
 ) -> Identity:
-    """Return what must be the same to continue a run.
+    """Return what must be the same to continue a run that depends on these `sections` of `config`.
 
-    Args:
-        config: resolved.
-        sections: of the config, those that the run depends on.
-        dataset_hash: of the prepared data.
-        model: as the run begins.
+    `model` is as the run begins, `dataset_hash` of the prepared data.
     """
     chosen = settings.to_dict(config)
     keys = {f"{name}.{key}": value for name in sections for key, value in chosen[name].items()}
     identity = {key: value for key, value in keys.items() if key not in FREE_TO_CHANGE}
-    return {**identity, "dataset": dataset_hash, "initial weights": _fingerprint(model)}
-
-
-def _fingerprint(model: LanguageModel) -> str:
     digest = hashlib.sha256()
     for parameter in model.parameters():
         digest.update(parameter.detach().cpu().numpy().tobytes())
-    return digest.hexdigest()
+    return {**identity, "dataset": dataset_hash, "initial weights": digest.hexdigest()}
 
 
 def require_same(path: Path, saved: Identity, asked: Identity) -> None:

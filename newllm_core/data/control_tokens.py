@@ -42,8 +42,7 @@ def read_control_tokens(spec: dict[str, Any]) -> ControlTokens:
     """Return the record in a parsed `tokenizer.json`.
 
     Raises:
-        LookupError: it has none, or one that cannot be.
-        TypeError: as above.
+        LookupError: it has none, or one that cannot be; or TypeError.
     """
     ids = _recorded(spec)
     base = ids.pop(_BASE)
@@ -104,14 +103,9 @@ def add_control_tokens(text: str, roles: Sequence[str]) -> str:
 def hide_special_tokens(spec: dict[str, Any], control: Iterable[str]) -> dict[str, int]:
     """Put special, unknown and `control` tokens out of the reach of texts; those missing are added.
 
-    What reads like one in a text is encoded as if there were none. Done twice, it does no more.
-
-    Args:
-        spec: a parsed `tokenizer.json`, which is changed.
-        control: names.
-
-    Returns:
-        Ids of all tokens by name; of the hidden ones it begins with `HIDDEN`.
+    What reads like one in a text is encoded as if there were none. `spec`, a parsed
+    `tokenizer.json`, is changed; done twice, it does no more. Returns the ids of all tokens by
+    name; of the hidden ones it begins with `HIDDEN`.
 
     Raises:
         InputError: ids are too large, or not one for each token.

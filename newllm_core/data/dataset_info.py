@@ -10,6 +10,7 @@ from typing import Any
 
 from newllm_core.data.policy import PolicyReport
 from newllm_core.errors import InputError
+from newllm_core.files.from_strangers import require_version
 from newllm_core.files.strict_json import parse_json
 
 FORMAT = "newllm-dataset"
@@ -30,17 +31,13 @@ def data_files(splits: Iterable[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class SplitInfo:
-    """Counts of one split.
+    """Counts of one split; those of text are None where documents are token ids.
 
     Attributes:
-        documents: how many.
-        tokens: of all documents.
-        bytes: UTF-8 bytes of the text; None where documents are token ids, which have no text.
-        words: those between white space, plus line ends; None where `bytes` is, or where hardly
-            any spaces separate them.
-        characters: Unicode code points; None where `bytes` is, or were not counted.
-        unknown_tokens: tokens for whatever the vocabulary lacks; None where not counted.
-        lost_bytes: those that the tokens do not give back; None where not counted.
+        words: those between white space, plus line ends; None where hardly any spaces part them.
+        characters: Unicode code points; None, as the following, where they were not counted.
+        unknown_tokens: tokens for whatever the vocabulary lacks.
+        lost_bytes: UTF-8 bytes that the tokens do not give back.
     """
 
     documents: int
@@ -91,15 +88,11 @@ class DatasetInfo:
         base_vocab_size: the same without the tokens that newllm added.
         end_id: token that closes a document.
         roles: token that opens a message of a role.
-        train: counts.
         validation: counts, of what the policy left.
-        test: counts, where there is such a split.
         policy: what the validation policy did.
         duplicates_dropped: held-out documents left out because another split has the same content.
-        source: of the training documents.
         val_source: of the validation documents, where it is a separate one.
         data: the data section of the config.
-        seed: of the run.
         files: the other files of the folder.
         broken: rows of the sources that could not be read and were left out.
         blank: documents of the sources without any text, which were left out.
@@ -143,8 +136,7 @@ class DatasetInfo:
     def to_dict(self) -> dict[str, Any]:
         """Return plain nested dictionaries: the content of `dataset.json`."""
         content = dataclasses.asdict(self)
-        shares = {name: getattr(self.policy, name) for name in SHARES}
-        content["policy"] |= shares
+        content["policy"] |= {name: getattr(self.policy, name) for name in SHARES}
         content["splits"] = {
             name: counts for name in SPLITS if (counts := content.pop(name)) is not None
         }
@@ -173,11 +165,7 @@ class DatasetInfo:
         if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
             raise InputError(f"{where} is not the description of a prepared data set")
         version = content.pop("format_version", None)
-        if version != FORMAT_VERSION:
-            raise InputError(
-                f"{where} has format version {version!r}, this newllm reads {FORMAT_VERSION}: "
-                "prepare the data again"
-            )
+        require_version(where, version, FORMAT_VERSION, "prepare the data again")
         try:
             written_hash = content.pop("hash")
             info = _from_dict(content)

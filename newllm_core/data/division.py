@@ -1,15 +1,13 @@
 """Which documents are train, validation and test: never one content in two of them."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from newllm_core.data.documents import Documents, Selection
 from newllm_core.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
-
-    Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -36,14 +34,9 @@ def divide(
 
     Validation is, in this order of preference: the `separate` source (what it marks as
     validation, or all of it where it marks nothing); what the source itself marks as validation;
-    a choice by content hash. Test is what the source itself marks as test, or such a choice after
-    that of validation, which is therefore the same with and without a test split.
-
-    Args:
-        documents: of the source.
-        separate: of the separate validation source, if there is one.
-        val_fraction: share of bytes that a choice holds out.
-        test_fraction: the same for test; 0 for no choice.
+    a choice by content hash of `val_fraction` of the bytes. Test is what the source itself marks as
+    test, or such a choice after that of validation, which is therefore the same with and without a
+    test split; with a `test_fraction` of 0 nothing is chosen.
 
     Raises:
         InputError: a split would be empty.
@@ -93,7 +86,7 @@ def _without(selection: Selection, split: str, *others: Selection) -> Selection:
     return left
 
 
-def _choose(documents: Documents, among: "Array", wanted: float, split: str) -> "Array":
+def _choose(documents: Documents, among: "np.ndarray", wanted: float, split: str) -> "np.ndarray":
     """Hold out the first documents in the order of their digests, `wanted` bytes, bool [n].
 
     Membership depends on content and seed alone, so duplicates stay together and a reordered

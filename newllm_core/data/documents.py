@@ -1,12 +1,10 @@
 """What is known of documents without reading them, in columns: 33 bytes for each."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
-
-    Array = np.ndarray[Any, Any]
 
 DIGEST_BYTES = 16
 TEXT, MESSAGES, TOKENS = range(3)
@@ -24,23 +22,21 @@ class Documents:
         marks: what it is and what the source said of its split, see `mark`, uint8 [n].
     """
 
-    offsets: "Array"
-    sizes: "Array"
-    digests: "Array"
-    marks: "Array"
+    offsets: "np.ndarray"
+    sizes: "np.ndarray"
+    digests: "np.ndarray"
+    marks: "np.ndarray"
 
     def __len__(self) -> int:
         return len(self.sizes)
 
-    def of_split(self, name: str) -> "Array":
+    def of_split(self, name: str) -> "np.ndarray":
         """Return which documents the source put into a split, bool [n]."""
         return self.marks % len(SPLITS) == SPLITS.index(name)
 
-    def select(self, chosen: "Array") -> "Selection":
+    def select(self, chosen: "np.ndarray") -> "Selection":
         """Return the documents at which `chosen`, bool [n], is true."""
-        import numpy as np
-
-        return Selection(self, np.flatnonzero(chosen))
+        return Selection(self, chosen.nonzero()[0])
 
 
 @dataclass(frozen=True)
@@ -48,7 +44,7 @@ class Selection:
     """Some of the documents of a source, ascending; `indices` are their places, int64 [m]."""
 
     documents: Documents
-    indices: "Array"
+    indices: "np.ndarray"
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -65,7 +61,7 @@ class Selection:
         return "bytes" if not ids.any() else "token ids" if ids.all() else "bytes and token ids"
 
     @property
-    def digests(self) -> "Array":
+    def digests(self) -> "np.ndarray":
         """Return those of the documents, S16 [m]."""
         return self.documents.digests[self.indices]
 

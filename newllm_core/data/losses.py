@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from newllm_core.data.dataset_info import SplitInfo
 from newllm_core.data.measures import count_bytes
@@ -15,13 +15,7 @@ if TYPE_CHECKING:
 
 
 class TokenLosses:
-    """Counts losses of texts that come part by part.
-
-    Attributes:
-        tokens: of all texts.
-        unknown_tokens: of them those that stand for whatever the vocabulary lacks.
-        bytes: UTF-8 bytes of all texts.
-    """
+    """Counts the tokens, unknown tokens and UTF-8 bytes of texts that come part by part."""
 
     def __init__(self, tokenizer: TextTokenizer) -> None:
         self._tokenizer = tokenizer
@@ -29,9 +23,7 @@ class TokenLosses:
         self._missing: Counter[str] = Counter()
         self.tokens = self.unknown_tokens = self.bytes = 0
 
-    def add(
-        self, texts: Iterable[str], ids: "np.ndarray[Any, Any]", *, continues: bool = False
-    ) -> None:
+    def add(self, texts: Iterable[str], ids: "np.ndarray", *, continues: bool = False) -> None:
         """Count texts that `ids` [T] are of; one that `continues` goes on with the next call."""
         text = "".join(texts)
         self.tokens += len(ids)

@@ -3,14 +3,18 @@
 import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from newllm_core.config import DataConfig
-from newllm_core.data.hub import require_hub, unreachable
+from newllm_core.data.hub import asking_hub
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.data.tokenizer_library import LARGEST_ID, panics_contained
 from newllm_core.errors import ConfigError, InputError, reason
 from newllm_core.files.from_strangers import read_text
 from newllm_core.files.strict_json import parse_json
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer, models
 
 BYTES = 256
 TOKENIZER_FILE = "tokenizer.json"
@@ -55,7 +59,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, roles: Collection[str]) -> 
     Raises:
         ConfigError: `vocab_size` has no room for bytes and control tokens.
     """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import models, pre_tokenizers, trainers
 
     control = 1 + len(set(roles))
     if vocab_size < BYTES + control:
@@ -63,9 +67,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, roles: Collection[str]) -> 
             f"data.vocab_size is {vocab_size}: at least {BYTES + control} "
             f"for {BYTES} bytes, the end token and {control - 1} chat roles"
         )
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer = _byte_level(models.BPE())
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - control,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
@@ -92,7 +94,7 @@ def _from_path(path: Path) -> str:
 
 
 def _from_gpt2_files(vocabulary: Path, merges: Path) -> str:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import models
 
     read_text(merges, "part of a tokenizer")  # that it is text of a size that can be held
     try:
@@ -102,25 +104,28 @@ def _from_gpt2_files(vocabulary: Path, merges: Path) -> str:
         ):  # the library makes room for the largest one, and ends the process if it cannot
             raise ValueError(f"not every token has an id below {LARGEST_ID:,}")
         with panics_contained():
-            tokenizer = Tokenizer(models.BPE.from_file(str(vocabulary), str(merges)))
+            return _byte_level(models.BPE.from_file(str(vocabulary), str(merges))).to_str()
     except Exception as error:  # tokenizers raises bare Exception
         raise InputError(
             f"{vocabulary} and {merges} are not GPT-2's vocabulary and merges: {reason(error)}"
         ) from error
+
+
+def _byte_level(model: "models.BPE") -> "Tokenizer":
+    """Return a tokenizer with GPT-2's rule for words."""
+    from tokenizers import Tokenizer, decoders, pre_tokenizers
+
+    tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    return tokenizer.to_str()
+    return tokenizer
 
 
 def _gpt2_from_hub() -> str:
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
-    instead = "give its files with --tokenizer-path PATH"
-    cached = try_to_load_from_cache("gpt2", TOKENIZER_FILE)
-    if isinstance(cached, str):
-        return Path(cached).read_text(encoding="utf-8")
-    require_hub("the gpt2 tokenizer", instead)
-    try:
-        return Path(hf_hub_download("gpt2", TOKENIZER_FILE)).read_text(encoding="utf-8")
-    except Exception as error:  # the hub's and the network's own types
-        raise unreachable("the gpt2 tokenizer", reason(error), instead) from error
+    path = try_to_load_from_cache("gpt2", TOKENIZER_FILE)
+    if not isinstance(path, str):
+        with asking_hub("the gpt2 tokenizer", "give its files with --tokenizer-path PATH"):
+            path = hf_hub_download("gpt2", TOKENIZER_FILE)
+    return Path(path).read_text(encoding="utf-8")

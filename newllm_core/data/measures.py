@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from newllm_core.data.sources.base import Document
 
@@ -72,7 +72,7 @@ class TextCounts:
         return self._words if self.spaces + 1 >= min_space_share * self.characters else None
 
 
-def _is_space(text: str) -> "np.ndarray[Any, Any]":
+def _is_space(text: str) -> "np.ndarray":
     """Return which characters are white space to `str.split`, bool [characters]."""
     import numpy as np
 
@@ -81,7 +81,7 @@ def _is_space(text: str) -> "np.ndarray[Any, Any]":
 
 
 @cache
-def _space_table() -> "np.ndarray[Any, Any]":
+def _space_table() -> "np.ndarray":
     """For every code up to the last white space, and one more, whether it is white space."""
     import numpy as np
 

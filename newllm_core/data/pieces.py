@@ -5,11 +5,10 @@ words of a million characters, which are cut to be held at all.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Protocol
+from typing import TypeVar
 
-PIECE_CHARACTERS = 1 << 16
 # A single word would take any amount of memory.
 LONGEST_WORD = 1 << 20
 # So many characters on either side decide whether a cut makes a difference.
@@ -17,74 +16,64 @@ MARGIN = 256
 # A tokenizer that minds so many cuts in a row probably minds every one.
 TRIES = 64
 LONGEST_PIECE = 1 << 23
+Part = TypeVar("Part")
 _CUT = re.compile(r"(?=[ \n\r\t]\S)")
 
 
-class Encoder(Protocol):
-    """What must be known of a tokenizer."""
+class HarmlessCuts:
+    """Cuts a text where what is around a place has the same ids with the cut as without it.
 
-    is_cut_at_words: bool
-
-    def encode(self, text: str) -> list[int]:
-        """Return ids of a text."""
-
-
-def pieces(
-    tokenizer: Encoder, chunks: Iterable[str], characters: int = PIECE_CHARACTERS
-) -> Iterator[str]:
-    """Cut the text that comes in `chunks`, always before a white space character.
-
-    Plain byte-level tokenizers are known to join nothing across such a place (see
-    `cut_at_words`). With any other one, a cut is made only where the text around it has the same
-    ids with the cut as without it. Where there is no such place the text stays in one piece of up
-    to `LONGEST_PIECE` characters.
-
-    Args:
-        tokenizer: what the pieces are for.
-        chunks: the text, in order.
-        characters: pieces but the last have at least so many.
+    Where there is no such place the text stays in one piece of up to `LONGEST_PIECE` characters.
+    Pieces but the last have at least so many `characters`; `encode` gives the ids of a text.
     """
-    if tokenizer.is_cut_at_words:
-        yield from cut_at_words(chunks, max(1, characters))
-        return
-    cutter = _Cutter(tokenizer, characters)
-    for chunk in chunks:
-        cutter.text += chunk
-        yield from cutter.cut(MARGIN)
-    yield from cutter.cut(0)
-    if cutter.text:
-        yield cutter.text
 
-
-class _Cutter:
-    def __init__(self, tokenizer: Encoder, characters: int) -> None:
-        self.text = ""
-        self._tokenizer = tokenizer
+    def __init__(self, encode: Callable[[str], list[int]], characters: int) -> None:
+        self._text = ""
+        self._encode = encode
         self._characters = self._looked_at = max(1, characters)
 
-    def cut(self, margin: int) -> Iterator[str]:
+    def pieces(self, chunks: Iterable[str]) -> Iterator[str]:
+        """Cut the text that comes in `chunks`, in order."""
+        for chunk in chunks:
+            self._text += chunk
+            yield from self._cut(MARGIN)
+        yield from self._cut(0)
+        if self._text:
+            yield self._text
+
+    def _cut(self, margin: int) -> Iterator[str]:
         """Take pieces off the text where at least `margin` characters follow."""
         while (place := self._place(margin)) is not None:
-            yield self.text[:place]
-            self.text = self.text[place:]
+            yield self._text[:place]
+            self._text = self._text[place:]
             self._looked_at = self._characters
 
     def _place(self, margin: int) -> int | None:
-        for match in islice(_CUT.finditer(self.text, self._looked_at), TRIES):
+        for match in islice(_CUT.finditer(self._text, self._looked_at), TRIES):
             place = match.start()
-            if place + margin > len(self.text):
+            if place + margin > len(self._text):
                 break
             if self._is_harmless(place):
                 return place
             # No second look at what was refused, however long the text gets.
             self._looked_at = place + 1
-        return LONGEST_PIECE if len(self.text) > LONGEST_PIECE else None
+        return LONGEST_PIECE if len(self._text) > LONGEST_PIECE else None
 
     def _is_harmless(self, place: int) -> bool:
-        before = self.text[max(0, place - MARGIN) : place]
-        after = self.text[place : place + MARGIN]
-        apart = self._tokenizer.encode(before) + self._tokenizer.encode(after)
-        return apart == self._tokenizer.encode(before + after)
+        before = self._text[max(0, place - MARGIN) : place]
+        after = self._text[place : place + MARGIN]
+        return self._encode(before) + self._encode(after) == self._encode(before + after)
+
+
+def with_last(parts: Iterable[Part]) -> Iterator[tuple[Part, bool]]:
+    """Yield each part, and whether it is the last."""
+    held: list[Part] = []
+    for part in parts:
+        if held:
+            yield held.pop(), False
+        held.append(part)
+    if held:
+        yield held[0], True
 
 
 def cut_at_words(
@@ -93,16 +82,12 @@ def cut_at_words(
     """Cut a text before a white space character that something visible follows.
 
     There it makes no difference to a byte-level BPE, in training or encoding: GPT-2's rule for
-    words never joins anything across such a place, and never looks beyond it.
+    words never joins anything across such a place, and never looks beyond it. Parts have at least
+    so many `characters`, but the last and those beside long stretches.
 
     A stretch of more than `longest` characters without such a place is cut there all the same,
     every `longest` characters from where it begins. No token spans such a cut. How the text is
     divided into chunks, and what `characters` is, has no influence on these cuts.
-
-    Args:
-        chunks: of the text, in order.
-        characters: parts are at least so long, but the last and those beside long stretches.
-        longest: at least `characters`.
     """
     rest = ""
     for chunk in chunks:

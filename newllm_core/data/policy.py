@@ -5,7 +5,7 @@ A model cannot have learnt a token it never saw, so lines with one are dropped (
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from newllm_core.data.measures import contents, count_bytes, count_lines
 from newllm_core.data.sources.base import Document, Message
@@ -14,30 +14,25 @@ from newllm_core.data.tokenizer import TextTokenizer
 if TYPE_CHECKING:
     import numpy as np
 
-    Array = np.ndarray[Any, Any]
 
-
-@dataclass(frozen=True)
+@dataclass
 class PolicyReport:
-    """What the policy found in the validation documents and did about it.
+    """What the policy, drop or keep, found in the validation documents and did about it.
 
     Attributes:
-        policy: drop or keep.
         unseen_types: token types of validation that train lacks, before anything was dropped.
         lines: of all validation documents, before; one for each document of token ids.
-        dropped_lines: of them left out.
         bytes: of all validation documents, before; token ids have none.
-        dropped_bytes: of them left out.
         dropped_documents: documents of which nothing was left.
     """
 
     policy: str
-    unseen_types: int
-    lines: int
-    dropped_lines: int
-    bytes: int
-    dropped_bytes: int
-    dropped_documents: int
+    unseen_types: int = 0
+    lines: int = 0
+    dropped_lines: int = 0
+    bytes: int = 0
+    dropped_bytes: int = 0
+    dropped_documents: int = 0
 
     @property
     def dropped_line_share(self) -> float:
@@ -51,7 +46,7 @@ class PolicyReport:
 
 
 class ValidationPolicy:
-    """Applies the policy to validation documents one by one, and counts.
+    """Applies the policy to validation documents one by one; its `report` is of all so far.
 
     Args:
         policy: drop or keep.
@@ -59,41 +54,29 @@ class ValidationPolicy:
         seen: for every token id whether train has it, bool [vocab_size].
     """
 
-    def __init__(self, policy: str, tokenizer: TextTokenizer, seen: "Array") -> None:
-        self._policy = policy
+    def __init__(self, policy: str, tokenizer: TextTokenizer, seen: "np.ndarray") -> None:
+        self.report = PolicyReport(policy)
         self._tokenizer = tokenizer
         self._seen = seen
         self._unseen: set[int] = set()
-        self._lines = self._dropped_lines = 0
-        self._bytes = self._dropped_bytes = self._dropped_documents = 0
 
-    def apply(self, document: Document, ids: "Array") -> Document | None:
+    def apply(self, document: Document, ids: "np.ndarray") -> Document | None:
         """Return what may stay of `document`, whose encoding is `ids`; None if nothing may."""
         lines, size = self._measure(document)
-        self._lines += lines
-        self._bytes += size
+        report = self.report
+        report.lines += lines
+        report.bytes += size
         unseen = ids[~self._seen[ids]]
         self._unseen.update(unseen.tolist())
-        if self._policy == "keep" or not len(unseen):
+        report.unseen_types = len(self._unseen)
+        if report.policy == "keep" or not len(unseen):
             return document
         kept = self._kept(document)
         kept_lines, kept_size = (0, 0) if kept is None else self._measure(kept)
-        self._dropped_lines += lines - kept_lines
-        self._dropped_bytes += size - kept_size
-        self._dropped_documents += kept is None
+        report.dropped_lines += lines - kept_lines
+        report.dropped_bytes += size - kept_size
+        report.dropped_documents += kept is None
         return kept
-
-    def report(self) -> PolicyReport:
-        """Return the counts of all documents so far."""
-        return PolicyReport(
-            policy=self._policy,
-            unseen_types=len(self._unseen),
-            lines=self._lines,
-            dropped_lines=self._dropped_lines,
-            bytes=self._bytes,
-            dropped_bytes=self._dropped_bytes,
-            dropped_documents=self._dropped_documents,
-        )
 
     def _measure(self, document: Document) -> tuple[int, int]:
         if document.tokens is not None:

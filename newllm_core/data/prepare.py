@@ -9,18 +9,17 @@ from typing import Any
 from newllm_core.config import DataConfig
 from newllm_core.data.dataset_info import INFO_FILE, TOKENIZER_FILE, DatasetInfo
 from newllm_core.data.division import divide
-from newllm_core.data.documents import Documents, Selection
+from newllm_core.data.documents import Selection
 from newllm_core.data.losses import warn_of_losses
 from newllm_core.data.make_tokenizer import load_base, train_bpe
 from newllm_core.data.measures import contents, count_bytes
 from newllm_core.data.pieces import cut_at_words
 from newllm_core.data.policy import ValidationPolicy
 from newllm_core.data.publish import NEW, publishing
-from newllm_core.data.reading import OpenSource, open_source, read_source
+from newllm_core.data.reading import open_source, read_source
 from newllm_core.data.sources.files import STDIN
-from newllm_core.data.split_encoder import SplitEncoder
+from newllm_core.data.split_encoder import SplitEncoder, smallest_dtype, write_text
 from newllm_core.data.spool import Spool
-from newllm_core.data.token_files import smallest_dtype, write_text
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import ConfigError, InputError
 from newllm_core.files.escapes import escaped
@@ -49,9 +48,6 @@ def prepare(
         overwrite: replace `out` if it is a prepared data set.
         progress: who is told.
 
-    Returns:
-        What was written to `dataset.json`.
-
     Raises:
         ConfigError: an unknown source or option.
         InputError: an input cannot be read or divided, or `out` is in the way.
@@ -79,11 +75,20 @@ def prepare(
         if val_source is not None:
             separate, more_broken, more_blank = read_source(val_source, spool, config, watcher)
             broken, blank = broken + more_broken, blank + more_blank
-            _tell_unused(documents, train_source, watcher)
+            unused = int(documents.of_split("validation").sum())
+            if unused:
+                watcher.message(
+                    f"{unused:,} validation documents of {train_source} give way to those given"
+                )
         if len(documents) == 1:
             held_out = {"validation": 0.0 if separate else config.val_fraction}
             held_out["test"] = config.test_fraction
-            documents = _cut(documents, train_source, spool, held_out, watcher)
+            documents = spool.cut(documents, held_out)
+            for split in held_out:
+                share = documents.sizes[documents.of_split(split)].sum() / documents.sizes.sum()
+                if share:
+                    said = f"{train_source} is one document: its last {share:.1%} are {split}"
+                    watcher.message(said)
         division = divide(documents, separate, config.val_fraction, config.test_fraction)
         if base is None:
             tokenizer = _train_tokenizer(config, spool, division.train, watcher)
@@ -99,27 +104,25 @@ def prepare(
         test = None
         if division.test is not None:
             test, _ = encoder.write_whole("test", division.test, str(train_source))
-        files = {TOKENIZER_FILE: write_text(folder / TOKENIZER_FILE, tokenizer.to_json())}
-        for written in filter(None, (train, validation, test)):
-            files |= written.files
+        tokenizer_file = write_text(folder / TOKENIZER_FILE, tokenizer.to_json())
         info = DatasetInfo(
             dtype=smallest_dtype(tokenizer.vocab_size),
             vocab_size=tokenizer.vocab_size,
             base_vocab_size=tokenizer.base_vocab_size,
             end_id=tokenizer.end_id,
             roles=tokenizer.role_ids,
-            train=train.info,
-            validation=validation.info,
-            policy=policy.report(),
+            train=train,
+            validation=validation,
+            policy=policy.report,
             duplicates_dropped=division.duplicates_dropped + unmasked,
             source=train_source.info,
             val_source=None if val_source is None else val_source.info,
             data=escaped(dataclasses.asdict(config)),
             seed=seed,
-            files=files,
+            files={TOKENIZER_FILE: tokenizer_file, **encoder.files},
             broken=broken,
             blank=blank,
-            test=None if test is None else test.info,
+            test=test,
         )
         write_text(folder / INFO_FILE, info.to_json())
     _tell(info, config.max_dropped_share, watcher)
@@ -161,28 +164,6 @@ def _train_tokenizer(
 
 def _pieces(chunks: Iterable[str]) -> Iterator[str]:
     return cut_at_words(chunks, TRAINING_PIECE_CHARACTERS, TRAINING_PIECE_CHARACTERS)
-
-
-def _cut(
-    documents: Documents,
-    opened: OpenSource,
-    spool: Spool,
-    held_out: Mapping[str, float],
-    progress: Progress,
-) -> Documents:
-    """Return a single text in parts, of which the last ones are held out."""
-    parts = spool.cut(documents, held_out)
-    for split in held_out:
-        share = parts.sizes[parts.of_split(split)].sum() / documents.sizes.sum()
-        if share:
-            progress.message(f"{opened} is one document: its last {share:.1%} are {split}")
-    return parts
-
-
-def _tell_unused(documents: Documents, opened: OpenSource, progress: Progress) -> None:
-    unused = int(documents.of_split("validation").sum())
-    if unused:
-        progress.message(f"{unused:,} validation documents of {opened} give way to those given")
 
 
 def _tell(info: DatasetInfo, max_dropped_share: float, progress: Progress) -> None:

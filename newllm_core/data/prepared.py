@@ -7,7 +7,7 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from newllm_core.data.dataset_info import (
     DTYPES,
@@ -27,8 +27,6 @@ from newllm_core.files.npy_files import open_array
 if TYPE_CHECKING:
     import numpy as np
 
-    Array = np.ndarray[Any, Any]
-
 CHUNK_BYTES = 1 << 22
 # Larger token files are checked by size and largest id alone: their hash takes many seconds.
 LARGEST_HASHED = 1 << 32
@@ -44,16 +42,12 @@ class TokenSplit:
         tokens: ids of all documents one after another, read-only memory map, uint16/32 [T].
         document_starts: where each document starts, and T at the end, int64 [n+1].
         document_bytes: UTF-8 bytes of each document's text, int64 [n]; 0 if they are not known.
-        num_bytes: their sum; see `SplitInfo` for when this and the following are None.
-        num_words: words between white space, plus line ends.
-        num_characters: Unicode code points.
-        unknown_share: of the tokens those for whatever the vocabulary lacks.
-        lost_share: of the bytes those that the tokens do not give back.
+        num_bytes: their sum; this and the following are those of `SplitInfo`.
     """
 
-    tokens: "np.memmap[Any, Any]"
-    document_starts: "Array"
-    document_bytes: "Array"
+    tokens: "np.memmap"
+    document_starts: "np.ndarray"
+    document_bytes: "np.ndarray"
     num_bytes: int | None
     num_words: int | None
     num_characters: int | None = None
@@ -63,16 +57,7 @@ class TokenSplit:
 
 @dataclass(frozen=True)
 class PreparedDataset:
-    """A folder that `prepare` wrote.
-
-    Attributes:
-        path: the folder.
-        info: its `dataset.json`.
-        tokenizer_json: for `TextTokenizer.from_json`.
-        train: to learn from.
-        validation: held out.
-        test: held out until the end; None where there is none.
-    """
+    """A folder that `prepare` wrote, its `dataset.json` and its splits; test is optional."""
 
     path: Path
     info: DatasetInfo
@@ -87,11 +72,7 @@ class PreparedDataset:
         return self.info.hash
 
     def split(self, name: str) -> TokenSplit:
-        """Return a split by its name.
-
-        Raises:
-            InputError: there is no such split.
-        """
+        """Return the split called `name`; `InputError` if there is none."""
         if name not in self.info.splits:
             raise InputError(
                 f"{self.path} has no split {name!r}, only {', '.join(self.info.splits)}: "
@@ -118,7 +99,13 @@ def open_dataset(path: str | Path) -> PreparedDataset:
     for name in data_files(info.splits):
         _check_file(folder / name, info)
     tokenizer_json = read_text(folder / TOKENIZER_FILE, "tokenizer")
-    _check_tokenizer(folder / TOKENIZER_FILE, tokenizer_json, info)
+    try:
+        found = TextTokenizer.from_json(tokenizer_json)
+    except InputError as error:
+        raise InputError(f"{folder / TOKENIZER_FILE} is {error}: {AGAIN}") from error
+    ids = found.vocab_size, found.base_vocab_size, found.end_id
+    if ids != (info.vocab_size, info.base_vocab_size, info.end_id):
+        raise InputError(f"{folder / TOKENIZER_FILE} does not fit {INFO_FILE}: {AGAIN}")
     splits = {name: _open_split(folder, name, counts, info) for name, counts in info.splits.items()}
     return PreparedDataset(folder, info, tokenizer_json, **splits)
 
@@ -149,17 +136,6 @@ def _check_file(path: Path, info: DatasetInfo) -> None:
         raise InputError(f"{path} was altered, its hash is wrong: {AGAIN}")
     if largest >= info.vocab_size:
         raise InputError(f"{path} holds id {largest} of {info.vocab_size}: {AGAIN}")
-
-
-def _check_tokenizer(path: Path, text: str, info: DatasetInfo) -> None:
-    """Raise unless it can be used, and has the ids of `dataset.json`."""
-    try:
-        found = TextTokenizer.from_json(text)
-    except InputError as error:
-        raise InputError(f"{path} is {error}: {AGAIN}") from error
-    ids = found.vocab_size, found.base_vocab_size, found.end_id
-    if ids != (info.vocab_size, info.base_vocab_size, info.end_id):
-        raise InputError(f"{path} does not fit {INFO_FILE}: {AGAIN}")
 
 
 def _open_split(folder: Path, split: str, counts: SplitInfo, info: DatasetInfo) -> TokenSplit:

@@ -15,14 +15,9 @@ SHORTEST_PASSAGE = 64
 def choose_probes(
     splits: Mapping[str, np.ndarray], config: AnalysisConfig
 ) -> tuple[dict[str, Tensor], int]:
-    """Return equal numbers of evenly spaced passages of every split.
+    """Return equal numbers of evenly spaced passages of every split, and their warm-up in tokens.
 
-    Args:
-        splits: name to token ids [T].
-        config: how many tokens and passages.
-
-    Returns:
-        Name to token ids [P, warmup + L], and the warm-up in tokens.
+    `splits` has token ids [T] by name, and so have the passages [P, warmup + L].
     """
     shortest = min(len(tokens) for tokens in splits.values())
     warmup = min(config.warmup_tokens, shortest // 8)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from newllm_core.data.dataset_info import FORMAT, INFO_FILE, LARGEST_INFO, SPLITS, data_files
 from newllm_core.errors import InputError, reason
+from newllm_core.files.atomic import sync
 from newllm_core.files.from_strangers import read_text
 from newllm_core.files.lock import exclusive
 from newllm_core.files.strict_json import parse_json
@@ -35,10 +36,13 @@ def publishing(out: Path, *, overwrite: bool) -> Iterator[Path]:
             _check_free(out, overwrite)
             (work / NEW).mkdir(parents=True)
             yield work
-            _flush(work / NEW)
+            for path in (*(work / NEW).iterdir(), work / NEW):
+                sync(path)
             _check_free(out, overwrite)
-            _replace(out, work)
-            _sync(out.parent)
+            if os.path.lexists(out):
+                out.rename(work / OLD)
+            (work / NEW).rename(out)
+            sync(out.parent)
         except OSError as error:
             raise InputError(f"cannot write {out}: {reason(error)}") from error
         finally:
@@ -47,7 +51,7 @@ def publishing(out: Path, *, overwrite: bool) -> Iterator[Path]:
 
 
 def _sweep(work: Path, out: Path) -> None:
-    """Remove what a killed run left; if it died while it exchanged folders, the old one is back."""
+    """Remove what a run left; if it ended while it exchanged folders, the old one is back."""
     if not os.path.lexists(out) and (work / OLD).is_dir():
         (work / OLD).rename(out)
     if os.path.lexists(work):
@@ -73,29 +77,3 @@ def _check_free(out: Path, overwrite: bool) -> None:
         raise InputError(
             f"{out} is not overwritten, it also holds {foreign[0]}: choose another --out"
         )
-
-
-def _replace(out: Path, work: Path) -> None:
-    existed = os.path.lexists(out)
-    if existed:
-        out.rename(work / OLD)
-    try:
-        (work / NEW).rename(out)
-    except BaseException:
-        if existed:
-            (work / OLD).rename(out)
-        raise
-
-
-def _flush(folder: Path) -> None:
-    for path in folder.iterdir():
-        _sync(path)
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -87,7 +87,14 @@ def read_source(
         progress.message(f"{opened}: {text}" + (f" ({times:,} times)" if times > 1 else ""))
     count = counts.total()
     if broken:
-        _judge(opened, broken, count, first, config, progress)
+        share = broken / (broken + count)
+        found = f"{opened}: {broken:,} of {broken + count:,} rows are broken ({share:.2%})"
+        if share > config.max_broken_share:
+            raise InputError(
+                f"{found}, more than data.max_broken_share {config.max_broken_share:.2%}: mend "
+                f"them or raise it; the first: {first}"
+            )
+        progress.warning(f"{found} and left out; the first: {first}")
     if blank:
         progress.message(f"{opened}: left out {blank:,} documents without any text")
     if not count:
@@ -105,26 +112,3 @@ def _append(spool: Spool, document: Document, opened: OpenSource) -> bool:
         raise InputError(f"{opened}: {error}") from error
     except PluginError as error:
         raise PluginError(f"{opened} of {opened.plugin.origin}: {error}") from error
-
-
-def _judge(
-    opened: OpenSource,
-    broken: int,
-    count: int,
-    first: str,
-    config: DataConfig,
-    progress: Progress,
-) -> None:
-    """Report rows that were left out.
-
-    Raises:
-        InputError: there are too many of them.
-    """
-    share = broken / (broken + count)
-    found = f"{opened}: {broken:,} of {broken + count:,} rows are broken ({share:.2%})"
-    if share > config.max_broken_share:
-        raise InputError(
-            f"{found}, more than data.max_broken_share {config.max_broken_share:.2%}: mend them or "
-            f"raise it; the first: {first}"
-        )
-    progress.warning(f"{found} and left out; the first: {first}")

@@ -18,6 +18,7 @@ from newllm_core.data.documents import (
     mark,
 )
 from newllm_core.data.measures import contents
+from newllm_core.data.pieces import with_last
 from newllm_core.data.sources.base import Document, Message
 from newllm_core.data.unfinished import Unfinished, check_document
 from newllm_core.errors import PluginError
@@ -38,11 +39,8 @@ def in_one_part(chunks: Iterable[str]) -> Iterator[str]:
 class Spool:
     """A file of documents, one after another; `roles` collects those of all chats.
 
-    Texts are UTF-8, chats JSON, token ids int64.
-
-    Args:
-        path: the file, which is made anew.
-        seed: key of the digests, so that their order differs from seed to seed.
+    Texts are UTF-8, chats JSON, token ids int64. The file is made anew at `path`; `seed` is the key
+    of the digests, so that their order differs from seed to seed.
     """
 
     def __init__(self, path: Path, seed: int) -> None:
@@ -95,11 +93,7 @@ class Spool:
         return True
 
     def finish(self) -> Documents:
-        """Return the documents since the last call, or since the beginning.
-
-        Raises:
-            PluginError: the last one was to continue.
-        """
+        """Return the documents since the last call; `PluginError` if the last one continues."""
         import numpy as np
 
         if self._open is not None:
@@ -118,12 +112,8 @@ class Spool:
     def cut(self, documents: Documents, held_out: Mapping[str, float]) -> Documents:
         """Divide the only document, a text or token ids, by position.
 
-        Args:
-            documents: one.
-            held_out: splits that its end becomes, in this order, and their shares.
-
-        Returns:
-            One document for each split; `documents` where it is a chat or comes divided.
+        Returns one document for each split: its end becomes those that are `held_out`, in order,
+        with their shares. A chat, or what comes divided, stays as it is.
         """
         import numpy as np
 
@@ -176,10 +166,8 @@ class Spool:
     def documents(self, selection: Selection, cut: Cut = in_one_part) -> Iterator[Document]:
         """Read documents in their order, without their splits.
 
-        Args:
-            selection: which.
-            cut: turns the chunks of a text of more than `BATCH_BYTES` into parts, which come as
-                documents that continue. Token ids of that many bytes come in parts too.
+        `cut` turns the chunks of a text of more than `BATCH_BYTES` into parts, which come as
+        documents that continue. Token ids of that many bytes come in parts too.
         """
         of = selection.documents
         for first in range(0, len(selection), BLOCK):
@@ -210,13 +198,9 @@ class Spool:
             yield Document(text=b"".join(self._chunks(begin, end)).decode("utf-8"))
         else:
             chunks = self._chunks(begin, end)
-            held: Document | None = None
-            for part in _tokens(chunks) if kind == TOKENS else _texts(chunks, cut):
-                if held is not None:
-                    yield held
-                held = part
-            if held is not None:
-                yield Document(text=held.text, tokens=held.tokens)
+            parts = _tokens(chunks) if kind == TOKENS else _texts(chunks, cut)
+            for part, is_last in with_last(parts):
+                yield Document(text=part.text, tokens=part.tokens, continues=not is_last)
 
     def _chunks(self, begin: int, end: int) -> Iterator[bytes]:
         while begin < end:

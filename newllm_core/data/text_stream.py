@@ -1,14 +1,14 @@
 """The text of token ids as they come: whole characters only, white space as in the whole text."""
 
 import codecs
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from newllm_core.data.tokenizer import TextTokenizer
 
 if TYPE_CHECKING:
     import numpy as np
+
 
 # So many tokens before say how one reads: whether it has a space before it.
 MOST_BEFORE = 8
@@ -16,27 +16,15 @@ LONGEST_CHARACTER = 4
 COUNTED_AT_ONCE = 1 << 20
 
 
-class TextStream(ABC):
-    """Turns ids into text one by one; control tokens have none.
+def text_stream(
+    tokenizer: TextTokenizer, state: Sequence[int] = ()
+) -> "_ByteStream | _WindowStream":
+    """Return what turns ids into text one by one, from the beginning or from a `state` of its own.
 
-    Joined, the pieces are the text of all ids together, without a character that is not finished.
-    """
-
-    @abstractmethod
-    def follow(self, ids: Sequence[int]) -> None:
-        """Go on behind `ids`, a text that is known already."""
-
-    @abstractmethod
-    def push(self, token: int) -> str:
-        """Return the text that is whole now that `token` came too."""
-
-    @abstractmethod
-    def state(self) -> list[int]:
-        """Return what is needed to go on; `text_stream` takes it."""
-
-
-def text_stream(tokenizer: TextTokenizer, state: Sequence[int] = ()) -> TextStream:
-    """Return the stream that fits `tokenizer`, from its beginning or from a `state`.
+    `push` returns the text that is whole now that a token came too, `follow` goes on behind ids
+    whose text is known already, and `state` returns what is needed to go on. Control tokens have no
+    text. Joined, the pieces are the text of all ids together, without a character that is not
+    finished.
 
     Raises:
         ValueError: the state is not one of this tokenizer's.
@@ -44,7 +32,7 @@ def text_stream(tokenizer: TextTokenizer, state: Sequence[int] = ()) -> TextStre
     return (_ByteStream if tokenizer.is_byte_level else _WindowStream)(tokenizer, state)
 
 
-def count_line_ends(tokenizer: TextTokenizer, tokens: "np.ndarray[Any, Any]") -> int | None:
+def count_line_ends(tokenizer: TextTokenizer, tokens: "np.ndarray") -> int | None:
     """Line feeds in the text of `tokens` [T]; None where tokens do not say what the text was."""
     import numpy as np
 
@@ -61,7 +49,7 @@ def count_line_ends(tokenizer: TextTokenizer, tokens: "np.ndarray[Any, Any]") ->
     return int(times @ np.array(found, np.int64))
 
 
-class _ByteStream(TextStream):
+class _ByteStream:
     """For tokens that are bytes: the state is the bytes of an unfinished character."""
 
     def __init__(self, tokenizer: TextTokenizer, state: Sequence[int]) -> None:
@@ -80,7 +68,7 @@ class _ByteStream(TextStream):
         return list(self._decoder.getstate()[0])
 
 
-class _WindowStream(TextStream):
+class _WindowStream:
     """For any other tokenizer: the state is the number of ids whose text is out, then ids.
 
     How a token reads may depend on the one before it (a space, or none), so it is decoded together

@@ -15,11 +15,9 @@ if TYPE_CHECKING:
 
 
 class TokenText:
-    """Decodes ids; hidden tokens, and ids without a token, have no text.
+    """Decodes ids of `tokenizer`, which the library made of the parsed `tokenizer.json` `spec`.
 
-    Args:
-        tokenizer: as the library made it of `spec`.
-        spec: the parsed `tokenizer.json`.
+    Hidden tokens, and ids without a token, have no text.
 
     Attributes:
         is_byte_level: every token stands for bytes, whatever is around it.
@@ -63,7 +61,10 @@ class TokenText:
         """
         name = self._written[token]
         if self._letters:
-            return letter_bytes(name or "")
+            try:
+                return bytes([_BYTES[letter] for letter in name or ""])
+            except KeyError:  # it is not written in letters of bytes
+                return (name or "").encode("utf-8")
         return bytes([self._fallback[name]]) if name in self._fallback else None
 
     def _joined(self, written: Sequence[str]) -> Iterator[str]:
@@ -79,14 +80,6 @@ class TokenText:
             yield name
         if data:
             yield data.decode("utf-8", "replace")
-
-
-def letter_bytes(name: str) -> bytes:
-    """Return the bytes of a token that is written in letters of bytes; of others, their UTF-8."""
-    try:
-        return bytes([_BYTES[letter] for letter in name])
-    except KeyError:
-        return name.encode("utf-8")
 
 
 def _byte_letters() -> list[str]:

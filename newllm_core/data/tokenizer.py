@@ -15,16 +15,14 @@ from newllm_core.data.control_tokens import (
     unknown_token,
 )
 from newllm_core.data.measures import contents
-from newllm_core.data.pieces import cut_at_words, pieces
-from newllm_core.data.sources.base import Document, Message
+from newllm_core.data.pieces import HarmlessCuts, cut_at_words
+from newllm_core.data.sources.base import Document
 from newllm_core.data.token_text import LETTERS, TokenText
 from newllm_core.data.tokenizer_library import load_tokenizer, panics_contained
 from newllm_core.errors import InputError, reason
 
 if TYPE_CHECKING:
     import numpy as np
-
-    Ids = np.ndarray[Any, np.dtype[np.uint32]]
 
 # Pieces are encoded side by side, so many characters of them at a time: an encoding takes about a
 # hundred bytes a token.
@@ -73,11 +71,7 @@ class TextTokenizer:
 
     @classmethod
     def from_json(cls, text: str) -> "TextTokenizer":
-        """Return the tokenizer that `to_json` described.
-
-        Raises:
-            InputError: it is not such a description.
-        """
+        """Return the tokenizer that `to_json` described; `InputError` if it is none."""
         return cls(text)
 
     @classmethod
@@ -97,46 +91,45 @@ class TextTokenizer:
         """Return ids of a text alone: no control tokens."""
         return self._encode_texts([text])[0].tolist()
 
-    def encode_documents(self, documents: Sequence[Document]) -> "list[Ids]":
+    def encode_documents(self, documents: Sequence[Document]) -> "list[np.ndarray]":
         """Return ids of whole documents or parts of them, in one go for speed.
 
         A text is its ids and, unless it continues, the end token; a chat is, per message, the
         role's token and the ids of the content, and then the end token; a document of token ids is
-        taken as it is.
-
-        Raises:
-            InputError: a token id is outside the vocabulary.
+        taken as it is, with `InputError` for an id outside the vocabulary.
         """
         import numpy as np
 
         encoded = iter(self._encode_texts([text for d in documents for text in contents(d)]))
-        end = np.array([self.end_id], dtype=np.uint32)
+        end = _array([self.end_id])
         result = []
         for document in documents:
             if document.tokens is not None:
-                result.append(self._checked(document.tokens))
+                largest = max(document.tokens, default=0)
+                if largest >= self.vocab_size:
+                    raise InputError(
+                        f"token id {largest} is not in the tokenizer's vocabulary "
+                        f"(ids 0 to {self.vocab_size - 1})"
+                    )
+                result.append(_array(document.tokens))
             elif document.messages is not None:
-                parts = [
-                    part
-                    for message in document.messages
-                    for part in (self._role(message), next(encoded))
-                ]
+                parts = []
+                for message in document.messages:
+                    parts += [_array([self.role_ids[message.role]]), next(encoded)]
                 result.append(np.concatenate([*parts, end]))
             else:
                 ids = next(encoded)
                 result.append(ids if document.continues else np.concatenate([ids, end]))
         return result
 
-    def encodings(self, text: str) -> "Iterator[tuple[Ids, list[tuple[int, int]]]]":
+    def encodings(self, text: str) -> "Iterator[tuple[np.ndarray, list[tuple[int, int]]]]":
         """Piece by piece the ids of a text, and for each the characters `[start, end)` of it."""
-        import numpy as np
-
         start = 0
         for piece in self._pieces(text):
             with panics_contained(self.is_cut_at_words):
                 encoding = self._tokenizer.encode(piece, add_special_tokens=False)
             offsets = [(start + first, start + last) for first, last in encoding.offsets]
-            yield np.array(encoding.ids, dtype=np.uint32), offsets
+            yield _array(encoding.ids), offsets
             start += len(piece)
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -156,55 +149,49 @@ class TextTokenizer:
         """Say whether a token opens a message or closes a document."""
         return token == self.end_id or token in self.role_ids.values()
 
-    def _role(self, message: Message) -> "Ids":
+    def _encode_texts(self, texts: Sequence[str]) -> "list[np.ndarray]":
         import numpy as np
 
-        return np.array([self.role_ids[message.role]], dtype=np.uint32)
-
-    def _checked(self, tokens: tuple[int, ...]) -> "Ids":
-        import numpy as np
-
-        largest = max(tokens, default=0)
-        if largest >= self.vocab_size:
-            raise InputError(
-                f"token id {largest} is not in the tokenizer's vocabulary "
-                f"(ids 0 to {self.vocab_size - 1})"
-            )
-        return np.array(tokens, dtype=np.uint32)
-
-    def _encode_texts(self, texts: Sequence[str]) -> "list[Ids]":
-        import numpy as np
-
-        parts: list[list[Ids]] = [[] for _ in texts]
+        parts = [[_array(())] for _ in texts]
         waiting: list[tuple[int, str]] = []
         size = 0
-        pieces = ((index, part) for index, text in enumerate(texts) for part in self._pieces(text))
-        for index, piece in pieces:
-            waiting.append((index, piece))
-            size += len(piece)
-            if size >= BATCH_CHARACTERS:
-                self._encode_pieces(waiting, parts)
-                waiting, size = [], 0
-        if waiting:
-            self._encode_pieces(waiting, parts)
-        nothing = np.empty(0, dtype=np.uint32)
-        return [np.concatenate(part) if part else nothing for part in parts]
+        for index, text in enumerate(texts):
+            for piece in self._pieces(text):
+                waiting.append((index, piece))
+                size += len(piece)
+                if size >= BATCH_CHARACTERS:
+                    self._encode_pieces(waiting, parts)
+                    waiting, size = [], 0
+        self._encode_pieces(waiting, parts)
+        return [np.concatenate(part) for part in parts]
 
-    def _encode_pieces(self, waiting: list[tuple[int, str]], parts: "list[list[Ids]]") -> None:
-        import numpy as np
-
+    def _encode_pieces(
+        self, waiting: list[tuple[int, str]], parts: "list[list[np.ndarray]]"
+    ) -> None:
         texts = [piece for _, piece in waiting]
         with panics_contained(self.is_cut_at_words):
             encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         for (index, _), encoding in zip(waiting, encodings, strict=True):
-            parts[index].append(np.array(encoding.ids, dtype=np.uint32))
+            parts[index].append(_array(encoding.ids))
+
+    def pieces(self, chunks: Iterable[str], characters: int = PIECE_CHARACTERS) -> Iterator[str]:
+        """Cut the text that comes in `chunks` into pieces whose ids together are those of all.
+
+        Pieces but the last have at least so many `characters`, and begin with white space.
+        """
+        if self.is_cut_at_words:
+            return cut_at_words(chunks, max(1, characters))
+        return HarmlessCuts(self.encode, characters).pieces(chunks)
 
     def _pieces(self, text: str) -> Iterator[str]:
-        """Yield parts of a text to encode one by one; together they give the ids of the whole."""
-        if self.is_cut_at_words:
-            yield from cut_at_words((text,), self._piece_characters)
-        else:
-            yield from pieces(self, (text,), WHOLE_CHARACTERS)
+        whole = self._piece_characters if self.is_cut_at_words else WHOLE_CHARACTERS
+        return self.pieces((text,), whole)
+
+
+def _array(ids: Sequence[int]) -> "np.ndarray":
+    import numpy as np
+
+    return np.array(ids, dtype=np.uint32)
 
 
 def _is_plain_byte_level(spec: dict[str, Any]) -> bool:

@@ -57,14 +57,9 @@ def load_tokenizer(spec: dict[str, Any], text: str) -> "Tokenizer":
         tokenizer = Tokenizer.from_str(text)
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        if id_limit(tokenizer) > LARGEST_ID:
+        if max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) >= LARGEST_ID:
             raise InputError(f"its ids go beyond {LARGEST_ID:,}")
     return tokenizer
-
-
-def id_limit(tokenizer: "Tokenizer") -> int:
-    """Return one more than the largest id: a vocabulary may have gaps."""
-    return max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
 
 def rules(part: Any) -> set[str]:  # noqa: ANN401 - any part of a description

@@ -8,7 +8,8 @@ from typing import Any
 from newllm_core.data.documents import DIGEST_BYTES, MESSAGES, SPLITS, TEXT, TOKENS
 from newllm_core.data.measures import contents, count_bytes
 from newllm_core.data.sources.base import Document, Message
-from newllm_core.errors import InputError, PluginError
+from newllm_core.data.sources.files import utf8
+from newllm_core.errors import PluginError
 
 LARGEST_TOKEN = (1 << 32) - 1
 # The digest is that of the document as a line of JSON.
@@ -39,12 +40,12 @@ class Unfinished:
     def add(self, part: Document) -> bytes:
         """Take a part into account; its bytes in the spool."""
         if part.text is not None:
-            data = _utf8(part.text)
+            data = utf8(part.text, "a document")
             self._hash.update(_escaped(data))
             self.size += len(data)
             self.blank = self.blank and (not part.text or part.text.isspace())
         elif part.messages is not None:
-            data = _utf8(json.dumps(part.messages, ensure_ascii=False))
+            data = utf8(json.dumps(part.messages, ensure_ascii=False), "a document")
             self._hash.update(data)
             self.size += sum(map(count_bytes, contents(part)))
             self.blank = not any(contents(part))
@@ -69,14 +70,6 @@ def _escaped(data: bytes) -> bytes:
     if len(data.translate(None, CONTROL)) < len(data):  # seldom, and slower
         return json.dumps(data.decode("utf-8"), ensure_ascii=False)[1:-1].encode("utf-8")
     return data.replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b"\n", b"\\n")
-
-
-def _utf8(text: str) -> bytes:
-    try:
-        return text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        found = ascii(error.object[error.start])
-        raise InputError(f"a document holds {found}, which is not Unicode text") from error
 
 
 def check_document(document: Any) -> int:  # noqa: ANN401 - whatever a source yielded

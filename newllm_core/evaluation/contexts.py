@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from newllm_core.checkpoint.format import Checkpoint
-from newllm_core.data.pieces import PIECE_CHARACTERS, pieces
-from newllm_core.data.tokenizer import TextTokenizer
+from newllm_core.data.tokenizer import PIECE_CHARACTERS, TextTokenizer
 from newllm_core.errors import ConfigError, InputError
 from newllm_core.files.atomic import refuse_existing, sweep, write_atomically
 from newllm_core.files.lock import exclusive
@@ -67,7 +66,7 @@ def contexts_in_order(
     start = torch.tensor([[tokenizer.end_id]], device=model.embedding.weight.device)
     context_1C = rollout(model, start, model.start(1))[:, -1]
     begin = 0
-    for piece in pieces(tokenizer, chunks, PIECE_CHARACTERS):
+    for piece in tokenizer.pieces(chunks, PIECE_CHARACTERS):
         bytes_before = _bytes_before(piece) + begin
         for ids, places in tokenizer.encodings(piece):
             offsets_T2 = bytes_before[np.array(places, np.int64).reshape(-1, 2)]

@@ -12,7 +12,6 @@ import numpy as np
 from newllm_core.config import DataConfig
 from newllm_core.data.losses import TokenLosses
 from newllm_core.data.measures import TextCounts
-from newllm_core.data.pieces import PIECE_CHARACTERS, pieces
 from newllm_core.data.sources.files import (
     CHUNK_BYTES,
     UTF8,
@@ -21,7 +20,7 @@ from newllm_core.data.sources.files import (
     text_bytes,
     unicode_text,
 )
-from newllm_core.data.tokenizer import TextTokenizer
+from newllm_core.data.tokenizer import PIECE_CHARACTERS, TextTokenizer
 from newllm_core.errors import InputError
 from newllm_core.evaluation.splits import score, without_line_ends
 from newllm_core.model.language_model import LanguageModel
@@ -113,7 +112,7 @@ class _Text:
         self.losses = TokenLosses(tokenizer)
 
     def encoded(self, chunks: Iterable[str], name: str) -> Iterator[np.ndarray]:
-        for piece in pieces(self._tokenizer, chunks, PIECE_CHARACTERS):
+        for piece in self._tokenizer.pieces(chunks, PIECE_CHARACTERS):
             self.counts.add(piece)
             ids = np.array(self._tokenizer.encode(piece), np.uint32)
             self.losses.add((piece,), ids, continues=True)

@@ -12,11 +12,7 @@ from newllm_core.errors import InputError, reason
 
 
 def refuse_existing(path: Path, *, overwrite: bool, option: str = "--out") -> None:
-    """Refuse before the work what could not be written after it.
-
-    Raises:
-        InputError: `path`, given with `option`, exists and must stay, or cannot be written.
-    """
+    """Raise `InputError` where `path`, given with `option`, could not be written after the work."""
     try:
         there: os.stat_result | None = os.lstat(path)
     except OSError:  # `require_writable` says what is wrong, if anything
@@ -33,11 +29,7 @@ def refuse_existing(path: Path, *, overwrite: bool, option: str = "--out") -> No
 
 
 def require_writable(path: Path) -> None:
-    """Make and remove what `write_atomically` makes beside `path`.
-
-    Raises:
-        InputError: that cannot be written.
-    """
+    """Make and remove what `write_atomically` makes beside `path`; `InputError` if it cannot be."""
     with _temporary(path) as temporary:
         temporary.touch()
 
@@ -59,18 +51,22 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """
     with _temporary(path) as temporary:
         write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        sync(temporary)
         # Libraries that write a private file leave it so; others may read what open() makes.
         beside = temporary.with_name("permissions")
         beside.touch()
         temporary.chmod(beside.stat().st_mode)
         os.replace(temporary, path)
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Have a file or folder on disk when this returns."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

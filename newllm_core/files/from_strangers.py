@@ -13,12 +13,9 @@ LARGEST_TEXT = 40_000_000
 def regular_file(
     path: str | os.PathLike[str], what: str = "file", error: type[UserError] = InputError
 ) -> Path:
-    """`path`, if it is a file that can be opened: no folder, pipe or device, which may never end.
+    """Return `path`, if it is a file that can be opened: no pipe or device, which may never end.
 
-    Args:
-        path: anything a user or another file named.
-        what: the kind of file that is expected, for messages.
-        error: what to raise.
+    `what` is the kind of file that is expected, for messages, and `error` what to raise.
     """
     try:
         mode = os.stat(path).st_mode
@@ -33,6 +30,14 @@ def regular_file(
     if not os.access(path, os.R_OK):
         raise error(f"cannot read the {what} {path}: permission denied")
     return Path(path)
+
+
+def require_version(path: Path, found: object, wanted: object, advice: str) -> None:
+    """Raise `InputError` with `advice` if a file has another format version than is `wanted`."""
+    if found != wanted:
+        raise InputError(
+            f"{path} has format version {found!r}, this newllm reads {wanted}: {advice}"
+        )
 
 
 def read_text(

@@ -13,10 +13,9 @@ from newllm_core.errors import InputError, reason
 def exclusive(path: Path, *, option: str = "--out") -> Iterator[None]:
     """Hold the lock of what is going to be written at `path` (a file or folder, there or not).
 
-    `option` is what `path` was given with.
-
     The lock is on an empty file `.NAME.lock` beside `path`, which is gone afterwards. A holder
     that was killed leaves that file behind; it is locked by nobody and taken over by the next.
+    `option` is what `path` was given with.
 
     Raises:
         InputError: somebody else holds it, or the folder of `path` cannot be written.
@@ -47,17 +46,10 @@ def _lock(sidecar: Path) -> int:
         descriptor = os.open(sidecar, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_at(descriptor, sidecar):
-                return descriptor
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), sidecar.stat()):
+                    return descriptor
         except BaseException:
             os.close(descriptor)
             raise
         os.close(descriptor)  # its former holder removed it between our open and our lock
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    try:
-        there = path.stat()
-    except FileNotFoundError:
-        return False
-    return os.path.samestat(os.fstat(descriptor), there)

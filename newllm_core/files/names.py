@@ -14,7 +14,7 @@ def require_checkpoint_place(path: Path, *, overwrite: bool) -> None:
     Raises:
         ConfigError: `path` does not end in `.safetensors`: `plain` and `plain.safetensors` would
             have the same files beside them.
-        InputError: see `refuse_existing`.
+        InputError: it is in the way, or cannot be written.
     """
     if path.suffix != SUFFIX:
         raise ConfigError(f"a checkpoint is a {SUFFIX} file: pass --out {path}{SUFFIX}")

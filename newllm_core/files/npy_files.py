@@ -1,8 +1,9 @@
-"""`.npy` files that others made, mapped into memory."""
+"""Arrays mapped into memory: `.npy` files that others made, and what is read of any of them."""
 
+import mmap
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from newllm_core.errors import InputError, reason
 from newllm_core.files.from_strangers import regular_file
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 KIND = ".npy file"
 
 
-def open_array(path: Path, what: str = KIND) -> "np.ndarray[Any, Any]":
+def open_array(path: Path, what: str = KIND) -> "np.ndarray":
     """Return the array of a file, read-only and read when it is used; never a pickle.
 
     Raises:
@@ -34,3 +35,18 @@ def open_array(path: Path, what: str = KIND) -> "np.ndarray[Any, Any]":
     if array.dtype.kind not in "fiub":
         raise InputError(f"{path} holds {array.dtype}, expected real numbers")
     return array
+
+
+def release_pages(array: "np.ndarray") -> None:
+    """Give back the memory of what was read of a memory-mapped array, or of a slice of one.
+
+    Pages of a mapped file count as this process's memory for as long as nobody else wants it, so
+    it would seem to grow with the file. They are read again when they are needed again.
+    """
+    import numpy as np
+
+    base = array.base
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from newllm_core.errors import InputError, reason
+from newllm_core.files.atomic import write_atomically
 from newllm_core.files.escapes import escaped
 from newllm_core.files.from_strangers import regular_file
 
@@ -32,12 +33,9 @@ OTHER_KINDS = {
 
 @contextmanager
 def open_tensors(path: Path, what: str = KIND, *, framework: str = "pt") -> Iterator[Any]:
-    """What `safetensors.safe_open` gives: names, shapes and types are read, no tensor yet.
+    """Open what `safetensors.safe_open` gives: names, shapes and types are read, no tensor yet.
 
-    Args:
-        path: the file.
-        what: the kind of file that is expected, for messages.
-        framework: of the tensors that are read from it.
+    `what` is the kind of file that is expected, for messages.
 
     Raises:
         InputError: it is missing, truncated or damaged; also where that shows while it is read.
@@ -88,6 +86,16 @@ def save_tensors(tensors: "dict[str, Tensor]", path: Path, metadata: dict[str, s
         save_file(tensors, path, metadata)
     except SafetensorError as error:  # safetensors words its own I/O errors
         raise OSError(str(error)) from error
+
+
+def save_with_hash(tensors: "dict[str, Tensor]", path: Path, metadata: Mapping[str, str]) -> None:
+    """Write atomically a file that `open_tensors` reads, `HASH` of all of it in its metadata.
+
+    Raises:
+        InputError: the folder or file cannot be written; what was at `path` is still there.
+    """
+    described = {**metadata, HASH: content_hash(tensors, metadata)}
+    write_atomically(path, lambda temporary: save_tensors(tensors, temporary, described))
 
 
 def content_hash(tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str]) -> str:

@@ -27,8 +27,7 @@ class Chat:
         system: what the conversation begins with, in the role of that name.
 
     Raises:
-        InputError: the model was not trained on chats with these roles, or `system` is no Unicode
-            text.
+        InputError: the model was not trained on these roles, or `system` is no Unicode text.
     """
 
     def __init__(
@@ -58,11 +57,7 @@ class Chat:
             session.read([tokenizer.role_ids[SYSTEM], *encode_prompt(tokenizer, system)])
 
     def reply(self, message: str) -> Iterator[str]:
-        """Yield the answer to the user's `message`, piece by piece.
-
-        Raises:
-            InputError: the message is not Unicode text.
-        """
+        """Yield the answer to the user's `message` in pieces; `InputError` unless it is text."""
         roles = self._tokenizer.role_ids
         content = encode_prompt(self._tokenizer, message)
         # The model may have opened the next message itself: it is opened here.

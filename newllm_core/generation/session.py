@@ -23,9 +23,6 @@ class Session:
         start_id: the token that closes a document; it is read first, as in training.
 
     Attributes:
-        context_C: the context after everything that was read [C].
-        pending: the token chosen last, which was not read yet; None if there is none.
-        last: the token read last; None before there is one.
         random: the source of choices.
         recent: the last tokens that were read or chosen, whose repetition may cost something.
     """
@@ -55,31 +52,23 @@ class Session:
 
     @property
     def pending(self) -> int | None:
-        """Return the token chosen last, which was not read yet."""
+        """Return the token chosen last, which was not read yet; None if there is none."""
         return self._state[1]
 
     @property
     def last(self) -> int | None:
-        """Return the token read last."""
+        """Return the token read last; None before there is one."""
         return self._state[2]
 
     def go_on_from(
-        self,
-        context_C: Tensor,
-        pending: int | None,
-        last: int | None,
-        recent: Iterable[int] = (),
+        self, context_C: Tensor, pending: int | None, last: int | None, recent: Iterable[int] = ()
     ) -> None:
         """Continue the text that another session left there."""
         self._state = (context_C.to(self._stream.start()), pending, last)
         self.recent.extend(recent)
 
     def read(self, ids: Iterable[int]) -> None:
-        """Read what was chosen last, and then `ids`.
-
-        Raises:
-            InputError: an id is outside the vocabulary.
-        """
+        """Read what was chosen last, and then `ids`; `InputError` for one that is no token."""
         self._read_pending()
         for token in ids:
             if not 0 <= token < self._vocab_size:
@@ -104,19 +93,16 @@ class Session:
             if self.pending in ends:
                 return
             self._read_pending()
-            context_C = self.context_C
-            penalised = self._penalised(ends)
-            logits_V = self._stream.logits(context_C, self.last)
+            logits_V = self._stream.logits(self.context_C, self.last)
+            penalised: Collection[int] = ()
+            if self._options.repetition_penalty != 1:
+                penalised = set(self.recent).difference(ends)  # a text may always end
             token = choose(logits_V, self._options, self.random, penalised)
-            self._state = (context_C, token, self.last)
+            self._state = (self.context_C, token, self.last)
             if token in ends:
                 return
             self.recent.append(token)
             yield token
-
-    def _penalised(self, ends: Collection[int]) -> Collection[int]:
-        """Return what came lately, if repeating it costs anything; a text may always end."""
-        return () if self._options.repetition_penalty == 1 else set(self.recent).difference(ends)
 
     def _read_pending(self) -> None:
         context_C, pending, _ = self._state

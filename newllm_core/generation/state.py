@@ -7,11 +7,10 @@ what is not shown yet, and a hash of all of it.
 
 import json
 import math
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,57 +18,24 @@ from torch import Tensor
 from newllm_core.data.text_stream import text_stream
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import InputError, reason
-from newllm_core.files.atomic import refuse_existing, write_atomically
+from newllm_core.files.atomic import refuse_existing
+from newllm_core.files.from_strangers import require_version
 from newllm_core.files.strict_json import parse_json
-from newllm_core.files.tensor_files import HASH, content_hash, open_tensors, save_tensors
+from newllm_core.files.tensor_files import HASH, content_hash, open_tensors, save_with_hash
 from newllm_core.generation.session import Session
 from newllm_core.generation.writer import Tail
 from newllm_core.model.language_model import LanguageModel
 
 FORMAT = "newllm-text"
-FORMAT_VERSION = 2
-OPTION = "--save-state"
+FORMAT_VERSION = "2"
 LARGEST = 1 << 24
-
-
-class Identified(Protocol):
-    """A checkpoint, or what knows its identity already."""
-
-    @property
-    def model(self) -> LanguageModel:
-        """Return the model."""
-
-    def identity(self) -> str:
-        """Return what `Checkpoint.identity` does."""
-
-
-class Written(Protocol):
-    """A session, or what else knows where a text is; see `Session`."""
-
-    random: torch.Generator
-    recent: deque[int]
-
-    @property
-    def context_C(self) -> Tensor:
-        """Return the context after everything that was read [C]."""
-
-    @property
-    def pending(self) -> int | None:
-        """Return the token chosen last, which was not read yet."""
-
-    @property
-    def last(self) -> int | None:
-        """Return the token read last."""
 
 
 @dataclass(frozen=True)
 class SavedState:
-    """Where a text was left.
+    """Where a text was left: see `Session`.
 
     Attributes:
-        context_C: the context after everything that was read [C].
-        pending: the token chosen last, which was not read.
-        last: the token read last.
         random: state of the generator [bytes].
         tail: the end of the text that is not out yet.
         recent: the last tokens that were read or chosen.
@@ -93,14 +59,14 @@ class SavedState:
 
 def refuse_to_replace(path: Path, *, overwrite: bool) -> None:
     """Raise `InputError` if a state cannot be written to `path`, or would replace anything else."""
-    refuse_existing(path, overwrite=overwrite, option=OPTION)
+    refuse_existing(path, overwrite=overwrite, option="--save-state")
     if path.exists():
         with open_tensors(path, "state") as file:
             _require_state(path, file.metadata() or {})
 
 
 def save_state(
-    session: Written,
+    session: Any,  # noqa: ANN401
     tail: Tail,
     path: Path,
     *,
@@ -108,25 +74,21 @@ def save_state(
     overwrite: bool,
     notes: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write atomically.
+    """Write atomically where a text is, replacing what is at `path` if told to `overwrite` it.
 
     Args:
-        session: where the text is.
-        tail: what of it is not out yet.
+        session: a `Session`, or else `context_C`, `pending`, `last`, `random` and `recent` of one.
+        tail: what of the text is not out yet.
         path: of the file.
         identity: of the checkpoint.
-        overwrite: replace what is at `path`.
+        overwrite: replace a state.
         notes: to be kept with it, as JSON.
 
     Raises:
-        InputError: `path` exists and `overwrite` is false or it is no state, or it cannot be
-            written.
+        InputError: it cannot be written, or is in the way.
     """
     refuse_to_replace(path, overwrite=overwrite)
-    tensors = {
-        "context": session.context_C.detach().cpu().clone(),
-        "random": session.random.get_state(),
-    }
+    tensors = {"context": session.context_C, "random": session.random.get_state()}
     text = {
         "pending": session.pending,
         "last": session.last,
@@ -137,17 +99,17 @@ def save_state(
     }
     metadata = {
         "format": FORMAT,
-        "format_version": str(FORMAT_VERSION),
+        "format_version": FORMAT_VERSION,
         "checkpoint": identity,
         "text": json.dumps(text),
     }
-    metadata[HASH] = content_hash(tensors, metadata)
-
-    write_atomically(path, lambda temporary: save_tensors(tensors, temporary, metadata))
+    save_with_hash(tensors, path, metadata)
 
 
-def load_state(path: Path, checkpoint: Identified, tokenizer: TextTokenizer) -> SavedState:
-    """Read and validate a state of `checkpoint`.
+def load_state(
+    path: Path, model: LanguageModel, tokenizer: TextTokenizer, *, identity: str
+) -> SavedState:
+    """Read and validate a state of the checkpoint of that `identity`.
 
     Raises:
         InputError: missing, damaged, foreign, of another format version or another checkpoint.
@@ -155,21 +117,17 @@ def load_state(path: Path, checkpoint: Identified, tokenizer: TextTokenizer) -> 
     with open_tensors(path, "state") as file:
         metadata = file.metadata() or {}
         _require_state(path, metadata)
-        if metadata.get("format_version") != str(FORMAT_VERSION):
-            raise InputError(
-                f"{path} has format version {metadata.get('format_version')!r}, this newllm reads "
-                f"{FORMAT_VERSION}: save it again"
-            )
+        require_version(path, metadata.get("format_version"), FORMAT_VERSION, "save it again")
         shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
         if sum(map(math.prod, shapes.values())) > LARGEST:
             raise InputError(f"{path} is a damaged state: it is too large for one")
         tensors = {name: file.get_tensor(name) for name in shapes}
     if metadata.get(HASH) != content_hash(tensors, metadata):
         raise InputError(f"{path} is damaged: its hash is wrong; save it again")
-    if metadata.get("checkpoint") != checkpoint.identity():
+    if metadata.get("checkpoint") != identity:
         raise InputError(f"{path} is a state of another checkpoint: pass the one it was saved with")
     try:
-        return _rebuild(metadata, tensors, checkpoint, tokenizer)
+        return _rebuild(parse_json(metadata["text"]), tensors, model, tokenizer)
     except (ValueError, LookupError, TypeError, RuntimeError, OverflowError) as error:
         raise InputError(f"{path} is a damaged state: {reason(error)}") from error
 
@@ -180,26 +138,22 @@ def _require_state(path: Path, metadata: Mapping[str, str]) -> None:
 
 
 def _rebuild(
-    metadata: Mapping[str, str],
+    text: dict[str, Any],
     tensors: Mapping[str, Tensor],
-    checkpoint: Identified,
+    model: LanguageModel,
     tokenizer: TextTokenizer,
 ) -> SavedState:
-    model = checkpoint.model
-    context_C = tensors["context"]
+    context_C, random = tensors["context"], tensors["random"]
     if context_C.shape != (model.context_dim,) or not torch.isfinite(context_C).all():
         raise ValueError("the context does not fit the model")
-    torch.Generator().set_state(tensors["random"])
-    text = parse_json(metadata["text"])
-    pending, held, undecoded = text["pending"], text["held"], text["undecoded"]
-    last = text["last"]
-    tokens = [*text["recent"], *(token for token in (pending, last) if token is not None)]
+    torch.Generator().set_state(random)
+    pending, last, recent = text["pending"], text["last"], text["recent"]
+    tokens = [*recent, *(token for token in (pending, last) if token is not None)]
     if any(type(token) is not int or token not in range(model.vocab_size) for token in tokens):
         raise ValueError("a token is outside the vocabulary")
-    notes = text["notes"]
+    held, notes = text["held"], text["notes"]
     if not (isinstance(held, str) and isinstance(notes, dict)):
         raise ValueError("what was held is no text, or the notes are none")
-    text_stream(tokenizer, undecoded)
-    tail = Tail(undecoded, held)
-    recent = text["recent"]
-    return SavedState(context_C, pending, last, tensors["random"], tail, recent, notes)
+    text_stream(tokenizer, text["undecoded"])
+    tail = Tail(text["undecoded"], held)
+    return SavedState(context_C, pending, last, random, tail, recent, notes)

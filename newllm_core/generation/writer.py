@@ -7,7 +7,6 @@ from newllm_core.data.sources.files import unicode_text
 from newllm_core.data.text_stream import text_stream
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.generation.session import Session
-from newllm_core.generation.stop import StopStrings
 
 
 @dataclass(frozen=True)
@@ -21,6 +20,43 @@ class Tail:
 
     undecoded: Sequence[int] = ()
     held: str = ""
+
+
+class StopStrings:
+    """Lets a text through but for what may be the beginning of a stop string.
+
+    The first of `strings` to be complete ends the text before it; it is `found` then. What is not
+    let through yet is `held`, at first what another one held back.
+    """
+
+    def __init__(self, strings: Sequence[str], held: str = "") -> None:
+        self._strings = strings
+        self._longest = max(map(len, strings), default=0)
+        self.held = held
+        self.found: str | None = None
+
+    def push(self, text: str) -> str:
+        """Return what is certain to come before any stop string, now that `text` came too."""
+        text = self.held + text
+        # The first to be complete counts, as if every character had come alone.
+        found = [(text.find(stop), stop) for stop in self._strings if stop in text]
+        if found:
+            begin, self.found = min(found, key=lambda place: (place[0] + len(place[1]), place[0]))
+            self.held = ""
+            return text[:begin]
+        end = len(text)
+        for length in range(min(self._longest - 1, len(text)), 0, -1):
+            tail = text[len(text) - length :]
+            if any(stop.startswith(tail) for stop in self._strings):
+                end -= length
+                break
+        self.held = text[end:]
+        return text[:end]
+
+    def flush(self) -> str:
+        """Return what was held back: the text is over, so it is none of a stop string."""
+        text, self.held = self.held, ""
+        return text
 
 
 class Writer:
@@ -68,12 +104,9 @@ class Writer:
     ) -> Iterator[str]:
         """Yield text as soon as it is certain, "" included, once for each token at least.
 
-        What may still become a stop string stays in `tail`; see `finish`.
-
-        Args:
-            limit: at most so many tokens.
-            ends: tokens that end the text and have no text themselves.
-            record: gets every token.
+        At most `limit` tokens are chosen, each of which goes to `record` too. One of `ends` ends
+        the text and has no text itself. What may still become a stop string stays in `tail`: see
+        `finish`.
         """
         yield self._stop.push("")
         self.finish_reason = "length"
@@ -96,9 +129,5 @@ class Writer:
 
 
 def encode_prompt(tokenizer: TextTokenizer, text: str) -> list[int]:
-    """Return ids of a prompt.
-
-    Raises:
-        InputError: it is not Unicode text.
-    """
+    """Return ids of a prompt; `InputError` if it is not Unicode text."""
     return tokenizer.encode(unicode_text(text, "the prompt"))

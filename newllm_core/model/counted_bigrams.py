@@ -6,7 +6,7 @@ Shapes: T tokens, P pairs, V vocabulary.
 import numpy as np
 import torch
 
-from newllm_core.data.mapped import release_pages
+from newllm_core.files.npy_files import release_pages
 from newllm_core.model.bigrams import Bigrams
 from newllm_core.model.pair_counts import add_up, heaviest
 from newllm_core.runtime.progress import Progress

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from newllm_core.data.mapped import release_pages
+from newllm_core.files.npy_files import release_pages
 from newllm_core.model.pair_counts import add_up
 from newllm_core.runtime.device import one_thread
 from newllm_core.runtime.progress import Progress

@@ -6,7 +6,6 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from newllm_core.config import ModelConfig
 from newllm_core.data.losses import TokenLosses
-from newllm_core.data.pieces import pieces
 from newllm_core.data.prepared import open_dataset
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.evaluation.splits import evaluate_splits
@@ -46,7 +45,7 @@ def test_losses_are_counted_in_tokens_and_bytes(name, text, unknown, lost):
 @pytest.mark.parametrize("name", ["unigram-bytes", "bpe-bytes", "unigram", "word-piece"])
 def test_a_text_in_parts_loses_what_the_whole_does(name):
     text = "the cat sat 🙂 on the mat. café 🙂 ﬁ the cat " * 30
-    parts = list(pieces(MADE[name], [text], 50))
+    parts = list(MADE[name].pieces([text], 50))
     found, whole = losses_of(MADE[name], *parts), losses_of(MADE[name], text)
     assert (found.unknown_tokens, found.lost_bytes) == (whole.unknown_tokens, whole.lost_bytes)
     assert (whole.lost_bytes > 0) == (len(parts) > 1) == (name != "bpe-bytes")

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from newllm_core.data.mapped import release_pages
+from newllm_core.files.npy_files import release_pages
 
 
 def resident_file_pages():

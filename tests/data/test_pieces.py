@@ -4,7 +4,6 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from newllm_core.data import pieces as pieces_module
-from newllm_core.data.pieces import pieces
 from newllm_core.data.tokenizer import TextTokenizer
 from tests.generation.cases import TOKENIZERS
 
@@ -46,7 +45,7 @@ MADE |= {"lines-matter": lines_matter(), "always-prefixed": always_prefixed()}
 def test_pieces_together_have_the_ids_of_the_whole(name, text, size, chunk):
     tokenizer = MADE[name]
     chunks = [text[begin : begin + chunk] for begin in range(0, len(text), chunk)]
-    found = list(pieces(tokenizer, chunks, size))
+    found = list(tokenizer.pieces(chunks, size))
     assert "".join(found) == text
     assert [i for piece in found for i in tokenizer.encode(piece)] == tokenizer.encode(text)
 
@@ -55,26 +54,26 @@ def test_pieces_together_have_the_ids_of_the_whole(name, text, size, chunk):
 @pytest.mark.parametrize("characters", [100, 1000])
 def test_pieces_have_about_the_size_asked_for(name, characters):
     text = "the cat sat\non the mat. " * 400
-    found = list(pieces(MADE[name], [text[:5000], text[5000:]], characters))
+    found = list(MADE[name].pieces([text[:5000], text[5000:]], characters))
     assert all(characters <= len(piece) < characters + 40 for piece in found[:-1])
     assert len(found) >= len(text) // (characters + 40)
 
 
 def test_what_cannot_be_cut_stays_whole_and_is_not_tried_for_ever(monkeypatch):
     tries = []
-    harmless = pieces_module._Cutter._is_harmless
+    harmless = pieces_module.HarmlessCuts._is_harmless
     monkeypatch.setattr(
-        pieces_module._Cutter,
+        pieces_module.HarmlessCuts,
         "_is_harmless",
         lambda self, place: tries.append(place) or harmless(self, place),
     )
     text = "the cat " * 3000
     chunks = [text[begin : begin + 1000] for begin in range(0, len(text), 1000)]
-    assert list(pieces(MADE["always-prefixed"], chunks, 100)) == [text]
+    assert list(MADE["always-prefixed"].pieces(chunks, 100)) == [text]
     assert len(tries) <= pieces_module.TRIES * (len(chunks) + 1)
     assert len(set(tries)) == len(tries)
 
 
 def test_no_text_has_no_pieces():
-    assert list(pieces(MADE["bpe"], [])) == []
-    assert list(pieces(MADE["bpe"], ["", ""])) == []
+    assert list(MADE["bpe"].pieces([])) == []
+    assert list(MADE["bpe"].pieces(["", ""])) == []

@@ -37,7 +37,7 @@ def test_lines_with_a_byte_that_training_never_saw_are_dropped(byte_bpe):
     assert kept == Document(text="ab\nc\n\nb")
     assert applied(policy, byte_bpe, Document(text="x")) is None
     assert applied(policy, byte_bpe, Document(text="a")) == Document(text="a")
-    assert policy.report() == PolicyReport(
+    assert policy.report == PolicyReport(
         policy="drop",
         unseen_types=3,  # x and the two bytes of é
         lines=5 + 1 + 1,
@@ -46,15 +46,15 @@ def test_lines_with_a_byte_that_training_never_saw_are_dropped(byte_bpe):
         dropped_bytes=5,
         dropped_documents=1,
     )
-    assert policy.report().dropped_line_share == 2 / 7
-    assert policy.report().dropped_byte_share == 5 / 13
+    assert policy.report.dropped_line_share == 2 / 7
+    assert policy.report.dropped_byte_share == 5 / 13
 
 
 def test_keep_counts_only(byte_bpe):
     policy = ValidationPolicy("keep", byte_bpe, seen_by(byte_bpe, Document(text="abc\n")))
     document = Document(text="ab\nxé\nc")
     assert applied(policy, byte_bpe, document) is document
-    assert policy.report() == PolicyReport("keep", 3, 3, 0, 8, 0, 0)
+    assert policy.report == PolicyReport("keep", 3, 3, 0, 8, 0, 0)
 
 
 def test_chats_lose_lines_then_messages_then_themselves():
@@ -72,10 +72,10 @@ def test_chats_lose_lines_then_messages_then_themselves():
     assert applied(policy, tokenizer, chat) == Document(
         messages=(Message("user", "ab\nc"), Message("user", ""))
     )
-    assert policy.report() == PolicyReport("drop", 2, 6, 4, 13, 9, 0)
+    assert policy.report == PolicyReport("drop", 2, 6, 4, 13, 9, 0)
     only = Document(messages=(Message("user", "x"), Message("user", "")))
     assert applied(policy, tokenizer, only) is None
-    assert policy.report().dropped_documents == 1
+    assert policy.report.dropped_documents == 1
 
 
 def test_token_documents_go_as_a_whole(byte_bpe):
@@ -85,7 +85,7 @@ def test_token_documents_go_as_a_whole(byte_bpe):
     good = Document(tokens=(a, b, end, b))
     assert applied(policy, byte_bpe, good) is good
     assert applied(policy, byte_bpe, Document(tokens=(a, x))) is None
-    assert policy.report() == PolicyReport("drop", 1, 2, 1, 0, 0, 1)
+    assert policy.report == PolicyReport("drop", 1, 2, 1, 0, 0, 1)
 
 
 def test_nothing_stays_where_training_never_saw_the_end_token(byte_bpe):
@@ -106,7 +106,7 @@ def test_tokens_that_form_across_a_gap_are_dropped_too():
     )
     # Without "x\n" there would be "a\nb", one token that training never saw: both lines go.
     assert applied(policy, made, Document(text="a\nx\nbb\nc")) == Document(text="c")
-    assert policy.report().dropped_lines == 3
+    assert policy.report.dropped_lines == 3
 
 
 @given(
@@ -123,7 +123,7 @@ def test_what_is_kept_has_seen_tokens_only_and_is_lines_of_the_text(bpe, train, 
         assert seen[encode_document(bpe, kept)].all()
     remaining = iter(lines)
     assert all(line in remaining for line in left)
-    report = policy.report()
+    report = policy.report
     assert report.dropped_lines == len(lines) - len(left)
     assert report.dropped_bytes == count_bytes(text) - count_bytes("".join(left))
 

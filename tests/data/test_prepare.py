@@ -14,7 +14,7 @@ from newllm_core.data.prepare import prepare
 from newllm_core.data.prepared import open_dataset
 from newllm_core.data.sources.base import Document
 from newllm_core.data.sources.text_file import TextFile
-from newllm_core.data.token_files import smallest_dtype
+from newllm_core.data.split_encoder import smallest_dtype
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import ConfigError, InputError, PluginError
 

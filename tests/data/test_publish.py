@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from newllm_core.data.prepared import open_dataset
-from newllm_core.data.token_files import SplitWriter
+from newllm_core.data.split_encoder import SplitWriter
 from newllm_core.errors import InputError
 
 from .cases import assert_one_line_error, contents_of, run, write

@@ -57,7 +57,7 @@ About ? late.
 @pytest.fixture
 def library(tmp_path, monkeypatch):
     monkeypatch.setattr(python_docs.sysconfig, "get_path", lambda name: str(tmp_path))
-    monkeypatch.setattr(python_docs, "_topics", lambda: iter(()))
+    monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
     return tmp_path
 
 

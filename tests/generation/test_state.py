@@ -30,7 +30,7 @@ class Text:
         self.session = session_of(checkpoint.model, start_id=start, **options)
         tail = None
         if load is not None:
-            state = load_state(load, checkpoint, tokenizer)
+            state = load_state(load, checkpoint.model, tokenizer, identity=checkpoint.identity())
             state.restore(self.session)
             tail = state.tail
         self.ends = {tokenizer.end_id}
@@ -112,7 +112,7 @@ def test_nothing_is_overwritten_without_being_told(saved):
 def test_another_checkpoint_is_refused(saved):
     path, _, tokenizer = saved
     same = checkpoint_of(tokenizer)
-    assert load_state(path, same, tokenizer).pending is not None
+    assert load_state(path, same.model, tokenizer, identity=same.identity()).pending is not None
     with torch.no_grad():
         same.model.token_output[-1].bias[3] += 1e-6
     others = [
@@ -124,7 +124,7 @@ def test_another_checkpoint_is_refused(saved):
     renamed.tokenizer_json += " "
     for other in [*others, renamed]:
         with pytest.raises(InputError, match="another checkpoint") as caught:
-            load_state(path, other, tokenizer)
+            load_state(path, other.model, tokenizer, identity=other.identity())
         assert "\n" not in str(caught.value)
 
 
@@ -136,13 +136,13 @@ def test_damage_anywhere_is_noticed(saved):
         damaged[place] ^= 0x04
         path.write_bytes(damaged)
         with pytest.raises(InputError) as caught:
-            load_state(path, checkpoint, tokenizer)
+            load_state(path, checkpoint.model, tokenizer, identity=checkpoint.identity())
         assert "\n" not in str(caught.value)
         assert len(str(caught.value)) < 500
     for size in (0, 7, 100, len(content) - 1):
         path.write_bytes(content[:size])
         with pytest.raises(InputError, match="not a readable state"):
-            load_state(path, checkpoint, tokenizer)
+            load_state(path, checkpoint.model, tokenizer, identity=checkpoint.identity())
 
 
 @pytest.mark.parametrize(
@@ -159,6 +159,6 @@ def test_foreign_files_are_told_apart(saved, change, words):
         metadata = file.metadata()
     save_file(load_file(path), path, metadata | change)
     with pytest.raises(InputError, match=words):
-        load_state(path, checkpoint, tokenizer)
+        load_state(path, checkpoint.model, tokenizer, identity=checkpoint.identity())
     with pytest.raises(InputError, match="no such state"):
-        load_state(path.with_name("none"), checkpoint, tokenizer)
+        load_state(path.with_name("none"), checkpoint.model, tokenizer, identity="x")

@@ -3,7 +3,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from newllm_core.errors import ConfigError
-from newllm_core.generation.stop import StopStrings
+from newllm_core.generation.writer import StopStrings
 from newllm_core.settings import Settings, from_assignments
 
 LETTERS = st.text(alphabet="ab", max_size=12)

@@ -37,10 +37,8 @@ class Document:
 class Broken:
     """What a source yields in place of a document that it cannot read, such as a damaged line.
 
-    `prepare` leaves it out, reports it, and stops if there are too many.
-
-    Attributes:
-        problem: where it is and what is wrong, for people.
+    `prepare` leaves it out, reports it, and stops if there are too many. `problem` says to people
+    where it is and what is wrong.
     """
 
     problem: str
@@ -50,8 +48,7 @@ class Broken:
 class Note:
     """Something that people should know of what is read; `prepare` says it once, and how often.
 
-    Attributes:
-        text: the same for every document that it is true of.
+    Its `text` is the same for every document that it is true of.
     """
 
     text: str

@@ -104,7 +104,6 @@ def require_extra(module: str, what: str) -> Any:  # noqa: ANN401 - an optional 
 
     Raises:
         ConfigError: its package is not installed.
-        ImportError: importing it failed for another reason.
     """
     try:
         return import_module(module)
@@ -189,48 +188,39 @@ def read_chunks(
 ) -> Iterator[str]:
     """Yield the text of a file or stdin piece by piece, line ends as they are, without a BOM.
 
-    Args:
-        path: of the file, or `STDIN`; may be compressed.
-        chunk_bytes: how much is read at a time.
-        encoding: UTF-8 unless given, and then whoever reads can choose another.
+    It may be compressed. Where no encoding is given, it is UTF-8.
 
     Raises:
         InputError: it cannot be opened, or is of another encoding; the message has the byte offset.
     """
-    with opened(path) as file:
-        yield from decode_chunks(file, path_name(path), chunk_bytes, encoding)
-
-
-def decode_chunks(
-    file: BinaryIO, name: str, chunk_bytes: int = CHUNK_BYTES, encoding: str | None = None
-) -> Iterator[str]:
-    """Yield the text of an open file or pipe, see `read_chunks`; `name` is for errors."""
+    name = path_name(path)
     decoder = codecs.getincrementaldecoder(encoding or UTF8)("strict")
     consumed = 0
     at_start = True
-    while True:
-        data = file.read(chunk_bytes)
-        if not consumed:
-            refuse_other_kinds(data, name)
-        # The decoder keeps the bytes of an unfinished character for the next chunk, and
-        # counts the position of an error from the first of them.
-        origin = consumed - len(decoder.getstate()[0])
-        try:
-            text = decoder.decode(data, final=not data)
-        except UnicodeDecodeError as error:
-            byte = f"byte 0x{error.object[error.start]:02x} at offset {origin + error.start}"
-            raise InputError(
-                f"{name} is not {(encoding or UTF8).upper()}: {byte}; convert it to UTF-8"
-                + (f", or say what it is: {_suggestion(error.object)}" if encoding else "")
-            ) from error
-        consumed += len(data)
-        if at_start and text:
-            text = text.removeprefix(BYTE_ORDER_MARK)
-            at_start = False
-        if text:
-            yield text
-        if not data:
-            return
+    with opened(path) as file:
+        while True:
+            data = file.read(chunk_bytes)
+            if not consumed:
+                refuse_other_kinds(data, name)
+            # The decoder keeps the bytes of an unfinished character for the next chunk, and
+            # counts the position of an error from the first of them.
+            origin = consumed - len(decoder.getstate()[0])
+            try:
+                text = decoder.decode(data, final=not data)
+            except UnicodeDecodeError as error:
+                byte = f"byte 0x{error.object[error.start]:02x} at offset {origin + error.start}"
+                raise InputError(
+                    f"{name} is not {(encoding or UTF8).upper()}: {byte}; convert it to UTF-8"
+                    + (f", or say what it is: {_suggestion(error.object)}" if encoding else "")
+                ) from error
+            consumed += len(data)
+            if at_start and text:
+                text = text.removeprefix(BYTE_ORDER_MARK)
+                at_start = False
+            if text:
+                yield text
+            if not data:
+                return
 
 
 def refuse_other_kinds(start: bytes, name: str) -> None:
@@ -268,17 +258,18 @@ def opened_text(path: Path | str, encoding: str, newline: str) -> Iterator[io.Te
             bytes_of.detach()
 
 
-def unicode_text(text: str, name: str) -> str:
-    """Return `text`.
-
-    Raises:
-        InputError: it has no UTF-8 form.
-    """
+def utf8(text: str, name: str) -> bytes:
+    """Return the UTF-8 form of `text`; `InputError`, which calls it `name`, where it has none."""
     try:
-        text.encode("utf-8")
+        return text.encode("utf-8")
     except UnicodeEncodeError as error:
         found = ascii(error.object[error.start])
         raise InputError(f"{name} holds {found}, which is not Unicode text") from error
+
+
+def unicode_text(text: str, name: str) -> str:
+    """Return `text`, if it has a UTF-8 form: see `utf8`."""
+    utf8(text, name)
     return text
 
 

@@ -48,11 +48,7 @@ def value_rows(file: TextIO, name: str, begun: str = "") -> Iterator[Row | Broke
     """Yield the objects of an array, or of one after another, however they are laid out.
 
     An array may be wrapped: `{"data": [...]}` or `{"rows": [...]}`. Only one row is in memory.
-
-    Args:
-        file: open.
-        name: of the file, for messages.
-        begun: what was read of it before.
+    `name` is for messages; `begun` was read of the file before.
 
     Raises:
         InputError: it is damaged.

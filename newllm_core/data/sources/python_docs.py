@@ -8,6 +8,7 @@ import ast
 import sysconfig
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from newllm_core.data.sources.base import DataSource, Document
@@ -25,21 +26,15 @@ class PythonDocs(DataSource):
     def documents(self) -> Iterator[Document]:
         """Yield topics by name, then modules by name; modules without docstrings are left out."""
         refuse_input("python-docs", self.input)
-        yield from _topics()
+        with suppress(ImportError):  # some distributions of Python leave it out
+            from pydoc_data.topics import topics
+
+            yield from (Document(text=topics[name]) for name in sorted(topics))
         folder = Path(sysconfig.get_path("stdlib"))
         for name, path in _modules(folder):
             text = module_text(name, path)
             if text:
                 yield Document(text=text)
-
-
-def _topics() -> Iterator[Document]:
-    try:
-        from pydoc_data.topics import topics
-    except ImportError:  # some distributions of Python leave it out
-        return
-    for name in sorted(topics):
-        yield Document(text=topics[name])
 
 
 def _modules(folder: Path) -> Iterator[tuple[str, Path]]:

@@ -33,13 +33,10 @@ class _BadRowError(Exception):
 def documents_of(
     rows: Iterable[Placed], *, column: str | None = None, only_chats: bool = False
 ) -> Iterator[Document | Broken | Note]:
-    """Turn rows into documents.
+    """Turn rows of one data set into documents; if `only_chats`, texts are broken.
 
-    Args:
-        rows: of one data set.
-        column: of texts. Without one, a row is a chat or has a `text`; where the first rows have
-            neither, but one column of texts alone, it is that.
-        only_chats: texts are broken.
+    `column` has the texts. Without one, a row is a chat or has a `text`; where the first rows have
+    neither, but one column of texts alone, it is that.
     """
     if column is None and not only_chats:
         rows = iter(rows)

@@ -8,10 +8,10 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from newllm_core.data.hub import require_hub, unreachable
+from newllm_core.data.hub import asking_hub
 from newllm_core.data.sources.base import Split
 from newllm_core.data.sources.files import format_of, is_hidden, require_extra
-from newllm_core.errors import InputError, reason
+from newllm_core.errors import InputError
 from newllm_core.files.from_strangers import read_text
 
 SPLIT_NAMES: dict[str, Split] = {
@@ -25,7 +25,6 @@ SPLIT_NAMES: dict[str, Split] = {
 # What `datasets` writes beside rows.
 STATE, SAVED_SPLITS = "state.json", "dataset_dict.json"
 METADATA = (STATE, SAVED_SPLITS, "dataset_info.json", "dataset_infos.json")
-INSTEAD = "give a local copy with --input PATH"
 
 Place = Path | str  # text is a URL
 Part = tuple[Place, Split | None]
@@ -39,13 +38,9 @@ def split_named(name: str) -> Split | None:
 
 
 def folder_parts(folder: Path, formats: Collection[str]) -> tuple[list[Part], list[str]]:
-    """Return the files of a folder and below it, and what to say of them.
+    """Return the files of a folder and below it in one of `formats`, and what to say of them.
 
-    A folder that `datasets.save_to_disk` wrote has the files that it lists.
-
-    Args:
-        folder: where to look.
-        formats: endings of files that are read, compressed or not.
+    They may be compressed. A folder that `datasets.save_to_disk` wrote has the files that it lists.
 
     Raises:
         InputError: there is none.
@@ -82,28 +77,22 @@ def hub_parts(
 ) -> tuple[list[Part], list[str]]:
     """Return the files of a data set on the hub, or in a folder laid out like one.
 
-    Args:
-        name: such as Salesforce/wikitext.
-        config: one of its configurations.
-        names: of splits that are read, and what each is here.
+    `name` is such as Salesforce/wikitext, `config` one of its configurations; `names` are splits
+    that are read, and what each is here.
 
     Raises:
         ConfigError: `datasets` is not installed.
         InputError: the hub is out of reach, or has no such data set, configuration or split.
     """
     datasets = require_extra("datasets", "a data set of the hub")
-    if not os.path.exists(name):
-        require_hub(name, INSTEAD)
-    try:
-        files = datasets.load_dataset_builder(name, config).config.data_files
-    except Exception as error:  # the hub's and the network's own types
-        raise unreachable(name, reason(error), INSTEAD) from error
-    found = {str(split): [_place(file) for file in of] for split, of in (files or {}).items()}
+    instead = "give a local copy with --input PATH"
+    with asking_hub(name, instead, is_local=os.path.exists(name)):
+        files = datasets.load_dataset_builder(name, config).config.data_files or {}
+    found: dict[str, list[Place]] = {
+        str(split): [file if "://" in file else Path(file) for file in of]
+        for split, of in files.items()
+    }
     return _named(found, name, names, "give a file of it with --input PATH")
-
-
-def _place(file: str) -> Place:
-    return file if "://" in file else Path(file)
 
 
 def _named(

@@ -41,10 +41,7 @@ Found = Iterator[Row | Broken]
 def read_rows(path: Place, encoding: str = UTF8, kind: str | None = None) -> Found:
     """Yield the rows of a file, of stdin or of a URL; it may be compressed.
 
-    Args:
-        path: where it is.
-        encoding: of text.
-        kind: a key of `READERS` where the name does not say it.
+    `kind` is a key of `READERS` where the name does not say it.
 
     Raises:
         InputError: another format, or damaged; damaged lines of .jsonl and .csv are broken.

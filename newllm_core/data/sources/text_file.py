@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from newllm_core.config import option
+from newllm_core.data.pieces import with_last
 from newllm_core.data.sources.base import DataSource, Document
 from newllm_core.data.sources.files import (
     CHUNK_BYTES,
@@ -67,23 +68,12 @@ def text_documents(
     Those of white space alone are left out.
     """
     chunks = read_chunks(path, chunk_bytes, encoding)
-    parts = whole(chunks) if separator is None else split_chunks(chunks, separator)
+    parts = with_last(chunks) if separator is None else split_chunks(chunks, separator)
     begun = False
     for part, ends in parts:
         if begun or not ends or part.strip():
             yield Document(text=part, continues=not ends)
         begun = not ends
-
-
-def whole(chunks: Iterable[str]) -> Iterator[tuple[str, bool]]:
-    """Yield each chunk, and whether it is the last."""
-    held = None
-    for chunk in chunks:
-        if held is not None:
-            yield held, False
-        held = chunk
-    if held is not None:
-        yield held, True
 
 
 def split_chunks(

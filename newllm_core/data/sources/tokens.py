@@ -9,14 +9,14 @@ below it that end in `.ds`, by name. Pickles are never read.
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from newllm_core.config.values import shown
 from newllm_core.data.sources.base import DataSource, Document
 from newllm_core.data.sources.files import input_file, input_path, is_hidden
 from newllm_core.errors import InputError, reason
 from newllm_core.files.from_strangers import read_text, regular_file
-from newllm_core.files.npy_files import open_array
+from newllm_core.files.npy_files import open_array, release_pages
 from newllm_core.files.tensor_files import open_tensors
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _from_ds(path: Path) -> Iterator[Ids]:
         begin = end
 
 
-def _mapped(path: Path, kind: "np.dtype[Any]", skipped: int = 0) -> "np.ndarray[Any, Any]":
+def _mapped(path: Path, kind: "np.dtype", skipped: int = 0) -> "np.ndarray":
     """Return all numbers of a file behind its first bytes, read when they are used."""
     import numpy as np
 
@@ -141,13 +141,11 @@ def _mapped(path: Path, kind: "np.dtype[Any]", skipped: int = 0) -> "np.ndarray[
     return np.memmap(path, kind, "r", offset=skipped)
 
 
-def _rows(array: "np.ndarray[Any, Any]", where: str) -> Iterator[Ids]:
+def _rows(array: "np.ndarray", where: str) -> Iterator[Ids]:
     if array.dtype.kind not in "iu" or array.ndim not in (1, 2):
         raise InputError(
             f"{where} is {array.dtype} of shape {list(array.shape)}, expected integers {DIMENSIONS}"
         )
-    from newllm_core.data.mapped import release_pages
-
     for row in array if array.ndim == 2 else [array]:
         for first in range(0, max(1, len(row)), PART_TOKENS):
             yield row[first : first + PART_TOKENS].tolist(), first + PART_TOKENS < len(row)

@@ -21,8 +21,8 @@ from newllm_core.checkpoint.run_state import (
     whole_parameters,
 )
 from newllm_core.config import Config
-from newllm_core.data.mapped import release_pages
 from newllm_core.errors import DivergedError
+from newllm_core.files.npy_files import release_pages
 from newllm_core.parallel import collectives
 from newllm_core.runtime.device import steps_between_checks
 from newllm_core.runtime.progress import Progress, Silent, Task

@@ -11,8 +11,7 @@ from torch import Tensor
 from newllm_core.config import GenerationConfig
 from newllm_core.data.text_stream import text_stream
 from newllm_core.data.tokenizer import TextTokenizer
-from newllm_core.generation.stop import StopStrings
-from newllm_core.generation.writer import Tail
+from newllm_core.generation.writer import StopStrings, Tail
 from newllm_serve.errors import Refused
 
 TOO_SLOW = "there was no time to read the prompt: send less, or try again later"

@@ -14,18 +14,6 @@ from newllm_serve.row import Row
 SUFFIX = ".state"
 
 
-class OneIdentity:
-    """A checkpoint that does not change: its identity, a hash of all weights, is made once."""
-
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self.model = checkpoint.model
-        self._identity = checkpoint.identity()
-
-    def identity(self) -> str:
-        """Return what `Checkpoint.identity` made."""
-        return self._identity
-
-
 class Sessions:
     """A bounded folder of states. Memory holds their names only.
 
@@ -43,7 +31,8 @@ class Sessions:
         self, folder: Path, checkpoint: Checkpoint, tokenizer: TextTokenizer, most: int
     ) -> None:
         self._folder = folder
-        self._checkpoint = OneIdentity(checkpoint)
+        self._model = checkpoint.model
+        self._identity = checkpoint.identity()  # made once: it is a hash of all weights
         self._tokenizer = tokenizer
         self._most = most
         self._lock = Lock()
@@ -69,7 +58,8 @@ class Sessions:
             if file not in self._used:
                 return None
             self._used.move_to_end(file)
-        return load_state(self._folder / file, self._checkpoint, self._tokenizer)
+        path = self._folder / file
+        return load_state(path, self._model, self._tokenizer, identity=self._identity)
 
     def save(self, name: str, row: Row, num_tokens: int) -> None:
         """Keep where `row` ended, on disk when this returns.
@@ -82,7 +72,7 @@ class Sessions:
             row,
             row.tail,
             self._folder / file,
-            identity=self._checkpoint.identity(),
+            identity=self._identity,
             overwrite=True,
             notes={"num_tokens": num_tokens},
         )

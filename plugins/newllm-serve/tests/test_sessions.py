@@ -92,7 +92,9 @@ def test_a_state_is_one_of_generate(client, opened, path):
     file = max(path.with_suffix(".sessions").glob("*.state"), key=lambda f: f.stat().st_mtime_ns)
     options = GenerationConfig(temperature=0)
     session = Session(opened.model, options)
-    load_state(file, opened.checkpoint, opened.tokenizer).restore(session)
+    identity = opened.checkpoint.identity()
+    state = load_state(file, opened.checkpoint.model, opened.tokenizer, identity=identity)
+    state.restore(session)
     text = "".join(Writer(session, opened.tokenizer).write(9, {opened.tokenizer.end_id}))
     asked = {"prompt": "", "max_tokens": 9, "extra_body": {"session": "to a file"}}
     made = client.completions.create(**asked, **GREEDY).choices[0].text

@@ -38,7 +38,9 @@ class GenerationState(Target):
         self.context_C = session.context_C
 
     def check(self):
-        found = load_state(self.path, self.checkpoint, self.home.bpe)
+        found = load_state(
+            self.path, self.checkpoint.model, self.home.bpe, identity=self.checkpoint.identity()
+        )
         assert torch.equal(found.context_C, self.context_C)
         return EQUAL
 
