@@ -63,6 +63,7 @@ class FineTuning:
         self.extra = extra if extra is not None and extra.wanted else None
         self.head_loss = head_loss
         self.candidates = 0
+        self.first_reading = True
         # A short text makes fewer streams rather than streams shorter than a window.
         self.num_streams = max(1, min(config.num_streams, len(tokens) // config.bptt))
         self.stream_length = len(tokens) // self.num_streams
@@ -119,6 +120,7 @@ class FineTuning:
                 rows_per_rank=rows,
                 head_loss=self.head_loss,
                 candidates=self.candidates,
+                first_reading=self.first_reading,
             )
             if self.extra is not None:
                 for name, term in self.extra(

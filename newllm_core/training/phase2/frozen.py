@@ -81,6 +81,7 @@ class FrozenContexts:
         self.weights = weights
         self.head_loss = head_loss
         self.candidates = 0
+        self.first_reading = True
         self.shuffling = np.random.default_rng(seed)
         self.order = self.shuffling.bit_generator.state
         self.num_tokens = len(tokens)
@@ -124,6 +125,7 @@ class FrozenContexts:
                 rows_per_rank=rows,
                 head_loss=self.head_loss,
                 candidates=self.candidates,
+                first_reading=self.first_reading,
             )
             yield Terms(total, plain, len(positions_N))
 

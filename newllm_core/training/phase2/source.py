@@ -15,12 +15,14 @@ class Source(Protocol):
     Attributes:
         num_steps: of an epoch.
         num_tokens: of an epoch.
+        first_reading: whether this is the first epoch.
         candidates: of the next step, see `terms.cross_entropy`.
     """
 
     num_steps: int
     num_tokens: int
     candidates: int
+    first_reading: bool
 
     def begin_epoch(self) -> None:
         """Start from the beginning of the text."""

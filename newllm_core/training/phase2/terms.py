@@ -52,6 +52,7 @@ def cross_entropy(
     rows_per_rank: Sequence[int] | None = None,
     head_loss: HeadLoss = plain_cross_entropy,
     candidates: int = 0,
+    first_reading: bool = True,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Compute `Σ w_k CE_k / Σ w_k` with gradient, and the plain terms.
 
@@ -68,6 +69,8 @@ def cross_entropy(
         rows_per_rank: how many rows each process has, where there are several; losses are of all.
         head_loss: `plain_cross_entropy` or a form of it.
         candidates: how many tokens that do not follow are compared with those that do; 0 for all.
+        first_reading: whether the text is new to the heads. Gates learn from new text only: what
+            heads say of text that they have learned by heart is better than what they will say.
     """
     rows = rows_per_rank or [len(targets_N)]
     if candidates:
@@ -90,7 +93,8 @@ def cross_entropy(
     if len(losses) > 1:
         plain |= {f"cross-entropy of head {k}": v.detach() for k, v in enumerate(told, start=1)}
     total = weighted_mean(losses, weights)
-    return total + torch.stack(mixtures).sum() if mixtures else total, plain
+    learn = mixtures and first_reading
+    return total + torch.stack(mixtures).sum() if learn else total, plain
 
 
 def _nats(
