@@ -14,8 +14,7 @@ from newllm_core.training.phase2.context_store import ContextStore
 from newllm_core.training.phase2.extra_terms import ExtraTerms
 from newllm_core.training.phase2.fine_tuning import FineTuning
 from newllm_core.training.phase2.frozen import SEGMENT_ROWS, FrozenContexts, store_contexts
-from newllm_core.training.phase2.schedule import one_cycle
-from newllm_core.training.phase2.steps import Steps
+from newllm_core.training.phase2.steps import Steps, one_cycle
 from newllm_core.training.phase2.terms import Terms, drop
 
 GENERATOR = torch.Generator().manual_seed(0)

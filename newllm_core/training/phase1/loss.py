@@ -5,6 +5,7 @@ Shapes: N tokens, C context_dim.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import torch
@@ -19,7 +20,7 @@ from newllm_core.plugins.registry import OBJECTIVES, REGULARIZERS
 from newllm_core.regularizers.base import Regularizer
 from newllm_core.training.phase1.engines import Batch
 from newllm_core.training.phase1.window import Window
-from newllm_core.training.plugin_terms import objective_loss, regularizer_loss
+from newllm_core.training.plugin_terms import plugin_loss
 
 REGULARIZER = "regularizer"
 
@@ -160,19 +161,17 @@ class Phase1Loss(nn.Module):
             if name in self.weights:
                 if EMBEDDING_MATRIX in self.objective.reads:
                     read[EMBEDDING_MATRIX] = full_tensor(self.model.embedding.weight.detach())
-                given = {"final_NC": final_NC, "incoming_NC": incoming_NC, "embedded_NE": x_NE}
-                loss = objective_loss(name, self.objective, **given, **read)
+                read |= {"final_NC": final_NC, "incoming_NC": incoming_NC, "embedded_NE": x_NE}
+                loss = plugin_loss(OBJECTIVES, name, self.objective, **read)
                 losses[name] = collectives.share_of_mean(loss, rows)
             all_NC = collectives.gather(final_NC, rows)
             if REGULARIZER in self.weights:
                 every_layer = self.config.apply_to == "every-layer"
                 contexts = [c for of_block in by_block for c in of_block] if every_layer else []
                 contexts = [collectives.gather(c, rows) for c in contexts[:-1]] + [all_NC]
+                reg = partial(plugin_loss, REGULARIZERS, self.config.reg, tokens_N=tokens_N)
                 pairs = zip(self.regularizers, contexts, strict=True)
-                terms = [
-                    regularizer_loss(self.config.reg, cast(Regularizer, r), c, tokens_N)
-                    for r, c in pairs
-                ]
+                terms = [reg(cast(Regularizer, r), contexts_ND=c) for r, c in pairs]
                 losses[REGULARIZER] = torch.stack(terms).mean()
         return Terms(
             weighted={name: self.weights[name] * loss for name, loss in losses.items()},

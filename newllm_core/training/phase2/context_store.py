@@ -6,7 +6,6 @@ Shapes: N rows (tokens), K heads, C context_dim.
 import shutil
 import tempfile
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
@@ -20,11 +19,6 @@ class ContextStore:
 
     It is read and written by position, not mapped: pages of a mapped file count as this process's
     memory, which would seem to grow with the text.
-
-    Args:
-        folder: where the file is.
-        num_rows: how many rows there will be.
-        shape: K, C.
 
     Raises:
         InputError: the disk has no room for it.
@@ -45,9 +39,8 @@ class ContextStore:
                 )
             self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
         except OSError as error:
-            raise InputError(
-                f"cannot keep contexts in {folder}: {error.strerror or error}"
-            ) from error
+            what = f"cannot keep contexts in {folder}: {error.strerror or error}"
+            raise InputError(what) from error
 
     def write(self, positions_N: np.ndarray, rows_NKC: np.ndarray) -> None:
         """Store rows at their positions; neighbours in a row are written together."""
@@ -72,10 +65,5 @@ class ContextStore:
     def __enter__(self) -> "ContextStore":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._file.close()

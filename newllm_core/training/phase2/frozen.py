@@ -4,22 +4,21 @@ Shapes: N rows (tokens), K heads, C context_dim.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from newllm_core.checkpoint.run_state import State
-from newllm_core.config import Phase2Config
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.parallel import collectives
 from newllm_core.runtime.device import to_device
 from newllm_core.runtime.progress import Progress
 from newllm_core.training.phase2.context_store import ContextStore
-from newllm_core.training.phase2.head_loss import HeadLoss, plain_cross_entropy
-from newllm_core.training.phase2.terms import Terms, counted, cross_entropy
-from newllm_core.trajectory.text import contexts_of_text, inputs_at
+from newllm_core.training.phase2.terms import Source, Terms, counted
+from newllm_core.trajectory.text import contexts_of_text
 
 # Neighbouring rows that are read together; every pool of them is shuffled row by row.
 SEGMENT_ROWS = 256
@@ -42,18 +41,8 @@ def store_contexts(
             task.advance(len(chunk.positions_N))
 
 
-class FrozenContexts:
-    """Losses of one shuffled batch after another.
-
-    Args:
-        model: its heads are trained.
-        tokens: training token ids [T].
-        store: the contexts in which they are predicted.
-        end_id: the token that closes a document.
-        config: of Phase 2.
-        weights: of the heads.
-        seed: of the shuffling.
-        head_loss: cross-entropy in the form that is used.
+class FrozenContexts(Source):
+    """Losses of one shuffled batch after another, from contexts in `store`.
 
     Attributes:
         num_steps: batches of an epoch.
@@ -67,26 +56,18 @@ class FrozenContexts:
         tokens: np.ndarray,
         store: ContextStore,
         *,
-        end_id: int,
-        config: Phase2Config,
-        weights: Sequence[float],
         seed: int,
-        head_loss: HeadLoss = plain_cross_entropy,
+        **options: Any,  # noqa: ANN401 - those of `Source`
     ) -> None:
-        self.model = model
-        self.tokens = tokens
+        super().__init__(model, tokens, **options)
         self.store = store
-        self.end_id = end_id
-        self.config = config
-        self.weights = weights
-        self.head_loss = head_loss
         self.shuffling = np.random.default_rng(seed)
-        self.order = self.shuffling.bit_generator.state
+        self.begin_epoch()
         self.num_tokens = len(tokens)
-        self.num_steps = -(-len(tokens) // config.batch_tokens)
+        self.num_steps = -(-len(tokens) // self.config.batch_tokens)
 
     def begin_epoch(self) -> None:
-        """Return another order."""
+        """Begin another order."""
         self.order = self.shuffling.bit_generator.state
 
     def state(self) -> State:
@@ -94,34 +75,25 @@ class FrozenContexts:
         return State({}, {"order": self.order})
 
     def load_state(self, state: State) -> None:
-        """Return the reverse of `state`."""
+        """Take over what `state` gave."""
         self.order = state.values["order"]
 
     def losses(self, generator: torch.Generator, *, skip: int = 0) -> Iterator[Terms]:
-        """An epoch from batch `skip` on; a step is made with each before the next is asked for."""
+        """Yield losses from batch `skip` on; a step is made with each before the next is made."""
         like = self.model.embedding.weight
         self.shuffling.bit_generator.state = self.order
         for rows_NKC, positions_N in itertools.islice(self.batches(), skip, None):
             rows = collectives.rows_per_rank(len(positions_N))
             own = collectives.own(rows)
             own_N = positions_N[own]
-            inputs_N, targets_N = (
-                to_device(torch.from_numpy(ids), like.device)
-                for ids in (
-                    inputs_at(self.tokens, own_N, self.end_id),
-                    self.tokens[own_N].astype(np.int64),
-                )
-            )
-            total, plain = cross_entropy(
-                self.model,
-                to_device(rows_NKC[own].to(like.dtype), like.device).unbind(1),
+            contexts = to_device(rows_NKC[own].to(like.dtype), like.device).unbind(1)
+            inputs_N, targets_N = self.tokens_at(own_N)
+            total, plain = self.cross_entropy(
+                contexts,
                 targets_N,
-                weights=self.weights,
-                dropout=self.config.dropout,
                 generator=generator,
                 counted_N=counted(self.model, inputs_N, targets_N, own_N),
                 rows_per_rank=rows,
-                head_loss=self.head_loss,
             )
             yield Terms(total, plain, len(positions_N))
 

@@ -30,17 +30,7 @@ Figures = dict[str, Any]
 
 
 class Measurements:
-    """Text that is predicted, and what has become of the memory.
-
-    Args:
-        model: on the device to compute on.
-        extra: terms beside the heads; they are measured on validation probes.
-        checkpoint: its probes are read.
-        dataset: its splits are predicted.
-        config: uses `phase2`, `analysis`, `run`.
-        head_weights: one for each head.
-        progress: is told the figures.
-    """
+    """Text of a dataset that is predicted, and what became of the memory on probes."""
 
     def __init__(
         self,
@@ -67,9 +57,8 @@ class Measurements:
         """Measure the model after an epoch, on a part of the text.
 
         Returns:
-            `train` and `validation` as `evaluation.splits.evaluate` gives them and, unless
-            contexts are frozen, `memory` (see `Examiner.remembered`) and `validation_terms`, both
-            on validation probes.
+            `train` and `validation` (see `evaluate_splits`) and, unless contexts are frozen,
+            `memory` (see `Examiner.remembered`) and `validation_terms`, on validation probes.
 
         Raises:
             DivergedError: a loss is not finite.
@@ -118,7 +107,7 @@ class Measurements:
             )
         read = splits["validation"]
         found = self.examiner.remembered(recurrence, read)
-        terms = self._terms(read) if self.extra.wanted else {}
+        terms = self._terms(read) if self.extra.weights else {}
         seconds = time.perf_counter() - began
         text = (
             f"memory after epoch {epoch}: ER/D {found['effective_rank_ratio']:.3f}, "

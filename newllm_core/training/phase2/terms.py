@@ -1,17 +1,19 @@
 """The loss of Phase 2: token heads, and an objective or regularizer beside them.
 
-Shapes: N rows (tokens), C context_dim, E embed_dim, V vocabulary.
+Shapes: N rows (tokens), C context_dim, V vocabulary.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from newllm_core.config import Phase2Config
 from newllm_core.model.heads import weighted_mean
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.parallel import collectives
@@ -19,6 +21,7 @@ from newllm_core.parallel.sharding import within
 from newllm_core.runtime.device import to_device
 from newllm_core.runtime.precision import at_least_float32
 from newllm_core.training.phase2.head_loss import HeadLoss, plain_cross_entropy
+from newllm_core.trajectory.text import inputs_at
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,50 @@ class Terms:
     total: Tensor
     plain: dict[str, Tensor]
     num_tokens: int
+
+
+class Source:
+    """Training text, and the loss of heads on it: what both ways through an epoch begin with.
+
+    Args:
+        model: on the device to compute on.
+        tokens: training token ids [T].
+        end_id: the token that closes a document.
+        config: of Phase 2.
+        weights: of the heads.
+        head_loss: cross-entropy in the form that is used.
+
+    Attributes:
+        cross_entropy: the function of that name, of this model.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        tokens: np.ndarray,
+        *,
+        end_id: int,
+        config: Phase2Config,
+        weights: Sequence[float],
+        head_loss: HeadLoss = plain_cross_entropy,
+    ) -> None:
+        self.model = model
+        self.tokens = tokens
+        self.end_id = end_id
+        self.config = config
+        self.cross_entropy = partial(
+            cross_entropy, model, weights=weights, dropout=config.dropout, head_loss=head_loss
+        )
+
+    def tokens_at(self, positions: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Look up the tokens before some positions, and those at them, of the same shape."""
+        device = self.model.embedding.weight.device
+        before = inputs_at(self.tokens, positions, self.end_id)
+        at_them = self.tokens[positions].astype(np.int64)
+        return (
+            to_device(torch.from_numpy(before), device),
+            to_device(torch.from_numpy(at_them), device),
+        )
 
 
 def cross_entropy(
@@ -95,27 +142,19 @@ def mixture_loss(nats_N: Tensor, gate_N: Tensor, counted_N: Tensor) -> Tensor:
 
 
 def counted(
-    model: LanguageModel,
-    inputs_N: Tensor,
-    targets_N: Tensor,
-    positions_N: np.ndarray,
+    model: LanguageModel, inputs_N: Tensor, targets_N: Tensor, positions_N: np.ndarray
 ) -> Tensor | None:
-    """Look up what the model's bigrams say of training tokens [N]; None if it has none.
+    """Look up what the model's bigrams say of `targets_N` after `inputs_N`; None if it has none.
 
-    Args:
-        model: whose bigrams were counted in the first `counted_tokens` of the training text, if
-            that is set.
-        inputs_N: the tokens read last.
-        targets_N: those that follow.
-        positions_N: where those are; a place that was counted is left out of its own counts.
+    The targets are training tokens at `positions_N`: a place that was counted (one of the first
+    `counted_tokens`, if that is set) is left out of its own counts.
     """
     if model.bigrams is None:
         return None
     limit = model.config.counted_tokens
     own_N = torch.from_numpy(positions_N < (math.inf if limit is None else limit))
-    return model.bigrams.log_probability(
-        inputs_N, targets_N, counted_N=to_device(own_N, inputs_N.device)
-    )
+    own_N = to_device(own_N, inputs_N.device)
+    return model.bigrams.log_probability(inputs_N, targets_N, counted_N=own_N)
 
 
 def drop(
