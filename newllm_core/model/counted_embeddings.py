@@ -53,22 +53,12 @@ def count_embeddings(
 
 
 def count_pairs(
-    tokens: np.ndarray,
-    vocab_size: int,
-    progress: Progress,
-    *,
-    most_pairs: int = MOST_PAIRS,
+    tokens: np.ndarray, vocab_size: int, progress: Progress, *, most_pairs: int = MOST_PAIRS
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Count how often one token stands shortly before another.
-
-    Args:
-        tokens: token ids [T]; may be mapped, and is read once.
-        vocab_size: V.
-        progress: is told how far it is.
-        most_pairs: how many are remembered, the heaviest.
+    """Count how often one token stands shortly before another; the text is read once.
 
     Returns:
-        The earlier token, the later one, and the weight of each pair [P].
+        The earlier token, the later one, and the weight of each of the heaviest pairs [P].
     """
     pairs_P: np.ndarray = np.empty(0, np.int64)
     weights_P: np.ndarray = np.empty(0)

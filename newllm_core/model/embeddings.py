@@ -41,7 +41,7 @@ def load_embeddings(model: LanguageModel, spec: str, *, added_tokens: int) -> st
                 "belong to"
             )
 
-    matrix = read_tensor(*split_spec(spec), check)
+    matrix = _read_tensor(*split_spec(spec), check)
     # A file of exactly as many rows as there are tokens knows the added ones too.
     weight = matrix if len(matrix) == model.vocab_size else matrix[:base_vocab]
     if not weight.is_floating_point() or not torch.isfinite(weight.float()).all():
@@ -65,19 +65,8 @@ def split_spec(spec: str) -> tuple[Path, str | None]:
     return (Path(file + ".safetensors"), tensor) if marker else (Path(spec), None)
 
 
-def read_tensor(
-    path: Path, name: str | None, check: Callable[[list[int]], None] = lambda shape: None
-) -> torch.Tensor:
-    """Return the tensor `name` of a safetensors file, or its only two-dimensional one.
-
-    Args:
-        path: the file.
-        name: of the tensor.
-        check: is given the shape before the tensor is read, to refuse it.
-
-    Raises:
-        InputError: the file cannot be read, or it is not clear which tensor is meant.
-    """
+def _read_tensor(path: Path, name: str | None, check: Callable[[list[int]], None]) -> torch.Tensor:
+    """Return the tensor `name`, or the only matrix there is, unless `check` refuses its shape."""
     with open_tensors(path) as file:
         shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
         matrices = [key for key, shape in shapes.items() if len(shape) == 2]

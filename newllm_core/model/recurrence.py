@@ -16,11 +16,7 @@ class CVFPBlock(nn.Module):
         self.layers = nn.ModuleList(cells)
 
     def forward(self, *, context: Tensor, token: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Update `context` [N, C] by `token` [N, E].
-
-        Returns:
-            The context after each cell, the last one being the block's, and the new token.
-        """
+        """Update `context` [N, C] by `token` [N, E]: the context after each cell, the new token."""
         contexts = []
         for cell in self.layers:
             context, token = cell(context=context, token=token)
@@ -37,12 +33,7 @@ class Recurrence(nn.ModuleList):
             yield from (cast(Cell, cell) for cell in cast(CVFPBlock, block).layers)
 
     def forward(self, *, context: Tensor, token: Tensor) -> list[list[Tensor]]:
-        """Return the context [N, C] after each cell of each block.
-
-        Args:
-            context: c [N, C].
-            token: x [N, E].
-        """
+        """Return the context after each cell of each block, from `context` [N, C] and [N, E]."""
         dtype = context.dtype
         contexts = []
         for block in self:

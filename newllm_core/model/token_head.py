@@ -33,16 +33,9 @@ class TokenHead(nn.Linear):
     have the width of what the vocabulary, most of a small model, is stored in, nor resemble the
     embedding of the token that follows.
 
-    Args:
-        context_dim: C.
-        vocab_size: V.
-        width: E, what `weight` reads; None reads contexts themselves.
-        hidden_dim: H of a projection with a hidden layer, which needs `width`; 0 for a linear one.
-        gated: whether it is mixed with `Bigrams`.
-
     Attributes:
-        projection: C -> E, None without `width`.
-        gate: how much of the mixture is theirs, C -> 1, None without them.
+        projection: C -> E, `width`, with H `hidden_dim` units if these are not 0; None without one.
+        gate: how much of a mixture with `Bigrams` is theirs, C -> 1; None unless `gated`.
     """
 
     def __init__(
@@ -56,12 +49,10 @@ class TokenHead(nn.Linear):
     ) -> None:
         super().__init__(width or context_dim, vocab_size)
         self.projection: nn.Module | None = None
-        if width is not None:
-            self.projection = (
-                HiddenLayer(context_dim, hidden_dim, width)
-                if hidden_dim
-                else nn.Linear(context_dim, width)
-            )
+        if width is not None and hidden_dim:
+            self.projection = HiddenLayer(context_dim, hidden_dim, width)
+        elif width is not None:
+            self.projection = nn.Linear(context_dim, width)
         self.gate = nn.Linear(context_dim, 1) if gated else None
 
     @torch.no_grad()
@@ -70,7 +61,8 @@ class TokenHead(nn.Linear):
         if not tied:
             self.weight.normal_(0, std, generator=generator)
         self.bias.zero_()
-        for parameter in () if self.projection is None else self.projection.parameters():
+        projection = () if self.projection is None else self.projection.parameters()
+        for parameter in projection:
             if parameter.ndim == 2:
                 parameter.normal_(0, parameter.shape[1] ** -0.5, generator=generator)
             else:

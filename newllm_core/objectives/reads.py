@@ -26,11 +26,8 @@ OF_READINGS = (PREVIOUS, SECOND_READING)
 
 def offsets(reads: Collection[str]) -> dict[str, int]:
     """Find the names of other tokens, and how many places away each is."""
-    found = {}
-    for name in reads:
-        if name.startswith(TOKENS_AT):
-            found[name] = int(name.removeprefix(TOKENS_AT))
-    return found
+    names = (name for name in reads if name.startswith(TOKENS_AT))
+    return {name: int(name.removeprefix(TOKENS_AT)) for name in names}
 
 
 def check_reads(objective: Objective) -> None:
@@ -49,16 +46,10 @@ def check_reads(objective: Objective) -> None:
 def tokens_at(
     lookup: Callable[[Tensor], Tensor], length: int, places_N: Tensor, offset: int, end_id: int
 ) -> Tensor:
-    """Look up the tokens `offset` places after `places_N` [N], as int64.
+    """Look up the tokens `offset` places after (or before) `places_N` [N], as int64.
 
-    A place outside the text, or in another document than the token itself, has `NO_TOKEN`.
-
-    Args:
-        lookup: token ids at places of the text.
-        length: of the text.
-        places_N: where the tokens themselves are.
-        offset: places later, or earlier if negative.
-        end_id: the token that closes a document.
+    A place outside the text, or in another document than the token itself, has `NO_TOKEN`. The text
+    has `length` tokens, those of a place by `lookup`; `end_id` closes a document.
     """
     target_N = places_N + offset
     same_N = (target_N >= 0) & (target_N < length)
