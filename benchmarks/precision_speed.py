@@ -91,7 +91,7 @@ def phase1(
     regularizers, _ = REGULARIZERS.make(phase.reg, config.regularizer, model.context_dim)
     tokens = {"train": TOKENS, "validation": TOKENS[:1024]}
     loss = Phase1Loss(model, trained_for, regularizers, phase)
-    trainer = Phase1Trainer(loss, tokens, config, device=CPU)
+    trainer = Phase1Trainer(loss, tokens, config)
     window = trainer.windows.train
     window.previous_TC.normal_()
     window.readings = 1

@@ -147,7 +147,7 @@ def phase1_steps(config: "Config", device: "torch.device") -> Iterator[Any]:
     with sharded(whole, config.run, device, through_time=False) as model:
         tokens = {"train": ids, "validation": ids}
         loss = Phase1Loss(model, objective, regularizers, config.phase1).to(device)
-        trainer = Phase1Trainer(loss, tokens, config, device=device)
+        trainer = Phase1Trainer(loss, tokens, config)
         yield trainer.state
         window = trainer.windows.train
         window.previous_TC.normal_(generator=torch.Generator().manual_seed(0))

@@ -129,9 +129,7 @@ class _Runner:
         self.loss = Phase1Loss(self.model, objective, regularizers, self.config).to(device)
         tokens = torch.arange(self.config.window_tokens).mul(2654435761).remainder(VOCAB_SIZE)
         splits = dict.fromkeys(("train", "validation"), tokens.numpy())
-        self.trainer = Phase1Trainer(
-            self.loss, splits, replace(config, phase1=self.config), device=device
-        )
+        self.trainer = Phase1Trainer(self.loss, splits, replace(config, phase1=self.config))
         self.window = self.trainer.windows.train
         self.window.previous_TC.normal_()
         self.window.readings = 1

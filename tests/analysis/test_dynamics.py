@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from recurrence import SHAPES, draw_tokens, make_model
+from recurrence import SHAPES, draw_tokens, make_model, sweep
 
 from newllm_core.analysis.contexts import read_splits
 from newllm_core.analysis.dynamics import dynamics
@@ -20,7 +20,6 @@ from newllm_core.analysis.sampling import mean_and_error
 from newllm_core.analysis.sweeps import converged_share, sweeps, text_errors, typical_errors
 from newllm_core.config import AnalysisConfig, ModelConfig
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.trajectory.parallel import sweep
 
 from . import maps
 

@@ -41,7 +41,7 @@ def phase1_steps(device, count=3, **section):
     regularizers, _ = REGULARIZERS.make(config.phase1.reg, config.regularizer, 16)
     loss = Phase1Loss(model, objective, regularizers, config.phase1).to(device)
     tokens = {"train": TOKENS, "validation": TOKENS}
-    trainer = Phase1Trainer(loss, tokens, config, device=device, end_id=END)
+    trainer = Phase1Trainer(loss, tokens, config, end_id=END)
     window, meter = trainer.windows.train, PassMeter()
     trainer.step.looks = False
     window.previous_TC.normal_()

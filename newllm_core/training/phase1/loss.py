@@ -33,8 +33,8 @@ class Terms:
     `losses` of all of them add up to the whole.
 
     Attributes:
-        weighted: name to weight times loss, of every term that the run uses.
-        losses: name to loss, for the log; without gradient.
+        weighted: weight times loss of every term that the run uses, by name.
+        losses: the losses by name, without gradient.
         contexts_NC: the new contexts of all processes, detached.
     """
 
@@ -75,13 +75,8 @@ class Phase1Loss(nn.Module):
     """`(1 - w) objective + w regularizer` of one batch of tokens.
 
     The incoming context is detached: no gradient flows from one token to the next. A term of
-    weight 0 is left out.
-
-    Args:
-        model: the recurrence.
-        objective: what contexts are trained for.
-        regularizers: one for the final context, or one for the context after every layer.
-        config: weights, and the names of both plugins.
+    weight 0 is left out. There is one regularizer for the final context, or one for the context
+    after every layer.
     """
 
     def __init__(
@@ -106,13 +101,7 @@ class Phase1Loss(nn.Module):
         return list(self.objective.reads) if self.config.objective in self.weights else []
 
     def of_batch(self, window: Window, batch: Batch, twin: Batch | None = None) -> Terms:
-        """Compute the loss of one batch of a window.
-
-        Args:
-            window: what is read.
-            batch: the tokens, and the contexts before them.
-            twin: the same of the second reading, if the objective wants one.
-        """
+        """Compute the loss of one batch of a window, `twin` being that of a second reading."""
         second_NC = None if twin is None else self._read_twin(window, twin)
         terms: Terms = self(
             incoming_NC=batch.incoming_NC,
@@ -140,15 +129,10 @@ class Phase1Loss(nn.Module):
         rows_per_rank: Sequence[int] | None = None,
         **read: Tensor,
     ) -> Terms:
-        """Read `tokens_N` once, each from its own incoming context.
+        """Read `tokens_N` of all processes once, each from its own incoming context.
 
-        Every process reads its rows, and returns the losses and contexts of all of them.
-
-        Args:
-            incoming_NC: c_{t-1}, of this process's tokens.
-            tokens_N: token ids, of all processes.
-            rows_per_rank: how many of the tokens each process reads, where there are several.
-            read: what the objective reads, of this process's tokens.
+        Every process reads its `rows_per_rank`, for which it is given c_{t-1} and what the
+        objective reads, and returns the losses and contexts of all of them.
         """
         rows = rows_per_rank or [len(tokens_N)]
         name = self.config.objective

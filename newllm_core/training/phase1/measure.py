@@ -22,13 +22,8 @@ def model_figures(
 ) -> dict[str, float]:
     """Read passages spread over a text, from zero with a warm-up, and once more from elsewhere.
 
-    Args:
-        model: on the device of the tokens.
-        tokens_T: token ids.
-        config: how many tokens (`phase1.convergence_tokens`), in passages of how many
-            (`phase1.convergence_steps`) after how many (`analysis.warmup_tokens`), and what counts
-            as converged.
-        generator: of the other start: a random state of the same scale.
+    `phase1.convergence_tokens` in passages of `phase1.convergence_steps` are read, each after
+    `analysis.warmup_tokens`. The other start is a random state of the same scale.
 
     Returns:
         `effective_rank_ratio` (ER/D), `mean_cosine` of pairs, `norm_ratio` (mean norm over √C), and
@@ -53,12 +48,11 @@ def model_figures(
     starts = torch.cat([own_PC, random_PC])
     own_PLC, other_PLC = rollout(model, tokens_PS[:, warmup:].repeat(2, 1), starts).chunk(2)
     squared_PL = (own_PLC - other_PLC).square().mean(dim=-1)
+    converged_PL = squared_PL < config.phase1.convergence_threshold
     rows_NC = own_PLC.flatten(0, 1)
     return {
         "effective_rank_ratio": effective_rank(rows_NC) / model.context_dim,
         "mean_cosine": mean_cosine(rows_NC),
         "norm_ratio": float(rows_NC.norm(dim=1).mean()) / model.context_dim**0.5,
-        "converged_ratio": float(
-            (squared_PL < config.phase1.convergence_threshold).double().mean()
-        ),
+        "converged_ratio": float(converged_PL.double().mean()),
     }

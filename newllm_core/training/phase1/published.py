@@ -25,16 +25,10 @@ def published_phase1(
     learning_rate: float,
     gradient_clip: float,
 ) -> Iterator[float]:
-    """Read `tokens_T` once from the zero state; yield the loss of each token after its step.
+    """Read token ids once from the zero state; yield the loss of each token after its step.
 
-    Args:
-        model: where the initial weights and the embeddings come from; it is not changed.
-        regularizer: gets one context at a time.
-        tokens_T: token ids [T].
-        previous_TC: contexts of the reading before, the targets.
-        weight: w of the regularizer.
-        learning_rate: of plain Adam.
-        gradient_clip: largest gradient norm.
+    Targets are `previous_TC`, the contexts of the reading before; `weight` is that of the
+    regularizer. Initial weights and embeddings are those of `model`, which is not changed.
     """
     blocks = copy.deepcopy(model.blocks)
     optimizer = torch.optim.Adam(blocks.parameters(), lr=learning_rate, foreach=False)

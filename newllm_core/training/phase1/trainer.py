@@ -6,6 +6,7 @@ and ends with measurements at fixed weights (see `measure`). Heads are not train
 
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,6 @@ from newllm_core.training.pass_meter import NORM, PassMeter
 from newllm_core.training.phase1.engines import Batch, batches
 from newllm_core.training.phase1.loss import Phase1Loss, plugin_at_fault
 from newllm_core.training.phase1.measure import model_figures
-from newllm_core.training.phase1.result import Phase1Result
 from newllm_core.training.phase1.stages import early_stop, learning_rate, stops, told
 from newllm_core.training.phase1.vacuity import VacuityGuard
 from newllm_core.training.phase1.window import Window
@@ -40,17 +40,23 @@ from newllm_core.training.resume import Saver
 from newllm_core.training.step import OptimizerStep, by_sharding
 
 
-class Phase1Trainer:
-    """The loop: windows, iterations, batches. `run.train_phase1` is the way in.
+@dataclass
+class Phase1Result:
+    """What a run reports.
 
-    Args:
-        loss: model, objective and regularizers, on the device to compute on.
-        tokens: token ids [T] of "train" and "validation".
-        config: uses the sections `phase1` and `run`.
-        device: where windows are.
-        end_id: the token that closes a document; -1 where there is none.
-        progress: is told how far it is.
+    Attributes:
+        history: one mapping per iteration.
+        vacuous_terms: loss terms that never had a gradient.
+        weight_change: distance of the weights from their initial values, relative to those.
     """
+
+    history: list[dict[str, Any]] = field(default_factory=list)
+    vacuous_terms: list[str] = field(default_factory=list)
+    weight_change: float = 0.0
+
+
+class Phase1Trainer:
+    """The loop: windows, iterations, batches. `run.train_phase1` is the way in."""
 
     def __init__(
         self,
@@ -58,13 +64,16 @@ class Phase1Trainer:
         tokens: Mapping[str, np.ndarray],
         config: Config,
         *,
-        device: torch.device,
         end_id: int = -1,
         progress: Progress | None = None,
+        log: RunLog | None = None,
+        saver: Saver | None = None,
     ) -> None:
         self.config, self.whole_config = config.phase1, config
         self.seed = config.run.seed
         self.progress = progress or Silent()
+        self.log = log or RunLog(None)
+        self.saver = saver
         self.loss = loss
         self.model = loss.model
         self.parameters = [*self.model.blocks.parameters(), *loss.objective.parameters()]
@@ -72,15 +81,14 @@ class Phase1Trainer:
         groups = [{"params": alike} for alike in by_sharding(self.parameters)]
         self.step = OptimizerStep(torch.optim.Adam(groups, fused=True), self.config.gradient_clip)
         self.result = Phase1Result()
-        self.saver: Saver | None = None
-        self.check_every = steps_between_checks(config.run, device)
+        start_C = self.model.start(1)[0]
+        self.check_every = steps_between_checks(config.run, start_C.device)
         self.iteration = 1
         self.meter = PassMeter()
         self.windows = Windows(
             tokens,
             self.config,
-            start_C=self.model.start(1)[0],
-            device=device,
+            start_C=start_C,
             end_id=end_id,
             reads=loss.reads,
             seed=self.seed,
@@ -88,7 +96,7 @@ class Phase1Trainer:
         self.statistics: dict[str, Tensor] = {}
         self.statistics = self._statistics()
 
-    def run(self, log: RunLog | None) -> Phase1Result:
+    def run(self) -> Phase1Result:
         """Train on every window in turn."""
         config, windows = self.config, self.windows
         work = windows.work()
@@ -103,8 +111,7 @@ class Phase1Trainer:
             while windows.number < windows.count:
                 for entry in self._train_window(task):
                     self.result.history.append(entry)
-                    if log is not None:
-                        log.write("iteration", **entry)
+                    self.log.write("iteration", **entry)
                 release_pages(windows.train_tokens)
                 windows.advance()
                 self.iteration = 1
@@ -125,13 +132,9 @@ class Phase1Trainer:
             # towards those; trained towards them again in every window a model forgets faster and
             # faster. Later windows are read exactly first.
             exact = iteration == 1 and windows.number > 0
+            step_rate = rate if training else None
             sweep = self._read(
-                windows.train,
-                self.meter,
-                generator,
-                exact=exact,
-                rate=rate if training else None,
-                task=task,
+                windows.train, self.meter, generator, exact=exact, rate=step_rate, task=task
             )
             with self.saver.interruptible(self.state) if self.saver else nullcontext():
                 entry = self._measured(generator)
@@ -144,9 +147,8 @@ class Phase1Trainer:
                 "gradient_norms": self.meter.norms,
                 "weight_change": self.guard.weight_change(self.model.blocks.parameters()),
             }
-            stopped = entry["stopped_early"] = iteration < windows.iterations() and stops(
-                entry, config
-            )
+            stopped = iteration < windows.iterations() and stops(entry, config)
+            entry["stopped_early"] = stopped
             self.progress.message(f"{windows.place(iteration)}: {told(entry)}")
             self.iteration, self.meter = iteration + 1, PassMeter()
             yield entry
@@ -209,15 +211,7 @@ class Phase1Trainer:
     def make_step(
         self, window: Window, batch: Batch, twin: list[Batch], meter: PassMeter, rate: float | None
     ) -> None:
-        """Read a batch and, if there is a learning rate, make a step; `meter` gets the figures.
-
-        Args:
-            window: what is read.
-            batch: the tokens, and the contexts before them.
-            twin: the same of the second reading, if the objective wants one.
-            meter: of this reading.
-            rate: of the step.
-        """
+        """Read a batch and, if there is a learning rate, make a step; `meter` gets the figures."""
         terms = self.loss.of_batch(window, batch, *twin)
         norm = None
         if rate is not None:

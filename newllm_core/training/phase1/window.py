@@ -70,10 +70,7 @@ class Window:
     ) -> dict[str, Tensor]:
         """Collect what an objective reads of the tokens at some positions [n].
 
-        Args:
-            reads: names, of which those that only the model can supply are left out.
-            positions_n: places in the window.
-            second_nC: contexts of the second reading, if there was one.
+        What only the model can supply is left out; `second_nC` is of the second reading, if any.
         """
         found = {
             name: tokens_at(self.tokens_T.__getitem__, len(self), positions_n, offset, self.end_id)

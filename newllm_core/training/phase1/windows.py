@@ -19,14 +19,8 @@ from newllm_core.training.phase1.window import Window
 class Windows:
     """The windows of training and validation text that are under way.
 
-    Args:
-        tokens: token ids [T] of "train" and "validation".
-        config: of Phase 1.
-        start_C: the state before the text.
-        device: where windows are.
-        end_id: the token that closes a document.
-        reads: what the objective reads.
-        seed: of the second reading's start.
+    They are on the device of `start_C`, the state before the text. `seed` draws the start of a
+    second reading, if the objective `reads` one.
 
     Attributes:
         number: of the window, from 0.
@@ -41,7 +35,6 @@ class Windows:
         config: Phase1Config,
         *,
         start_C: Tensor,
-        device: torch.device,
         end_id: int,
         reads: Sequence[str],
         seed: int,
@@ -49,7 +42,7 @@ class Windows:
         self.config = config
         self.train_tokens = tokens["train"][: config.max_tokens]
         self.validation_tokens = tokens["validation"][: config.convergence_tokens]
-        self.device = device
+        self.device = start_C.device
         self.end_id = end_id
         self.has_twins = SECOND_READING in reads
         self.seed = seed
