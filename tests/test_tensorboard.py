@@ -4,8 +4,7 @@ import json
 import pytest
 
 from newllm_core.errors import ConfigError
-from newllm_core.runtime.runlog import RunLog, metrics_path
-from newllm_core.runtime.trackers.feed import numbers
+from newllm_core.runtime.runlog import RunLog, metrics_path, numbers
 from newllm_core.runtime.trackers.tensorboard import TensorBoard, events_folder
 
 LINES = [

@@ -34,10 +34,7 @@ def cross_entropy(head: nn.Linear, contexts_NC: Tensor, targets_N: Tensor) -> tu
     device = contexts_NC.device.type
     narrow = torch.is_autocast_enabled(device) and contexts_NC.dtype != torch.float64
     dtype = torch.get_autocast_dtype(device) if narrow else contexts_NC.dtype
-    made: tuple[Tensor, Tensor] = _LinearCrossEntropy.apply(
-        contexts_NC, head.weight, head.bias, targets_N, dtype
-    )
-    return made
+    return _LinearCrossEntropy.apply(contexts_NC, head.weight, head.bias, targets_N, dtype)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):

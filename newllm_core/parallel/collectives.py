@@ -69,8 +69,7 @@ def mean_of(own_mean: Tensor, rows: Sequence[int]) -> Tensor:
     """Return a loss term of all rows from that of this process's rows, with gradient."""
     if size() == 1:
         return own_mean
-    loss: Tensor = _Loss.apply(_weighted(own_mean, rows))
-    return loss
+    return _Loss.apply(_weighted(own_mean, rows))
 
 
 def _weighted(own_mean: Tensor, rows: Sequence[int]) -> Tensor:
@@ -87,8 +86,7 @@ def gather(values_nD: Tensor, rows: Sequence[int]) -> Tensor:
     """
     if size() == 1:
         return values_nD
-    gathered: Tensor = _Gather.apply(values_nD, rows)
-    return gathered
+    return _Gather.apply(values_nD, rows)
 
 
 def average_gradients(parameters: Sequence[nn.Parameter], also_sum: Sequence[Tensor] = ()) -> None:
@@ -98,11 +96,8 @@ def average_gradients(parameters: Sequence[nn.Parameter], also_sum: Sequence[Ten
     hundreds of times (back-propagation through time), reads heads without calling them
     (`token_loss`), leaves out the parameters behind the last token, and looks at single terms: one
     message for all gradients does what is needed. It is one because each costs a core about a
-    millisecond: several that overlap with the backward pass were slower.
-
-    Args:
-        parameters: whose gradients.
-        also_sum: tensors to replace by their sums over processes, in the same message.
+    millisecond: several that overlap with the backward pass were slower. Tensors of `also_sum` are
+    replaced by their sums over processes, in the same message.
     """
     if size() == 1:
         return
@@ -138,8 +133,9 @@ def any_process(*flags: bool) -> list[bool]:
     """Of each of `flags`, whether it is set in any process."""
     if size() == 1:
         return list(flags)
-    counts = torch.tensor(flags, dtype=torch.float32, device=_device())
-    return [count > 0 for count in _sum(counts).tolist()]
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"  # where messages must be
+    (counts,) = _sums([torch.tensor(flags, dtype=torch.float32, device=device)])
+    return [count > 0 for count in counts.tolist()]
 
 
 def barrier() -> None:
@@ -152,15 +148,11 @@ class _Loss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:  # noqa: ANN401
-        return _sum(values)
+        return _sums([values])[0]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:  # noqa: ANN401
         return grad * size()
-
-
-def _sum(values: Tensor) -> Tensor:
-    return _sums([values])[0]
 
 
 def _sums(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -193,12 +185,6 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
         return grad_ND[ctx.own] * size(), None
-
-
-def _device() -> torch.device:
-    """Return where messages of this group must be."""
-    on_gpu = dist.get_backend() == "nccl"
-    return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
 
 
 @contextmanager

@@ -3,15 +3,21 @@
 import contextlib
 import itertools
 import json
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from newllm_core.errors import InputError, reason
+from newllm_core.errors import InputError, UserError, reason
 from newllm_core.files.names import beside
+from newllm_core.plugins.guard import stdout_to_stderr
 from newllm_core.runtime.trackers.base import Tracker
-from newllm_core.runtime.trackers.feed import Feed
+
+# What an event counts its lines by; others are counted from 1.
+STEP_KEYS = ("step", "epoch")
+log = logging.getLogger("newllm")
 
 
 def metrics_path(checkpoint: Path) -> Path:
@@ -27,11 +33,9 @@ def has_figures(path: Path) -> bool:
 class RunLog:
     """Appends a line for every event; a line is on disk before the next is made.
 
-    Args:
-        checkpoint: what the log lies beside; None keeps no log (in all processes but the first).
-        trackers: get the same figures.
-        resume_after: how many lines of the log that is there belong to the run; those after them
-            are dropped, because the run will make them again. 0 begins a new log.
+    It lies beside `checkpoint`; with None (in all processes but the first) none is kept. Trackers
+    get the same figures. Of a log that is there the first `resume_after` lines belong to the run;
+    those after them are dropped, because the run will make them again.
 
     Raises:
         InputError: the file cannot be written, or lines that belong to the run are not there.
@@ -112,3 +116,54 @@ class RunLog:
                 self._file.close()
         if self._feed is not None:
             self._feed.close()
+
+
+class Feed:
+    """Gives lines to trackers, as numbers with names.
+
+    One that fails is left out from then on: the run matters more.
+
+    Raises:
+        UserError: a tracker cannot begin, for a reason that it words.
+    """
+
+    def __init__(self, trackers: Sequence[type[Tracker]], checkpoint: Path) -> None:
+        with stdout_to_stderr():  # what a library says is no result
+            self._trackers = [tracker(checkpoint) for tracker in trackers]
+        self._lines: dict[str, int] = {}
+
+    def write(self, event: str, figures: Mapping[str, Any]) -> None:
+        """Take one line."""
+        self._lines[event] = self._lines.get(event, 0) + 1
+        step = next((figures[key] for key in STEP_KEYS if key in figures), self._lines[event])
+        named = {f"{event}/{place}": value for place, value in numbers(figures)}
+        for tracker in self._trackers:
+            self._tell(tracker, partial(tracker.write, event, step, named))
+
+    def close(self) -> None:
+        """Finish all."""
+        for tracker in self._trackers:
+            self._tell(tracker, tracker.close)
+
+    def _tell(self, tracker: Tracker, call: Callable[[], None]) -> None:
+        try:
+            with stdout_to_stderr():
+                call()
+        except Exception as error:  # a network or a disk may fail in any way
+            self._trackers = [other for other in self._trackers if other is not tracker]
+            why = str(error) if isinstance(error, UserError) else reason(error)
+            name = type(tracker).__name__
+            log.warning("warning: %s shows no more of this run, which goes on: %s", name, why)
+
+
+def numbers(figures: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Yield every number in nested mappings and lists, with its place; counters are left out."""
+    for key, value in figures.items():
+        if isinstance(value, list | tuple):
+            value = {str(index): inner for index, inner in enumerate(value, 1)}
+        if isinstance(value, Mapping):
+            yield from numbers(value, f"{prefix}{key}/")
+        elif isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        elif prefix or key not in STEP_KEYS:
+            yield f"{prefix}{key}", float(value)

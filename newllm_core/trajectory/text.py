@@ -108,32 +108,15 @@ def contexts_of_text(
 
 
 def contexts_of_segments(
-    model: LanguageModel,
-    segments: Iterable[np.ndarray],
-    *,
-    end_id: int,
-    num_streams: int = NUM_STREAMS,
-    warmup: int = WARMUP_TOKENS,
+    model: LanguageModel, segments: Iterable[np.ndarray], *, end_id: int
 ) -> Iterator[ContextChunk]:
     """Read a text that comes in segments, each going on where the one before ended.
 
-    Args:
-        model: the recurrence.
-        segments: token ids in order, none of them empty; longer ones take less time.
-        end_id: the token before the first one.
-        num_streams: in each segment.
-        warmup: tokens a later stream reads before its own.
+    No segment may be empty; longer ones take less time. `end_id` is before the first.
     """
     context_1C = None
     for tokens in segments:
-        context_1C = yield from contexts_of_text(
-            model,
-            tokens,
-            end_id=end_id,
-            num_streams=num_streams,
-            warmup=warmup,
-            start_1C=context_1C,
-        )
+        context_1C = yield from contexts_of_text(model, tokens, end_id=end_id, start_1C=context_1C)
         end_id = int(tokens[-1])
 
 
