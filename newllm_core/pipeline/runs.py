@@ -22,7 +22,7 @@ from newllm_core.data.probe import choose_probes
 from newllm_core.errors import PluginError
 from newllm_core.files.lock import exclusive
 from newllm_core.kernels.door import describe
-from newllm_core.model.counted_embeddings import count_embeddings
+from newllm_core.model.counting import count_embeddings
 from newllm_core.model.embeddings import load_embeddings
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.parallel import collectives

@@ -3,8 +3,8 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from newllm_core.checkpoint import format as checkpoints
 from newllm_core.checkpoint.format import Checkpoint
@@ -33,25 +33,14 @@ LOCK_LOOKS = 5
 
 
 class Saver:
-    """Writes the state of one run, for all of its processes.
-
-    Args:
-        checkpoint: what the run will write.
-        identity: what must be the same to continue.
-        interval: seconds between two saves; 0 saves at every point.
-        sharded: making a state takes all processes.
-        log: whose number of lines belongs to the state.
-        interruption: says when to stop.
-        progress: is told about saves that somebody asked for.
-    """
+    """Writes the state of the run that will write `checkpoint`, for all of its processes."""
 
     def __init__(
         self,
         checkpoint: Path,
         identity: Identity,
+        config: RunConfig,
         *,
-        interval: float,
-        sharded: bool,
         log: RunLog,
         interruption: Interruption,
         progress: Progress,
@@ -60,8 +49,9 @@ class Saver:
         self.path = state_path(checkpoint)
         self.replaces = checkpoint.exists()
         self.identity = identity
-        self.interval = interval
-        self.sharded = sharded
+        self.interval = config.save_interval_seconds
+        # Then making a state takes all processes.
+        self.sharded = is_sharded(config)
         self.log = log
         self.interruption = interruption
         self.progress = progress
@@ -151,8 +141,7 @@ class Saver:
         raise Interrupted(f"interrupted; the state is in {self.path}")
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """A run that may begin: where its figures and its state go, and what it continues from."""
 
     log: RunLog
@@ -196,13 +185,7 @@ def begin(
         Interruption() as interruption,
     ):
         saver = Saver(
-            checkpoint,
-            identity,
-            interval=config.save_interval_seconds,
-            sharded=is_sharded(config),
-            log=log,
-            interruption=interruption,
-            progress=progress,
+            checkpoint, identity, config, log=log, interruption=interruption, progress=progress
         )
         yield Run(log, saver, state)
         if first:

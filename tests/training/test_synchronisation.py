@@ -9,7 +9,7 @@ from markov_text import END, VOCAB, checkpoint, dataset
 from synchronisation import waits
 
 from newllm_core import settings
-from newllm_core.model.counted_bigrams import count_bigrams
+from newllm_core.model.counting import count_bigrams
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.plugins.registry import CELLS, OBJECTIVES, REGULARIZERS
 from newllm_core.runtime.progress import Silent

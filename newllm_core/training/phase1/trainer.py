@@ -99,15 +99,16 @@ class Phase1Trainer:
     def run(self) -> Phase1Result:
         """Train on every window in turn."""
         config, windows = self.config, self.windows
-        work = windows.work()
+        work = windows.work(windows.num_tokens)
         if work == 0:
             return self.result
         self.progress.message(
             f"phase 1: {windows.num_tokens:,} tokens in {windows.count} window(s), up to "
             f"{config.max_iterations} iterations of the first; {early_stop(config)}"
         )
-        left = work - windows.work_before(self.iteration) - self.meter.tokens
-        with self.progress.task("phase 1", left, "tokens") as task:
+        read = windows.work(windows.number * config.window_tokens) + self.meter.tokens
+        read += (self.iteration - 1) * len(windows.train)
+        with self.progress.task("phase 1", work - read, "tokens") as task:
             while windows.number < windows.count:
                 for entry in self._train_window(task):
                     self.result.history.append(entry)

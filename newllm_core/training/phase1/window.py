@@ -12,7 +12,6 @@ from torch import Tensor
 from newllm_core.objectives.base import PREVIOUS, SECOND_READING
 from newllm_core.objectives.reads import offsets, tokens_at
 
-GENERATIONS = ("previous_TC", "current_TC")
 TWIN = "twin_"
 
 
@@ -21,16 +20,15 @@ class Window:
     """Tokens and two generations of contexts.
 
     Attributes:
-        tokens_T: token ids.
         first_C: the state before the window: zero, or the last context of the window before.
         start: "zero" (every reading begins at `first_C`) or "carry" (at the last context of the
             reading before).
         end_id: the token that closes a document; -1 where there is none.
         twin: the same tokens, read from another start, where an objective wants a second reading.
         is_twin: whether this is one.
+        readings: readings finished.
         previous_TC: contexts of the reading before.
         current_TC: contexts of the reading under way.
-        readings: readings finished.
     """
 
     tokens_T: Tensor
@@ -98,7 +96,7 @@ class Window:
         generations = self.previous_TC, self.current_TC
         if self.readings != readings:
             generations = generations[::-1]
-        found = dict(zip(GENERATIONS, generations, strict=True))
+        found = dict(zip(("previous_TC", "current_TC"), generations, strict=True))
         if self.twin is not None:
             found |= {TWIN + name: value for name, value in self.twin.state(readings).items()}
         return found

@@ -65,11 +65,9 @@ class Windows:
 
     def state(self, finished: int) -> dict[str, Tensor]:
         """Collect the contexts that the reading after `finished` ones starts from."""
-        return (
-            {"first_C": self.train.first_C}
-            | named("window", self.train.state(finished))
-            | named("validation", self.validation.state(finished))
-        )
+        of_train = named("window", self.train.state(finished))
+        of_validation = named("validation", self.validation.state(finished))
+        return {"first_C": self.train.first_C} | of_train | of_validation
 
     def restore(self, number: int, tensors: Mapping[str, Tensor], finished: int) -> None:
         """Take over what `state` gave, in window `number`."""
@@ -96,23 +94,16 @@ class Windows:
 
     def iterations(self, number: int | None = None) -> int:
         """Return the iterations of a window, at most. Later ones are new text, not a new task."""
-        config = self.config
-        number = self.number if number is None else number
-        later = min(config.max_iterations, config.later_iterations)
-        return config.max_iterations if number == 0 else later
+        most = self.config.max_iterations
+        is_first = (self.number if number is None else number) == 0
+        return most if is_first else min(most, self.config.later_iterations)
 
     def place(self, iteration: int) -> str:
         """Name an iteration of this window."""
         window = f"window {self.number + 1}/{self.count}, " if self.count > 1 else ""
         return f"{window}iteration {iteration}/{self.iterations()}"
 
-    def work(self, tokens: int | None = None) -> int:
-        """Return the tokens to read, at most, for the first `tokens` of the text, or all."""
-        tokens = self.num_tokens if tokens is None else tokens
+    def work(self, tokens: int) -> int:
+        """Return the tokens to read, at most, for the first `tokens` of the text."""
         first = min(tokens, self.config.window_tokens)
         return first * self.iterations(0) + (tokens - first) * self.iterations(1)
-
-    def work_before(self, iteration: int) -> int:
-        """Return the tokens that are behind when `iteration` of this window begins."""
-        before = self.work(self.number * self.config.window_tokens)
-        return before + (iteration - 1) * len(self.train)

@@ -13,7 +13,7 @@ from newllm_core.checkpoint.run_state import State, restoring
 from newllm_core.config import Config, Phase2Config
 from newllm_core.data.prepared import PreparedDataset
 from newllm_core.errors import ConfigError, InputError
-from newllm_core.model.counted_bigrams import count_bigrams
+from newllm_core.model.counting import count_bigrams
 from newllm_core.parallel.sharding import sharded
 from newllm_core.runtime.progress import Progress, Silent
 from newllm_core.runtime.runlog import RunLog
