@@ -26,8 +26,8 @@ from newllm_core.runtime.precision import products_in
 from newllm_core.training.phase2.context_store import ContextStore
 from newllm_core.training.phase2.extra_terms import ExtraTerms
 from newllm_core.training.phase2.frozen import FrozenContexts
-from newllm_core.training.phase2.head_loss import plain_cross_entropy
 from newllm_core.training.phase2.steps import Steps, trained_parameters, training_only
+from newllm_core.training.phase2.terms import plain_cross_entropy
 
 STEPS_PER_ROUND = 8
 

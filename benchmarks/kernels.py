@@ -27,8 +27,8 @@ from newllm_core.model.language_model import LanguageModel
 from newllm_core.runtime.device import prepare_device
 from newllm_core.runtime.precision import products_in, uses_bfloat16
 from newllm_core.training.phase2.fine_tuning import FineTuning
-from newllm_core.training.phase2.head_loss import HeadLoss, plain_cross_entropy
 from newllm_core.training.phase2.steps import Steps
+from newllm_core.training.phase2.terms import HeadLoss, plain_cross_entropy
 
 CPU, RUN, VOCAB_SIZE = torch.device("cpu"), RunConfig(), 8192
 Passes = Iterator[dict[str, float]]

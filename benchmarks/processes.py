@@ -169,12 +169,12 @@ def phase2_steps(config: "Config", device: "torch.device") -> Iterator[Any]:
     from newllm_core.checkpoint.run_state import State, named, optimizer_tensors
     from newllm_core.kernels.door import choose
     from newllm_core.model.language_model import LanguageModel
-    from newllm_core.parallel.dtensors import full_tensor
+    from newllm_core.parallel.collectives import full_tensor
     from newllm_core.parallel.sharding import sharded
     from newllm_core.training.phase2.extra_terms import ExtraTerms
     from newllm_core.training.phase2.fine_tuning import FineTuning
-    from newllm_core.training.phase2.head_loss import plain_cross_entropy
     from newllm_core.training.phase2.steps import Steps, trained_parameters
+    from newllm_core.training.phase2.terms import plain_cross_entropy
 
     options = config.phase2
     ids = token_ids(options.num_streams * options.bptt * 64)

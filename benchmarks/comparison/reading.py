@@ -15,7 +15,7 @@ from benchmarks.peers.base import Peer, State
 from newllm_core.data.prepared import TokenSplit
 from newllm_core.evaluation.splits import LOGITS_AT_ONCE
 from newllm_core.runtime.progress import Progress, Silent
-from newllm_core.training.phase2.head_loss import plain_cross_entropy
+from newllm_core.training.phase2.terms import plain_cross_entropy
 from newllm_core.trajectory.text import NUM_STREAMS, ROWS_AT_ONCE, WARMUP_TOKENS, inputs_at
 
 

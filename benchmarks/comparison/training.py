@@ -19,9 +19,8 @@ from newllm_core.data.prepared import PreparedDataset, TokenSplit
 from newllm_core.errors import DivergedError
 from newllm_core.kernels.door import choose
 from newllm_core.runtime.progress import Progress, Silent
-from newllm_core.training.phase2.head_loss import plain_cross_entropy
 from newllm_core.training.phase2.steps import Steps
-from newllm_core.training.phase2.terms import Terms
+from newllm_core.training.phase2.terms import Terms, plain_cross_entropy
 from newllm_core.trajectory.text import inputs_at
 
 

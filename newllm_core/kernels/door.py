@@ -39,7 +39,7 @@ FORMS = [
         dtypes=(torch.float32, torch.bfloat16),
         target="newllm_core.kernels.cross_entropy:cross_entropy",
         available="newllm_core.kernels.compiled:is_usable",
-    ),
+    )
 ]
 
 

@@ -18,8 +18,8 @@ from newllm_core.config import ModelConfig
 from newllm_core.errors import ConfigError
 from newllm_core.model.bigrams import Bigrams
 from newllm_core.model.cells.base import Cell
+from newllm_core.model.heads import TokenHead
 from newllm_core.model.recurrence import CVFPBlock, Recurrence
-from newllm_core.model.token_head import TokenHead
 from newllm_core.plugins.registry import CELLS
 from newllm_core.settings import make_section
 

@@ -41,11 +41,7 @@ class Cvfp(Objective):
     options: CvfpOptions
 
     def __init__(
-        self,
-        context_dim: int,
-        embed_dim: int,
-        vocab_size: int,
-        options: CvfpOptions | None = None,
+        self, context_dim: int, embed_dim: int, vocab_size: int, options: CvfpOptions | None = None
     ) -> None:
         super().__init__(context_dim, embed_dim, vocab_size, options)
         same_weights = self.options.teacher == "same-weights"

@@ -9,7 +9,7 @@ Shapes: N rows of all processes, n rows of this one, D columns.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +18,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from newllm_core.errors import ProcessLost
-from newllm_core.parallel.dtensors import full_tensor, is_dtensor
 
 
 def size() -> int:
@@ -209,3 +208,26 @@ def _reaching_others() -> Iterator[None]:
             f"process {rank()} of {size()} cannot reach another one, which has ended or is cut off "
             f"({reason})"
         ) from error
+
+
+def full_tensor(tensor: Tensor) -> Tensor:
+    """Return all of a tensor that may be divided; every process must ask."""
+    gather: Callable[[], Tensor] | None = getattr(tensor, "full_tensor", None)
+    return tensor if gather is None else gather()
+
+
+def shard_like(model: Tensor, tensor: Tensor) -> Tensor:
+    """Return the share of a whole `tensor` that fits `model`, which may be divided."""
+    if not is_dtensor(model):
+        return tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(model, DTensor)
+    tensor = tensor.to(model.device)
+    # Every process has the whole: nothing needs to be sent.
+    return distribute_tensor(tensor, model.device_mesh, model.placements, src_data_rank=None)
+
+
+def is_dtensor(tensor: Tensor) -> bool:
+    """Say whether this process has a share of the tensor only (a DTensor)."""
+    return hasattr(tensor, "full_tensor")

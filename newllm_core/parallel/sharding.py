@@ -19,7 +19,7 @@ from torch import nn
 from newllm_core.config import RunConfig
 from newllm_core.errors import ConfigError
 from newllm_core.parallel import collectives
-from newllm_core.parallel.dtensors import full_tensor
+from newllm_core.parallel.collectives import full_tensor
 
 Result = TypeVar("Result")
 Model = TypeVar("Model", bound=nn.Module)

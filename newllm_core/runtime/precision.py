@@ -36,17 +36,13 @@ def at_least_float32(values: Tensor) -> Tensor:
 
 
 def uses_bfloat16(config: RunConfig, device: torch.device) -> bool:
-    """Say whether matrix products are made in bfloat16, if they are large enough."""
+    """Say whether matrix products are made in bfloat16, if they are large enough.
+
+    `auto` makes them where that is much faster: with AMX, with AVX512_BF16, and with tensor cores
+    since Ampere.
+    """
     if config.precision != "auto":
         return config.precision == "bfloat16"
-    return has_bfloat16_units(device)
-
-
-def has_bfloat16_units(device: torch.device) -> bool:
-    """Say whether bfloat16 products are much faster than float32.
-
-    They are with AMX, with AVX512_BF16, and with tensor cores since Ampere.
-    """
     if device.type != "cpu":
         return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8
     try:

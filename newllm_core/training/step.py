@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from newllm_core.parallel import collectives
-from newllm_core.parallel.dtensors import is_dtensor
+from newllm_core.parallel.collectives import is_dtensor
 
 
 def by_sharding(parameters: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:

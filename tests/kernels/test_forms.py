@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from newllm_core.kernels import compiled, cross_entropy, door
 from newllm_core.settings import resolve
-from newllm_core.training.phase2.head_loss import plain_cross_entropy
 from newllm_core.training.phase2.run import train_phase2
+from newllm_core.training.phase2.terms import plain_cross_entropy
 
 if os.environ.get("NEWLLM_RUN_KERNELS") == "off":
     pytest.skip("NEWLLM_RUN_KERNELS=off: every form is plain", allow_module_level=True)

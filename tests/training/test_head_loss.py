@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from newllm_core.training.phase2 import head_loss
-from newllm_core.training.phase2.head_loss import plain_cross_entropy
+from newllm_core.training.phase2 import terms
+from newllm_core.training.phase2.terms import plain_cross_entropy
 
 N, C, V = 61, 7, 53
 
@@ -41,7 +41,7 @@ def loss_and_gradients(device, dtype=torch.float64):
 @pytest.mark.parametrize("rows", [1, 7, 60])
 def test_chunks_have_the_same_values_and_gradients_and_less_memory(rows, exact_device, monkeypatch):
     plain, whole = loss_and_gradients(exact_device)
-    monkeypatch.setattr(head_loss, "LOGITS_KEPT", rows * V)
+    monkeypatch.setattr(terms, "LOGITS_KEPT", rows * V)
     found, largest = loss_and_gradients(exact_device)
     for one, other in zip(found, plain, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
@@ -52,7 +52,7 @@ def test_chunks_have_the_same_values_and_gradients_and_less_memory(rows, exact_d
 
 def test_chunks_round_as_autocast_asks_also_when_they_are_made_again(device, monkeypatch):
     plain, _ = loss_and_gradients(device, torch.float32)
-    monkeypatch.setattr(head_loss, "LOGITS_KEPT", 7 * V)
+    monkeypatch.setattr(terms, "LOGITS_KEPT", 7 * V)
     with torch.autocast(device.type, torch.bfloat16):
         found, _ = loss_and_gradients(device, torch.float32)
     errors = [float((a - b).norm() / b.norm()) for a, b in zip(found, plain, strict=True)]

@@ -12,8 +12,7 @@ from recurrence import D, E, V, draw_tokens, make_model, token_formula
 
 from newllm_core.checkpoint.run_state import State
 from newllm_core.errors import PluginError
-from newllm_core.objectives.base import NO_TOKEN, Objective
-from newllm_core.objectives.reads import check_reads, tokens_at
+from newllm_core.objectives.base import NO_TOKEN, Objective, check_reads, tokens_at
 from newllm_core.settings import resolve
 from newllm_core.training.phase1.engines import batches
 from newllm_core.training.phase1.loss import Phase1Loss

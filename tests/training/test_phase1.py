@@ -17,7 +17,7 @@ from newllm_core.training.phase1 import trainer as phase1
 from newllm_core.training.phase1 import windows as walk
 from newllm_core.training.phase1.measure import model_figures
 from newllm_core.training.phase1.run import train_phase1
-from newllm_core.training.phase1.window import Window
+from newllm_core.training.phase1.windows import Window
 from newllm_core.training.phase2.extra_terms import make_objective
 from newllm_core.trajectory.sequential import rollout
 

@@ -16,7 +16,7 @@ from newllm_core.config import Phase1Config
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.parallel import collectives
 from newllm_core.runtime.device import to_device
-from newllm_core.training.phase1.window import Window
+from newllm_core.training.phase1.windows import Window
 from newllm_core.trajectory.sequential import rollout
 
 # Rows of an exact reading at a time: enough for large matrix products.

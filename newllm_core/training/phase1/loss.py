@@ -15,11 +15,11 @@ from newllm_core.config import Phase1Config
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.objectives.base import EMBEDDING_MATRIX, Objective
 from newllm_core.parallel import collectives
-from newllm_core.parallel.dtensors import full_tensor
+from newllm_core.parallel.collectives import full_tensor
 from newllm_core.plugins.registry import OBJECTIVES, REGULARIZERS
 from newllm_core.regularizers.base import Regularizer
 from newllm_core.training.phase1.engines import Batch
-from newllm_core.training.phase1.window import Window
+from newllm_core.training.phase1.windows import Window
 from newllm_core.training.plugin_terms import plugin_loss
 
 REGULARIZER = "regularizer"

@@ -34,8 +34,7 @@ from newllm_core.training.phase1.loss import Phase1Loss, plugin_at_fault
 from newllm_core.training.phase1.measure import model_figures
 from newllm_core.training.phase1.stages import early_stop, learning_rate, stops, told
 from newllm_core.training.phase1.vacuity import VacuityGuard
-from newllm_core.training.phase1.window import Window
-from newllm_core.training.phase1.windows import Windows
+from newllm_core.training.phase1.windows import Window, Windows
 from newllm_core.training.resume import Saver
 from newllm_core.training.step import OptimizerStep, by_sharding
 
@@ -86,12 +85,7 @@ class Phase1Trainer:
         self.iteration = 1
         self.meter = PassMeter()
         self.windows = Windows(
-            tokens,
-            self.config,
-            start_C=start_C,
-            end_id=end_id,
-            reads=loss.reads,
-            seed=self.seed,
+            tokens, self.config, start_C=start_C, end_id=end_id, reads=loss.reads, seed=self.seed
         )
         self.statistics: dict[str, Tensor] = {}
         self.statistics = self._statistics()

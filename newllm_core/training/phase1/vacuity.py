@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from newllm_core.parallel import collectives
-from newllm_core.parallel.dtensors import full_tensor
+from newllm_core.parallel.collectives import full_tensor
 
 # A gradient that only rounding made differs from zero by less than this.
 VACUOUS_NORM = 1e-12

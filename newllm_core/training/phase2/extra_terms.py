@@ -13,10 +13,15 @@ from torch import Tensor, nn
 from newllm_core.config import Config
 from newllm_core.errors import ConfigError
 from newllm_core.model.language_model import LanguageModel, random_stream
-from newllm_core.objectives.base import EMBEDDING_MATRIX, Objective
-from newllm_core.objectives.reads import OF_READINGS, check_reads, offsets
+from newllm_core.objectives.base import (
+    EMBEDDING_MATRIX,
+    OF_READINGS,
+    Objective,
+    check_reads,
+    offsets,
+)
 from newllm_core.parallel import collectives
-from newllm_core.parallel.dtensors import full_tensor
+from newllm_core.parallel.collectives import full_tensor
 from newllm_core.plugins.registry import OBJECTIVES, REGULARIZERS, Registry
 from newllm_core.regularizers.base import Regularizer
 from newllm_core.training.plugin_terms import plugin_loss

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from newllm_core.checkpoint.run_state import State
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.objectives.reads import tokens_at
+from newllm_core.objectives.base import tokens_at
 from newllm_core.parallel import collectives
 from newllm_core.runtime.device import to_device
 from newllm_core.training.phase2.extra_terms import ExtraTerms

@@ -21,7 +21,7 @@ from newllm_core.data.prepared import PreparedDataset
 from newllm_core.errors import DivergedError
 from newllm_core.evaluation.splits import evaluate_splits
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.objectives.reads import tokens_at
+from newllm_core.objectives.base import tokens_at
 from newllm_core.parallel import collectives
 from newllm_core.runtime.progress import Progress
 from newllm_core.training.phase2.extra_terms import ExtraTerms

@@ -4,14 +4,15 @@ Shapes: N rows (tokens), C context_dim, V vocabulary.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from newllm_core.config import Phase2Config
 from newllm_core.model.heads import weighted_mean
@@ -20,8 +21,35 @@ from newllm_core.parallel import collectives
 from newllm_core.parallel.sharding import within
 from newllm_core.runtime.device import to_device
 from newllm_core.runtime.precision import at_least_float32
-from newllm_core.training.phase2.head_loss import HeadLoss, plain_cross_entropy
 from newllm_core.trajectory.text import inputs_at
+
+HeadLoss = Callable[[nn.Linear, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+# Logits that are kept for their gradient: 1 GiB in float32. More are made again when it is wanted.
+LOGITS_KEPT = 2**28
+
+
+def plain_cross_entropy(
+    head: nn.Linear, contexts_NC: Tensor, targets_N: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Compute nats of a linear head, in float32 at least: their mean, and of each token [N].
+
+    Those of each have no gradient.
+    """
+    parameters = head.weight, head.bias
+    rows = max(1, LOGITS_KEPT // len(head.weight))
+    if len(targets_N) <= rows:
+        nats_N = _nats(contexts_NC, targets_N, *parameters)
+    else:
+        again = partial(checkpoint, _nats, use_reentrant=False, preserve_rng_state=False)
+        parts = zip(contexts_NC.split(rows), targets_N.split(rows), strict=True)
+        nats_N = torch.cat([again(*part, *parameters) for part in parts])
+    return nats_N.mean(), nats_N.detach()
+
+
+def _nats(contexts_NC: Tensor, targets_N: Tensor, weight_VC: Tensor, bias_V: Tensor) -> Tensor:
+    logits_NV = at_least_float32(F.linear(contexts_NC, weight_VC, bias_V))
+    return F.cross_entropy(logits_NV, targets_N, reduction="none")
 
 
 @dataclass(frozen=True)

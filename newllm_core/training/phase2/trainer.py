@@ -34,9 +34,9 @@ from newllm_core.training.phase2.context_store import ContextStore
 from newllm_core.training.phase2.extra_terms import ExtraTerms
 from newllm_core.training.phase2.fine_tuning import FineTuning
 from newllm_core.training.phase2.frozen import FrozenContexts, store_contexts
-from newllm_core.training.phase2.head_loss import plain_cross_entropy
 from newllm_core.training.phase2.measure import Measurements
 from newllm_core.training.phase2.steps import Steps
+from newllm_core.training.phase2.terms import plain_cross_entropy
 from newllm_core.training.resume import Saver
 
 # Random state and state of the source, after a step.
