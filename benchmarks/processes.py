@@ -156,7 +156,7 @@ def phase1_steps(config: "Config", device: "torch.device") -> Iterator[Any]:
         while True:
             for batch in batches(model, window, config.phase1, generator):
                 terms = trainer.loss.of_batch(window, batch)
-                norm = trainer.step.backward(terms.total, terms.also_sum)
+                norm = trainer.step.backward(terms.total, list(terms.losses.values()))
                 trainer.step.apply(norm, config.phase1.learning_rate)
                 window.store(batch.positions_N, terms.contexts_NC)
                 yield len(batch.positions_N)

@@ -81,8 +81,7 @@ class TokenHead(nn.Linear):
         """Return what `weight` is multiplied with, from contexts [..., C]."""
         if self.projection is None:
             return context
-        projected: Tensor = self.projection(context)
-        return projected
+        return self.projection(context)
 
     def forward(self, context: Tensor) -> Tensor:
         """Return logits [..., V] from contexts [..., C], without any bigrams."""

@@ -1,4 +1,4 @@
-"""The whole model: embedding, recurrence, token heads.
+"""The whole model: embedding, recurrence (cells in sequence, in blocks), token heads.
 
 Shapes: B streams, T tokens, N rows, C context_dim, E embed_dim, V vocabulary.
 """
@@ -6,9 +6,9 @@ Shapes: B streams, T tokens, N rows, C context_dim, E embed_dim, V vocabulary.
 import copy
 import os
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,6 @@ from newllm_core.errors import ConfigError
 from newllm_core.model.bigrams import Bigrams
 from newllm_core.model.cells.base import Cell
 from newllm_core.model.heads import TokenHead
-from newllm_core.model.recurrence import CVFPBlock, Recurrence
 from newllm_core.plugins.registry import CELLS
 from newllm_core.settings import make_section
 
@@ -36,6 +35,43 @@ def refuse_too_large(num_parameters: int) -> None:
             f"memory, and this machine has {memory / 1e9:,.0f}: set a smaller context_dim, "
             "embed_dim, hidden units or layer_structure"
         )
+
+
+class CVFPBlock(nn.Module):
+    """Cells one after another, each updating context and token: the unit that a head can read."""
+
+    def __init__(self, cells: list[Cell]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(cells)
+
+    def forward(self, *, context: Tensor, token: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Update `context` [N, C] by `token` [N, E]: the context after each cell, the new token."""
+        contexts = []
+        for cell in self.layers:
+            context, token = cell(context=context, token=token)
+            contexts.append(context)
+        return contexts, token
+
+
+class Recurrence(nn.ModuleList):
+    """Blocks in sequence."""
+
+    def cells(self) -> Iterator[Cell]:
+        """Yield every cell of every block, in the order in which a token passes them."""
+        for block in self:
+            yield from (cast(Cell, cell) for cell in cast(CVFPBlock, block).layers)
+
+    def forward(self, *, context: Tensor, token: Tensor) -> list[list[Tensor]]:
+        """Return the context after each cell of each block, from `context` [N, C] and [N, E]."""
+        dtype = context.dtype
+        contexts = []
+        for block in self:
+            of_block, token = block(context=context, token=token)
+            # Products may be narrow (see `runtime.precision`); the state that is carried is not.
+            of_block = [values.to(dtype) for values in of_block]
+            context = of_block[-1]
+            contexts.append(of_block)
+        return contexts
 
 
 class LanguageModel(nn.Module):
@@ -163,8 +199,7 @@ class LanguageModel(nn.Module):
     def step_layers(self, *, context: Tensor, token: Tensor) -> list[list[Tensor]]:
         """Read one token: the context [N, C] after each layer of each block."""
         with self.narrow_products(len(context)), CELLS.blame(self.config.cell):
-            by_block: list[list[Tensor]] = self.blocks(context=context, token=token)
-            return by_block
+            return self.blocks(context=context, token=token)
 
     def logits(self, contexts: Sequence[Tensor], last: Tensor | None = None) -> list[Tensor]:
         """Make next-token logits [..., V] of every head from contexts [..., C] after each block.

@@ -1,7 +1,4 @@
-"""The Context Vector Fixed-Point property as a loss: reading a text again changes no context.
-
-Shapes: N rows, C context_dim.
-"""
+"""The Context Vector Fixed-Point property as a loss: reading a text again changes no context."""
 
 from dataclasses import dataclass
 

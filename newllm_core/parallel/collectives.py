@@ -36,7 +36,7 @@ def process_group(device: torch.device) -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
-    with _reaching_others():
+    with reaching_others():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield
@@ -158,7 +158,7 @@ def _sums(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
     """Return the sum of each over processes, in one message."""
     if not tensors:
         return []
-    with _reaching_others():
+    with reaching_others():
         message = torch.cat([tensor.flatten() for tensor in tensors])
         dist.all_reduce(message)
     parts = message.split([tensor.numel() for tensor in tensors])
@@ -174,7 +174,7 @@ class _Gather(torch.autograd.Function):
         if len(sent) < most:  # messages have one size
             sent = torch.cat([sent, sent.new_zeros(most - len(sent), *sent.shape[1:])])
         received = sent.new_empty(most * size(), *sent.shape[1:])
-        with _reaching_others():
+        with reaching_others():
             dist.all_gather(list(received.split(most)), sent)
         if min(rows) == most:
             return received
@@ -187,22 +187,13 @@ class _Gather(torch.autograd.Function):
 
 
 @contextmanager
-def messages_of_torch() -> Iterator[None]:
-    """Around work in which PyTorch itself sends messages (sharding): `ProcessLost` as elsewhere."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not any(name in str(error) for name in ("gloo", "NCCL")):
-            raise
-        with _reaching_others():
-            raise
-
-
-@contextmanager
-def _reaching_others() -> Iterator[None]:
+def reaching_others(*marks: str) -> Iterator[None]:
+    """Turn errors, of `marks` only those with one of them, into `ProcessLost` around messages."""
     try:
         yield
     except (RuntimeError, OSError) as error:
+        if marks and not any(mark in str(error) for mark in marks):
+            raise
         reason = str(error).strip().splitlines()[0][:200]
         raise ProcessLost(
             f"process {rank()} of {size()} cannot reach another one, which has ended or is cut off "

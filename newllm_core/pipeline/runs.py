@@ -35,8 +35,7 @@ from newllm_core.runtime.precision import products_in
 from newllm_core.runtime.progress import Progress
 from newllm_core.runtime.trackers.base import Tracker
 from newllm_core.training.phase1.loss import REGULARIZER, regularizer_weight
-from newllm_core.training.phase1.run import train_phase1
-from newllm_core.training.phase1.trainer import Phase1Result
+from newllm_core.training.phase1.trainer import Phase1Result, train_phase1
 from newllm_core.training.phase2.extra_terms import make_objective
 from newllm_core.training.phase2.run import train_phase2
 from newllm_core.training.resume import begin, finished, prepare_place

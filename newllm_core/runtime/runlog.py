@@ -25,11 +25,6 @@ def metrics_path(checkpoint: Path) -> Path:
     return beside(checkpoint, "metrics.jsonl")
 
 
-def has_figures(path: Path) -> bool:
-    """Say whether somebody's figures are at `path`."""
-    return path.exists() and path.stat().st_size > 0
-
-
 class RunLog:
     """Appends a line for every event; a line is on disk before the next is made.
 

@@ -4,19 +4,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from newllm_core.checkpoint import format as checkpoints
+from newllm_core.checkpoint import run_state
 from newllm_core.checkpoint.format import Checkpoint
-from newllm_core.checkpoint.run_state import (
-    Identity,
-    State,
-    load_state,
-    refuse_foreign,
-    require_same,
-    save_state,
-    state_path,
-)
+from newllm_core.checkpoint.run_state import Identity, State, state_path
 from newllm_core.config import RunConfig
 from newllm_core.errors import DivergedError, InputError, Interrupted, ProcessLost
 from newllm_core.files.atomic import refuse_existing, sweep
@@ -25,7 +18,7 @@ from newllm_core.parallel import collectives
 from newllm_core.parallel.sharding import is_sharded
 from newllm_core.runtime.interruption import Interruption
 from newllm_core.runtime.progress import Progress
-from newllm_core.runtime.runlog import RunLog, has_figures, metrics_path
+from newllm_core.runtime.runlog import RunLog, metrics_path
 from newllm_core.runtime.trackers.base import Tracker
 
 # Twenty a second: how often a lock is asked for whose holder was killed a moment ago.
@@ -76,7 +69,8 @@ class Saver:
     def step(self, state: Callable[[], State]) -> Iterator[None]:
         """Around a step: if it fails, the state from before it is kept."""
         try:
-            with collectives.messages_of_torch() if self.sharded else nullcontext():
+            # PyTorch itself sends messages where the model is sharded.
+            with collectives.reaching_others("gloo", "NCCL") if self.sharded else nullcontext():
                 yield
         except DivergedError as error:
             self.save(state())
@@ -121,7 +115,7 @@ class Saver:
 
     def _write(self, state: State) -> None:
         values = {"lines": self.log.flush_to_disk(), "replaces": self.replaces}
-        save_state(State(state.tensors, state.values | values), self.path, self.identity)
+        run_state.save_state(State(state.tensors, state.values | values), self.path, self.identity)
 
     def _first_is_gone(self) -> bool:
         """Say whether the second process must write, because nobody holds the lock any more."""
@@ -139,6 +133,15 @@ class Saver:
         self.progress.message(f"asked to stop: saving {self.path}")
         self.save(state())
         raise Interrupted(f"interrupted; the state is in {self.path}")
+
+
+def restore_or_save(trainer: Any, resumed: State | None, saver: Saver | None) -> None:  # noqa: ANN401
+    """Let a trainer take over the state `resumed`, or save its first one, before any figures."""
+    if resumed is not None:
+        with run_state.restoring(resumed):
+            trainer.load_state(resumed)
+    elif saver is not None:
+        saver.save(trainer.state())
 
 
 class Run(NamedTuple):
@@ -172,7 +175,7 @@ def begin(
     first = collectives.rank() == 0
     state = None
     if resume and path.exists():
-        state = load_state(path, identity)
+        state = run_state.load_state(path, identity)
         progress.message(f"resuming from {path}")
     elif resume:
         progress.message(f"nothing to resume (there is no {path}): starting afresh")
@@ -200,13 +203,14 @@ def prepare_place(checkpoint: Path, *, overwrite: bool, resume: bool) -> None:
             exist, or another file has the name of the state.
     """
     path, figures = state_path(checkpoint), metrics_path(checkpoint)
-    refuse_foreign(path)
+    run_state.refuse_foreign(path)
     if collectives.rank() == 0:
         for file in (checkpoint, path):
             sweep(file)
     unfinished = path.exists()
     # A run saves its state before its first figure: without one, figures are of a finished run.
-    if not (unfinished or checkpoint.exists() or overwrite) and has_figures(figures):
+    has_figures = figures.exists() and figures.stat().st_size > 0
+    if has_figures and not (unfinished or checkpoint.exists() or overwrite):
         raise InputError(
             f"{figures} holds the figures of a run whose checkpoint is gone: choose another --out, "
             "or pass --overwrite to replace them"
@@ -231,10 +235,10 @@ def finished(checkpoint: Path, identity: Identity) -> Checkpoint | None:
     path = state_path(checkpoint)
     if not checkpoint.exists():
         return None
-    if path.exists() and load_state(path, identity).values["replaces"]:
+    if path.exists() and run_state.load_state(path, identity).values["replaces"]:
         return None
     done = checkpoints.load(checkpoint)
-    require_same(checkpoint, done.provenance.get("identity", {}), identity)
+    run_state.require_same(checkpoint, done.provenance.get("identity", {}), identity)
     collectives.barrier()
     path.unlink(missing_ok=True)  # its run ended between writing one and removing the other
     return done

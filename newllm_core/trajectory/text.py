@@ -20,6 +20,8 @@ from newllm_core.trajectory.sequential import unroll
 NUM_STREAMS = 128
 WARMUP_TOKENS = 256
 ROWS_AT_ONCE = 4096
+# Not in the generator itself: a `no_grad` around a `yield` would leak into whoever iterates.
+_unroll = torch.no_grad()(unroll)
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def contexts_of_text(
         for begin in range(-warmup, 0, chunk):
             steps = np.arange(begin, min(begin + chunk, 0))
             inputs = inputs_at(tokens, starts_B1 + steps, end_id)
-            context_BC = _unroll(model, inputs, context_BC, device)[-1][:, -1]
+            context_BC = _unroll(model, torch.from_numpy(inputs).to(device), context_BC)[-1][:, -1]
     # The first stream does not come from a warm-up.
     context_BC[:1] = model.start(1) if start_1C is None else start_1C
 
@@ -93,7 +95,7 @@ def contexts_of_text(
         exists_BT = positions_BT < ends_B1
         readable_BT = np.minimum(positions_BT, length - 1)
         inputs_BT = inputs_at(tokens, readable_BT, end_id)
-        contexts = _unroll(model, inputs_BT, context_BC, device)
+        contexts = _unroll(model, torch.from_numpy(inputs_BT).to(device), context_BC)
         context_BC = contexts[-1][:, -1]
         positions_N = positions_BT[exists_BT]
         chosen_BT = torch.from_numpy(exists_BT).to(device)
@@ -118,11 +120,3 @@ def contexts_of_segments(
     for tokens in segments:
         context_1C = yield from contexts_of_text(model, tokens, end_id=end_id, start_1C=context_1C)
         end_id = int(tokens[-1])
-
-
-# Not in the generator itself: a `no_grad` around a `yield` would leak into whoever iterates.
-@torch.no_grad()
-def _unroll(
-    model: LanguageModel, inputs_BT: np.ndarray, context_BC: Tensor, device: torch.device
-) -> list[Tensor]:
-    return unroll(model, torch.from_numpy(inputs_BT).to(device), context_BC)

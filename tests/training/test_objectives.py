@@ -16,8 +16,7 @@ from newllm_core.objectives.base import NO_TOKEN, Objective, check_reads, tokens
 from newllm_core.settings import resolve
 from newllm_core.training.phase1.engines import batches
 from newllm_core.training.phase1.loss import Phase1Loss
-from newllm_core.training.phase1.run import train_phase1
-from newllm_core.training.phase1.trainer import Phase1Trainer
+from newllm_core.training.phase1.trainer import Phase1Trainer, train_phase1
 from newllm_core.training.phase2.extra_terms import ExtraTerms
 from newllm_core.training.phase2.fine_tuning import FineTuning
 

@@ -16,7 +16,7 @@ from newllm_core.runtime.runlog import RunLog, metrics_path
 from newllm_core.training.phase1 import trainer as phase1
 from newllm_core.training.phase1 import windows as walk
 from newllm_core.training.phase1.measure import model_figures
-from newllm_core.training.phase1.run import train_phase1
+from newllm_core.training.phase1.trainer import train_phase1
 from newllm_core.training.phase1.windows import Window
 from newllm_core.training.phase2.extra_terms import make_objective
 from newllm_core.trajectory.sequential import rollout

@@ -232,7 +232,7 @@ def test_a_step_names_the_term_that_is_not_finite_and_moves_nothing():
     before = [p.detach().clone() for p in parameters]
     one = torch.ones(())
     steps.make(Terms(sum(p.sum() for p in parameters), {"cross-entropy": one, "cvfp": one / 0}, 1))
-    assert steps.failed
+    assert steps.change.failed
     assert "phase 2 diverged: cvfp is not finite (step 2 of 5)" in str(steps.diverged(["cvfp"]))
     assert "the gradient of cross-entropy and cvfp is" in str(steps.diverged(["gradient norm"]))
     assert all(torch.equal(a, b) for a, b in zip(before, parameters, strict=True))

@@ -1,7 +1,4 @@
-"""The cell of reconstruction learning: a gate instead of a residual sum.
-
-Shapes: N rows, C context_dim, E embed_dim.
-"""
+"""The cell of reconstruction learning: a gate instead of a residual sum."""
 
 from dataclasses import dataclass
 

@@ -1,7 +1,4 @@
-"""A gated recurrent unit.
-
-Shapes: N rows, C context_dim, E embed_dim.
-"""
+"""A gated recurrent unit."""
 
 import torch
 from torch import Tensor, nn

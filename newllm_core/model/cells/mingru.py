@@ -1,7 +1,4 @@
-"""A GRU without a hidden-to-hidden product.
-
-Shapes: N rows, C context_dim, E embed_dim.
-"""
+"""A GRU without a hidden-to-hidden product."""
 
 import torch
 from torch import Tensor, nn

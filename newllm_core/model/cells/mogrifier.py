@@ -1,7 +1,4 @@
-"""A GRU whose token and context gate each other first.
-
-Shapes: N rows, C context_dim, E embed_dim.
-"""
+"""A GRU whose token and context gate each other first."""
 
 from dataclasses import dataclass
 

@@ -1,7 +1,4 @@
-"""The default cell: the original project's CVFP layer.
-
-Shapes: N rows, C context_dim, E embed_dim.
-"""
+"""The default cell: the original project's CVFP layer."""
 
 from dataclasses import dataclass
 

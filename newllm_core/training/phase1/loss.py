@@ -47,11 +47,6 @@ class Terms:
         """Return the loss that is minimised."""
         return torch.stack(list(self.weighted.values())).sum()
 
-    @property
-    def also_sum(self) -> list[Tensor]:
-        """Return what is to be summed over processes."""
-        return list(self.losses.values())
-
 
 def regularizer_weight(regularizers: Sequence[Regularizer], config: Phase1Config) -> float:
     """Return the w that was asked for, or the regularizer's own default."""
@@ -103,13 +98,12 @@ class Phase1Loss(nn.Module):
     def of_batch(self, window: Window, batch: Batch, twin: Batch | None = None) -> Terms:
         """Compute the loss of one batch of a window, `twin` being that of a second reading."""
         second_NC = None if twin is None else self._read_twin(window, twin)
-        terms: Terms = self(
+        return self(
             incoming_NC=batch.incoming_NC,
             tokens_N=window.tokens_T[batch.positions_N],
             rows_per_rank=batch.rows_per_rank,
             **window.read(self.reads, batch.positions_N[batch.own], second_NC),
         )
-        return terms
 
     @torch.no_grad()
     def _read_twin(self, window: Window, batch: Batch) -> Tensor:

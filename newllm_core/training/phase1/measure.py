@@ -6,6 +6,8 @@ predecessor. So none of them is looked at here.
 Shapes: P passages, L tokens each, T tokens of a text, C context_dim.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -14,6 +16,15 @@ from newllm_core.analysis.rank import effective_rank
 from newllm_core.config import Config
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.trajectory.sequential import rollout
+
+
+def figures_of_splits(
+    model: LanguageModel, tokens: Mapping[str, Tensor], config: Config, generator: torch.Generator
+) -> dict[str, dict[str, float]]:
+    """Return each of `model_figures`, by split."""
+    found = {split: model_figures(model, ids, config, generator) for split, ids in tokens.items()}
+    names = next(iter(found.values()))
+    return {name: {split: figures[name] for split, figures in found.items()} for name in names}
 
 
 @torch.no_grad()

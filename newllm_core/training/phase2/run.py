@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from newllm_core.checkpoint.format import Checkpoint
-from newllm_core.checkpoint.run_state import State, restoring
+from newllm_core.checkpoint.run_state import State
 from newllm_core.config import Config, Phase2Config
 from newllm_core.data.prepared import PreparedDataset
 from newllm_core.errors import ConfigError, InputError
@@ -20,7 +20,7 @@ from newllm_core.runtime.runlog import RunLog
 from newllm_core.training.phase2.extra_terms import ExtraTerms, is_wanted
 from newllm_core.training.phase2.steps import trained_parameters, training_only
 from newllm_core.training.phase2.trainer import Phase2Trainer
-from newllm_core.training.resume import Saver
+from newllm_core.training.resume import Saver, restore_or_save
 
 
 def train_phase2(
@@ -66,11 +66,7 @@ def train_phase2(
             trained, extra, checkpoint, dataset, config, parameters, progress, log, saver
         )
         run.open_source(scratch or Path(tempfile.gettempdir()), stack)
-        if resumed is not None:
-            with restoring(resumed):
-                run.load_state(resumed)
-        elif saver is not None:
-            saver.save(run.state())  # before there are any figures
+        restore_or_save(run, resumed, saver)
         results = run.train()
     return dataclasses.replace(
         checkpoint,

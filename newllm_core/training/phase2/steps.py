@@ -106,11 +106,6 @@ class Steps:
         self.change.apply(self.gradient_norm, self.learning_rate, terms.plain.values())
         self.step += 1
 
-    @property
-    def failed(self) -> bool:
-        """Say whether a term or gradient was not finite, since when nothing changes; waits."""
-        return bool(self.change.failed)
-
     def diverged(self, bad: Sequence[str]) -> DivergedError:
         """Word what was not finite in the step after those that were made."""
         what = ", ".join(name for name in bad if name != NORM)

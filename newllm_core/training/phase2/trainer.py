@@ -12,15 +12,9 @@ from typing import Any
 
 import torch
 
+from newllm_core.checkpoint import run_state
 from newllm_core.checkpoint.format import Checkpoint
-from newllm_core.checkpoint.run_state import (
-    State,
-    load_optimizer,
-    load_parameters,
-    named,
-    optimizer_tensors,
-    whole_parameters,
-)
+from newllm_core.checkpoint.run_state import State
 from newllm_core.config import Config
 from newllm_core.data.prepared import PreparedDataset
 from newllm_core.kernels.door import choose
@@ -229,10 +223,10 @@ class Phase2Trainer:
         random_state, source_state = self.marks[0]
         return State(
             {"generator": random_state}
-            | named("parameter", whole_parameters(self.parameters))
-            | named("kept", whole_parameters(self.kept))
-            | named("optimizer", optimizer_tensors(self.steps.optimizer))
-            | named("source", source_state.tensors),
+            | run_state.named("parameter", run_state.whole_parameters(self.parameters))
+            | run_state.named("kept", run_state.whole_parameters(self.kept))
+            | run_state.named("optimizer", run_state.optimizer_tensors(self.steps.optimizer))
+            | run_state.named("source", source_state.tensors),
             {
                 "epoch": self.epoch,
                 "step": self.steps.step,
@@ -250,9 +244,9 @@ class Phase2Trainer:
         self.meter = PassMeter(**values["meter"])
         self.history = values["history"]
         self.steps.step = values["step"]
-        load_parameters(self.parameters, state.part("parameter"))
-        load_parameters(self.kept, state.part("kept"))
-        load_optimizer(self.steps.optimizer, state.part("optimizer"))
+        run_state.load_parameters(self.parameters, state.part("parameter"))
+        run_state.load_parameters(self.kept, state.part("kept"))
+        run_state.load_optimizer(self.steps.optimizer, state.part("optimizer"))
         self.generator.set_state(state.tensors["generator"])
         self.source.load_state(State(state.part("source"), values["source"]))
         self.marks = [self._mark()]
