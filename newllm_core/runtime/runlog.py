@@ -5,6 +5,7 @@ import itertools
 import json
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -34,7 +35,7 @@ class RunLog:
 
     Raises:
         InputError: the file cannot be written, or lines that belong to the run are not there.
-        ConfigError: what a tracker needs is not installed.
+        UserError: a tracker cannot begin, for a reason that it words.
     """
 
     def __init__(
@@ -45,7 +46,8 @@ class RunLog:
         resume_after: int = 0,
     ) -> None:
         self._lines = resume_after
-        self._feed: Feed | None = None
+        self._trackers: list[Tracker] = []
+        self._counts: Counter[str] = Counter()
         self._file: BinaryIO | None = None
         if checkpoint is None:
             return
@@ -58,11 +60,11 @@ class RunLog:
             self._file.seek(0, os.SEEK_END)
         except OSError as error:
             raise InputError(f"cannot write {self.path}: {reason(error)}") from error
-        if trackers:
-            self._feed = Feed(trackers, checkpoint)
-            for line in kept:
-                figures = json.loads(line)
-                self._feed.write(figures.pop("event"), figures)
+        with stdout_to_stderr():  # what a library says is no result
+            self._trackers = [tracker(checkpoint) for tracker in trackers]
+        for line in kept if trackers else ():
+            figures = json.loads(line)
+            self._show(figures.pop("event"), figures)
 
     def write(self, event: str, **figures: Any) -> None:  # noqa: ANN401 - anything JSON can hold
         """Add one line.
@@ -78,8 +80,7 @@ class RunLog:
             self._file.flush()
         except OSError as error:
             raise InputError(f"cannot write {self.path}: {reason(error)}") from error
-        if self._feed is not None:
-            self._feed.write(event, figures)
+        self._show(event, figures)
 
     def flush_to_disk(self) -> int:
         """The number of lines so far; they survive the end of the machine, not only of this run."""
@@ -109,38 +110,19 @@ class RunLog:
         if self._file is not None:
             with contextlib.suppress(OSError):  # reported already, when it could not be written
                 self._file.close()
-        if self._feed is not None:
-            self._feed.close()
+        for tracker in self._trackers:
+            self._tell(tracker, tracker.close)
 
-
-class Feed:
-    """Gives lines to trackers, as numbers with names.
-
-    One that fails is left out from then on: the run matters more.
-
-    Raises:
-        UserError: a tracker cannot begin, for a reason that it words.
-    """
-
-    def __init__(self, trackers: Sequence[type[Tracker]], checkpoint: Path) -> None:
-        with stdout_to_stderr():  # what a library says is no result
-            self._trackers = [tracker(checkpoint) for tracker in trackers]
-        self._lines: dict[str, int] = {}
-
-    def write(self, event: str, figures: Mapping[str, Any]) -> None:
-        """Take one line."""
-        self._lines[event] = self._lines.get(event, 0) + 1
-        step = next((figures[key] for key in STEP_KEYS if key in figures), self._lines[event])
+    def _show(self, event: str, figures: Mapping[str, Any]) -> None:
+        """Give a line to trackers, as numbers with names."""
+        self._counts[event] += 1
+        step = next((figures[key] for key in STEP_KEYS if key in figures), self._counts[event])
         named = {f"{event}/{place}": value for place, value in numbers(figures)}
         for tracker in self._trackers:
             self._tell(tracker, partial(tracker.write, event, step, named))
 
-    def close(self) -> None:
-        """Finish all."""
-        for tracker in self._trackers:
-            self._tell(tracker, tracker.close)
-
     def _tell(self, tracker: Tracker, call: Callable[[], None]) -> None:
+        """Call a tracker; one that fails is left out from then on: the run matters more."""
         try:
             with stdout_to_stderr():
                 call()

@@ -61,13 +61,8 @@ def contexts_of_text(
 ) -> Generator[ContextChunk, None, Tensor]:
     """Yield every token of `tokens` [T] exactly once, a chunk at a time, without gradients.
 
-    Args:
-        model: the recurrence.
-        tokens: token ids, memory-mapped or not.
-        end_id: the token before the first one, which is the one between documents.
-        num_streams: at most so many streams; fewer where they would be mostly warm-up.
-        warmup: tokens a later stream reads before its own.
-        start_1C: the context before `end_id`; none by default.
+    There are at most `num_streams`, fewer where they would be mostly warm-up, of `warmup` tokens.
+    Before the first token `end_id`, the one between documents, is read, from `start_1C` or zero.
 
     Returns:
         The context [1, C] in which the last token was predicted: it goes on from there.

@@ -60,7 +60,13 @@ class ExtraTerms(nn.Module):
                         "choose an objective that does not"
                     )
             if self._is_phase1s and trained:
-                self._take_over(self.objective, trained)
+                shapes = {key: value.shape for key, value in self.objective.state_dict().items()}
+                if shapes != {key: value.shape for key, value in trained.items()}:
+                    raise ConfigError(
+                        f"phase2.objective = {name} does not fit what phase 1 trained: give it the "
+                        "options that it had there"
+                    )
+                self.objective.load_state_dict(dict(trained))
             weight = chosen.objective_weight
             self.weights[name] = 1.0 if weight is None else weight
         self.regularizer_name = name = chosen.reg or before.reg
@@ -69,15 +75,6 @@ class ExtraTerms(nn.Module):
             (self.regularizer,), _ = REGULARIZERS.make(name, options, model.context_dim)
             weight = chosen.reg_weight
             self.weights[name] = self.regularizer.default_weight if weight is None else weight
-
-    def _take_over(self, objective: Objective, trained: Mapping[str, Tensor]) -> None:
-        shapes = {key: value.shape for key, value in objective.state_dict().items()}
-        if shapes != {key: value.shape for key, value in trained.items()}:
-            raise ConfigError(
-                f"phase2.objective = {self.objective_name} does not fit what phase 1 trained: give "
-                "it the options that it had there"
-            )
-        objective.load_state_dict(dict(trained))
 
     def objective_state(self) -> dict[str, Tensor]:
         """Copy the parameters of Phase 1's objective, to be saved; empty unless it is trained."""
@@ -97,13 +94,8 @@ class ExtraTerms(nn.Module):
     ) -> dict[str, Tensor]:
         """Compute every term before weighting, with gradient.
 
-        Args:
-            model: the recurrence.
-            contexts_BTC: c_t after the last block.
-            start_BC: the contexts before the first token.
-            inputs_BT: the tokens that were read.
-            streams: how many streams each process has.
-            others: the tokens so many places after those that were read [N], or `NO_TOKEN`.
+        Each process has so many `streams`, read from `start_BC`. `others` looks up the tokens so
+        many places after those that were read [N], or `NO_TOKEN`.
         """
         found = {}
         final_NC = contexts_BTC.flatten(0, 1)

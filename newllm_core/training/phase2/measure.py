@@ -76,7 +76,7 @@ class Measurements:
         Raises:
             DivergedError: a loss is not finite.
         """
-        figures: Figures = evaluate_splits(
+        figures = evaluate_splits(
             self.model,
             self.dataset,
             head_weights=self.head_weights,
@@ -90,10 +90,6 @@ class Measurements:
                     "lower --learning-rate"
                 )
         return figures
-
-    def reads_a_part(self, validation: Figures) -> bool:
-        """Say whether these figures of validation text are of a part of it."""
-        return bool(validation["num_tokens"] < len(self.dataset.validation.tokens))
 
     @torch.no_grad()
     def _memory(self, epoch: int) -> Figures:
@@ -122,13 +118,12 @@ class Measurements:
     def _terms(self, read: ProbeContexts) -> dict[str, float]:
         contexts_PTC = read.trajectory[:, 1:]
         inputs_PT = read.tokens[:, -contexts_PTC.shape[1] :]
-        count = collectives.size()
         found = self.extra.eval()(
             self.model,
             contexts_PTC,
             start_BC=read.trajectory[:, 0],
             inputs_BT=inputs_PT,
-            streams=[len(inputs_PT)] * count,
+            streams=[len(inputs_PT)] * collectives.size(),
             others=partial(_others, inputs_PT, self.end_id),
         )
         self.extra.train()

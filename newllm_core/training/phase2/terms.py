@@ -69,19 +69,7 @@ class Terms:
 
 
 class Source:
-    """Training text, and the loss of heads on it: what both ways through an epoch begin with.
-
-    Args:
-        model: on the device to compute on.
-        tokens: training token ids [T].
-        end_id: the token that closes a document.
-        config: of Phase 2.
-        weights: of the heads.
-        head_loss: cross-entropy in the form that is used.
-
-    Attributes:
-        cross_entropy: the function of that name, of this model.
-    """
+    """Training text [T], and `cross_entropy` of the model's heads: what both ways begin with."""
 
     def __init__(
         self,
@@ -126,18 +114,9 @@ def cross_entropy(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Compute `Σ w_k CE_k / Σ w_k` with gradient, and the plain terms.
 
-    Where heads are mixed with bigrams the gates' losses are added; what is told is the mixture's.
-
-    Args:
-        model: its heads are used.
-        contexts: [N, C] for each head, of this process's rows.
-        targets_N: the tokens that follow.
-        weights: w_k.
-        dropout: share of context dimensions that each head misses.
-        generator: of the dropout, on the device of the contexts.
-        counted_N: what the model's bigrams say of the targets, if it has any (see `counted`).
-        rows_per_rank: how many rows each process has, where there are several; losses are of all.
-        head_loss: `plain_cross_entropy` or a form of it.
+    Each head reads its contexts [N, C] of this process's rows, but for a share of `dropout`; losses
+    are of the rows of all processes. Where heads are mixed with bigrams, `counted_N` is what those
+    say (see `counted`), and the gates' losses are added; what is told is the mixture's.
     """
     rows = rows_per_rank or [len(targets_N)]
     losses: list[Tensor] = []
