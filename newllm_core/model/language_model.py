@@ -80,14 +80,9 @@ class LanguageModel(nn.Module):
     Every part is initialised from its own random stream of `seed`, so that the untrained blocks
     can be made again from a checkpoint whatever else it holds (`untrained`).
 
-    Args:
-        config: shape and initialisation.
-        vocab_size: V.
-        cell: options of the cell that are not its defaults.
-        num_heads: 1 (reads the last block) or one per block.
-        seed: of every initial weight.
-        refuse: is given the number of parameters before any takes memory, and raises if they are
-            too many.
+    Options of the `cell` are those that are not its defaults. There is one head, which reads the
+    last block, or one per block. `refuse` is given the number of parameters before any takes
+    memory, and raises if they are too many.
 
     Raises:
         ConfigError: this machine cannot hold it, or the cell or one of its options is unknown.

@@ -252,7 +252,7 @@ class Phase1Trainer:
         run_state.load_optimizer(self.step.optimizer, state.part("optimizer"))
         self.loss.regularizers.load_state_dict(state.part("regularizer"))
         self.statistics = self._statistics()
-        self.windows.restore(values["window"], state.tensors, self.iteration - 1)
+        self.windows.restore(values["window"], state, self.iteration - 1)
 
     def _statistics(self) -> dict[str, Tensor]:
         """Copy those of the regularizers, which a step changes also if it fails: then not."""

@@ -167,10 +167,9 @@ class Windows:
         of_validation = named("validation", self.validation.state(finished))
         return {"first_C": self.train.first_C} | of_train | of_validation
 
-    def restore(self, number: int, tensors: Mapping[str, Tensor], finished: int) -> None:
+    def restore(self, number: int, state: State, finished: int) -> None:
         """Take over what `state` gave, in window `number`."""
-        state = State(dict(tensors), {})
-        self.go_to(number, tensors["first_C"])
+        self.go_to(number, state.tensors["first_C"])
         self.train.restore(state.part("window"), finished)
         self.validation.restore(state.part("validation"), finished)
 
