@@ -21,7 +21,7 @@ from newllm_core.model.language_model import LanguageModel
 from newllm_core.plugins.registry import REGULARIZERS
 from newllm_core.runtime.device import prepare_device
 from newllm_core.runtime.precision import products_in
-from newllm_core.training.phase1.run import train_phase1
+from newllm_core.training.phase1.trainer import train_phase1
 from newllm_core.training.phase2.extra_terms import make_objective
 
 VOCAB_SIZE = 8192

@@ -30,10 +30,9 @@ from newllm_core.runtime.progress import Silent
 from newllm_core.training.phase1.engines import batches
 from newllm_core.training.phase1.loss import Phase1Loss
 from newllm_core.training.phase1.trainer import Phase1Trainer
-from newllm_core.training.phase2.context_store import ContextStore
 from newllm_core.training.phase2.extra_terms import ExtraTerms, make_objective
 from newllm_core.training.phase2.fine_tuning import FineTuning
-from newllm_core.training.phase2.frozen import FrozenContexts
+from newllm_core.training.phase2.frozen import ContextStore, FrozenContexts
 from newllm_core.training.phase2.head_loss import plain_cross_entropy
 from newllm_core.training.phase2.steps import Steps, trained_parameters, training_only
 from newllm_core.training.phase2.terms import Terms
@@ -91,7 +90,7 @@ def phase1(
     regularizers, _ = REGULARIZERS.make(phase.reg, config.regularizer, model.context_dim)
     tokens = {"train": TOKENS, "validation": TOKENS[:1024]}
     loss = Phase1Loss(model, trained_for, regularizers, phase)
-    trainer = Phase1Trainer(loss, tokens, config, device=CPU)
+    trainer = Phase1Trainer(loss, tokens, config)
     window = trainer.windows.train
     window.previous_TC.normal_()
     window.readings = 1

@@ -147,7 +147,7 @@ def phase1_steps(config: "Config", device: "torch.device") -> Iterator[Any]:
     with sharded(whole, config.run, device, through_time=False) as model:
         tokens = {"train": ids, "validation": ids}
         loss = Phase1Loss(model, objective, regularizers, config.phase1).to(device)
-        trainer = Phase1Trainer(loss, tokens, config, device=device)
+        trainer = Phase1Trainer(loss, tokens, config)
         yield trainer.state
         window = trainer.windows.train
         window.previous_TC.normal_(generator=torch.Generator().manual_seed(0))
@@ -156,7 +156,7 @@ def phase1_steps(config: "Config", device: "torch.device") -> Iterator[Any]:
         while True:
             for batch in batches(model, window, config.phase1, generator):
                 terms = trainer.loss.of_batch(window, batch)
-                norm = trainer.step.backward(terms.total, terms.also_sum)
+                norm = trainer.step.backward(terms.total, list(terms.losses.values()))
                 trainer.step.apply(norm, config.phase1.learning_rate)
                 window.store(batch.positions_N, terms.contexts_NC)
                 yield len(batch.positions_N)
@@ -169,7 +169,7 @@ def phase2_steps(config: "Config", device: "torch.device") -> Iterator[Any]:
     from newllm_core.checkpoint.run_state import State, named, optimizer_tensors
     from newllm_core.kernels.door import choose
     from newllm_core.model.language_model import LanguageModel
-    from newllm_core.parallel.dtensors import full_tensor
+    from newllm_core.parallel.collectives import full_tensor
     from newllm_core.parallel.sharding import sharded
     from newllm_core.training.phase2.extra_terms import ExtraTerms
     from newllm_core.training.phase2.fine_tuning import FineTuning

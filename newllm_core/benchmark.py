@@ -4,6 +4,7 @@ All rows are measured in one run, a round of each in turn, and medians are taken
 a shared machine are noise, ratios within a run are not.
 """
 
+import copy
 import itertools
 import statistics
 import time
@@ -13,6 +14,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from newllm_core.config import Config
@@ -24,7 +26,6 @@ from newllm_core.runtime.precision import products_in
 from newllm_core.runtime.progress import Progress, Silent
 from newllm_core.training.phase1.engines import Batch, batches
 from newllm_core.training.phase1.loss import Phase1Loss, regularizer_weight
-from newllm_core.training.phase1.published import published_phase1
 from newllm_core.training.phase1.trainer import Phase1Trainer
 from newllm_core.training.phase2.extra_terms import make_objective
 
@@ -45,15 +46,7 @@ def benchmark(
     device: torch.device,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Measure every engine in every precision (the naive loop in float32 only).
-
-    Args:
-        config: model, regularizer, window and batch sizes of a real run.
-        engines: of `phase1.engine`, and "naive".
-        precisions: "float32", "bfloat16".
-        rounds: how often each row is measured.
-        device: where to compute.
-        progress: is told how far it is.
+    """Measure every engine, and "naive", in every precision (the naive loop in float32 only).
 
     Returns:
         `kernels`: which fast forms are used; `peaks`: GFLOP/s of a matrix product of the model's
@@ -119,23 +112,18 @@ class _Runner:
         regularizers, _ = REGULARIZERS.make(
             config.phase1.reg, config.regularizer, config.model.context_dim
         )
-        self.config = replace(
-            config.phase1,
-            engine=engine if engine != NAIVE else "online",
-            start="zero",
-            objective="cvfp",  # the published one: all rows must compute the same
-        )
+        # The published objective: all rows must compute the same.
+        phase1 = replace(config.phase1, start="zero", objective="cvfp")
+        self.config = replace(phase1, engine=engine if engine != NAIVE else "online")
         objective, _ = make_objective("cvfp", replace(config, objective={}), self.model)
         self.loss = Phase1Loss(self.model, objective, regularizers, self.config).to(device)
         tokens = torch.arange(self.config.window_tokens).mul(2654435761).remainder(VOCAB_SIZE)
         splits = dict.fromkeys(("train", "validation"), tokens.numpy())
-        self.trainer = Phase1Trainer(
-            self.loss, splits, replace(config, phase1=self.config), device=device
-        )
+        self.trainer = Phase1Trainer(self.loss, splits, replace(config, phase1=self.config))
         self.window = self.trainer.windows.train
         self.window.previous_TC.normal_()
         self.window.readings = 1
-        self.steps = self._naive() if engine == NAIVE else self._engine()
+        self.steps = self._published() if engine == NAIVE else self._engine()
 
     def round(self) -> float:
         """Return tokens per second of a few batches."""
@@ -145,17 +133,29 @@ class _Runner:
             torch.cuda.synchronize(self.device)
         return read / (time.perf_counter() - begun)
 
-    def _naive(self) -> Generator[int, None, None]:
+    def _published(self) -> Generator[int, None, None]:
+        """Make the steps of the published loop: batch one, plain Adam, a step per token.
+
+        Every token moves all weights and both moments through memory. Engines compute the same
+        losses.
+        """
+        config, model = self.config, self.model
         regularizer = cast(Regularizer, self.loss.regularizers[0])
-        for _ in published_phase1(
-            self.model,
-            regularizer,
-            self.window.tokens_T,
-            self.window.previous_TC,
-            weight=regularizer_weight([regularizer], self.config),
-            learning_rate=self.config.learning_rate,
-            gradient_clip=self.config.gradient_clip,
-        ):
+        weight = regularizer_weight([regularizer], config)
+        blocks = copy.deepcopy(model.blocks)
+        optimizer = torch.optim.Adam(blocks.parameters(), lr=config.learning_rate, foreach=False)
+        context = model.start(1)
+        for place in range(len(self.window)):
+            token_1 = self.window.tokens_T[place : place + 1]
+            new = blocks(context=context, token=model.embed(token_1).detach())[-1][-1]
+            cvfp = F.mse_loss(new, self.window.previous_TC[place : place + 1])
+            loss = (1 - weight) * cvfp + weight * regularizer(new, tokens_N=token_1)
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(blocks.parameters(), config.gradient_clip)
+            optimizer.step()
+            context = new.detach()
+            loss.item()
             yield 1
 
     def _engine(self) -> Generator[int, None, None]:

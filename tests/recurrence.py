@@ -4,6 +4,7 @@ import torch
 
 from newllm_core.config import ModelConfig
 from newllm_core.model.language_model import LanguageModel
+from newllm_core.training.phase1.engines import incoming
 
 D, E, V, T = 13, 11, 29, 63
 
@@ -48,6 +49,13 @@ def draw(*shape, seed=0):
 
 def draw_tokens(*shape, seed=0):
     return torch.randint(0, V, shape, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def sweep(model, tokens_T, previous_TC, start_C):
+    """Every token at once, from the contexts of the sweep before: their successors [T, C]."""
+    context = incoming(previous_TC, start_C, torch.arange(len(tokens_T), device=tokens_T.device))
+    return model.step(context=context, token=model.embed(tokens_T))[-1]
 
 
 def cell_formula(name, cell, c, x):

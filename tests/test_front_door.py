@@ -11,7 +11,7 @@ import torch
 import newllm_core as newllm
 from newllm_core.data.prepared import open_dataset
 from newllm_core.errors import ConfigError, InputError
-from newllm_core.model.counted_embeddings import count_embeddings
+from newllm_core.model.counting import count_embeddings
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.runtime.progress import Silent
 from tests.cli.inside import CommandLine

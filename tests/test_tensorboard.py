@@ -4,9 +4,8 @@ import json
 import pytest
 
 from newllm_core.errors import ConfigError
-from newllm_core.runtime.runlog import RunLog, metrics_path
-from newllm_core.runtime.trackers.feed import numbers
-from newllm_core.runtime.trackers.tensorboard import TensorBoard, events_folder
+from newllm_core.runtime.runlog import RunLog, metrics_path, numbers
+from newllm_core.runtime.trackers.tensorboard import TensorBoard
 
 LINES = [
     ("iteration", {"window": 1, "sweep_terms": {"cvfp": 0.5}, "converged_ratio": {"train": 0.9}}),
@@ -36,7 +35,7 @@ def test_events_are_the_numbers_of_the_log(tmp_path):
     pytest.importorskip("tensorboard", reason="tensorboard is not installed")
     checkpoint = tmp_path / "a.safetensors"
     write(checkpoint, LINES, trackers=[TensorBoard])
-    found = scalars(events_folder(checkpoint))
+    found = scalars(checkpoint.with_suffix(".tensorboard"))
     assert found["iteration/sweep_terms/cvfp"] == [(1, 0.5), (2, 0.25)]
     assert found["step/terms/cross_entropy"] == [(40, 7.0)]
     assert found["epoch/train/heads/1/loss"] == [(3, 2.5)]
@@ -54,7 +53,7 @@ def test_an_earlier_run_of_the_same_name_is_replaced(tmp_path):
     checkpoint = tmp_path / "a.safetensors"
     write(checkpoint, LINES, trackers=[TensorBoard])
     write(checkpoint, LINES[:1], trackers=[TensorBoard])
-    assert set(scalars(events_folder(checkpoint))) == {
+    assert set(scalars(checkpoint.with_suffix(".tensorboard"))) == {
         "iteration/window",
         "iteration/sweep_terms/cvfp",
         "iteration/converged_ratio/train",

@@ -20,8 +20,7 @@ from benchmarks.peers.mingru import MinGru
 from benchmarks.peers.transformer import Transformer
 from newllm_core.config import Phase2Config
 from newllm_core.model.bigrams import Bigrams
-from newllm_core.model.counted_bigrams import count_bigrams
-from newllm_core.model.counted_embeddings import count_embeddings
+from newllm_core.model.counting import count_bigrams, count_embeddings
 
 PEERS: dict[str, type[Peer]] = {
     "newllm": ContextVector,

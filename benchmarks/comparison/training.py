@@ -72,7 +72,7 @@ def train_peer(
                     steps.make(terms)
                     total += terms.num_tokens
                     task.advance(terms.num_tokens, f"{terms.plain['cross-entropy']:.3f}")
-            if steps.failed:
+            if steps.change.failed:
                 raise DivergedError("a loss or gradient is not finite")
             rates.append((total - before) / (clock(device) - begun))
             if validation is None:

@@ -41,7 +41,7 @@ def trainer_on(device: torch.device, config: Config) -> Phase1Trainer:
     regularizers, _ = REGULARIZERS.make(config.phase1.reg, config.regularizer, dims)
     loss = Phase1Loss(model, objective, regularizers, config.phase1).to(device)
     tokens = dict.fromkeys(("train", "validation"), text(config.phase1.window_tokens))
-    trainer = Phase1Trainer(loss, tokens, config, device=device)
+    trainer = Phase1Trainer(loss, tokens, config)
     trainer.windows.train.finish_reading()
     trainer.iteration = 2
     return trainer

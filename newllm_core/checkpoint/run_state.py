@@ -22,7 +22,7 @@ from newllm_core.files.from_strangers import require_version
 from newllm_core.files.names import beside
 from newllm_core.files.tensor_files import HASH, content_hash, open_tensors, save_with_hash
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.parallel.dtensors import full_tensor, shard_like
+from newllm_core.parallel.collectives import full_tensor, shard_like
 
 FORMAT = "newllm-run"
 FORMAT_VERSION = "3"

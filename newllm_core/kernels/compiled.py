@@ -6,18 +6,12 @@ Installing newllm compiles it if there is a compiler (on x86-64, GCC 12 or newer
 import ctypes
 from functools import cache
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor
 
 DTYPES = (torch.float32, torch.bfloat16)
-_SIGNATURES = {
-    f"newllm_softmax_gradient_{str(dtype).removeprefix('torch.')}": (
-        ctypes.c_int,
-        [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 2,
-    )
-    for dtype in DTYPES
-}
 
 
 @cache
@@ -28,9 +22,8 @@ def library() -> ctypes.CDLL | None:
         return None
     try:
         loaded = ctypes.CDLL(spec.origin)
-        for name, (result, arguments) in _SIGNATURES.items():
-            function = getattr(loaded, name)
-            function.restype, function.argtypes = result, arguments
+        for dtype in DTYPES:
+            _softmax_gradient(loaded, dtype).argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 2
     except (AttributeError, OSError) as error:
         raise ImportError(
             f"{spec.origin} is of another newllm or machine: install newllm again ({error})"
@@ -43,21 +36,22 @@ def is_usable() -> bool:
     return library() is not None
 
 
+def _softmax_gradient(loaded: Any, dtype: torch.dtype) -> Any:  # noqa: ANN401
+    return getattr(loaded, f"newllm_softmax_gradient_{str(dtype).removeprefix('torch.')}")
+
+
 def softmax_gradient(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     """Turn logits into softmax minus one-hot target, in place; returns nats of the targets [N].
 
-    Args:
-        logits_NV: contiguous, in memory, of one of `DTYPES`.
-        targets_N: contiguous int64.
+    Both are contiguous and in memory, logits of one of `DTYPES`, targets int64.
 
     Raises:
         IndexError: a target is not a column.
     """
     rows, columns = logits_NV.shape
     space_V = logits_NV.new_empty(columns, dtype=torch.float32)
-    name = f"newllm_softmax_gradient_{str(logits_NV.dtype).removeprefix('torch.')}"
     nats_N = logits_NV.new_empty(rows, dtype=torch.float32)
     pointers = (tensor.data_ptr() for tensor in (logits_NV, targets_N, space_V, nats_N))
-    if getattr(library(), name)(*pointers, rows, columns):
+    if _softmax_gradient(library(), logits_NV.dtype)(*pointers, rows, columns):
         raise IndexError(f"a target is not one of {columns} columns")
     return nats_N

@@ -19,14 +19,10 @@ from newllm_core.kernels import compiled
 
 # Logits of so many (row, token) pairs exist at a time: enough for large matrix products.
 LOGITS_AT_ONCE = 2**25
-# And so many in float32: they fit into the second-level cache of a core.
-LOGITS_IN_CACHE = 2**18
 # A thread that has fewer to make is not worth starting.
 LEAST_LOGITS = 2**19
 # A column for the bias, and zeros that keep rows aligned.
 COLUMNS_ADDED = 8
-# Smaller ones say too little about their own logarithm, or are zero.
-LEAST_PROBABILITY = 1e-30
 
 
 def cross_entropy(
@@ -36,10 +32,7 @@ def cross_entropy(
     device = contexts_NC.device.type
     narrow = torch.is_autocast_enabled(device) and contexts_NC.dtype != torch.float64
     dtype = torch.get_autocast_dtype(device) if narrow else contexts_NC.dtype
-    made: tuple[Tensor, Tensor] = _LinearCrossEntropy.apply(
-        contexts_NC, weight_VC, bias_V, targets_N, dtype
-    )
-    return made
+    return _LinearCrossEntropy.apply(contexts_NC, weight_VC, bias_V, targets_N, dtype)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -117,18 +110,10 @@ def _to_gradient(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
 
 def _to_gradient_in_torch(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     wide = torch.promote_types(logits_NV.dtype, torch.float32)
-    nats_N1 = logits_NV.new_empty(len(logits_NV), 1, dtype=wide)
-    rows = max(1, LOGITS_IN_CACHE // logits_NV.shape[1])
-    space_NV = torch.empty_like(logits_NV[:rows], dtype=wide)
-    for begin in range(0, len(logits_NV), rows):
-        here = slice(begin, begin + rows)
-        slice_NV, places = logits_NV[here], targets_N[here, None]
-        softmax_NV = torch.softmax(slice_NV, -1, dtype=wide, out=space_NV[: len(slice_NV)])
-        reached_N1 = softmax_NV.gather(1, places)
-        nats_N1[here] = -reached_N1.log()
-        if (vanished_N := reached_N1[:, 0] < LEAST_PROBABILITY).any():
-            lost = torch.log_softmax(slice_NV[vanished_N], -1, dtype=wide)
-            nats_N1[here][vanished_N] = -lost.gather(1, places[vanished_N])
-        softmax_NV.scatter_(1, places, reached_N1 - 1)
-        slice_NV.copy_(softmax_NV)
-    return nats_N1[:, 0]
+    log_softmax_NV = torch.log_softmax(logits_NV, -1, dtype=wide)
+    rows_N = torch.arange(len(targets_N), device=targets_N.device)
+    nats_N = -log_softmax_NV[rows_N, targets_N]
+    gradient_NV = log_softmax_NV.exp_()
+    gradient_NV[rows_N, targets_N] -= 1
+    logits_NV.copy_(gradient_NV)
+    return nats_N

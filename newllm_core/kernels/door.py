@@ -5,17 +5,15 @@ It stays only while it makes a default or a preset at least 1.15 times as fast.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-@dataclass(frozen=True)
-class Form:
+class Form(NamedTuple):
     """One fast form.
 
     Attributes:
@@ -24,7 +22,6 @@ class Form:
         dtypes: of what it is given.
         target: `module:function` of the form.
         available: `module:function` that says whether it can be used here.
-        why: what it saves, in a few words.
     """
 
     operation: str
@@ -32,64 +29,45 @@ class Form:
     dtypes: tuple[torch.dtype, ...]
     target: str
     available: str
-    why: str
 
 
 FORMS = [
+    # No logits are kept; softmax and its gradient are one compiled loop.
     Form(
         operation="cross-entropy",
         device="cpu",
         dtypes=(torch.float32, torch.bfloat16),
         target="newllm_core.kernels.cross_entropy:cross_entropy",
         available="newllm_core.kernels.compiled:is_usable",
-        why="no logits are kept; softmax and its gradient are one compiled loop",
-    ),
-]
-
-
-def find(operation: str, *, setting: str, device: torch.device, dtype: torch.dtype) -> Form | None:
-    """Find the fast form of an operation; None where the plain one is used.
-
-    Args:
-        operation: `Form.operation`.
-        setting: `run.kernels`.
-        device: where it is computed.
-        dtype: of what is given.
-    """
-    if setting == "off":
-        return None
-    return next(
-        (
-            form
-            for form in FORMS
-            if (form.operation, form.device) == (operation, device.type)
-            and dtype in form.dtypes
-            and _named(form.available)()
-        ),
-        None,
     )
+]
 
 
 def choose(
     operation: str, plain: Function, *, setting: str, device: torch.device, dtype: torch.dtype
 ) -> Function:
-    """Return the fast form of an operation, or `plain`; arguments are those of `find`."""
-    form = find(operation, setting=setting, device=device, dtype=dtype)
-    return plain if form is None else cast(Function, _named(form.target))
+    """Return the fast form of an operation, or `plain`; `setting` is `run.kernels`."""
+    for form in _usable(setting, device, dtype):
+        if form.operation == operation:
+            return cast(Function, _named(form.target))
+    return plain
 
 
 def describe(*, setting: str, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
     """Say which forms are used, for a log."""
-    names = dict.fromkeys(form.operation for form in FORMS)
-    used = [
-        name
-        for name in names
-        if find(name, setting=setting, device=device, dtype=dtype) is not None
+    used = ", ".join(form.operation for form in _usable(setting, device, dtype))
+    return f"kernels {setting}: " + (f"fast {used}" if used else "every form is plain")
+
+
+def _usable(setting: str, device: torch.device, dtype: torch.dtype) -> list[Form]:
+    return [
+        form
+        for form in FORMS
+        if setting != "off" and form.device == device.type and dtype in form.dtypes
+        if _named(form.available)()
     ]
-    return f"kernels {setting}: " + (f"fast {', '.join(used)}" if used else "every form is plain")
 
 
 def _named(target: str) -> Callable[..., Any]:
     module, _, name = target.partition(":")
-    function: Callable[..., Any] = getattr(import_module(module), name)
-    return function
+    return getattr(import_module(module), name)

@@ -18,10 +18,6 @@ class Bigrams(nn.Module):
 
     Source: interpolated modified Kneser-Ney (Chen & Goodman 1999, section 3.6).
 
-    Args:
-        num_pairs: P, the most pairs that are kept, the most frequent.
-        vocab_size: V.
-
     Attributes:
         pairs: v and w of every pair, in order; unused ones are V, 0 [2, P].
         counts: n(v w) [P].
@@ -59,11 +55,8 @@ class Bigrams(nn.Module):
     ) -> Tensor:
         """Return log p(next | last) [N].
 
-        Args:
-            last_N: the token read last.
-            next_N: the one to come.
-            counted_N: where this very place was counted: it is left out, so that a text which was
-                counted looks as one that was not.
+        Where this very place was `counted_N` it is left out, so that a text which was counted looks
+        as one that was not.
         """
         keys_P, wanted_N = self.keys(), last_N * self.vocab_size + next_N
         places_N = torch.searchsorted(keys_P, wanted_N).clamp(max=len(keys_P) - 1)
@@ -95,18 +88,14 @@ class Bigrams(nn.Module):
         n_M, total_U = self.counts[places_M], self.totals[last_U]
         rest_U = torch.where(total_U > 0, self.rest[last_U] / total_U.clamp(min=1), 1)
         p_UV = rest_U[:, None] * self.single
-        p_UV[rows_M, self.pairs[1, places_M].long()] += (n_M - self._discount(n_M)) / total_U[
-            rows_M
-        ]
+        given_M = (n_M - self._discount(n_M)) / total_U[rows_M]
+        p_UV[rows_M, self.pairs[1, places_M].long()] += given_M
         return p_UV[which_N]
 
     def mix(self, logits: Tensor, gate: Tensor, last: Tensor) -> Tensor:
         """Return the logarithm of `(1 - g) softmax(logits) + g p`, g = σ(gate) [..., V].
 
-        Args:
-            logits: of a head [..., V].
-            gate: [..., 1].
-            last: the tokens read last [...].
+        Shapes: `logits` [..., V], `gate` [..., 1], `last`, the tokens read last [...].
         """
         own = logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(-1)
         counted = self.probabilities(last.flatten()).view_as(own).to(own)

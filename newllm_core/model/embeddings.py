@@ -1,6 +1,5 @@
 """Pretrained token embeddings from a safetensors file."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -23,8 +22,16 @@ def load_embeddings(model: LanguageModel, spec: str, *, added_tokens: int) -> st
     """
     embed_dim = model.config.embed_dim
     base_vocab = model.vocab_size - added_tokens
-
-    def check(shape: list[int]) -> None:
+    path, name = split_spec(spec)
+    with open_tensors(path) as file:
+        shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
+        matrices = [key for key, shape in shapes.items() if len(shape) == 2]
+        chosen = name if name is not None else matrices[0] if len(matrices) == 1 else None
+        if chosen is None or chosen not in shapes:
+            asked = f"no tensor {name!r} in" if name else "which tensor is meant in"
+            shown = ", ".join(list(shapes)[:8]) + (", …" if len(shapes) > 8 else "")
+            raise InputError(f"{asked} {path}? It holds {shown or 'nothing'}")
+        shape = shapes[chosen]
         if len(shape) != 2:
             raise InputError(
                 f"embeddings {spec} have shape {shape}: name a matrix, a row per token"
@@ -40,8 +47,10 @@ def load_embeddings(model: LanguageModel, spec: str, *, added_tokens: int) -> st
                 f"tokens (and {added_tokens} added): prepare the data with the tokenizer they "
                 "belong to"
             )
-
-    matrix = read_tensor(*split_spec(spec), check)
+        try:
+            matrix = file.get_tensor(chosen)
+        except (TypeError, AttributeError, ValueError) as error:  # types that torch lacks
+            raise InputError(f"tensor {chosen!r} of {path}: {reason(error)}") from error
     # A file of exactly as many rows as there are tokens knows the added ones too.
     weight = matrix if len(matrix) == model.vocab_size else matrix[:base_vocab]
     if not weight.is_floating_point() or not torch.isfinite(weight.float()).all():
@@ -63,31 +72,3 @@ def split_spec(spec: str) -> tuple[Path, str | None]:
     """Return `FILE.safetensors[:TENSOR]` as its two parts."""
     file, marker, tensor = spec.partition(".safetensors:")
     return (Path(file + ".safetensors"), tensor) if marker else (Path(spec), None)
-
-
-def read_tensor(
-    path: Path, name: str | None, check: Callable[[list[int]], None] = lambda shape: None
-) -> torch.Tensor:
-    """Return the tensor `name` of a safetensors file, or its only two-dimensional one.
-
-    Args:
-        path: the file.
-        name: of the tensor.
-        check: is given the shape before the tensor is read, to refuse it.
-
-    Raises:
-        InputError: the file cannot be read, or it is not clear which tensor is meant.
-    """
-    with open_tensors(path) as file:
-        shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
-        matrices = [key for key, shape in shapes.items() if len(shape) == 2]
-        chosen = name if name is not None else matrices[0] if len(matrices) == 1 else None
-        if chosen is None or chosen not in shapes:
-            asked = f"no tensor {name!r} in" if name else "which tensor is meant in"
-            shown = ", ".join(list(shapes)[:8]) + (", …" if len(shapes) > 8 else "")
-            raise InputError(f"{asked} {path}? It holds {shown or 'nothing'}")
-        check(shapes[chosen])
-        try:
-            return file.get_tensor(chosen)
-        except (TypeError, AttributeError, ValueError) as error:  # types that torch lacks
-            raise InputError(f"tensor {chosen!r} of {path}: {reason(error)}") from error

@@ -1,28 +1,77 @@
-"""The whole model: embedding, recurrence, token heads.
+"""The whole model: embedding, recurrence (cells in sequence, in blocks), token heads.
 
 Shapes: B streams, T tokens, N rows, C context_dim, E embed_dim, V vocabulary.
 """
 
 import copy
+import os
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from newllm_core.config import ModelConfig
+from newllm_core.errors import ConfigError
 from newllm_core.model.bigrams import Bigrams
 from newllm_core.model.cells.base import Cell
-from newllm_core.model.recurrence import CVFPBlock, Recurrence
-from newllm_core.model.size import refuse_too_large
-from newllm_core.model.token_head import TokenHead
+from newllm_core.model.heads import TokenHead
 from newllm_core.plugins.registry import CELLS
 from newllm_core.settings import make_section
 
 HEAD_STD = 0.02
+
+
+def refuse_too_large(num_parameters: int) -> None:
+    """Raise `ConfigError` for more parameters (of float32) than this machine can hold."""
+    needed = 4 * num_parameters
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > memory:
+        raise ConfigError(
+            f"the model has {num_parameters:,} parameters, which take {needed / 1e9:,.0f} GB of "
+            f"memory, and this machine has {memory / 1e9:,.0f}: set a smaller context_dim, "
+            "embed_dim, hidden units or layer_structure"
+        )
+
+
+class CVFPBlock(nn.Module):
+    """Cells one after another, each updating context and token: the unit that a head can read."""
+
+    def __init__(self, cells: list[Cell]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(cells)
+
+    def forward(self, *, context: Tensor, token: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Update `context` [N, C] by `token` [N, E]: the context after each cell, the new token."""
+        contexts = []
+        for cell in self.layers:
+            context, token = cell(context=context, token=token)
+            contexts.append(context)
+        return contexts, token
+
+
+class Recurrence(nn.ModuleList):
+    """Blocks in sequence."""
+
+    def cells(self) -> Iterator[Cell]:
+        """Yield every cell of every block, in the order in which a token passes them."""
+        for block in self:
+            yield from (cast(Cell, cell) for cell in cast(CVFPBlock, block).layers)
+
+    def forward(self, *, context: Tensor, token: Tensor) -> list[list[Tensor]]:
+        """Return the context after each cell of each block, from `context` [N, C] and [N, E]."""
+        dtype = context.dtype
+        contexts = []
+        for block in self:
+            of_block, token = block(context=context, token=token)
+            # Products may be narrow (see `runtime.precision`); the state that is carried is not.
+            of_block = [values.to(dtype) for values in of_block]
+            context = of_block[-1]
+            contexts.append(of_block)
+        return contexts
 
 
 class LanguageModel(nn.Module):
@@ -31,14 +80,9 @@ class LanguageModel(nn.Module):
     Every part is initialised from its own random stream of `seed`, so that the untrained blocks
     can be made again from a checkpoint whatever else it holds (`untrained`).
 
-    Args:
-        config: shape and initialisation.
-        vocab_size: V.
-        cell: options of the cell, those that are not its defaults.
-        num_heads: 1 (reads the last block) or one per block.
-        seed: of every initial weight.
-        refuse: is given the number of parameters before any takes memory, and raises if they are
-            too many.
+    Options of the `cell` are those that are not its defaults. There is one head, which reads the
+    last block, or one per block. `refuse` is given the number of parameters before any takes
+    memory, and raises if they are too many.
 
     Raises:
         ConfigError: this machine cannot hold it, or the cell or one of its options is unknown.
@@ -137,39 +181,27 @@ class LanguageModel(nn.Module):
 
         Leave it before the optimizer changes a weight: rounded copies live as long as the
         outermost such block, and those made without gradients would be used with them.
-
-        Args:
-            rows: of the products; for one, rounding the weights takes longer than using them.
         """
         dtype = self.product_dtype
+        # For one row, rounding the weights takes longer than using them.
         enabled = dtype is not None and rows > 1
         return torch.autocast(self.embedding.weight.device.type, dtype=dtype, enabled=enabled)
 
     def step(self, *, context: Tensor, token: Tensor) -> list[Tensor]:
-        """Read one token: the context [N, C] after each block, first block first.
-
-        Args:
-            context: c_{t-1} [N, C].
-            token: x_t [N, E].
-        """
-        by_block = self.step_layers(context=context, token=token)
-        return [of_block[-1] for of_block in by_block]
+        """Read token x_t [N, E] from c_{t-1} [N, C]: the context [N, C] after each block."""
+        return [of_block[-1] for of_block in self.step_layers(context=context, token=token)]
 
     def step_layers(self, *, context: Tensor, token: Tensor) -> list[list[Tensor]]:
         """Read one token: the context [N, C] after each layer of each block."""
         with self.narrow_products(len(context)), CELLS.blame(self.config.cell):
-            by_block: list[list[Tensor]] = self.blocks(context=context, token=token)
-        return by_block
+            return self.blocks(context=context, token=token)
 
     def logits(self, contexts: Sequence[Tensor], last: Tensor | None = None) -> list[Tensor]:
         """Make next-token logits [..., V] of every head from contexts [..., C] after each block.
 
-        Args:
-            contexts: after each block, or for each head.
-            last: the tokens [...] that were read last, which bigrams need.
+        Bigrams need `last`, the tokens [...] that were read last.
         """
-        read = contexts[len(contexts) - self.num_heads :]
-        pairs = zip(self.heads(), read, strict=True)
+        pairs = zip(self.heads(), contexts[len(contexts) - self.num_heads :], strict=True)
         return [self.predict(head, context, last) for head, context in pairs]
 
     def predict(self, head: TokenHead, context: Tensor, last: Tensor | None = None) -> Tensor:
@@ -205,10 +237,9 @@ class LanguageModel(nn.Module):
             # A LayerNorm follows the embedding, so this scale matters only to a tied head: it
             # gives logits of standard deviation one.
             self.embedding.weight.normal_(0, self.config.embed_dim**-0.5, generator=generator)
-            generator = random_stream(self.seed, "heads")
-            for head in self.heads():
-                tied = head.weight is self.embedding.weight
-                head.initialise(HEAD_STD, generator, tied=tied)
+        generator = random_stream(self.seed, "heads")
+        for head in self.heads():
+            head.initialise(HEAD_STD, generator, tied=head.weight is self.embedding.weight)
         self._initialise_blocks(self.blocks)
 
     def _initialise_blocks(self, blocks: Recurrence) -> None:

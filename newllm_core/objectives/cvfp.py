@@ -1,7 +1,4 @@
-"""The Context Vector Fixed-Point property as a loss: reading a text again changes no context.
-
-Shapes: N rows, C context_dim.
-"""
+"""The Context Vector Fixed-Point property as a loss: reading a text again changes no context."""
 
 from dataclasses import dataclass
 
@@ -41,11 +38,7 @@ class Cvfp(Objective):
     options: CvfpOptions
 
     def __init__(
-        self,
-        context_dim: int,
-        embed_dim: int,
-        vocab_size: int,
-        options: CvfpOptions | None = None,
+        self, context_dim: int, embed_dim: int, vocab_size: int, options: CvfpOptions | None = None
     ) -> None:
         super().__init__(context_dim, embed_dim, vocab_size, options)
         same_weights = self.options.teacher == "same-weights"

@@ -1,7 +1,4 @@
-"""The context as the code of an autoencoder: it must give back what it was made of.
-
-Shapes: N rows, C context_dim, E embed_dim.
-"""
+"""The context as the code of an autoencoder: it must give back what it was made of."""
 
 from dataclasses import dataclass
 

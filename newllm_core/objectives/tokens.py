@@ -58,9 +58,7 @@ class Tokens(Objective):
     ) -> None:
         super().__init__(context_dim, embed_dim, vocab_size, options)
         offsets = range(1 - self.options.past, self.options.future + 1)
-        self.places = [
-            f"{TOKENS_AT}{offset:+d}" if offset else f"{TOKENS_AT}0" for offset in offsets
-        ]
+        self.places = [TOKENS_AT + (f"{offset:+d}" if offset else "0") for offset in offsets]
         self.reads = (EMBEDDING_MATRIX, *self.places)
         self.guess = nn.Linear(context_dim, len(self.places) * embed_dim)
         self.before = nn.Sequential(

@@ -9,7 +9,7 @@ Shapes: N rows of all processes, n rows of this one, D columns.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +18,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from newllm_core.errors import ProcessLost
-from newllm_core.parallel.dtensors import full_tensor, is_dtensor
 
 
 def size() -> int:
@@ -37,7 +36,7 @@ def process_group(device: torch.device) -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
-    with _reaching_others():
+    with reaching_others():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield
@@ -69,8 +68,7 @@ def mean_of(own_mean: Tensor, rows: Sequence[int]) -> Tensor:
     """Return a loss term of all rows from that of this process's rows, with gradient."""
     if size() == 1:
         return own_mean
-    loss: Tensor = _Loss.apply(_weighted(own_mean, rows))
-    return loss
+    return _Loss.apply(_weighted(own_mean, rows))
 
 
 def _weighted(own_mean: Tensor, rows: Sequence[int]) -> Tensor:
@@ -87,8 +85,7 @@ def gather(values_nD: Tensor, rows: Sequence[int]) -> Tensor:
     """
     if size() == 1:
         return values_nD
-    gathered: Tensor = _Gather.apply(values_nD, rows)
-    return gathered
+    return _Gather.apply(values_nD, rows)
 
 
 def average_gradients(parameters: Sequence[nn.Parameter], also_sum: Sequence[Tensor] = ()) -> None:
@@ -98,11 +95,8 @@ def average_gradients(parameters: Sequence[nn.Parameter], also_sum: Sequence[Ten
     hundreds of times (back-propagation through time), reads heads without calling them
     (`token_loss`), leaves out the parameters behind the last token, and looks at single terms: one
     message for all gradients does what is needed. It is one because each costs a core about a
-    millisecond: several that overlap with the backward pass were slower.
-
-    Args:
-        parameters: whose gradients.
-        also_sum: tensors to replace by their sums over processes, in the same message.
+    millisecond: several that overlap with the backward pass were slower. Tensors of `also_sum` are
+    replaced by their sums over processes, in the same message.
     """
     if size() == 1:
         return
@@ -138,8 +132,9 @@ def any_process(*flags: bool) -> list[bool]:
     """Of each of `flags`, whether it is set in any process."""
     if size() == 1:
         return list(flags)
-    counts = torch.tensor(flags, dtype=torch.float32, device=_device())
-    return [count > 0 for count in _sum(counts).tolist()]
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"  # where messages must be
+    (counts,) = _sums([torch.tensor(flags, dtype=torch.float32, device=device)])
+    return [count > 0 for count in counts.tolist()]
 
 
 def barrier() -> None:
@@ -152,22 +147,18 @@ class _Loss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:  # noqa: ANN401
-        return _sum(values)
+        return _sums([values])[0]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:  # noqa: ANN401
         return grad * size()
 
 
-def _sum(values: Tensor) -> Tensor:
-    return _sums([values])[0]
-
-
 def _sums(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
     """Return the sum of each over processes, in one message."""
     if not tensors:
         return []
-    with _reaching_others():
+    with reaching_others():
         message = torch.cat([tensor.flatten() for tensor in tensors])
         dist.all_reduce(message)
     parts = message.split([tensor.numel() for tensor in tensors])
@@ -183,7 +174,7 @@ class _Gather(torch.autograd.Function):
         if len(sent) < most:  # messages have one size
             sent = torch.cat([sent, sent.new_zeros(most - len(sent), *sent.shape[1:])])
         received = sent.new_empty(most * size(), *sent.shape[1:])
-        with _reaching_others():
+        with reaching_others():
             dist.all_gather(list(received.split(most)), sent)
         if min(rows) == most:
             return received
@@ -195,31 +186,39 @@ class _Gather(torch.autograd.Function):
         return grad_ND[ctx.own] * size(), None
 
 
-def _device() -> torch.device:
-    """Return where messages of this group must be."""
-    on_gpu = dist.get_backend() == "nccl"
-    return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
-
-
 @contextmanager
-def messages_of_torch() -> Iterator[None]:
-    """Around work in which PyTorch itself sends messages (sharding): `ProcessLost` as elsewhere."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not any(name in str(error) for name in ("gloo", "NCCL")):
-            raise
-        with _reaching_others():
-            raise
-
-
-@contextmanager
-def _reaching_others() -> Iterator[None]:
+def reaching_others(*marks: str) -> Iterator[None]:
+    """Turn errors, of `marks` only those with one of them, into `ProcessLost` around messages."""
     try:
         yield
     except (RuntimeError, OSError) as error:
+        if marks and not any(mark in str(error) for mark in marks):
+            raise
         reason = str(error).strip().splitlines()[0][:200]
         raise ProcessLost(
             f"process {rank()} of {size()} cannot reach another one, which has ended or is cut off "
             f"({reason})"
         ) from error
+
+
+def full_tensor(tensor: Tensor) -> Tensor:
+    """Return all of a tensor that may be divided; every process must ask."""
+    gather: Callable[[], Tensor] | None = getattr(tensor, "full_tensor", None)
+    return tensor if gather is None else gather()
+
+
+def shard_like(model: Tensor, tensor: Tensor) -> Tensor:
+    """Return the share of a whole `tensor` that fits `model`, which may be divided."""
+    if not is_dtensor(model):
+        return tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(model, DTensor)
+    tensor = tensor.to(model.device)
+    # Every process has the whole: nothing needs to be sent.
+    return distribute_tensor(tensor, model.device_mesh, model.placements, src_data_rank=None)
+
+
+def is_dtensor(tensor: Tensor) -> bool:
+    """Say whether this process has a share of the tensor only (a DTensor)."""
+    return hasattr(tensor, "full_tensor")

@@ -19,7 +19,7 @@ from torch import nn
 from newllm_core.config import RunConfig
 from newllm_core.errors import ConfigError
 from newllm_core.parallel import collectives
-from newllm_core.parallel.dtensors import full_tensor
+from newllm_core.parallel.collectives import full_tensor
 
 Result = TypeVar("Result")
 Model = TypeVar("Model", bound=nn.Module)
@@ -34,15 +34,10 @@ def is_sharded(config: RunConfig) -> bool:
 def sharded(
     model: Model, config: RunConfig, device: torch.device, *, through_time: bool
 ) -> Iterator[Model]:
-    """The model to train on `device`: `model` itself, or a sharded copy where that is configured.
+    """Yield the `LanguageModel` to train on `device`, or a sharded copy if that is configured.
 
-    In the end `model`, which stays where it is, gets the trained weights of the copy.
-
-    Args:
-        model: a `LanguageModel`, whole in every process.
-        config: uses `sharding`.
-        device: of this process.
-        through_time: gradients will flow from token to token.
+    In the end `model`, which stays where it is and is whole in every process, gets the trained
+    weights of the copy. `through_time`: gradients will flow from token to token.
 
     Raises:
         ConfigError: a tied head, whose matrix would have to be in two units.
@@ -59,8 +54,7 @@ def sharded(
     _divide(divided, device, through_time=through_time)
     yield divided
     with torch.no_grad():
-        pairs = zip(model.parameters(), divided.parameters(), strict=True)
-        for parameter, trained in pairs:
+        for parameter, trained in zip(model.parameters(), divided.parameters(), strict=True):
             parameter.copy_(full_tensor(trained.detach()))
 
 
@@ -111,5 +105,4 @@ def is_divided(module: nn.Module) -> bool:
 
 def _within_of(module: nn.Module) -> Callable[..., Any] | None:
     """Return what `_divide` gave to units; torch's own class for them takes a second to import."""
-    found: Callable[..., Any] | None = module.__dict__.get("within")
-    return found
+    return module.__dict__.get("within")

@@ -21,7 +21,7 @@ from newllm_core.data.probe import choose_probes
 from newllm_core.errors import PluginError
 from newllm_core.files.lock import exclusive
 from newllm_core.kernels.door import describe
-from newllm_core.model.counted_embeddings import count_embeddings
+from newllm_core.model.counting import count_embeddings
 from newllm_core.model.embeddings import load_embeddings
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.parallel import collectives
@@ -34,8 +34,7 @@ from newllm_core.runtime.precision import products_in
 from newllm_core.runtime.progress import Progress
 from newllm_core.runtime.trackers.base import Tracker
 from newllm_core.training.phase1.loss import REGULARIZER, regularizer_weight
-from newllm_core.training.phase1.result import Phase1Result
-from newllm_core.training.phase1.run import train_phase1
+from newllm_core.training.phase1.trainer import Phase1Result, train_phase1
 from newllm_core.training.phase2.extra_terms import make_objective
 from newllm_core.training.phase2.run import train_phase2
 from newllm_core.training.resume import begin, finished, prepare_place

@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from newllm_core.config import option
 from newllm_core.regularizers.base import Regularizer
-from newllm_core.regularizers.moments import running_moments
+from newllm_core.regularizers.moments import register_moments, running_moments
 from newllm_core.runtime.precision import at_least_float32
 
 
@@ -52,14 +51,11 @@ class Distribution(Regularizer):
 
     Options = DistributionOptions
     options: DistributionOptions
-    mean_D: Tensor
-    variance_D: Tensor
 
     def __init__(self, context_dim: int, options: DistributionOptions | None = None) -> None:
         super().__init__(context_dim, options)
         if self.options.statistics == "ema":
-            self.register_buffer("mean_D", torch.zeros(context_dim))
-            self.register_buffer("variance_D", torch.ones(context_dim))
+            register_moments(self)
 
     def loss(self, contexts_ND: Tensor, *, tokens_N: Tensor) -> Tensor:
         """Return distance from zero mean and unit variance, a scalar; tokens play no part."""
@@ -67,9 +63,4 @@ class Distribution(Regularizer):
         if self.options.statistics == "batch":
             mean_D = contexts_ND.mean(0)
             return distribution_loss(mean_D, (contexts_ND - mean_D).square().mean(0))
-        momentum = self.options.momentum
-        mean_D, variance_D = running_moments(contexts_ND, self.mean_D, self.variance_D, momentum)
-        if self.training:
-            self.mean_D.copy_(mean_D.detach())
-            self.variance_D.copy_(variance_D.detach())
-        return distribution_loss(mean_D, variance_D) / (1 - momentum)
+        return distribution_loss(*running_moments(self, contexts_ND)) / (1 - self.options.momentum)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from newllm_core.config import option
 from newllm_core.regularizers.base import Regularizer
-from newllm_core.regularizers.moments import running_moments
+from newllm_core.regularizers.moments import register_moments, running_moments
 from newllm_core.runtime.precision import at_least_float32
 
 
@@ -30,13 +30,6 @@ class EmaVarianceOptions:
         "epsilon = 1e-6), which trains nothing.",
         choices=("live", "detached"),
     )
-
-
-def inverse_variance(variance_D: Tensor, *, epsilon: float, form: str) -> Tensor:
-    """Return `mean_d 1/(v_d + ε)`, or `1/(mean_d v_d + ε)` for `form="mean"`, of variances [D]."""
-    if form == "mean":
-        return 1 / (variance_D.mean() + epsilon)
-    return (1 / (variance_D + epsilon)).mean()
 
 
 class EmaVariance(Regularizer):
@@ -75,8 +68,7 @@ class EmaVariance(Regularizer):
 
     def __init__(self, context_dim: int, options: EmaVarianceOptions | None = None) -> None:
         super().__init__(context_dim, options)
-        self.register_buffer("mean_D", torch.zeros(context_dim))
-        self.register_buffer("variance_D", torch.ones(context_dim))
+        register_moments(self)
         if self.options.gradient == "detached":
             self.register_buffer("started", torch.tensor(False))
 
@@ -84,9 +76,8 @@ class EmaVariance(Regularizer):
         """Return inverse running variance, a scalar; tokens play no part."""
         if self.options.gradient == "detached":
             return self._published(at_least_float32(contexts_ND.detach()))
-        return self._inverse(self._updated(at_least_float32(contexts_ND))) / (
-            1 - self.options.momentum
-        )
+        _, variance_D = running_moments(self, at_least_float32(contexts_ND))
+        return self._inverse(variance_D) / (1 - self.options.momentum)
 
     def _published(self, contexts_ND: Tensor) -> Tensor:
         """Return the value that knows nothing of `contexts_ND` yet; then learn from them."""
@@ -94,21 +85,13 @@ class EmaVariance(Regularizer):
         value = torch.where(started, self._inverse(self.variance_D.to(contexts_ND.dtype)), 0.0)
         if self.training:
             variance_D = self.variance_D.clone()
-            self._updated(contexts_ND)
+            running_moments(self, contexts_ND)
             self.mean_D.copy_(torch.where(started, self.mean_D, contexts_ND.mean(0)))
             self.variance_D.copy_(torch.where(started, self.variance_D, variance_D))
             self.started.fill_(True)
         return value
 
-    def _updated(self, contexts_ND: Tensor) -> Tensor:
-        """Return the running variance [D] after `contexts_ND`; in training it is kept."""
-        momentum = self.options.momentum
-        mean_D, variance_D = running_moments(contexts_ND, self.mean_D, self.variance_D, momentum)
-        if self.training:
-            self.mean_D.copy_(mean_D.detach())
-            self.variance_D.copy_(variance_D.detach())
-        return variance_D
-
     def _inverse(self, variance_D: Tensor) -> Tensor:
-        options = self.options
-        return inverse_variance(variance_D, epsilon=options.epsilon, form=options.form)
+        if self.options.form == "mean":
+            return 1 / (variance_D.mean() + self.options.epsilon)
+        return (1 / (variance_D + self.options.epsilon)).mean()

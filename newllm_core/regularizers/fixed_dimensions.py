@@ -40,13 +40,7 @@ def own_dimensions(tokens_N: Tensor, strides_S: Tensor, *, context_dim: int, cou
     """Return `count` different dimensions [N, count] for every token, from its id alone.
 
     They are `first, first + stride, first + 2 stride, …` modulo D. `first` and `stride` are
-    hashed; a stride that shares no divisor with D repeats nothing before it has met all of them.
-
-    Args:
-        tokens_N: token ids [N].
-        strides_S: the integers below D (or 1) that share no divisor with it.
-        context_dim: D.
-        count: how many dimensions, at most D.
+    hashed; strides, which share no divisor with D, repeat nothing before all were met.
     """
     hash_N = integer_hash(tokens_N)
     stride_N = strides_S[integer_hash(hash_N + 1) % len(strides_S)]

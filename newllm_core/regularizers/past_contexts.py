@@ -22,12 +22,7 @@ class PastContextsOptions:
 
 
 def cosines_with_past(directions_ND: Tensor, past_kD: Tensor) -> Tensor:
-    """Cosines [N, k] of every row of `directions_ND` with the k rows before it, oldest first.
-
-    Args:
-        directions_ND: unit vectors [N, D] in the order they were read.
-        past_kD: unit vectors [k, D] read before them.
-    """
+    """Return cosines [N, k] of unit vectors, as they were read, with the k before, oldest first."""
     rows_D = torch.cat([past_kD, directions_ND.detach()])
     # A view: row n sees rows n to n+k of `rows_D`, without a copy of them or an [N, N] product.
     windows_NDk = rows_D.unfold(0, len(past_kD), 1)[: len(directions_ND)]

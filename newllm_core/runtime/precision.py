@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,16 +17,6 @@ NARROWEST_CONTEXT = 192
 BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16"}
 
 
-class Multiplier(Protocol):
-    """What has matrix products: a model."""
-
-    product_dtype: torch.dtype | None
-
-    @property
-    def context_dim(self) -> int:
-        """Return the width of its contexts."""
-
-
 def at_least_float32(values: Tensor) -> Tensor:
     """Convert `values` to float32, or leave them where they are more precise already.
 
@@ -36,17 +26,13 @@ def at_least_float32(values: Tensor) -> Tensor:
 
 
 def uses_bfloat16(config: RunConfig, device: torch.device) -> bool:
-    """Say whether matrix products are made in bfloat16, if they are large enough."""
+    """Say whether matrix products are made in bfloat16, if they are large enough.
+
+    `auto` makes them where that is much faster: with AMX, with AVX512_BF16, and with tensor cores
+    since Ampere.
+    """
     if config.precision != "auto":
         return config.precision == "bfloat16"
-    return has_bfloat16_units(device)
-
-
-def has_bfloat16_units(device: torch.device) -> bool:
-    """Say whether bfloat16 products are much faster than float32.
-
-    They are with AMX, with AVX512_BF16, and with tensor cores since Ampere.
-    """
     if device.type != "cpu":
         return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8
     try:
@@ -67,7 +53,7 @@ def float32_products(precision: str) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def wide_logits(model: Multiplier, device: torch.device) -> AbstractContextManager[None]:
+def wide_logits(model: Any, device: torch.device) -> AbstractContextManager[None]:  # noqa: ANN401
     """Let products of float32 outside `narrow_products` round their inputs, where others do.
 
     Results stay float32: rounded logits would be equal where tokens are not. A processor with
@@ -79,18 +65,17 @@ def wide_logits(model: Multiplier, device: torch.device) -> AbstractContextManag
 
 
 @contextmanager
-def products_in(model: Multiplier, config: RunConfig, device: torch.device) -> Iterator[None]:
-    """Let a model's matrix products round their inputs to bfloat16, if that is configured.
+def products_in(model: Any, config: RunConfig, device: torch.device) -> Iterator[None]:  # noqa: ANN401
+    """Let a `LanguageModel` round the inputs of matrix products to bfloat16, if configured.
 
     `auto` does where the hardware has units for it, on a processor from contexts of 192 on.
     PyTorch's autocast does the rounding (`LanguageModel.narrow_products`). Sums, statistics,
     losses, optimizer state, parameters and contexts stay float32, so gradients need no scaling.
     Products that stay float32 on a GPU may be made in TF32 (`run.tf32`).
     """
-    narrow = uses_bfloat16(config, device)
     too_small = device.type == "cpu" and model.context_dim < NARROWEST_CONTEXT
-    if config.precision == "auto" and too_small:
-        narrow = False
+    is_worth_it = config.precision != "auto" or not too_small
+    narrow = is_worth_it and uses_bfloat16(config, device)
     before, model.product_dtype = model.product_dtype, torch.bfloat16 if narrow else None
     tf32, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, config.tf32
     try:

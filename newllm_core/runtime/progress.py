@@ -31,8 +31,7 @@ class Silent:
     def message(self, text: str) -> None:
         """Drop the line."""
 
-    def warning(self, text: str) -> None:
-        """Drop the line."""
+    warning = message
 
     @contextmanager
     def task(self, label: str, total: int | None, unit: str) -> Iterator[Task]:

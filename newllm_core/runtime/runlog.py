@@ -3,16 +3,22 @@
 import contextlib
 import itertools
 import json
+import logging
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO
 
-from newllm_core.errors import InputError, reason
+from newllm_core.errors import InputError, UserError, reason
 from newllm_core.files.names import beside
+from newllm_core.plugins.guard import stdout_to_stderr
 from newllm_core.runtime.trackers.base import Tracker
-from newllm_core.runtime.trackers.feed import Feed
+
+# What an event counts its lines by; others are counted from 1.
+STEP_KEYS = ("step", "epoch")
+log = logging.getLogger("newllm")
 
 
 def metrics_path(checkpoint: Path) -> Path:
@@ -20,23 +26,16 @@ def metrics_path(checkpoint: Path) -> Path:
     return beside(checkpoint, "metrics.jsonl")
 
 
-def has_figures(path: Path) -> bool:
-    """Say whether somebody's figures are at `path`."""
-    return path.exists() and path.stat().st_size > 0
-
-
 class RunLog:
     """Appends a line for every event; a line is on disk before the next is made.
 
-    Args:
-        checkpoint: what the log lies beside; None keeps no log (in all processes but the first).
-        trackers: get the same figures.
-        resume_after: how many lines of the log that is there belong to the run; those after them
-            are dropped, because the run will make them again. 0 begins a new log.
+    It lies beside `checkpoint`; with None (in all processes but the first) none is kept. Trackers
+    get the same figures. Of a log that is there the first `resume_after` lines belong to the run;
+    those after them are dropped, because the run will make them again.
 
     Raises:
         InputError: the file cannot be written, or lines that belong to the run are not there.
-        ConfigError: what a tracker needs is not installed.
+        UserError: a tracker cannot begin, for a reason that it words.
     """
 
     def __init__(
@@ -47,7 +46,8 @@ class RunLog:
         resume_after: int = 0,
     ) -> None:
         self._lines = resume_after
-        self._feed: Feed | None = None
+        self._trackers: list[Tracker] = []
+        self._counts: Counter[str] = Counter()
         self._file: BinaryIO | None = None
         if checkpoint is None:
             return
@@ -60,11 +60,11 @@ class RunLog:
             self._file.seek(0, os.SEEK_END)
         except OSError as error:
             raise InputError(f"cannot write {self.path}: {reason(error)}") from error
-        if trackers:
-            self._feed = Feed(trackers, checkpoint)
-            for line in kept:
-                figures = json.loads(line)
-                self._feed.write(figures.pop("event"), figures)
+        with stdout_to_stderr():  # what a library says is no result
+            self._trackers = [tracker(checkpoint) for tracker in trackers]
+        for line in kept if trackers else ():
+            figures = json.loads(line)
+            self._show(figures.pop("event"), figures)
 
     def write(self, event: str, **figures: Any) -> None:  # noqa: ANN401 - anything JSON can hold
         """Add one line.
@@ -80,8 +80,7 @@ class RunLog:
             self._file.flush()
         except OSError as error:
             raise InputError(f"cannot write {self.path}: {reason(error)}") from error
-        if self._feed is not None:
-            self._feed.write(event, figures)
+        self._show(event, figures)
 
     def flush_to_disk(self) -> int:
         """The number of lines so far; they survive the end of the machine, not only of this run."""
@@ -107,14 +106,41 @@ class RunLog:
     def __enter__(self) -> "RunLog":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._file is not None:
             with contextlib.suppress(OSError):  # reported already, when it could not be written
                 self._file.close()
-        if self._feed is not None:
-            self._feed.close()
+        for tracker in self._trackers:
+            self._tell(tracker, tracker.close)
+
+    def _show(self, event: str, figures: Mapping[str, Any]) -> None:
+        """Give a line to trackers, as numbers with names."""
+        self._counts[event] += 1
+        step = next((figures[key] for key in STEP_KEYS if key in figures), self._counts[event])
+        named = {f"{event}/{place}": value for place, value in numbers(figures)}
+        for tracker in self._trackers:
+            self._tell(tracker, partial(tracker.write, event, step, named))
+
+    def _tell(self, tracker: Tracker, call: Callable[[], None]) -> None:
+        """Call a tracker; one that fails is left out from then on: the run matters more."""
+        try:
+            with stdout_to_stderr():
+                call()
+        except Exception as error:  # a network or a disk may fail in any way
+            self._trackers = [other for other in self._trackers if other is not tracker]
+            why = str(error) if isinstance(error, UserError) else reason(error)
+            name = type(tracker).__name__
+            log.warning("warning: %s shows no more of this run, which goes on: %s", name, why)
+
+
+def numbers(figures: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Yield every number in nested mappings and lists, with its place; counters are left out."""
+    for key, value in figures.items():
+        if isinstance(value, list | tuple):
+            value = {str(index): inner for index, inner in enumerate(value, 1)}
+        if isinstance(value, Mapping):
+            yield from numbers(value, f"{prefix}{key}/")
+        elif isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        elif prefix or key not in STEP_KEYS:
+            yield f"{prefix}{key}", float(value)

@@ -9,8 +9,13 @@ import torch
 from torch import Tensor
 
 from newllm_core.errors import PluginError
-from newllm_core.objectives.base import EMBEDDING_MATRIX, NO_TOKEN, TOKENS_AT, Objective
-from newllm_core.objectives.reads import check_reads
+from newllm_core.objectives.base import (
+    EMBEDDING_MATRIX,
+    NO_TOKEN,
+    TOKENS_AT,
+    Objective,
+    check_reads,
+)
 from newllm_core.testing.modules import (
     NOTHING,
     check_close,

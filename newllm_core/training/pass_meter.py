@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -19,8 +19,7 @@ class PassMeter:
     Figures of steps stay on the device until `read` fetches them, all at once.
 
     Attributes:
-        batches: read so far.
-        tokens: read so far.
+        batches: read so far, of so many `tokens`.
         looks: how often the gradient norm of each term was measured.
         norms: what the last look found.
         sums: of each loss term, weighted by tokens.
@@ -47,8 +46,7 @@ class PassMeter:
         """Add one batch: its losses, and the gradient norm of its step if there was one."""
         self.batches += 1
         self.tokens += tokens
-        figures = dict(losses) if norm is None else {**losses, NORM: norm}
-        self._unread.append((tokens, figures))
+        self._unread.append((tokens, {**losses, NORM: norm} if norm is not None else {**losses}))
 
     def look(self, norms: Mapping[str, Tensor]) -> None:
         """Keep the gradient norm of each term, of the batch that is counted next."""
@@ -87,9 +85,7 @@ class PassMeter:
 
     def state(self) -> dict[str, Any]:
         """Return the fields, after a `read`."""
-        return {
-            name: getattr(self, name) for name in ("batches", "tokens", "looks", "norms", "sums")
-        }
+        return asdict(self)
 
     def means(self) -> dict[str, float]:
         """Return the mean of each loss term over the tokens read."""

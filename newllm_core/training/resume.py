@@ -3,20 +3,13 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from newllm_core.checkpoint import format as checkpoints
+from newllm_core.checkpoint import run_state
 from newllm_core.checkpoint.format import Checkpoint
-from newllm_core.checkpoint.run_state import (
-    Identity,
-    State,
-    load_state,
-    refuse_foreign,
-    require_same,
-    save_state,
-    state_path,
-)
+from newllm_core.checkpoint.run_state import Identity, State, state_path
 from newllm_core.config import RunConfig
 from newllm_core.errors import DivergedError, InputError, Interrupted, ProcessLost
 from newllm_core.files.atomic import refuse_existing, sweep
@@ -25,7 +18,7 @@ from newllm_core.parallel import collectives
 from newllm_core.parallel.sharding import is_sharded
 from newllm_core.runtime.interruption import Interruption
 from newllm_core.runtime.progress import Progress
-from newllm_core.runtime.runlog import RunLog, has_figures, metrics_path
+from newllm_core.runtime.runlog import RunLog, metrics_path
 from newllm_core.runtime.trackers.base import Tracker
 
 # Twenty a second: how often a lock is asked for whose holder was killed a moment ago.
@@ -33,25 +26,14 @@ LOCK_LOOKS = 5
 
 
 class Saver:
-    """Writes the state of one run, for all of its processes.
-
-    Args:
-        checkpoint: what the run will write.
-        identity: what must be the same to continue.
-        interval: seconds between two saves; 0 saves at every point.
-        sharded: making a state takes all processes.
-        log: whose number of lines belongs to the state.
-        interruption: says when to stop.
-        progress: is told about saves that somebody asked for.
-    """
+    """Writes the state of the run that will write `checkpoint`, for all of its processes."""
 
     def __init__(
         self,
         checkpoint: Path,
         identity: Identity,
+        config: RunConfig,
         *,
-        interval: float,
-        sharded: bool,
         log: RunLog,
         interruption: Interruption,
         progress: Progress,
@@ -60,8 +42,9 @@ class Saver:
         self.path = state_path(checkpoint)
         self.replaces = checkpoint.exists()
         self.identity = identity
-        self.interval = interval
-        self.sharded = sharded
+        self.interval = config.save_interval_seconds
+        # Then making a state takes all processes.
+        self.sharded = is_sharded(config)
         self.log = log
         self.interruption = interruption
         self.progress = progress
@@ -86,7 +69,8 @@ class Saver:
     def step(self, state: Callable[[], State]) -> Iterator[None]:
         """Around a step: if it fails, the state from before it is kept."""
         try:
-            with collectives.messages_of_torch() if self.sharded else nullcontext():
+            # PyTorch itself sends messages where the model is sharded.
+            with collectives.reaching_others("gloo", "NCCL") if self.sharded else nullcontext():
                 yield
         except DivergedError as error:
             self.save(state())
@@ -131,7 +115,7 @@ class Saver:
 
     def _write(self, state: State) -> None:
         values = {"lines": self.log.flush_to_disk(), "replaces": self.replaces}
-        save_state(State(state.tensors, state.values | values), self.path, self.identity)
+        run_state.save_state(State(state.tensors, state.values | values), self.path, self.identity)
 
     def _first_is_gone(self) -> bool:
         """Say whether the second process must write, because nobody holds the lock any more."""
@@ -151,8 +135,16 @@ class Saver:
         raise Interrupted(f"interrupted; the state is in {self.path}")
 
 
-@dataclass(frozen=True)
-class Run:
+def restore_or_save(trainer: Any, resumed: State | None, saver: Saver | None) -> None:  # noqa: ANN401
+    """Let a trainer take over the state `resumed`, or save its first one, before any figures."""
+    if resumed is not None:
+        with run_state.restoring(resumed):
+            trainer.load_state(resumed)
+    elif saver is not None:
+        saver.save(trainer.state())
+
+
+class Run(NamedTuple):
     """A run that may begin: where its figures and its state go, and what it continues from."""
 
     log: RunLog
@@ -183,7 +175,7 @@ def begin(
     first = collectives.rank() == 0
     state = None
     if resume and path.exists():
-        state = load_state(path, identity)
+        state = run_state.load_state(path, identity)
         progress.message(f"resuming from {path}")
     elif resume:
         progress.message(f"nothing to resume (there is no {path}): starting afresh")
@@ -196,13 +188,7 @@ def begin(
         Interruption() as interruption,
     ):
         saver = Saver(
-            checkpoint,
-            identity,
-            interval=config.save_interval_seconds,
-            sharded=is_sharded(config),
-            log=log,
-            interruption=interruption,
-            progress=progress,
+            checkpoint, identity, config, log=log, interruption=interruption, progress=progress
         )
         yield Run(log, saver, state)
         if first:
@@ -217,13 +203,14 @@ def prepare_place(checkpoint: Path, *, overwrite: bool, resume: bool) -> None:
             exist, or another file has the name of the state.
     """
     path, figures = state_path(checkpoint), metrics_path(checkpoint)
-    refuse_foreign(path)
+    run_state.refuse_foreign(path)
     if collectives.rank() == 0:
         for file in (checkpoint, path):
             sweep(file)
     unfinished = path.exists()
     # A run saves its state before its first figure: without one, figures are of a finished run.
-    if not (unfinished or checkpoint.exists() or overwrite) and has_figures(figures):
+    has_figures = figures.exists() and figures.stat().st_size > 0
+    if has_figures and not (unfinished or checkpoint.exists() or overwrite):
         raise InputError(
             f"{figures} holds the figures of a run whose checkpoint is gone: choose another --out, "
             "or pass --overwrite to replace them"
@@ -248,10 +235,10 @@ def finished(checkpoint: Path, identity: Identity) -> Checkpoint | None:
     path = state_path(checkpoint)
     if not checkpoint.exists():
         return None
-    if path.exists() and load_state(path, identity).values["replaces"]:
+    if path.exists() and run_state.load_state(path, identity).values["replaces"]:
         return None
     done = checkpoints.load(checkpoint)
-    require_same(checkpoint, done.provenance.get("identity", {}), identity)
+    run_state.require_same(checkpoint, done.provenance.get("identity", {}), identity)
     collectives.barrier()
     path.unlink(missing_ok=True)  # its run ended between writing one and removing the other
     return done

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from newllm_core.parallel import collectives
-from newllm_core.parallel.dtensors import is_dtensor
+from newllm_core.parallel.collectives import is_dtensor
 
 
 def by_sharding(parameters: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
@@ -24,9 +24,7 @@ class OptimizerStep:
     clipping. On another device the fused optimizer divides gradients and refuses what is not
     finite (what `torch.amp.GradScaler` uses as well), so that nothing waits for the device.
 
-    Args:
-        optimizer: of the parameters that are trained; made with `fused=True`.
-        clip: largest gradient norm; 0 sets no limit.
+    The optimizer is made with `fused=True`; a `clip` of 0 sets gradients no limit.
 
     Attributes:
         looks: whether norm and losses are looked at before a step.
@@ -45,11 +43,10 @@ class OptimizerStep:
     def backward(self, loss: Tensor, also_sum: Sequence[Tensor] = ()) -> Tensor:
         """Make the gradients of `loss`; returns their norm, a scalar.
 
-        Args:
-            loss: a scalar; without a gradient where this process has no row of the batch.
-            also_sum: tensors to replace by their sums over processes, in the same message.
+        Tensors of `also_sum` are replaced by their sums over processes, in the same message.
         """
         self.optimizer.zero_grad(set_to_none=True)
+        # It has no gradient where this process has no row of the batch.
         if loss.requires_grad:
             loss.backward()
         collectives.average_gradients(self.parameters, also_sum)

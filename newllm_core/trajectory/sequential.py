@@ -19,11 +19,8 @@ def unroll(
 ) -> list[Tensor]:
     """Read tokens, differentiably through time: contexts after every block, K tensors [B, T, C].
 
-    Args:
-        model: the recurrence.
-        tokens_BT: token ids.
-        start_BC: the contexts the streams come from.
-        final_only: return those of the last block only, a list of one.
+    Streams come from the contexts `start_BC`. `final_only` leaves those of the last block, a list
+    of one.
     """
     return unroll_embedded(model, model.embed(tokens_BT.T), start_BC, final_only=final_only)
 
@@ -51,11 +48,7 @@ def rollout(
 ) -> Tensor:
     """Read tokens without gradients: the final contexts [B, T - warmup, C].
 
-    Args:
-        model: the recurrence.
-        tokens_BT: token ids.
-        start_BC: the contexts the streams come from.
-        warmup: so many first tokens are read but not returned.
+    The contexts of the first `warmup` tokens are not returned.
     """
     num_streams, length = tokens_BT.shape
     contexts = start_BC.new_empty(num_streams, length - warmup, model.context_dim)

@@ -20,6 +20,8 @@ from newllm_core.trajectory.sequential import unroll
 NUM_STREAMS = 128
 WARMUP_TOKENS = 256
 ROWS_AT_ONCE = 4096
+# Not in the generator itself: a `no_grad` around a `yield` would leak into whoever iterates.
+_unroll = torch.no_grad()(unroll)
 
 
 @dataclass(frozen=True)
@@ -59,13 +61,8 @@ def contexts_of_text(
 ) -> Generator[ContextChunk, None, Tensor]:
     """Yield every token of `tokens` [T] exactly once, a chunk at a time, without gradients.
 
-    Args:
-        model: the recurrence.
-        tokens: token ids, memory-mapped or not.
-        end_id: the token before the first one, which is the one between documents.
-        num_streams: at most so many streams; fewer where they would be mostly warm-up.
-        warmup: tokens a later stream reads before its own.
-        start_1C: the context before `end_id`; none by default.
+    There are at most `num_streams`, fewer where they would be mostly warm-up, of `warmup` tokens.
+    Before the first token `end_id`, the one between documents, is read, from `start_1C` or zero.
 
     Returns:
         The context [1, C] in which the last token was predicted: it goes on from there.
@@ -82,7 +79,7 @@ def contexts_of_text(
         for begin in range(-warmup, 0, chunk):
             steps = np.arange(begin, min(begin + chunk, 0))
             inputs = inputs_at(tokens, starts_B1 + steps, end_id)
-            context_BC = _unroll(model, inputs, context_BC, device)[-1][:, -1]
+            context_BC = _unroll(model, torch.from_numpy(inputs).to(device), context_BC)[-1][:, -1]
     # The first stream does not come from a warm-up.
     context_BC[:1] = model.start(1) if start_1C is None else start_1C
 
@@ -93,7 +90,7 @@ def contexts_of_text(
         exists_BT = positions_BT < ends_B1
         readable_BT = np.minimum(positions_BT, length - 1)
         inputs_BT = inputs_at(tokens, readable_BT, end_id)
-        contexts = _unroll(model, inputs_BT, context_BC, device)
+        contexts = _unroll(model, torch.from_numpy(inputs_BT).to(device), context_BC)
         context_BC = contexts[-1][:, -1]
         positions_N = positions_BT[exists_BT]
         chosen_BT = torch.from_numpy(exists_BT).to(device)
@@ -108,38 +105,13 @@ def contexts_of_text(
 
 
 def contexts_of_segments(
-    model: LanguageModel,
-    segments: Iterable[np.ndarray],
-    *,
-    end_id: int,
-    num_streams: int = NUM_STREAMS,
-    warmup: int = WARMUP_TOKENS,
+    model: LanguageModel, segments: Iterable[np.ndarray], *, end_id: int
 ) -> Iterator[ContextChunk]:
     """Read a text that comes in segments, each going on where the one before ended.
 
-    Args:
-        model: the recurrence.
-        segments: token ids in order, none of them empty; longer ones take less time.
-        end_id: the token before the first one.
-        num_streams: in each segment.
-        warmup: tokens a later stream reads before its own.
+    No segment may be empty; longer ones take less time. `end_id` is before the first.
     """
     context_1C = None
     for tokens in segments:
-        context_1C = yield from contexts_of_text(
-            model,
-            tokens,
-            end_id=end_id,
-            num_streams=num_streams,
-            warmup=warmup,
-            start_1C=context_1C,
-        )
+        context_1C = yield from contexts_of_text(model, tokens, end_id=end_id, start_1C=context_1C)
         end_id = int(tokens[-1])
-
-
-# Not in the generator itself: a `no_grad` around a `yield` would leak into whoever iterates.
-@torch.no_grad()
-def _unroll(
-    model: LanguageModel, inputs_BT: np.ndarray, context_BC: Tensor, device: torch.device
-) -> list[Tensor]:
-    return unroll(model, torch.from_numpy(inputs_BT).to(device), context_BC)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from recurrence import SHAPES, draw_tokens, make_model
+from recurrence import SHAPES, draw_tokens, make_model, sweep
 
 from newllm_core.analysis.contexts import read_splits
 from newllm_core.analysis.dynamics import drift, dynamics, repeat_drift
@@ -25,7 +25,6 @@ from newllm_core.analysis.recurrence import DIFFERENCES, EXACT, ModelRecurrence
 from newllm_core.analysis.summary import mean_and_error
 from newllm_core.config import AnalysisConfig, ModelConfig
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.trajectory.parallel import sweep
 
 from . import maps
 

@@ -57,7 +57,6 @@ def test_phase1_reads_the_last_window(tokens):
         {"train": tokens, "validation": tokens[:64]},
         options.phase1,
         start_C=torch.zeros(4),
-        device=torch.device("cpu"),
         end_id=0,
         reads=(),
         seed=0,

@@ -16,7 +16,7 @@ from newllm_core.data.prepared import PreparedDataset, TokenSplit
 from newllm_core.generation.session import Session
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.plugins.registry import REGULARIZERS
-from newllm_core.training.phase1.run import train_phase1
+from newllm_core.training.phase1.trainer import train_phase1
 from newllm_core.training.phase2.extra_terms import make_objective
 from newllm_core.training.phase2.run import train_phase2
 from tests.golden.cases import END, V, phase1_cases, phase2_cases, splits

@@ -72,7 +72,6 @@ def test_values_and_every_gradient_are_those_of_the_plain_twin(
     using_threads(threads)
     for name, value in (("LOGITS_AT_ONCE", logits), ("LEAST_LOGITS", min(logits, 50))):
         monkeypatch.setattr(cross_entropy, name, value)
-    monkeypatch.setattr(cross_entropy, "LOGITS_IN_CACHE", logits)
     dtype = torch.float64 if precision == "float64" else torch.float32
     head, contexts, targets = head_and_rows(rows, vocab, dtype)
     plain = value_and_gradients(PLAIN[form.operation], head.double(), contexts.double(), targets)

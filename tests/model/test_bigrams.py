@@ -7,9 +7,9 @@ from recurrence import D, draw, draw_tokens, make_model
 from torch.nn import functional as F
 
 from benchmarks.peers.ngram import KneserNey
-from newllm_core.model import counted_bigrams
+from newllm_core.model import counting
 from newllm_core.model.bigrams import Bigrams
-from newllm_core.model.counted_bigrams import count_bigrams
+from newllm_core.model.counting import count_bigrams
 from newllm_core.runtime.progress import Silent
 from newllm_core.training.phase2.terms import cross_entropy
 from newllm_core.trajectory.single import SingleStream
@@ -87,13 +87,13 @@ def test_before_anything_is_counted_all_tokens_are_alike():
 
 def test_a_text_in_pieces_has_the_same_counts_and_the_rarest_pairs_are_forgotten(monkeypatch):
     whole = counted(text())
-    monkeypatch.setattr(counted_bigrams, "CHUNK_TOKENS", 7)
+    monkeypatch.setattr(counting, "CHUNK_TOKENS", 7)
     pieces = counted(text())
     for name, of_whole in whole.named_buffers():
         assert torch.equal(of_whole, pieces.get_buffer(name)), name
-    monkeypatch.setattr(counted_bigrams, "CHUNK_TOKENS", 10_000)
-    monkeypatch.setattr(counted_bigrams, "MOST_PAIRS", 30)
-    keys, n = counted_bigrams.count_neighbours(text(), VOCAB, end_id=END, progress=Silent())
+    monkeypatch.setattr(counting, "CHUNK_TOKENS", 10_000)
+    monkeypatch.setattr(counting, "MOST_PAIRS", 30)
+    keys, n = counting.count_neighbours(text(), VOCAB, end_id=END, progress=Silent())
     assert len(keys) == 30
     assert n.min() > 10
 

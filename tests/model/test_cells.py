@@ -8,8 +8,7 @@ from recurrence import D, E, cell_formula, draw, shake
 
 from newllm_core.config import ModelConfig
 from newllm_core.errors import ConfigError
-from newllm_core.model.language_model import LanguageModel
-from newllm_core.model.recurrence import CVFPBlock
+from newllm_core.model.language_model import CVFPBlock, LanguageModel
 from newllm_core.plugins.registry import CELLS
 from newllm_core.settings import make_section
 

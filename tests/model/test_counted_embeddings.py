@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from newllm_core.config import ModelConfig
-from newllm_core.model import counted_embeddings as counted
+from newllm_core.model import counting as counted
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.runtime.progress import Silent
 
@@ -47,10 +47,11 @@ def test_pairs_are_counted_once_wherever_a_chunk_ends(length, monkeypatch):
     assert found == pytest.approx(pairs_of(tokens), rel=1e-12)
 
 
-def test_of_too_many_pairs_the_heaviest_stay():
+def test_of_too_many_pairs_the_heaviest_stay(monkeypatch):
+    monkeypatch.setattr(counted, "MOST_PAIRS", 20)
     tokens = text(300)
     everything = sorted(pairs_of(tokens).values(), reverse=True)
-    _, _, weights = counted.count_pairs(tokens, V, Silent(), most_pairs=20)
+    _, _, weights = counted.count_pairs(tokens, V, Silent())
     assert sorted(weights, reverse=True) == pytest.approx(everything[:20])
 
 

@@ -88,7 +88,7 @@ def test_measurements_between_steps_can_be_interrupted(
 ):
     out = tmp_path / "run.safetensors"
     module, name = {
-        "parallel": ("phase1.trainer", "model_figures"),
+        "parallel": ("phase1.measure", "model_figures"),
         "fine-tuned": ("phase2.measure", "evaluate_splits"),
     }[case]
     owner = __import__(f"newllm_core.training.{module}", fromlist=[name])

@@ -12,7 +12,7 @@ from newllm_core.checkpoint.run_state import state_path
 from newllm_core.errors import ConfigError
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.parallel import collectives as distributed
-from newllm_core.parallel.dtensors import full_tensor, is_dtensor
+from newllm_core.parallel.collectives import full_tensor, is_dtensor
 from newllm_core.parallel.sharding import sharded
 from newllm_core.trajectory.sequential import rollout, unroll
 from tests.robustness.runs import (

@@ -7,7 +7,7 @@ from newllm_core import settings
 from newllm_core.plugins.registry import REGULARIZERS
 from newllm_core.training.phase1.engines import batches
 from newllm_core.training.phase1.loss import Phase1Loss
-from newllm_core.training.phase1.window import Window
+from newllm_core.training.phase1.windows import Window
 from newllm_core.training.phase2.extra_terms import make_objective
 
 

@@ -12,13 +12,11 @@ from recurrence import D, E, V, draw_tokens, make_model, token_formula
 
 from newllm_core.checkpoint.run_state import State
 from newllm_core.errors import PluginError
-from newllm_core.objectives.base import NO_TOKEN, Objective
-from newllm_core.objectives.reads import check_reads, tokens_at
+from newllm_core.objectives.base import NO_TOKEN, Objective, check_reads, tokens_at
 from newllm_core.settings import resolve
 from newllm_core.training.phase1.engines import batches
 from newllm_core.training.phase1.loss import Phase1Loss
-from newllm_core.training.phase1.run import train_phase1
-from newllm_core.training.phase1.trainer import Phase1Trainer
+from newllm_core.training.phase1.trainer import Phase1Trainer, train_phase1
 from newllm_core.training.phase2.extra_terms import ExtraTerms
 from newllm_core.training.phase2.fine_tuning import FineTuning
 
@@ -31,7 +29,7 @@ TEXT = {"train": draw_tokens(40).numpy(), "validation": draw_tokens(20, seed=1).
 def make_trainer(section=None, *, device=CPU, **phase1):
     config = make_config(section, max_iterations=4, **phase1)
     loss = make_loss(make_model().to(device), config)
-    trainer = Phase1Trainer(loss, TEXT, config, device=device, end_id=3)
+    trainer = Phase1Trainer(loss, TEXT, config, end_id=3)
     return trainer, config
 
 
@@ -120,12 +118,12 @@ def test_a_run_that_is_continued_makes_the_same_steps(section, engine, at):
     given = {"engine": engine, "window_tokens": 25, "later_iterations": 2, "chunk_steps": 3}
     whole, _ = make_trainer(section, **given)
     whole.saver = Remembers(at)
-    result = whole.run(None)
+    result = whole.run()
     state = whole.saver.kept
     assert ("window.twin_previous_TC" in state.tensors) == bool(section)
     continued, _ = make_trainer(section, **given)
     continued.load_state(state)
-    found = continued.run(None)
+    found = continued.run()
     assert found.history == result.history
     assert all(map(torch.equal, continued.parameters, whole.parameters))
     assert result.weight_change > 0
@@ -176,7 +174,7 @@ def test_phase1_reads_what_was_declared_and_nothing_across_a_windows_edge():
     recorder = Recorder(D, E, V)
     text = {name: np.array(DOCUMENTS) for name in TEXT}
     loss = Phase1Loss(model, recorder, make_loss(model, config).regularizers, config.phase1)
-    trainer = Phase1Trainer(loss, text, config, device=CPU, end_id=9)
+    trainer = Phase1Trainer(loss, text, config, end_id=9)
     trainer._read(trainer.windows.train, trainer.meter, torch.Generator(), exact=False, rate=None)
     seen = recorder.seen
     assert set(seen[0]) == {*Recorder.reads, "incoming", "embedded"}

@@ -13,11 +13,11 @@ from newllm_core.model.language_model import LanguageModel
 from newllm_core.plugins.registry import REGULARIZERS
 from newllm_core.regularizers.base import Regularizer
 from newllm_core.runtime.runlog import RunLog, metrics_path
-from newllm_core.training.phase1 import trainer as phase1
+from newllm_core.training.phase1 import measure
 from newllm_core.training.phase1 import windows as walk
 from newllm_core.training.phase1.measure import model_figures
-from newllm_core.training.phase1.run import train_phase1
-from newllm_core.training.phase1.window import Window
+from newllm_core.training.phase1.trainer import train_phase1
+from newllm_core.training.phase1.windows import Window
 from newllm_core.training.phase2.extra_terms import make_objective
 from newllm_core.trajectory.sequential import rollout
 
@@ -327,7 +327,7 @@ def measured(monkeypatch):
         calls.append((tokens.clone(), generator.get_state()))
         return model_figures(model, tokens, config, generator)
 
-    monkeypatch.setattr(phase1, "model_figures", record)
+    monkeypatch.setattr(measure, "model_figures", record)
     return calls
 
 

@@ -10,12 +10,15 @@ from newllm_core.errors import ConfigError
 from newllm_core.model.heads import head_weights, weighted_mean
 from newllm_core.runtime.progress import Silent
 from newllm_core.settings import resolve
-from newllm_core.training.phase2.context_store import ContextStore
 from newllm_core.training.phase2.extra_terms import ExtraTerms
 from newllm_core.training.phase2.fine_tuning import FineTuning
-from newllm_core.training.phase2.frozen import SEGMENT_ROWS, FrozenContexts, store_contexts
-from newllm_core.training.phase2.schedule import one_cycle
-from newllm_core.training.phase2.steps import Steps
+from newllm_core.training.phase2.frozen import (
+    SEGMENT_ROWS,
+    ContextStore,
+    FrozenContexts,
+    store_contexts,
+)
+from newllm_core.training.phase2.steps import Steps, one_cycle
 from newllm_core.training.phase2.terms import Terms, drop
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -233,7 +236,7 @@ def test_a_step_names_the_term_that_is_not_finite_and_moves_nothing():
     before = [p.detach().clone() for p in parameters]
     one = torch.ones(())
     steps.make(Terms(sum(p.sum() for p in parameters), {"cross-entropy": one, "cvfp": one / 0}, 1))
-    assert steps.failed
+    assert steps.change.failed
     assert "phase 2 diverged: cvfp is not finite (step 2 of 5)" in str(steps.diverged(["cvfp"]))
     assert "the gradient of cross-entropy and cvfp is" in str(steps.diverged(["gradient norm"]))
     assert all(torch.equal(a, b) for a, b in zip(before, parameters, strict=True))

@@ -6,8 +6,7 @@ from markov_text import checkpoint, dataset
 
 from newllm_core.config import Config, Phase2Config
 from newllm_core.training.phase2.run import train_phase2
-from newllm_core.training.phase2.schedule import one_cycle
-from newllm_core.training.phase2.steps import Steps
+from newllm_core.training.phase2.steps import Steps, one_cycle
 from newllm_core.training.phase2.terms import Terms
 
 

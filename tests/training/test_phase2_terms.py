@@ -94,7 +94,7 @@ def test_a_weight_alone_means_phase1s_plugin_and_a_name_alone_its_own_weight(cho
 @pytest.mark.parametrize("chosen", [{}, {"reg": "distribution", "reg_weight": 0}])
 def test_without_a_weight_there_is_no_term(chosen):
     extra = ExtraTerms(resolve({"phase2": chosen}), checkpoint().model, {})
-    assert not extra.wanted
+    assert not extra.weights
     assert extra.objective_state() == {}
 
 

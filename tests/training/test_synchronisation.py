@@ -9,7 +9,7 @@ from markov_text import END, VOCAB, checkpoint, dataset
 from synchronisation import waits
 
 from newllm_core import settings
-from newllm_core.model.counted_bigrams import count_bigrams
+from newllm_core.model.counting import count_bigrams
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.plugins.registry import CELLS, OBJECTIVES, REGULARIZERS
 from newllm_core.runtime.progress import Silent
@@ -17,10 +17,9 @@ from newllm_core.training.pass_meter import PassMeter
 from newllm_core.training.phase1.engines import batches
 from newllm_core.training.phase1.loss import Phase1Loss
 from newllm_core.training.phase1.trainer import Phase1Trainer
-from newllm_core.training.phase2.context_store import ContextStore
 from newllm_core.training.phase2.extra_terms import ExtraTerms, make_objective
 from newllm_core.training.phase2.fine_tuning import FineTuning
-from newllm_core.training.phase2.frozen import FrozenContexts, store_contexts
+from newllm_core.training.phase2.frozen import ContextStore, FrozenContexts, store_contexts
 from newllm_core.training.phase2.steps import Steps, trained_parameters, training_only
 
 TOKENS = dataset(documents=5).train.tokens
@@ -41,7 +40,7 @@ def phase1_steps(device, count=3, **section):
     regularizers, _ = REGULARIZERS.make(config.phase1.reg, config.regularizer, 16)
     loss = Phase1Loss(model, objective, regularizers, config.phase1).to(device)
     tokens = {"train": TOKENS, "validation": TOKENS}
-    trainer = Phase1Trainer(loss, tokens, config, device=device, end_id=END)
+    trainer = Phase1Trainer(loss, tokens, config, end_id=END)
     window, meter = trainer.windows.train, PassMeter()
     trainer.step.looks = False
     window.previous_TC.normal_()

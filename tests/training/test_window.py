@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from newllm_core.training.phase1.window import Window
+from newllm_core.training.phase1.windows import Window
 
 
 def make(start="carry", length=5):

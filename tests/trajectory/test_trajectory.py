@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from recurrence import SHAPES, D, T, draw, draw_tokens, make_model, text_formula
+from recurrence import SHAPES, D, T, draw, draw_tokens, make_model, sweep, text_formula
 
-from newllm_core.trajectory import parallel, sequential
-from newllm_core.trajectory.parallel import incoming, sweep
+from newllm_core.training.phase1.engines import incoming
+from newllm_core.trajectory import sequential
 from newllm_core.trajectory.sequential import rollout, unroll
 from newllm_core.trajectory.text import contexts_of_text, inputs_at
 
@@ -109,11 +109,7 @@ def test_a_carried_state_continues_a_text(model, text):
     torch.testing.assert_close(torch.cat([first, second], dim=1), whole, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("rows_at_once", [10, 8192])
-def test_after_k_sweeps_the_first_k_contexts_are_exact(
-    model, text, exact, rows_at_once, monkeypatch
-):
-    monkeypatch.setattr(parallel, "ROWS_AT_ONCE", rows_at_once)
+def test_after_k_sweeps_the_first_k_contexts_are_exact(model, text, exact):
     tokens, start = text[0][0], text[1][0]
     contexts = draw(T, D, seed=5).to(start.device)
     for k in range(1, T + 1):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from newllm_core.config.option import NoOptions
+from newllm_core.model.cells.initialisation import draw
 
 
 class Cell(nn.Module):
@@ -40,18 +41,18 @@ class Cell(nn.Module):
 
     @torch.no_grad()
     def initialise(self, std: float, generator: torch.Generator) -> None:
-        """Draw every parameter from `generator`.
+        """Draw every parameter from `generator`, the only source of random numbers.
 
-        As it stands: matrices from N(0, std²) in the order in which they were made, weights of
+        As it stands: matrices in the order in which they were made, as the option `init` says
+        (see `initialisation`) or else from N(0, std²) with std = `model.init_std`, weights of
         LayerNorms 1, every other vector 0.
-
-        Args:
-            std: `model.init_std`.
-            generator: the only source of random numbers.
         """
+        scheme = getattr(self.options, "init", "normal")
         for parameter in self.parameters():
             if parameter.ndim >= 2:
-                parameter.normal_(0, std, generator=generator)
+                rows, inputs = parameter.flatten(1).shape
+                drawn = draw(rows, [inputs], scheme, std, generator)
+                parameter.copy_(drawn.view_as(parameter))
             else:
                 parameter.zero_()
         for module in self.modules():
@@ -60,11 +61,7 @@ class Cell(nn.Module):
 
     @abstractmethod
     def forward(self, *, context: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
-        """Update by one token.
-
-        Args:
-            context: c [N, C]; may have other leading dimensions.
-            token: x [N, E], the same.
+        """Update `context` [N, C] by `token` [N, E]; both may have other leading dimensions.
 
         Returns:
             The new context [N, C], and the token [N, E] for the next cell: a new one or `token`.

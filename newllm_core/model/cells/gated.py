@@ -1,7 +1,4 @@
-"""The cell of reconstruction learning: a gate instead of a residual sum.
-
-Shapes: N rows, C context_dim, E embed_dim.
-"""
+"""The cell of reconstruction learning: a gate instead of a residual sum."""
 
 from dataclasses import dataclass
 
@@ -12,23 +9,13 @@ from torch.nn import functional as F
 from newllm_core.config.option import option
 from newllm_core.model.cells.base import Cell
 from newllm_core.model.cells.initialisation import draw, init_option
-from newllm_core.model.cells.network import UpdateNetwork
-from newllm_core.model.cells.norm import MixedNorm
+from newllm_core.model.cells.network import MixedNorm, NetworkOptions, UpdateNetwork
 
 
 @dataclass(frozen=True)
-class GatedOptions:
+class GatedOptions(NetworkOptions):
     """Options of `GatedCell`."""
 
-    hidden_dim: int | None = option(
-        None, "Hidden units; context_dim + embed_dim means one matrix.", low=1, high=1 << 20
-    )
-    depth: int | None = option(
-        None,
-        "Linear maps of an update; none means 1, or 2 with hidden_dim.",
-        low=1,
-        high=4,
-    )
     layernorm_mix: float = option(1.0, "Share of LayerNorm after the token.", low=0, high=1)
     gate_bias: float = option(
         1.0, "Initial bias of the gate: σ(1) = .73 keeps most of a context, memory to be shaped."

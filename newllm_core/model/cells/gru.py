@@ -1,22 +1,10 @@
-"""A gated recurrent unit.
-
-Shapes: N rows, C context_dim, E embed_dim.
-"""
-
-from dataclasses import dataclass
+"""A gated recurrent unit."""
 
 import torch
 from torch import Tensor, nn
 
 from newllm_core.model.cells.base import Cell
-from newllm_core.model.cells.initialisation import draw_all, init_option
-
-
-@dataclass(frozen=True)
-class GruOptions:
-    """Options of `GruCell`."""
-
-    init: str = init_option()
+from newllm_core.model.cells.initialisation import InitOptions
 
 
 class GruUnit(nn.Module):
@@ -47,15 +35,13 @@ class GruCell(Cell):
     The token goes on as it is.
     """
 
-    Options = GruOptions
+    Options = InitOptions
 
-    def __init__(self, context_dim: int, embed_dim: int, options: GruOptions | None = None) -> None:
+    def __init__(
+        self, context_dim: int, embed_dim: int, options: InitOptions | None = None
+    ) -> None:
         super().__init__(context_dim, embed_dim, options)
         self.unit = GruUnit(context_dim, embed_dim)
-
-    def initialise(self, std: float, generator: torch.Generator) -> None:
-        """Draw the matrices as `init` says; biases 0."""
-        draw_all(self, self.options.init, std, generator)
 
     def forward(self, *, context: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
         """Update `context` [..., C] by `token` [..., E]; the token goes on as it is."""

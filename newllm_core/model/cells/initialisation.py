@@ -1,6 +1,7 @@
 """How initial matrices are drawn."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,18 +22,20 @@ def init_option() -> Any:  # noqa: ANN401 - a field of a dataclass
     )
 
 
+@dataclass(frozen=True)
+class InitOptions:
+    """Options of a cell that has no others."""
+
+    init: str = init_option()
+
+
 @torch.no_grad()
 def draw(
     rows: int, columns: Sequence[int], scheme: str, std: float, generator: torch.Generator
 ) -> Tensor:
     """Draw a matrix [rows, sum(columns)], the parts of its columns one after the other.
 
-    Args:
-        rows: outputs m.
-        columns: inputs, in parts; n is their sum.
-        scheme: one of `SCHEMES`; only "normal" uses `std`.
-        std: of the entries.
-        generator: the source of random numbers.
+    `scheme` is one of `SCHEMES`, of which only "normal" uses `std`.
     """
     inputs = sum(columns)
     if scheme == "orthogonal":
@@ -40,14 +43,3 @@ def draw(
     std = {"normal": std, "xavier": (2 / (rows + inputs)) ** 0.5, "he": (2 / inputs) ** 0.5}[scheme]
     parts = [torch.empty(rows, part).normal_(0, std, generator=generator) for part in columns]
     return torch.cat(parts, dim=1)
-
-
-@torch.no_grad()
-def draw_all(module: nn.Module, scheme: str, std: float, generator: torch.Generator) -> None:
-    """Draw every matrix of `module` in the order in which they were made; vectors become 0."""
-    for parameter in module.parameters():
-        if parameter.ndim == 2:
-            rows, inputs = parameter.shape
-            parameter.copy_(draw(rows, [inputs], scheme, std, generator))
-        else:
-            parameter.zero_()

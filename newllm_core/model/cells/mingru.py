@@ -1,22 +1,10 @@
-"""A GRU without a hidden-to-hidden product.
-
-Shapes: N rows, C context_dim, E embed_dim.
-"""
-
-from dataclasses import dataclass
+"""A GRU without a hidden-to-hidden product."""
 
 import torch
 from torch import Tensor, nn
 
 from newllm_core.model.cells.base import Cell
-from newllm_core.model.cells.initialisation import draw_all, init_option
-
-
-@dataclass(frozen=True)
-class MinGruOptions:
-    """Options of `MinGruCell`."""
-
-    init: str = init_option()
+from newllm_core.model.cells.initialisation import InitOptions
 
 
 class MinGruCell(Cell):
@@ -28,17 +16,13 @@ class MinGruCell(Cell):
     goes on as it is.
     """
 
-    Options = MinGruOptions
+    Options = InitOptions
 
     def __init__(
-        self, context_dim: int, embed_dim: int, options: MinGruOptions | None = None
+        self, context_dim: int, embed_dim: int, options: InitOptions | None = None
     ) -> None:
         super().__init__(context_dim, embed_dim, options)
         self.of_token = nn.Linear(embed_dim, 2 * context_dim)
-
-    def initialise(self, std: float, generator: torch.Generator) -> None:
-        """Draw the matrix as `init` says; biases 0."""
-        draw_all(self, self.options.init, std, generator)
 
     def forward(self, *, context: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
         """Update `context` [..., C] by `token` [..., E]; the token goes on as it is."""

@@ -1,7 +1,4 @@
-"""A GRU whose token and context gate each other first.
-
-Shapes: N rows, C context_dim, E embed_dim.
-"""
+"""A GRU whose token and context gate each other first."""
 
 from dataclasses import dataclass
 
@@ -11,7 +8,7 @@ from torch import Tensor, nn
 from newllm_core.config.option import option
 from newllm_core.model.cells.base import Cell
 from newllm_core.model.cells.gru import GruUnit
-from newllm_core.model.cells.initialisation import draw_all, init_option
+from newllm_core.model.cells.initialisation import init_option
 
 
 @dataclass(frozen=True)
@@ -44,10 +41,6 @@ class MogrifierCell(Cell):
             nn.Linear(widths[number % 2], widths[(number + 1) % 2])
             for number in range(self.options.rounds)
         )
-
-    def initialise(self, std: float, generator: torch.Generator) -> None:
-        """Draw the matrices as `init` says; biases 0."""
-        draw_all(self, self.options.init, std, generator)
 
     def forward(self, *, context: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
         """Update `context` [..., C] by `token` [..., E]; the token goes on as it is."""

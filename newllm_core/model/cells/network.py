@@ -4,26 +4,47 @@ Shapes: N rows, C context_dim, E embed_dim, H hidden_dim.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from newllm_core.config.option import option
 from newllm_core.model.cells.initialisation import draw
 
 
+@dataclass(frozen=True)
+class NetworkOptions:
+    """Options of an `UpdateNetwork`."""
+
+    hidden_dim: int | None = option(
+        None, "Hidden units; context_dim + embed_dim means one matrix.", low=1, high=1 << 20
+    )
+    depth: int | None = option(
+        None, "Linear maps of an update; none means 1, or 2 with hidden_dim.", low=1, high=4
+    )
+
+
+class MixedNorm(nn.LayerNorm):
+    """`(1 - mix) z + mix LayerNorm(z)` of vectors z [..., D]."""
+
+    def __init__(self, dims: int, mix: float) -> None:
+        super().__init__(dims)
+        self.mix = mix
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Normalise `z` [..., D]."""
+        normed = super().forward(z)
+        return normed if self.mix == 1 else (1 - self.mix) * z + self.mix * normed
+
+
 class UpdateNetwork(nn.Module):
-    """`W [c ; x] + b`, or `depth` linear maps with ReLU between them.
+    """`W [c ; x] + b`, or `depth` linear maps with ReLU between them, of H = `hidden_dim` units.
 
     The last map is kept as two, one for the context's part and one for the token's, so that a
-    part which nobody reads is not computed.
-
-    Args:
-        context_dim: C.
-        embed_dim: E.
-        hidden_dim: H of a network with hidden units; None means C + E.
-        depth: linear maps; None means 1, or 2 where `hidden_dim` differs from C + E.
+    part which nobody reads is not computed. `NetworkOptions` has the defaults.
     """
 
     def __init__(
@@ -49,11 +70,7 @@ class UpdateNetwork(nn.Module):
     ) -> None:
         """Draw every matrix by `scheme` (see `draw`), biases 0.
 
-        Args:
-            scheme: of `SCHEMES`.
-            std: of scheme "normal".
-            generator: the source of random numbers.
-            between: draws what a cell has beside the network, once the first matrix is drawn.
+        What a cell has beside the network `between` draws, once the first matrix is drawn.
         """
         # The columns for c and those for x are drawn apart: they may be stored apart as well.
         columns: tuple[int, ...] = self.widths

@@ -1,7 +1,4 @@
-"""The default cell: the original project's CVFP layer.
-
-Shapes: N rows, C context_dim, E embed_dim.
-"""
+"""The default cell: the original project's CVFP layer."""
 
 from dataclasses import dataclass
 
@@ -12,23 +9,13 @@ from torch.nn import functional as F
 from newllm_core.config.option import option
 from newllm_core.model.cells.base import Cell
 from newllm_core.model.cells.initialisation import init_option
-from newllm_core.model.cells.network import UpdateNetwork
-from newllm_core.model.cells.norm import MixedNorm
+from newllm_core.model.cells.network import MixedNorm, NetworkOptions, UpdateNetwork
 
 
 @dataclass(frozen=True)
-class ResidualOptions:
+class ResidualOptions(NetworkOptions):
     """Options of `ResidualCell`."""
 
-    hidden_dim: int | None = option(
-        None, "Hidden units; context_dim + embed_dim means one matrix.", low=1, high=1 << 20
-    )
-    depth: int | None = option(
-        None,
-        "Linear maps of an update; none means 1, or 2 with hidden_dim.",
-        low=1,
-        high=4,
-    )
     layernorm_mix: float = option(
         1.0, "Share of LayerNorm after an update; at 0 long texts explode.", low=0, high=1
     )

@@ -8,15 +8,11 @@ from newllm_core.errors import ConfigError, InputError
 from newllm_core.runtime.trackers.base import Tracker
 
 
-def events_folder(checkpoint: Path) -> Path:
-    """Where the events of `checkpoint` are: `tensorboard --logdir` shows this or any parent."""
-    return checkpoint.with_suffix(".tensorboard")
-
-
 class TensorBoard(Tracker):
     """Writes events that TensorBoard shows (extra: tensorboard).
 
-    Events of an earlier run of the same name are removed: they would be drawn as this one's.
+    `tensorboard --logdir` shows the folder `NAME.tensorboard` or any parent. Events of an earlier
+    run of the same name are removed: they would be drawn as this one's.
 
     Raises:
         ConfigError: tensorboard is not installed.
@@ -31,7 +27,7 @@ class TensorBoard(Tracker):
     def __init__(self, checkpoint: Path) -> None:
         super().__init__(checkpoint)
         writer = _writer_type()
-        folder = events_folder(checkpoint)
+        folder = checkpoint.with_suffix(".tensorboard")
         try:
             for old in folder.glob("events.out.tfevents.*"):
                 old.unlink()

@@ -16,8 +16,7 @@ from newllm_core.config import Phase1Config
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.parallel import collectives
 from newllm_core.runtime.device import to_device
-from newllm_core.training.phase1.window import Window
-from newllm_core.trajectory.parallel import incoming
+from newllm_core.training.phase1.windows import Window
 from newllm_core.trajectory.sequential import rollout
 
 # Rows of an exact reading at a time: enough for large matrix products.
@@ -32,7 +31,7 @@ class Batch(NamedTuple):
     Attributes:
         positions_N: places in the window.
         incoming_NC: the contexts before those that this process reads [n, C].
-        rows_per_rank: how many of the positions each process reads, in order; their sum is N.
+        rows_per_rank: how many of the positions each process reads, in order.
     """
 
     positions_N: Tensor
@@ -43,6 +42,12 @@ class Batch(NamedTuple):
     def own(self) -> slice:
         """Return which of the positions this process reads."""
         return collectives.own(self.rows_per_rank)
+
+
+def incoming(previous_TC: Tensor, start_C: Tensor, positions: Tensor) -> Tensor:
+    """Return c_{t-1} of the reading before [N, C], for the tokens at `positions` [N]."""
+    contexts = previous_TC[(positions - 1).clamp(min=0)]
+    return torch.where((positions == 0)[:, None], start_C, contexts)
 
 
 def batches(
@@ -72,10 +77,12 @@ def batches(
 def _parallel(
     window: Window, config: Phase1Config, generator: torch.Generator, *, skip: int
 ) -> Iterator[Batch]:
-    """Yield shuffled positions, incoming contexts from the reading before (Jacobi).
+    """Yield shuffled positions, incoming contexts from the reading before (Jacobi sweeps).
 
-    Shuffling makes the tokens of a batch representative, which the statistics of regularizers
-    need: neighbours in a text resemble each other.
+    After k sweeps at fixed weights the first k contexts equal the sequential ones exactly; the
+    others are off by what the recurrence still remembers after k tokens (Gonzalez et al., NeurIPS
+    2025). Shuffling makes a batch representative, which statistics of regularizers need: neighbours
+    in a text resemble each other.
     """
     batch_tokens = min(
         config.batch_tokens, max(config.min_batch_tokens, len(window) // config.steps_per_window)

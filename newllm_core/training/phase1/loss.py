@@ -5,6 +5,7 @@ Shapes: N tokens, C context_dim.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import torch
@@ -14,12 +15,12 @@ from newllm_core.config import Phase1Config
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.objectives.base import EMBEDDING_MATRIX, Objective
 from newllm_core.parallel import collectives
-from newllm_core.parallel.dtensors import full_tensor
+from newllm_core.parallel.collectives import full_tensor
 from newllm_core.plugins.registry import OBJECTIVES, REGULARIZERS
 from newllm_core.regularizers.base import Regularizer
 from newllm_core.training.phase1.engines import Batch
-from newllm_core.training.phase1.window import Window
-from newllm_core.training.plugin_terms import objective_loss, regularizer_loss
+from newllm_core.training.phase1.windows import Window
+from newllm_core.training.plugin_terms import plugin_loss
 
 REGULARIZER = "regularizer"
 
@@ -32,8 +33,8 @@ class Terms:
     `losses` of all of them add up to the whole.
 
     Attributes:
-        weighted: name to weight times loss, of every term that the run uses.
-        losses: name to loss, for the log; without gradient.
+        weighted: weight times loss of every term that the run uses, by name.
+        losses: the losses by name, without gradient.
         contexts_NC: the new contexts of all processes, detached.
     """
 
@@ -45,11 +46,6 @@ class Terms:
     def total(self) -> Tensor:
         """Return the loss that is minimised."""
         return torch.stack(list(self.weighted.values())).sum()
-
-    @property
-    def also_sum(self) -> list[Tensor]:
-        """Return what is to be summed over processes."""
-        return list(self.losses.values())
 
 
 def regularizer_weight(regularizers: Sequence[Regularizer], config: Phase1Config) -> float:
@@ -74,13 +70,8 @@ class Phase1Loss(nn.Module):
     """`(1 - w) objective + w regularizer` of one batch of tokens.
 
     The incoming context is detached: no gradient flows from one token to the next. A term of
-    weight 0 is left out.
-
-    Args:
-        model: the recurrence.
-        objective: what contexts are trained for.
-        regularizers: one for the final context, or one for the context after every layer.
-        config: weights, and the names of both plugins.
+    weight 0 is left out. There is one regularizer for the final context, or one for the context
+    after every layer.
     """
 
     def __init__(
@@ -105,21 +96,14 @@ class Phase1Loss(nn.Module):
         return list(self.objective.reads) if self.config.objective in self.weights else []
 
     def of_batch(self, window: Window, batch: Batch, twin: Batch | None = None) -> Terms:
-        """Compute the loss of one batch of a window.
-
-        Args:
-            window: what is read.
-            batch: the tokens, and the contexts before them.
-            twin: the same of the second reading, if the objective wants one.
-        """
+        """Compute the loss of one batch of a window, `twin` being that of a second reading."""
         second_NC = None if twin is None else self._read_twin(window, twin)
-        terms: Terms = self(
+        return self(
             incoming_NC=batch.incoming_NC,
             tokens_N=window.tokens_T[batch.positions_N],
             rows_per_rank=batch.rows_per_rank,
             **window.read(self.reads, batch.positions_N[batch.own], second_NC),
         )
-        return terms
 
     @torch.no_grad()
     def _read_twin(self, window: Window, batch: Batch) -> Tensor:
@@ -139,15 +123,10 @@ class Phase1Loss(nn.Module):
         rows_per_rank: Sequence[int] | None = None,
         **read: Tensor,
     ) -> Terms:
-        """Read `tokens_N` once, each from its own incoming context.
+        """Read `tokens_N` of all processes once, each from its own incoming context.
 
-        Every process reads its rows, and returns the losses and contexts of all of them.
-
-        Args:
-            incoming_NC: c_{t-1}, of this process's tokens.
-            tokens_N: token ids, of all processes.
-            rows_per_rank: how many of the tokens each process reads, where there are several.
-            read: what the objective reads, of this process's tokens.
+        Every process reads its `rows_per_rank`, for which it is given c_{t-1} and what the
+        objective reads, and returns the losses and contexts of all of them.
         """
         rows = rows_per_rank or [len(tokens_N)]
         name = self.config.objective
@@ -160,19 +139,17 @@ class Phase1Loss(nn.Module):
             if name in self.weights:
                 if EMBEDDING_MATRIX in self.objective.reads:
                     read[EMBEDDING_MATRIX] = full_tensor(self.model.embedding.weight.detach())
-                given = {"final_NC": final_NC, "incoming_NC": incoming_NC, "embedded_NE": x_NE}
-                loss = objective_loss(name, self.objective, **given, **read)
+                read |= {"final_NC": final_NC, "incoming_NC": incoming_NC, "embedded_NE": x_NE}
+                loss = plugin_loss(OBJECTIVES, name, self.objective, **read)
                 losses[name] = collectives.share_of_mean(loss, rows)
             all_NC = collectives.gather(final_NC, rows)
             if REGULARIZER in self.weights:
                 every_layer = self.config.apply_to == "every-layer"
                 contexts = [c for of_block in by_block for c in of_block] if every_layer else []
                 contexts = [collectives.gather(c, rows) for c in contexts[:-1]] + [all_NC]
+                reg = partial(plugin_loss, REGULARIZERS, self.config.reg, tokens_N=tokens_N)
                 pairs = zip(self.regularizers, contexts, strict=True)
-                terms = [
-                    regularizer_loss(self.config.reg, cast(Regularizer, r), c, tokens_N)
-                    for r, c in pairs
-                ]
+                terms = [reg(cast(Regularizer, r), contexts_ND=c) for r, c in pairs]
                 losses[REGULARIZER] = torch.stack(terms).mean()
         return Terms(
             weighted={name: self.weights[name] * loss for name, loss in losses.items()},

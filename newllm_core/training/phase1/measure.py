@@ -6,6 +6,8 @@ predecessor. So none of them is looked at here.
 Shapes: P passages, L tokens each, T tokens of a text, C context_dim.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -16,19 +18,23 @@ from newllm_core.model.language_model import LanguageModel
 from newllm_core.trajectory.sequential import rollout
 
 
+def figures_of_splits(
+    model: LanguageModel, tokens: Mapping[str, Tensor], config: Config, generator: torch.Generator
+) -> dict[str, dict[str, float]]:
+    """Return each of `model_figures`, by split."""
+    found = {split: model_figures(model, ids, config, generator) for split, ids in tokens.items()}
+    names = next(iter(found.values()))
+    return {name: {split: figures[name] for split, figures in found.items()} for name in names}
+
+
 @torch.no_grad()
 def model_figures(
     model: LanguageModel, tokens_T: Tensor, config: Config, generator: torch.Generator
 ) -> dict[str, float]:
     """Read passages spread over a text, from zero with a warm-up, and once more from elsewhere.
 
-    Args:
-        model: on the device of the tokens.
-        tokens_T: token ids.
-        config: how many tokens (`phase1.convergence_tokens`), in passages of how many
-            (`phase1.convergence_steps`) after how many (`analysis.warmup_tokens`), and what counts
-            as converged.
-        generator: of the other start: a random state of the same scale.
+    `phase1.convergence_tokens` in passages of `phase1.convergence_steps` are read, each after
+    `analysis.warmup_tokens`. The other start is a random state of the same scale.
 
     Returns:
         `effective_rank_ratio` (ER/D), `mean_cosine` of pairs, `norm_ratio` (mean norm over √C), and
@@ -53,12 +59,11 @@ def model_figures(
     starts = torch.cat([own_PC, random_PC])
     own_PLC, other_PLC = rollout(model, tokens_PS[:, warmup:].repeat(2, 1), starts).chunk(2)
     squared_PL = (own_PLC - other_PLC).square().mean(dim=-1)
+    converged_PL = squared_PL < config.phase1.convergence_threshold
     rows_NC = own_PLC.flatten(0, 1)
     return {
         "effective_rank_ratio": effective_rank(rows_NC) / model.context_dim,
         "mean_cosine": mean_cosine(rows_NC),
         "norm_ratio": float(rows_NC.norm(dim=1).mean()) / model.context_dim**0.5,
-        "converged_ratio": float(
-            (squared_PL < config.phase1.convergence_threshold).double().mean()
-        ),
+        "converged_ratio": float(converged_PL.double().mean()),
     }

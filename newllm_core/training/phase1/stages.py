@@ -7,7 +7,7 @@ from newllm_core.config import Phase1Config
 
 
 def learning_rate(config: Phase1Config, iteration: int, *, first_window: bool = True) -> float:
-    """The rate in `iteration` (1-based) of a window: warm-up, medium, fine-tune; or constant.
+    """Return the rate of `iteration` (1-based): warm-up, medium, fine-tune; or constant.
 
     Later windows go on where the first one ended: they begin with the medium rate, and where they
     have several iterations with steps the last has the fine one.

@@ -6,51 +6,47 @@ and ends with measurements at fixed weights (see `measure`). Heads are not train
 
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from newllm_core.checkpoint.run_state import (
-    State,
-    load_optimizer,
-    load_parameters,
-    named,
-    optimizer_tensors,
-    whole_parameters,
-)
+from newllm_core.checkpoint import run_state
+from newllm_core.checkpoint.run_state import State
 from newllm_core.config import Config
 from newllm_core.errors import DivergedError
 from newllm_core.files.npy_files import release_pages
+from newllm_core.model.language_model import LanguageModel
+from newllm_core.objectives.base import Objective
 from newllm_core.parallel import collectives
+from newllm_core.regularizers.base import Regularizer
 from newllm_core.runtime.device import steps_between_checks
 from newllm_core.runtime.progress import Progress, Silent, Task
 from newllm_core.runtime.runlog import RunLog
 from newllm_core.training.pass_meter import NORM, PassMeter
 from newllm_core.training.phase1.engines import Batch, batches
 from newllm_core.training.phase1.loss import Phase1Loss, plugin_at_fault
-from newllm_core.training.phase1.measure import model_figures
-from newllm_core.training.phase1.result import Phase1Result
+from newllm_core.training.phase1.measure import figures_of_splits
 from newllm_core.training.phase1.stages import early_stop, learning_rate, stops, told
 from newllm_core.training.phase1.vacuity import VacuityGuard
-from newllm_core.training.phase1.window import Window
-from newllm_core.training.phase1.windows import Windows
-from newllm_core.training.resume import Saver
+from newllm_core.training.phase1.windows import Window, Windows
+from newllm_core.training.resume import Saver, restore_or_save
 from newllm_core.training.step import OptimizerStep, by_sharding
 
 
-class Phase1Trainer:
-    """The loop: windows, iterations, batches. `run.train_phase1` is the way in.
+@dataclass
+class Phase1Result:
+    """A mapping per iteration, loss terms that never had a gradient, and how far weights went."""
 
-    Args:
-        loss: model, objective and regularizers, on the device to compute on.
-        tokens: token ids [T] of "train" and "validation".
-        config: uses the sections `phase1` and `run`.
-        device: where windows are.
-        end_id: the token that closes a document; -1 where there is none.
-        progress: is told how far it is.
-    """
+    history: list[dict[str, Any]] = field(default_factory=list)
+    vacuous_terms: list[str] = field(default_factory=list)
+    weight_change: float = 0.0
+
+
+class Phase1Trainer:
+    """The loop: windows, iterations, batches. `train_phase1` is the way in."""
 
     def __init__(
         self,
@@ -58,13 +54,16 @@ class Phase1Trainer:
         tokens: Mapping[str, np.ndarray],
         config: Config,
         *,
-        device: torch.device,
         end_id: int = -1,
         progress: Progress | None = None,
+        log: RunLog | None = None,
+        saver: Saver | None = None,
     ) -> None:
         self.config, self.whole_config = config.phase1, config
         self.seed = config.run.seed
         self.progress = progress or Silent()
+        self.log = log or RunLog(None)
+        self.saver = saver
         self.loss = loss
         self.model = loss.model
         self.parameters = [*self.model.blocks.parameters(), *loss.objective.parameters()]
@@ -72,39 +71,33 @@ class Phase1Trainer:
         groups = [{"params": alike} for alike in by_sharding(self.parameters)]
         self.step = OptimizerStep(torch.optim.Adam(groups, fused=True), self.config.gradient_clip)
         self.result = Phase1Result()
-        self.saver: Saver | None = None
-        self.check_every = steps_between_checks(config.run, device)
+        start_C = self.model.start(1)[0]
+        self.check_every = steps_between_checks(config.run, start_C.device)
         self.iteration = 1
         self.meter = PassMeter()
         self.windows = Windows(
-            tokens,
-            self.config,
-            start_C=self.model.start(1)[0],
-            device=device,
-            end_id=end_id,
-            reads=loss.reads,
-            seed=self.seed,
+            tokens, self.config, start_C=start_C, end_id=end_id, reads=loss.reads, seed=self.seed
         )
         self.statistics: dict[str, Tensor] = {}
         self.statistics = self._statistics()
 
-    def run(self, log: RunLog | None) -> Phase1Result:
+    def run(self) -> Phase1Result:
         """Train on every window in turn."""
         config, windows = self.config, self.windows
-        work = windows.work()
+        work = windows.work(windows.num_tokens)
         if work == 0:
             return self.result
         self.progress.message(
             f"phase 1: {windows.num_tokens:,} tokens in {windows.count} window(s), up to "
             f"{config.max_iterations} iterations of the first; {early_stop(config)}"
         )
-        left = work - windows.work_before(self.iteration) - self.meter.tokens
-        with self.progress.task("phase 1", left, "tokens") as task:
+        read = windows.work(windows.number * config.window_tokens) + self.meter.tokens
+        read += (self.iteration - 1) * len(windows.train)
+        with self.progress.task("phase 1", work - read, "tokens") as task:
             while windows.number < windows.count:
                 for entry in self._train_window(task):
                     self.result.history.append(entry)
-                    if log is not None:
-                        log.write("iteration", **entry)
+                    self.log.write("iteration", **entry)
                 release_pages(windows.train_tokens)
                 windows.advance()
                 self.iteration = 1
@@ -115,8 +108,9 @@ class Phase1Trainer:
     def _train_window(self, task: Task) -> Iterator[dict[str, Any]]:
         config, windows = self.config, self.windows
         while self.iteration <= windows.iterations():
-            iteration, training = self.iteration, self.iteration > 1
-            rate = learning_rate(config, iteration, first_window=windows.number == 0)
+            iteration, rate = self.iteration, None
+            if iteration > 1:
+                rate = learning_rate(config, iteration, first_window=windows.number == 0)
             generator = torch.Generator().manual_seed(
                 self.seed * 1_000_003 + windows.number * 10_007 + iteration
             )
@@ -125,32 +119,26 @@ class Phase1Trainer:
             # towards those; trained towards them again in every window a model forgets faster and
             # faster. Later windows are read exactly first.
             exact = iteration == 1 and windows.number > 0
-            sweep = self._read(
-                windows.train,
-                self.meter,
-                generator,
-                exact=exact,
-                rate=rate if training else None,
-                task=task,
+            terms = self._read(
+                windows.train, self.meter, generator, exact=exact, rate=rate, task=task
             )
             with self.saver.interruptible(self.state) if self.saver else nullcontext():
-                entry = self._measured(generator)
-            entry |= {
+                of_validation, figures = self._measured(generator)
+            entry = {
+                "validation_terms": {} if rate is None else of_validation,
+                **figures,
                 "window": windows.number + 1,
                 "iteration": iteration,
-                "learning_rate": rate if training else 0.0,
-                "sweep_terms": sweep if training else {},
-                "validation_terms": entry["validation_terms"] if training else {},
+                "learning_rate": rate or 0.0,
+                "sweep_terms": {} if rate is None else terms,
                 "gradient_norms": self.meter.norms,
                 "weight_change": self.guard.weight_change(self.model.blocks.parameters()),
             }
-            stopped = entry["stopped_early"] = iteration < windows.iterations() and stops(
-                entry, config
-            )
+            entry["stopped_early"] = iteration < windows.iterations() and stops(entry, config)
             self.progress.message(f"{windows.place(iteration)}: {told(entry)}")
             self.iteration, self.meter = iteration + 1, PassMeter()
             yield entry
-            if stopped:
+            if entry["stopped_early"]:
                 self.progress.message(
                     f"{windows.place(iteration)}: stopping early, as "
                     f"{entry['converged_ratio']['train']:.1%} of training tokens have converged "
@@ -158,19 +146,12 @@ class Phase1Trainer:
                 )
                 return
 
-    def _measured(self, generator: torch.Generator) -> dict[str, Any]:
-        """Measure the model on exact contexts of both splits, at fixed weights."""
-        windows = {"train": self.windows.train, "validation": self.windows.validation}
-        terms = self._read(windows["validation"], PassMeter(), generator, exact=True, rate=None)
-        figures = {
-            split: model_figures(self.model, window.tokens_T, self.whole_config, generator)
-            for split, window in windows.items()
-        }
-        by_name = {
-            name: {split: found[name] for split, found in figures.items()}
-            for name in figures["train"]
-        }
-        return {"validation_terms": terms, **by_name}
+    def _measured(self, generator: torch.Generator) -> tuple[dict[str, float], dict[str, Any]]:
+        """Measure at fixed weights: losses on validation text, and what is true of both splits."""
+        train, validation = self.windows.train, self.windows.validation
+        terms = self._read(validation, PassMeter(), generator, exact=True, rate=None)
+        tokens = {"train": train.tokens_T, "validation": validation.tokens_T}
+        return terms, figures_of_splits(self.model, tokens, self.whole_config, generator)
 
     def _read(
         self,
@@ -209,27 +190,19 @@ class Phase1Trainer:
     def make_step(
         self, window: Window, batch: Batch, twin: list[Batch], meter: PassMeter, rate: float | None
     ) -> None:
-        """Read a batch and, if there is a learning rate, make a step; `meter` gets the figures.
-
-        Args:
-            window: what is read.
-            batch: the tokens, and the contexts before them.
-            twin: the same of the second reading, if the objective wants one.
-            meter: of this reading.
-            rate: of the step.
-        """
+        """Read a batch and, if there is a learning rate, make a step; `meter` gets the figures."""
         terms = self.loss.of_batch(window, batch, *twin)
-        norm = None
+        losses, norm = list(terms.losses.values()), None
         if rate is not None:
             # The first batch and the middle one: two looks cost little, and a term that
             # only matters once weights have moved is seen as well.
             if meter.tokens >= meter.looks * len(window) // 2:
                 meter.look(self.guard.gradient_norms(terms.weighted))
-            norm = self.step.backward(terms.total, terms.also_sum)
+            norm = self.step.backward(terms.total, losses)
             if terms.total.requires_grad:
-                self.step.apply(norm, rate, terms.losses.values())
+                self.step.apply(norm, rate, losses)
         else:
-            collectives.sum_up(terms.also_sum)
+            collectives.sum_up(losses)
         window.store(batch.positions_N, terms.contexts_NC)
         meter.count(terms.losses, len(batch.positions_N), norm)
 
@@ -256,9 +229,9 @@ class Phase1Trainer:
         self.meter.read()
         return State(
             self.windows.state(self.iteration - 1)
-            | named("parameter", whole_parameters(self.parameters))
-            | named("optimizer", optimizer_tensors(self.step.optimizer))
-            | named("regularizer", self.statistics),
+            | run_state.named("parameter", run_state.whole_parameters(self.parameters))
+            | run_state.named("optimizer", run_state.optimizer_tensors(self.step.optimizer))
+            | run_state.named("regularizer", self.statistics),
             {
                 "window": self.windows.number,
                 "iteration": self.iteration,
@@ -275,11 +248,11 @@ class Phase1Trainer:
         self.meter = PassMeter(**values["meter"])
         self.result.history = values["history"]
         self.guard.largest = values["largest_gradients"]
-        load_parameters(self.parameters, state.part("parameter"))
-        load_optimizer(self.step.optimizer, state.part("optimizer"))
+        run_state.load_parameters(self.parameters, state.part("parameter"))
+        run_state.load_optimizer(self.step.optimizer, state.part("optimizer"))
         self.loss.regularizers.load_state_dict(state.part("regularizer"))
         self.statistics = self._statistics()
-        self.windows.restore(values["window"], state.tensors, self.iteration - 1)
+        self.windows.restore(values["window"], state, self.iteration - 1)
 
     def _statistics(self) -> dict[str, Tensor]:
         """Copy those of the regularizers, which a step changes also if it fails: then not."""
@@ -293,3 +266,34 @@ class Phase1Trainer:
             f"{self.iteration}, after {read:,} tokens); try a lower --learning-rate, "
             "--dist-reg-weight or --init-std" + plugin_at_fault(what, self.config)
         )
+
+
+def train_phase1(
+    model: LanguageModel,
+    objective: Objective,
+    regularizers: list[Regularizer],
+    tokens: Mapping[str, np.ndarray],
+    config: Config,
+    *,
+    end_id: int = -1,
+    device: torch.device,
+    log: RunLog | None = None,
+    progress: Progress | None = None,
+    saver: Saver | None = None,
+    resumed: State | None = None,
+) -> Phase1Result:
+    """Train the blocks of `model`, and `objective`, in place.
+
+    `tokens` [T] are of "train" and "validation", `end_id` closes their documents, if any does. A
+    run goes on from the state `resumed`; all else is as for a new one.
+
+    Raises:
+        DivergedError: a loss or gradient is not finite.
+        Interrupted: the run was asked to stop; its state is saved.
+    """
+    loss = Phase1Loss(model, objective, regularizers, config.phase1).to(device)
+    trainer = Phase1Trainer(
+        loss, tokens, config, end_id=end_id, progress=progress, log=log, saver=saver
+    )
+    restore_or_save(trainer, resumed, saver)
+    return trainer.run()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from newllm_core.parallel import collectives
-from newllm_core.parallel.dtensors import full_tensor
+from newllm_core.parallel.collectives import full_tensor
 
 # A gradient that only rounding made differs from zero by less than this.
 VACUOUS_NORM = 1e-12
@@ -29,8 +29,7 @@ class VacuityGuard:
     @largest.setter
     def largest(self, norms: Mapping[str, float]) -> None:
         # On the processor: a scalar from there goes with tensors of any device.
-        wide = {name: torch.tensor(norm, dtype=torch.float64) for name, norm in norms.items()}
-        self._largest = wide
+        self._largest = {n: torch.tensor(norm, dtype=torch.float64) for n, norm in norms.items()}
 
     def gradient_norms(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
         """The norm of each weighted term's gradient. Keeps the graph for the step that follows."""
@@ -48,15 +47,11 @@ class VacuityGuard:
     def weight_change(self, chosen: Iterable[nn.Parameter]) -> float:
         """Return the distance of some weights from where they began, relative to their norm there.
 
-        Args:
-            chosen: those of the blocks: parameters of an objective may move while blocks do not.
+        Those of the blocks are asked for: an objective's may move while blocks do not.
         """
         wanted = {id(parameter) for parameter in chosen}
-        pairs = [
-            (p.detach(), start)
-            for p, start in zip(self._parameters, self._initial, strict=True)
-            if id(p) in wanted
-        ]
+        followed = zip(self._parameters, self._initial, strict=True)
+        pairs = [(p.detach(), start) for p, start in followed if id(p) in wanted]
         moved = sum(_energy(now - start) for now, start in pairs)
         norm = sum(_energy(start) for _, start in pairs)
         return (moved / max(norm, 1e-30)) ** 0.5

@@ -1,9 +1,10 @@
 """The walk over a text, window by window.
 
-Shapes: T tokens, C context_dim.
+Shapes: T tokens, N tokens of a batch, n of this process, C context_dim.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -11,22 +12,113 @@ from torch import Tensor
 
 from newllm_core.checkpoint.run_state import State, named
 from newllm_core.config import Phase1Config
-from newllm_core.objectives.base import SECOND_READING
+from newllm_core.objectives.base import PREVIOUS, SECOND_READING, offsets, tokens_at
 from newllm_core.runtime.device import to_device
-from newllm_core.training.phase1.window import Window
+
+TWIN = "twin_"
+
+
+@dataclass
+class Window:
+    """Tokens and two generations of contexts.
+
+    Attributes:
+        first_C: the state before the window: zero, or the last context of the window before.
+        start: "zero" (every reading begins at `first_C`) or "carry" (at the last context of the
+            reading before).
+        end_id: the token that closes a document; -1 where there is none.
+        twin: the same tokens, read from another start, where an objective wants a second reading.
+        is_twin: whether this is one.
+        readings: readings finished.
+        previous_TC: contexts of the reading before.
+        current_TC: contexts of the reading under way.
+    """
+
+    tokens_T: Tensor
+    first_C: Tensor
+    start: str
+    end_id: int = -1
+    twin: "Window | None" = None
+    is_twin: bool = False
+    readings: int = 0
+    previous_TC: Tensor = field(init=False)
+    current_TC: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        shape = len(self.tokens_T), len(self.first_C)
+        self.previous_TC = self.first_C.expand(shape).clone()
+        self.current_TC = torch.zeros_like(self.previous_TC)
+
+    def __len__(self) -> int:
+        return len(self.tokens_T)
+
+    @property
+    def begin_C(self) -> Tensor:
+        """Return the state in which this reading begins."""
+        carried = self.start == "carry" and self.readings > 0
+        return self.previous_TC[-1] if carried else self.first_C
+
+    def with_twin(self, generator: torch.Generator) -> list[tuple["Window", torch.Generator]]:
+        """List this window and its twin, if any, each with a generator in the same state."""
+        if self.twin is None:
+            return [(self, generator)]
+        same = torch.Generator()
+        same.set_state(generator.get_state())
+        return [(self, generator), (self.twin, same)]
+
+    def read(
+        self, reads: Sequence[str], positions_n: Tensor, second_nC: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Collect what an objective reads of the tokens at some positions [n].
+
+        What only the model can supply is left out; `second_nC` is of the second reading, if any.
+        """
+        found = {
+            name: tokens_at(self.tokens_T.__getitem__, len(self), positions_n, offset, self.end_id)
+            for name, offset in offsets(reads).items()
+        }
+        if PREVIOUS in reads:
+            found[PREVIOUS] = self.previous_TC[positions_n]
+        if second_nC is not None:
+            found[SECOND_READING] = second_nC
+        return found
+
+    def store(self, positions_N: Tensor, contexts_NC: Tensor) -> None:
+        """Keep the new contexts of some positions."""
+        self.current_TC[positions_N] = contexts_NC
+
+    def finish_reading(self) -> None:
+        """Make the reading under way the one before."""
+        self.previous_TC, self.current_TC = self.current_TC, self.previous_TC
+        self.readings += 1
+        if self.twin is not None:
+            self.twin.finish_reading()
+
+    def state(self, readings: int) -> dict[str, Tensor]:
+        """Collect what the reading after `readings` finished ones starts from, finished or not."""
+        generations = self.previous_TC, self.current_TC
+        if self.readings != readings:
+            generations = generations[::-1]
+        found = dict(zip(("previous_TC", "current_TC"), generations, strict=True))
+        if self.twin is not None:
+            found |= {TWIN + name: value for name, value in self.twin.state(readings).items()}
+        return found
+
+    def restore(self, tensors: Mapping[str, Tensor], readings: int) -> None:
+        """Take over what `state` gave."""
+        self.readings = readings
+        self.previous_TC.copy_(tensors["previous_TC"])
+        self.current_TC.copy_(tensors["current_TC"])
+        if self.twin is not None:
+            of_twin = {n.removeprefix(TWIN): t for n, t in tensors.items() if n.startswith(TWIN)}
+            self.twin.restore(of_twin, readings)
 
 
 class Windows:
     """The windows of training and validation text that are under way.
 
-    Args:
-        tokens: token ids [T] of "train" and "validation".
-        config: of Phase 1.
-        start_C: the state before the text.
-        device: where windows are.
-        end_id: the token that closes a document.
-        reads: what the objective reads.
-        seed: of the second reading's start.
+    They are on the device of `start_C`, the state before the text. `seed` draws the start of a
+    second reading, if the objective `reads` one.
 
     Attributes:
         number: of the window, from 0.
@@ -41,7 +133,6 @@ class Windows:
         config: Phase1Config,
         *,
         start_C: Tensor,
-        device: torch.device,
         end_id: int,
         reads: Sequence[str],
         seed: int,
@@ -49,7 +140,7 @@ class Windows:
         self.config = config
         self.train_tokens = tokens["train"][: config.max_tokens]
         self.validation_tokens = tokens["validation"][: config.convergence_tokens]
-        self.device = device
+        self.device = start_C.device
         self.end_id = end_id
         self.has_twins = SECOND_READING in reads
         self.seed = seed
@@ -72,16 +163,13 @@ class Windows:
 
     def state(self, finished: int) -> dict[str, Tensor]:
         """Collect the contexts that the reading after `finished` ones starts from."""
-        return (
-            {"first_C": self.train.first_C}
-            | named("window", self.train.state(finished))
-            | named("validation", self.validation.state(finished))
-        )
+        of_train = named("window", self.train.state(finished))
+        of_validation = named("validation", self.validation.state(finished))
+        return {"first_C": self.train.first_C} | of_train | of_validation
 
-    def restore(self, number: int, tensors: Mapping[str, Tensor], finished: int) -> None:
+    def restore(self, number: int, state: State, finished: int) -> None:
         """Take over what `state` gave, in window `number`."""
-        state = State(dict(tensors), {})
-        self.go_to(number, tensors["first_C"])
+        self.go_to(number, state.tensors["first_C"])
         self.train.restore(state.part("window"), finished)
         self.validation.restore(state.part("validation"), finished)
 
@@ -103,23 +191,16 @@ class Windows:
 
     def iterations(self, number: int | None = None) -> int:
         """Return the iterations of a window, at most. Later ones are new text, not a new task."""
-        config = self.config
-        number = self.number if number is None else number
-        later = min(config.max_iterations, config.later_iterations)
-        return config.max_iterations if number == 0 else later
+        most = self.config.max_iterations
+        is_first = (self.number if number is None else number) == 0
+        return most if is_first else min(most, self.config.later_iterations)
 
     def place(self, iteration: int) -> str:
         """Name an iteration of this window."""
         window = f"window {self.number + 1}/{self.count}, " if self.count > 1 else ""
         return f"{window}iteration {iteration}/{self.iterations()}"
 
-    def work(self, tokens: int | None = None) -> int:
-        """Return the tokens to read, at most, for the first `tokens` of the text, or all."""
-        tokens = self.num_tokens if tokens is None else tokens
+    def work(self, tokens: int) -> int:
+        """Return the tokens to read, at most, for the first `tokens` of the text."""
         first = min(tokens, self.config.window_tokens)
         return first * self.iterations(0) + (tokens - first) * self.iterations(1)
-
-    def work_before(self, iteration: int) -> int:
-        """Return the tokens that are behind when `iteration` of this window begins."""
-        before = self.work(self.number * self.config.window_tokens)
-        return before + (iteration - 1) * len(self.train)

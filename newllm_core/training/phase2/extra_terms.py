@@ -13,22 +13,24 @@ from torch import Tensor, nn
 from newllm_core.config import Config
 from newllm_core.errors import ConfigError
 from newllm_core.model.language_model import LanguageModel, random_stream
-from newllm_core.objectives.base import EMBEDDING_MATRIX, Objective
-from newllm_core.objectives.reads import OF_READINGS, check_reads, offsets
+from newllm_core.objectives.base import (
+    EMBEDDING_MATRIX,
+    OF_READINGS,
+    Objective,
+    check_reads,
+    offsets,
+)
 from newllm_core.parallel import collectives
-from newllm_core.parallel.dtensors import full_tensor
+from newllm_core.parallel.collectives import full_tensor
 from newllm_core.plugins.registry import OBJECTIVES, REGULARIZERS, Registry
 from newllm_core.regularizers.base import Regularizer
-from newllm_core.training.plugin_terms import objective_loss, regularizer_loss
+from newllm_core.training.plugin_terms import plugin_loss
 
 
 class ExtraTerms(nn.Module):
     """The terms that are configured, none of them by default.
 
-    Args:
-        config: uses `phase2`, and the options of the plugins.
-        model: on any device; sizes and seed are its own.
-        trained: parameters of the objective that Phase 1 trained; taken over if it is the same.
+    Parameters of Phase 1's objective begin as it left them (`trained`).
 
     Raises:
         ConfigError: an unknown plugin, or an objective that needs readings which Phase 2 has not.
@@ -42,60 +44,43 @@ class ExtraTerms(nn.Module):
 
     def __init__(self, config: Config, model: LanguageModel, trained: Mapping[str, Tensor]) -> None:
         super().__init__()
-        chosen, self.weights = config.phase2, {}
+        chosen, before = config.phase2, config.phase1
         self.objective: Objective | None = None
         self.regularizer: Regularizer | None = None
-        self.names = {"objective": "", "regularizer": ""}
-        self._is_phase1s = False
-        if chosen.objective_weight or (chosen.objective and chosen.objective_weight is None):
-            name = chosen.objective or config.phase1.objective
-            weight = 1.0 if chosen.objective_weight is None else chosen.objective_weight
-            options = _options(OBJECTIVES, name, config.phase1.objective, config.objective)
+        self.weights: dict[str, float] = {}
+        self.objective_name = name = chosen.objective or before.objective
+        self._is_phase1s = name == before.objective
+        if is_wanted(chosen.objective, chosen.objective_weight):
+            options = _options(OBJECTIVES, name, before.objective, config.objective)
             self.objective, _ = make_objective(name, replace(config, objective=options), model)
-            self._refuse_readings(name)
-            self._is_phase1s = name == config.phase1.objective
+            for read in self.objective.reads:
+                if read in OF_READINGS:
+                    raise ConfigError(
+                        f"phase2.objective = {name} reads {read!r}, and Phase 2 reads a text once: "
+                        "choose an objective that does not"
+                    )
             if self._is_phase1s and trained:
-                self._take_over(name, trained)
-            self.weights[name] = weight
-            self.names["objective"] = name
-        if chosen.reg_weight or (chosen.reg and chosen.reg_weight is None):
-            name = chosen.reg or config.phase1.reg
-            options = _options(REGULARIZERS, name, config.phase1.reg, config.regularizer)
+                shapes = {key: value.shape for key, value in self.objective.state_dict().items()}
+                if shapes != {key: value.shape for key, value in trained.items()}:
+                    raise ConfigError(
+                        f"phase2.objective = {name} does not fit what phase 1 trained: give it the "
+                        "options that it had there"
+                    )
+                self.objective.load_state_dict(dict(trained))
+            weight = chosen.objective_weight
+            self.weights[name] = 1.0 if weight is None else weight
+        self.regularizer_name = name = chosen.reg or before.reg
+        if is_wanted(chosen.reg, chosen.reg_weight):
+            options = _options(REGULARIZERS, name, before.reg, config.regularizer)
             (self.regularizer,), _ = REGULARIZERS.make(name, options, model.context_dim)
-            default = self.regularizer.default_weight
-            self.weights[name] = default if chosen.reg_weight is None else chosen.reg_weight
-            self.names["regularizer"] = name
-
-    def _take_over(self, name: str, trained: Mapping[str, Tensor]) -> None:
-        assert self.objective is not None
-        state = self.objective.state_dict()
-        shapes = {key: value.shape for key, value in state.items()}
-        if shapes != {key: value.shape for key, value in trained.items()}:
-            raise ConfigError(
-                f"phase2.objective = {name} does not fit what phase 1 trained: give it the options "
-                "that it had there"
-            )
-        self.objective.load_state_dict(dict(trained))
-
-    def _refuse_readings(self, name: str) -> None:
-        assert self.objective is not None
-        for wanted in self.objective.reads:
-            if wanted in OF_READINGS:
-                raise ConfigError(
-                    f"phase2.objective = {name} reads {wanted!r}, and Phase 2 reads a text once: "
-                    "choose an objective that does not"
-                )
+            weight = chosen.reg_weight
+            self.weights[name] = self.regularizer.default_weight if weight is None else weight
 
     def objective_state(self) -> dict[str, Tensor]:
         """Copy the parameters of Phase 1's objective, to be saved; empty unless it is trained."""
         own = self.objective if self._is_phase1s else None
         state = {} if own is None else own.state_dict()
         return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
-
-    @property
-    def wanted(self) -> bool:
-        """Return whether there is any term."""
-        return bool(self.weights)
 
     def forward(
         self,
@@ -109,45 +94,43 @@ class ExtraTerms(nn.Module):
     ) -> dict[str, Tensor]:
         """Compute every term before weighting, with gradient.
 
-        Args:
-            model: the recurrence.
-            contexts_BTC: c_t after the last block.
-            start_BC: the contexts before the first token.
-            inputs_BT: the tokens that were read.
-            streams: how many streams each process has.
-            others: the tokens so many places after those that were read [N], or `NO_TOKEN`.
+        Each process has so many `streams`, read from `start_BC`. `others` looks up the tokens so
+        many places after those that were read [N], or `NO_TOKEN`.
         """
         found = {}
         final_NC = contexts_BTC.flatten(0, 1)
         with model.narrow_products():
             if self.objective is not None:
                 previous_BTC = torch.cat([start_BC[:, None], contexts_BTC[:, :-1]], dim=1)
-                read = self._read(model, others)
-                loss = objective_loss(
-                    self.names["objective"],
+                reads = self.objective.reads
+                read = {name: others(offset) for name, offset in offsets(reads).items()}
+                if EMBEDDING_MATRIX in reads:
+                    read[EMBEDDING_MATRIX] = full_tensor(model.embedding.weight.detach())
+                loss = plugin_loss(
+                    OBJECTIVES,
+                    self.objective_name,
                     self.objective,
                     final_NC=final_NC,
                     incoming_NC=previous_BTC.flatten(0, 1).detach(),
                     embedded_NE=model.embed(inputs_BT).flatten(0, 1).detach(),
                     **read,
                 )
-                found[self.names["objective"]] = collectives.mean_of(loss, streams)
+                found[self.objective_name] = collectives.mean_of(loss, streams)
             if self.regularizer is not None:
-                length = inputs_BT.shape[1]
-                rows = [count * length for count in streams]
-                all_NC = collectives.gather(final_NC, rows)
-                ids_N = collectives.gather(inputs_BT.flatten(), rows)
-                name = self.names["regularizer"]
-                found[name] = regularizer_loss(name, self.regularizer, all_NC, ids_N)
+                rows = [count * inputs_BT.shape[1] for count in streams]
+                found[self.regularizer_name] = plugin_loss(
+                    REGULARIZERS,
+                    self.regularizer_name,
+                    self.regularizer,
+                    contexts_ND=collectives.gather(final_NC, rows),
+                    tokens_N=collectives.gather(inputs_BT.flatten(), rows),
+                )
         return found
 
-    def _read(self, model: LanguageModel, others: Callable[[int], Tensor]) -> dict[str, Tensor]:
-        assert self.objective is not None
-        reads = self.objective.reads
-        read = {name: others(offset) for name, offset in offsets(reads).items()}
-        if EMBEDDING_MATRIX in reads:
-            read[EMBEDDING_MATRIX] = full_tensor(model.embedding.weight.detach())
-        return read
+
+def is_wanted(name: str | None, weight: float | None) -> bool:
+    """Say whether a term is trained, given the plugin that was named and the weight, if any."""
+    return bool(name) if weight is None else weight > 0
 
 
 def _options(

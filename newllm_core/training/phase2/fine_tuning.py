@@ -8,35 +8,25 @@ Shapes: B streams, T tokens of a window, C context_dim, E embed_dim.
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from newllm_core.checkpoint.run_state import State
-from newllm_core.config import Phase2Config
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.objectives.reads import tokens_at
+from newllm_core.objectives.base import tokens_at
 from newllm_core.parallel import collectives
 from newllm_core.runtime.device import to_device
 from newllm_core.training.phase2.extra_terms import ExtraTerms
-from newllm_core.training.phase2.head_loss import HeadLoss, plain_cross_entropy
-from newllm_core.training.phase2.terms import Terms, counted, cross_entropy, drop
+from newllm_core.training.phase2.terms import Source, Terms, counted, drop
 from newllm_core.trajectory.sequential import unroll_embedded
 from newllm_core.trajectory.text import inputs_at
 
 
-class FineTuning:
-    """Losses of one window after another.
-
-    Args:
-        model: on the device to compute on.
-        tokens: training token ids [T].
-        end_id: the token that closes a document.
-        config: of Phase 2.
-        weights: of the heads.
-        extra: terms beside the heads.
-        head_loss: cross-entropy in the form that is used.
+class FineTuning(Source):
+    """Losses of one window after another, of heads and of `extra` terms.
 
     Attributes:
         num_steps: windows of an epoch.
@@ -49,30 +39,21 @@ class FineTuning:
         model: LanguageModel,
         tokens: np.ndarray,
         *,
-        end_id: int,
-        config: Phase2Config,
-        weights: Sequence[float],
         extra: ExtraTerms | None = None,
-        head_loss: HeadLoss = plain_cross_entropy,
+        **options: Any,  # noqa: ANN401 - those of `Source`
     ) -> None:
-        self.model = model
-        self.tokens = tokens
-        self.end_id = end_id
-        self.config = config
-        self.weights = weights
-        self.extra = extra if extra is not None and extra.wanted else None
-        self.head_loss = head_loss
-        self.candidates = 0
-        self.first_reading = True
+        super().__init__(model, tokens, **options)
+        self.extra = extra if extra is not None and extra.weights else None
+        bptt = self.config.bptt
         # A short text makes fewer streams rather than streams shorter than a window.
-        self.num_streams = max(1, min(config.num_streams, len(tokens) // config.bptt))
+        self.num_streams = max(1, min(self.config.num_streams, len(tokens) // bptt))
         self.stream_length = len(tokens) // self.num_streams
-        self.num_steps = -(-self.stream_length // config.bptt)
+        self.num_steps = -(-self.stream_length // bptt)
         self.num_tokens = self.num_streams * self.stream_length
-        self.context_BC = model.start(self.num_streams)
+        self.begin_epoch()
 
     def begin_epoch(self) -> None:
-        """Return every stream begins anew."""
+        """Begin every stream anew."""
         self.context_BC = self.model.start(self.num_streams)
 
     def state(self) -> State:
@@ -80,47 +61,30 @@ class FineTuning:
         return State({"context_BC": self.context_BC}, {})
 
     def load_state(self, state: State) -> None:
-        """Return the reverse of `state`."""
+        """Take over what `state` gave."""
         self.context_BC = state.tensors["context_BC"].to(self.context_BC.device)
 
     def losses(self, generator: torch.Generator, *, skip: int = 0) -> Iterator[Terms]:
-        """An epoch from window `skip` on; a step is made with each before the next is asked for."""
-        device = self.model.embedding.weight.device
+        """Yield losses from window `skip` on; a step is made with each before the next is made."""
         streams = collectives.rows_per_rank(self.num_streams)
         own = collectives.own(streams)
         starts_B1 = np.arange(self.num_streams)[own, None] * self.stream_length
         for begin in range(skip * self.config.bptt, self.stream_length, self.config.bptt):
             steps = np.arange(begin, min(begin + self.config.bptt, self.stream_length))
             positions_BT = starts_B1 + steps
-            inputs_BT, targets_BT = (
-                to_device(torch.from_numpy(ids), device)
-                for ids in (
-                    inputs_at(self.tokens, positions_BT, self.end_id),
-                    np.asarray(self.tokens[positions_BT], np.int64),
-                )
-            )
+            inputs_BT, targets_BT = self.tokens_at(positions_BT)
             context_BC = self.context_BC[own]
             rows = [len(steps) * count for count in streams]
             x_TBE = self._embed(inputs_BT, generator, rows)
             contexts = unroll_embedded(self.model, x_TBE, context_BC)
             read = contexts[len(contexts) - self.model.num_heads :]
-            total, plain = cross_entropy(
-                self.model,
+            inputs_N, targets_N = inputs_BT.flatten(), targets_BT.flatten()
+            total, plain = self.cross_entropy(
                 [contexts_BTC.flatten(0, 1) for contexts_BTC in read],
-                targets_BT.flatten(),
-                weights=self.weights,
-                dropout=self.config.dropout,
+                targets_N,
                 generator=generator,
-                counted_N=counted(
-                    self.model,
-                    inputs_BT.flatten(),
-                    targets_BT.flatten(),
-                    positions_BT.ravel(),
-                ),
+                counted_N=counted(self.model, inputs_N, targets_N, positions_BT.ravel()),
                 rows_per_rank=rows,
-                head_loss=self.head_loss,
-                candidates=self.candidates,
-                first_reading=self.first_reading,
             )
             if self.extra is not None:
                 for name, term in self.extra(
@@ -129,7 +93,7 @@ class FineTuning:
                     start_BC=context_BC,
                     inputs_BT=inputs_BT,
                     streams=streams,
-                    others=partial(self._others, positions_BT, device),
+                    others=partial(self._others, positions_BT),
                 ).items():
                     total = total + self.extra.weights[name] * term
                     plain[name] = term.detach()
@@ -144,7 +108,7 @@ class FineTuning:
         dropped = drop(x_BTE.flatten(0, 1), self.config.input_dropout, generator, rows)
         return dropped.view_as(x_BTE).transpose(0, 1).contiguous()
 
-    def _others(self, positions_BT: np.ndarray, device: torch.device, offset: int) -> Tensor:
+    def _others(self, positions_BT: np.ndarray, offset: int) -> Tensor:
         """Look up the tokens `offset` places after those that are read for `positions_BT` [N]."""
 
         def lookup(places_N: Tensor) -> Tensor:
@@ -152,5 +116,5 @@ class FineTuning:
             return torch.from_numpy(inputs_at(self.tokens, places_N.numpy(), self.end_id))
 
         places_N = torch.from_numpy(positions_BT.ravel())
-        length = len(self.tokens) + 1
-        return to_device(tokens_at(lookup, length, places_N, offset, self.end_id), device)
+        found_N = tokens_at(lookup, len(self.tokens) + 1, places_N, offset, self.end_id)
+        return to_device(found_N, self.context_BC.device)

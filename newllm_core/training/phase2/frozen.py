@@ -1,25 +1,85 @@
-"""Phase 2 on frozen contexts: only heads learn, from contexts computed once.
+"""Phase 2 on frozen contexts: only heads learn, from contexts computed once and kept on disk.
 
 Shapes: N rows (tokens), K heads, C context_dim.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from newllm_core.checkpoint.run_state import State
-from newllm_core.config import Phase2Config
+from newllm_core.errors import InputError
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.parallel import collectives
 from newllm_core.runtime.device import to_device
 from newllm_core.runtime.progress import Progress
-from newllm_core.training.phase2.context_store import ContextStore
-from newllm_core.training.phase2.head_loss import HeadLoss, plain_cross_entropy
-from newllm_core.training.phase2.terms import Terms, counted, cross_entropy
-from newllm_core.trajectory.text import contexts_of_text, inputs_at
+from newllm_core.training.phase2.terms import Source, Terms, counted
+from newllm_core.trajectory.text import contexts_of_text
+
+GIBIBYTE = 2**30
+
+
+class ContextStore:
+    """Rows [K, C] in float32 in a temporary file that has no name and goes away by itself.
+
+    It is read and written by position, not mapped: pages of a mapped file count as this process's
+    memory, which would seem to grow with the text.
+
+    Raises:
+        InputError: the disk has no room for it.
+    """
+
+    def __init__(self, folder: Path, num_rows: int, shape: tuple[int, int]) -> None:
+        self.shape = shape
+        self.row_bytes = 4 * shape[0] * shape[1]
+        needed = num_rows * self.row_bytes
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(folder).free
+            if needed > free:
+                raise InputError(
+                    f"the contexts of {num_rows:,} tokens need {needed / GIBIBYTE:.1f} GiB in "
+                    f"{folder}, which has {free / GIBIBYTE:.1f} GiB left: pass --max-tokens, or "
+                    "fine-tune without --freeze-context"
+                )
+            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
+        except OSError as error:
+            what = f"cannot keep contexts in {folder}: {error.strerror or error}"
+            raise InputError(what) from error
+
+    def write(self, positions_N: np.ndarray, rows_NKC: np.ndarray) -> None:
+        """Store rows at their positions; neighbours in a row are written together."""
+        breaks = np.flatnonzero(np.diff(positions_N) != 1) + 1
+        for positions, rows in zip(
+            np.split(positions_N, breaks), np.split(rows_NKC, breaks), strict=True
+        ):
+            self._file.seek(int(positions[0]) * self.row_bytes)
+            rows.astype(np.float32).tofile(self._file)
+
+    def read(self, first: int, rows_NKC: np.ndarray) -> None:
+        """Fill `rows_NKC` (contiguous) with the rows from `first` on."""
+        self._file.seek(first * self.row_bytes)
+        # A read from a raw file may end early.
+        left = rows_NKC.data.cast("B")
+        while len(left):
+            count = self._file.readinto(left)
+            if not count:
+                raise EOFError(f"only {len(left)} bytes fewer of rows from {first} on were written")
+            left = left[count:]
+
+    def __enter__(self) -> "ContextStore":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
 
 # Neighbouring rows that are read together; every pool of them is shuffled row by row.
 SEGMENT_ROWS = 256
@@ -42,18 +102,8 @@ def store_contexts(
             task.advance(len(chunk.positions_N))
 
 
-class FrozenContexts:
-    """Losses of one shuffled batch after another.
-
-    Args:
-        model: its heads are trained.
-        tokens: training token ids [T].
-        store: the contexts in which they are predicted.
-        end_id: the token that closes a document.
-        config: of Phase 2.
-        weights: of the heads.
-        seed: of the shuffling.
-        head_loss: cross-entropy in the form that is used.
+class FrozenContexts(Source):
+    """Losses of one shuffled batch after another, from contexts in `store`.
 
     Attributes:
         num_steps: batches of an epoch.
@@ -67,28 +117,18 @@ class FrozenContexts:
         tokens: np.ndarray,
         store: ContextStore,
         *,
-        end_id: int,
-        config: Phase2Config,
-        weights: Sequence[float],
         seed: int,
-        head_loss: HeadLoss = plain_cross_entropy,
+        **options: Any,  # noqa: ANN401 - those of `Source`
     ) -> None:
-        self.model = model
-        self.tokens = tokens
+        super().__init__(model, tokens, **options)
         self.store = store
-        self.end_id = end_id
-        self.config = config
-        self.weights = weights
-        self.head_loss = head_loss
-        self.candidates = 0
-        self.first_reading = True
         self.shuffling = np.random.default_rng(seed)
-        self.order = self.shuffling.bit_generator.state
+        self.begin_epoch()
         self.num_tokens = len(tokens)
-        self.num_steps = -(-len(tokens) // config.batch_tokens)
+        self.num_steps = -(-len(tokens) // self.config.batch_tokens)
 
     def begin_epoch(self) -> None:
-        """Return another order."""
+        """Begin another order."""
         self.order = self.shuffling.bit_generator.state
 
     def state(self) -> State:
@@ -96,36 +136,25 @@ class FrozenContexts:
         return State({}, {"order": self.order})
 
     def load_state(self, state: State) -> None:
-        """Return the reverse of `state`."""
+        """Take over what `state` gave."""
         self.order = state.values["order"]
 
     def losses(self, generator: torch.Generator, *, skip: int = 0) -> Iterator[Terms]:
-        """An epoch from batch `skip` on; a step is made with each before the next is asked for."""
+        """Yield losses from batch `skip` on; a step is made with each before the next is made."""
         like = self.model.embedding.weight
         self.shuffling.bit_generator.state = self.order
         for rows_NKC, positions_N in itertools.islice(self.batches(), skip, None):
             rows = collectives.rows_per_rank(len(positions_N))
             own = collectives.own(rows)
             own_N = positions_N[own]
-            inputs_N, targets_N = (
-                to_device(torch.from_numpy(ids), like.device)
-                for ids in (
-                    inputs_at(self.tokens, own_N, self.end_id),
-                    self.tokens[own_N].astype(np.int64),
-                )
-            )
-            total, plain = cross_entropy(
-                self.model,
-                to_device(rows_NKC[own].to(like.dtype), like.device).unbind(1),
+            contexts = to_device(rows_NKC[own].to(like.dtype), like.device).unbind(1)
+            inputs_N, targets_N = self.tokens_at(own_N)
+            total, plain = self.cross_entropy(
+                contexts,
                 targets_N,
-                weights=self.weights,
-                dropout=self.config.dropout,
                 generator=generator,
                 counted_N=counted(self.model, inputs_N, targets_N, own_N),
                 rows_per_rank=rows,
-                head_loss=self.head_loss,
-                candidates=self.candidates,
-                first_reading=self.first_reading,
             )
             yield Terms(total, plain, len(positions_N))
 

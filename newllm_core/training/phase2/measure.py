@@ -21,7 +21,7 @@ from newllm_core.data.prepared import PreparedDataset
 from newllm_core.errors import DivergedError
 from newllm_core.evaluation.splits import evaluate_splits
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.objectives.reads import tokens_at
+from newllm_core.objectives.base import tokens_at
 from newllm_core.parallel import collectives
 from newllm_core.runtime.progress import Progress
 from newllm_core.training.phase2.extra_terms import ExtraTerms
@@ -30,17 +30,7 @@ Figures = dict[str, Any]
 
 
 class Measurements:
-    """Text that is predicted, and what has become of the memory.
-
-    Args:
-        model: on the device to compute on.
-        extra: terms beside the heads; they are measured on validation probes.
-        checkpoint: its probes are read.
-        dataset: its splits are predicted.
-        config: uses `phase2`, `analysis`, `run`.
-        head_weights: one for each head.
-        progress: is told the figures.
-    """
+    """Text of a dataset that is predicted, and what became of the memory on probes."""
 
     def __init__(
         self,
@@ -67,9 +57,8 @@ class Measurements:
         """Measure the model after an epoch, on a part of the text.
 
         Returns:
-            `train` and `validation` as `evaluation.splits.evaluate` gives them and, unless
-            contexts are frozen, `memory` (see `Examiner.remembered`) and `validation_terms`, both
-            on validation probes.
+            `train` and `validation` (see `evaluate_splits`) and, unless contexts are frozen,
+            `memory` (see `Examiner.remembered`) and `validation_terms`, on validation probes.
 
         Raises:
             DivergedError: a loss is not finite.
@@ -87,7 +76,7 @@ class Measurements:
         Raises:
             DivergedError: a loss is not finite.
         """
-        figures: Figures = evaluate_splits(
+        figures = evaluate_splits(
             self.model,
             self.dataset,
             head_weights=self.head_weights,
@@ -102,10 +91,6 @@ class Measurements:
                 )
         return figures
 
-    def reads_a_part(self, validation: Figures) -> bool:
-        """Say whether these figures of validation text are of a part of it."""
-        return bool(validation["num_tokens"] < len(self.dataset.validation.tokens))
-
     @torch.no_grad()
     def _memory(self, epoch: int) -> Figures:
         began = time.perf_counter()
@@ -118,7 +103,7 @@ class Measurements:
             )
         read = splits["validation"]
         found = self.examiner.remembered(recurrence, read)
-        terms = self._terms(read) if self.extra.wanted else {}
+        terms = self._terms(read) if self.extra.weights else {}
         seconds = time.perf_counter() - began
         text = (
             f"memory after epoch {epoch}: ER/D {found['effective_rank_ratio']:.3f}, "
@@ -133,13 +118,12 @@ class Measurements:
     def _terms(self, read: ProbeContexts) -> dict[str, float]:
         contexts_PTC = read.trajectory[:, 1:]
         inputs_PT = read.tokens[:, -contexts_PTC.shape[1] :]
-        count = collectives.size()
         found = self.extra.eval()(
             self.model,
             contexts_PTC,
             start_BC=read.trajectory[:, 0],
             inputs_BT=inputs_PT,
-            streams=[len(inputs_PT)] * count,
+            streams=[len(inputs_PT)] * collectives.size(),
             others=partial(_others, inputs_PT, self.end_id),
         )
         self.extra.train()

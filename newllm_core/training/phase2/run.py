@@ -9,18 +9,18 @@ from pathlib import Path
 import torch
 
 from newllm_core.checkpoint.format import Checkpoint
-from newllm_core.checkpoint.run_state import State, restoring
-from newllm_core.config import Config
+from newllm_core.checkpoint.run_state import State
+from newllm_core.config import Config, Phase2Config
 from newllm_core.data.prepared import PreparedDataset
-from newllm_core.model.counted_bigrams import count_bigrams
+from newllm_core.errors import ConfigError, InputError
+from newllm_core.model.counting import count_bigrams
 from newllm_core.parallel.sharding import sharded
 from newllm_core.runtime.progress import Progress, Silent
 from newllm_core.runtime.runlog import RunLog
-from newllm_core.training.phase2.contradictions import refuse_contradictions
-from newllm_core.training.phase2.extra_terms import ExtraTerms
+from newllm_core.training.phase2.extra_terms import ExtraTerms, is_wanted
 from newllm_core.training.phase2.steps import trained_parameters, training_only
 from newllm_core.training.phase2.trainer import Phase2Trainer
-from newllm_core.training.resume import Saver
+from newllm_core.training.resume import Saver, restore_or_save
 
 
 def train_phase2(
@@ -35,18 +35,10 @@ def train_phase2(
     saver: Saver | None = None,
     resumed: State | None = None,
 ) -> Checkpoint:
-    """Train the heads of a checkpoint that may have one or one per block.
+    """Train the heads of a checkpoint, which stays as it is, and unless they are frozen its blocks.
 
-    Args:
-        checkpoint: what to start from; stays as it is.
-        dataset: prepared with the checkpoint's tokenizer.
-        config: uses the sections `phase2` and `run`.
-        device: where to compute.
-        progress: is told how far it is.
-        log: gets the figures of steps and epochs.
-        scratch: folder for frozen contexts (removed afterwards); the system's by default.
-        saver: saves the state of the run.
-        resumed: the state to continue from.
+    Frozen contexts are kept in the folder `scratch` meanwhile, the system's by default. A run goes
+    on from the state `resumed`, if any.
 
     Returns:
         A checkpoint with the trained model; `results` holds the figures of its weights under
@@ -58,35 +50,23 @@ def train_phase2(
         DivergedError: a loss or gradient is not finite.
         Interrupted: the run was asked to stop; its state is saved.
     """
-    options = config.phase2
-    refuse_contradictions(checkpoint, dataset, options)
+    options, progress = config.phase2, progress or Silent()
+    _refuse_contradictions(checkpoint, dataset, options)
     model = copy.deepcopy(checkpoint.model)
     if model.bigrams is not None:
         beginning = dataset.train.tokens[: model.config.counted_tokens]
         end_id = int(dataset.info.end_id)
-        count_bigrams(model.bigrams, beginning, end_id=end_id, progress=progress or Silent())
+        count_bigrams(model.bigrams, beginning, end_id=end_id, progress=progress)
     extra = ExtraTerms(config, model, checkpoint.objective).to(device, model.embedding.weight.dtype)
     shards = sharded(model, config.run, device, through_time=not options.freeze_context)
     with shards as trained, ExitStack() as stack:
         parameters = trained_parameters(trained, extra, options)
         stack.enter_context(training_only(trained, parameters))
         run = Phase2Trainer(
-            trained,
-            extra,
-            checkpoint,
-            dataset,
-            config,
-            parameters,
-            progress or Silent(),
-            log,
-            saver,
+            trained, extra, checkpoint, dataset, config, parameters, progress, log, saver
         )
         run.open_source(scratch or Path(tempfile.gettempdir()), stack)
-        if resumed is not None:
-            with restoring(resumed):
-                run.load_state(resumed)
-        elif saver is not None:
-            saver.save(run.state())  # before there are any figures
+        restore_or_save(run, resumed, saver)
         results = run.train()
     return dataclasses.replace(
         checkpoint,
@@ -96,3 +76,24 @@ def train_phase2(
         phase="phase2",
         results=results,
     )
+
+
+def _refuse_contradictions(
+    checkpoint: Checkpoint, dataset: PreparedDataset, options: Phase2Config
+) -> None:
+    if options.freeze_context and checkpoint.model.config.tie_weights:
+        raise ConfigError(
+            "phase2.freeze_context cannot train a head that is tied to the embedding: the contexts "
+            "would change with it. Fine-tune (without --freeze-context), or start from a phase1 "
+            "with model.tie_weights = false"
+        )
+    for name in ("objective", "reg"):
+        wanted = is_wanted(getattr(options, name), getattr(options, f"{name}_weight"))
+        if options.freeze_context and wanted:
+            raise ConfigError(
+                f"phase2.{name} shapes contexts, and phase2.freeze_context keeps them as they are: "
+                "leave out one of them"
+            )
+    checkpoint.require_tokenizer(dataset.tokenizer_json)
+    if min(len(dataset.train.tokens), options.max_tokens or len(dataset.train.tokens)) < 2:
+        raise InputError("there are fewer than two training tokens: prepare more text")

@@ -1,5 +1,6 @@
 """The steps of a whole run of Phase 2: AdamW, one-cycle rate, and no change any more after NaN."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -11,7 +12,6 @@ from newllm_core.errors import DivergedError
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.training.pass_meter import NORM
 from newllm_core.training.phase2.extra_terms import ExtraTerms
-from newllm_core.training.phase2.schedule import one_cycle
 from newllm_core.training.phase2.terms import Terms
 from newllm_core.training.step import OptimizerStep, by_sharding
 
@@ -48,14 +48,21 @@ def training_only(model: nn.Module, parameters: Iterable[nn.Parameter]) -> Itera
             parameter.grad = None
 
 
-class Steps:
-    """Makes the steps of a whole run.
+def one_cycle(step: int, *, total: int, peak: float, warmup_fraction: float) -> float:
+    """Return the rate of `step` (0-based): a linear rise to `peak`, a cosine to zero.
 
-    Args:
-        model: whose embedding is told apart: it does not decay.
-        parameters: what is trained.
-        config: of Phase 2.
-        total: steps of the schedule.
+    No step has rate zero: the first makes one part of the rise, and after the last step the
+    cosine would reach zero.
+    """
+    warmup = min(round(warmup_fraction * total), total)
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    progress = (step - warmup) / max(1, total - warmup)
+    return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+class Steps:
+    """Makes the `total` steps of a whole run; vectors and the model's embedding do not decay.
 
     Attributes:
         step: steps made.
@@ -65,11 +72,7 @@ class Steps:
     """
 
     def __init__(
-        self,
-        model: LanguageModel,
-        parameters: list[nn.Parameter],
-        config: Phase2Config,
-        total: int,
+        self, model: LanguageModel, parameters: list[nn.Parameter], config: Phase2Config, total: int
     ) -> None:
         self.config = config
         self.total = total
@@ -102,11 +105,6 @@ class Steps:
         )
         self.change.apply(self.gradient_norm, self.learning_rate, terms.plain.values())
         self.step += 1
-
-    @property
-    def failed(self) -> bool:
-        """Say whether a term or gradient was not finite, since when nothing changes; waits."""
-        return bool(self.change.failed)
 
     def diverged(self, bad: Sequence[str]) -> DivergedError:
         """Word what was not finite in the step after those that were made."""

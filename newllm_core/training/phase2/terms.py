@@ -1,18 +1,20 @@
 """The loss of Phase 2: token heads, and an objective or regularizer beside them.
 
-Shapes: N rows (tokens), C context_dim, E embed_dim, V vocabulary.
+Shapes: N rows (tokens), C context_dim, V vocabulary.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from newllm_core.config import Phase2Config
 from newllm_core.model.heads import weighted_mean
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.model.token_head import TokenHead
@@ -22,6 +24,7 @@ from newllm_core.runtime.device import to_device
 from newllm_core.runtime.precision import at_least_float32
 from newllm_core.training.phase2.candidates import draw_candidates, sampled_cross_entropy
 from newllm_core.training.phase2.head_loss import HeadLoss, plain_cross_entropy
+from newllm_core.trajectory.text import inputs_at
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,63 @@ class Terms:
     num_tokens: int
 
 
+class Source:
+    """Training text [T], and `cross_entropy` of the model's heads: what both ways begin with.
+
+    Attributes:
+        candidates: of the next step, see `cross_entropy`.
+        first_reading: whether the next step reads text that is new to the heads.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        tokens: np.ndarray,
+        *,
+        end_id: int,
+        config: Phase2Config,
+        weights: Sequence[float],
+        head_loss: HeadLoss = plain_cross_entropy,
+    ) -> None:
+        self.model = model
+        self.tokens = tokens
+        self.end_id = end_id
+        self.config = config
+        self.weights = weights
+        self.head_loss = head_loss
+        self.candidates = 0
+        self.first_reading = True
+
+    def cross_entropy(
+        self,
+        contexts: Sequence[Tensor],
+        targets_N: Tensor,
+        **given: Any,  # noqa: ANN401 - generator, counts, rows
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute `terms.cross_entropy` of the next step."""
+        return cross_entropy(
+            self.model,
+            contexts,
+            targets_N,
+            weights=self.weights,
+            dropout=self.config.dropout,
+            head_loss=self.head_loss,
+            candidates=self.candidates,
+            first_reading=self.first_reading,
+            **given,
+        )
+
+    def tokens_at(self, positions: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Look up the tokens before some positions, and those at them, of the same shape."""
+        device = self.model.embedding.weight.device
+        before = inputs_at(self.tokens, positions, self.end_id)
+        at_them = self.tokens[positions].astype(np.int64)
+        return (
+            to_device(torch.from_numpy(before), device),
+            to_device(torch.from_numpy(at_them), device),
+        )
+
+
 def cross_entropy(
     model: LanguageModel,
     contexts: Sequence[Tensor],
@@ -56,21 +116,11 @@ def cross_entropy(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Compute `Σ w_k CE_k / Σ w_k` with gradient, and the plain terms.
 
-    Where heads are mixed with bigrams the gates' losses are added; what is told is the mixture's.
-
-    Args:
-        model: its heads are used.
-        contexts: [N, C] for each head, of this process's rows.
-        targets_N: the tokens that follow.
-        weights: w_k.
-        dropout: share of context dimensions that each head misses.
-        generator: of the dropout, on the device of the contexts.
-        counted_N: what the model's bigrams say of the targets, if it has any (see `counted`).
-        rows_per_rank: how many rows each process has, where there are several; losses are of all.
-        head_loss: `plain_cross_entropy` or a form of it.
-        candidates: how many tokens that do not follow are compared with those that do; 0 for all.
-        first_reading: whether the text is new to the heads. Gates learn from new text only: what
-            heads say of text that they have learned by heart is better than what they will say.
+    Each head reads its contexts [N, C] of this process's rows, but for a share of `dropout`; losses
+    are of the rows of all processes. Where heads are mixed with bigrams, `counted_N` is what those
+    say (see `counted`), and the gates' losses are added; what is told is the mixture's. Gates learn
+    in the `first_reading` only: what heads say of text that they have learned by heart is better
+    than what they will say of any other. Targets are compared with so many `candidates`; 0 is all.
     """
     rows = rows_per_rank or [len(targets_N)]
     if candidates:
@@ -114,27 +164,19 @@ def mixture_loss(nats_N: Tensor, gate_N: Tensor, counted_N: Tensor) -> Tensor:
 
 
 def counted(
-    model: LanguageModel,
-    inputs_N: Tensor,
-    targets_N: Tensor,
-    positions_N: np.ndarray,
+    model: LanguageModel, inputs_N: Tensor, targets_N: Tensor, positions_N: np.ndarray
 ) -> Tensor | None:
-    """Look up what the model's bigrams say of training tokens [N]; None if it has none.
+    """Look up what the model's bigrams say of `targets_N` after `inputs_N`; None if it has none.
 
-    Args:
-        model: whose bigrams were counted in the first `counted_tokens` of the training text, if
-            that is set.
-        inputs_N: the tokens read last.
-        targets_N: those that follow.
-        positions_N: where those are; a place that was counted is left out of its own counts.
+    The targets are training tokens at `positions_N`: a place that was counted (one of the first
+    `counted_tokens`, if that is set) is left out of its own counts.
     """
     if model.bigrams is None:
         return None
     limit = model.config.counted_tokens
     own_N = torch.from_numpy(positions_N < (math.inf if limit is None else limit))
-    return model.bigrams.log_probability(
-        inputs_N, targets_N, counted_N=to_device(own_N, inputs_N.device)
-    )
+    own_N = to_device(own_N, inputs_N.device)
+    return model.bigrams.log_probability(inputs_N, targets_N, counted_N=own_N)
 
 
 def drop(

@@ -12,15 +12,9 @@ from typing import Any
 
 import torch
 
+from newllm_core.checkpoint import run_state
 from newllm_core.checkpoint.format import Checkpoint
-from newllm_core.checkpoint.run_state import (
-    State,
-    load_optimizer,
-    load_parameters,
-    named,
-    optimizer_tensors,
-    whole_parameters,
-)
+from newllm_core.checkpoint.run_state import State
 from newllm_core.config import Config
 from newllm_core.data.prepared import PreparedDataset
 from newllm_core.kernels.door import choose
@@ -30,13 +24,11 @@ from newllm_core.runtime.device import steps_between_checks
 from newllm_core.runtime.progress import Progress
 from newllm_core.runtime.runlog import RunLog
 from newllm_core.training.pass_meter import NORM, PassMeter
-from newllm_core.training.phase2.context_store import ContextStore
 from newllm_core.training.phase2.extra_terms import ExtraTerms
 from newllm_core.training.phase2.fine_tuning import FineTuning
-from newllm_core.training.phase2.frozen import FrozenContexts, store_contexts
+from newllm_core.training.phase2.frozen import ContextStore, FrozenContexts, store_contexts
 from newllm_core.training.phase2.head_loss import plain_cross_entropy
 from newllm_core.training.phase2.measure import Measurements
-from newllm_core.training.phase2.source import Source
 from newllm_core.training.phase2.steps import Steps
 from newllm_core.training.resume import Saver
 
@@ -47,19 +39,7 @@ STEPS_LOGGED = 100
 
 
 class Phase2Trainer:
-    """The loop: epochs and steps. `run.train_phase2` is the way in.
-
-    Args:
-        model: on the device to compute on, perhaps a sharded copy.
-        extra: terms beside the heads.
-        checkpoint: what it started from.
-        dataset: what is read.
-        config: uses the sections `phase2` and `run`.
-        parameters: what is trained.
-        progress: is told how far it is.
-        log: gets the figures of steps and epochs.
-        saver: saves the state of the run.
-    """
+    """The loop: epochs and steps. `run.train_phase2` is the way in."""
 
     def __init__(
         self,
@@ -79,21 +59,22 @@ class Phase2Trainer:
         self.seed = config.run.seed
         self.parameters = parameters
         self.progress = progress
-        self.log = log
+        self.log = log or RunLog(None)
         self.saver = saver
         self.tokens = dataset.train.tokens[: self.config.max_tokens]
         self.end_id = int(dataset.info.end_id)
         self.weights = head_weights(self.config.head_weights, model.num_heads)
-        self.generator = torch.Generator(model.embedding.weight.device).manual_seed(self.seed)
+        like = model.embedding.weight
+        self.generator = torch.Generator(like.device).manual_seed(self.seed)
         self.epoch = 1
         self.meter = PassMeter()
-        self.check_every = steps_between_checks(config.run, model.embedding.weight.device)
+        self.check_every = steps_between_checks(config.run, like.device)
         self.head_loss = choose(
             "cross-entropy",
             plain_cross_entropy,
             setting=config.run.kernels,
-            device=model.embedding.weight.device,
-            dtype=model.embedding.weight.dtype,
+            device=like.device,
+            dtype=like.dtype,
         )
         self.measure = Measurements(
             model, extra, checkpoint, dataset, config, self.weights, progress
@@ -112,6 +93,7 @@ class Phase2Trainer:
             f"{config.epochs} epochs: {len(self.tokens) * config.epochs:,} tokens to read"
         )
         common: dict[str, Any] = {
+            "end_id": self.end_id,
             "config": config,
             "weights": self.weights,
             "head_loss": self.head_loss,
@@ -125,17 +107,15 @@ class Phase2Trainer:
                     store_contexts(
                         self.model, self.tokens, store, end_id=self.end_id, progress=self.progress
                     )
-            self.source: Source = FrozenContexts(
-                self.model, self.tokens, store, end_id=self.end_id, seed=self.seed, **common
+            self.source: FrozenContexts | FineTuning = FrozenContexts(
+                self.model, self.tokens, store, seed=self.seed, **common
             )
         else:
             if self.model.config.tie_weights and not self.model.embedding.weight.requires_grad:
                 self.progress.warning(
                     "the last head is tied to embeddings that are not trained: only its bias learns"
                 )
-            self.source = FineTuning(
-                self.model, self.tokens, end_id=self.end_id, extra=self.extra, **common
-            )
+            self.source = FineTuning(self.model, self.tokens, extra=self.extra, **common)
         self.steps = Steps(
             self.model, self.parameters, config, self.source.num_steps * config.epochs
         )
@@ -149,8 +129,7 @@ class Phase2Trainer:
             training, rate = self._epoch()
             self.history.append(self._figures(self.epoch, training))
             # Not among the figures of the checkpoint: the same seed makes the same file.
-            if self.log is not None:
-                self.log.write("speed", epoch=self.epoch, tokens_per_second=rate)
+            self.log.write("speed", epoch=self.epoch, tokens_per_second=rate)
             if self._loss_of(self.epoch) < self._loss_of(self.best):
                 self.best, self.kept = self.epoch, self._weights()
             elif self.epoch - self.best >= self.config.patience:
@@ -168,7 +147,7 @@ class Phase2Trainer:
                 parameter.copy_(value)
         best = self.history[self.best]
         whole = {split: best[split] for split in ("train", "validation")}
-        if self.measure.reads_a_part(whole["validation"]):
+        if whole["validation"]["num_tokens"] < len(self.measure.dataset.validation.tokens):
             with self.saver.interruptible(self.state) if self.saver else nullcontext():
                 whole = self.measure.predicted(self.best, None)
         return {**whole, "best_epoch": best["epoch"], "epochs": self.history}
@@ -201,7 +180,7 @@ class Phase2Trainer:
                 figures = {name: meter.last[name] for name in terms.plain if name in meter.last}
                 shown = " ".join(f"{name} {value:.3f}" for name, value in figures.items())
                 task.advance(terms.num_tokens, shown)
-                if self.log is not None and logged:
+                if logged:
                     self.log.write(
                         "step",
                         step=steps.step,
@@ -250,10 +229,10 @@ class Phase2Trainer:
         random_state, source_state = self.marks[0]
         return State(
             {"generator": random_state}
-            | named("parameter", whole_parameters(self.parameters))
-            | named("kept", whole_parameters(self.kept))
-            | named("optimizer", optimizer_tensors(self.steps.optimizer))
-            | named("source", source_state.tensors),
+            | run_state.named("parameter", run_state.whole_parameters(self.parameters))
+            | run_state.named("kept", run_state.whole_parameters(self.kept))
+            | run_state.named("optimizer", run_state.optimizer_tensors(self.steps.optimizer))
+            | run_state.named("source", source_state.tensors),
             {
                 "epoch": self.epoch,
                 "step": self.steps.step,
@@ -265,15 +244,15 @@ class Phase2Trainer:
         )
 
     def load_state(self, state: State) -> None:
-        """Return the reverse of `state`."""
+        """Take over what `state` gave."""
         values = state.values
         self.epoch, self.best = values["epoch"], values["best"]
         self.meter = PassMeter(**values["meter"])
         self.history = values["history"]
         self.steps.step = values["step"]
-        load_parameters(self.parameters, state.part("parameter"))
-        load_parameters(self.kept, state.part("kept"))
-        load_optimizer(self.steps.optimizer, state.part("optimizer"))
+        run_state.load_parameters(self.parameters, state.part("parameter"))
+        run_state.load_parameters(self.kept, state.part("kept"))
+        run_state.load_optimizer(self.steps.optimizer, state.part("optimizer"))
         self.generator.set_state(state.tensors["generator"])
         self.source.load_state(State(state.part("source"), values["source"]))
         self.marks = [self._mark()]
@@ -282,8 +261,7 @@ class Phase2Trainer:
         """Return what was measured after `epoch`."""
         with self.saver.interruptible(self.state) if self.saver else nullcontext():
             entry = {"epoch": epoch, **training, **self.measure.after(epoch)}
-        if self.log is not None:
-            self.log.write("epoch", **entry)
+        self.log.write("epoch", **entry)
         return entry
 
     def _weights(self) -> list[torch.Tensor]:

@@ -7,9 +7,8 @@ from torch import nn
 
 from newllm_core.model.bigrams import Bigrams
 from newllm_core.model.cells.gru import GruUnit
-from newllm_core.model.cells.network import UpdateNetwork
-from newllm_core.model.cells.norm import MixedNorm
-from newllm_core.model.token_head import HiddenLayer
+from newllm_core.model.cells.network import MixedNorm, UpdateNetwork
+from newllm_core.model.heads import HiddenLayer
 from newllm_core.plugins.registry import CELLS
 
 # What cells and heads are made of, in an order in which they can be defined.

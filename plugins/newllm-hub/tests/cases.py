@@ -6,7 +6,7 @@ import torch
 from newllm_core.checkpoint.format import Checkpoint, save
 from newllm_core.checkpoint.metadata import GATE_FIGURES
 from newllm_core.data.make_tokenizer import train_bpe
-from newllm_core.model.counted_bigrams import count_bigrams
+from newllm_core.model.counting import count_bigrams
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.runtime.progress import Silent
 from newllm_core.settings import resolve

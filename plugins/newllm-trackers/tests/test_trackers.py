@@ -11,8 +11,7 @@ from newllm_trackers.wandb import Wandb
 
 from newllm_core.errors import ConfigError
 from newllm_core.plugins.registry import TRACKERS
-from newllm_core.runtime.runlog import RunLog, metrics_path
-from newllm_core.runtime.trackers.feed import numbers
+from newllm_core.runtime.runlog import RunLog, metrics_path, numbers
 
 LINES = [
     ("iteration", {"window": 1, "sweep_terms": {"cvfp": 0.5}, "converged_ratio": {"train": 0.9}}),

@@ -78,7 +78,7 @@ class TrainingState(Target):
         objective, _ = make_objective(config.phase1.objective, config, model)
         regularizers, _ = REGULARIZERS.make(config.phase1.reg, {}, model.context_dim)
         loss = Phase1Loss(model, objective, regularizers, config.phase1)
-        return Phase1Trainer(loss, self.tokens, config, device=torch.device("cpu"))
+        return Phase1Trainer(loss, self.tokens, config)
 
     def write(self, random, data):
         self.path.write_bytes(data)

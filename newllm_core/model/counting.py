@@ -1,9 +1,10 @@
-"""Token embeddings counted from a text: which tokens stand near which.
+"""What is counted in a text, read once, before anything is trained: embeddings and bigrams.
 
 Shapes: T tokens, P different pairs of tokens, V vocabulary, E embed_dim.
 """
 
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from newllm_core.files.npy_files import release_pages
-from newllm_core.model.pair_counts import add_up
+from newllm_core.model.bigrams import Bigrams
 from newllm_core.runtime.device import one_thread
 from newllm_core.runtime.progress import Progress
 
@@ -26,6 +27,8 @@ OVERSAMPLING = 8
 CHUNK_TOKENS = 1 << 20
 # Of more pairs than these the lightest are forgotten: what bounds memory.
 MOST_PAIRS = 1 << 24
+# The discount D of bigrams where a text is too short to have every count from 1 to 4.
+SHORT = (0.0, 0.5, 1.0, 1.5)
 
 
 @torch.no_grad()
@@ -53,22 +56,12 @@ def count_embeddings(
 
 
 def count_pairs(
-    tokens: np.ndarray,
-    vocab_size: int,
-    progress: Progress,
-    *,
-    most_pairs: int = MOST_PAIRS,
+    tokens: np.ndarray, vocab_size: int, progress: Progress
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Count how often one token stands shortly before another.
 
-    Args:
-        tokens: token ids [T]; may be mapped, and is read once.
-        vocab_size: V.
-        progress: is told how far it is.
-        most_pairs: how many are remembered, the heaviest.
-
     Returns:
-        The earlier token, the later one, and the weight of each pair [P].
+        The earlier token, the later one, and the weight of each of the heaviest pairs [P].
     """
     pairs_P: np.ndarray = np.empty(0, np.int64)
     weights_P: np.ndarray = np.empty(0)
@@ -82,7 +75,7 @@ def count_pairs(
                 distinct, counts = np.unique(left * vocab_size + right, return_counts=True)
                 found.append(distinct)
                 weights.append(counts / distance)
-            pairs_P, weights_P = add_up(found, weights, most=most_pairs)
+            pairs_P, weights_P = add_up(found, weights)
             release_pages(tokens)
             task.advance(min(CHUNK_TOKENS, len(tokens) - begin))
     return pairs_P // vocab_size, pairs_P % vocab_size, weights_P
@@ -129,3 +122,83 @@ def factors(matrix: Tensor, dim: int, seed: int) -> Tensor:
     strength = torch.where(strength > 1e-5 * strength[:1], strength, 0)
     found = (left * strength.sqrt())[:, :dim]
     return F.pad(found, (0, dim - found.shape[1]))
+
+
+@torch.no_grad()
+def count_bigrams(bigrams: Bigrams, tokens: np.ndarray, *, end_id: int, progress: Progress) -> None:
+    """Fill `bigrams` with what `tokens` [T] says; `end_id` precedes the first one."""
+    vocab_size = bigrams.vocab_size
+    keys_P, n_P = count_neighbours(tokens, vocab_size, end_id=end_id, progress=progress)
+    first_P, second_P = np.divmod(keys_P, vocab_size)
+    before_V = np.bincount(second_P, minlength=vocab_size)
+    of_pair, of_single = _discounts(n_P), _discounts(before_V)
+    taken_V = of_single[np.minimum(before_V, 3)]
+    single_V = before_V - taken_V + taken_V.sum() / vocab_size
+    kept_P = heaviest(n_P, len(bigrams.counts))
+    given_P = (n_P - of_pair[np.minimum(n_P, 3)])[kept_P]
+    totals_V = np.bincount(first_P, n_P, vocab_size)
+    rest_V = totals_V - np.bincount(first_P[kept_P], given_P, vocab_size)
+    pairs = np.zeros(bigrams.pairs.shape, np.int32)
+    pairs[0] = vocab_size
+    pairs[:, : len(kept_P)] = np.stack([first_P, second_P])[:, kept_P]
+    counts = np.zeros(len(bigrams.counts))
+    counts[: len(kept_P)] = n_P[kept_P]
+    for part, made in (
+        (bigrams.pairs, pairs),
+        (bigrams.counts, counts),
+        (bigrams.totals, totals_V),
+        (bigrams.rest, rest_V),
+        (bigrams.single, single_V / single_V.sum()),
+        (bigrams.discounts, of_pair),
+    ):
+        part.copy_(torch.from_numpy(made))
+    progress.message(
+        f"counted {len(n_P):,} pairs of neighbours in {len(tokens):,} tokens of training text, "
+        f"{len(kept_P):,} of them kept"
+    )
+
+
+def count_neighbours(
+    tokens: np.ndarray, vocab_size: int, *, end_id: int, progress: Progress
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return v V + w of every two neighbours v w, in order, and how often they occur [P]."""
+    keys_P: np.ndarray = np.empty(0, np.int64)
+    n_P: np.ndarray = np.empty(0, np.int64)
+    last = end_id
+    with progress.task("counting pairs", len(tokens), "tokens") as task:
+        for begin in range(0, len(tokens), CHUNK_TOKENS):
+            part = np.asarray(tokens[begin : begin + CHUNK_TOKENS], np.int64)
+            before = np.concatenate([[last], part[:-1]])
+            found, n = np.unique(before * vocab_size + part, return_counts=True)
+            keys_P, n_P = add_up([keys_P, found], [n_P, n])
+            last = int(part[-1])
+            release_pages(tokens)
+            task.advance(len(part))
+    return keys_P, n_P.astype(np.int64)
+
+
+def _discounts(counts: np.ndarray) -> np.ndarray:
+    """Return D of counts 0, 1, 2, and 3 and more."""
+    of_count = [int((counts == n).sum()) for n in range(5)]
+    if not all(of_count[1:]):
+        return np.array(SHORT)
+    y = of_count[1] / (of_count[1] + 2 * of_count[2])
+    made = [n - (n + 1) * y * of_count[n + 1] / of_count[n] for n in (1, 2, 3)]
+    return np.array([0.0, *(min(max(d, 0), n) for n, d in enumerate(made, start=1))])
+
+
+def add_up(
+    keys: Sequence[np.ndarray], weights: Sequence[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the different keys in order, and the sum of weights of each [P]."""
+    keys_P, places = np.unique(np.concatenate(keys), return_inverse=True)
+    weights_P = np.bincount(places, np.concatenate(weights), len(keys_P))
+    if len(keys_P) > MOST_PAIRS:
+        kept_P = heaviest(weights_P, MOST_PAIRS)
+        keys_P, weights_P = keys_P[kept_P], weights_P[kept_P]
+    return keys_P, weights_P
+
+
+def heaviest(weights_P: np.ndarray, most: int) -> np.ndarray:
+    """Return the places of the largest weights, in order; of equal ones the first."""
+    return np.sort(np.argsort(-weights_P, kind="stable")[:most])
