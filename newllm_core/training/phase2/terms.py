@@ -15,9 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from newllm_core.config import Phase2Config
-from newllm_core.model.heads import weighted_mean
+from newllm_core.model.heads import TokenHead, weighted_mean
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.model.token_head import TokenHead
 from newllm_core.parallel import collectives
 from newllm_core.parallel.sharding import within
 from newllm_core.runtime.device import to_device
