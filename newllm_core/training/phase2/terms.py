@@ -47,7 +47,6 @@ class Source:
 
     Attributes:
         candidates: of the next step, see `cross_entropy`.
-        first_reading: whether the next step reads text that is new to the heads.
     """
 
     def __init__(
@@ -67,7 +66,6 @@ class Source:
         self.weights = weights
         self.head_loss = head_loss
         self.candidates = 0
-        self.first_reading = True
 
     def cross_entropy(
         self,
@@ -84,7 +82,6 @@ class Source:
             dropout=self.config.dropout,
             head_loss=self.head_loss,
             candidates=self.candidates,
-            first_reading=self.first_reading,
             **given,
         )
 
@@ -111,15 +108,13 @@ def cross_entropy(
     rows_per_rank: Sequence[int] | None = None,
     head_loss: HeadLoss = plain_cross_entropy,
     candidates: int = 0,
-    first_reading: bool = True,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Compute `Σ w_k CE_k / Σ w_k` with gradient, and the plain terms.
 
     Each head reads its contexts [N, C] of this process's rows, but for a share of `dropout`; losses
     are of the rows of all processes. Where heads are mixed with bigrams, `counted_N` is what those
-    say (see `counted`), and the gates' losses are added; what is told is the mixture's. Gates learn
-    in the `first_reading` only: what heads say of text that they have learned by heart is better
-    than what they will say of any other. Targets are compared with so many `candidates`; 0 is all.
+    say (see `counted`), and the gates' losses are added; what is told is the mixture's. Targets
+    are compared with so many `candidates`; 0 is all.
     """
     rows = rows_per_rank or [len(targets_N)]
     if candidates:
@@ -142,8 +137,7 @@ def cross_entropy(
     if len(losses) > 1:
         plain |= {f"cross-entropy of head {k}": v.detach() for k, v in enumerate(told, start=1)}
     total = weighted_mean(losses, weights)
-    learn = mixtures and first_reading
-    return total + torch.stack(mixtures).sum() if learn else total, plain
+    return total + torch.stack(mixtures).sum() if mixtures else total, plain
 
 
 def _nats(
