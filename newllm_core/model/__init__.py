@@ -1,1 +1,1 @@
-"""The recurrence and what reads it: layer, block, embeddings, heads, decoder. Knows no training."""
+"""The recurrence and what reads it: cells, embeddings, heads, counts. Knows no training."""

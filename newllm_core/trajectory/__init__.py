@@ -1,1 +1,1 @@
-"""How contexts are computed over a text: sequential, parallel, and the naive reference."""
+"""How contexts are computed over a text: streams in lock-step, one token at a time, whole texts."""
