@@ -1,21 +1,11 @@
 """The command tree."""
 
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
-from newllm_cli.commands.analyze import analyze
-from newllm_cli.commands.bench import bench
-from newllm_cli.commands.compare import compare
-from newllm_cli.commands.contexts import contexts
-from newllm_cli.commands.evaluate import evaluate
-from newllm_cli.commands.expand import expand
-from newllm_cli.commands.generate import generate
-from newllm_cli.commands.phase1 import phase1
-from newllm_cli.commands.phase2 import phase2
 from newllm_cli.commands.plugins import plugins_app
-from newllm_cli.commands.prepare import prepare
-from newllm_cli.commands.quickstart import quickstart
 from newllm_cli.help import HelpfulCommand
 from newllm_cli.plugged import CommandGroup
 
@@ -53,19 +43,12 @@ def root(
     """Train and study context-vector language models: one fixed-size vector is all the memory."""
 
 
+# In the order in which they are listed; each is the function of its name in the file of its name.
 COMMANDS = (
-    quickstart,
-    prepare,
-    phase1,
-    analyze,
-    compare,
-    phase2,
-    expand,
-    evaluate,
-    contexts,
-    generate,
-    bench,
+    *("quickstart", "prepare", "phase1", "analyze", "compare", "phase2", "expand", "evaluate"),
+    *("contexts", "generate", "bench"),
 )
-for command in COMMANDS:
+for name in COMMANDS:
+    command = getattr(import_module(f"newllm_cli.commands.{name}"), name)
     app.command(cls=HelpfulCommand)(command)
 app.add_typer(plugins_app, name="plugins")

@@ -9,9 +9,9 @@ from typing import Any
 
 from rich.text import Text
 
-from newllm_cli.interrupt import Interrupt
 from newllm_cli.output import plain_console, write_through
 from newllm_cli.progress import StderrProgress
+from newllm_cli.signals import Interrupt
 from newllm_core.generation.writer import Tail, Writer
 
 # A prompt is read so many tokens at a time between two looks at the clock.

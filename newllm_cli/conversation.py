@@ -4,8 +4,8 @@ import contextlib
 import sys
 from collections.abc import Iterator
 
-from newllm_cli.interrupt import Interrupt
 from newllm_cli.output import write_through
+from newllm_cli.signals import Interrupt
 from newllm_core.data.sources.files import BYTE_ORDER_MARK
 from newllm_core.errors import InputError
 from newllm_core.generation.chat import USER, Chat

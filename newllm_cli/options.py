@@ -133,7 +133,7 @@ def _parameters(section: str, without: tuple[str, ...]) -> list[inspect.Paramete
         negative = f"/--no-{name}" if annotation is bool else ""
         option = typer.Option(
             f"--{name}{negative}",
-            help=_help(spec),
+            help=spec.metadata["help"],
             show_default=_shown(spec.default),
             metavar=_metavar(spec, annotation),
             rich_help_panel=PANELS[section],
@@ -182,10 +182,6 @@ def _metavar(spec: dataclasses.Field[Any], annotation: type[Any]) -> str | None:
     known = {"int": "INTEGER", "float": "NUMBER", "str": "TEXT"}
     name = getattr(spec.type, "__name__", kind)
     return known.get(name, known.get(kind, "LIST"))
-
-
-def _help(spec: dataclasses.Field[Any]) -> str:
-    return str(spec.metadata["help"])
 
 
 def _shown(default: object) -> str:

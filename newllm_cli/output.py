@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
@@ -27,6 +28,16 @@ def print_json(document: dict[str, Any]) -> None:
     # Where letters cannot be shown "?" would stand for them.
     escaped = "utf" not in (sys.stdout.encoding or "utf").lower()
     print(json.dumps(document, indent=1, ensure_ascii=escaped, allow_nan=False))
+
+
+def show(
+    document: dict[str, Any], render: Callable[[dict[str, Any], Console], object], *, json: bool
+) -> None:
+    """Print a result as JSON, or as `render` draws it."""
+    if json:
+        print_json(document)
+    else:
+        render(document, console())
 
 
 def write_through(text: str) -> None:

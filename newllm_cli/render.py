@@ -12,11 +12,17 @@ from newllm_core.data.losses import losses_in_words
 PER_CHARACTER = ("bits_per_character", "bits/char")
 
 
+def _table(title: str, *headings: str, left: int = 1) -> Table:
+    """Make a table of numbers; the first `left` columns hold words."""
+    table = Table(title=title, title_justify="left")
+    for index, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if index < left else "right")
+    return table
+
+
 def render_dataset(folder: str, info: dict[str, Any], console: Console) -> None:
     """Show what `prepare` made."""
-    table = Table(title=f"dataset {folder}", title_justify="left")
-    for heading in ("split", "documents", "tokens", "bytes", "words"):
-        table.add_column(heading, justify="left" if heading == "split" else "right")
+    table = _table(f"dataset {folder}", "split", "documents", "tokens", "bytes", "words")
     for split, figures in info["splits"].items():
         counts = (figures[key] for key in ("documents", "tokens", "bytes", "words"))
         table.add_row(split, *("-" if count is None else f"{count:,}" for count in counts))
@@ -26,10 +32,8 @@ def render_dataset(folder: str, info: dict[str, Any], console: Console) -> None:
 
 def render_phase1(summary: dict[str, Any], console: Console) -> None:
     """Show what Phase 1 reached, whether that is enough, and what to do next."""
-    table = Table(title=f"phase 1: {summary['checkpoint']}", title_justify="left")
     headings = ("split", "CVFP drift", "ER/D", "pair cosine", "step cosine", "λ", "tokens kept")
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading == "split" else "right")
+    table = _table(f"phase 1: {summary['checkpoint']}", *headings)
     names = ("drift", "effective_rank_ratio", "mean_cosine", "step_cosine", "lyapunov_exponent")
     for split in ("train", "validation"):
         found = summary["gate"][split]
@@ -93,9 +97,7 @@ def render_quickstart(results: dict[str, Any], console: Console) -> None:
     """Show the whole run in one table, validation figures only."""
     report = results["analysis"]
     trained, control = report["validation"], report["random_control"]["validation"] or {}
-    table = Table(title="in short, on validation text", title_justify="left")
-    for heading in ("figure", "trained", "untrained"):
-        table.add_column(heading, justify="left" if heading == "figure" else "right")
+    table = _table("in short, on validation text", "figure", "trained", "untrained")
     for label, key in (
         ("CVFP: contexts change in a 4th reading by", "repeat_drift"),
         ("dimensions used, ER/D", "effective_rank_ratio"),
@@ -123,9 +125,15 @@ def _figure(value: Any) -> str:  # noqa: ANN401 - a number, or the mapping that 
 
 def render_bench(report: dict[str, Any], console: Console) -> None:
     """Show speed of every engine, and what the machine can do."""
-    table = Table(title=f"phase 1, preset {report['preset']}", title_justify="left")
-    for heading in ("engine", "precision", "tokens/s", "over naive", "of peak"):
-        table.add_column(heading, justify="left" if heading in ("engine", "precision") else "right")
+    table = _table(
+        f"phase 1, preset {report['preset']}",
+        "engine",
+        "precision",
+        "tokens/s",
+        "over naive",
+        "of peak",
+        left=2,
+    )
     for row in report["rows"]:
         ratio = row["ratio_to_naive"]
         table.add_row(

@@ -40,14 +40,10 @@ def write_outputs(
     """Write the page and the charts that were asked for."""
     if html is not None:
         text = make_page()
-        write_atomically(html, lambda temporary: _write(temporary, text))
+        write_atomically(html, lambda temporary: temporary.write_text(text, encoding="utf-8"))
         progress.message(f"wrote {html}")
     if png is not None:
         from newllm_core.analysis.report.png import write_charts
 
         names = write_charts(make_charts(), png)
         progress.message(f"wrote {len(names)} charts to {png}")
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

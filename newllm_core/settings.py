@@ -81,7 +81,7 @@ class Settings:
         for key, value in given.items():
             if key not in known:
                 own = ["config", "preset", "settings"]
-                raise ConfigError(_unknown(f"keyword {key}", key, [*known, *own]))
+                raise ConfigError(unknown(f"keyword {key}", key, [*known, *own]))
             plain = os.fspath(value) if isinstance(value, os.PathLike) else value
             flags.setdefault(known[key], {})[key] = plain
         name = file if preset is None else PRESET_PREFIX + preset
@@ -140,7 +140,7 @@ def make_section(section_type: type[Any], name: str, values: Mapping[str, Any]) 
     known = [spec.name for spec in dataclasses.fields(section_type)]
     for key in values:
         if key not in known:
-            raise ConfigError(_unknown(f"key {name}.{key}", key, known))
+            raise ConfigError(unknown(f"key {name}.{key}", key, known))
     converted = {key: convert(value, hints[key], f"{name}.{key}") for key, value in values.items()}
     section = section_type(**converted)
     check_bounds(section, name)
@@ -247,7 +247,7 @@ def to_dict(config: Config) -> dict[str, dict[str, Any]]:
 def _checked(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return `values` with shorthands written out; unknown sections and keys raise."""
     if section not in SECTIONS and section not in PLUGIN_SECTIONS:
-        raise ConfigError(_unknown(f"section {section!r}", section, [*SECTIONS, *PLUGIN_SECTIONS]))
+        raise ConfigError(unknown(f"section {section!r}", section, [*SECTIONS, *PLUGIN_SECTIONS]))
     if not isinstance(values, Mapping):
         raise ConfigError(f"{section} is {shown(values)}: it is a section and holds keys")
     if section in PLUGIN_SECTIONS:
@@ -264,11 +264,12 @@ def _checked(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
         elif key in known:
             _set(checked, section, key, value)
         else:
-            raise ConfigError(_unknown(f"key {section}.{key}", key, [*known, *shorthands]))
+            raise ConfigError(unknown(f"key {section}.{key}", key, [*known, *shorthands]))
     return checked
 
 
-def _unknown(what: str, name: str, known: list[str]) -> str:
+def unknown(what: str, name: str, known: list[str]) -> str:
+    """Word that `name` is none of the `known`, with a near one if there is any."""
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"unknown {what}{hint} (known: {', '.join(known)})"
@@ -277,7 +278,7 @@ def _unknown(what: str, name: str, known: list[str]) -> str:
 def _from_preset(name: str) -> Layer:
     resource = files("newllm_core") / "presets" / f"{name}.toml"
     if name not in preset_names():
-        raise ConfigError(_unknown(f"preset {name!r}", name, preset_names()))
+        raise ConfigError(unknown(f"preset {name!r}", name, preset_names()))
     return _from_toml(resource.read_text(encoding="utf-8"), f"preset {name}")
 
 

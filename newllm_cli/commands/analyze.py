@@ -1,5 +1,6 @@
 """`newllm analyze`: what a checkpoint's memory is worth."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -65,7 +66,7 @@ def analyze(
 
         newllm analyze --plugin my_step.py --tokens ids.npy
     """
-    from newllm_cli.output import console, print_json
+    from newllm_cli.output import show
     from newllm_cli.progress import StderrProgress
     from newllm_cli.render_analysis import render_analysis, render_matrix
     from newllm_cli.reports import check_outputs, write_outputs
@@ -86,10 +87,7 @@ def analyze(
         report = analyze_matrix(
             checkpoint, tensor, config=config.analysis, seed=config.run.seed, progress=progress
         )
-        if json:
-            print_json(report)
-        else:
-            render_matrix(report, console())
+        show(report, render_matrix, json=json)
         write_outputs(
             html, png, lambda: matrix_page(report), lambda: matrix_charts(report), progress
         )
@@ -125,10 +123,7 @@ def analyze(
             device=device,
             progress=progress,
         )
-    if json:
-        print_json(report)
-    else:
-        render_analysis(report, console(), whole_history=history == "all")
+    show(report, partial(render_analysis, whole_history=history == "all"), json=json)
     write_outputs(
         html, png, lambda: analysis_page(report), lambda: analysis_charts(report), progress
     )

@@ -47,7 +47,7 @@ def bench(
 
         newllm bench --preset tiny --cell gru --kernels off
     """
-    from newllm_cli.output import console, print_json
+    from newllm_cli.output import show
     from newllm_cli.progress import StderrProgress
     from newllm_cli.render import render_bench
     from newllm_core.errors import ConfigError
@@ -82,7 +82,4 @@ def bench(
         progress=StderrProgress(given),
     )
     report = {"schema": 1, "preset": preset, **result}
-    if json:
-        print_json(report)
-    else:
-        render_bench(report, console())
+    show(report, render_bench, json=json)

@@ -41,7 +41,7 @@ def compare(
 
         newllm compare runs/a.safetensors mamba-folder --tokens book.txt
     """
-    from newllm_cli.output import console, print_json
+    from newllm_cli.output import show
     from newllm_cli.progress import StderrProgress
     from newllm_cli.render_compare import render_compare
     from newllm_cli.reports import check_outputs, write_outputs
@@ -63,10 +63,7 @@ def compare(
         kind=kind,
         embedding=embedding,
     )
-    if json:
-        print_json(report)
-    else:
-        render_compare(report, console())
+    show(report, render_compare, json=json)
     from newllm_core.analysis.report.compare_page import compare_page, comparison_curves
 
     write_outputs(

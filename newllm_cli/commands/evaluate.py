@@ -44,7 +44,7 @@ def evaluate(
 
         newllm evaluate runs/phase2.safetensors --split test
     """
-    from newllm_cli.output import console, print_json
+    from newllm_cli.output import show
     from newllm_cli.progress import StderrProgress
     from newllm_cli.render import render_language_model
     from newllm_core.errors import ConfigError
@@ -82,7 +82,4 @@ def evaluate(
         encoding=encoding or UTF8,
     )
     summary = language_model_summary(checkpoint, source | figures)
-    if json:
-        print_json(summary)
-    else:
-        render_language_model(summary, console())
+    show(summary, render_language_model, json=json)

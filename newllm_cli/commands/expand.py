@@ -28,7 +28,7 @@ def expand(
 
         newllm phase2 runs/expanded.safetensors --out runs/heads.safetensors
     """
-    from newllm_cli.output import console, print_json
+    from newllm_cli.output import show
     from newllm_cli.progress import StderrProgress
     from newllm_cli.render import render_language_model
     from newllm_core.pipeline import commands
@@ -37,7 +37,4 @@ def expand(
         given, checkpoint, data, out, overwrite=overwrite, progress=StderrProgress(given)
     )
     summary = language_model_summary(path, expanded.results)
-    if json:
-        print_json(summary)
-    else:
-        render_language_model(summary, console())
+    show(summary, render_language_model, json=json)

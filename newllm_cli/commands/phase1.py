@@ -60,7 +60,7 @@ def phase1(
 
         newllm phase1 --plugin spread_out.py --reg spread-out --set regularizer.margin=0.5
     """
-    from newllm_cli.output import console, print_json
+    from newllm_cli.output import show
     from newllm_cli.processes import is_first_process, run_progress
     from newllm_cli.render import render_phase1
     from newllm_core.errors import GateRefused
@@ -80,10 +80,7 @@ def phase1(
     if not is_first_process():
         return
     summary = phase1_summary(path, checkpoint)
-    if json:
-        print_json(summary)
-    else:
-        render_phase1(summary, console())
+    show(summary, render_phase1, json=json)
     if require_healthy and not summary["verdict"]["succeeded"]:
         raise GateRefused(f"phase 1 failed: {summary['verdict']['reason']}")
 

@@ -42,7 +42,7 @@ def phase2(
 
         newllm phase2 runs/phase1.safetensors --freeze-context --epochs 5
     """
-    from newllm_cli.output import console, print_json
+    from newllm_cli.output import show
     from newllm_cli.processes import is_first_process, run_progress
     from newllm_cli.render import render_language_model
     from newllm_core.pipeline import commands
@@ -60,10 +60,7 @@ def phase2(
     if not is_first_process():
         return
     summary = language_model_summary(path, trained.results)
-    if json:
-        print_json(summary)
-    else:
-        render_language_model(summary, console())
+    show(summary, render_language_model, json=json)
 
 
 def language_model_summary(path: Path, results: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from newllm_core.config.option import Section, option
+from newllm_core.config.option import Section, option, share
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,8 @@ class DataConfig(Section):
         "Lines of validation text with a token type that training never saw; test is kept whole.",
         choices=("drop", "keep"),
     )
-    max_dropped_share: float = option(
-        0.1,
-        "Share of validation lines or bytes dropped beyond which there is a warning.",
-        low=0,
-        high=1,
+    max_dropped_share: float = share(
+        0.1, "Share of validation lines or bytes dropped beyond which there is a warning."
     )
     tokenizer: str = option(
         "bpe",
@@ -51,18 +48,12 @@ class DataConfig(Section):
         "Bytes of training text the bpe is trained on at most, taken evenly from all of it.",
         low=1,
     )
-    min_space_share: float = option(
-        0.06,
-        "Words exist where at least this share of characters are spaces; in Chinese none are.",
-        low=0,
-        high=1,
+    min_space_share: float = share(
+        0.06, "Words exist where at least this share of characters are spaces; in Chinese none are."
     )
     max_documents: int | None = option(
         None, "Read at most so many documents of each split that the source has.", low=2
     )
-    max_broken_share: float = option(
-        0.01,
-        "Largest share of rows that may be damaged; they are left out and reported.",
-        low=0,
-        high=1,
+    max_broken_share: float = share(
+        0.01, "Largest share of rows that may be damaged; they are left out and reported."
     )

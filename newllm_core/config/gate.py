@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from newllm_core.config.option import Section, option
+from newllm_core.config.option import Section, option, share
 
 
 @dataclass(frozen=True)
@@ -17,18 +17,13 @@ class GateConfig(Section):
         "share of their norm; untrained blocks are at 0.05 and more.",
         low=0,
     )
-    min_converged: float = option(
-        0.1, "Least share of tokens whose contexts forget a random start.", low=0, high=1
+    min_converged: float = share(0.1, "Least share of tokens whose contexts forget a random start.")
+    min_train_rank: float = share(
+        0.20, "Least ER/D of training contexts; collapsed runs stay below."
     )
-    min_train_rank: float = option(
-        0.20, "Least ER/D of training contexts; collapsed runs stay below.", low=0, high=1
-    )
-    min_val_rank: float = option(0.08, "Least ER/D of validation contexts.", low=0, high=1)
-    max_mean_cosine: float = option(
-        0.95,
-        "Largest mean cosine of pairs of contexts: above it a global attractor.",
-        low=0,
-        high=1,
+    min_val_rank: float = share(0.08, "Least ER/D of validation contexts.")
+    max_mean_cosine: float = share(
+        0.95, "Largest mean cosine of pairs of contexts: above it a global attractor."
     )
     min_norm: float = option(
         0.1, "Least mean norm, as a share of the square root of D: below it a zero solution.", low=0
@@ -38,23 +33,15 @@ class GateConfig(Section):
         "Largest mean norm, as a share of the square root of D: above it an explosion.",
         low=0,
     )
-    min_live_dimensions: float = option(
-        0.5,
-        "Least share of dimensions that vary: by 1 % of the mean square of all entries.",
-        low=0,
-        high=1,
+    min_live_dimensions: float = share(
+        0.5, "Least share of dimensions that vary: by 1 % of the mean square of all entries."
     )
-    max_step_cosine: float = option(
-        0.95,
-        "Largest mean cosine of a context and the one before: above it contexts are copies.",
-        low=0,
-        high=1,
+    max_step_cosine: float = share(
+        0.95, "Largest mean cosine of a context and the one before: above it contexts are copies."
     )
-    max_token_cosine: float = option(
+    max_token_cosine: float = share(
         0.98,
         "Largest mean cosine of what two tokens make of one context: above it tokens are ignored.",
-        low=0,
-        high=1,
     )
     max_exponent: float = option(
         0.05, "Largest Lyapunov exponent; at 0.05 neighbouring contexts part by e in 20 tokens."

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from newllm_core.config.option import Section, option
+from newllm_core.config.option import Section, option, share
 from newllm_core.files.escapes import unescape
 
 
@@ -17,11 +17,8 @@ class GenerationConfig(Section):
         0.8, "Divides the logits; 0 always takes the most likely token.", low=0
     )
     top_k: int | None = option(None, "Choose among so many most likely tokens only.", low=1)
-    top_p: float = option(
-        0.95,
-        "Choose among the fewest most likely tokens with this much probability together.",
-        low=0,
-        high=1,
+    top_p: float = share(
+        0.95, "Choose among the fewest most likely tokens with this much probability together."
     )
     repetition_penalty: float = option(
         1.0,

@@ -13,7 +13,6 @@ def option(
     low: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] = (),
-    flag: str | None = None,
 ) -> Any:  # noqa: ANN401
     """Return a dataclass field with its documentation and bounds (inclusive).
 
@@ -23,10 +22,14 @@ def option(
         low: smallest value allowed.
         high: largest value allowed.
         choices: the values allowed, where they are a closed set.
-        flag: the command-line name where it differs from the field's.
     """
-    metadata = {"help": help, "low": low, "high": high, "choices": choices, "flag": flag}
+    metadata = {"help": help, "low": low, "high": high, "choices": choices}
     return field(default=default, metadata=metadata)
+
+
+def share(default: Any, help: str) -> Any:  # noqa: ANN401 - as `option`
+    """Return the field of a number from 0 to 1."""
+    return option(default, help, low=0, high=1)
 
 
 def check_bounds(section: Any, name: str) -> None:  # noqa: ANN401 - any dataclass made of `option`s

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from newllm_core.config.option import Section, option
+from newllm_core.config.option import Section, option, share
 
 
 @dataclass(frozen=True)
@@ -12,11 +12,9 @@ class Phase1Config(Section):
     SECTION = "phase1"
 
     reg: str = option("covariance-ema", "Regularizer (an entry point of newllm.regularizers).")
-    dist_reg_weight: float | None = option(
+    dist_reg_weight: float | None = share(
         None,
         "w in loss = (1-w) objective + w regularizer; none takes the regularizer's own default.",
-        low=0,
-        high=1,
     )
     apply_to: str = option(
         "final", "Which contexts are regularized.", choices=("final", "every-layer")
@@ -74,10 +72,8 @@ class Phase1Config(Section):
     convergence_steps: int = option(
         256, "Tokens of each passage that starts from a different state.", low=1
     )
-    min_converged_ratio: float = option(
+    min_converged_ratio: float = share(
         0.97,
         "Stop a window early once this share of training tokens has converged; the tokens in which "
         "a start is forgotten count too, so 1 is out of reach.",
-        low=0,
-        high=1,
     )

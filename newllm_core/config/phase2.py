@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from newllm_core.config.option import Section, option
+from newllm_core.config.option import Section, option, share
 from newllm_core.errors import ConfigError
 
 
@@ -24,7 +24,7 @@ class Phase2Config(Section):
     num_streams: int = option(64, "Training streams in lock-step.", low=1)
     batch_tokens: int = option(2048, "Contexts per step with --freeze-context.", low=1)
     learning_rate: float = option(0.003, "Peak of the one-cycle schedule.", low=0)
-    warmup_fraction: float = option(0.1, "Share of steps that warm up.", low=0, high=1)
+    warmup_fraction: float = share(0.1, "Share of steps that warm up.")
     weight_decay: float = option(0.01, "AdamW decay of matrices.", low=0)
     eval_tokens: int = option(
         16_384,

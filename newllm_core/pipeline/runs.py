@@ -1,8 +1,8 @@
 """Training as functions: from a dataset to a checkpoint, from a checkpoint to the next."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -157,11 +157,9 @@ def _plugin_records(config: Config) -> list[dict[str, Any]]:
     return [plugin_record(registry.kind, registry.find(n)) for registry, n in chosen]
 
 
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    """The lock of `out` for the first process, which is the one that writes."""
-    with exclusive(out) if collectives.rank() == 0 else nullcontext():
-        yield
+def _writing(out: Path) -> AbstractContextManager[None]:
+    """Return the lock of `out` for the first process, which is the one that writes."""
+    return exclusive(out) if collectives.rank() == 0 else nullcontext()
 
 
 def _warn_of_vacuous(
@@ -210,11 +208,8 @@ def run_phase2(
             progress.message(f"{out} is finished: there is nothing left to do")
             return done
         gate = _pass_gate(checkpoint, config, progress)
-        checkpoint = replace(
-            checkpoint,
-            gate=gate,
-            provenance=checkpoint.provenance | {"identity": identity},
-        )
+        known = checkpoint.provenance | {"identity": identity}
+        checkpoint = replace(checkpoint, gate=gate, provenance=known)
         progress.message(describe(setting=config.run.kernels, device=device))
         with begin(
             out, identity, config.run, resume=resume, trackers=trackers, progress=progress

@@ -10,7 +10,6 @@ of newllm's own. `NEWLLM_PLUGINS` lists the plugins or distributions that may be
 newllm's own; unset, all may, and empty, none.
 """
 
-import difflib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -37,7 +36,7 @@ from newllm_core.plugins.kinds import (
     Kind,
 )
 from newllm_core.plugins.plugin import ALLOW_LIST, Plugin, plugin_of
-from newllm_core.settings import make_section
+from newllm_core.settings import make_section, unknown
 
 
 @dataclass(frozen=True)
@@ -75,11 +74,9 @@ class Registry:
         """
         plugins = self.plugins()
         if name not in plugins:
-            near = difflib.get_close_matches(name, plugins, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            known = ", ".join(plugins) or "none: is newllm installed (pip install -e .)?"
+            known = list(plugins) or ["none: is newllm installed (pip install -e .)?"]
             raise ConfigError(
-                f"unknown {self.kind} {name!r}{hint} (known: {known}); give --plugin FILE.py or "
+                f"{unknown(f'{self.kind} {name!r}', name, known)}; give --plugin FILE.py or "
                 "install the package that has it"
             )
         claimants = [plugin for plugin in plugins[name] if plugin.is_allowed]

@@ -22,7 +22,7 @@ from newllm_core.testing.modules import (
     no_global_numbers,
     values,
 )
-from newllm_core.testing.report import Failed, failures, report
+from newllm_core.testing.report import Failed, checks_of, failures, report
 
 CONTEXT_DIM, EMBED_DIM, ROWS = 6, 5, 12
 # Of initial matrices: wide enough that no part of a formula is lost in rounding.
@@ -47,25 +47,7 @@ def check_cell(cell: type[Cell], options: Any = None) -> None:  # noqa: ANN401
 
 def cell_failures(cell: type[Cell], options: Any = None) -> list[str]:  # noqa: ANN401
     """Collect one line for each failed check."""
-    case = _Case(cell, options)
-    checks = {
-        "meta device": case.meta_device,
-        "shapes": case.shapes,
-        "batch of one": case.batch_of_one,
-        "leading dimensions": case.leading_dimensions,
-        "rows": case.rows,
-        "float32": case.float32,
-        "bfloat16": case.bfloat16,
-        "repetition": case.repetition,
-        "inputs": case.inputs,
-        "initialise": case.initialise,
-        "gradient": case.gradient,
-        "second gradient": case.second_gradient,
-        "is_last": case.is_last,
-        "state": case.state,
-        "copy": case.copying,
-    }
-    return failures(checks, cell)
+    return failures(checks_of(_Case(cell, options)), cell)
 
 
 class _Case:
@@ -105,7 +87,7 @@ class _Case:
         for one, other in zip(found, self.run(self.make()), strict=True):
             check_close(one, other[rows], tolerance, advice)
 
-    def meta_device(self) -> None:
+    def check_meta_device(self) -> None:
         try:
             with torch.device("meta"):
                 self.bare()
@@ -115,7 +97,7 @@ class _Case:
                 f"{one_line(error)}; read no values of tensors in __init__"
             ) from error
 
-    def shapes(self) -> None:
+    def check_shapes(self) -> None:
         for name, value in zip(NAMES, self.run(self.make()), strict=True):
             if value.dtype != torch.float64:
                 raise Failed(
@@ -123,28 +105,28 @@ class _Case:
                     "tensors where the context is, e.g. torch.zeros_like(context)"
                 )
 
-    def batch_of_one(self) -> None:
+    def check_batch_of_one(self) -> None:
         found = self.run(self.make(), *(each[:1] for each in self.given))
         self.compare(found, "a row alone must become what it becomes among others", slice(1))
 
-    def leading_dimensions(self) -> None:
+    def check_leading_dimensions(self) -> None:
         context, token = self.run(self.make(), *(each.unflatten(0, (3, 4)) for each in self.given))
         found = context.flatten(0, 1), token.flatten(0, 1)
         self.compare(found, "work on the last dimension (dim=-1), whatever comes before it")
 
-    def rows(self) -> None:
+    def check_rows(self) -> None:
         other = [torch.cat([3 * each[:1] + 1, each[1:]]) for each in self.given]
         context_NC, token_NE = self.run(self.make(), *other)
         advice = "another row was changed, and rows are different texts: mix none of them"
         self.compare((context_NC[1:], token_NE[1:]), advice, slice(1, None))
 
-    def float32(self) -> None:
+    def check_float32(self) -> None:
         found = self.run(self.make().float(), *(each.float() for each in self.given))
         self.compare(found, "float64 says otherwise", tolerance=1e-4)
         if found[0].dtype != torch.float32:
             raise Failed(f"the context comes out as {found[0].dtype} where everything is float32")
 
-    def bfloat16(self) -> None:
+    def check_bfloat16(self) -> None:
         results = []
         for enabled in (False, True):
             cell, state = self.make().float(), [each.float() for each in self.given]
@@ -162,22 +144,22 @@ class _Case:
         for narrow, wide in zip(results[1], results[0], strict=True):
             check_close(narrow, wide, 0.1, "float32 says otherwise")
 
-    def repetition(self) -> None:
+    def check_repetition(self) -> None:
         cell = self.make()
         with no_global_numbers("forward"):
             self.run(cell)
         self.compare(self.run(cell), "the same input came before: keep nothing between two calls")
 
-    def inputs(self) -> None:
+    def check_inputs(self) -> None:
         given = [each.clone() for each in self.given]
         self.run(self.make(), *given)
         if not all(map(torch.equal, given, self.given)):
             raise Failed("the context or token it was given was changed; work on a copy")
 
-    def initialise(self) -> None:
+    def check_initialise(self) -> None:
         check_initialise(self.bare, lambda cell, generator: cell.initialise(STD, generator))
 
-    def gradient(self) -> None:
+    def check_gradient(self) -> None:
         given = [each.clone().requires_grad_() for each in self.given]
         cell = moved(self.make())
         context_NC, token_NE = self.run(cell, *given)
@@ -194,7 +176,7 @@ class _Case:
         of_token = (token_NE * values(ROWS, EMBED_DIM, seed=4)).sum()
         check_parameter_gradients(cell, of_context + of_token)
 
-    def second_gradient(self) -> None:
+    def check_second_gradient(self) -> None:
         if not self.type.twice_differentiable:
             return
         cell, advice = (
@@ -215,20 +197,20 @@ class _Case:
             raise Failed(f"differentiating again raised {one_line(error)}; {advice}") from error
         check_close((pushed_NC * weight_NC).sum(), (pulled_NC * direction_NC).sum(), 1e-6, advice)
 
-    def is_last(self) -> None:
+    def check_is_last(self) -> None:
         cell = self.make()
         cell.is_last = True
         context_NC, _ = self.run(cell)
         token_NE = self.run(self.make())[1]
         self.compare((context_NC, token_NE), "is_last = True may only spare the token")
 
-    def state(self) -> None:
+    def check_state(self) -> None:
         second = self.make(1)
         second.load_state_dict(self.make().state_dict())
         advice = "after load_state_dict(state_dict()); keep tensors in parameters or buffers"
         self.compare(self.run(second), advice)
 
-    def copying(self) -> None:
+    def check_copy(self) -> None:
         cell = self.make()
         self.run(cell)
         try:

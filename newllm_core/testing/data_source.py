@@ -11,7 +11,7 @@ from newllm_core.data.sources.base import Broken, DataSource, Document, Note
 from newllm_core.data.unfinished import check_document
 from newllm_core.errors import PluginError, UserError
 from newllm_core.plugins.guard import one_line
-from newllm_core.testing.report import Failed, failures, report
+from newllm_core.testing.report import Failed, checks_of, failures, report
 
 MAX_DOCUMENTS = 200
 GARBAGE = b"\xff\xfe\x00\x81\xc3\x28 not a file of any known format \x00\x9d"
@@ -32,16 +32,13 @@ def check_data_source(
     Raises:
         ConformanceError: with one line for each check that failed.
     """
-    case = _Case(source, None if input is None else str(input), options)
-    checks = {
-        "documents": case.documents,
-        "determinism": case.determinism,
-        "laziness": case.laziness,
-        "missing input": case.missing_input,
-    }
-    if input is not None:
-        checks |= {"empty input": case.empty_input, "damaged input": case.damaged_input}
-    report(source, failures(checks, source))
+    given = None if input is None else str(input)
+    with tempfile.TemporaryDirectory(prefix="newllm-") as folder:
+        checks = checks_of(_Case(source, given, options, Path(folder)))
+        if input is None:
+            del checks["empty input"], checks["damaged input"]
+        found = failures(checks, source)
+    report(source, found)
 
 
 def making_failures(source: type[DataSource]) -> list[str]:
@@ -50,16 +47,21 @@ def making_failures(source: type[DataSource]) -> list[str]:
 
 
 class _Case:
-    def __init__(self, source: type[DataSource], given: str | None, options: Any) -> None:  # noqa: ANN401
-        self.type = source
-        self.input = given
-        self.options = options
+    def __init__(
+        self,
+        source: type[DataSource],
+        given: str | None,
+        options: Any,  # noqa: ANN401
+        folder: Path,
+    ) -> None:
+        self.type, self.input, self.options = source, given, options
+        self.folder = folder
 
     def read(self, given: str | None) -> list[Document | Broken | Note]:
         source = self.type(given, self.options)
         return list(islice(source.documents(), MAX_DOCUMENTS))
 
-    def documents(self) -> None:
+    def check_documents(self) -> None:
         found = self.read(self.input)
         documents = [document for document in found if not isinstance(document, Broken | Note)]
         for number, document in enumerate(documents, start=1):
@@ -70,64 +72,59 @@ class _Case:
         if not any(document.tokens or any(contents(document)) for document in documents):
             raise Failed("none has any text, messages or tokens; give an input that has some")
 
-    def determinism(self) -> None:
-        first, second = self.read(self.input), self.read(self.input)
-        if first != second:
+    def check_determinism(self) -> None:
+        if self.read(self.input) != self.read(self.input):
             raise Failed("two readings of the same input differ; sort files, seed random choices")
         source = self.type(self.input, self.options)
-        again = [list(islice(source.documents(), MAX_DOCUMENTS)) for _ in range(2)]
-        if again[0] != again[1]:
+        first, second = (list(islice(source.documents(), MAX_DOCUMENTS)) for _ in range(2))
+        if first != second:
             raise Failed("documents() differs the second time; keep no position in the source")
 
-    def laziness(self) -> None:
-        with tempfile.TemporaryDirectory(prefix="newllm-") as folder:
-            missing = str(Path(folder) / "missing")
-            try:
-                source = self.type(missing, self.options)
-            except Exception as error:
-                raise Failed(
-                    f"making one with an input that is missing raised {one_line(error)}; read "
-                    "nothing before documents() is iterated"
-                ) from error
-            try:
-                documents = source.documents()
-            except Exception as error:
-                raise Failed(
-                    f"calling documents() raised {one_line(error)} before anything was asked for; "
-                    "make it a generator (yield)"
-                ) from error
+    def check_laziness(self) -> None:
+        try:
+            source = self.type(str(self.folder / "missing"), self.options)
+        except Exception as error:
+            raise Failed(
+                f"making one with an input that is missing raised {one_line(error)}; read nothing "
+                "before documents() is iterated"
+            ) from error
+        try:
+            documents = source.documents()
+        except Exception as error:
+            raise Failed(
+                f"calling documents() raised {one_line(error)} before anything was asked for; make "
+                "it a generator (yield)"
+            ) from error
         if not isinstance(documents, Iterator):
             raise Failed(
                 f"documents() gave a {type(documents).__name__}, which holds the whole corpus in "
                 "memory; yield each document"
             )
 
-    def missing_input(self) -> None:
-        with tempfile.TemporaryDirectory(prefix="newllm-") as folder:
-            suffix = Path(self.input or "").suffix
-            self._refuses(str(Path(folder) / f"missing{suffix}"), "that is missing")
+    def check_missing_input(self) -> None:
+        missing = self.folder / f"missing{Path(self.input or '').suffix}"
+        self.refuses(missing, "that is missing")
 
-    def empty_input(self) -> None:
-        with tempfile.TemporaryDirectory(prefix="newllm-") as folder:
-            self._refuses(str(self._stand_in(Path(folder), b"")), "that is empty")
+    def check_empty_input(self) -> None:
+        self.refuses(self.stand_in("empty", b""), "that is empty")
 
-    def damaged_input(self) -> None:
-        with tempfile.TemporaryDirectory(prefix="newllm-") as folder:
-            path = self._stand_in(Path(folder), GARBAGE)
-            try:
-                self.read(str(path))
-            except UserError:
-                pass
-            except Exception as error:
-                raise Failed(
-                    f"an input with damaged content raised {one_line(error)}; raise "
-                    "newllm_core.errors.InputError with a line that names the file"
-                ) from error
+    def check_damaged_input(self) -> None:
+        path = self.stand_in("damaged", GARBAGE)
+        try:
+            self.read(str(path))
+        except UserError:
+            pass
+        except Exception as error:
+            raise Failed(
+                f"an input with damaged content raised {one_line(error)}; raise "
+                "newllm_core.errors.InputError with a line that names the file"
+            ) from error
 
-    def _stand_in(self, folder: Path, content: bytes) -> Path:
-        """Return something of the input's name and kind, but with other content."""
+    def stand_in(self, folder: str, content: bytes) -> Path:
+        """Make something of the input's name and kind, but with other content."""
         given = Path(self.input or "")
-        path = folder / given.name
+        path = self.folder / folder / given.name
+        path.parent.mkdir()
         if not given.is_dir():
             path.write_bytes(content)
             return path
@@ -139,11 +136,11 @@ class _Case:
                 copy.write_bytes(content)
         return path
 
-    def _refuses(self, given: str, what: str) -> None:
+    def refuses(self, given: Path, what: str) -> None:
         try:
-            self.read(given)
+            self.read(str(given))
         except UserError as error:
-            if Path(given).name not in str(error):
+            if given.name not in str(error):
                 raise Failed(f"the error for an input {what} does not name it: {error}") from error
         except Exception as error:
             raise Failed(

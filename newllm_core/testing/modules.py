@@ -1,4 +1,4 @@
-"""Checks that cells and objectives share: parameters, random numbers, saved state."""
+"""What the kits share: losses and gradients, random numbers, parameters."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,33 +19,50 @@ def values(*shape: int, seed: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-@contextmanager
-def no_global_numbers(what: str) -> Iterator[None]:
-    """Fail if the body draws from torch's global generator, whose state is put back.
+def scalar(loss: Tensor, what: str) -> Tensor:
+    """Return the loss of `what`, and fail if it is no finite tensor without dimensions."""
+    if not isinstance(loss, Tensor):
+        raise Failed(f"the loss is {loss!r:.80}; return a tensor without dimensions")
+    if loss.ndim:
+        raise Failed(f"the loss has shape {list(loss.shape)}; reduce it, e.g. with .mean()")
+    if not loss.isfinite():
+        raise Failed(f"the loss is {loss.item()} for {what}")
+    return loss
 
-    Args:
-        what: does the drawing, for the message.
+
+def gradient_of(loss: Tensor, contexts: Tensor, problem: str) -> Tensor:
+    """Return the gradient for `contexts`, zeros where there is none; fail if it is not finite."""
+    found = None
+    if loss.requires_grad:
+        (found,) = torch.autograd.grad(loss, contexts, allow_unused=True)
+    if found is not None and not found.isfinite().all():
+        raise Failed(problem)
+    return torch.zeros_like(contexts) if found is None else found
+
+
+@contextmanager
+def no_global_numbers(
+    what: str,
+    advice: str = "draw in initialise from the generator it is given (generator=generator), and "
+    "nowhere else",
+) -> Iterator[None]:
+    """Fail with `advice` if `what`, the body, draws from torch's global generator.
+
+    The state of that generator is put back.
     """
     with torch.random.fork_rng(devices=[]):
         before = torch.get_rng_state()
         yield
         if not torch.equal(before, torch.get_rng_state()):
             raise Failed(
-                f"{what} draws from torch's global generator, so a run cannot be repeated; draw "
-                "in initialise from the generator it is given (generator=generator), and nowhere "
-                "else"
+                f"{what} draws from torch's global generator, so a run cannot be repeated; {advice}"
             )
 
 
 def check_initialise(
     make: Callable[[], Module], initialise: Callable[[Module, torch.Generator], object]
 ) -> None:
-    """See that every parameter comes from the generator that `initialise` is given.
-
-    Args:
-        make: makes one that is not initialised.
-        initialise: calls its method.
-    """
+    """See that every parameter of what `make` makes comes from the generator `initialise` gets."""
 
     def drawn(seed: int) -> Mapping[str, Tensor]:
         module = make()
@@ -73,22 +90,20 @@ def check_initialise(
 
 def check_parameter_gradients(module: nn.Module, loss: Tensor) -> None:
     """See that `loss` reaches every parameter of `module` with a finite gradient."""
-    names = [name for name, _ in module.named_parameters()]
-    if not names:
+    parameters = dict(module.named_parameters())
+    if not parameters:
         return
-    parameters = list(module.parameters())
     if not loss.requires_grad:
         raise Failed("nothing has a gradient; compute without detach() and no_grad()")
-    found = torch.autograd.grad(loss, parameters, allow_unused=True)
-    unused = [name for name, value in zip(names, found, strict=True) if value is None]
+    gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    found = dict(zip(parameters, gradients, strict=True))
+    unused = [name for name, value in found.items() if value is None]
     if unused:
         raise Failed(
             f"{', '.join(unused)} gets none; use it without detach(), or keep it in a buffer "
             "(register_buffer)"
         )
-    wild = [
-        n for n, g in zip(names, found, strict=True) if g is not None and not g.isfinite().all()
-    ]
+    wild = [name for name, value in found.items() if not value.isfinite().all()]
     if wild:
         raise Failed(
             f"that of {', '.join(wild)} is not finite; look for sqrt, log or division at 0"

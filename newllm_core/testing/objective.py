@@ -21,11 +21,13 @@ from newllm_core.testing.modules import (
     check_close,
     check_initialise,
     check_parameter_gradients,
+    gradient_of,
     moved,
     no_global_numbers,
+    scalar,
     values,
 )
-from newllm_core.testing.report import Failed, failures, report
+from newllm_core.testing.report import Failed, checks_of, failures, report
 
 CONTEXT_DIM, EMBED_DIM, VOCAB_SIZE, ROWS = 6, 5, 11, 9
 Given = dict[str, Tensor]
@@ -46,24 +48,10 @@ def check_objective(objective: type[Objective], options: Any = None) -> None:  #
 
 def objective_failures(objective: type[Objective], options: Any = None) -> list[str]:  # noqa: ANN401
     """Collect one line for each failed check."""
-    case = _Case(objective, options)
-    reads = failures({"reads": case.reads}, objective)
-    if reads:
-        return reads  # nothing can be given to it
-    checks = {
-        "finite scalar": lambda: case.loss(case.make(), case.given()),
-        "batch of one": lambda: case.pull(case.given(1)),
-        "no token": case.no_token,
-        "mean": case.mean,
-        "float32": case.float32,
-        "bfloat16": case.bfloat16,
-        "gradient": case.gradient,
-        "repetition": case.repetition,
-        "inputs": case.inputs,
-        "initialise": case.initialise,
-        "state": case.state,
-    }
-    return failures(checks, objective)
+    checks = checks_of(_Case(objective, options))
+    # Where it reads what does not exist nothing can be given to it.
+    reads = failures({"reads": checks.pop("reads")}, objective)
+    return reads or failures(checks, objective)
 
 
 class _Case:
@@ -98,37 +86,36 @@ class _Case:
         return found
 
     def loss(self, objective: Objective, given: Given, what: str = "ordinary input") -> Tensor:
-        loss = objective.loss(**given)
-        if not isinstance(loss, Tensor):
-            raise Failed(f"the loss is {loss!r:.80}; return a tensor without dimensions")
-        if loss.ndim:
-            raise Failed(f"the loss has shape {list(loss.shape)}; reduce it, e.g. with .mean()")
-        if not loss.isfinite():
-            raise Failed(f"the loss is {loss.item()} for {what}")
-        return loss
+        return scalar(objective.loss(**given), what)
 
     def pull(self, given: Given, what: str = "ordinary input") -> Tensor:
         """Differentiate with respect to the contexts; zeros where there is no gradient."""
         final_NC = given["final_NC"].clone().requires_grad_()
         loss = self.loss(self.make(), {**given, "final_NC": final_NC}, what)
-        found = None
-        if loss.requires_grad:
-            (found,) = torch.autograd.grad(loss, final_NC, allow_unused=True)
-        found = torch.zeros_like(final_NC) if found is None else found
-        if not found.isfinite().all():
-            raise Failed(
-                f"the gradient of final_NC is not finite for {what}; look for sqrt, log or "
-                "division at 0"
-            )
-        return found
+        return gradient_of(
+            loss,
+            final_NC,
+            f"the gradient of final_NC is not finite for {what}; look for sqrt, log or division "
+            "at 0",
+        )
 
-    def reads(self) -> None:
+    def compare(self, found: Tensor, advice: str, tolerance: float = NOTHING) -> None:
+        """Compare with the loss of a new objective in float64."""
+        check_close(found, self.loss(self.make(), self.given()), tolerance, advice)
+
+    def check_reads(self) -> None:
         try:
             check_reads(self.bare())
         except PluginError as error:
             raise Failed(str(error)) from error
 
-    def no_token(self) -> None:
+    def check_finite_scalar(self) -> None:
+        self.loss(self.make(), self.given())
+
+    def check_batch_of_one(self) -> None:
+        self.pull(self.given(1))
+
+    def check_no_token(self) -> None:
         for rows, known in ((ROWS, 1), (ROWS, 0), (1, 0)):
             what = f"{rows} row(s), of which {known} have another token and the rest NO_TOKEN"
             try:
@@ -141,7 +128,7 @@ class _Case:
                     "cross_entropy does"
                 ) from error
 
-    def mean(self) -> None:
+    def check_mean(self) -> None:
         given = self.given()
         once = self.loss(self.make(), given).item()
         double = {k: v if k == EMBEDDING_MATRIX else torch.cat([v, v]) for k, v in given.items()}
@@ -149,26 +136,24 @@ class _Case:
         if abs(once) > NOTHING and abs(twice / once - 2) < NOTHING:
             raise Failed("twice the rows have twice the loss; return their mean, not their sum")
 
-    def float32(self) -> None:
+    def narrow_loss(self) -> Tensor:
+        """Compute the loss of float32 input."""
         narrow = {k: v.float() if v.is_floating_point() else v for k, v in self.given().items()}
-        found = self.loss(self.make().float(), narrow)
-        exact = self.loss(self.make(), self.given())
-        check_close(found, exact, 1e-4, "float64 says otherwise")
+        return self.loss(self.make().float(), narrow)
 
-    def bfloat16(self) -> None:
-        narrow = {k: v.float() if v.is_floating_point() else v for k, v in self.given().items()}
+    def check_float32(self) -> None:
+        self.compare(self.narrow_loss(), "float64 says otherwise", tolerance=1e-4)
+
+    def check_bfloat16(self) -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            found = self.loss(self.make().float(), narrow)
-        exact = self.loss(self.make(), self.given())
-        check_close(
-            found,
-            exact,
-            3e-2,
+            found = self.narrow_loss()
+        advice = (
             "under torch.autocast products come out as bfloat16: compare and sum with "
-            "newllm_core.runtime.precision.at_least_float32",
+            "newllm_core.runtime.precision.at_least_float32"
         )
+        self.compare(found, advice, tolerance=3e-2)
 
-    def gradient(self) -> None:
+    def check_gradient(self) -> None:
         if self.pull(self.given()).norm() <= NOTHING:
             raise Failed(
                 "that of final_NC is 0, so the recurrence learns nothing; do not detach it"
@@ -176,26 +161,25 @@ class _Case:
         objective = moved(self.make())
         check_parameter_gradients(objective, self.loss(objective, self.given()))
 
-    def repetition(self) -> None:
+    def check_repetition(self) -> None:
         objective, given = self.make(), self.given()
         with no_global_numbers("loss"):
-            first = self.loss(objective, given)
-        second = self.loss(objective, self.given())
-        check_close(second, first, NOTHING, "the same input came before: keep nothing of a call")
+            self.loss(objective, given)
+        found = self.loss(objective, self.given())
+        self.compare(found, "the same input came before: keep nothing of a call")
 
-    def inputs(self) -> None:
+    def check_inputs(self) -> None:
         given, before = self.given(), self.given()
         self.loss(self.make(), given)
         changed = [name for name, value in given.items() if not torch.equal(value, before[name])]
         if changed:
             raise Failed(f"{', '.join(changed)} was changed; work on a copy")
 
-    def initialise(self) -> None:
+    def check_initialise(self) -> None:
         check_initialise(self.bare, lambda made, generator: made.initialise(generator))
 
-    def state(self) -> None:
+    def check_state(self) -> None:
         second = self.make(1)
         second.load_state_dict(self.make().state_dict())
-        found, exact = (self.loss(made, self.given()) for made in (second, self.make()))
         advice = "after load_state_dict(state_dict()); keep tensors in parameters or buffers"
-        check_close(found, exact, NOTHING, advice)
+        self.compare(self.loss(second, self.given()), advice)

@@ -3,6 +3,7 @@
 Shapes: N contexts, D context dimensions.
 """
 
+import copy
 from typing import Any
 
 import torch
@@ -10,12 +11,11 @@ from torch import Tensor
 
 from newllm_core.regularizers.base import Regularizer
 from newllm_core.regularizers.probe import probe_batch
-from newllm_core.testing.report import Failed, failures, report
+from newllm_core.testing.modules import NOTHING, gradient_of, no_global_numbers, scalar
+from newllm_core.testing.report import Failed, checks_of, failures, report
 
 CONTEXT_DIM = 17
 NUM_CONTEXTS = 63
-# Below this, a gradient or difference is rounding.
-NOTHING = 1e-9
 # Relative; bfloat16 has 8 bits, and intermediate results are expected in float32.
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 3e-2}
 
@@ -38,23 +38,7 @@ def regularizer_failures(
     options: Any = None,  # noqa: ANN401
 ) -> list[str]:
     """Collect one line for each failed check."""
-    case = _Case(regularizer, options)
-    checks = {
-        "finite scalar": case.finite_scalar,
-        "gradient": case.gradient,
-        "batch of one": case.batch_of_one,
-        "float32": lambda: case.precision(torch.float32),
-        "bfloat16": lambda: case.precision(torch.bfloat16),
-        "order": case.order,
-        "tokens": case.tokens,
-        "evaluation": case.evaluation,
-        "state": case.state,
-        "random numbers": case.random_numbers,
-        "inputs": case.inputs,
-        "parameters": case.parameters,
-        "two calls": case.two_calls,
-    }
-    return failures(checks, regularizer)
+    return failures(checks_of(_Case(regularizer, options)), regularizer)
 
 
 class _Case:
@@ -71,32 +55,23 @@ class _Case:
 
     def loss(self, regularizer: Regularizer, contexts_ND: Tensor, tokens_N: Tensor) -> Tensor:
         loss = regularizer(contexts_ND, tokens_N=tokens_N)
-        if not isinstance(loss, Tensor):
-            raise Failed(f"the loss is {loss!r:.80}; return a tensor without dimensions")
-        if loss.ndim:
-            raise Failed(f"the loss has shape {list(loss.shape)}; reduce it, e.g. with .mean()")
-        if not loss.isfinite():
-            raise Failed(f"the loss is {loss.item()} for {len(contexts_ND)} ordinary context(s)")
-        return loss
+        return scalar(loss, f"{len(contexts_ND)} ordinary context(s)")
 
     def pull(self, regularizer: Regularizer, contexts_ND: Tensor, tokens_N: Tensor) -> Tensor:
         """Return the gradient with respect to the contexts; zeros where there is none."""
         contexts_ND = contexts_ND.clone().requires_grad_()
         loss = self.loss(regularizer, contexts_ND, tokens_N)
-        found = None
-        if loss.requires_grad:
-            (found,) = torch.autograd.grad(loss, contexts_ND, allow_unused=True)
-        if found is not None and not found.isfinite().all():
-            raise Failed(
-                f"the gradient of {len(contexts_ND)} ordinary context(s) is not finite; look for "
-                "sqrt or division at 0 and add an epsilon inside"
-            )
-        return torch.zeros_like(contexts_ND) if found is None else found
+        return gradient_of(
+            loss,
+            contexts_ND,
+            f"the gradient of {len(contexts_ND)} ordinary context(s) is not finite; look for sqrt "
+            "or division at 0 and add an epsilon inside",
+        )
 
-    def finite_scalar(self) -> None:
+    def check_finite_scalar(self) -> None:
         self.loss(self.make(), *self.batch())
 
-    def gradient(self) -> None:
+    def check_gradient(self) -> None:
         norm = self.pull(self.make(), *self.batch()).norm().item()
         if self.type.has_gradient and norm <= NOTHING:
             raise Failed(
@@ -106,8 +81,14 @@ class _Case:
         if not self.type.has_gradient and norm > NOTHING:
             raise Failed(f"its norm is {norm:g}, but has_gradient = False is declared")
 
-    def batch_of_one(self) -> None:
+    def check_batch_of_one(self) -> None:
         self.pull(self.make(), *self.batch(1))
+
+    def check_float32(self) -> None:
+        self.precision(torch.float32)
+
+    def check_bfloat16(self) -> None:
+        self.precision(torch.bfloat16)
 
     def precision(self, dtype: torch.dtype) -> None:
         contexts_ND, tokens_N = self.batch()
@@ -121,14 +102,14 @@ class _Case:
                 "with newllm_core.runtime.precision.at_least_float32(contexts_ND)"
             )
 
-    def order(self) -> None:
+    def check_order(self) -> None:
         contexts_ND, tokens_N = self.batch()
         order_N = torch.randperm(len(tokens_N), generator=torch.Generator().manual_seed(1))
         straight = self.loss(self.make(), contexts_ND, tokens_N)
         shuffled = self.loss(self.make(), contexts_ND[order_N], tokens_N[order_N])
         self._declared("uses_order", "shuffling the contexts", straight, shuffled)
 
-    def tokens(self) -> None:
+    def check_tokens(self) -> None:
         contexts_ND, tokens_N = self.batch()
         straight = self.loss(self.make(), contexts_ND, tokens_N)
         other = self.loss(self.make(), contexts_ND, tokens_N + 1)
@@ -144,21 +125,22 @@ class _Case:
                 f"{attribute} = {declared} is declared"
             )
 
-    def evaluation(self) -> None:
+    def check_evaluation(self) -> None:
         regularizer = self.make()
         contexts_ND, tokens_N = self.batch()
         self.loss(regularizer, contexts_ND, tokens_N)
-        before = _copy(regularizer)
+        before = copy.deepcopy(regularizer.state_dict())
         regularizer.eval()
         first = self.loss(regularizer, 2 * contexts_ND, tokens_N)
         second = self.loss(regularizer, 2 * contexts_ND, tokens_N)
-        changed = [name for name, value in before.items() if not _same(value, regularizer, name)]
+        after = regularizer.state_dict()
+        changed = [name for name in before if not torch.equal(before[name], after[name])]
         if changed:
             raise Failed(f"{', '.join(changed)} changed; update statistics only if self.training")
         if not torch.equal(first, second):
             raise Failed("the same contexts gave two losses; freeze what changes them in eval()")
 
-    def state(self) -> None:
+    def check_state(self) -> None:
         first, second = self.make(), self.make()
         contexts_ND, tokens_N = self.batch()
         for factor in (1.0, 1.5):
@@ -171,46 +153,33 @@ class _Case:
                 f"{pair[0]:g}; keep every statistic in a buffer (register_buffer)"
             )
 
-    def random_numbers(self) -> None:
+    def check_random_numbers(self) -> None:
+        losses = []
         with torch.random.fork_rng(devices=[]):
-            losses = []
             for seed in (0, 1):
                 torch.manual_seed(seed)
-                before = torch.get_rng_state()
-                losses.append(self.loss(self.make(), *self.batch()).item())
-                if not torch.equal(before, torch.get_rng_state()):
-                    raise Failed(
-                        "it draws from torch's global generator, so a run cannot be repeated; use "
-                        "a torch.Generator seeded from a buffer"
-                    )
+                with no_global_numbers("it", "use a torch.Generator seeded from a buffer"):
+                    losses.append(self.loss(self.make(), *self.batch()).item())
         if losses[0] != losses[1]:
             raise Failed(f"two new ones give {losses[0]:g} and {losses[1]:g} for the same contexts")
 
-    def inputs(self) -> None:
+    def check_inputs(self) -> None:
         contexts_ND, tokens_N = self.batch()
         before = contexts_ND.clone(), tokens_N.clone()
         self.loss(self.make(), contexts_ND, tokens_N)
         if not (torch.equal(contexts_ND, before[0]) and torch.equal(tokens_N, before[1])):
             raise Failed("the contexts or tokens it was given were changed; work on a copy")
 
-    def parameters(self) -> None:
+    def check_parameters(self) -> None:
         names = [name for name, _ in self.make().named_parameters()]
         if names:
             raise Failed(f"no optimizer trains {', '.join(names)}; use register_buffer")
 
-    def two_calls(self) -> None:
+    def check_two_calls(self) -> None:
         regularizer = self.make()
         contexts_ND, tokens_N = self.batch()
         contexts_ND.requires_grad_()
         losses = [self.loss(regularizer, f * contexts_ND, tokens_N) for f in (1.0, 1.5)]
-        total = torch.stack(losses).sum()
+        total = losses[0] + losses[1]
         if total.requires_grad:
             total.backward()
-
-
-def _copy(regularizer: Regularizer) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in regularizer.state_dict().items()}
-
-
-def _same(value: Tensor, regularizer: Regularizer, name: str) -> bool:
-    return torch.equal(value, regularizer.state_dict()[name])

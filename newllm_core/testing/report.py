@@ -13,6 +13,12 @@ class Failed(Exception):
     """One check found something; the message says what and what to do."""
 
 
+def checks_of(case: object) -> dict[str, Callable[[], object]]:
+    """Return the methods of `case` that are named `check_…` by their names, as they are written."""
+    methods = [name for name in vars(type(case)) if name.startswith("check_")]
+    return {m.removeprefix("check_").replace("_", " "): getattr(case, m) for m in methods}
+
+
 def failures(checks: Mapping[str, Callable[[], object]], subject: type) -> list[str]:
     """Run every check of a plugin's class; one line for each that failed."""
     found = []

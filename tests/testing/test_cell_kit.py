@@ -263,7 +263,7 @@ WRONG = [
     (Spare, "gradient: spare_C gets none; use it without detach()"),
     (Steep, "gradient: that of the context is not finite; look for sqrt"),
     (Once, "second gradient: a result is off by"),
-    (OtherAtTheEnd, "is_last: a result is off by"),
+    (OtherAtTheEnd, "is last: a result is off by"),
     (Unsaved, "state: a result is off by"),
     (Keeping, "copy: copy.deepcopy raised RuntimeError: "),
 ]
