@@ -87,7 +87,7 @@ def phase1(
 
 def phase1_summary(path: Path, checkpoint: "Checkpoint") -> dict[str, Any]:
     """What `phase1` ends with."""
-    from newllm_core.analysis.health import phase1_verdict
+    from newllm_core.analysis.quality_gate import phase1_verdict
 
     return {
         "schema": 1,

@@ -1,32 +1,21 @@
-"""The figures that decide whether a memory is healthy, and the gate before Phase 2.
+"""The figures that decide whether a memory is healthy, measured on exact contexts."""
 
-The gate lets no heads be trained for contexts that `analyze` calls degenerate. There is no way
-around it but to set its thresholds, or to ask for untrained blocks by name; the checkpoint records
-both.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from newllm_core.analysis.contexts import equal_probes, read_finite
-from newllm_core.analysis.criteria import CRITERIA, DEGENERATE, TRAINING, Figures, Verdict, verdicts
+from newllm_core.analysis.criteria import Figures
 from newllm_core.analysis.dynamics import tokens_to_read
 from newllm_core.analysis.examiner import Examiner
-from newllm_core.analysis.rank import effective_rank_ceiling
 from newllm_core.analysis.recurrence import ModelRecurrence, worthwhile_threads
 from newllm_core.analysis.sections import live_dimensions
 from newllm_core.checkpoint.format import Checkpoint
-from newllm_core.checkpoint.metadata import SPLITS
 from newllm_core.config import Config
-from newllm_core.errors import GateRefused
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.runtime.progress import Progress, Silent
-
-# What untrained blocks are allowed, where they are asked for: not to be trained.
-WAIVED = (TRAINING, "cvfp")
 
 
 def health_of(figures: Figures) -> dict[str, Any]:
@@ -104,113 +93,3 @@ def weight_change(model: LanguageModel) -> float:
             moved += float((now - initial).double().square().sum())
             norm += float(initial.double().square().sum())
     return (moved / max(norm, 1e-30)) ** 0.5
-
-
-def gate_failures(
-    health: Mapping[str, Figures], training: Figures, config: Config, *, untrained: bool = False
-) -> list[Verdict]:
-    """Return what the gate refuses; nothing where contexts are worth training heads on.
-
-    Health and training are those of `verdicts`. `untrained` blocks, where they were asked for,
-    count only where no weight of them moved.
-    """
-    waived = WAIVED if untrained and training["weight_change"] == 0 else ()
-    judged = verdicts(health, training, config)
-    return [v for v in judged if v["status"] == DEGENERATE and v["section"] not in waived]
-
-
-def check_gate(
-    health: Mapping[str, Figures], training: Figures, config: Config, *, untrained: bool = False
-) -> None:
-    """Let contexts pass that are not degenerate, see `gate_failures`.
-
-    Raises:
-        GateRefused: one line with everything that failed, its value, its threshold, and what to
-            try.
-    """
-    failed = gate_failures(health, training, config, untrained=untrained)
-    if failed:
-        raise GateRefused(f"gate refused: {_said(failed, health, config)}")
-
-
-def phase1_verdict(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return whether Phase 1 did what it is for, by the criteria of the gate.
-
-    If it `succeeded`, `reason` is None; otherwise it says what failed and what to try.
-    """
-    config = checkpoint.config
-    health = {split: checkpoint.gate[split] for split in SPLITS}
-    training = training_of(checkpoint)
-    judged = verdicts(health, training, config)
-    failed = [verdict for verdict in judged if verdict["status"] == DEGENERATE]
-    reason = _said(failed, health, config) if failed else None
-    return {"succeeded": not failed, "reason": reason, "verdicts": judged}
-
-
-def _said(failed: list[Verdict], health: Mapping[str, Figures], config: Config) -> str:
-    """Return in one line what failed and what to try."""
-    sections = dict.fromkeys(verdict["section"] for verdict in failed)
-    parts = [_failure([v for v in failed if v["section"] == section]) for section in sections]
-    hints = [_hint(verdict, failed, health, config) for verdict in failed]
-    return f"{'; '.join(parts)}. Try {', or '.join(dict.fromkeys(filter(None, hints)))}"
-
-
-def _failure(failed: Sequence[Verdict]) -> str:
-    """Say what is wrong with one section, on the splits where it is."""
-    section = failed[0]["section"]
-    if section == TRAINING:
-        return str(failed[0]["message"])
-    criterion, side = CRITERIA[section], "below" if CRITERIA[section].high_is_good else "above"
-    parts = []
-    for verdict in failed:
-        split, value = verdict["split"], verdict["value"]
-        shown = "no number" if value is None else f"{value:.3g}"
-        limit = f"{side} gate.{criterion.gate_option(split)} {verdict['threshold']:g}"
-        parts.append((f"{split} {shown}", limit))
-    found = ", ".join(f"{where} {limit}" for where, limit in parts)
-    if len({limit for _, limit in parts}) == 1:
-        found = f"{', '.join(where for where, _ in parts)}, {parts[0][1]}"
-    return f"{failed[0]['message'].partition(':')[0]} ({criterion.measure} {found})"
-
-
-def _hint(
-    verdict: Verdict, failed: list[Verdict], health: Mapping[str, Figures], config: Config
-) -> str | None:
-    """Return what to try against one failure; None where another failure explains it."""
-    section, split = verdict["section"], verdict["split"]
-    others = {other["section"] for other in failed if other["split"] == split}
-    std, weight = config.model.init_std, config.phase1.dist_reg_weight or 0.0
-    mix = config.cell.get("layernorm_mix")
-    normed = mix is None or mix == 1
-    if TRAINING in others:
-        if section != TRAINING:
-            return None
-        again = f"phase1 with --max-iterations {max(4, config.phase1.max_iterations)}"
-        return f"{again} (phase2 --untrained-blocks begins with untrained blocks on purpose)"
-    if "explosion" in others:
-        if section != "explosion":
-            return None
-        smaller = "a smaller --init-std" if normed else "--set cell.layernorm_mix=1"
-        return f"phase1 with {smaller}"
-    smaller, larger = f"--init-std {std / 3:.2g}", f"--init-std {max(3 * std, 0.03):.2g}"
-    more = f"--max-iterations {config.phase1.max_iterations * 2 or 4}"
-    copies = {"identity_mapping", "token_dependency"} & others
-    if section in ("dynamics", "convergence", "cvfp"):
-        return None if copies else f"phase1 with {smaller}, {more}"
-    if section in ("identity_mapping", "token_dependency", "memory"):
-        change = larger if std < 0.05 else f"--objective reconstruction, {more}"
-        return f"phase1 with {change}"
-    if section == "zero_solution" and not normed:
-        return "phase1 with --set cell.layernorm_mix=1"
-    figures = health[split]
-    if section == "information_content":
-        ceiling = effective_rank_ceiling(figures["num_tokens"], figures["context_dim"])
-        if ceiling < verdict["threshold"]:
-            return "more text (so few tokens cannot reach that rank)"
-    if copies:
-        return None
-    if config.phase1.reg == "none" or not weight:
-        return "phase1 with --reg covariance-ema"
-    if weight > 0.9:
-        return f"phase1 with a smaller --dist-reg-weight than {weight:g}"
-    return f"phase1 with a larger --dist-reg-weight than {weight:g}, {more}"

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from newllm_core.analysis.health import check_gate, measure_health, training_of
+from newllm_core.analysis.health import measure_health, training_of
+from newllm_core.analysis.quality_gate import check_gate
 from newllm_core.checkpoint import format as checkpoints
 from newllm_core.checkpoint.format import Checkpoint
 from newllm_core.checkpoint.metadata import SPLITS

@@ -7,13 +7,8 @@ import pytest
 import torch
 
 from newllm_core.analysis.analyze import analyze
-from newllm_core.analysis.health import (
-    check_gate,
-    gate_failures,
-    health_of,
-    measure_health,
-    weight_change,
-)
+from newllm_core.analysis.health import health_of, measure_health, weight_change
+from newllm_core.analysis.quality_gate import check_gate, gate_failures
 from newllm_core.analysis.sections import mean_cosine
 from newllm_core.config import Config, GateConfig, ModelConfig, Phase1Config
 from newllm_core.errors import GateRefused
