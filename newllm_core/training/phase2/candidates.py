@@ -2,7 +2,8 @@
 
 A sampled softmax (Jean et al. 2015, arXiv 1412.2007, section 3). Every token that follows any row
 is a candidate, and others are drawn from the rest alike. The drawn ones stand for all of the rest,
-so their logits are raised by log(rest / drawn): the sum over candidates is right on average.
+so their logits are raised by log(rest / drawn): the sum over candidates is right on average. How
+many tokens follow is known only when a GPU has found them, so every step waits for it once.
 
 Shapes: N rows (tokens), K candidates, C context_dim, V vocabulary.
 """
