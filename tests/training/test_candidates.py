@@ -4,10 +4,14 @@ import math
 
 import pytest
 import torch
+from markov_text import checkpoint, dataset
 from torch import nn
 
+from newllm_core.config import Config, Phase2Config
+from newllm_core.training.phase2 import terms
 from newllm_core.training.phase2.candidates import draw_candidates, sampled_cross_entropy
 from newllm_core.training.phase2.head_loss import plain_cross_entropy
+from newllm_core.training.phase2.run import train_phase2
 
 VOCAB, DIMS = 40, 6
 
@@ -75,3 +79,24 @@ def test_as_much_is_drawn_whatever_follows():
         draw_candidates(torch.tensor(targets), VOCAB, 4, generator)
         states.add(generator.get_state().numpy().tobytes())
     assert len(states) == 1
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_the_last_steps_compare_with_all(monkeypatch, frozen):
+    drawn = []
+    monkeypatch.setattr(
+        terms, "draw_candidates", lambda *given: drawn.append(given[2]) or draw_candidates(*given)
+    )
+    data = dataset(documents=6)
+    options = Phase2Config(
+        epochs=2,
+        freeze_context=frozen,
+        batch_tokens=64,
+        num_streams=8,
+        bptt=8,
+        candidates=3,
+        candidates_share=0.75,
+    )
+    train_phase2(checkpoint(), data, Config(phase2=options), device=torch.device("cpu"))
+    rows = len(data.train.tokens) if frozen else len(data.train.tokens) // 8 * 8
+    assert drawn == [3] * math.ceil(0.75 * 2 * math.ceil(rows / 64))
