@@ -23,8 +23,9 @@ from newllm_core.kernels.door import choose
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.runtime.device import prepare_device
 from newllm_core.runtime.precision import products_in
+from newllm_core.training.phase2.context_store import ContextStore
 from newllm_core.training.phase2.extra_terms import ExtraTerms
-from newllm_core.training.phase2.frozen import ContextStore, FrozenContexts
+from newllm_core.training.phase2.frozen import FrozenContexts
 from newllm_core.training.phase2.head_loss import plain_cross_entropy
 from newllm_core.training.phase2.steps import Steps, trained_parameters, training_only
 

@@ -30,9 +30,10 @@ from newllm_core.runtime.progress import Silent
 from newllm_core.training.phase1.engines import batches
 from newllm_core.training.phase1.loss import Phase1Loss
 from newllm_core.training.phase1.trainer import Phase1Trainer
+from newllm_core.training.phase2.context_store import ContextStore
 from newllm_core.training.phase2.extra_terms import ExtraTerms, make_objective
 from newllm_core.training.phase2.fine_tuning import FineTuning
-from newllm_core.training.phase2.frozen import ContextStore, FrozenContexts
+from newllm_core.training.phase2.frozen import FrozenContexts
 from newllm_core.training.phase2.head_loss import plain_cross_entropy
 from newllm_core.training.phase2.steps import Steps, trained_parameters, training_only
 from newllm_core.training.phase2.terms import Terms

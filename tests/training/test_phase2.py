@@ -250,10 +250,10 @@ def test_contradictions_are_one_line():
 
 
 def test_a_full_disk_is_said_beforehand(monkeypatch):
-    from newllm_core.training.phase2 import frozen
+    from newllm_core.training.phase2 import context_store
 
     full = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr(frozen.shutil, "disk_usage", lambda _: full)
+    monkeypatch.setattr(context_store.shutil, "disk_usage", lambda _: full)
     with pytest.raises(InputError, match="--max-tokens"):
         run(checkpoint(), freeze_context=True)
 

@@ -10,11 +10,11 @@ from newllm_core.errors import ConfigError
 from newllm_core.model.heads import head_weights, weighted_mean
 from newllm_core.runtime.progress import Silent
 from newllm_core.settings import resolve
+from newllm_core.training.phase2.context_store import ContextStore
 from newllm_core.training.phase2.extra_terms import ExtraTerms
 from newllm_core.training.phase2.fine_tuning import FineTuning
 from newllm_core.training.phase2.frozen import (
     SEGMENT_ROWS,
-    ContextStore,
     FrozenContexts,
     store_contexts,
 )

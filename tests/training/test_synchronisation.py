@@ -17,9 +17,10 @@ from newllm_core.training.pass_meter import PassMeter
 from newllm_core.training.phase1.engines import batches
 from newllm_core.training.phase1.loss import Phase1Loss
 from newllm_core.training.phase1.trainer import Phase1Trainer
+from newllm_core.training.phase2.context_store import ContextStore
 from newllm_core.training.phase2.extra_terms import ExtraTerms, make_objective
 from newllm_core.training.phase2.fine_tuning import FineTuning
-from newllm_core.training.phase2.frozen import ContextStore, FrozenContexts, store_contexts
+from newllm_core.training.phase2.frozen import FrozenContexts, store_contexts
 from newllm_core.training.phase2.steps import Steps, trained_parameters, training_only
 
 TOKENS = dataset(documents=5).train.tokens

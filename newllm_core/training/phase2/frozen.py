@@ -1,13 +1,10 @@
-"""Phase 2 on frozen contexts: only heads learn, from contexts computed once and kept on disk.
+"""Phase 2 on frozen contexts: only heads learn, from contexts computed once.
 
 Shapes: N rows (tokens), K heads, C context_dim.
 """
 
 import itertools
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,71 +12,13 @@ import torch
 from torch import Tensor
 
 from newllm_core.checkpoint.run_state import State
-from newllm_core.errors import InputError
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.parallel import collectives
 from newllm_core.runtime.device import to_device
 from newllm_core.runtime.progress import Progress
+from newllm_core.training.phase2.context_store import ContextStore
 from newllm_core.training.phase2.terms import Source, Terms, counted
 from newllm_core.trajectory.text import contexts_of_text
-
-GIBIBYTE = 2**30
-
-
-class ContextStore:
-    """Rows [K, C] in float32 in a temporary file that has no name and goes away by itself.
-
-    It is read and written by position, not mapped: pages of a mapped file count as this process's
-    memory, which would seem to grow with the text.
-
-    Raises:
-        InputError: the disk has no room for it.
-    """
-
-    def __init__(self, folder: Path, num_rows: int, shape: tuple[int, int]) -> None:
-        self.shape = shape
-        self.row_bytes = 4 * shape[0] * shape[1]
-        needed = num_rows * self.row_bytes
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            free = shutil.disk_usage(folder).free
-            if needed > free:
-                raise InputError(
-                    f"the contexts of {num_rows:,} tokens need {needed / GIBIBYTE:.1f} GiB in "
-                    f"{folder}, which has {free / GIBIBYTE:.1f} GiB left: pass --max-tokens, or "
-                    "fine-tune without --freeze-context"
-                )
-            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
-        except OSError as error:
-            what = f"cannot keep contexts in {folder}: {error.strerror or error}"
-            raise InputError(what) from error
-
-    def write(self, positions_N: np.ndarray, rows_NKC: np.ndarray) -> None:
-        """Store rows at their positions; neighbours in a row are written together."""
-        breaks = np.flatnonzero(np.diff(positions_N) != 1) + 1
-        for positions, rows in zip(
-            np.split(positions_N, breaks), np.split(rows_NKC, breaks), strict=True
-        ):
-            self._file.seek(int(positions[0]) * self.row_bytes)
-            rows.astype(np.float32).tofile(self._file)
-
-    def read(self, first: int, rows_NKC: np.ndarray) -> None:
-        """Fill `rows_NKC` (contiguous) with the rows from `first` on."""
-        self._file.seek(first * self.row_bytes)
-        # A read from a raw file may end early.
-        left = rows_NKC.data.cast("B")
-        while len(left):
-            count = self._file.readinto(left)
-            if not count:
-                raise EOFError(f"only {len(left)} bytes fewer of rows from {first} on were written")
-            left = left[count:]
-
-    def __enter__(self) -> "ContextStore":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
-
 
 # Neighbouring rows that are read together; every pool of them is shuffled row by row.
 SEGMENT_ROWS = 256

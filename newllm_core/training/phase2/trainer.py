@@ -24,9 +24,10 @@ from newllm_core.runtime.device import steps_between_checks
 from newllm_core.runtime.progress import Progress
 from newllm_core.runtime.runlog import RunLog
 from newllm_core.training.pass_meter import NORM, PassMeter
+from newllm_core.training.phase2.context_store import ContextStore
 from newllm_core.training.phase2.extra_terms import ExtraTerms
 from newllm_core.training.phase2.fine_tuning import FineTuning
-from newllm_core.training.phase2.frozen import ContextStore, FrozenContexts, store_contexts
+from newllm_core.training.phase2.frozen import FrozenContexts, store_contexts
 from newllm_core.training.phase2.head_loss import plain_cross_entropy
 from newllm_core.training.phase2.measure import Measurements
 from newllm_core.training.phase2.steps import Steps
