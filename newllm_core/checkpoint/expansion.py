@@ -12,10 +12,7 @@ def expand(checkpoint: Checkpoint) -> Checkpoint:
 
     The given checkpoint stays as it is. `results` of the new one is empty: it has heads that nobody
     has evaluated yet. After Phase 1, heads are as untrained as the one they are copies of, and the
-    checkpoint still is one of Phase 1.
-
-    Raises:
-        InputError: every block has a head already.
+    checkpoint still is one of Phase 1. `InputError` if every block has a head already.
     """
     num_heads = checkpoint.model.num_heads
     if num_heads >= checkpoint.model.config.num_blocks:

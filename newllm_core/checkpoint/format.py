@@ -105,11 +105,7 @@ class Checkpoint:
 
 
 def save(checkpoint: Checkpoint, path: Path, *, overwrite: bool) -> None:
-    """Write atomically.
-
-    Raises:
-        InputError: `path` exists and `overwrite` is false, or it cannot be written.
-    """
+    """Write atomically; `InputError` if that fails, or if `path` exists and is to stay."""
     refuse_existing(path, overwrite=overwrite)
     model = checkpoint.model
     tensors = _parameters(model)
@@ -164,7 +160,10 @@ def load(
             found = _content_hash(metadata, sorted(file.keys()), file.get_tensor)
             checkpoint.altered = metadata.get(HASH) != found
             if checkpoint.altered and checkpoint.tokenizer_json:
-                _check_tokenizer(checkpoint)
+                size = TextTokenizer.from_json(checkpoint.tokenizer_json).vocab_size
+                expected = checkpoint.model.vocab_size
+                if size != expected:
+                    raise ValueError(f"its tokenizer has {size} tokens, its model {expected}")
     if checkpoint.altered and progress is not None:
         progress.warning(f"{path} is not as newllm wrote it: its content hash is another")
     checkpoint.model.to(device or torch.device("cpu"))
@@ -255,13 +254,6 @@ def _finite(stored: Any, name: str) -> Tensor:  # noqa: ANN401
     if not torch.isfinite(tensor).all():
         raise ValueError(f"tensor {name} holds values that are not finite")
     return tensor
-
-
-def _check_tokenizer(checkpoint: Checkpoint) -> None:
-    """Raise for a tokenizer that newllm would not have written beside this model."""
-    size, expected = TextTokenizer.from_json(checkpoint.tokenizer_json).vocab_size, checkpoint.model
-    if size != expected.vocab_size:
-        raise ValueError(f"its tokenizer has {size} tokens, its model {expected.vocab_size}")
 
 
 def _content_hash(

@@ -39,11 +39,7 @@ class ControlTokens:
 
 
 def read_control_tokens(spec: dict[str, Any]) -> ControlTokens:
-    """Return the record in a parsed `tokenizer.json`.
-
-    Raises:
-        LookupError: it has none, or one that cannot be; or TypeError.
-    """
+    """Return the record in a parsed `tokenizer.json`; `LookupError` or `TypeError` without one."""
     ids = _recorded(spec)
     base = ids.pop(_BASE)
     end = spec["post_processor"]["single"][-1]["SpecialToken"]["id"]
@@ -55,8 +51,7 @@ def read_control_tokens(spec: dict[str, Any]) -> ControlTokens:
 def add_control_tokens(text: str, roles: Sequence[str]) -> str:
     """Return the `tokenizer.json` `text` with an end token, `roles`, and the record of them.
 
-    Raises:
-        InputError: it cannot be read, or its ids are too large or not one for each token.
+    `InputError` if it cannot be read, or its ids are too large or not one for each token.
     """
     role_tokens = {f"<|{role}|>" for role in roles}
     try:
@@ -105,10 +100,7 @@ def hide_special_tokens(spec: dict[str, Any], control: Iterable[str]) -> dict[st
 
     What reads like one in a text is encoded as if there were none. `spec`, a parsed
     `tokenizer.json`, is changed; done twice, it does no more. Returns the ids of all tokens by
-    name; of the hidden ones it begins with `HIDDEN`.
-
-    Raises:
-        InputError: ids are too large, or not one for each token.
+    name; of the hidden ones it begins with `HIDDEN`. `InputError` for ids that cannot be used.
     """
     model, ids = spec["model"], _token_ids(spec)
     special = {token["content"] for token in spec["added_tokens"] if token["special"]}

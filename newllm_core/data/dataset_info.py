@@ -89,7 +89,6 @@ class DatasetInfo:
         end_id: token that closes a document.
         roles: token that opens a message of a role.
         validation: counts, of what the policy left.
-        policy: what the validation policy did.
         duplicates_dropped: held-out documents left out because another split has the same content.
         val_source: of the validation documents, where it is a separate one.
         data: the data section of the config.
@@ -153,11 +152,7 @@ class DatasetInfo:
 
     @classmethod
     def from_json(cls, text: str, where: Path) -> "DatasetInfo":
-        """Read what `to_json` wrote; `where` is the file, for messages.
-
-        Raises:
-            InputError: another format or version, or something missing.
-        """
+        """Read what `to_json` wrote; `where` is the file, which an `InputError` names."""
         try:
             content = parse_json(text)
         except ValueError as error:

@@ -30,16 +30,13 @@ def divide(
     val_fraction: float,
     test_fraction: float = 0.0,
 ) -> Division:
-    """Divide `documents` into train, validation and test.
+    """Divide `documents` into train, validation and test; `InputError` if one would be empty.
 
     Validation is, in this order of preference: the `separate` source (what it marks as
     validation, or all of it where it marks nothing); what the source itself marks as validation;
     a choice by content hash of `val_fraction` of the bytes. Test is what the source itself marks as
     test, or such a choice after that of validation, which is therefore the same with and without a
     test split; with a `test_fraction` of 0 nothing is chosen.
-
-    Raises:
-        InputError: a split would be empty.
     """
     import numpy as np
 

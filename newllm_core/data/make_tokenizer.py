@@ -54,10 +54,9 @@ def load_base(config: DataConfig) -> str | None:
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int, roles: Collection[str]) -> TextTokenizer:
-    """A byte-level BPE with `vocab_size` tokens, control tokens included; fewer for little text.
+    """Train a byte-level BPE with `vocab_size` tokens, control tokens included; or fewer.
 
-    Raises:
-        ConfigError: `vocab_size` has no room for bytes and control tokens.
+    `ConfigError` if `vocab_size` has no room for bytes and control tokens.
     """
     from tokenizers import models, pre_tokenizers, trainers
 

@@ -85,8 +85,7 @@ class PreparedDataset:
 def open_dataset(path: str | Path) -> PreparedDataset:
     """Open a prepared folder; everything is checked before any of it is used.
 
-    Raises:
-        InputError: the folder is missing, incomplete, damaged or of another format version.
+    `InputError` if it is missing, incomplete, damaged or of another format version.
     """
     folder = Path(path)
     if not os.path.isdir(folder):

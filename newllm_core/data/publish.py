@@ -22,11 +22,7 @@ def publishing(out: Path, *, overwrite: bool) -> Iterator[Path]:
 
     Whatever happens, the temporary folder is gone afterwards; if the body raises, `out` is as it
     was. What a run that was killed left behind is swept up by the next. One run at a time: see
-    `newllm_core.files.lock`.
-
-    Raises:
-        InputError: `out` exists and may not be replaced, cannot be written, or somebody else is
-            writing it.
+    `newllm_core.files.lock`. `InputError` if `out` may not be replaced or cannot be written.
     """
     out = Path(os.path.abspath(out))  # not resolved: a link is replaced, not what it points to
     with exclusive(out):

@@ -168,10 +168,7 @@ class SplitEncoder:
         """Write what `policy` leaves of the validation split, a whole document at a time.
 
         Returns its counts, and how many documents were left out because what the policy left of
-        them is a document of train. `origin` is the documents' source, for messages.
-
-        Raises:
-            InputError: nothing is left.
+        them is a document of train. `InputError`, with the source `origin`, if nothing is left.
         """
         import numpy as np
 

@@ -62,13 +62,10 @@ class Spool:
         self._file.close()
 
     def append(self, document: Document) -> bool:
-        """Write a document or a part of one; whether that completed one.
+        """Write a document or a part of one; return whether that completed one.
 
-        One without contents, or of white space alone, is left out.
-
-        Raises:
-            InputError: a text is not valid Unicode.
-            PluginError: the document is none, or does not go on where the one before ended.
+        One without contents, or of white space alone, is left out. `InputError` for a text that is
+        not Unicode, `PluginError` for no document, or one that does not go on where it should.
         """
         kind = check_document(document)
         part = self._open or Unfinished(kind, document.split, self._key)

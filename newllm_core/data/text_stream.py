@@ -22,12 +22,8 @@ def text_stream(
     """Return what turns ids into text one by one, from the beginning or from a `state` of its own.
 
     `push` returns the text that is whole now that a token came too, `follow` goes on behind ids
-    whose text is known already, and `state` returns what is needed to go on. Control tokens have no
-    text. Joined, the pieces are the text of all ids together, without a character that is not
-    finished.
-
-    Raises:
-        ValueError: the state is not one of this tokenizer's.
+    whose text is known already, and `state` returns what is needed to go on. Control tokens have
+    no text, and an unfinished character has none yet. `ValueError` for a state of another one.
     """
     return (_ByteStream if tokenizer.is_byte_level else _WindowStream)(tokenizer, state)
 

@@ -78,8 +78,7 @@ class TextTokenizer:
     def adopt(cls, text: str, roles: Iterable[str] = ()) -> "TextTokenizer":
         """Make one of any `tokenizer.json`: end token and roles are added where it has none.
 
-        Raises:
-            InputError: it cannot be read, or its ids leave no room for more tokens.
+        `InputError` if it cannot be read, or its ids leave no room for more tokens.
         """
         return cls(add_control_tokens(text, sorted(set(roles))))
 

@@ -43,10 +43,8 @@ def panics_contained(trusted: bool = False) -> Iterator[None]:
 def load_tokenizer(spec: dict[str, Any], text: str) -> "Tokenizer":
     """Return the tokenizer of the `tokenizer.json` `text`, which `spec` is parsed from.
 
-    Texts are never cut or padded by it, and it gives the same ids every time.
-
-    Raises:
-        InputError: it could take any amount of memory, or the library does not accept it.
+    Texts are never cut or padded by it, and it gives the same ids every time. `InputError` if it
+    could take any amount of memory, or the library does not accept it.
     """
     from tokenizers import Tokenizer
 

@@ -45,9 +45,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
     The temporary file is in a folder of its own beside `path`: libraries that write add temporary
     files of theirs, which would stay there under unknown names if this process were killed.
-
-    Raises:
-        InputError: the folder or file cannot be written; what was at `path` is still there.
+    Where that raises `InputError`, what was at `path` is still there.
     """
     with _temporary(path) as temporary:
         write(temporary)

@@ -9,10 +9,9 @@ _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}
 
 
 def unescape(text: str, where: str) -> str:
-    r"""`text` with `\n`, `\r`, `\t` and `\\` written out; `where` names the setting in errors.
+    r"""Return `text` with `\n`, `\r`, `\t` and `\\` written out.
 
-    Raises:
-        ConfigError: it is empty, or has another escape.
+    `ConfigError`, which names the setting `where`, if it is empty or has another escape.
     """
     if not text:
         raise ConfigError(rf"{where} is empty: give text such as \n\n")

@@ -15,10 +15,7 @@ def exclusive(path: Path, *, option: str = "--out") -> Iterator[None]:
 
     The lock is on an empty file `.NAME.lock` beside `path`, which is gone afterwards. A holder
     that was killed leaves that file behind; it is locked by nobody and taken over by the next.
-    `option` is what `path` was given with.
-
-    Raises:
-        InputError: somebody else holds it, or the folder of `path` cannot be written.
+    `InputError`, which names the `option` that `path` was given with, if somebody else holds it.
     """
     try:
         path = Path(os.path.abspath(path))

@@ -17,8 +17,7 @@ KIND = ".npy file"
 def open_array(path: Path, what: str = KIND) -> "np.ndarray":
     """Return the array of a file, read-only and read when it is used; never a pickle.
 
-    Raises:
-        InputError: it is missing or damaged, or holds anything but one array of plain numbers.
+    `InputError` if it is damaged, or holds anything but one array of plain numbers.
     """
     import numpy as np
 

@@ -10,10 +10,9 @@ MOST_NESTED = 32
 
 
 def parse_json(text: str | bytes) -> Any:  # noqa: ANN401 - any JSON value
-    """Return the value of `text`: numbers are finite, integers fit 64 bits, and nesting has an end.
+    """Return the value of `text`; `ValueError` unless it is JSON that anybody can hold.
 
-    Raises:
-        ValueError: it is not such JSON.
+    Numbers are finite, integers fit 64 bits, and nesting has an end.
     """
     try:
         value = json.loads(

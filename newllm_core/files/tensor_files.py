@@ -35,10 +35,8 @@ OTHER_KINDS = {
 def open_tensors(path: Path, what: str = KIND, *, framework: str = "pt") -> Iterator[Any]:
     """Open what `safetensors.safe_open` gives: names, shapes and types are read, no tensor yet.
 
-    `what` is the kind of file that is expected, for messages.
-
-    Raises:
-        InputError: it is missing, truncated or damaged; also where that shows while it is read.
+    `InputError` if the file, which messages call `what`, is missing, truncated or damaged; also
+    where that shows while it is read.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -66,12 +64,7 @@ def open_tensors(path: Path, what: str = KIND, *, framework: str = "pt") -> Iter
 
 
 def save_tensors(tensors: "dict[str, Tensor]", path: Path, metadata: dict[str, str]) -> None:
-    """Write a file that `open_tensors` reads.
-
-    Raises:
-        InputError: its header would be too large.
-        OSError: it cannot be written.
-    """
+    """Write a file that `open_tensors` reads; `InputError` if its header would be too large."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -89,11 +82,7 @@ def save_tensors(tensors: "dict[str, Tensor]", path: Path, metadata: dict[str, s
 
 
 def save_with_hash(tensors: "dict[str, Tensor]", path: Path, metadata: Mapping[str, str]) -> None:
-    """Write atomically a file that `open_tensors` reads, `HASH` of all of it in its metadata.
-
-    Raises:
-        InputError: the folder or file cannot be written; what was at `path` is still there.
-    """
+    """Write atomically a file that `open_tensors` reads, `HASH` of all of it in its metadata."""
     described = {**metadata, HASH: content_hash(tensors, metadata)}
     write_atomically(path, lambda temporary: save_tensors(tensors, temporary, described))
 

@@ -17,7 +17,8 @@ SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
 class Chat:
     """A conversation with a model that was trained on chats.
 
-    Its memory is the session's context: a turn costs what its own tokens cost.
+    Its memory is the session's context: a turn costs what its own tokens cost. `InputError` if the
+    model was not trained on these roles.
 
     Args:
         session: at the start of a document, or where a conversation was left.
@@ -25,9 +26,6 @@ class Chat:
         options: how replies are written.
         answers: the role that replies.
         system: what the conversation begins with, in the role of that name.
-
-    Raises:
-        InputError: the model was not trained on these roles, or `system` is no Unicode text.
     """
 
     def __init__(

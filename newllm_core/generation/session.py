@@ -84,10 +84,8 @@ class Session:
     def choose(self, limit: int, ends: Collection[int] = ()) -> Iterator[int]:
         """Yield tokens as they are chosen, up to `limit`; one of `ends` ends the text instead.
 
-        A text that has ended stays so until something is read.
-
-        Raises:
-            DivergedError: logits are not finite.
+        A text that has ended stays so until something is read. `DivergedError` for logits that are
+        not finite.
         """
         for _ in range(limit):
             if self.pending in ends:

@@ -109,11 +109,7 @@ def save_state(
 def load_state(
     path: Path, model: LanguageModel, tokenizer: TextTokenizer, *, identity: str
 ) -> SavedState:
-    """Read and validate a state of the checkpoint of that `identity`.
-
-    Raises:
-        InputError: missing, damaged, foreign, of another format version or another checkpoint.
-    """
+    """Read and validate a state; `InputError` unless it is of the checkpoint of that `identity`."""
     with open_tensors(path, "state") as file:
         metadata = file.metadata() or {}
         _require_state(path, metadata)

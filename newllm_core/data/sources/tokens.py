@@ -39,11 +39,7 @@ class Tokens(DataSource):
     """Documents that are token ids already; every tensor of a `.safetensors` file, by name."""
 
     def documents(self) -> Iterator[Document]:
-        """Yield the documents of the file.
-
-        Raises:
-            InputError: no file, another format, or anything but non-negative integers.
-        """
+        """Yield the documents; `InputError` for another format or anything but integers from 0."""
         path = input_path("tokens", self.input, WHAT)
         files = _ds_files(path) if path.is_dir() else [path]
         if not files:

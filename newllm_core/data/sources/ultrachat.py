@@ -20,11 +20,7 @@ class UltraChat(DataSource):
     Options = RowFileOptions
 
     def documents(self) -> Iterator[Document | Broken | Note]:
-        """Yield the chats in their order, held-out ones first.
-
-        Raises:
-            InputError: no such file, one of another format, or the hub is out of reach.
-        """
+        """Yield the chats in their order, held-out ones first; `InputError` without any."""
         if self.input is None:
             parts, _ = hub_parts(REPOSITORY, names=HUB_SPLITS)
         else:

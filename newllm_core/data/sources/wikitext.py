@@ -45,11 +45,7 @@ class WikiText(DataSource):
     Options = WikiTextOptions
 
     def documents(self) -> Iterator[Document]:
-        """Yield the articles in their order, held-out ones first.
-
-        Raises:
-            InputError: no such file, nothing to train on in a folder, or the hub is out of reach.
-        """
+        """Yield the articles in their order, held-out ones first; `InputError` without any."""
         for split, files in self._files().items():
             lines = (line for file in files for line in _lines(file))
             for part, ends in articles(lines):
@@ -71,8 +67,7 @@ class WikiText(DataSource):
 def split_files(folder: Path) -> dict[Split | None, list[Place]]:
     """Return the files of each split in a folder, told by a word of their name; train last.
 
-    Raises:
-        InputError: no file to train on, or one split in two formats.
+    `InputError` if there is none to train on, or one split is in two formats.
     """
     found: dict[Split | None, list[Place]] = {"validation": [], "test": [], "train": []}
     for path in sorted(folder.iterdir()):
