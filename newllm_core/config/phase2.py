@@ -37,8 +37,8 @@ class Phase2Config(Section):
         "softmax); 0 compares them with all.",
         low=0,
     )
-    candidates_share: float = option(
-        0.8, "Share of steps that draw candidates; the last ones compare with all.", low=0, high=1
+    candidates_share: float = share(
+        0.8, "Share of steps that draw candidates; the last ones compare with all."
     )
     dropout: float = option(0.1, "Dropout before the heads.", low=0, high=0.95)
     input_dropout: float = option(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from newllm_core.config.option import option
+from newllm_core.config.option import option, share
 from newllm_core.model.cells.base import Cell
 from newllm_core.model.cells.initialisation import draw, init_option
 from newllm_core.model.cells.network import MixedNorm, NetworkOptions, UpdateNetwork
@@ -16,7 +16,7 @@ from newllm_core.model.cells.network import MixedNorm, NetworkOptions, UpdateNet
 class GatedOptions(NetworkOptions):
     """Options of `GatedCell`."""
 
-    layernorm_mix: float = option(1.0, "Share of LayerNorm after the token.", low=0, high=1)
+    layernorm_mix: float = share(1.0, "Share of LayerNorm after the token.")
     gate_bias: float = option(
         1.0, "Initial bias of the gate: σ(1) = .73 keeps most of a context, memory to be shaped."
     )

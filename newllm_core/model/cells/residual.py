@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from newllm_core.config.option import option
+from newllm_core.config.option import option, share
 from newllm_core.model.cells.base import Cell
 from newllm_core.model.cells.initialisation import init_option
 from newllm_core.model.cells.network import MixedNorm, NetworkOptions, UpdateNetwork
@@ -16,8 +16,8 @@ from newllm_core.model.cells.network import MixedNorm, NetworkOptions, UpdateNet
 class ResidualOptions(NetworkOptions):
     """Options of `ResidualCell`."""
 
-    layernorm_mix: float = option(
-        1.0, "Share of LayerNorm after an update; at 0 long texts explode.", low=0, high=1
+    layernorm_mix: float = share(
+        1.0, "Share of LayerNorm after an update; at 0 long texts explode."
     )
     residual: str = option(
         "fixed", "Coefficient of the old values in the sum.", choices=("fixed", "learned")

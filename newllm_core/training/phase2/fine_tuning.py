@@ -20,7 +20,8 @@ from newllm_core.objectives.base import tokens_at
 from newllm_core.parallel import collectives
 from newllm_core.runtime.device import to_device
 from newllm_core.training.phase2.extra_terms import ExtraTerms
-from newllm_core.training.phase2.terms import Source, Terms, counted, drop
+from newllm_core.training.phase2.source import Source
+from newllm_core.training.phase2.terms import Terms, counted, drop
 from newllm_core.trajectory.sequential import unroll_embedded
 from newllm_core.trajectory.text import inputs_at
 

@@ -17,7 +17,8 @@ from newllm_core.parallel import collectives
 from newllm_core.runtime.device import to_device
 from newllm_core.runtime.progress import Progress
 from newllm_core.training.phase2.context_store import ContextStore
-from newllm_core.training.phase2.terms import Source, Terms, counted
+from newllm_core.training.phase2.source import Source
+from newllm_core.training.phase2.terms import Terms, counted
 from newllm_core.trajectory.text import contexts_of_text
 
 # Neighbouring rows that are read together; every pool of them is shuffled row by row.

@@ -199,7 +199,7 @@ class Phase2Trainer:
 
     def _candidates(self) -> int:
         """Return how many tokens the next step compares with those that follow; 0 for all."""
-        sampled = self.config.candidates_share * self.source.num_steps * self.config.epochs
+        sampled = self.config.candidates_share * self.steps.total
         return self.config.candidates if self.steps.step < sampled else 0
 
     def _mark(self) -> Mark:
