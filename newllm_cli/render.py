@@ -1,5 +1,6 @@
 """Tables of results, except those of `analyze` (see `render_analysis`)."""
 
+import math
 from typing import Any
 
 from rich.console import Console
@@ -105,13 +106,17 @@ def render_quickstart(results: dict[str, Any], console: Console) -> None:
         ("growth of a disturbance per token, λ", "lyapunov_exponent"),
     ):
         table.add_row(label, *(_figure(split.get(key)) for split in (trained, control)))
-    untrained = results["phase2"]["epochs"][0]["validation"]
+    # An untrained head was shown a part of the text only: its loss holds for all of it, but a byte
+    # there is not the same share of a token.
+    whole = results["phase2"]["validation"]
+    untrained = results["phase2"]["epochs"][0]["validation"]["loss"] / math.log(2)
+    untrained *= whole["num_tokens"] / whole["num_bytes"]
     for label, name in (("one head", "phase2"), ("last of all heads", "heads")):
         head = results[name]["validation"]["heads"][-1]
         table.add_row(
             f"bits per byte, {label}",
             _figure(head["bits_per_byte"]),
-            _figure(untrained["bits_per_byte"]),
+            _figure(untrained),
         )
     console.print(table)
 

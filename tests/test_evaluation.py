@@ -46,6 +46,20 @@ def model_of(*, num_heads=1, **options):
     return model
 
 
+def test_losses_are_not_rounded_where_products_are():
+    model = model_of().float()
+    model.product_dtype = torch.bfloat16
+    torch.nn.init.zeros_(model.heads()[0].weight)
+    found = evaluate(model, text_of(500), end_id=END, head_weights=[1])
+    # log 11 is 2.3979; in bfloat16 it is 2.4062.
+    assert found["loss"] == pytest.approx(math.log(VOCAB), abs=1e-5)
+    torch.nn.init.normal_(model.heads()[0].weight, generator=torch.Generator().manual_seed(1))
+    narrow = evaluate(model, text_of(500), end_id=END, head_weights=[1])["loss"]
+    model.product_dtype = None
+    wide = evaluate(model, text_of(500), end_id=END, head_weights=[1])["loss"]
+    assert 0 < abs(narrow - wide) < 5e-3
+
+
 def naive_figures(model, text, head, blocks):
     """One token at a time from a state that is never reset."""
     state = model.start(1)[0]

@@ -4,12 +4,13 @@ All but one end in newllm's own cross-entropy: rows differ by their models, not 
 them. What users of torch have without it is `TORCH`.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 
 from newllm_core.config import RunConfig
-from newllm_core.runtime.precision import float32_products, uses_bfloat16
+from newllm_core.runtime.precision import uses_bfloat16
 
 FLOAT32 = "float32"
 # float32 tensors, rounded inside each product.
@@ -27,9 +28,15 @@ def ways(config: RunConfig, device: torch.device) -> tuple[str, ...]:
     return (FLOAT32, ROUNDED, AUTOCAST, TORCH)
 
 
-def products(way: str) -> AbstractContextManager[None]:
+@contextmanager
+def products(way: str) -> Iterator[None]:
     """Inside, float32 products are rounded as `way` says."""
-    return float32_products("highest" if way == FLOAT32 else "medium")
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest" if way == FLOAT32 else "medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def of_body(way: str, device: torch.device) -> "nullcontext[None] | torch.autocast":

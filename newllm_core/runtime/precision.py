@@ -1,7 +1,7 @@
 """Which numbers are narrow, and where they must not be."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,28 +40,6 @@ def uses_bfloat16(config: RunConfig, device: torch.device) -> bool:
     except OSError:  # not Linux: no way to ask, so nothing is risked
         return False
     return not BFLOAT16_FLAGS.isdisjoint(info.split())
-
-
-@contextmanager
-def float32_products(precision: str) -> Iterator[None]:
-    """Let torch make float32 products in `precision`: "highest", or "medium" (may round inputs)."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(precision)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
-def wide_logits(model: Any, device: torch.device) -> AbstractContextManager[None]:  # noqa: ANN401
-    """Let products of float32 outside `narrow_products` round their inputs, where others do.
-
-    Results stay float32: rounded logits would be equal where tokens are not. A processor with
-    bfloat16 units makes such products in oneDNN, which is fast even where it then rounds nothing
-    (AMD's, 1.7 times as fast as MKL).
-    """
-    narrow = device.type == "cpu" and model.product_dtype is not None
-    return float32_products("medium") if narrow else nullcontext()
 
 
 @contextmanager

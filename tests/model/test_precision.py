@@ -16,7 +16,7 @@ from newllm_core.runtime.device import (
     steps_between_checks,
     to_device,
 )
-from newllm_core.runtime.precision import products_in, uses_bfloat16, wide_logits
+from newllm_core.runtime.precision import products_in, uses_bfloat16
 from newllm_core.trajectory.sequential import rollout, unroll
 
 CPU = torch.device("cpu")
@@ -124,23 +124,6 @@ def test_tf32_is_a_choice_that_ends_with_the_block():
             assert not rounding.allow_tf32
         assert rounding.allow_tf32
     assert not rounding.allow_tf32
-
-
-def test_logits_stay_wide_where_their_inputs_may_be_rounded():
-    model, tokens = model_and_tokens()
-    contexts = rollout(model, tokens, model.start(5))[:, -1]
-    exact = model.predict(model.heads()[-1], contexts)
-    asked = {}
-    for precision in ("float32", "bfloat16"):
-        with products_in(model, RunConfig(precision=precision), CPU), wide_logits(model, CPU):
-            asked[precision] = torch.get_float32_matmul_precision()
-            logits = model.predict(model.heads()[-1], contexts)
-        assert logits.dtype == torch.float32
-        assert relative(logits, exact) < 0.01
-        # Rounded to 8 bits, a few of 61 logits would be equal.
-        assert all(len(row.unique()) == 61 for row in logits)
-        assert torch.get_float32_matmul_precision() == "highest"
-    assert asked == {"float32": "highest", "bfloat16": "medium"}
 
 
 @pytest.mark.parametrize("name", ["cuda", "mps"])

@@ -19,7 +19,7 @@ from newllm_core.checkpoint.format import Checkpoint
 from newllm_core.config import Config
 from newllm_core.data.prepared import PreparedDataset
 from newllm_core.errors import DivergedError
-from newllm_core.evaluation.splits import evaluate_splits
+from newllm_core.evaluation.splits import evaluate, evaluate_splits
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.objectives.base import tokens_at
 from newllm_core.parallel import collectives
@@ -63,33 +63,44 @@ class Measurements:
         Raises:
             DivergedError: a loss is not finite.
         """
-        figures = self.predicted(epoch, self.config.eval_tokens)
+        figures = evaluate_splits(
+            self.model,
+            self.dataset,
+            head_weights=self.head_weights,
+            max_tokens=self.config.eval_tokens,
+            progress=self.progress,
+        )
+        for split, reached in figures.items():
+            self._require_finite(epoch, split, reached)
         shown = "; ".join(_shown(split, figures[split]) for split in ("train", "validation"))
         self.progress.message(f"epoch {epoch}/{self.config.epochs}: {shown}")
         if not self.config.freeze_context:
             figures |= self._memory(epoch)
         return figures
 
-    def predicted(self, epoch: int, max_tokens: int | None) -> Figures:
-        """Predict both splits: `max_tokens` of validation, or all of it.
+    def whole_validation(self, epoch: int) -> Figures:
+        """Predict all of validation.
 
         Raises:
-            DivergedError: a loss is not finite.
+            DivergedError: the loss is not finite.
         """
-        figures = evaluate_splits(
+        figures = evaluate(
             self.model,
-            self.dataset,
+            self.dataset.validation,
+            end_id=self.end_id,
             head_weights=self.head_weights,
-            max_tokens=max_tokens,
             progress=self.progress,
+            label="evaluating validation",
         )
-        for split, reached in figures.items():
-            if not math.isfinite(reached["loss"]):
-                raise DivergedError(
-                    f"phase 2 diverged: the {split} loss is not finite after epoch {epoch}; try a "
-                    "lower --learning-rate"
-                )
+        self._require_finite(epoch, "validation", figures)
         return figures
+
+    def _require_finite(self, epoch: int, split: str, figures: Figures) -> None:
+        if not math.isfinite(figures["loss"]):
+            raise DivergedError(
+                f"phase 2 diverged: the {split} loss is not finite after epoch {epoch}; try a "
+                "lower --learning-rate"
+            )
 
     @torch.no_grad()
     def _memory(self, epoch: int) -> Figures:

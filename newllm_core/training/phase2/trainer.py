@@ -150,7 +150,7 @@ class Phase2Trainer:
         whole = {split: best[split] for split in ("train", "validation")}
         if whole["validation"]["num_tokens"] < len(self.measure.dataset.validation.tokens):
             with self.saver.interruptible(self.state) if self.saver else nullcontext():
-                whole = self.measure.predicted(self.best, None)
+                whole["validation"] = self.measure.whole_validation(self.best)
         return {**whole, "best_epoch": best["epoch"], "epochs": self.history}
 
     def _loss_of(self, epoch: int) -> float:
