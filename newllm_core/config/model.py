@@ -41,6 +41,9 @@ class ModelConfig(Section):
     head_hidden: int = option(
         0, "Hidden units of a token head; 0 reads contexts linearly.", low=0, high=WIDEST
     )
+    head_reads_token: bool = option(
+        False, "Let every head read the last token too, from a table of its own beside the context."
+    )
     head_bigrams: int = option(
         0,
         "Mix every head with how often tokens follow the last one, so many pairs at most; 0 for no "

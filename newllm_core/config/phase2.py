@@ -41,6 +41,9 @@ class Phase2Config(Section):
         0.8, "Share of steps that draw candidates; the last ones compare with all."
     )
     dropout: float = option(0.1, "Dropout before the heads.", low=0, high=0.95)
+    head_dropout: float = option(
+        0.0, "Dropout of what a head's hidden layer reads, and of its units.", low=0, high=0.95
+    )
     input_dropout: float = option(
         0.0, "Dropout of embedded tokens, for several epochs of fine-tuning.", low=0, high=0.95
     )

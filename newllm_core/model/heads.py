@@ -3,7 +3,7 @@
 Shapes: C context_dim, E embed_dim, H hidden units, V vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
@@ -13,24 +13,31 @@ from torch.nn import functional as F
 from newllm_core.errors import ConfigError
 
 Value = TypeVar("Value", float, Tensor)
+# What training does to values of which only a part is to be relied on.
+Drop = Callable[[Tensor], Tensor]
 
 
 class HiddenLayer(nn.Module):
-    """A projection C -> E that is not linear: `skip(c) + output(GELU(hidden(c)))`.
+    """A projection C -> E that is not linear: `skip(c) + output(GELU(hidden(c)) value(c))`.
 
     What only tells a token in combination with something else (which is what a context that was
-    not trained for the next token holds) no linear map can read.
+    not trained for the next token holds) no linear map can read. The product is that of GEGLU
+    (Shazeer 2020, arXiv 2002.05202).
     """
 
     def __init__(self, context_dim: int, hidden_dim: int, width: int) -> None:
         super().__init__()
         self.skip = nn.Linear(context_dim, width)
         self.hidden = nn.Linear(context_dim, hidden_dim)
+        self.value = nn.Linear(context_dim, hidden_dim)
         self.output = nn.Linear(hidden_dim, width)
 
-    def forward(self, context: Tensor) -> Tensor:
-        """Return [..., E] from contexts [..., C]."""
-        return self.skip(context) + self.output(F.gelu(self.hidden(context)))
+    def forward(self, context: Tensor, drop: Drop | None = None) -> Tensor:
+        """Return [..., E] from contexts [..., C]; training may `drop` some of it all."""
+        if drop is not None:
+            context = drop(context)
+        units = F.gelu(self.hidden(context)) * self.value(context)
+        return self.skip(context) + self.output(units if drop is None else drop(units))
 
 
 class TokenHead(nn.Linear):
@@ -41,6 +48,9 @@ class TokenHead(nn.Linear):
     embedding of the token that follows.
 
     Attributes:
+        last_token: what is added to a context for the token that was read last [V, C]; None unless
+            the head `reads_token`. A context that was not trained for the next token says which
+            token this was, and not what follows from it.
         projection: C -> E, `width`, with H `hidden_dim` units if these are not 0; None without one.
         gate: how much of a mixture with `Bigrams` is theirs, C -> 1; None unless `gated`.
     """
@@ -52,9 +62,14 @@ class TokenHead(nn.Linear):
         width: int | None = None,
         hidden_dim: int = 0,
         *,
+        reads_token: bool = False,
         gated: bool = False,
     ) -> None:
         super().__init__(width or context_dim, vocab_size)
+        self.last_token: nn.Embedding | None = None
+        if reads_token:
+            zeros_VC = torch.zeros(vocab_size, context_dim)
+            self.last_token = nn.Embedding.from_pretrained(zeros_VC, freeze=False)
         self.projection: nn.Module | None = None
         if width is not None and hidden_dim:
             self.projection = HiddenLayer(context_dim, hidden_dim, width)
@@ -74,18 +89,29 @@ class TokenHead(nn.Linear):
                 parameter.normal_(0, parameter.shape[1] ** -0.5, generator=generator)
             else:
                 parameter.zero_()
-        for parameter in () if self.gate is None else self.gate.parameters():
-            parameter.zero_()
+        for module in (self.gate, self.last_token):
+            for parameter in () if module is None else module.parameters():
+                parameter.zero_()
 
-    def project(self, context: Tensor) -> Tensor:
-        """Return what `weight` is multiplied with, from contexts [..., C]."""
+    def project(
+        self, context: Tensor, last: Tensor | None = None, drop: Drop | None = None
+    ) -> Tensor:
+        """Return what `weight` is multiplied with, from contexts [..., C].
+
+        `last` [...] are the tokens read last; None before any was. Training may `drop` a part of
+        what a hidden layer reads and of its units.
+        """
+        if self.last_token is not None and last is not None:
+            context = context + self.last_token(last)
         if self.projection is None:
             return context
+        if isinstance(self.projection, HiddenLayer):
+            return self.projection(context, drop)
         return self.projection(context)
 
-    def forward(self, context: Tensor) -> Tensor:
-        """Return logits [..., V] from contexts [..., C], without any bigrams."""
-        return F.linear(self.project(context), self.weight, self.bias)
+    def forward(self, context: Tensor, last: Tensor | None = None) -> Tensor:
+        """Return logits [..., V] from contexts [..., C], without any bigrams; see `project`."""
+        return F.linear(self.project(context, last), self.weight, self.bias)
 
 
 def head_weights(configured: Sequence[float], num_heads: int) -> list[float]:

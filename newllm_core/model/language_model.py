@@ -139,7 +139,8 @@ class LanguageModel(nn.Module):
         sizes = (config.context_dim, self.vocab_size, width, config.head_hidden)
         pairs = config.head_bigrams
         self.bigrams = Bigrams(pairs, self.vocab_size) if pairs else None
-        heads = (TokenHead(*sizes, gated=bool(pairs)) for _ in range(num_heads))
+        kind = {"reads_token": config.head_reads_token, "gated": bool(pairs)}
+        heads = (TokenHead(*sizes, **kind) for _ in range(num_heads))
         self.token_output = nn.ModuleList(heads)
         if config.tie_weights:
             self.heads()[-1].weight = self.embedding.weight
@@ -199,14 +200,14 @@ class LanguageModel(nn.Module):
     def logits(self, contexts: Sequence[Tensor], last: Tensor | None = None) -> list[Tensor]:
         """Make next-token logits [..., V] of every head from contexts [..., C] after each block.
 
-        Bigrams need `last`, the tokens [...] that were read last.
+        Bigrams, and heads that read it, need `last`, the tokens [...] that were read last.
         """
         pairs = zip(self.heads(), contexts[len(contexts) - self.num_heads :], strict=True)
         return [self.predict(head, context, last) for head, context in pairs]
 
     def predict(self, head: TokenHead, context: Tensor, last: Tensor | None = None) -> Tensor:
         """Make next-token logits [..., V] of one head from its contexts [..., C]; see `logits`."""
-        logits: Tensor = head(context)
+        logits: Tensor = head(context, last)
         if self.bigrams is None or head.gate is None:
             return logits
         assert last is not None, "bigrams need the token that was read last"

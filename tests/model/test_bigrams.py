@@ -143,8 +143,8 @@ def test_the_loss_told_is_the_mixtures_and_heads_learn_as_without_counts(mixed):
     mixture = F.cross_entropy(mixed.logits([contexts], last)[0], following)
     said = mixed.bigrams.log_probability(last, following)
     options = {"weights": [1.0], "dropout": 0.0, "generator": torch.Generator()}
-    total, plain = cross_entropy(mixed, [contexts], following, counted_N=said, **options)
-    alone, _ = cross_entropy(mixed, [contexts], following, **options)
+    total, plain = cross_entropy(mixed, [contexts], following, following, counted_N=said, **options)
+    alone, _ = cross_entropy(mixed, [contexts], following, following, **options)
     assert plain["cross-entropy"] == pytest.approx(mixture.item(), rel=1e-6)
     head = mixed.heads()[-1]
     for parts, of in (

@@ -36,6 +36,7 @@ def test_a_hidden_layer_adds_what_no_line_has(tied):
     context = draw(5, D)
     layer = head.projection
     hidden = torch.nn.functional.gelu(context @ layer.hidden.weight.T + layer.hidden.bias)
+    hidden = hidden * (context @ layer.value.weight.T + layer.value.bias)
     assert hidden.shape == (5, 11)
     width = context @ layer.skip.weight.T + layer.skip.bias
     width = width + hidden @ layer.output.weight.T + layer.output.bias
@@ -47,6 +48,30 @@ def test_a_hidden_layer_adds_what_no_line_has(tied):
     assert all(p.abs().max() > 0 for p in layer.parameters() if p.ndim == 2)
     again = make_model(tie_weights=tied, head_hidden=11).heads()[0].projection
     assert torch.equal(again.hidden.weight, layer.hidden.weight)
+
+
+@pytest.mark.parametrize("shape", [{}, {"head_hidden": 11}, {"tie_weights": True}])
+def test_a_head_adds_what_it_has_for_the_last_token(shape):
+    model = make_model(head_reads_token=True, num_heads=2, **shape)
+    plain = make_model(num_heads=2, **shape)
+    contexts, last = [draw(2, 3, D), draw(2, 3, D)], draw_tokens(2, 3)
+    of_each = {name: value for name, value in model.named_parameters() if "last_token" in name}
+    assert [table.shape for table in of_each.values()] == [(V, D), (V, D)]
+    rest = model.state_dict().items()
+    plain.load_state_dict({name: value for name, value in rest if name not in of_each})
+    tables = [head.last_token.weight for head in model.heads()]
+    moved = [c + table[last] for c, table in zip(contexts, tables, strict=True)]
+    for found, wanted in zip(model.logits(contexts, last), plain.logits(moved), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
+    # Before any token was read, there is none to read.
+    single = SingleStream(model)
+    first = torch.from_numpy(single.logits(contexts[1][0, 0]))
+    torch.testing.assert_close(first, plain.logits(contexts)[1][0, 0].detach(), rtol=0, atol=1e-12)
+    second = torch.from_numpy(single.logits(contexts[1][0, 0], int(last[0, 0])))
+    torch.testing.assert_close(second, plain.logits(moved)[1][0, 0].detach(), rtol=0, atol=1e-12)
+    # A new head has nothing for any token yet.
+    fresh = LanguageModel(ModelConfig(head_reads_token=True), V)
+    assert fresh.heads()[0].last_token.weight.abs().max() == 0
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -76,7 +101,7 @@ def test_the_loss_trains_the_projection_and_its_dropout_is_behind_it():
     def loss(dropout):
         generator.manual_seed(1)
         options = {"weights": [1.0], "dropout": dropout, "generator": generator}
-        return cross_entropy(model, [contexts], targets, **options)[0]
+        return cross_entropy(model, [contexts], targets, targets, **options)[0]
 
     loss(0.0).backward()
     head = model.heads()[0]
@@ -90,3 +115,34 @@ def test_the_loss_trains_the_projection_and_its_dropout_is_behind_it():
     dropped = head.project(contexts) * doubled @ head.weight.T + head.bias
     expected = torch.nn.functional.cross_entropy(dropped, targets)
     assert loss(0.5).item() == pytest.approx(expected.item(), abs=1e-9)
+
+
+def test_dropout_inside_a_head_takes_what_is_read_and_units():
+    model = make_model(head_hidden=11, head_reads_token=True)
+    head = model.heads()[0]
+    context, last = draw(6, D), draw_tokens(6)
+    shares = []
+
+    def halve(values):
+        shares.append(values.shape[-1])
+        return values / 2
+
+    layer, read = head.projection, (context + head.last_token.weight[last]) / 2
+    units = torch.nn.functional.gelu(layer.hidden(read)) * layer.value(read) / 2
+    wanted = layer.skip(read) + units @ layer.output.weight.T + layer.output.bias
+    torch.testing.assert_close(head.project(context, last, halve), wanted, rtol=0, atol=1e-12)
+    assert shares == [D, 11]
+
+
+def test_dropout_inside_a_head_is_drawn_before_the_one_behind_it():
+    model = make_model(head_hidden=11)
+    head, contexts, inputs = model.heads()[0], draw(64, D), draw_tokens(64)
+    generator = torch.Generator().manual_seed(1)
+    options = {"weights": [1.0], "dropout": 0.5, "head_dropout": 0.25, "generator": generator}
+    found, _ = cross_entropy(model, [contexts], inputs, inputs, **options)
+    generator.manual_seed(1)
+    made = head.project(contexts, None, lambda values: drop(values, 0.25, generator, [64]))
+    kept = drop(made, 0.5, generator, [64])
+    logits = kept @ head.weight.T + head.bias
+    wanted = torch.nn.functional.cross_entropy(logits, inputs)
+    assert found.item() == pytest.approx(wanted.item(), rel=1e-12)

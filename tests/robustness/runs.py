@@ -27,7 +27,7 @@ from tests.open_gate import OPEN_GATE
 
 COMMON = {
     "run": {"threads": 1, "precision": "float32"},
-    "model": {"context_dim": 16, "embed_dim": 16},
+    "model": {"context_dim": 16, "embed_dim": 16, "head_hidden": 12, "head_reads_token": True},
     "analysis": FEW["analysis"] | {"dynamics_steps": 16, "memory_lags": 2},
     "gate": OPEN_GATE,
 }
@@ -51,7 +51,13 @@ CASES = {
         "objective": {"teacher": "same-weights"},
     },
     "frozen": {
-        "phase2": PHASE2 | {"freeze_context": True, "candidates": 32, "candidates_share": 0.6}
+        "phase2": PHASE2
+        | {
+            "freeze_context": True,
+            "head_dropout": 0.2,
+            "candidates": 32,
+            "candidates_share": 0.6,
+        }
     },
     "fine-tuned": {"phase2": PHASE2},
     "another-objective": {

@@ -82,6 +82,7 @@ class FineTuning(Source):
             inputs_N, targets_N = inputs_BT.flatten(), targets_BT.flatten()
             total, plain = self.cross_entropy(
                 [contexts_BTC.flatten(0, 1) for contexts_BTC in read],
+                inputs_N,
                 targets_N,
                 generator=generator,
                 counted_N=counted(self.model, inputs_N, targets_N, positions_BT.ravel()),

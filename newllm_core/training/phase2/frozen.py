@@ -91,6 +91,7 @@ class FrozenContexts(Source):
             inputs_N, targets_N = self.tokens_at(own_N)
             total, plain = self.cross_entropy(
                 contexts,
+                inputs_N,
                 targets_N,
                 generator=generator,
                 counted_N=counted(self.model, inputs_N, targets_N, own_N),

@@ -46,6 +46,7 @@ class Source:
     def cross_entropy(
         self,
         contexts: Sequence[Tensor],
+        inputs_N: Tensor,
         targets_N: Tensor,
         **given: Any,  # noqa: ANN401 - generator, counts, rows
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -53,9 +54,11 @@ class Source:
         return cross_entropy(
             self.model,
             contexts,
+            inputs_N,
             targets_N,
             weights=self.weights,
             dropout=self.config.dropout,
+            head_dropout=self.config.head_dropout,
             head_loss=self.head_loss,
             candidates=self.candidates,
             **given,

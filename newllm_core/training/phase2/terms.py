@@ -42,10 +42,12 @@ class Terms:
 def cross_entropy(
     model: LanguageModel,
     contexts: Sequence[Tensor],
+    inputs_N: Tensor,
     targets_N: Tensor,
     *,
     weights: Sequence[float],
     dropout: float,
+    head_dropout: float = 0,
     generator: torch.Generator,
     counted_N: Tensor | None = None,
     rows_per_rank: Sequence[int] | None = None,
@@ -54,21 +56,26 @@ def cross_entropy(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Compute `Σ w_k CE_k / Σ w_k` with gradient, and the plain terms.
 
-    Each head reads its contexts [N, C] of this process's rows, but for a share of `dropout`; losses
-    are of the rows of all processes. Where heads are mixed with bigrams, `counted_N` is what those
-    say (see `counted`), and the gates' losses are added; what is told is the mixture's. Targets
-    are compared with so many `candidates`; 0 is all.
+    Each head reads its contexts [N, C] of this process's rows, and `inputs_N`, the tokens read last
+    there; a share of `dropout` of what it makes of them is missing, and of `head_dropout` inside a
+    hidden layer. Losses are of the rows of all processes. Where heads are mixed with bigrams,
+    `counted_N` is what those say (see `counted`), and the gates' losses are added; what is told is
+    the mixture's. Targets are compared with so many `candidates`; 0 is all.
     """
     rows = rows_per_rank or [len(targets_N)]
     if candidates:
         followers = collectives.gather(targets_N, rows)
         drawn = draw_candidates(followers, model.vocab_size, candidates, generator)
         head_loss = partial(sampled_cross_entropy, head_loss, drawn)
+    inside = None
+    if head_dropout:
+        inside = partial(drop, share=head_dropout, generator=generator, rows=rows)
     losses: list[Tensor] = []
     mixtures: list[Tensor] = []
     for head, contexts_NC in zip(model.heads(), contexts, strict=True):
         with model.narrow_products():
-            dropped = drop(head.project(contexts_NC), dropout, generator, rows)
+            made_NE = within(head, head.project, contexts_NC, inputs_N, inside)
+            dropped = drop(made_NE, dropout, generator, rows)
             loss, nats_N = within(head, _nats, head_loss, head, dropped, targets_N)
             losses.append(collectives.mean_of(loss, rows))
             if counted_N is not None and head.gate is not None:

@@ -151,6 +151,7 @@ def _config(checkpoint: Checkpoint) -> dict[str, Any]:
         "cell_options": model.cell_options,
         "layer_structure": list(model.config.layer_structure),
         "head_hidden": model.config.head_hidden,
+        "head_reads_token": model.config.head_reads_token,
         "head_bigrams": model.config.head_bigrams,
         "tie_word_embeddings": model.config.tie_weights,
     }

@@ -28,11 +28,11 @@ def name_in_folder(name: str, num_heads: int) -> str | None:
     if not name.startswith(last):
         return None
     of_head = name.removeprefix(last)
-    return of_head if re.match(r"(projection|gate)\.", of_head) else f"head.{of_head}"
+    return of_head if re.match(r"(projection|gate|last_token)\.", of_head) else f"head.{of_head}"
 
 
 def name_in_checkpoint(name: str, num_heads: int) -> str:
     """Return the reverse of `name_in_folder`."""
-    if not re.match(r"(head|projection|gate)\.", name):
+    if not re.match(r"(head|projection|gate|last_token)\.", name):
         return name
     return f"token_output.{num_heads - 1}.{name.removeprefix('head.')}"

@@ -39,6 +39,7 @@ class NewllmConfig(PreTrainedConfig):
         cell_options: of the update rule, all of them.
         layer_structure: cells in each block.
         head_hidden: units of the hidden layer of the head, if it has one.
+        head_reads_token: whether the head reads the last token too.
         head_bigrams: pairs of tokens whose counts the head is mixed with, if it is.
         num_hidden_layers: recurrent states that a cache holds: the context alone.
     """
@@ -53,6 +54,7 @@ class NewllmConfig(PreTrainedConfig):
     cell_options: dict[str, Any] | None = None
     layer_structure: list[int] | None = None
     head_hidden: int = 0
+    head_reads_token: bool = False
     head_bigrams: int = 0
     num_hidden_layers: int = 1
     use_cache: bool = True
@@ -121,6 +123,8 @@ class NewllmForCausalLM(PreTrainedModel, GenerationMixin):
             self.projection = nn.Linear(context_dim, width)
         else:
             self.projection = nn.Identity()
+        if config.head_reads_token:
+            self.last_token = nn.Embedding(config.vocab_size, context_dim)
         self.head = nn.Linear(width, config.vocab_size)
         if config.head_bigrams:
             bigrams = Bigrams  # noqa: F821 - as above
@@ -186,7 +190,7 @@ class NewllmForCausalLM(PreTrainedModel, GenerationMixin):
         Args:
             input_ids: token ids [B, T].
             attention_mask: 0 where there is nothing to read [B, T, or more that came before].
-            inputs_embeds: rows of the embedding [B, T, E] instead of ids, without bigrams.
+            inputs_embeds: rows of the embedding [B, T, E] instead of ids that no head reads.
             cache: of what was read before; the context in it is replaced.
             past_key_values: the same under its name in Transformers before 5.24.
             labels: ids [B, T] to predict, each from what is before it; -100 for none.
@@ -196,8 +200,8 @@ class NewllmForCausalLM(PreTrainedModel, GenerationMixin):
             return_dict: whether to return names, or a tuple.
             **kwargs: what the loss takes.
         """
-        if input_ids is None and self.config.head_bigrams:
-            raise ValueError("this model counts which token follows which: pass input_ids")
+        if input_ids is None and (self.config.head_bigrams or self.config.head_reads_token):
+            raise ValueError("the head of this model reads the last token: pass input_ids")
         if inputs_embeds is None:
             inputs_embeds = self.embedding(input_ids)
         x_BTE = F.layer_norm(inputs_embeds, (self.config.embed_dim,))
@@ -227,7 +231,10 @@ class NewllmForCausalLM(PreTrainedModel, GenerationMixin):
 
         last = isinstance(logits_to_keep, int)
         keep = slice(-logits_to_keep, None) if last else logits_to_keep
-        logits = self.head(self.projection(contexts_BTC[:, keep]))
+        read = contexts_BTC[:, keep]
+        if self.config.head_reads_token:
+            read = read + self.last_token(input_ids[:, keep])
+        logits = self.head(self.projection(read))
         if self.config.head_bigrams:
             logits = self.bigrams.mix(logits, self.gate(contexts_BTC[:, keep]), input_ids[:, keep])
         loss = None
