@@ -89,14 +89,14 @@ def test_every_head_learns_in_both_modes():
 
 @pytest.mark.parametrize("freeze", [False, True])
 def test_a_hidden_layer_of_the_head_is_trained_saved_and_copied(freeze, tmp_path):
-    start = checkpoint(head_hidden=7)
+    start = checkpoint(head_hidden=7, head_reads_token=True)
     trained = run(start, SMALL, epochs=1, freeze_context=freeze)
     moved = changed(parameters(start.model), parameters(trained.model))
     assert {n for n in moved if n.startswith("token_output")} == {
         f"token_output.0.{part}{name}"
-        for part in ("", "projection.skip.", "projection.hidden.", "projection.output.")
+        for part in ("", *(f"projection.{n}." for n in ("skip", "hidden", "value", "output")))
         for name in ("weight", "bias")
-    }
+    } | {"token_output.0.last_token.weight"}
     path = tmp_path / "hidden.safetensors"
     checkpoints.save(trained, path, overwrite=False)
     loaded = checkpoints.load(path)
