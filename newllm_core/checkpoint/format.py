@@ -242,7 +242,7 @@ def _probe(stored: Any, split: str, shape: dict[str, Any]) -> Tensor:  # noqa: A
 
 @torch.no_grad()
 def _fill(parameter: Tensor, stored: Any, name: str) -> None:  # noqa: ANN401
-    dtype = "I32" if parameter.dtype == torch.int32 else "F32"
+    dtype = "I64" if parameter.dtype == torch.int64 else "F32"
     if stored.get_shape() != list(parameter.shape) or stored.get_dtype() != dtype:
         raise ValueError(f"tensor {name} is {stored.get_dtype()} {stored.get_shape()}")
     parameter.copy_(_finite(stored, name))

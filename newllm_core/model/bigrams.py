@@ -19,7 +19,7 @@ class Bigrams(nn.Module):
     Source: interpolated modified Kneser-Ney (Chen & Goodman 1999, section 3.6).
 
     Attributes:
-        pairs: v and w of every pair, in order; unused ones are V, 0 [2, P].
+        pairs: v V + w of every pair, in order; unused ones are V V [P].
         counts: n(v w) [P].
         totals: n(v) [V].
         rest: what of n(v) is not given to pairs [V].
@@ -37,18 +37,12 @@ class Bigrams(nn.Module):
     def __init__(self, num_pairs: int, vocab_size: int) -> None:
         super().__init__()
         self.vocab_size = vocab_size
-        unused = torch.tensor([[vocab_size], [0]], dtype=torch.int32)
-        self.register_buffer("pairs", unused.repeat(1, num_pairs))
+        self.register_buffer("pairs", torch.full((num_pairs,), vocab_size**2))
         self.register_buffer("counts", torch.zeros(num_pairs))
         self.register_buffer("totals", torch.zeros(vocab_size))
         self.register_buffer("rest", torch.zeros(vocab_size))
         self.register_buffer("single", torch.full((vocab_size,), 1 / vocab_size))
         self.register_buffer("discounts", torch.zeros(4))
-
-    def keys(self) -> Tensor:
-        """Return v V + w of every pair, in order [P]."""
-        first, second = self.pairs.long()
-        return first * self.vocab_size + second
 
     def log_probability(
         self, last_N: Tensor, next_N: Tensor, *, counted_N: Tensor | None = None
@@ -58,9 +52,9 @@ class Bigrams(nn.Module):
         Where this very place was `counted_N` it is left out, so that a text which was counted looks
         as one that was not.
         """
-        keys_P, wanted_N = self.keys(), last_N * self.vocab_size + next_N
-        places_N = torch.searchsorted(keys_P, wanted_N).clamp(max=len(keys_P) - 1)
-        kept_N = keys_P[places_N] == wanted_N
+        wanted_N = last_N * self.vocab_size + next_N
+        places_N = torch.searchsorted(self.pairs, wanted_N).clamp(max=len(self.pairs) - 1)
+        kept_N = self.pairs[places_N] == wanted_N
         n_N = torch.where(kept_N, self.counts[places_N], 0)
         total_N, rest_N = self.totals[last_N], self.rest[last_N]
         if counted_N is not None:
@@ -78,9 +72,9 @@ class Bigrams(nn.Module):
     def probabilities(self, last_N: Tensor) -> Tensor:
         """Return p(w | last) of every token w [N, V]."""
         last_U, which_N = torch.unique(last_N, return_inverse=True)
-        keys_P, row_U = self.keys(), last_U * self.vocab_size
-        begins_U = torch.searchsorted(keys_P, row_U)
-        lengths_U = torch.searchsorted(keys_P, row_U + self.vocab_size) - begins_U
+        row_U = last_U * self.vocab_size
+        begins_U = torch.searchsorted(self.pairs, row_U)
+        lengths_U = torch.searchsorted(self.pairs, row_U + self.vocab_size) - begins_U
         # Of every pair of every row, one row after another.
         rows_M = torch.repeat_interleave(lengths_U)
         first_U = lengths_U.cumsum(0) - lengths_U
@@ -89,7 +83,7 @@ class Bigrams(nn.Module):
         rest_U = torch.where(total_U > 0, self.rest[last_U] / total_U.clamp(min=1), 1)
         p_UV = rest_U[:, None] * self.single
         given_M = (n_M - self._discount(n_M)) / total_U[rows_M]
-        p_UV[rows_M, self.pairs[1, places_M].long()] += given_M
+        p_UV[rows_M, self.pairs[places_M] % self.vocab_size] += given_M
         return p_UV[which_N]
 
     def mix(self, logits: Tensor, gate: Tensor, last: Tensor) -> Tensor:
@@ -106,9 +100,8 @@ class Bigrams(nn.Module):
 
     def require_order(self) -> None:
         """Raise `ValueError` unless these are counts that `count_bigrams` could have made."""
-        vocab_size, keys_P = self.vocab_size, self.keys()
-        ordered = bool((keys_P.diff() >= 0).all()) and int(self.pairs.min()) >= 0
-        if not ordered or int(keys_P[-1]) > vocab_size**2 or int(self.pairs[1].max()) >= vocab_size:
+        ordered = bool((self.pairs.diff() >= 0).all())
+        if not ordered or int(self.pairs[0]) < 0 or int(self.pairs[-1]) > self.vocab_size**2:
             raise ValueError("pairs of bigrams are not in order")
         parts = (self.counts, self.totals, self.rest, self.discounts)
         if min(float(part.min()) for part in parts) < 0 or float(self.single.min()) <= 0:

@@ -138,9 +138,8 @@ def count_bigrams(bigrams: Bigrams, tokens: np.ndarray, *, end_id: int, progress
     given_P = (n_P - of_pair[np.minimum(n_P, 3)])[kept_P]
     totals_V = np.bincount(first_P, n_P, vocab_size)
     rest_V = totals_V - np.bincount(first_P[kept_P], given_P, vocab_size)
-    pairs = np.zeros(bigrams.pairs.shape, np.int32)
-    pairs[0] = vocab_size
-    pairs[:, : len(kept_P)] = np.stack([first_P, second_P])[:, kept_P]
+    pairs = np.full(len(bigrams.pairs), vocab_size**2)
+    pairs[: len(kept_P)] = keys_P[kept_P]
     counts = np.zeros(len(bigrams.counts))
     counts[: len(kept_P)] = n_P[kept_P]
     for part, made in (
