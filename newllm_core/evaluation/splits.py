@@ -23,7 +23,7 @@ from newllm_core.trajectory.text import NUM_STREAMS, WARMUP_TOKENS, ContextChunk
 # Logits of so many (row, token) pairs exist at a time, whatever the vocabulary.
 LOGITS_AT_ONCE = 2**23
 # Of the training split so many are predicted: enough to see overfitting.
-TRAIN_TOKENS = 16_384
+TRAIN_TOKENS = 8_192
 
 
 @dataclass(frozen=True)
