@@ -139,20 +139,20 @@ class _Runner:
         Every token moves all weights and both moments through memory. Engines compute the same
         losses.
         """
-        config, model = self.config, self.model
+        config, model = self.config, copy.deepcopy(self.model)
         regularizer = cast(Regularizer, self.loss.regularizers[0])
         weight = regularizer_weight([regularizer], config)
-        blocks = copy.deepcopy(model.blocks)
-        optimizer = torch.optim.Adam(blocks.parameters(), lr=config.learning_rate, foreach=False)
+        parameters = list(model.blocks.parameters())
+        optimizer = torch.optim.Adam(parameters, lr=config.learning_rate, foreach=False)
         context = model.start(1)
         for place in range(len(self.window)):
             token_1 = self.window.tokens_T[place : place + 1]
-            new = blocks(context=context, token=model.embed(token_1).detach())[-1][-1]
+            new = model.read(context=context, token=model.embed(token_1).detach())[-1][-1]
             cvfp = F.mse_loss(new, self.window.previous_TC[place : place + 1])
             loss = (1 - weight) * cvfp + weight * regularizer(new, tokens_N=token_1)
             optimizer.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_(blocks.parameters(), config.gradient_clip)
+            nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
             optimizer.step()
             context = new.detach()
             loss.item()

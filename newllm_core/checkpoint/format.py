@@ -271,4 +271,5 @@ def _content_hash(
 def _parameters(model: LanguageModel) -> dict[str, Tensor]:
     """Return counts, and every parameter once, under its first name (a tied head is not one)."""
     counts = [] if model.bigrams is None else model.bigrams.named_buffers(prefix="bigrams")
-    return dict([*model.named_parameters(remove_duplicate=True), *counts])
+    slow = [] if model.slow is None else model.slow.named_buffers(prefix="slow")
+    return dict([*model.named_parameters(remove_duplicate=True), *counts, *slow])

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from newllm_core.config.option import Section, option
+from newllm_core.config.option import Section, option, share
 from newllm_core.errors import ConfigError
 
 MOST_LAYERS = 1000
@@ -21,6 +21,14 @@ class ModelConfig(Section):
     context_dim: int = option(
         256, "Dimensions of the context, the whole memory.", low=1, high=WIDEST
     )
+    slow_dims: int = option(
+        0,
+        "So many dimensions of the context are no part of the update: averages of the tokens read, "
+        "counted from the training text, that fade slowly.",
+        low=0,
+        high=WIDEST,
+    )
+    slow_decay: float = share(0.98, "What is left of these averages after each token.")
     embed_dim: int = option(256, "Dimensions of a token embedding.", low=1, high=WIDEST)
     cell: str = option("residual", "One update rule (an entry point of newllm.cells).")
     layer_structure: tuple[int, ...] = option(
@@ -52,7 +60,9 @@ class ModelConfig(Section):
         high=MOST_BIGRAMS,
     )
     counted_tokens: int | None = option(
-        None, "Count embeddings and bigrams in at most so many training tokens.", low=2
+        None,
+        "Count embeddings, slow dimensions and bigrams in at most so many training tokens.",
+        low=2,
     )
 
     def __post_init__(self) -> None:
@@ -61,6 +71,11 @@ class ModelConfig(Section):
             raise ConfigError("model.layer_structure is empty: give at least one block, e.g. 1,1")
         if sum(self.layer_structure) > MOST_LAYERS:
             raise ConfigError(f"model.layer_structure has more than {MOST_LAYERS:,} layers")
+        if self.slow_dims >= self.context_dim or self.slow_dims > self.embed_dim:
+            raise ConfigError(
+                f"model.slow_dims is {self.slow_dims}: it must be less than model.context_dim "
+                f"({self.context_dim}) and at most model.embed_dim ({self.embed_dim})"
+            )
 
     @property
     def embeddings_file(self) -> str | None:

@@ -1,10 +1,11 @@
-"""What is counted in a text, read once, before anything is trained: embeddings and bigrams.
+"""What is counted in a text before anything is trained: embeddings, slow dimensions, bigrams.
 
-Shapes: T tokens, P different pairs of tokens, V vocabulary, E embed_dim.
+Shapes: T tokens, P different pairs of tokens, V vocabulary, E embed_dim, B streams, S slow
+dimensions.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 
 from newllm_core.files.npy_files import release_pages
 from newllm_core.model.bigrams import Bigrams
+from newllm_core.model.slow import SlowUnits
 from newllm_core.runtime.device import one_thread
 from newllm_core.runtime.progress import Progress
 
@@ -22,6 +24,9 @@ WINDOW = 4
 SMOOTHING = 0.75
 # Tokens that share all their neighbours are told apart by this share of their random start.
 NOISE = 0.1
+# Slow dimensions are counted in so many tokens at most, in so many streams.
+MOST_SLOW = 1 << 20
+SLOW_STREAMS = 256
 # More directions than are kept make those that are kept exact (Halko et al. 2011).
 OVERSAMPLING = 8
 CHUNK_TOKENS = 1 << 20
@@ -122,6 +127,49 @@ def factors(matrix: Tensor, dim: int, seed: int) -> Tensor:
     strength = torch.where(strength > 1e-5 * strength[:1], strength, 0)
     found = (left * strength.sqrt())[:, :dim]
     return F.pad(found, (0, dim - found.shape[1]))
+
+
+@torch.no_grad()
+def count_slow(
+    slow: SlowUnits,
+    embed: Callable[[Tensor], Tensor],
+    tokens: np.ndarray,
+    *,
+    progress: Progress,
+) -> None:
+    """Choose W and b of slow units so that these have mean 0 and covariance 1 in `tokens` [T].
+
+    They are the directions in which averages of embedded tokens differ most (principal
+    components); directions in which these do not differ stay 0. At most a million tokens are read,
+    in streams of equal length.
+    """
+    read = min(len(tokens), MOST_SLOW)
+    count = max(1, min(SLOW_STREAMS, int(read * (1 - slow.decay) / 20)))
+    ids_BT = torch.from_numpy(np.asarray(tokens[: read // count * count], np.int64)).view(count, -1)
+    dim = slow.weight.shape[1]
+    total_E = torch.zeros(dim, dtype=torch.float64)
+    squares_EE = torch.zeros(dim, dim, dtype=torch.float64)
+    average_BE = torch.zeros(count, dim)
+    # The first ones of a stream stand for too few tokens.
+    skipped = min(ids_BT.shape[1] // 2, int(4 / (1 - slow.decay)))
+    with one_thread(), progress.task("counting slow dimensions", read, "tokens") as task:
+        for place, ids_B in enumerate(ids_BT.unbind(1)):
+            average_BE = embed(ids_B).lerp(average_BE, slow.decay)
+            if place >= skipped:
+                total_E += average_BE.sum(0)
+                squares_EE += average_BE.T @ average_BE
+            task.advance(count)
+        num_rows = count * (ids_BT.shape[1] - skipped)
+        mean_E = total_E / num_rows
+        variances, directions = torch.linalg.eigh(squares_EE / num_rows - mean_E.outer(mean_E))
+    variance_S = variances.flip(0)[: len(slow.bias)].clamp(min=0)
+    direction_SE = directions.T.flip(0)[: len(slow.bias)]
+    direction_SE *= direction_SE.gather(1, direction_SE.abs().argmax(1, keepdim=True)).sign()
+    there_S = variance_S > 1e-6 * variance_S[0]
+    scale_S = torch.where(there_S, variance_S.clamp(min=1e-30).rsqrt(), 0)
+    slow.weight.copy_(scale_S[:, None] * direction_SE)
+    slow.bias.copy_(-slow.weight.double() @ mean_E)
+    progress.message(f"counted {int(there_S.sum()):,} slow dimensions in {read:,} tokens")
 
 
 @torch.no_grad()

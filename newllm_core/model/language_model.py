@@ -19,6 +19,7 @@ from newllm_core.errors import ConfigError
 from newllm_core.model.bigrams import Bigrams
 from newllm_core.model.cells.base import Cell
 from newllm_core.model.heads import TokenHead
+from newllm_core.model.slow import SlowUnits
 from newllm_core.plugins.registry import CELLS
 from newllm_core.settings import make_section
 
@@ -90,7 +91,8 @@ class LanguageModel(nn.Module):
 
     Attributes:
         embedding: token embeddings [V, E]; a LayerNorm without parameters follows.
-        blocks: the recurrence.
+        blocks: the recurrence, of all dimensions of the context but the slow ones.
+        slow: these, the last ones; None without `slow_dims`.
         bigrams: counts that every head is mixed with, None without `head_bigrams`.
         token_output: heads, each a `TokenHead`; the last one may be tied to the embedding.
         cell_options: of the cell, all of them.
@@ -127,14 +129,15 @@ class LanguageModel(nn.Module):
         # Drawing numbers on the meta device would import torch._dynamo, which takes seconds.
         empty = torch.empty(self.vocab_size, config.embed_dim)
         self.embedding = nn.Embedding.from_pretrained(empty, freeze=False)
+        learned = config.context_dim - config.slow_dims
         with CELLS.blame(config.cell):
             self.blocks = Recurrence(
-                CVFPBlock(
-                    [cell_type(config.context_dim, config.embed_dim, options) for _ in range(count)]
-                )
+                CVFPBlock([cell_type(learned, config.embed_dim, options) for _ in range(count)])
                 for count in config.layer_structure
             )
         self.cells()[-1].is_last = True
+        slow = (config.slow_dims, config.embed_dim, config.slow_decay)
+        self.slow = SlowUnits(*slow) if config.slow_dims else None
         width = config.embed_dim if config.tie_weights or config.head_hidden else None
         sizes = (config.context_dim, self.vocab_size, width, config.head_hidden)
         pairs = config.head_bigrams
@@ -195,7 +198,16 @@ class LanguageModel(nn.Module):
     def step_layers(self, *, context: Tensor, token: Tensor) -> list[list[Tensor]]:
         """Read one token: the context [N, C] after each layer of each block."""
         with self.narrow_products(len(context)), CELLS.blame(self.config.cell):
+            return self.read(context=context, token=token)
+
+    def read(self, *, context: Tensor, token: Tensor) -> list[list[Tensor]]:
+        """Read one token as `step_layers` does, with products as whoever calls it has them."""
+        if self.slow is None:
             return self.blocks(context=context, token=token)
+        slow_dims = self.config.slow_dims
+        slow = self.slow(context[..., -slow_dims:], token)
+        contexts = self.blocks(context=context[..., :-slow_dims], token=token)
+        return [[torch.cat([c, slow], -1) for c in of_block] for of_block in contexts]
 
     def logits(self, contexts: Sequence[Tensor], last: Tensor | None = None) -> list[Tensor]:
         """Make next-token logits [..., V] of every head from contexts [..., C] after each block.
@@ -238,6 +250,12 @@ class LanguageModel(nn.Module):
             # A LayerNorm follows the embedding, so this scale matters only to a tied head: it
             # gives logits of standard deviation one.
             self.embedding.weight.normal_(0, self.config.embed_dim**-0.5, generator=generator)
+        if self.slow is not None:
+            # As large as the learned dimensions, until they are counted.
+            std = (
+                (1 + self.slow.decay) / (1 - self.slow.decay + 1e-3) / self.config.embed_dim
+            ) ** 0.5
+            self.slow.weight.normal_(0, std, generator=random_stream(self.seed, "slow"))
         generator = random_stream(self.seed, "heads")
         for head in self.heads():
             head.initialise(HEAD_STD, generator, tied=head.weight is self.embedding.weight)

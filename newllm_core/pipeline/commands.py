@@ -76,11 +76,12 @@ def phase1(
     config = given.resolve()
     path = out or RUNS / "phase1.safetensors"
     require_checkpoint_place(path, overwrite=overwrite or resume)
-    is_counted = config.model.embeddings == "counts" or config.model.head_bigrams > 0
+    counts = config.model.head_bigrams or config.model.slow_dims
+    is_counted = config.model.embeddings == "counts" or counts > 0
     if config.model.counted_tokens is not None and not is_counted:
         raise ConfigError(
-            "model.counted_tokens says how much is counted: it needs --embeddings counts or "
-            "--head-bigrams"
+            "model.counted_tokens says how much is counted: it needs --embeddings counts, "
+            "--slow-dims or --head-bigrams"
         )
     # A mistyped name is reported before data is prepared.
     CELLS.find(config.model.cell)

@@ -36,7 +36,7 @@ def _unroll(model: LanguageModel, x_TBE: Tensor, context: Tensor, final_only: bo
     steps = []
     with model.narrow_products(len(context)), CELLS.blame(model.config.cell):
         for token in x_TBE.unbind(0):
-            contexts = [of_block[-1] for of_block in model.blocks(context=context, token=token)]
+            contexts = [of_block[-1] for of_block in model.read(context=context, token=token)]
             context = contexts[-1]
             steps.append(contexts[-1:] if final_only else contexts)
     return [torch.stack(of_block, dim=1) for of_block in zip(*steps, strict=True)]

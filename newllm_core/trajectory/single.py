@@ -30,10 +30,7 @@ class SingleStream:
         """Read `token`: the next context [C]; the given one stays as it is."""
         model = self._model
         token_E = torch.layer_norm(model.embedding.weight[token], (model.config.embed_dim,))
-        context, x = context_C[None], token_E[None]
-        for cell in model.blocks.cells():
-            context, x = cell(context=context, token=x)
-        return context[0]
+        return model.read(context=context_C[None], token=token_E[None])[-1][-1][0]
 
     @torch.inference_mode()
     def logits(self, context_C: Tensor, last: int | None = None) -> np.ndarray:

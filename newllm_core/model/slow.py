@@ -1,0 +1,36 @@
+"""The part of a context that is not learned: averages of what was read that fade slowly.
+
+Shapes: N rows, S slow dimensions, E embed_dim.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+class SlowUnits(nn.Module):
+    """What a text is about, which the last few tokens do not say.
+
+        s_t = d s_{t-1} + (1 - d) (W x_t + b)
+
+    Source: the slow units of Mikolov et al. 2014 (arXiv 1412.7753, equation 4), whose W is learned.
+    Here W and b are counted (`counting.count_slow`), and never trained.
+
+    Attributes:
+        weight: W [S, E].
+        bias: b [S].
+        decay: d.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, num_dims: int, embed_dim: int, decay: float) -> None:
+        super().__init__()
+        self.decay = decay
+        self.register_buffer("weight", torch.zeros(num_dims, embed_dim))
+        self.register_buffer("bias", torch.zeros(num_dims))
+
+    def forward(self, slow: Tensor, token: Tensor) -> Tensor:
+        """Return s_t [N, S] from s_{t-1} and the token x_t [N, E]."""
+        read = nn.functional.linear(token, self.weight, self.bias).to(slow.dtype)
+        return read.lerp(slow, self.decay)
