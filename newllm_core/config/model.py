@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from newllm_core.config.option import Section, option, share
+from newllm_core.config.option import Section, option
 from newllm_core.errors import ConfigError
 
 MOST_LAYERS = 1000
@@ -28,7 +28,12 @@ class ModelConfig(Section):
         low=0,
         high=WIDEST,
     )
-    slow_decay: float = share(0.98, "What is left of these averages after each token.")
+    slow_decays: tuple[float, ...] = option(
+        (0.8, 0.95),
+        "What is left of these averages after each token: equal parts of them fade at each rate.",
+        low=0,
+        high=0.9999,
+    )
     embed_dim: int = option(256, "Dimensions of a token embedding.", low=1, high=WIDEST)
     cell: str = option("residual", "One update rule (an entry point of newllm.cells).")
     layer_structure: tuple[int, ...] = option(
@@ -71,6 +76,8 @@ class ModelConfig(Section):
             raise ConfigError("model.layer_structure is empty: give at least one block, e.g. 1,1")
         if sum(self.layer_structure) > MOST_LAYERS:
             raise ConfigError(f"model.layer_structure has more than {MOST_LAYERS:,} layers")
+        if not self.slow_decays:
+            raise ConfigError("model.slow_decays is empty: give at least one, e.g. 0.8,0.95")
         if self.slow_dims >= self.context_dim or self.slow_dims > self.embed_dim:
             raise ConfigError(
                 f"model.slow_dims is {self.slow_dims}: it must be less than model.context_dim "

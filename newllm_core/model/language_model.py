@@ -136,7 +136,7 @@ class LanguageModel(nn.Module):
                 for count in config.layer_structure
             )
         self.cells()[-1].is_last = True
-        slow = (config.slow_dims, config.embed_dim, config.slow_decay)
+        slow = (config.slow_dims, config.embed_dim, config.slow_decays)
         self.slow = SlowUnits(*slow) if config.slow_dims else None
         width = config.embed_dim if config.tie_weights or config.head_hidden else None
         sizes = (config.context_dim, self.vocab_size, width, config.head_hidden)
@@ -251,11 +251,10 @@ class LanguageModel(nn.Module):
             # gives logits of standard deviation one.
             self.embedding.weight.normal_(0, self.config.embed_dim**-0.5, generator=generator)
         if self.slow is not None:
-            # As large as the learned dimensions, until they are counted.
-            std = (
-                (1 + self.slow.decay) / (1 - self.slow.decay + 1e-3) / self.config.embed_dim
-            ) ** 0.5
-            self.slow.weight.normal_(0, std, generator=random_stream(self.seed, "slow"))
+            # As large as what is learned, until they are counted.
+            decay_S1 = self.slow.decay[:, None]
+            self.slow.weight.normal_(generator=random_stream(self.seed, "slow"))
+            self.slow.weight.mul_(((1 + decay_S1) / (1 - decay_S1) / self.config.embed_dim).sqrt())
         generator = random_stream(self.seed, "heads")
         for head in self.heads():
             head.initialise(HEAD_STD, generator, tied=head.weight is self.embedding.weight)

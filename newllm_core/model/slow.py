@@ -3,6 +3,8 @@
 Shapes: N rows, S slow dimensions, E embed_dim.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -15,18 +17,22 @@ class SlowUnits(nn.Module):
     Source: the slow units of Mikolov et al. 2014 (arXiv 1412.7753, equation 4), whose W is learned.
     Here W and b are counted (`counting.count_slow`), and never trained.
 
+    Equal parts of the dimensions fade at each of the `decays`.
+
     Attributes:
+        decay: d [S].
         weight: W [S, E].
         bias: b [S].
-        decay: d.
     """
 
+    decay: Tensor
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, num_dims: int, embed_dim: int, decay: float) -> None:
+    def __init__(self, num_dims: int, embed_dim: int, decays: Sequence[float]) -> None:
         super().__init__()
-        self.decay = decay
+        parts = torch.arange(num_dims) * len(decays) // max(1, num_dims)
+        self.register_buffer("decay", torch.tensor(decays)[parts])
         self.register_buffer("weight", torch.zeros(num_dims, embed_dim))
         self.register_buffer("bias", torch.zeros(num_dims))
 

@@ -27,7 +27,14 @@ from tests.open_gate import OPEN_GATE
 
 COMMON = {
     "run": {"threads": 1, "precision": "float32"},
-    "model": {"context_dim": 16, "embed_dim": 16, "head_hidden": 12, "head_reads_token": True},
+    "model": {
+        "context_dim": 16,
+        "embed_dim": 16,
+        "slow_dims": 4,
+        "slow_decays": (0.8,),
+        "head_hidden": 12,
+        "head_reads_token": True,
+    },
     "analysis": FEW["analysis"] | {"dynamics_steps": 16, "memory_lags": 2},
     "gate": OPEN_GATE,
 }

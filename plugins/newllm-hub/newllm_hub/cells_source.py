@@ -9,6 +9,7 @@ from newllm_core.model.bigrams import Bigrams
 from newllm_core.model.cells.gru import GruUnit
 from newllm_core.model.cells.network import MixedNorm, UpdateNetwork
 from newllm_core.model.heads import HiddenLayer
+from newllm_core.model.slow import SlowUnits
 from newllm_core.plugins.registry import CELLS
 
 # What cells and heads are made of, in an order in which they can be defined.
@@ -17,6 +18,7 @@ PARTS: tuple[type[nn.Module], ...] = (
     UpdateNetwork,
     GruUnit,
     HiddenLayer,
+    SlowUnits,
     Bigrams,
 )
 # Where training begins, and what options there are: neither is needed any more.

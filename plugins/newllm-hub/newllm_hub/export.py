@@ -150,6 +150,8 @@ def _config(checkpoint: Checkpoint) -> dict[str, Any]:
         "cell": model.config.cell,
         "cell_options": model.cell_options,
         "layer_structure": list(model.config.layer_structure),
+        "slow_dims": model.config.slow_dims,
+        "slow_decays": list(model.config.slow_decays),
         "head_hidden": model.config.head_hidden,
         "head_reads_token": model.config.head_reads_token,
         "head_bigrams": model.config.head_bigrams,

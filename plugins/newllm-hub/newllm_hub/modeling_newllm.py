@@ -38,6 +38,8 @@ class NewllmConfig(PreTrainedConfig):
         cell: the update rule, one of `CELLS`.
         cell_options: of the update rule, all of them.
         layer_structure: cells in each block.
+        slow_dims: dimensions of the context, the last ones, that are averages of what was read.
+        slow_decays: what is left of equal parts of these after each token.
         head_hidden: units of the hidden layer of the head, if it has one.
         head_reads_token: whether the head reads the last token too.
         head_bigrams: pairs of tokens whose counts the head is mixed with, if it is.
@@ -53,6 +55,8 @@ class NewllmConfig(PreTrainedConfig):
     cell: str = "residual"
     cell_options: dict[str, Any] | None = None
     layer_structure: list[int] | None = None
+    slow_dims: int = 0
+    slow_decays: list[float] | None = None
     head_hidden: int = 0
     head_reads_token: bool = False
     head_bigrams: int = 0
@@ -89,7 +93,7 @@ class Block(nn.Module):
     def __init__(self, config: NewllmConfig, count: int) -> None:
         super().__init__()
         options = SimpleNamespace(**config.cell_options or {})
-        cell, sizes = CELLS[config.cell], (config.context_dim, config.embed_dim)
+        cell, sizes = CELLS[config.cell], (config.context_dim - config.slow_dims, config.embed_dim)
         self.layers = nn.ModuleList(cell(*sizes, options) for _ in range(count))
 
     def forward(self, context: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
@@ -115,9 +119,12 @@ class NewllmForCausalLM(PreTrainedModel, GenerationMixin):
         self.embedding = nn.Embedding(config.vocab_size, embed_dim)
         self.blocks = nn.ModuleList(Block(config, n) for n in config.layer_structure or [1])
         self.blocks[-1].layers[-1].is_last = True
+        if config.slow_dims:
+            units = SlowUnits  # noqa: F821 - the end of the file defines it
+            self.slow = units(config.slow_dims, embed_dim, config.slow_decays)
         width = embed_dim if config.tie_word_embeddings or config.head_hidden else context_dim
         if config.head_hidden:
-            layer = HiddenLayer  # noqa: F821 - the end of the file defines it
+            layer = HiddenLayer  # noqa: F821 - as above
             self.projection: nn.Module = layer(context_dim, config.head_hidden, width)
         elif config.tie_word_embeddings:
             self.projection = nn.Linear(context_dim, width)
@@ -219,8 +226,12 @@ class NewllmForCausalLM(PreTrainedModel, GenerationMixin):
         contexts = []
         for t, x_BE in enumerate(x_BTE.unbind(1)):
             before, token = context_BC, x_BE
+            learned = self.config.context_dim - self.config.slow_dims
+            context_BC, slow_BS = before[:, :learned], before[:, learned:]
             for block in self.blocks:
                 context_BC, token = block(context_BC, token)
+            if self.config.slow_dims:
+                context_BC = torch.cat([context_BC, self.slow(slow_BS, x_BE)], -1)
             if attention_mask is not None:
                 context_BC = torch.where(attention_mask[:, t], context_BC, before)
             contexts.append(context_BC)

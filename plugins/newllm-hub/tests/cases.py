@@ -23,6 +23,7 @@ SHAPES = {
     "hidden-layer": {"head_hidden": 9},
     "hidden-tied": {"tie_weights": True, "head_hidden": 9, "num_heads": 2},
     "tied-heads": {"tie_weights": True, "num_heads": 2},
+    "slow": {"slow_dims": 5, "slow_decays": [0.8, 0.5], "num_heads": 2},
     "token": {"head_reads_token": True, "head_hidden": 9, "num_heads": 2},
     "bigrams": {"head_bigrams": 60, "num_heads": 2},
     "gated": {"cell": "gated"},
