@@ -36,10 +36,11 @@ class ContextVector(Peer):
         nn.Module.__init__(self)
         cell, ratio = shape.split()
         preset = settings.from_file(f"preset:{PRESET}")
-        slow_dims = settings.resolve(preset).model.slow_dims
+        slow_dims = min(settings.resolve(preset).model.slow_dims, width)
         # Counts are mixed in as with every other peer.
         sizes = {
             "context_dim": int(ratio) * width + slow_dims,
+            "slow_dims": slow_dims,
             "embed_dim": width,
             "cell": cell,
             "head_bigrams": 0,
