@@ -56,7 +56,8 @@ def test_bounds_are_inclusive_and_named(section, spec, sign, bound):
     as_list = isinstance(spec.default, tuple)
     inside, beyond = bound, bound + sign
     # Weights that are all zero are refused for another reason.
-    values = [(inside, 1.0) if as_list else inside, (1.0, beyond) if as_list else beyond]
+    other = (*spec.default, 1.0)[0] if as_list else None
+    values = [(inside, other) if as_list else inside, (other, beyond) if as_list else beyond]
     assert getattr(make(section, spec.name, values[0]), spec.name) == values[0]
     with pytest.raises(ConfigError) as caught:
         make(section, spec.name, values[1])

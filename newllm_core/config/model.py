@@ -78,11 +78,6 @@ class ModelConfig(Section):
             raise ConfigError(f"model.layer_structure has more than {MOST_LAYERS:,} layers")
         if not self.slow_decays:
             raise ConfigError("model.slow_decays is empty: give at least one, e.g. 0.8,0.95")
-        if self.slow_dims >= self.context_dim or self.slow_dims > self.embed_dim:
-            raise ConfigError(
-                f"model.slow_dims is {self.slow_dims}: it must be less than model.context_dim "
-                f"({self.context_dim}) and at most model.embed_dim ({self.embed_dim})"
-            )
 
     @property
     def embeddings_file(self) -> str | None:

@@ -86,7 +86,8 @@ class LanguageModel(nn.Module):
     memory, and raises if they are too many.
 
     Raises:
-        ConfigError: this machine cannot hold it, or the cell or one of its options is unknown.
+        ConfigError: this machine cannot hold it, the cell or one of its options is unknown, or it
+            would have too many slow dimensions.
         PluginError: the cell cannot be made.
 
     Attributes:
@@ -126,6 +127,11 @@ class LanguageModel(nn.Module):
 
     def _make_parts(self, cell_type: type[Cell], options: Any, num_heads: int) -> None:  # noqa: ANN401
         config = self.config
+        if config.slow_dims >= config.context_dim or config.slow_dims > config.embed_dim:
+            raise ConfigError(
+                f"model.slow_dims is {config.slow_dims}: it must be less than model.context_dim "
+                f"({config.context_dim}) and at most model.embed_dim ({config.embed_dim})"
+            )
         # Drawing numbers on the meta device would import torch._dynamo, which takes seconds.
         empty = torch.empty(self.vocab_size, config.embed_dim)
         self.embedding = nn.Embedding.from_pretrained(empty, freeze=False)
