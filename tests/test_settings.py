@@ -207,8 +207,7 @@ def test_presets(blocks, cell, dims, matrices, name):
     model = LanguageModel(config.model, 3, cell=config.cell)
     assert config.model.layer_structure == (1,) * blocks
     assert config.model.cell == cell
-    learned = config.model.context_dim - config.model.slow_dims
-    assert (learned, config.model.embed_dim) == (dims, dims)
+    assert (config.model.context_dim, config.model.embed_dim) == (dims, dims)
     for layer in model.cells():
         assert sum(p.numel() for p in layer.parameters() if p.ndim == 2) == matrices
     assert config.phase1.objective == "reconstruction"

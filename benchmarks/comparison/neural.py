@@ -115,14 +115,12 @@ class NeuralPeer:
         dataset, progress = self.conditions.dataset, self.conditions.progress
         config = phase2(setting, Budget.of(tokens, len(dataset.train.tokens)))
         peer = self.build(setting, seed)
-        read = dataset.train.tokens[: config.max_tokens]
         if setting["embeddings"] == "counts":
+            read = dataset.train.tokens[: config.max_tokens]
             count_embeddings(peer.embedding.weight, read, seed=seed, progress=progress)
-        if isinstance(peer, ContextVector):
-            peer.count(read)
         if setting["bigrams"]:
             bigrams = Bigrams(setting["bigrams"], self._vocab_size)
-            end_id = int(dataset.info.end_id)
+            read, end_id = dataset.train.tokens[: config.max_tokens], int(dataset.info.end_id)
             count_bigrams(bigrams, read, end_id=end_id, progress=progress)
             peer.mix(bigrams.to(self.conditions.device))
             peer.gate.to(self.conditions.device)

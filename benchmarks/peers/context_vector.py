@@ -1,15 +1,12 @@
 """newllm's own model: its recurrence, embedding and head, trained and read as every peer is."""
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from benchmarks.peers.base import Peer, State
 from newllm_core import settings
 from newllm_core.config import ModelConfig
-from newllm_core.model.counting import count_slow
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.runtime.progress import Silent
 from newllm_core.trajectory.sequential import unroll_embedded
 
 PRESET = "language-model"
@@ -21,7 +18,7 @@ class ContextVector(Peer):
     What is trained is what `newllm phase2 --config preset:language-model` trains.
     """
 
-    # The cell, and learned dimensions of the context for each embedded one.
+    # The cell, and context dimensions for each embedded one.
     shapes = ("mogrifier 1", "mogrifier 2", "gru 2")
 
     def __init__(
@@ -35,16 +32,14 @@ class ContextVector(Peer):
     ) -> None:
         nn.Module.__init__(self)
         cell, ratio = shape.split()
-        preset = settings.from_file(f"preset:{PRESET}")
-        slow_dims = min(settings.resolve(preset).model.slow_dims, width)
         # Counts are mixed in as with every other peer.
         sizes = {
-            "context_dim": int(ratio) * width + slow_dims,
-            "slow_dims": slow_dims,
+            "context_dim": int(ratio) * width,
             "embed_dim": width,
             "cell": cell,
             "head_bigrams": 0,
         }
+        preset = settings.from_file(f"preset:{PRESET}")
         config: ModelConfig = settings.resolve(preset, {"model": sizes}).model
         self.width = width
         # Initial weights come from the seed that the caller gave torch.
@@ -65,8 +60,3 @@ class ContextVector(Peer):
         """Read the window token by token."""
         (contexts_BTC,) = unroll_embedded(self.model, x_BTE.transpose(0, 1), state[0])
         return contexts_BTC, [contexts_BTC[:, -1]]
-
-    def count(self, tokens: np.ndarray) -> None:
-        """Count the slow dimensions of the context."""
-        if self.model.slow is not None:
-            count_slow(self.model.slow, self.model.embed, tokens, progress=Silent())
