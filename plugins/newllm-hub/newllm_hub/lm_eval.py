@@ -207,6 +207,8 @@ class NewllmLM(TemplateLM):
         if not len(targets_T):
             return 0.0, True
         model = self._opened.model
-        logits_TV = at_least_float32(model.predict(model.heads()[-1], contexts_TC, last_T))
+        with model.narrow_products():
+            logits_TV = model.predict(model.heads()[-1], contexts_TC, last_T)
+        logits_TV = at_least_float32(logits_TV)
         lost = F.cross_entropy(logits_TV, targets_T, reduction="none").double().sum()
         return float(lost), bool((logits_TV.argmax(-1) == targets_T).all())
