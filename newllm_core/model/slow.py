@@ -14,7 +14,7 @@ class SlowUnits(nn.Module):
 
         s_t = d s_{t-1} + (1 - d) (W x_t + b)
 
-    Source: the slow units of Mikolov et al. 2014 (arXiv 1412.7753, equation 4), whose W is learned.
+    Source: the slow units of Mikolov et al. 2014 (arXiv 1412.7753), whose W is learned.
     Here W and b are counted (`counting.count_slow`), and never trained.
 
     Equal parts of the dimensions fade at each of the `decays`.
