@@ -87,6 +87,11 @@ def _refuse_contradictions(
             "would change with it. Fine-tune (without --freeze-context), or start from a phase1 "
             "with model.tie_weights = false"
         )
+    if options.head_dropout and not checkpoint.model.config.head_hidden:
+        raise ConfigError(
+            "phase2.head_dropout is of the hidden layer of a head, and this model's heads have "
+            "none: leave it out, or train another with newllm phase1 --head-hidden"
+        )
     for name in ("objective", "reg"):
         wanted = is_wanted(getattr(options, name), getattr(options, f"{name}_weight"))
         if options.freeze_context and wanted:
