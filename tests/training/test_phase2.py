@@ -237,7 +237,7 @@ def test_a_model_that_is_not_finite_is_refused_before_training():
 def test_contradictions_are_one_line():
     with pytest.raises(ConfigError, match="tied to the embedding"):
         run(checkpoint(tie_weights=True), freeze_context=True)
-    with pytest.raises(ConfigError, match="phase2.head_dropout is of the hidden layer"):
+    with pytest.raises(ConfigError, match=r"phase2\.head_dropout is of the hidden layer"):
         run(checkpoint(), head_dropout=0.1)
     for name, extra in (
         ("objective", {"objective_weight": 1.0}),
