@@ -140,12 +140,13 @@ def count_slow(
     """
     tokens = tokens[:MOST_SLOW]
     decays = slow.decay.unique().tolist()
-    with progress.task("counting slow dimensions", len(decays) * len(tokens), "tokens") as task:
+    work = progress.task("counting slow dimensions", len(decays) * len(tokens), "tokens")
+    # Sums of several threads are rounded differently.
+    with one_thread(), work as task:
         for decay in decays:
             of_decay = slow.decay == decay
             mean_E, covariance_EE = fading_averages(embed, tokens, decay, task)
-            with one_thread():
-                variance_E, directions_EE = torch.linalg.eigh(covariance_EE)
+            variance_E, directions_EE = torch.linalg.eigh(covariance_EE)
             kept = slice(-int(of_decay.sum()), None)
             variance_S, direction_SE = variance_E[kept].flip(0), directions_EE.T[kept].flip(0)
             # Either sign would do; the same one whatever the library.
@@ -171,14 +172,13 @@ def fading_averages(
     squares_EE = torch.diag(total_E)
     # The first averages of a stream stand for too few tokens.
     skipped = min(ids_BT.shape[1] // 2, int(4 / (1 - decay)))
-    with one_thread():
-        for place, ids_B in enumerate(ids_BT.unbind(1)):
-            average_BE = embed(ids_B).lerp(average_BE, decay)
-            if place >= skipped:
-                rows_BE = average_BE.double()
-                total_E += rows_BE.sum(0)
-                squares_EE += rows_BE.T @ rows_BE
-            task.advance(count)
+    for place, ids_B in enumerate(ids_BT.unbind(1)):
+        average_BE = embed(ids_B).lerp(average_BE, decay)
+        if place >= skipped:
+            rows_BE = average_BE.double()
+            total_E += rows_BE.sum(0)
+            squares_EE += rows_BE.T @ rows_BE
+        task.advance(count)
     num_rows = count * (ids_BT.shape[1] - skipped)
     mean_E = total_E / num_rows
     return mean_E, squares_EE / num_rows - mean_E.outer(mean_E)

@@ -31,7 +31,7 @@ class SlowUnits(nn.Module):
 
     def __init__(self, num_dims: int, embed_dim: int, decays: Sequence[float]) -> None:
         super().__init__()
-        parts = torch.arange(num_dims) * len(decays) // max(1, num_dims)
+        parts = torch.arange(num_dims) * len(decays) // num_dims
         self.register_buffer("decay", torch.tensor(decays)[parts])
         self.register_buffer("weight", torch.zeros(num_dims, embed_dim))
         self.register_buffer("bias", torch.zeros(num_dims))

@@ -76,9 +76,9 @@ def phase1(
     config = given.resolve()
     path = out or RUNS / "phase1.safetensors"
     require_checkpoint_place(path, overwrite=overwrite or resume)
-    counts = config.model.head_bigrams or config.model.slow_dims
-    is_counted = config.model.embeddings == "counts" or counts > 0
-    if config.model.counted_tokens is not None and not is_counted:
+    model = config.model
+    is_counted = model.embeddings == "counts" or model.slow_dims or model.head_bigrams
+    if model.counted_tokens is not None and not is_counted:
         raise ConfigError(
             "model.counted_tokens says how much is counted: it needs --embeddings counts, "
             "--slow-dims or --head-bigrams"

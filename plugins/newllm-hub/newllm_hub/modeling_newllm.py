@@ -223,10 +223,10 @@ class NewllmForCausalLM(PreTrainedModel, GenerationMixin):
         context_BC = self.embedding.weight.new_zeros(shape) if state is None else state.clone()
         if attention_mask is not None:
             attention_mask = attention_mask[:, -x_BTE.shape[1] :, None].bool()
+        learned = self.config.context_dim - self.config.slow_dims
         contexts = []
         for t, x_BE in enumerate(x_BTE.unbind(1)):
             before, token = context_BC, x_BE
-            learned = self.config.context_dim - self.config.slow_dims
             context_BC, slow_BS = before[:, :learned], before[:, learned:]
             for block in self.blocks:
                 context_BC, token = block(context_BC, token)

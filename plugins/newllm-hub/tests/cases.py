@@ -53,7 +53,7 @@ def make(num_heads=1, options=None, roles=(), phase="phase2", **shape):
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in (*model.parameters(), *objective.parameters()):
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.5)
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
     if model.bigrams is not None:
         ids = np.array(tokenizer.encode(TEXT), np.uint16)
         count_bigrams(model.bigrams, ids, end_id=tokenizer.end_id, progress=Silent())
