@@ -33,8 +33,14 @@ PEERS: dict[str, type[Peer]] = {
 EMBEDDINGS = ("random", "counts")
 # Pairs of tokens that are counted in what the run reads, and mixed with; 0 for none.
 BIGRAMS = (0, 1 << 19)
+# Tokens that targets are compared with until the last fifth of the steps; 0 for the vocabulary.
+CANDIDATES = (0, 2048)
 # A round of a speed measurement: this many steps, twice; the first ones choose kernels.
 STEPS_PER_ROUND = 8
+
+
+# Axes that are options of Phase 2.
+OF_PHASE2 = (RATE, "dropout", "input_dropout", "weight_decay", "candidates")
 
 
 class NeuralPeer:
@@ -56,11 +62,15 @@ class NeuralPeer:
             "weight_decay": DECAYS,
             "embeddings": EMBEDDINGS,
             "bigrams": BIGRAMS,
+            "candidates": CANDIDATES,
         }
         self.start: Setting = {axis: values[0] for axis, values in self.axes.items()}
         self.start[RATE] = FIRST_RATE
         self.speeds: list[Setting] = [
-            {"window": window, "shape": shape} for window in self.kind.windows for shape in shapes
+            {"window": window, "shape": shape, "candidates": candidates}
+            for window in self.kind.windows
+            for shape in shapes
+            for candidates in CANDIDATES
         ]
         self.ways = precision.ways(conditions.run, conditions.device)
         self.width = cache(self._width)
@@ -153,5 +163,5 @@ def phase2(setting: Setting, budget: Budget) -> Phase2Config:
         max_tokens=budget.tokens,
         num_streams=streams,
         bptt=length,
-        **{name: setting[name] for name in (RATE, "dropout", "input_dropout", "weight_decay")},
+        **{name: setting[name] for name in OF_PHASE2},
     )

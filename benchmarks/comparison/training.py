@@ -6,6 +6,7 @@ Shapes: B streams, T tokens of a window, E width.
 import math
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from newllm_core.data.prepared import PreparedDataset, TokenSplit
 from newllm_core.errors import DivergedError
 from newllm_core.kernels.door import choose
 from newllm_core.runtime.progress import Progress, Silent
+from newllm_core.training.phase2.candidates import draw_candidates, sampled_cross_entropy
 from newllm_core.training.phase2.head_loss import plain_cross_entropy
 from newllm_core.training.phase2.steps import Steps
 from newllm_core.training.phase2.terms import Terms
@@ -57,6 +59,7 @@ def train_peer(
     progress = progress or Silent()
     windows = _Windows(dataset, config, seed, moves=not peer.carries_state)
     steps = Steps(peer, list(peer.parameters()), config, windows.num_steps * config.epochs)
+    generator = torch.Generator(peer.embedding.weight.device).manual_seed(seed)
     peer.train()
     best: dict[str, Any] = {"validation": math.inf, "best_epoch": 0}
     kept: dict[str, torch.Tensor] = {}
@@ -68,7 +71,7 @@ def train_peer(
             begun, before = clock(device), total
             label = f"epoch {epoch}/{config.epochs}"
             with progress.task(label, windows.num_tokens, "tokens") as task:
-                for terms in _losses(peer, windows, way, epoch):
+                for terms in _losses(peer, windows, way, epoch, steps, generator):
                     steps.make(terms)
                     total += terms.num_tokens
                     task.advance(terms.num_tokens, f"{terms.plain['cross-entropy']:.3f}")
@@ -131,7 +134,14 @@ class _Windows:
             yield starts_B1 + np.arange(begin, min(begin + self.length, of_stream))
 
 
-def _losses(peer: Peer, windows: _Windows, way: str, epoch: int) -> Iterator[Terms]:
+def _losses(
+    peer: Peer,
+    windows: _Windows,
+    way: str,
+    epoch: int,
+    steps: Steps,
+    generator: torch.Generator,
+) -> Iterator[Terms]:
     """One epoch; whoever iterates makes a step with each before asking for the next."""
     state = peer.start(windows.num_streams)
     for positions_BT in windows.positions(epoch):
@@ -144,6 +154,10 @@ def _losses(peer: Peer, windows: _Windows, way: str, epoch: int) -> Iterator[Ter
         kernels = "off" if way == precision.TORCH else "auto"
         at = {"setting": kernels, "device": y_NE.device, "dtype": y_NE.dtype}
         head_loss = choose("cross-entropy", plain_cross_entropy, **at)
+        if steps.candidates:
+            vocab_size = peer.head.out_features
+            drawn = draw_candidates(targets_N, vocab_size, steps.candidates, generator)
+            head_loss = partial(sampled_cross_entropy, head_loss, drawn)
         with precision.of_body(way, y_NE.device):
             loss = peer.nats(head_loss, y_NE, last_N, targets_N, counted=True)
         yield Terms(loss, {"cross-entropy": loss.detach()}, len(targets_N))

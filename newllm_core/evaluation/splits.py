@@ -20,8 +20,9 @@ from newllm_core.runtime.precision import at_least_float32
 from newllm_core.runtime.progress import Progress, Silent, Task
 from newllm_core.trajectory.text import NUM_STREAMS, WARMUP_TOKENS, ContextChunk, contexts_of_text
 
-# Logits of so many (row, token) pairs exist at a time, whatever the vocabulary.
-LOGITS_AT_ONCE = 2**23
+# Logits of so many (row, token) pairs exist at a time, whatever the vocabulary. Twice as many take
+# twice as long: from 32 MiB on, the C library gets every array anew from the system.
+LOGITS_AT_ONCE = 2**22
 # Of the training split so many are predicted: enough to see overfitting.
 TRAIN_TOKENS = 8_192
 

@@ -1,11 +1,13 @@
 """Training, tuning, the cache and the script itself."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
 
 from benchmarks import language_modelling
+from benchmarks.comparison import training
 from benchmarks.comparison.budget import Budget
 from benchmarks.comparison.cache import Cache
 from benchmarks.comparison.comparison import TUNING_SEED, Comparison
@@ -19,6 +21,7 @@ from newllm_core.config import AnalysisConfig, Config, DataConfig
 from newllm_core.data.prepare import prepare
 from newllm_core.data.probe import choose_probes
 from newllm_core.errors import ConfigError, DivergedError
+from newllm_core.training.phase2.candidates import draw_candidates
 from newllm_core.training.phase2.run import train_phase2
 
 
@@ -108,6 +111,26 @@ def test_every_peer_may_be_mixed_with_counts_of_what_it_reads(name, conditions):
         setting = contestant.start | {"bigrams": pairs, "learning_rate": 1e-9}
         found.append(contestant.train(setting, 0, 600, "float32", test=False)["validation"])
     assert found[1] < found[0] - 0.05
+
+
+@pytest.mark.parametrize("name", ["newllm", "transformer"])
+def test_every_peer_may_compare_with_candidates_in_four_fifths_of_its_steps(
+    name, conditions, monkeypatch
+):
+    drawn = []
+    monkeypatch.setattr(
+        training,
+        "draw_candidates",
+        lambda *given: drawn.append(given[1:3]) or draw_candidates(*given),
+    )
+    contestant = NeuralPeer(name, conditions)
+    steps = -(-6000 // 1024)
+    for candidates in (0, 8):
+        setting = contestant.start | {"candidates": candidates}
+        contestant.train(setting, 0, 6000, "float32", test=False)
+        assert len(drawn) == (math.ceil(0.8 * steps) if candidates else 0)
+    assert set(drawn) == {(conditions.dataset.info.vocab_size, 8)}
+    assert {speed["candidates"] for speed in contestant.speeds} == {0, 2048}
 
 
 def test_a_budget_is_as_few_equal_passes_as_it_takes():

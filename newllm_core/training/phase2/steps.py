@@ -90,6 +90,12 @@ class Steps:
         self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
         self.change = OptimizerStep(self.optimizer, config.gradient_clip)
 
+    @property
+    def candidates(self) -> int:
+        """How many tokens the next step compares with those that follow; 0 for all."""
+        sampled = self.config.candidates_share * self.total
+        return self.config.candidates if self.step < sampled else 0
+
     def make(self, terms: Terms) -> None:
         """Make one step down the gradient of `terms`, or of none of the later ones either.
 

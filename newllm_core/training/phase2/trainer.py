@@ -166,7 +166,7 @@ class Phase2Trainer:
             losses = source.losses(self.generator, skip=meter.batches)
             while True:
                 with self.saver.step(self.state) if self.saver else nullcontext():
-                    source.candidates = self._candidates()
+                    source.candidates = self.steps.candidates
                     terms = next(losses, None)
                     if terms is not None:
                         steps.make(terms)
@@ -196,11 +196,6 @@ class Phase2Trainer:
             rate = (meter.tokens - read_before) / (time.perf_counter() - begun)
             self.progress.message(f"{label}: {meter.tokens:,} tokens at {rate:,.0f} tokens/s")
         return {"terms": meter.means()}, rate
-
-    def _candidates(self) -> int:
-        """Return how many tokens the next step compares with those that follow; 0 for all."""
-        sampled = self.config.candidates_share * self.steps.total
-        return self.config.candidates if self.steps.step < sampled else 0
 
     def _mark(self) -> Mark:
         """Return what a step changes even if it fails."""
