@@ -77,7 +77,7 @@ def start(count: int, arguments: argparse.Namespace) -> dict[str, float]:
     options.append(f"--seconds={arguments.seconds}")
     done = subprocess.run(
         [sys.executable, *torchrun, "-m", "benchmarks.processes", "--worker", *options],
-        env=os.environ | {"OMP_NUM_THREADS": str(2 // count), "OMP_WAIT_POLICY": "PASSIVE"},
+        env=os.environ | {"OMP_NUM_THREADS": str(2 // count)},
         stdout=subprocess.PIPE,
         text=True,
         check=True,

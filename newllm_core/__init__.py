@@ -26,8 +26,10 @@ __all__ = [
 ]
 
 # A waiting thread that spins takes the core from whoever works on it: from another process, and
-# from this one's own helper threads. Read when torch is loaded, so import newllm_core before it.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# from this one's own helper threads. One that sleeps at once wakes too late for the small
+# operations of a recurrence. Turns of waiting, some microseconds in all; read when torch is loaded,
+# so import newllm_core before it.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - the protocol of modules

@@ -20,9 +20,8 @@ from newllm_core.runtime.precision import at_least_float32
 from newllm_core.runtime.progress import Progress, Silent, Task
 from newllm_core.trajectory.text import NUM_STREAMS, WARMUP_TOKENS, ContextChunk, contexts_of_text
 
-# Logits of so many (row, token) pairs exist at a time, whatever the vocabulary. Twice as many take
-# twice as long: from 32 MiB on, the C library gets every array anew from the system.
-LOGITS_AT_ONCE = 2**22
+# Logits of so many (row, token) pairs exist at a time, whatever the vocabulary.
+LOGITS_AT_ONCE = 2**23
 # Of the training split so many are predicted: enough to see overfitting.
 TRAIN_TOKENS = 8_192
 
@@ -158,10 +157,6 @@ def evaluate_splits(
 
     `max_tokens` is that of validation; all by default.
     """
-    streams = NUM_STREAMS
-    if max_tokens is not None and max_tokens < len(dataset.validation.tokens):
-        # A stream begins by reading what it does not predict: few tokens are worth few streams.
-        streams = max(1, min(NUM_STREAMS, max_tokens // (2 * WARMUP_TOKENS)))
 
     def reached(split: str, text: TokenSplit, max_tokens: int | None) -> dict[str, Any]:
         return evaluate(
@@ -170,7 +165,6 @@ def evaluate_splits(
             end_id=int(dataset.info.end_id),
             head_weights=head_weights,
             max_tokens=max_tokens,
-            num_streams=streams,
             progress=progress,
             label=f"evaluating {split}",
         )
@@ -185,7 +179,9 @@ def score(model: LanguageModel, readings: Iterable[ContextChunk], task: Task) ->
     num_tokens = 0
     sums = np.zeros((model.num_heads, 3))
     for reading in readings:
-        sums += _score(model, reading)
+        # Around all of a chunk, so that the weights are rounded once.
+        with model.narrow_products():
+            sums += _score(model, reading)
         num_tokens += len(reading.positions_N)
         task.advance(len(reading.positions_N))
     return Scores(num_tokens, *sums.T.tolist())
@@ -206,9 +202,7 @@ def _score(model: LanguageModel, reading: ContextChunk) -> list[tuple[float, flo
         hits = torch.zeros((), dtype=torch.int64, device=context_NC.device)
         parts = (of_all.split(rows) for of_all in (context_NC, reading.inputs_N, reading.targets_N))
         for part_NC, inputs_N, targets_N in zip(*parts, strict=True):
-            with model.narrow_products():
-                logits_NV = model.predict(head, part_NC, inputs_N)
-            logits_NV = at_least_float32(logits_NV)
+            logits_NV = at_least_float32(model.predict(head, part_NC, inputs_N))
             losses_N = F.cross_entropy(logits_NV, targets_N, reduction="none").double()
             nats += torch.stack([losses_N.sum(), losses_N.square().sum()])
             # Targets that are the first of the largest logits; `argmax` of every row is slow.

@@ -17,7 +17,7 @@ from torch import Tensor
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.trajectory.sequential import unroll
 
-NUM_STREAMS = 128
+NUM_STREAMS = 256
 WARMUP_TOKENS = 256
 ROWS_AT_ONCE = 4096
 # Not in the generator itself: a `no_grad` around a `yield` would leak into whoever iterates.
