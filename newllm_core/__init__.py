@@ -29,7 +29,7 @@ __all__ = [
 # from this one's own helper threads. One that sleeps at once wakes too late for the small
 # operations of a recurrence. Turns of waiting, some microseconds in all; read when torch is loaded,
 # so import newllm_core before it.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - the protocol of modules

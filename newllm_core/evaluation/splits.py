@@ -202,13 +202,17 @@ def _score(model: LanguageModel, reading: ContextChunk) -> list[tuple[float, flo
         hits = torch.zeros((), dtype=torch.int64, device=context_NC.device)
         parts = (of_all.split(rows) for of_all in (context_NC, reading.inputs_N, reading.targets_N))
         for part_NC, inputs_N, targets_N in zip(*parts, strict=True):
-            logits_NV = at_least_float32(model.predict(head, part_NC, inputs_N))
-            losses_N = F.cross_entropy(logits_NV, targets_N, reduction="none").double()
+            values_NV, are_probabilities = model.mixed(head, part_NC, inputs_N)
+            values_NV = at_least_float32(values_NV)
+            reached_N = values_NV.gather(1, targets_N[:, None])[:, 0]
+            if are_probabilities:
+                losses_N = -reached_N.double().log()
+            else:
+                losses_N = F.cross_entropy(values_NV, targets_N, reduction="none").double()
             nats += torch.stack([losses_N.sum(), losses_N.square().sum()])
-            # Targets that are the first of the largest logits; `argmax` of every row is slow.
-            reached_N = logits_NV.gather(1, targets_N[:, None])[:, 0]
-            candidates = (reached_N == logits_NV.amax(-1)).nonzero()[:, 0]
-            hits += (logits_NV[candidates].argmax(-1) == targets_N[candidates]).sum()
+            # Targets that are the first of the largest; `argmax` of every row is slow.
+            candidates = (reached_N == values_NV.amax(-1)).nonzero()[:, 0]
+            hits += (values_NV[candidates].argmax(-1) == targets_N[candidates]).sum()
         scores.append((float(nats[0]), float(nats[1]), int(hits)))
     return scores
 

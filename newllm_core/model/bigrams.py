@@ -87,13 +87,13 @@ class Bigrams(nn.Module):
         return p_UV[which_N]
 
     def mix(self, logits: Tensor, gate: Tensor, last: Tensor) -> Tensor:
-        """Return the logarithm of `(1 - g) softmax(logits) + g p`, g = σ(gate) [..., V].
+        """Return `(1 - g) softmax(logits) + g p`, g = σ(gate) [..., V].
 
         Shapes: `logits` [..., V], `gate` [..., 1], `last`, the tokens read last [...].
         """
         own = logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(-1)
         counted = self.probabilities(last.flatten()).view_as(own).to(own)
-        return own.lerp(counted, gate.to(own).sigmoid()).clamp_(min=1e-30).log()
+        return own.lerp(counted, gate.to(own).sigmoid()).clamp_(min=1e-30)
 
     def _discount(self, n_N: Tensor) -> Tensor:
         return self.discounts[n_N.clamp(max=3).long()]

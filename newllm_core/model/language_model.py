@@ -225,11 +225,18 @@ class LanguageModel(nn.Module):
 
     def predict(self, head: TokenHead, context: Tensor, last: Tensor | None = None) -> Tensor:
         """Make next-token logits [..., V] of one head from its contexts [..., C]; see `logits`."""
+        values, are_probabilities = self.mixed(head, context, last)
+        return values.log() if are_probabilities else values
+
+    def mixed(
+        self, head: TokenHead, context: Tensor, last: Tensor | None = None
+    ) -> tuple[Tensor, bool]:
+        """Make logits [..., V], or probabilities if the head is mixed with bigrams; say which."""
         logits: Tensor = head(context, last)
         if self.bigrams is None or head.gate is None:
-            return logits
+            return logits, False
         assert last is not None, "bigrams need the token that was read last"
-        return self.bigrams.mix(logits, head.gate(context), last)
+        return self.bigrams.mix(logits, head.gate(context), last), True
 
     def expand_heads(self) -> None:
         """Give every block a head, each a copy of the trained last one, which stays as it is."""

@@ -7,12 +7,14 @@ from recurrence import D, draw, draw_tokens, make_model
 from torch.nn import functional as F
 
 from benchmarks.peers.ngram import KneserNey
+from newllm_core.evaluation.splits import score
 from newllm_core.model import counting
 from newllm_core.model.bigrams import Bigrams
 from newllm_core.model.counting import count_bigrams
 from newllm_core.runtime.progress import Silent
 from newllm_core.training.phase2.terms import cross_entropy
 from newllm_core.trajectory.single import SingleStream
+from newllm_core.trajectory.text import ContextChunk
 
 VOCAB, END = 40, 3
 
@@ -136,6 +138,17 @@ def test_a_mixture_is_a_probability(mixed):
     assert g.std().item() > 0.01
     single = torch.from_numpy(SingleStream(mixed).logits(contexts[2], int(last[2])))
     torch.testing.assert_close(single, found[2].detach())
+
+
+def test_evaluation_is_of_the_mixture(mixed):
+    contexts, (last, following) = draw(60, D), draw_tokens(2, 60)
+    said = mixed.logits([contexts], last)[0].detach()
+    reading = ContextChunk(np.arange(60), last, following, [contexts])
+    found = score(mixed, [reading], Silent().task("scoring", 60, "tokens"))
+    assert found.nats[0] == pytest.approx(F.cross_entropy(said, following, reduction="sum").item())
+    assert found.hits[0] == (said.argmax(-1) == following).sum() > 0
+    own = F.cross_entropy(mixed.heads()[-1](contexts), following, reduction="sum").item()
+    assert abs(found.nats[0] - own) > 0.1
 
 
 def test_the_loss_told_is_the_mixtures_and_heads_learn_as_without_counts(mixed):

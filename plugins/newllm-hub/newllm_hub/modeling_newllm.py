@@ -247,7 +247,8 @@ class NewllmForCausalLM(PreTrainedModel, GenerationMixin):
             read = read + self.last_token(input_ids[:, keep])
         logits = self.head(self.projection(read))
         if self.config.head_bigrams:
-            logits = self.bigrams.mix(logits, self.gate(contexts_BTC[:, keep]), input_ids[:, keep])
+            gates = self.gate(contexts_BTC[:, keep])
+            logits = self.bigrams.mix(logits, gates, input_ids[:, keep]).log()
         loss = None
         if labels is not None:
             loss = self.loss_function(logits, labels, self.config.vocab_size, **kwargs)
