@@ -144,7 +144,8 @@ def test_evaluation_is_of_the_mixture(mixed):
     contexts, (last, following) = draw(60, D), draw_tokens(2, 60)
     said = mixed.logits([contexts], last)[0].detach()
     reading = ContextChunk(np.arange(60), last, following, [contexts])
-    found = score(mixed, [reading], Silent().task("scoring", 60, "tokens"))
+    with Silent().task("scoring", 60, "tokens") as task:
+        found = score(mixed, [reading], task)
     assert found.nats[0] == pytest.approx(F.cross_entropy(said, following, reduction="sum").item())
     assert found.hits[0] == (said.argmax(-1) == following).sum() > 0
     own = F.cross_entropy(mixed.heads()[-1](contexts), following, reduction="sum").item()
