@@ -60,6 +60,8 @@ class CachedTransformer(nn.Module):
 
 
 class _Layer(nn.Module):
+    cache: Tensor
+
     def __init__(self, width: int, max_tokens: int) -> None:
         super().__init__()
         self.norm_attention, self.norm_mlp = nn.LayerNorm(width), nn.LayerNorm(width)

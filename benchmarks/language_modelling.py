@@ -50,7 +50,7 @@ def prepare(options: argparse.Namespace) -> "Comparison":
     """Open the data and build every contestant."""
     from benchmarks.comparison.cache import Cache
     from benchmarks.comparison.comparison import Comparison
-    from benchmarks.comparison.contestant import Conditions
+    from benchmarks.comparison.contestant import Conditions, Contestant
     from benchmarks.comparison.counting import Ngram
     from benchmarks.comparison.neural import NeuralPeer
     from newllm_cli.progress import StderrProgress
@@ -67,7 +67,7 @@ def prepare(options: argparse.Namespace) -> "Comparison":
         progress=StderrProgress(),
     )
     conditions.test()  # refuses data without one before hours are spent
-    contestants = [
+    contestants: list[Contestant] = [
         Ngram(conditions) if name == Ngram.name else NeuralPeer(name, conditions)
         for name in options.models
     ]

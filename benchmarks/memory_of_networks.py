@@ -125,7 +125,7 @@ def _examined(peer: Peer, dataset: PreparedDataset, seed: int) -> dict[str, Any]
     def step(state: State, ids_B: Tensor) -> State:
         return peer(ids_B[:, None], state)[1]
 
-    texts = tuple(np.asarray(split.tokens) for split in (dataset.train, dataset.validation))
+    texts: Any = tuple(np.asarray(split.tokens) for split in (dataset.train, dataset.validation))
     peer.eval()
     found: dict[str, Any] = examine(step, texts, start=peer.start(1), seed=seed)["validation"]
     return found
@@ -139,8 +139,7 @@ def _of_tiny(name: str, options: argparse.Namespace) -> Row:
     start = newllm.phase1(
         out=options.out / "start.safetensors",
         max_tokens=options.tokens,
-        **({} if trained else {"max_iterations": 0}),
-        **common,
+        **(common if trained else common | {"max_iterations": 0}),
     )
     heads = newllm.phase2(
         start,

@@ -19,7 +19,7 @@ class Ngram:
     """Reads every token once: more passes would teach it nothing (see `Contestant`)."""
 
     name = "ngram"
-    ways = ("float64",)
+    ways: tuple[str, ...] = ("float64",)
     seeds = False
 
     def __init__(self, conditions: Conditions) -> None:

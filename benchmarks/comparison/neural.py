@@ -51,7 +51,7 @@ class NeuralPeer:
     def __init__(self, name: str, conditions: Conditions) -> None:
         self.name = name
         self.conditions = conditions
-        self.kind = PEERS[name]
+        self.kind: Any = PEERS[name]
         shapes = self.kind.shapes
         self.axes: Axes = {
             RATE: RATES,
@@ -101,7 +101,8 @@ class NeuralPeer:
         torch.manual_seed(seed)
         options = {name: setting[name] for name in ("shape", "dropout", "input_dropout")}
         peer = self.kind(self._vocab_size, self.width(setting["shape"]), **options)
-        return peer.to(self.conditions.device)
+        placed: Peer = peer.to(self.conditions.device)
+        return placed
 
     def rate(self, setting: Setting, way: str) -> float:
         """Measure the second of two passes over a few steps; nothing is dropped."""

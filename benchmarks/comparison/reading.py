@@ -67,6 +67,7 @@ def bits_per_byte(
             task.advance(len(positions_N))
     peer.train(training)
     assert count == len(tokens), "every token is predicted once"
+    assert text.num_bytes, "bytes are known of prepared text"
     return nats / math.log(2) / text.num_bytes
 
 

@@ -151,9 +151,13 @@ def _losses(
         targets_N = targets_BT.flatten().to(y_BTE.device)
         last_N = torch.from_numpy(inputs_BT).flatten().to(y_BTE.device)
         y_NE = y_BTE.flatten(0, 1)
-        kernels = "off" if way == precision.TORCH else "auto"
-        at = {"setting": kernels, "device": y_NE.device, "dtype": y_NE.dtype}
-        head_loss = choose("cross-entropy", plain_cross_entropy, **at)
+        head_loss = choose(
+            "cross-entropy",
+            plain_cross_entropy,
+            setting="off" if way == precision.TORCH else "auto",
+            device=y_NE.device,
+            dtype=y_NE.dtype,
+        )
         if steps.candidates:
             vocab_size = peer.head.out_features
             drawn = draw_candidates(targets_N, vocab_size, steps.candidates, generator)

@@ -8,6 +8,7 @@ Shapes: B streams, T tokens of a window, C context_dim, E embed_dim.
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +45,8 @@ def forms(plain: Unrolled, given: tuple[Tensor, Tensor]) -> Iterator[tuple[str, 
     yield "plain", plain
     if given[0].is_cuda:
         yield "compiled", torch.compile(plain, mode="reduce-overhead")
-        yield "graph", torch.cuda.make_graphed_callables(plain, given)
+        graphed: Any = torch.cuda.make_graphed_callables(plain, given)
+        yield "graph", graphed
 
 
 def recurrence(place: Place) -> Iterator[Row]:

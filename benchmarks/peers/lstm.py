@@ -24,8 +24,8 @@ class Lstm(Peer):
         super().__init__(vocab_size, width, units, dropout, input_dropout)
         self.rnn = nn.LSTM(width, units, batch_first=True)
         # A forget gate that starts open (Jozefowicz et al. 2015); torch adds two biases.
-        for bias in (self.rnn.bias_ih_l0, self.rnn.bias_hh_l0):
-            nn.init.constant_(bias[units : 2 * units], 0.5)
+        for bias in ("bias_ih_l0", "bias_hh_l0"):
+            nn.init.constant_(self.rnn.get_parameter(bias)[units : 2 * units], 0.5)
 
     def start(self, num_streams: int) -> State:
         """h_0 = c_0 = 0."""

@@ -45,7 +45,7 @@ class TokenSplit:
         num_bytes: their sum; this and the following are those of `SplitInfo`.
     """
 
-    tokens: "np.memmap"
+    tokens: "np.ndarray"
     document_starts: "np.ndarray"
     document_bytes: "np.ndarray"
     num_bytes: int | None

@@ -72,7 +72,7 @@ class Steps:
     """
 
     def __init__(
-        self, model: LanguageModel, parameters: list[nn.Parameter], config: Phase2Config, total: int
+        self, model: nn.Module, parameters: list[nn.Parameter], config: Phase2Config, total: int
     ) -> None:
         self.config = config
         self.total = total
@@ -80,8 +80,9 @@ class Steps:
         self.learning_rate = 0.0
         self.gradient_norm = torch.zeros(())
         self._terms: list[str] = []
-        matrices = [p for p in parameters if p.ndim == 2 and p is not model.embedding.weight]
-        others = [p for p in parameters if p.ndim != 2 or p is model.embedding.weight]
+        table = model.get_parameter("embedding.weight")
+        matrices = [p for p in parameters if p.ndim == 2 and p is not table]
+        others = [p for p in parameters if p.ndim != 2 or p is table]
         groups = [
             {"params": alike, "weight_decay": decay}
             for chosen, decay in ((matrices, config.weight_decay), (others, 0.0))
