@@ -117,6 +117,7 @@ def test_a_checkpoint_keeps_its_cell(newllm, data):
     )
     assert done.code == 2
     assert "cell.hidden_dim is 12 in this checkpoint and cannot become 13" in done.err
+    assert "--set cell.hidden_dim=12" in done.err
     done = newllm("phase2", "p1.safetensors", *GATE, "--set=model.cell=gru", "--out=b.safetensors")
     assert done.code == 2
     assert "model.cell is 'residual' in this checkpoint and cannot become 'gru'" in done.err
