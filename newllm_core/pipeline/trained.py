@@ -131,6 +131,6 @@ def _refuse_change(section: str, asked: Any, saved: Any) -> None:  # noqa: ANN40
         if wanted != had:
             raise ConfigError(
                 f"{section}.{spec.name} is {had!r} in this checkpoint and cannot become "
-                f"{wanted!r}: train another with newllm phase1, or keep it against a preset or file "
-                f"with --set {section}.{spec.name}={had}"
+                f"{wanted!r}: train another with newllm phase1, or keep it in spite of a "
+                f"preset with --set {section}.{spec.name}={had}"
             )
