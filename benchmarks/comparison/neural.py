@@ -1,5 +1,6 @@
 """Contestants that are neural models of the wanted size, newllm's own among them."""
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -37,8 +38,6 @@ BIGRAMS = (0, 1 << 19)
 CANDIDATES = (0, 2048)
 # A round of a speed measurement: this many steps, twice; the first ones choose kernels.
 STEPS_PER_ROUND = 8
-
-
 # Axes that are options of Phase 2.
 OF_PHASE2 = (RATE, "dropout", "input_dropout", "weight_decay", "candidates")
 
@@ -109,6 +108,8 @@ class NeuralPeer:
         setting = self.start | setting
         tokens = STEPS_PER_ROUND * TOKENS_PER_STEP
         config = phase2(setting, Budget(2, tokens))
+        # As many of the second pass draw candidates as of a whole run.
+        config = replace(config, candidates_share=(1 + config.candidates_share) / 2)
         figures = train_peer(
             self.build(setting, 0),
             self.conditions.dataset,

@@ -6,7 +6,6 @@ Shapes: B streams, T tokens of a window, E width.
 import math
 import time
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,8 @@ from newllm_core.data.prepared import PreparedDataset, TokenSplit
 from newllm_core.errors import DivergedError
 from newllm_core.kernels.door import choose
 from newllm_core.runtime.progress import Progress, Silent
-from newllm_core.training.phase2.candidates import draw_candidates, sampled_cross_entropy
-from newllm_core.training.phase2.head_loss import plain_cross_entropy
+from newllm_core.training.phase2.candidates import among_candidates
+from newllm_core.training.phase2.head_loss import HeadLoss, plain_cross_entropy
 from newllm_core.training.phase2.steps import Steps
 from newllm_core.training.phase2.terms import Terms
 from newllm_core.trajectory.text import inputs_at
@@ -151,17 +150,15 @@ def _losses(
         targets_N = targets_BT.flatten().to(y_BTE.device)
         last_N = torch.from_numpy(inputs_BT).flatten().to(y_BTE.device)
         y_NE = y_BTE.flatten(0, 1)
-        head_loss = choose(
+        head_loss: HeadLoss = choose(
             "cross-entropy",
             plain_cross_entropy,
             setting="off" if way == precision.TORCH else "auto",
             device=y_NE.device,
             dtype=y_NE.dtype,
         )
-        if steps.candidates:
-            vocab_size = peer.head.out_features
-            drawn = draw_candidates(targets_N, vocab_size, steps.candidates, generator)
-            head_loss = partial(sampled_cross_entropy, head_loss, drawn)
+        vocab_size = peer.head.out_features
+        head_loss = among_candidates(head_loss, targets_N, vocab_size, steps.candidates, generator)
         with precision.of_body(way, y_NE.device):
             loss = peer.nats(head_loss, y_NE, last_N, targets_N, counted=True)
         yield Terms(loss, {"cross-entropy": loss.detach()}, len(targets_N))

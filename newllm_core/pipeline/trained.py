@@ -129,8 +129,9 @@ def _refuse_change(section: str, asked: Any, saved: Any) -> None:  # noqa: ANN40
     for spec in dataclasses.fields(asked):
         wanted, had = getattr(asked, spec.name), getattr(saved, spec.name)
         if wanted != had:
+            kept = ",".join(map(str, had)) if isinstance(had, tuple) else had
             raise ConfigError(
                 f"{section}.{spec.name} is {had!r} in this checkpoint and cannot become "
                 f"{wanted!r}: train another with newllm phase1, or keep it in spite of a "
-                f"preset with --set {section}.{spec.name}={had}"
+                f"preset with --set {section}.{spec.name}={kept}"
             )

@@ -1,5 +1,7 @@
 """A cell from a file, through every command; and fast forms switched off."""
 
+import re
+
 import pytest
 
 from newllm_core.plugins.files import forget_files
@@ -121,6 +123,9 @@ def test_a_checkpoint_keeps_its_cell(newllm, data):
     done = newllm("phase2", "p1.safetensors", *GATE, "--set=model.cell=gru", "--out=b.safetensors")
     assert done.code == 2
     assert "model.cell is 'residual' in this checkpoint and cannot become 'gru'" in done.err
+    done = newllm("phase2", "p1.safetensors", *GATE, "--set=model.layer_structure=1,2,3")
+    (kept,) = re.findall(r"--set (model\.layer_structure=[\d,]+)$", done.err.strip())
+    assert newllm(*same, f"--set={kept}", "--overwrite").code == 0
 
 
 def test_without_fast_forms_losses_are_the_same(newllm, data, monkeypatch):

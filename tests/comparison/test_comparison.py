@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks import language_modelling
-from benchmarks.comparison import training
+from benchmarks.comparison import neural
 from benchmarks.comparison.budget import Budget
 from benchmarks.comparison.cache import Cache
 from benchmarks.comparison.comparison import TUNING_SEED, Comparison
@@ -17,10 +17,11 @@ from benchmarks.comparison.neural import PEERS, NeuralPeer, phase2
 from benchmarks.comparison.report import spread, table
 from benchmarks.comparison.tuning import DROPOUTS, RATES, at_edge, descend, shown
 from newllm_core.checkpoint.format import Checkpoint
-from newllm_core.config import AnalysisConfig, Config, DataConfig
+from newllm_core.config import AnalysisConfig, Config, DataConfig, Phase2Config
 from newllm_core.data.prepare import prepare
 from newllm_core.data.probe import choose_probes
 from newllm_core.errors import ConfigError, DivergedError
+from newllm_core.training.phase2 import candidates as sampling
 from newllm_core.training.phase2.candidates import draw_candidates
 from newllm_core.training.phase2.run import train_phase2
 
@@ -119,7 +120,7 @@ def test_every_peer_may_compare_with_candidates_in_four_fifths_of_its_steps(
 ):
     drawn = []
     monkeypatch.setattr(
-        training,
+        sampling,
         "draw_candidates",
         lambda *given: drawn.append(given[1:3]) or draw_candidates(*given),
     )
@@ -131,6 +132,18 @@ def test_every_peer_may_compare_with_candidates_in_four_fifths_of_its_steps(
         assert len(drawn) == (math.ceil(0.8 * steps) if candidates else 0)
     assert set(drawn) == {(conditions.dataset.info.vocab_size, 8)}
     assert {speed["candidates"] for speed in contestant.speeds} == {0, 2048}
+
+
+def test_the_speed_is_of_as_many_steps_with_candidates_as_a_run_has(conditions, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        neural, "train_peer", lambda *given, **options: seen.append(given[2]) or {"rates": [1, 2]}
+    )
+    assert NeuralPeer("gru", conditions).rate({"candidates": 8}, "float32") == 2
+    steps = 2 * neural.STEPS_PER_ROUND
+    sampled = sum(step < seen[0].candidates_share * steps for step in range(steps // 2, steps))
+    whole_run = Phase2Config().candidates_share * neural.STEPS_PER_ROUND
+    assert sampled == math.ceil(whole_run) < neural.STEPS_PER_ROUND
 
 
 def test_a_budget_is_as_few_equal_passes_as_it_takes():

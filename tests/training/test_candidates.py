@@ -8,7 +8,7 @@ from markov_text import checkpoint, dataset
 from torch import nn
 
 from newllm_core.config import Config, Phase2Config
-from newllm_core.training.phase2 import terms
+from newllm_core.training.phase2 import candidates as sampling
 from newllm_core.training.phase2.candidates import draw_candidates, sampled_cross_entropy
 from newllm_core.training.phase2.head_loss import plain_cross_entropy
 from newllm_core.training.phase2.run import train_phase2
@@ -85,7 +85,9 @@ def test_as_much_is_drawn_whatever_follows():
 def test_the_last_steps_compare_with_all(monkeypatch, frozen):
     drawn = []
     monkeypatch.setattr(
-        terms, "draw_candidates", lambda *given: drawn.append(given[2]) or draw_candidates(*given)
+        sampling,
+        "draw_candidates",
+        lambda *given: drawn.append(given[2]) or draw_candidates(*given),
     )
     data = dataset(documents=6)
     options = Phase2Config(

@@ -9,6 +9,7 @@ Shapes: N rows (tokens), K candidates, C context_dim, V vocabulary.
 """
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -50,6 +51,20 @@ def draw_candidates(
     if len(chosen):
         raised_K[len(targets_U) :] = math.log(len(others) / len(chosen))
     return Candidates(torch.cat([targets_U, chosen]), raised_K, len(targets_U))
+
+
+def among_candidates(
+    head_loss: HeadLoss,
+    targets_N: Tensor,
+    vocab_size: int,
+    drawn: int,
+    generator: torch.Generator,
+) -> HeadLoss:
+    """Return `head_loss` of candidates that are drawn now (see `draw_candidates`), of all if 0."""
+    if not drawn:
+        return head_loss
+    candidates = draw_candidates(targets_N, vocab_size, drawn, generator)
+    return partial(sampled_cross_entropy, head_loss, candidates)
 
 
 def sampled_cross_entropy(

@@ -19,7 +19,7 @@ from newllm_core.parallel import collectives
 from newllm_core.parallel.sharding import within
 from newllm_core.runtime.device import to_device
 from newllm_core.runtime.precision import at_least_float32
-from newllm_core.training.phase2.candidates import draw_candidates, sampled_cross_entropy
+from newllm_core.training.phase2.candidates import among_candidates
 from newllm_core.training.phase2.head_loss import HeadLoss, plain_cross_entropy
 
 
@@ -65,8 +65,7 @@ def cross_entropy(
     rows = rows_per_rank or [len(targets_N)]
     if candidates:
         followers = collectives.gather(targets_N, rows)
-        drawn = draw_candidates(followers, model.vocab_size, candidates, generator)
-        head_loss = partial(sampled_cross_entropy, head_loss, drawn)
+        head_loss = among_candidates(head_loss, followers, model.vocab_size, candidates, generator)
     inside = None
     if head_dropout:
         inside = partial(drop, share=head_dropout, generator=generator, rows=rows)
