@@ -167,7 +167,7 @@ def test_memory_does_not_grow_with_the_text(tmp_path, monkeypatch):
     monkeypatch.setattr(texts, "PIECE_CHARACTERS", 100)
     monkeypatch.setattr(texts, "SEGMENT_TOKENS", 60)
     peaks = []
-    for copies in (50, 300, 1200):  # the first one fills caches
+    for copies in (50, 300, 4000):  # the first one fills caches
         path.write_text("the cat sat on the mat.\n" * copies, encoding="utf-8")
         tracemalloc.start()
         evaluate_file(model, tokenizer, path, head_weights=[1])

@@ -5,13 +5,13 @@ Processes are forked from a server that has loaded torch already, so that starti
 
 import json
 import os
-import socket
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
+from torch.distributed import TCPStore
 
 from newllm_core import settings
 from newllm_core.checkpoint import format as checkpoints
@@ -25,6 +25,7 @@ from tests.few import FEW
 from tests.forked import SERVER
 from tests.open_gate import OPEN_GATE
 
+MEETING_PLACES: list[TCPStore] = []  # one that nobody holds is closed
 COMMON = {
     "run": {"threads": 1, "precision": "float32"},
     "model": {
@@ -109,26 +110,28 @@ def child(case, home, out, layers):
 
 def start_together(case, home, out, *, target=None, **layers):
     """`train` in two processes of one run, as `torchrun` would start them."""
-    with socket.socket() as found:
-        found.bind(("localhost", 0))
-        port = found.getsockname()[1]
     processes = [
-        SERVER.Process(target=member, args=(rank, port, target or child, case, home, out, layers))
-        for rank in range(2)
+        SERVER.Process(target=member, args=(address, target or child, case, home, out, layers))
+        for address in addresses()
     ]
     for process in processes:
         process.start()
     return processes
 
 
-def member(rank, port, target, case, home, out, layers):
-    os.environ |= {
-        "MASTER_ADDR": "localhost",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": "2",
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-    }
+def addresses():
+    """What `torchrun` tells the first and the second of two processes; this one is their agent.
+
+    A port that is found free here and opened by the first process later may be taken in between.
+    """
+    MEETING_PLACES.append(TCPStore("localhost", 0, is_master=True, wait_for_workers=False))
+    both = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(MEETING_PLACES[-1].port)}
+    both |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    return [both | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+
+
+def member(address, target, case, home, out, layers):
+    os.environ |= address
     with process_group(torch.device("cpu")):
         target(case, home, out, layers)
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from tests.robustness.runs import (
     CASES,
     COMMON,
     PHASE1,
+    addresses,
     ended,
     metrics,
     names,
@@ -38,10 +38,6 @@ def command(case, home, out, *extra, **more):
     base = ["phase2", home / "base.safetensors"] if "phase2" in CASES[case] else ["phase1"]
     arguments = [*base, "--data", home / "data", "--out", out, *flags(case, **more), *extra]
     return list(map(str, arguments))
-
-
-def rank(number):
-    return {"RANK": str(number), "LOCAL_RANK": str(number)}
 
 
 def run(*arguments, **options):
@@ -78,15 +74,12 @@ def test_a_dead_process_ends_the_run_and_one_process_goes_on(home, tmp_path):
     out = tmp_path / "run.safetensors"
     arguments = command("streams", home, out, **{"phase1.max_iterations": 60})
     said = [tmp_path / f"{rank}.txt" for rank in range(2)]
-    with socket.socket() as found:
-        found.bind(("localhost", 0))
-        address = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(found.getsockname()[1])}
-    address |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
     first, second = (
-        start(*arguments, cwd=home, stderr=said[n], environment=address | rank(n)) for n in range(2)
+        start(*arguments, cwd=home, stderr=path, environment=address | {"OMP_NUM_THREADS": "1"})
+        for path, address in zip(said, addresses(), strict=True)
     )
     while not out.with_name("run.metrics.jsonl").exists():
-        assert first.exitcode is None
+        assert first.exitcode is None, [path.read_text() for path in said]
         time.sleep(0.05)
     time.sleep(1)
     second.kill()
