@@ -36,7 +36,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--data", type=Path, required=True, help="folder of newllm prepare, with a test split")
     add("--out", type=Path, default=Path("runs/language-modelling"), help="folder of results")
     add("--params", type=float, default=2e6, help="parameters of every neural model")
-    add("--tokens", type=float, default=300_000, help="training tokens of the first table")
+    add("--tokens", type=float, default=300_000, help="training tokens of the first table; 0: none")
     add("--seconds", type=float, help="training seconds of the second table; none by default")
     add("--models", nargs="+", choices=MODELS, default=MODELS, metavar="MODEL")
     add("--seeds", type=int, default=3, help="reported runs of every row")
@@ -80,8 +80,9 @@ def run(options: argparse.Namespace) -> None:
 
     comparison = prepare(options)
     tokens, seeds = int(options.tokens), options.seeds
-    print(f"Bits per byte, {tokens:,} tokens each\n")
-    print(table(comparison.compare(tokens=tokens, seeds=seeds)), flush=True)
+    if tokens:
+        print(f"Bits per byte, {tokens:,} tokens each\n")
+        print(table(comparison.compare(tokens=tokens, seeds=seeds)), flush=True)
     if options.seconds is not None:
         print(f"\nBits per byte, {options.seconds:g} s each\n")
         print(table(comparison.compare(seconds=options.seconds, seeds=seeds)), flush=True)
