@@ -1,9 +1,8 @@
 """Several processes that train one model (`torchrun`): what each reads, and how they add up.
 
-Every process holds the whole model, makes the same steps, and reads its share of each batch. Losses
-are those of the whole batch, the same in every process; what differs is through which rows their
-gradients flow, so the mean of the processes' gradients is the gradient. Started without torchrun
-there is one process, and nothing here costs anything.
+Every process holds the whole model, makes the same steps, and reads its share of each batch. The
+mean of the processes' losses is the loss of the whole batch, and that of their gradients its
+gradient. Started without torchrun there is one process, and nothing here costs anything.
 
 Shapes: N rows of all processes, n rows of this one, D columns.
 """
@@ -61,21 +60,12 @@ def share_of_mean(own_mean: Tensor, rows: Sequence[int]) -> Tensor:
 
     Nothing is sent; gradients, which are averaged too, are those of the loss.
     """
-    return own_mean if size() == 1 else _weighted(own_mean, rows) * size()
-
-
-def mean_of(own_mean: Tensor, rows: Sequence[int]) -> Tensor:
-    """Return a loss term of all rows from that of this process's rows, with gradient."""
     if size() == 1:
         return own_mean
-    return _Loss.apply(_weighted(own_mean, rows))
-
-
-def _weighted(own_mean: Tensor, rows: Sequence[int]) -> Tensor:
     count = rows[rank()]
     # The mean of no rows is not a number; their sum is zero, and still leads back to the model.
     own_mean = own_mean if count else own_mean.nan_to_num(0.0)
-    return own_mean * (count / sum(rows))
+    return own_mean * (count / sum(rows)) * size()
 
 
 def gather(values_nD: Tensor, rows: Sequence[int]) -> Tensor:
@@ -88,26 +78,23 @@ def gather(values_nD: Tensor, rows: Sequence[int]) -> Tensor:
     return _Gather.apply(values_nD, rows)
 
 
-def average_gradients(parameters: Sequence[nn.Parameter], also_sum: Sequence[Tensor] = ()) -> None:
-    """Make every gradient the mean over processes; none at all counts as zero.
+def average_gradients(parameters: Sequence[nn.Parameter], also: Sequence[Tensor] = ()) -> None:
+    """Make every gradient, and every tensor of `also`, its mean over processes.
 
     DistributedDataParallel does this for a module called once per step. A step here calls layers
     hundreds of times (back-propagation through time), reads heads without calling them
     (`token_loss`), leaves out the parameters behind the last token, and looks at single terms: one
     message for all gradients does what is needed. It is one because each costs a core about a
-    millisecond: several that overlap with the backward pass were slower. Tensors of `also_sum` are
-    replaced by their sums over processes, in the same message.
+    millisecond: several that overlap with the backward pass were slower.
     """
     if size() == 1:
         return
     # Those of sharded parameters are means already.
     parameters = [p for p in parameters if not is_dtensor(p)]
-    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    sums = _sums([*gradients, *also_sum])
-    for parameter, summed in zip(parameters, sums, strict=False):
-        parameter.grad = summed.div_(size())
-    for tensor, summed in zip(also_sum, sums[len(parameters) :], strict=True):
-        tensor.copy_(summed)
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    average([*(p.grad for p in parameters if p.grad is not None), *also])
 
 
 def gradient_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
@@ -120,12 +107,12 @@ def gradient_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
     return norms[0] if len(norms) == 1 else nn.utils.get_total_norm(norms)
 
 
-def sum_up(tensors: Sequence[Tensor]) -> None:
-    """Replace every tensor by its sum over processes."""
+def average(tensors: Sequence[Tensor]) -> None:
+    """Replace every tensor by its mean over processes."""
     if size() == 1:
         return
     for tensor, summed in zip(tensors, _sums(tensors), strict=True):
-        tensor.copy_(summed)
+        tensor.copy_(summed / size())
 
 
 def any_process(*flags: bool) -> list[bool]:
@@ -140,18 +127,6 @@ def any_process(*flags: bool) -> list[bool]:
 def barrier() -> None:
     """Wait until every process is here."""
     any_process(False)
-
-
-class _Loss(torch.autograd.Function):
-    """The sum is the loss, in every process: its gradient is known without another message."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:  # noqa: ANN401
-        return _sums([values])[0]
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # noqa: ANN401
-        return grad * size()
 
 
 def _sums(tensors: Sequence[Tensor]) -> Sequence[Tensor]:

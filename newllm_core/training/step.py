@@ -40,16 +40,16 @@ class OptimizerStep:
         self.failed = torch.zeros((), device=self.parameters[0].device)
         self.looks = self.failed.is_cpu
 
-    def backward(self, loss: Tensor, also_sum: Sequence[Tensor] = ()) -> Tensor:
+    def backward(self, loss: Tensor, losses: Sequence[Tensor] = ()) -> Tensor:
         """Make the gradients of `loss`; returns their norm, a scalar.
 
-        Tensors of `also_sum` are replaced by their sums over processes, in the same message.
+        `losses` are replaced by their means over processes, in the same message.
         """
         self.optimizer.zero_grad(set_to_none=True)
         # It has no gradient where this process has no row of the batch.
         if loss.requires_grad:
             loss.backward()
-        collectives.average_gradients(self.parameters, also_sum)
+        collectives.average_gradients(self.parameters, losses)
         return collectives.gradient_norm(self.parameters)
 
     def apply(self, norm: Tensor, rate: float, losses: Iterable[Tensor] = ()) -> None:

@@ -29,8 +29,7 @@ REGULARIZER = "regularizer"
 class Terms:
     """The weighted sum and what it is made of.
 
-    Of several processes, each has its share of the objective, from which the gradient is made;
-    `losses` of all of them add up to the whole.
+    Of several processes, each has its share of the objective, from which the gradient is made.
 
     Attributes:
         weighted: weight times loss of every term that the run uses, by name.
@@ -153,6 +152,6 @@ class Phase1Loss(nn.Module):
                 losses[REGULARIZER] = torch.stack(terms).mean()
         return Terms(
             weighted={name: self.weights[name] * loss for name, loss in losses.items()},
-            losses={name: loss.detach() / collectives.size() for name, loss in losses.items()},
+            losses={name: loss.detach() for name, loss in losses.items()},
             contexts_NC=all_NC.detach(),
         )

@@ -202,7 +202,7 @@ class Phase1Trainer:
             if terms.total.requires_grad:
                 self.step.apply(norm, rate, losses)
         else:
-            collectives.sum_up(losses)
+            collectives.average(losses)
         window.store(batch.positions_N, terms.contexts_NC)
         meter.count(terms.losses, len(batch.positions_N), norm)
 

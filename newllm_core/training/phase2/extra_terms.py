@@ -115,7 +115,7 @@ class ExtraTerms(nn.Module):
                     embedded_NE=model.embed(inputs_BT).flatten(0, 1).detach(),
                     **read,
                 )
-                found[self.objective_name] = collectives.mean_of(loss, streams)
+                found[self.objective_name] = collectives.share_of_mean(loss, streams)
             if self.regularizer is not None:
                 rows = [count * inputs_BT.shape[1] for count in streams]
                 found[self.regularizer_name] = plugin_loss(

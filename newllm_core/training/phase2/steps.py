@@ -102,15 +102,15 @@ class Steps:
 
         Where a term or the gradient is not finite the weights stay as they are from then on.
         """
-        self._terms = list(terms.plain)
-        self.gradient_norm = self.change.backward(terms.total)
+        self._terms, losses = list(terms.plain), list(terms.plain.values())
+        self.gradient_norm = self.change.backward(terms.total, losses)
         self.learning_rate = one_cycle(
             self.step,
             total=self.total,
             peak=self.config.learning_rate,
             warmup_fraction=self.config.warmup_fraction,
         )
-        self.change.apply(self.gradient_norm, self.learning_rate, terms.plain.values())
+        self.change.apply(self.gradient_norm, self.learning_rate, losses)
         self.step += 1
 
     def diverged(self, bad: Sequence[str]) -> DivergedError:

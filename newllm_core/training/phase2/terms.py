@@ -25,7 +25,7 @@ from newllm_core.training.phase2.head_loss import HeadLoss, plain_cross_entropy
 
 @dataclass(frozen=True)
 class Terms:
-    """One step's loss.
+    """One step's loss; of several processes, each has its share.
 
     Attributes:
         total: what is minimised; carries the gradient.
@@ -58,9 +58,9 @@ def cross_entropy(
 
     Each head reads its contexts [N, C] of this process's rows, and `inputs_N`, the tokens read last
     there; a share of `dropout` of what it makes of them is missing, and of `head_dropout` inside a
-    hidden layer. Losses are of the rows of all processes. Where heads are mixed with bigrams,
-    `counted_N` is what those say (see `counted`), and the gates' losses are added; what is told is
-    the mixture's. Targets are compared with so many `candidates`; 0 is all.
+    hidden layer. Where heads are mixed with bigrams, `counted_N` is what those say (see `counted`),
+    and the gates' losses are added; what is told is the mixture's. Targets are compared with so
+    many `candidates`; 0 is all.
     """
     rows = rows_per_rank or [len(targets_N)]
     if candidates:
@@ -76,11 +76,11 @@ def cross_entropy(
             made_NE = within(head, head.project, contexts_NC, inputs_N, inside)
             dropped = drop(made_NE, dropout, generator, rows)
             loss, nats_N = within(head, _nats, head_loss, head, dropped, targets_N)
-            losses.append(collectives.mean_of(loss, rows))
+            losses.append(collectives.share_of_mean(loss, rows))
             if counted_N is not None and head.gate is not None:
                 gate_N = at_least_float32(within(head, head.gate, contexts_NC.detach()))[:, 0]
                 loss = mixture_loss(nats_N, gate_N, counted_N)
-                mixtures.append(collectives.mean_of(loss, rows))
+                mixtures.append(collectives.share_of_mean(loss, rows))
     told = mixtures or losses
     plain = {"cross-entropy": weighted_mean(told, weights).detach()}
     if len(losses) > 1:
