@@ -107,7 +107,7 @@ def run_phase1(
         progress.message(describe(setting=config.run.kernels, device=device))
         with begin(
             out, identity, config.run, resume=resume, trackers=trackers, progress=progress
-        ) as run:
+        ) as saver:
             probes, warmup = choose_probes(tokens, config.analysis)
             with sharded(model, config.run, device, through_time=False) as trained:
                 with products_in(trained, config.run, device):
@@ -119,10 +119,9 @@ def run_phase1(
                         config,
                         end_id=int(dataset.info.end_id),
                         device=device,
-                        log=run.log,
+                        log=saver.log,
                         progress=progress,
-                        saver=run.saver,
-                        resumed=run.state,
+                        saver=saver,
                     )
                 gate = measure_health(trained, probes, warmup, config, progress=progress)
             _warn_of_vacuous(result, plugin, config, progress)
@@ -216,7 +215,7 @@ def run_phase2(
         progress.message(describe(setting=config.run.kernels, device=device))
         with begin(
             out, identity, config.run, resume=resume, trackers=trackers, progress=progress
-        ) as run:
+        ) as saver:
             with products_in(checkpoint.model, config.run, device):
                 trained = train_phase2(
                     checkpoint,
@@ -224,10 +223,9 @@ def run_phase2(
                     config,
                     device=device,
                     progress=progress,
-                    log=run.log,
+                    log=saver.log,
                     scratch=out.parent,
-                    saver=run.saver,
-                    resumed=run.state,
+                    saver=saver,
                 )
             trained.model.product_dtype = None  # a copy, made while the precision was set
             if not config.phase2.freeze_context:  # these are of the blocks before

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from newllm_core.checkpoint import format as checkpoints
 from newllm_core.checkpoint import run_state
@@ -37,6 +37,7 @@ class Saver:
         log: RunLog,
         interruption: Interruption,
         progress: Progress,
+        resumed: State | None,
     ) -> None:
         self.checkpoint = checkpoint
         self.path = state_path(checkpoint)
@@ -48,7 +49,16 @@ class Saver:
         self.log = log
         self.interruption = interruption
         self.progress = progress
+        self.resumed = resumed
         self._saved_at = time.monotonic()
+
+    def begin(self, trainer: Any) -> None:  # noqa: ANN401
+        """Let a trainer take over what is resumed, or save its first state, before any figures."""
+        if self.resumed is None:
+            self.save(trainer.state())
+            return
+        with run_state.restoring(self.resumed):
+            trainer.load_state(self.resumed)
 
     def maybe_save(self, state: Callable[[], State]) -> None:
         """Between two steps: save if it is time to, or if somebody asked the run to stop.
@@ -135,23 +145,6 @@ class Saver:
         raise Interrupted(f"interrupted; the state is in {self.path}")
 
 
-def restore_or_save(trainer: Any, resumed: State | None, saver: Saver | None) -> None:  # noqa: ANN401
-    """Let a trainer take over the state `resumed`, or save its first one, before any figures."""
-    if resumed is not None:
-        with run_state.restoring(resumed):
-            trainer.load_state(resumed)
-    elif saver is not None:
-        saver.save(trainer.state())
-
-
-class Run(NamedTuple):
-    """A run that may begin: where its figures and its state go, and what it continues from."""
-
-    log: RunLog
-    saver: Saver
-    state: State | None
-
-
 @contextmanager
 def begin(
     checkpoint: Path,
@@ -161,7 +154,7 @@ def begin(
     resume: bool,
     trackers: Sequence[type[Tracker]],
     progress: Progress,
-) -> Iterator[Run]:
+) -> Iterator[Saver]:
     """Open the files of the run that will write `checkpoint`, whose lock the caller holds.
 
     The state of an unfinished run is read (`resume`) or removed, and so it is once the block was
@@ -187,10 +180,15 @@ def begin(
         RunLog(checkpoint if first else None, trackers=trackers, resume_after=lines) as log,
         Interruption() as interruption,
     ):
-        saver = Saver(
-            checkpoint, identity, config, log=log, interruption=interruption, progress=progress
+        yield Saver(
+            checkpoint,
+            identity,
+            config,
+            log=log,
+            interruption=interruption,
+            progress=progress,
+            resumed=state,
         )
-        yield Run(log, saver, state)
         if first:
             path.unlink(missing_ok=True)
 

@@ -32,7 +32,7 @@ from newllm_core.training.phase1.measure import figures_of_splits
 from newllm_core.training.phase1.stages import early_stop, learning_rate, stops, told
 from newllm_core.training.phase1.vacuity import VacuityGuard
 from newllm_core.training.phase1.windows import Window, Windows
-from newllm_core.training.resume import Saver, restore_or_save
+from newllm_core.training.resume import Saver
 from newllm_core.training.step import OptimizerStep, by_sharding
 
 
@@ -280,12 +280,11 @@ def train_phase1(
     log: RunLog | None = None,
     progress: Progress | None = None,
     saver: Saver | None = None,
-    resumed: State | None = None,
 ) -> Phase1Result:
     """Train the blocks of `model`, and `objective`, in place.
 
-    `tokens` [T] are of "train" and "validation", `end_id` closes their documents, if any does. A
-    run goes on from the state `resumed`; all else is as for a new one.
+    `tokens` [T] are of "train" and "validation", `end_id` closes their documents, if any does. The
+    run goes on from what `saver` resumes, if anything.
 
     Raises:
         DivergedError: a loss or gradient is not finite.
@@ -295,5 +294,6 @@ def train_phase1(
     trainer = Phase1Trainer(
         loss, tokens, config, end_id=end_id, progress=progress, log=log, saver=saver
     )
-    restore_or_save(trainer, resumed, saver)
+    if saver is not None:
+        saver.begin(trainer)
     return trainer.run()

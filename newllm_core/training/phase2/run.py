@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 
 from newllm_core.checkpoint.format import Checkpoint
-from newllm_core.checkpoint.run_state import State
 from newllm_core.config import Config, Phase2Config
 from newllm_core.data.prepared import PreparedDataset
 from newllm_core.errors import ConfigError, InputError
@@ -20,7 +19,7 @@ from newllm_core.runtime.runlog import RunLog
 from newllm_core.training.phase2.extra_terms import ExtraTerms, is_wanted
 from newllm_core.training.phase2.steps import trained_parameters, training_only
 from newllm_core.training.phase2.trainer import Phase2Trainer
-from newllm_core.training.resume import Saver, restore_or_save
+from newllm_core.training.resume import Saver
 
 
 def train_phase2(
@@ -33,12 +32,11 @@ def train_phase2(
     log: RunLog | None = None,
     scratch: Path | None = None,
     saver: Saver | None = None,
-    resumed: State | None = None,
 ) -> Checkpoint:
     """Train the heads of a checkpoint, which stays as it is, and unless they are frozen its blocks.
 
-    Frozen contexts are kept in the folder `scratch` meanwhile, the system's by default. A run goes
-    on from the state `resumed`, if any.
+    Frozen contexts are kept in the folder `scratch` meanwhile, the system's by default. The run
+    goes on from what `saver` resumes, if anything.
 
     Returns:
         A checkpoint with the trained model; `results` holds the figures of its weights under
@@ -66,7 +64,8 @@ def train_phase2(
             trained, extra, checkpoint, dataset, config, parameters, progress, log, saver
         )
         run.open_source(scratch or Path(tempfile.gettempdir()), stack)
-        restore_or_save(run, resumed, saver)
+        if saver is not None:
+            saver.begin(run)
         results = run.train()
     return dataclasses.replace(
         checkpoint,
