@@ -77,7 +77,7 @@ def measure(dims: int, vocabulary: int, *, rounds: int, device: torch.device) ->
         source = FrozenContexts(
             model,
             tokens,
-            store,
+            store=store,
             end_id=0,
             config=config,
             weights=[1.0],

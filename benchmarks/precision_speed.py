@@ -126,7 +126,7 @@ def phase2(model: LanguageModel, config: Config, folder: Path, *, freeze: bool) 
         frozen = FrozenContexts(
             model,
             TOKENS,
-            store,
+            store=store,
             end_id=0,
             config=phase,
             weights=weights,

@@ -7,12 +7,13 @@ from recurrence import D, draw, draw_tokens, make_model
 from torch.nn import functional as F
 
 from benchmarks.peers.ngram import KneserNey
+from newllm_core.config import Phase2Config
 from newllm_core.evaluation.splits import score
 from newllm_core.model import counting
 from newllm_core.model.bigrams import Bigrams
 from newllm_core.model.counting import count_bigrams
 from newllm_core.runtime.progress import Silent
-from newllm_core.training.phase2.terms import cross_entropy
+from newllm_core.training.phase2.source import Source
 from newllm_core.trajectory.single import SingleStream
 from newllm_core.trajectory.text import ContextChunk
 
@@ -156,9 +157,12 @@ def test_the_loss_told_is_the_mixtures_and_heads_learn_as_without_counts(mixed):
     contexts, (last, following) = draw(6, D), draw_tokens(2, 6)
     mixture = F.cross_entropy(mixed.logits([contexts], last)[0], following)
     said = mixed.bigrams.log_probability(last, following)
-    options = {"weights": [1.0], "dropout": 0.0, "generator": torch.Generator()}
-    total, plain = cross_entropy(mixed, [contexts], following, following, counted_N=said, **options)
-    alone, _ = cross_entropy(mixed, [contexts], following, following, **options)
+    config = Phase2Config(dropout=0.0)
+    source = Source(mixed, np.empty(0, np.int64), end_id=0, config=config, weights=[1.0])
+    given = [contexts], following, following
+    options = {"generator": torch.Generator(), "rows": [len(following)]}
+    total, plain = source.cross_entropy(*given, counted_N=said, **options)
+    alone, _ = source.cross_entropy(*given, **options)
     assert plain["cross-entropy"] == pytest.approx(mixture.item(), rel=1e-6)
     head = mixed.heads()[-1]
     for parts, of in (

@@ -1,12 +1,14 @@
 """The token head: plain, tied, and tied through a projection."""
 
+import numpy as np
 import pytest
 import torch
 from recurrence import D, E, V, draw, draw_tokens, make_model
 
-from newllm_core.config import ModelConfig
+from newllm_core.config import ModelConfig, Phase2Config
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.training.phase2.terms import cross_entropy, drop
+from newllm_core.training.phase2.source import Source
+from newllm_core.training.phase2.terms import drop
 from newllm_core.trajectory.single import SingleStream
 
 
@@ -93,15 +95,20 @@ def test_the_projection_starts_with_outputs_of_the_scale_of_its_inputs():
     assert projected.std().item() == pytest.approx(1.0, rel=0.05)
 
 
+def cross_entropy(model, contexts, targets, generator, **dropout):
+    config = Phase2Config(**dropout)
+    source = Source(model, np.empty(0, np.int64), end_id=0, config=config, weights=[1.0])
+    rows = [len(targets)]
+    return source.cross_entropy([contexts], targets, targets, generator=generator, rows=rows)[0]
+
+
 def test_the_loss_trains_the_projection_and_its_dropout_is_behind_it():
     model = make_model(tie_weights=True)
     contexts, targets = draw(64, D), draw_tokens(64)
     generator = torch.Generator().manual_seed(1)
 
     def loss(dropout):
-        generator.manual_seed(1)
-        options = {"weights": [1.0], "dropout": dropout, "generator": generator}
-        return cross_entropy(model, [contexts], targets, targets, **options)[0]
+        return cross_entropy(model, contexts, targets, generator.manual_seed(1), dropout=dropout)
 
     loss(0.0).backward()
     head = model.heads()[0]
@@ -138,8 +145,7 @@ def test_dropout_inside_a_head_is_drawn_before_the_one_behind_it():
     model = make_model(head_hidden=11)
     head, contexts, inputs = model.heads()[0], draw(64, D), draw_tokens(64)
     generator = torch.Generator().manual_seed(1)
-    options = {"weights": [1.0], "dropout": 0.5, "head_dropout": 0.25, "generator": generator}
-    found, _ = cross_entropy(model, [contexts], inputs, inputs, **options)
+    found = cross_entropy(model, contexts, inputs, generator, dropout=0.5, head_dropout=0.25)
     generator.manual_seed(1)
     made = head.project(contexts, None, lambda values: drop(values, 0.25, generator, [64]))
     kept = drop(made, 0.5, generator, [64])

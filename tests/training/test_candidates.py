@@ -9,7 +9,7 @@ from torch import nn
 
 from newllm_core.config import Config, Phase2Config
 from newllm_core.training.phase2 import candidates as sampling
-from newllm_core.training.phase2.candidates import draw_candidates, sampled_cross_entropy
+from newllm_core.training.phase2.candidates import among_candidates, draw_candidates
 from newllm_core.training.phase2.head_loss import plain_cross_entropy
 from newllm_core.training.phase2.run import train_phase2
 
@@ -31,10 +31,8 @@ def rows(head):
 def nats_of(head, rows, drawn, seed=0):
     contexts, targets = rows
     generator = torch.Generator().manual_seed(seed)
-    candidates = draw_candidates(targets, VOCAB, drawn, generator)
-    return sampled_cross_entropy(
-        plain_cross_entropy, candidates, head.weight, head.bias, contexts, targets
-    )
+    sampled = among_candidates(plain_cross_entropy, targets, VOCAB, drawn, generator)
+    return sampled(head.weight, head.bias, contexts, targets)
 
 
 @pytest.mark.parametrize("drawn", [VOCAB, 10 * VOCAB])

@@ -189,7 +189,7 @@ def test_frozen_batches_hold_every_row_once_and_shuffled(tmp_path):
         source = FrozenContexts(
             start.model,
             tokens,
-            store,
+            store=store,
             end_id=0,
             config=Phase2Config(batch_tokens=100),
             weights=[1.0, 1.0],

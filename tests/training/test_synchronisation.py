@@ -108,7 +108,7 @@ def phase2_steps(device, tmp_path, *, shape=None, count=3, **phase2):
     with ContextStore(tmp_path, len(TOKENS), (model.num_heads, 16)) as store:
         if config.phase2.freeze_context:
             store_contexts(model, TOKENS, store, end_id=END, progress=Silent())
-            source = FrozenContexts(model, TOKENS, store, seed=0, **options)
+            source = FrozenContexts(model, TOKENS, store=store, seed=0, **options)
         else:
             source = FineTuning(model, TOKENS, extra=extra, **options)
         losses = source.losses(torch.Generator(device).manual_seed(0))

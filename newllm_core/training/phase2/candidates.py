@@ -9,8 +9,6 @@ Shapes: N rows (tokens), K candidates, C context_dim, V vocabulary.
 """
 
 import math
-from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,30 +16,16 @@ from torch import Tensor
 from newllm_core.training.phase2.head_loss import HeadLoss
 
 
-class Candidates(NamedTuple):
-    """Tokens that targets are compared with.
-
-    Attributes:
-        tokens_K: their ids; those that follow some row come first, in order.
-        raised_K: what is added to their logits.
-        num_targets: how many of them follow some row.
-    """
-
-    tokens_K: Tensor
-    raised_K: Tensor
-    num_targets: int
-
-
 def draw_candidates(
     targets_N: Tensor, vocab_size: int, drawn: int, generator: torch.Generator
-) -> Candidates:
-    """Choose every target and up to `drawn` of the other tokens.
+) -> tuple[Tensor, Tensor, int]:
+    """Choose every target, the tokens that follow in all processes, and `drawn` of the others.
 
-    Args:
-        targets_N: the tokens that follow, of all processes.
-        vocab_size: V.
-        drawn: how many others.
-        generator: on the device of the targets; as much is drawn whatever the targets are.
+    `generator` is on the device of the targets; as much is drawn whatever these are.
+
+    Returns:
+        The candidates [K], targets first and in order; what is added to their logits [K]; how many
+        of them are targets.
     """
     targets_U = targets_N.unique()
     order_V = torch.randperm(vocab_size, generator=generator, device=targets_N.device)
@@ -50,7 +34,7 @@ def draw_candidates(
     raised_K = torch.zeros(len(targets_U) + len(chosen), device=targets_N.device)
     if len(chosen):
         raised_K[len(targets_U) :] = math.log(len(others) / len(chosen))
-    return Candidates(torch.cat([targets_U, chosen]), raised_K, len(targets_U))
+    return torch.cat([targets_U, chosen]), raised_K, len(targets_U)
 
 
 def among_candidates(
@@ -63,21 +47,14 @@ def among_candidates(
     """Return `head_loss` of candidates that are drawn now (see `draw_candidates`), of all if 0."""
     if not drawn:
         return head_loss
-    candidates = draw_candidates(targets_N, vocab_size, drawn, generator)
-    return partial(sampled_cross_entropy, head_loss, candidates)
+    tokens_K, raised_K, num_targets = draw_candidates(targets_N, vocab_size, drawn, generator)
 
+    def sampled(
+        weight_VC: Tensor, bias_V: Tensor, contexts_NC: Tensor, targets_N: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        weight_KC = weight_VC.index_select(0, tokens_K)
+        bias_K = bias_V.index_select(0, tokens_K) + raised_K.to(bias_V.dtype)
+        places_N = torch.searchsorted(tokens_K[:num_targets], targets_N)
+        return head_loss(weight_KC, bias_K, contexts_NC, places_N)
 
-def sampled_cross_entropy(
-    head_loss: HeadLoss,
-    candidates: Candidates,
-    weight_VC: Tensor,
-    bias_V: Tensor,
-    contexts_NC: Tensor,
-    targets_N: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Estimate nats of a linear head as `head_loss` computes them, from candidates alone."""
-    tokens_K, raised_K, num_targets = candidates
-    weight_KC = weight_VC.index_select(0, tokens_K)
-    bias_K = bias_V.index_select(0, tokens_K) + raised_K.to(bias_V.dtype)
-    places_N = torch.searchsorted(tokens_K[:num_targets], targets_N)
-    return head_loss(weight_KC, bias_K, contexts_NC, places_N)
+    return sampled

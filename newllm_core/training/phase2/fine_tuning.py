@@ -7,15 +7,14 @@ Shapes: B streams, T tokens of a window, C context_dim, E embed_dim.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from newllm_core.checkpoint.run_state import State
-from newllm_core.model.language_model import LanguageModel
 from newllm_core.objectives.base import tokens_at
 from newllm_core.parallel import collectives
 from newllm_core.runtime.device import to_device
@@ -26,6 +25,7 @@ from newllm_core.trajectory.sequential import unroll_embedded
 from newllm_core.trajectory.text import inputs_at
 
 
+@dataclass(eq=False)
 class FineTuning(Source):
     """Losses of one window after another, of heads and of `extra` terms.
 
@@ -35,20 +35,14 @@ class FineTuning(Source):
         context_BC: the state that is carried into the next window.
     """
 
-    def __init__(
-        self,
-        model: LanguageModel,
-        tokens: np.ndarray,
-        *,
-        extra: ExtraTerms | None = None,
-        **options: Any,  # noqa: ANN401 - those of `Source`
-    ) -> None:
-        super().__init__(model, tokens, **options)
-        self.extra = extra if extra is not None and extra.weights else None
+    _: KW_ONLY
+    extra: ExtraTerms | None = None
+
+    def __post_init__(self) -> None:
         bptt = self.config.bptt
         # A short text makes fewer streams rather than streams shorter than a window.
-        self.num_streams = max(1, min(self.config.num_streams, len(tokens) // bptt))
-        self.stream_length = len(tokens) // self.num_streams
+        self.num_streams = max(1, min(self.config.num_streams, len(self.tokens) // bptt))
+        self.stream_length = len(self.tokens) // self.num_streams
         self.num_steps = -(-self.stream_length // bptt)
         self.num_tokens = self.num_streams * self.stream_length
         self.begin_epoch()
@@ -78,17 +72,16 @@ class FineTuning(Source):
             rows = [len(steps) * count for count in streams]
             x_TBE = self._embed(inputs_BT, generator, rows)
             contexts = unroll_embedded(self.model, x_TBE, context_BC)
-            read = contexts[len(contexts) - self.model.num_heads :]
             inputs_N, targets_N = inputs_BT.flatten(), targets_BT.flatten()
             total, plain = self.cross_entropy(
-                [contexts_BTC.flatten(0, 1) for contexts_BTC in read],
+                [read_BTC.flatten(0, 1) for read_BTC in contexts[-self.model.num_heads :]],
                 inputs_N,
                 targets_N,
                 generator=generator,
                 counted_N=counted(self.model, inputs_N, targets_N, positions_BT.ravel()),
-                rows_per_rank=rows,
+                rows=rows,
             )
-            if self.extra is not None:
+            if self.extra is not None and self.extra.weights:
                 for name, term in self.extra(
                     self.model,
                     contexts[-1],

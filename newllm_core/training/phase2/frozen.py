@@ -5,7 +5,7 @@ Shapes: N rows (tokens), K heads, C context_dim.
 
 import itertools
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 import torch
@@ -37,11 +37,12 @@ def store_contexts(
     """Fill `store` with what the heads read, computed as evaluation computes it."""
     with progress.task("computing contexts", len(tokens), "tokens") as task:
         for chunk in contexts_of_text(model, tokens, end_id=end_id):
-            read = chunk.contexts[len(chunk.contexts) - model.num_heads :]
-            store.write(chunk.positions_N, torch.stack(read, dim=1).cpu().numpy())
+            read_NKC = torch.stack(chunk.contexts[-model.num_heads :], dim=1)
+            store.write(chunk.positions_N, read_NKC.cpu().numpy())
             task.advance(len(chunk.positions_N))
 
 
+@dataclass(eq=False)
 class FrozenContexts(Source):
     """Losses of one shuffled batch after another, from contexts in `store`.
 
@@ -51,21 +52,15 @@ class FrozenContexts(Source):
         order: the random state that this epoch's order is drawn from.
     """
 
-    def __init__(
-        self,
-        model: LanguageModel,
-        tokens: np.ndarray,
-        store: ContextStore,
-        *,
-        seed: int,
-        **options: Any,  # noqa: ANN401 - those of `Source`
-    ) -> None:
-        super().__init__(model, tokens, **options)
-        self.store = store
-        self.shuffling = np.random.default_rng(seed)
+    _: KW_ONLY
+    store: ContextStore
+    seed: int
+
+    def __post_init__(self) -> None:
+        self.shuffling = np.random.default_rng(self.seed)
         self.begin_epoch()
-        self.num_tokens = len(tokens)
-        self.num_steps = -(-len(tokens) // self.config.batch_tokens)
+        self.num_tokens = len(self.tokens)
+        self.num_steps = -(-self.num_tokens // self.config.batch_tokens)
 
     def begin_epoch(self) -> None:
         """Begin another order."""
@@ -95,7 +90,7 @@ class FrozenContexts(Source):
                 targets_N,
                 generator=generator,
                 counted_N=counted(self.model, inputs_N, targets_N, own_N),
-                rows_per_rank=rows,
+                rows=rows,
             )
             yield Terms(total, plain, len(positions_N))
 

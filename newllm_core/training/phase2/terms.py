@@ -1,4 +1,4 @@
-"""The loss of Phase 2: token heads, and an objective or regularizer beside them.
+"""What the loss of Phase 2 is made of.
 
 Shapes: N rows (tokens), C context_dim, V vocabulary.
 """
@@ -6,21 +6,15 @@ Shapes: N rows (tokens), C context_dim, V vocabulary.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from newllm_core.model.heads import TokenHead, weighted_mean
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.parallel import collectives
-from newllm_core.parallel.sharding import within
 from newllm_core.runtime.device import to_device
-from newllm_core.runtime.precision import at_least_float32
-from newllm_core.training.phase2.candidates import among_candidates
-from newllm_core.training.phase2.head_loss import HeadLoss, plain_cross_entropy
 
 
 @dataclass(frozen=True)
@@ -37,62 +31,6 @@ class Terms:
     total: Tensor
     plain: dict[str, Tensor]
     num_tokens: int
-
-
-def cross_entropy(
-    model: LanguageModel,
-    contexts: Sequence[Tensor],
-    inputs_N: Tensor,
-    targets_N: Tensor,
-    *,
-    weights: Sequence[float],
-    dropout: float,
-    head_dropout: float = 0,
-    generator: torch.Generator,
-    counted_N: Tensor | None = None,
-    rows_per_rank: Sequence[int] | None = None,
-    head_loss: HeadLoss = plain_cross_entropy,
-    candidates: int = 0,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Compute `Σ w_k CE_k / Σ w_k` with gradient, and the plain terms.
-
-    Each head reads its contexts [N, C] of this process's rows, and `inputs_N`, the tokens read last
-    there; a share of `dropout` of what it makes of them is missing, and of `head_dropout` inside a
-    hidden layer. Where heads are mixed with bigrams, `counted_N` is what those say (see `counted`),
-    and the gates' losses are added; what is told is the mixture's. Targets are compared with so
-    many `candidates`; 0 is all.
-    """
-    rows = rows_per_rank or [len(targets_N)]
-    if candidates:
-        followers = collectives.gather(targets_N, rows)
-        head_loss = among_candidates(head_loss, followers, model.vocab_size, candidates, generator)
-    inside = None
-    if head_dropout:
-        inside = partial(drop, share=head_dropout, generator=generator, rows=rows)
-    losses: list[Tensor] = []
-    mixtures: list[Tensor] = []
-    for head, contexts_NC in zip(model.heads(), contexts, strict=True):
-        with model.narrow_products():
-            made_NE = within(head, head.project, contexts_NC, inputs_N, inside)
-            dropped = drop(made_NE, dropout, generator, rows)
-            loss, nats_N = within(head, _nats, head_loss, head, dropped, targets_N)
-            losses.append(collectives.share_of_mean(loss, rows))
-            if counted_N is not None and head.gate is not None:
-                gate_N = at_least_float32(within(head, head.gate, contexts_NC.detach()))[:, 0]
-                loss = mixture_loss(nats_N, gate_N, counted_N)
-                mixtures.append(collectives.share_of_mean(loss, rows))
-    told = mixtures or losses
-    plain = {"cross-entropy": weighted_mean(told, weights).detach()}
-    if len(losses) > 1:
-        plain |= {f"cross-entropy of head {k}": v.detach() for k, v in enumerate(told, start=1)}
-    total = weighted_mean(losses, weights)
-    return total + torch.stack(mixtures).sum() if mixtures else total, plain
-
-
-def _nats(
-    head_loss: HeadLoss, head: TokenHead, contexts_NC: Tensor, targets_N: Tensor
-) -> tuple[Tensor, Tensor]:
-    return head_loss(head.weight, head.bias, contexts_NC, targets_N)
 
 
 def mixture_loss(nats_N: Tensor, gate_N: Tensor, counted_N: Tensor) -> Tensor:

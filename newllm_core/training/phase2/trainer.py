@@ -109,7 +109,7 @@ class Phase2Trainer:
                         self.model, self.tokens, store, end_id=self.end_id, progress=self.progress
                     )
             self.source: FrozenContexts | FineTuning = FrozenContexts(
-                self.model, self.tokens, store, seed=self.seed, **common
+                self.model, self.tokens, store=store, seed=self.seed, **common
             )
         else:
             if self.model.config.tie_weights and not self.model.embedding.weight.requires_grad:
