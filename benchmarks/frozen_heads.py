@@ -57,13 +57,8 @@ def measure(dims: int, vocabulary: int, *, rounds: int, device: torch.device) ->
     model = LanguageModel(shape, vocabulary).to(device)
     extra = ExtraTerms(Config(phase2=config), model, {})
     parameters = trained_parameters(model, extra, config)
-    head_loss = choose(
-        "cross-entropy",
-        plain_cross_entropy,
-        setting=run.kernels,
-        device=device,
-        dtype=torch.float32,
-    )
+    like = model.embedding.weight
+    head_loss = choose("cross-entropy", plain_cross_entropy, like, setting=run.kernels)
     random = np.random.default_rng(0)
     tokens = random.integers(vocabulary, size=64 * rows)
     with (

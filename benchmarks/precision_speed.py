@@ -115,9 +115,8 @@ def phase2(model: LanguageModel, config: Config, folder: Path, *, freeze: bool) 
     """A step of Phase 2, heads only or all."""
     phase = replace(config.phase2, freeze_context=freeze)
     weights = [1.0] * model.num_heads
-    head_loss = choose(
-        "cross-entropy", plain_cross_entropy, setting="auto", device=CPU, dtype=torch.float32
-    )
+    like = model.embedding.weight
+    head_loss = choose("cross-entropy", plain_cross_entropy, like, setting="auto")
     losses: Iterator[Terms]
     generator = torch.Generator().manual_seed(0)
     if freeze:

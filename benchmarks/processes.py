@@ -180,14 +180,10 @@ def phase2_steps(config: "Config", device: "torch.device") -> Iterator[Any]:
     ids = token_ids(options.num_streams * options.bptt * 64)
     whole = LanguageModel(config.model, VOCAB_SIZE, cell=config.cell)
     extra = ExtraTerms(config, whole, {})
-    head_loss = choose(
-        "cross-entropy",
-        plain_cross_entropy,
-        setting=config.run.kernels,
-        device=device,
-        dtype=torch.float32,
-    )
+    kernels = config.run.kernels
     with sharded(whole, config.run, device, through_time=True) as model:
+        like = model.embedding.weight
+        head_loss = choose("cross-entropy", plain_cross_entropy, like, setting=kernels)
         parameters = trained_parameters(model, extra, options)
         stepper = Steps(model, parameters, options, 10**6)
 

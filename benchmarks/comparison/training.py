@@ -150,13 +150,8 @@ def _losses(
         targets_N = targets_BT.flatten().to(y_BTE.device)
         last_N = torch.from_numpy(inputs_BT).flatten().to(y_BTE.device)
         y_NE = y_BTE.flatten(0, 1)
-        head_loss: HeadLoss = choose(
-            "cross-entropy",
-            plain_cross_entropy,
-            setting="off" if way == precision.TORCH else "auto",
-            device=y_NE.device,
-            dtype=y_NE.dtype,
-        )
+        kernels = "off" if way == precision.TORCH else "auto"
+        head_loss: HeadLoss = choose("cross-entropy", plain_cross_entropy, y_NE, setting=kernels)
         vocab_size = peer.head.out_features
         head_loss = among_candidates(head_loss, targets_N, vocab_size, steps.candidates, generator)
         with precision.of_body(way, y_NE.device):

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
+from torch import Tensor
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -43,19 +44,20 @@ FORMS = [
 ]
 
 
-def choose(
-    operation: str, plain: Function, *, setting: str, device: torch.device, dtype: torch.dtype
-) -> Function:
-    """Return the fast form of an operation, or `plain`; `setting` is `run.kernels`."""
-    for form in _usable(setting, device, dtype):
+def choose(operation: str, plain: Function, like: Tensor, *, setting: str) -> Function:
+    """Return the fast form of an operation on tensors `like` one, or `plain`.
+
+    `setting` is `run.kernels`.
+    """
+    for form in _usable(setting, like.device, like.dtype):
         if form.operation == operation:
             return cast(Function, _named(form.target))
     return plain
 
 
-def describe(*, setting: str, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
-    """Say which forms are used, for a log."""
-    used = ", ".join(form.operation for form in _usable(setting, device, dtype))
+def describe(*, setting: str, device: torch.device) -> str:
+    """Say which forms are used in float32, for a log."""
+    used = ", ".join(form.operation for form in _usable(setting, device, torch.float32))
     return f"kernels {setting}: " + (f"fast {used}" if used else "every form is plain")
 
 

@@ -187,8 +187,8 @@ def test_a_form_is_chosen_where_it_can_be_used_and_kernels_are_on(form, monkeypa
     plain = PLAIN[form.operation]
 
     def chosen(setting="auto", device=form.device, dtype=form.dtypes[0], operation=form.operation):
-        place = {"device": torch.device(device), "dtype": dtype}
-        return door.choose(operation, plain, setting=setting, **place)
+        like = torch.empty(0, device=device, dtype=dtype)
+        return door.choose(operation, plain, like, setting=setting)
 
     monkeypatch.setattr(importlib.import_module(module), name, lambda: True)
     assert [chosen(dtype=dtype) for dtype in form.dtypes] == [function_of(form)] * len(form.dtypes)

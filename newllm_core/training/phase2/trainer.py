@@ -70,13 +70,8 @@ class Phase2Trainer:
         self.epoch = 1
         self.meter = PassMeter()
         self.check_every = steps_between_checks(config.run, like.device)
-        self.head_loss = choose(
-            "cross-entropy",
-            plain_cross_entropy,
-            setting=config.run.kernels,
-            device=like.device,
-            dtype=like.dtype,
-        )
+        kernels = config.run.kernels
+        self.head_loss = choose("cross-entropy", plain_cross_entropy, like, setting=kernels)
         self.measure = Measurements(
             model, extra, checkpoint, dataset, config, self.weights, progress
         )
