@@ -6,6 +6,7 @@ Shapes: P passages, T tokens of each, S = T + 1 contexts in a row, C context_dim
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -29,29 +30,17 @@ from newllm_core.training.phase2.extra_terms import ExtraTerms
 Figures = dict[str, Any]
 
 
+@dataclass(frozen=True)
 class Measurements:
     """Text of a dataset that is predicted, and what became of the memory on probes."""
 
-    def __init__(
-        self,
-        model: LanguageModel,
-        extra: ExtraTerms,
-        checkpoint: Checkpoint,
-        dataset: PreparedDataset,
-        config: Config,
-        head_weights: Sequence[float],
-        progress: Progress,
-    ) -> None:
-        self.model = model
-        self.extra = extra
-        self.warmup = checkpoint.warmup
-        self.probes = {"validation": checkpoint.probes["validation"]}
-        self.end_id = int(dataset.info.end_id)
-        self.dataset = dataset
-        self.config = config.phase2
-        self.head_weights = head_weights
-        self.progress = progress
-        self.examiner = Examiner(config, warmup=self.warmup)
+    model: LanguageModel
+    extra: ExtraTerms
+    checkpoint: Checkpoint
+    dataset: PreparedDataset
+    config: Config
+    head_weights: Sequence[float]
+    progress: Progress
 
     def after(self, epoch: int) -> Figures:
         """Measure the model after an epoch, on a part of the text.
@@ -67,14 +56,14 @@ class Measurements:
             self.model,
             self.dataset,
             head_weights=self.head_weights,
-            max_tokens=self.config.eval_tokens,
+            max_tokens=self.config.phase2.eval_tokens,
             progress=self.progress,
         )
         for split, reached in figures.items():
-            self._require_finite(epoch, split, reached)
+            _require_finite(epoch, split, reached)
         shown = "; ".join(_shown(split, figures[split]) for split in ("train", "validation"))
-        self.progress.message(f"epoch {epoch}/{self.config.epochs}: {shown}")
-        if not self.config.freeze_context:
+        self.progress.message(f"epoch {epoch}/{self.config.phase2.epochs}: {shown}")
+        if not self.config.phase2.freeze_context:
             figures |= self._memory(epoch)
         return figures
 
@@ -87,33 +76,24 @@ class Measurements:
         figures = evaluate(
             self.model,
             self.dataset.validation,
-            end_id=self.end_id,
+            end_id=int(self.dataset.info.end_id),
             head_weights=self.head_weights,
             progress=self.progress,
             label="evaluating validation",
         )
-        self._require_finite(epoch, "validation", figures)
+        _require_finite(epoch, "validation", figures)
         return figures
-
-    def _require_finite(self, epoch: int, split: str, figures: Figures) -> None:
-        if not math.isfinite(figures["loss"]):
-            raise DivergedError(
-                f"phase 2 diverged: the {split} loss is not finite after epoch {epoch}; try a "
-                "lower --learning-rate"
-            )
 
     @torch.no_grad()
     def _memory(self, epoch: int) -> Figures:
         began = time.perf_counter()
         recurrence = ModelRecurrence(self.model)
-        splits = read_splits(recurrence, self.probes, self.warmup)
+        probes, warmup = self.checkpoint.probes, self.checkpoint.warmup
+        splits = read_splits(recurrence, {"validation": probes["validation"]}, warmup)
         if exploded(splits):
-            raise DivergedError(
-                f"phase 2 diverged: contexts are not finite after epoch {epoch}; try a lower "
-                "--learning-rate"
-            )
+            raise _diverged("contexts are", epoch)
         read = splits["validation"]
-        found = self.examiner.remembered(recurrence, read)
+        found = Examiner(self.config, warmup).remembered(recurrence, read)
         terms = self._terms(read) if self.extra.weights else {}
         seconds = time.perf_counter() - began
         text = (
@@ -135,7 +115,7 @@ class Measurements:
             start_BC=read.trajectory[:, 0],
             inputs_BT=inputs_PT,
             streams=[len(inputs_PT)] * collectives.size(),
-            others=partial(_others, inputs_PT, self.end_id),
+            others=partial(_others, inputs_PT, int(self.dataset.info.end_id)),
         )
         self.extra.train()
         return {name: float(term) for name, term in found.items()}
@@ -149,6 +129,17 @@ def _others(inputs_PT: Tensor, end_id: int, offset: int) -> Tensor:
         for tokens_T in inputs_PT
     ]
     return torch.cat(found)
+
+
+def _require_finite(epoch: int, split: str, figures: Figures) -> None:
+    if not math.isfinite(figures["loss"]):
+        raise _diverged(f"the {split} loss is", epoch)
+
+
+def _diverged(what: str, epoch: int) -> DivergedError:
+    return DivergedError(
+        f"phase 2 diverged: {what} not finite after epoch {epoch}; try a lower --learning-rate"
+    )
 
 
 def _shown(split: str, figures: Figures) -> str:
