@@ -19,11 +19,12 @@ from newllm_core.model.language_model import LanguageModel
 from newllm_core.plugins.registry import REGULARIZERS
 from newllm_core.runtime.device import prepare_device
 from newllm_core.runtime.precision import products_in
+from newllm_core.training.phase1.engines import Batch
 from newllm_core.training.phase1.loss import Phase1Loss
+from newllm_core.training.phase1.windows import Window
 from newllm_core.training.phase2.extra_terms import make_objective
 
 VOCAB_SIZE = 8192
-Batch = dict[str, torch.Tensor]
 
 
 def main() -> None:
@@ -36,17 +37,15 @@ def main() -> None:
     device = prepare_device(config.run)
     names = ["none", *(n for n in REGULARIZERS.plugins() if n != "none")]
     count, dims = config.phase1.batch_tokens, config.model.context_dim
-    batch = {
-        "incoming_NC": torch.randn(count, dims),
-        "tokens_N": torch.randint(0, VOCAB_SIZE, (count,)),
-        "previous": torch.randn(count, dims),
-    }
+    window = Window(torch.randint(0, VOCAB_SIZE, (count,)), torch.zeros(dims), "zero")
+    window.previous_TC.normal_()
+    batch = Batch(torch.arange(count), torch.randn(count, dims), [count])
     steps = {name: stepper(name, config, device) for name in names}
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(arguments.rounds):
         for name, step in steps.items():
             begun = time.perf_counter()
-            step(batch)
+            step(window, batch)
             seconds[name].append(time.perf_counter() - begun)
     without = statistics.median(seconds["none"][1:])
     print(
@@ -56,7 +55,7 @@ def main() -> None:
         print(f"{name:20} {statistics.median(seconds[name][1:]) / without - 1:+.1%}")
 
 
-def stepper(name: str, config: Config, device: torch.device) -> Callable[[Batch], None]:
+def stepper(name: str, config: Config, device: torch.device) -> Callable[[Window, Batch], None]:
     """A function that makes one step; the loss is CVFP and the regularizer."""
     phase1 = replace(config.phase1, reg=name, objective="cvfp", dist_reg_weight=0.5)
     config = replace(config, objective={})
@@ -67,10 +66,10 @@ def stepper(name: str, config: Config, device: torch.device) -> Callable[[Batch]
     parameters = list(model.blocks.parameters())
     optimizer = torch.optim.Adam(parameters, fused=True)
 
-    def step(batch: Batch) -> None:
+    def step(window: Window, batch: Batch) -> None:
         with products_in(model, config.run, device):
             optimizer.zero_grad(set_to_none=True)
-            loss(**batch).total.backward()
+            loss.of_batch(window, batch).total.backward()
             optimizer.step()
 
     return step

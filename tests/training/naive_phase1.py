@@ -48,11 +48,7 @@ def walk(loss, window, config, *, seed=0):
     """Every batch of one reading with its loss, at fixed weights."""
     generator = torch.Generator().manual_seed(seed)
     for batch in batches(loss.model, window, config.phase1, generator):
-        terms = loss(
-            incoming_NC=batch.incoming_NC,
-            tokens_N=window.tokens_T[batch.positions_N],
-            **window.read(loss.reads, batch.positions_N, None),
-        )
+        terms = loss.of_batch(window, batch)
         window.store(batch.positions_N, terms.contexts_NC)
         yield batch, terms
 

@@ -116,11 +116,7 @@ def test_no_gradient_flows_into_incoming_contexts(engine):
     batch = next(iter(batches(model, window, config.phase1, generator)))
     assert not batch.incoming_NC.requires_grad
     incoming = batch.incoming_NC.clone().requires_grad_()
-    terms = make_loss(model, config)(
-        incoming_NC=incoming,
-        tokens_N=window.tokens_T[batch.positions_N],
-        previous=window.previous_TC[batch.positions_N],
-    )
+    terms = make_loss(model, config).of_batch(window, batch._replace(incoming_NC=incoming))
     inputs = [incoming, model.embedding.weight]
     assert torch.autograd.grad(terms.total, inputs, allow_unused=True) == (None, None)
 

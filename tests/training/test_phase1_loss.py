@@ -7,6 +7,7 @@ from recurrence import D, T, draw, make_model
 
 from newllm_core.errors import PluginError
 from newllm_core.regularizers.base import Regularizer
+from newllm_core.training.phase1.engines import Batch
 from newllm_core.training.phase1.loss import Phase1Loss, regularizer_weight
 
 
@@ -18,11 +19,8 @@ def terms_of(config, model=None, *, training=True):
 def read_with(loss, incoming=None):
     """The loss of all tokens of a window, from the contexts of the reading before by default."""
     window = make_window(T, readings=1)
-    return loss(
-        incoming_NC=window.previous_TC if incoming is None else incoming,
-        tokens_N=window.tokens_T,
-        **window.read(loss.reads, torch.arange(T), None),
-    )
+    incoming = window.previous_TC if incoming is None else incoming
+    return loss.of_batch(window, Batch(torch.arange(T), incoming, [T]))
 
 
 @pytest.mark.parametrize("weight", [0.2, 0.5, 0.95])

@@ -95,43 +95,17 @@ class Phase1Loss(nn.Module):
         return list(self.objective.reads) if self.config.objective in self.weights else []
 
     def of_batch(self, window: Window, batch: Batch, twin: Batch | None = None) -> Terms:
-        """Compute the loss of one batch of a window, `twin` being that of a second reading."""
-        second_NC = None if twin is None else self._read_twin(window, twin)
-        return self(
-            incoming_NC=batch.incoming_NC,
-            tokens_N=window.tokens_T[batch.positions_N],
-            rows_per_rank=batch.rows_per_rank,
-            **window.read(self.reads, batch.positions_N[batch.own], second_NC),
-        )
+        """Read a batch of a window once, each token from its own incoming context.
 
-    @torch.no_grad()
-    def _read_twin(self, window: Window, batch: Batch) -> Tensor:
-        """Read this process's tokens once more, from the twin's contexts [n, C]."""
-        token_NE = self.model.embed(window.tokens_T[batch.positions_N[batch.own]])
-        contexts_NC = self.model.step(context=batch.incoming_NC, token=token_NE)[-1]
-        assert window.twin is not None
-        all_NC = collectives.gather(contexts_NC, batch.rows_per_rank)
-        window.twin.store(batch.positions_N, all_NC)
-        return contexts_NC
-
-    def forward(
-        self,
-        *,
-        incoming_NC: Tensor,
-        tokens_N: Tensor,
-        rows_per_rank: Sequence[int] | None = None,
-        **read: Tensor,
-    ) -> Terms:
-        """Read `tokens_N` of all processes once, each from its own incoming context.
-
-        Every process reads its `rows_per_rank`, for which it is given c_{t-1} and what the
-        objective reads, and returns the losses and contexts of all of them.
+        Of several processes, each reads its share and has the contexts of all. `twin` is the batch
+        of a second reading.
         """
-        rows = rows_per_rank or [len(tokens_N)]
-        name = self.config.objective
-        incoming_NC = incoming_NC.detach()
+        rows, name = batch.rows_per_rank, self.config.objective
+        tokens_N, incoming_NC = window.tokens_T[batch.positions_N], batch.incoming_NC.detach()
+        second_NC = None if twin is None else self._read_twin(window, twin)
+        read = window.read(self.reads, batch.positions_N[batch.own], second_NC)
         with self.model.narrow_products(len(incoming_NC)):
-            x_NE = self.model.embed(tokens_N[collectives.own(rows)]).detach()
+            x_NE = self.model.embed(tokens_N[batch.own]).detach()
             by_block = self.model.step_layers(context=incoming_NC, token=x_NE)
             final_NC = by_block[-1][-1]
             losses = {}
@@ -155,3 +129,13 @@ class Phase1Loss(nn.Module):
             losses={name: loss.detach() for name, loss in losses.items()},
             contexts_NC=all_NC.detach(),
         )
+
+    @torch.no_grad()
+    def _read_twin(self, window: Window, batch: Batch) -> Tensor:
+        """Read this process's tokens once more, from the twin's contexts [n, C]."""
+        token_NE = self.model.embed(window.tokens_T[batch.positions_N[batch.own]])
+        contexts_NC = self.model.step(context=batch.incoming_NC, token=token_NE)[-1]
+        assert window.twin is not None
+        all_NC = collectives.gather(contexts_NC, batch.rows_per_rank)
+        window.twin.store(batch.positions_N, all_NC)
+        return contexts_NC

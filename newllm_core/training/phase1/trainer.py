@@ -4,7 +4,7 @@ Iteration 1 of a window only reads. Every later one makes a step per batch (see 
 and ends with measurements at fixed weights (see `measure`). Heads are not trained.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -95,9 +95,7 @@ class Phase1Trainer:
         read += (self.iteration - 1) * len(windows.train)
         with self.progress.task("phase 1", work - read, "tokens") as task:
             while windows.number < windows.count:
-                for entry in self._train_window(task):
-                    self.result.history.append(entry)
-                    self.log.write("iteration", **entry)
+                self._train_window(task)
                 release_pages(windows.train_tokens)
                 windows.advance()
                 self.iteration = 1
@@ -105,7 +103,7 @@ class Phase1Trainer:
         self.result.weight_change = self.guard.weight_change(self.model.blocks.parameters())
         return self.result
 
-    def _train_window(self, task: Task) -> Iterator[dict[str, Any]]:
+    def _train_window(self, task: Task) -> None:
         config, windows = self.config, self.windows
         while self.iteration <= windows.iterations():
             iteration, rate = self.iteration, None
@@ -137,7 +135,8 @@ class Phase1Trainer:
             entry["stopped_early"] = iteration < windows.iterations() and stops(entry, config)
             self.progress.message(f"{windows.place(iteration)}: {told(entry)}")
             self.iteration, self.meter = iteration + 1, PassMeter()
-            yield entry
+            self.result.history.append(entry)
+            self.log.write("iteration", **entry)
             if entry["stopped_early"]:
                 self.progress.message(
                     f"{windows.place(iteration)}: stopping early, as "

@@ -17,8 +17,8 @@ class VacuityGuard:
     """Follows how strongly each loss term pulls, and how far the weights went."""
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
-        self._parameters = [p for p in parameters if p.requires_grad]
-        self._initial = [p.detach().clone() for p in self._parameters]
+        self._initial = {p: p.detach().clone() for p in parameters if p.requires_grad}
+        self._parameters = list(self._initial)
         self._largest: dict[str, Tensor] = {}
 
     @property
@@ -49,9 +49,7 @@ class VacuityGuard:
 
         Those of the blocks are asked for: an objective's may move while blocks do not.
         """
-        wanted = {id(parameter) for parameter in chosen}
-        followed = zip(self._parameters, self._initial, strict=True)
-        pairs = [(p.detach(), start) for p, start in followed if id(p) in wanted]
+        pairs = [(p.detach(), self._initial[p]) for p in chosen if p in self._initial]
         moved = sum(_energy(now - start) for now, start in pairs)
         norm = sum(_energy(start) for _, start in pairs)
         return (moved / max(norm, 1e-30)) ** 0.5
