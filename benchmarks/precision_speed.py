@@ -35,8 +35,8 @@ from newllm_core.training.phase2.extra_terms import ExtraTerms, make_objective
 from newllm_core.training.phase2.fine_tuning import FineTuning
 from newllm_core.training.phase2.frozen import FrozenContexts
 from newllm_core.training.phase2.head_loss import plain_cross_entropy
+from newllm_core.training.phase2.source import Terms
 from newllm_core.training.phase2.steps import Steps, trained_parameters, training_only
-from newllm_core.training.phase2.terms import Terms
 from newllm_core.trajectory.sequential import rollout
 from newllm_core.trajectory.text import contexts_of_text
 

@@ -21,8 +21,8 @@ from newllm_core.kernels.door import choose
 from newllm_core.runtime.progress import Progress, Silent
 from newllm_core.training.phase2.candidates import among_candidates
 from newllm_core.training.phase2.head_loss import HeadLoss, plain_cross_entropy
+from newllm_core.training.phase2.source import Terms
 from newllm_core.training.phase2.steps import Steps
-from newllm_core.training.phase2.terms import Terms
 from newllm_core.trajectory.text import inputs_at
 
 

@@ -25,8 +25,8 @@ from newllm_core.runtime.device import to_device
 from newllm_core.runtime.precision import products_in
 from newllm_core.training.phase2.fine_tuning import FineTuning
 from newllm_core.training.phase2.head_loss import plain_cross_entropy
+from newllm_core.training.phase2.source import Terms
 from newllm_core.training.phase2.steps import Steps
-from newllm_core.training.phase2.terms import Terms
 
 GPT2_VOCABULARY = 50_257
 # Streams and window of a step: those of the presets, as many as fill a card, and no recurrence.

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from newllm_core.model.bigrams import Bigrams
 from newllm_core.training.phase2.head_loss import HeadLoss
-from newllm_core.training.phase2.terms import mixture_loss
+from newllm_core.training.phase2.source import mixture_loss
 
 State = list[Tensor]
 

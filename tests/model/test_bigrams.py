@@ -156,13 +156,13 @@ def test_evaluation_is_of_the_mixture(mixed):
 def test_the_loss_told_is_the_mixtures_and_heads_learn_as_without_counts(mixed):
     contexts, (last, following) = draw(6, D), draw_tokens(2, 6)
     mixture = F.cross_entropy(mixed.logits([contexts], last)[0], following)
-    said = mixed.bigrams.log_probability(last, following)
     config = Phase2Config(dropout=0.0)
     source = Source(mixed, np.empty(0, np.int64), end_id=0, config=config, weights=[1.0])
-    given = [contexts], following, following
-    options = {"generator": torch.Generator(), "rows": [len(following)]}
-    total, plain = source.cross_entropy(*given, counted_N=said, **options)
-    alone, _ = source.cross_entropy(*given, **options)
+    elsewhere = np.full(len(last), np.inf)  # no place that was counted
+    total, plain = source.cross_entropy(
+        [contexts], last, following, elsewhere, generator=torch.Generator(), rows=[len(last)]
+    )
+    alone = F.cross_entropy(mixed.heads()[-1](contexts, last), following)
     assert plain["cross-entropy"] == pytest.approx(mixture.item(), rel=1e-6)
     head = mixed.heads()[-1]
     for parts, of in (

@@ -7,8 +7,7 @@ from recurrence import D, E, V, draw, draw_tokens, make_model
 
 from newllm_core.config import ModelConfig, Phase2Config
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.training.phase2.source import Source
-from newllm_core.training.phase2.terms import drop
+from newllm_core.training.phase2.source import Source, drop
 from newllm_core.trajectory.single import SingleStream
 
 
@@ -98,8 +97,9 @@ def test_the_projection_starts_with_outputs_of_the_scale_of_its_inputs():
 def cross_entropy(model, contexts, targets, generator, **dropout):
     config = Phase2Config(**dropout)
     source = Source(model, np.empty(0, np.int64), end_id=0, config=config, weights=[1.0])
-    rows = [len(targets)]
-    return source.cross_entropy([contexts], targets, targets, generator=generator, rows=rows)[0]
+    rows, places = [len(targets)], np.arange(len(targets))
+    given = [contexts], targets, targets, places
+    return source.cross_entropy(*given, generator=generator, rows=rows)[0]
 
 
 def test_the_loss_trains_the_projection_and_its_dropout_is_behind_it():

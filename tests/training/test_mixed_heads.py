@@ -12,7 +12,7 @@ from newllm_core.config import AnalysisConfig, Config, GenerationConfig, Phase2C
 from newllm_core.errors import InputError
 from newllm_core.generation.session import Session
 from newllm_core.training.phase2.run import train_phase2
-from newllm_core.training.phase2.terms import counted
+from newllm_core.training.phase2.source import counted
 from tests.few import FEW
 
 FAST = {"learning_rate": 0.03, "num_streams": 8, "bptt": 16, "batch_tokens": 100}

@@ -18,8 +18,8 @@ from newllm_core.training.phase2.frozen import (
     FrozenContexts,
     store_contexts,
 )
+from newllm_core.training.phase2.source import Terms, drop
 from newllm_core.training.phase2.steps import Steps, one_cycle
-from newllm_core.training.phase2.terms import Terms, drop
 
 GENERATOR = torch.Generator().manual_seed(0)
 SIX = (0.5, 0.7, 0.8, 0.9, 1.0, 1.2)

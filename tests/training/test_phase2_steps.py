@@ -6,8 +6,8 @@ from markov_text import checkpoint, dataset
 
 from newllm_core.config import Config, Phase2Config
 from newllm_core.training.phase2.run import train_phase2
+from newllm_core.training.phase2.source import Terms
 from newllm_core.training.phase2.steps import Steps, one_cycle
-from newllm_core.training.phase2.terms import Terms
 
 
 def first_step(**options):

@@ -19,8 +19,7 @@ from newllm_core.objectives.base import tokens_at
 from newllm_core.parallel import collectives
 from newllm_core.runtime.device import to_device
 from newllm_core.training.phase2.extra_terms import ExtraTerms
-from newllm_core.training.phase2.source import Source
-from newllm_core.training.phase2.terms import Terms, counted, drop
+from newllm_core.training.phase2.source import Source, Terms, drop
 from newllm_core.trajectory.sequential import unroll_embedded
 from newllm_core.trajectory.text import inputs_at
 
@@ -72,13 +71,12 @@ class FineTuning(Source):
             rows = [len(steps) * count for count in streams]
             x_TBE = self._embed(inputs_BT, generator, rows)
             contexts = unroll_embedded(self.model, x_TBE, context_BC)
-            inputs_N, targets_N = inputs_BT.flatten(), targets_BT.flatten()
             total, plain = self.cross_entropy(
                 [read_BTC.flatten(0, 1) for read_BTC in contexts[-self.model.num_heads :]],
-                inputs_N,
-                targets_N,
+                inputs_BT.flatten(),
+                targets_BT.flatten(),
+                positions_BT.ravel(),
                 generator=generator,
-                counted_N=counted(self.model, inputs_N, targets_N, positions_BT.ravel()),
                 rows=rows,
             )
             if self.extra is not None and self.extra.weights:

@@ -17,8 +17,7 @@ from newllm_core.parallel import collectives
 from newllm_core.runtime.device import to_device
 from newllm_core.runtime.progress import Progress
 from newllm_core.training.phase2.context_store import ContextStore
-from newllm_core.training.phase2.source import Source
-from newllm_core.training.phase2.terms import Terms, counted
+from newllm_core.training.phase2.source import Source, Terms
 from newllm_core.trajectory.text import contexts_of_text
 
 # Neighbouring rows that are read together; every pool of them is shuffled row by row.
@@ -83,14 +82,8 @@ class FrozenContexts(Source):
             own = collectives.own(rows)
             own_N = positions_N[own]
             contexts = to_device(rows_NKC[own].to(like.dtype), like.device).unbind(1)
-            inputs_N, targets_N = self.tokens_at(own_N)
             total, plain = self.cross_entropy(
-                contexts,
-                inputs_N,
-                targets_N,
-                generator=generator,
-                counted_N=counted(self.model, inputs_N, targets_N, own_N),
-                rows=rows,
+                contexts, *self.tokens_at(own_N), own_N, generator=generator, rows=rows
             )
             yield Terms(total, plain, len(positions_N))
 

@@ -12,7 +12,7 @@ from newllm_core.errors import DivergedError
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.training.pass_meter import NORM
 from newllm_core.training.phase2.extra_terms import ExtraTerms
-from newllm_core.training.phase2.terms import Terms
+from newllm_core.training.phase2.source import Terms
 from newllm_core.training.step import OptimizerStep, by_sharding
 
 
