@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,31 +26,23 @@ from newllm_core.runtime.trackers.base import Tracker
 LOCK_LOOKS = 5
 
 
+@dataclass(eq=False)
 class Saver:
     """Writes the state of the run that will write `checkpoint`, for all of its processes."""
 
-    def __init__(
-        self,
-        checkpoint: Path,
-        identity: Identity,
-        config: RunConfig,
-        *,
-        log: RunLog,
-        interruption: Interruption,
-        progress: Progress,
-        resumed: State | None,
-    ) -> None:
-        self.checkpoint = checkpoint
-        self.path = state_path(checkpoint)
-        self.replaces = checkpoint.exists()
-        self.identity = identity
-        self.interval = config.save_interval_seconds
+    checkpoint: Path
+    identity: Identity
+    config: RunConfig
+    log: RunLog
+    interruption: Interruption
+    progress: Progress
+    resumed: State | None
+
+    def __post_init__(self) -> None:
+        self.path = state_path(self.checkpoint)
+        self.replaces = self.checkpoint.exists()
         # Then making a state takes all processes.
-        self.sharded = is_sharded(config)
-        self.log = log
-        self.interruption = interruption
-        self.progress = progress
-        self.resumed = resumed
+        self.sharded = is_sharded(self.config)
         self._saved_at = time.monotonic()
 
     def begin(self, trainer: Any) -> None:  # noqa: ANN401
@@ -67,7 +60,8 @@ class Saver:
             Interrupted: the run was asked to stop.
         """
         # By the clock of the first: all must save at the same step.
-        due = collectives.rank() == 0 and time.monotonic() - self._saved_at >= self.interval
+        waited = time.monotonic() - self._saved_at
+        due = collectives.rank() == 0 and waited >= self.config.save_interval_seconds
         with self.step(state):
             asked, due = collectives.any_process(self.interruption.asked, due)
             if due and not asked:
@@ -180,15 +174,7 @@ def begin(
         RunLog(checkpoint if first else None, trackers=trackers, resume_after=lines) as log,
         Interruption() as interruption,
     ):
-        yield Saver(
-            checkpoint,
-            identity,
-            config,
-            log=log,
-            interruption=interruption,
-            progress=progress,
-            resumed=state,
-        )
+        yield Saver(checkpoint, identity, config, log, interruption, progress, state)
         if first:
             path.unlink(missing_ok=True)
 
