@@ -45,7 +45,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         targets_N: Tensor,
         dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor]:
-        needs_contexts, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        needs_contexts, *needs_head = ctx.needs_input_grad[:3]
         dims = contexts_NC.shape[1]
         # The bias is one more column of the head, read by a context of one: its gradient comes out
         # of the product that the head needs anyway. A sum over all logits would take much longer.
@@ -54,8 +54,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         wide = torch.promote_types(dtype, torch.float32)
         nats_N = inputs_NK.new_empty(len(inputs_NK), dtype=wide)
         grad_contexts = torch.empty_like(contexts_NC) if needs_contexts else None
-        needs_head = needs_weight or needs_bias
-        grad_head = torch.zeros_like(head_VK, dtype=weight_VC.dtype) if needs_head else None
+        grad_head = torch.zeros_like(head_VK, dtype=weight_VC.dtype) if any(needs_head) else None
         rows = max(1, LOGITS_AT_ONCE // len(head_VK))
         space_nV = inputs_NK.new_empty(min(rows, len(inputs_NK)), len(head_VK))
         for begin in range(0, len(inputs_NK), rows):
@@ -68,11 +67,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if grad_head is not None:
                 grad_head += gradient_NV.T @ part_NK
         ctx.num_rows = max(1, len(contexts_NC))
-        ctx.save_for_backward(
-            grad_contexts,
-            grad_head[:, :dims] if grad_head is not None and needs_weight else None,
-            grad_head[:, dims] if grad_head is not None and needs_bias else None,
-        )
+        of_head = (None, None) if grad_head is None else (grad_head[:, :dims], grad_head[:, dims])
+        ctx.save_for_backward(grad_contexts, *of_head)
         ctx.mark_non_differentiable(nats_N)
         return nats_N.mean(dtype=torch.float64).to(nats_N), nats_N
 

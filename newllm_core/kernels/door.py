@@ -5,11 +5,12 @@ It stays only while it makes a default or a preset at least 1.15 times as fast.
 """
 
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
+
+from newllm_core.kernels import compiled, cross_entropy
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -21,26 +22,20 @@ class Form(NamedTuple):
         operation: what it computes, as `choose` is asked for it.
         device: type of the device it is for.
         dtypes: of what it is given.
-        target: `module:function` of the form.
-        available: `module:function` that says whether it can be used here.
+        function: the form.
+        is_usable: says whether it can be used here.
     """
 
     operation: str
     device: str
     dtypes: tuple[torch.dtype, ...]
-    target: str
-    available: str
+    function: Callable[..., Any]
+    is_usable: Callable[[], bool]
 
 
 FORMS = [
     # No logits are kept; softmax and its gradient are one compiled loop.
-    Form(
-        operation="cross-entropy",
-        device="cpu",
-        dtypes=(torch.float32, torch.bfloat16),
-        target="newllm_core.kernels.cross_entropy:cross_entropy",
-        available="newllm_core.kernels.compiled:is_usable",
-    )
+    Form("cross-entropy", "cpu", compiled.DTYPES, cross_entropy.cross_entropy, compiled.is_usable)
 ]
 
 
@@ -51,7 +46,7 @@ def choose(operation: str, plain: Function, like: Tensor, *, setting: str) -> Fu
     """
     for form in _usable(setting, like.device, like.dtype):
         if form.operation == operation:
-            return cast(Function, _named(form.target))
+            return cast(Function, form.function)
     return plain
 
 
@@ -66,10 +61,5 @@ def _usable(setting: str, device: torch.device, dtype: torch.dtype) -> list[Form
         form
         for form in FORMS
         if setting != "off" and form.device == device.type and dtype in form.dtypes
-        if _named(form.available)()
+        if form.is_usable()
     ]
-
-
-def _named(target: str) -> Callable[..., Any]:
-    module, _, name = target.partition(":")
-    return getattr(import_module(module), name)

@@ -10,7 +10,7 @@ from newllm_core.kernels import door
 def test_a_form_and_its_twin_take_turns(form):
     plain, cases = CASES[form.operation]
     assert cases
-    fast = door._named(form.target)  # with or without what could be compiled
+    fast = form.function  # with or without what could be compiled
     rows = compare(head_pass(8, 6, 30, fast), head_pass(8, 6, 30, plain), rounds=3)
     assert [row["part"] for row in rows] == ["forward", "backward", "both"]
     for row in rows:

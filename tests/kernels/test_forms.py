@@ -1,6 +1,5 @@
 """Every fast form against its plain twin, and which of the two is chosen."""
 
-import importlib
 import math
 import os
 
@@ -25,11 +24,6 @@ DIMS = 7
 needs_library = pytest.mark.skipif(
     not compiled.is_usable(), reason="the loop in C was not compiled when newllm was installed"
 )
-
-
-def function_of(form):
-    module, _, name = form.target.partition(":")
-    return getattr(importlib.import_module(module), name)
 
 
 def head_and_rows(rows, vocab, dtype, spread=1.0):
@@ -77,7 +71,7 @@ def test_values_and_every_gradient_are_those_of_the_plain_twin(
     plain = value_and_gradients(PLAIN[form.operation], head.double(), contexts.double(), targets)
     head = head.to(dtype)
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "autocast"):
-        found = value_and_gradients(function_of(form), head, contexts, targets)
+        found = value_and_gradients(form.function, head, contexts, targets)
     close = {"float64": 1e-12, "float32": 2e-6, "autocast": 0.02}[precision]
     for one, other in zip(found, plain, strict=True):
         assert one.dtype == dtype
@@ -91,7 +85,7 @@ def test_values_and_every_gradient_are_those_of_the_plain_twin(
 def test_gradients_that_nobody_wants_are_not_made(form):
     head, contexts, targets = head_and_rows(5, 9, torch.float32)
     head.weight.requires_grad_(False)
-    loss, _ = function_of(form)(head.weight, head.bias, contexts, targets)
+    loss, _ = form.function(head.weight, head.bias, contexts, targets)
     loss.backward()
     assert loss.item() == pytest.approx(F.cross_entropy(head(contexts), targets).item(), rel=1e-5)
     assert head.weight.grad is None
@@ -102,7 +96,7 @@ def test_gradients_that_nobody_wants_are_not_made(form):
 @pytest.mark.parametrize("form", FORMS)
 def test_no_rows_and_targets_of_another_type(form):
     head, contexts, targets = head_and_rows(6, 20, torch.float32)
-    function, wanted = function_of(form), F.cross_entropy(head(contexts), targets)
+    function, wanted = form.function, F.cross_entropy(head(contexts), targets)
     found, _ = function(head.weight, head.bias, contexts, targets.int())
     assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
     loss, nats = function(head.weight, head.bias, contexts[:0], targets[:0])
@@ -121,7 +115,7 @@ def test_probabilities_that_float32_does_not_have(form, loop):
     for target in range(3):
         targets = torch.full((3,), target)
         expected = F.cross_entropy(head(contexts).double(), targets).item()
-        found, _ = function_of(form)(head.weight, head.bias, contexts, targets)
+        found, _ = form.function(head.weight, head.bias, contexts, targets)
         assert found.item() == pytest.approx(expected, rel=1e-6)
     assert expected > 350
 
@@ -183,15 +177,14 @@ def test_a_library_of_another_newllm_or_machine_is_refused(monkeypatch, tmp_path
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_form_is_chosen_where_it_can_be_used_and_kernels_are_on(form, monkeypatch):
-    module, _, name = form.available.partition(":")
     plain = PLAIN[form.operation]
 
     def chosen(setting="auto", device=form.device, dtype=form.dtypes[0], operation=form.operation):
         like = torch.empty(0, device=device, dtype=dtype)
         return door.choose(operation, plain, like, setting=setting)
 
-    monkeypatch.setattr(importlib.import_module(module), name, lambda: True)
-    assert [chosen(dtype=dtype) for dtype in form.dtypes] == [function_of(form)] * len(form.dtypes)
+    monkeypatch.setattr(door, "FORMS", [form._replace(is_usable=lambda: True)])
+    assert [chosen(dtype=dtype) for dtype in form.dtypes] == [form.function] * len(form.dtypes)
     assert form.operation in door.describe(setting="auto", device=torch.device(form.device))
     for other in (
         {"setting": "off"},
@@ -202,17 +195,15 @@ def test_a_form_is_chosen_where_it_can_be_used_and_kernels_are_on(form, monkeypa
         assert chosen(**other) is plain, other
     said = door.describe(setting="off", device=torch.device(form.device))
     assert said == "kernels off: every form is plain"
-    monkeypatch.setattr(importlib.import_module(module), name, lambda: False)
+    monkeypatch.setattr(door, "FORMS", [form._replace(is_usable=lambda: False)])
     assert chosen() is plain
 
 
 @pytest.mark.parametrize("freeze", [False, True])
 def test_turning_forms_off_changes_no_loss_beyond_rounding(freeze, monkeypatch):
-    calls, inner = [], cross_entropy.cross_entropy
-    monkeypatch.setattr(
-        cross_entropy, "cross_entropy", lambda *given: calls.append(1) or inner(*given)
-    )
-    monkeypatch.setattr(compiled, "is_usable", lambda: compiled.library() is not None)
+    (form,), calls = door.FORMS, []
+    counting = form._replace(function=lambda *given: calls.append(1) or form.function(*given))
+    monkeypatch.setattr(door, "FORMS", [counting])
     losses = {}
     for setting in ("auto", "off"):
         section = {"epochs": 2, "num_streams": 8, "batch_tokens": 100, "learning_rate": 0.03}
