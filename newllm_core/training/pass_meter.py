@@ -24,6 +24,7 @@ class PassMeter:
         norms: what the last look found.
         sums: of each loss term, weighted by tokens.
         last: figures of the last step that was fetched; its gradient norm is `NORM`.
+        unread: tokens and figures of every batch since the last `read`.
     """
 
     batches: int = 0
@@ -35,18 +36,13 @@ class PassMeter:
     def __post_init__(self) -> None:
         self.last: dict[str, float] = {}
         self._looked: dict[str, Tensor] = {}
-        self._unread: list[tuple[int, dict[str, Tensor]]] = []
-
-    @property
-    def unread(self) -> int:
-        """Return how many batches were counted since the last `read`."""
-        return len(self._unread)
+        self.unread: list[tuple[int, dict[str, Tensor]]] = []
 
     def count(self, losses: Mapping[str, Tensor], tokens: int, norm: Tensor | None = None) -> None:
         """Add one batch: its losses, and the gradient norm of its step if there was one."""
         self.batches += 1
         self.tokens += tokens
-        self._unread.append((tokens, {**losses, NORM: norm} if norm is not None else {**losses}))
+        self.unread.append((tokens, {**losses, NORM: norm} if norm is not None else {**losses}))
 
     def look(self, norms: Mapping[str, Tensor]) -> None:
         """Keep the gradient norm of each term, of the batch that is counted next."""
@@ -61,7 +57,7 @@ class PassMeter:
         Returns:
             Which of its figures are not finite.
         """
-        unread, self._unread = self._unread, []
+        unread, self.unread = self.unread, []
         flat = [value for _, figures in unread for value in figures.values()]
         values = iter(torch.stack(flat).tolist() if flat else [])
         bad: list[str] = []

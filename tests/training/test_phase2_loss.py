@@ -212,8 +212,7 @@ def test_frozen_contexts_are_those_of_one_carried_stream(tmp_path):
     tokens = dataset().train.tokens[:1100]
     with ContextStore(tmp_path, len(tokens), (2, 16)) as store:
         store_contexts(start.model, tokens, store, end_id=END, progress=Silent())
-        stored = np.empty((len(tokens), 2, 16), np.float32)
-        store.read(0, stored)
+        stored = store.read(0, len(tokens))
     with torch.no_grad():
         exact = text_formula(start.model, [END, *tokens[:-1].tolist()], torch.zeros(16))
     torch.testing.assert_close(torch.from_numpy(stored[:, 1]), exact, rtol=1e-4, atol=1e-5)

@@ -51,16 +51,11 @@ class ContextStore:
             self._file.seek(int(positions[0]) * self.row_bytes)
             rows.astype(np.float32).tofile(self._file)
 
-    def read(self, first: int, rows_NKC: np.ndarray) -> None:
-        """Fill `rows_NKC` (contiguous) with the rows from `first` on."""
+    def read(self, first: int, count: int) -> np.ndarray:
+        """Return `count` rows [N, K, C] from `first` on."""
         self._file.seek(first * self.row_bytes)
-        # A read from a raw file may end early.
-        left = rows_NKC.data.cast("B")
-        while len(left):
-            count = self._file.readinto(left)
-            if not count:
-                raise EOFError(f"only {len(left)} bytes fewer of rows from {first} on were written")
-            left = left[count:]
+        values = np.fromfile(self._file, np.float32, count * self.row_bytes // 4)
+        return values.reshape(count, *self.shape)
 
     def __enter__(self) -> "ContextStore":
         return self

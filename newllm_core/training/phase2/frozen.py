@@ -93,15 +93,15 @@ class FrozenContexts(Source):
         left_NKC = np.empty((0, *self.store.shape), np.float32)
         left_N = np.empty(0, np.int64)
         for segments in self._pools():
-            begins = [int(s) * SEGMENT_ROWS for s in segments]
-            counts = [min(SEGMENT_ROWS, self.num_tokens - begin) for begin in begins]
-            rows_NKC = np.empty((len(left_N) + sum(counts), *self.store.shape), np.float32)
-            rows_NKC[: len(left_N)] = left_NKC
-            ends = len(left_N) + np.cumsum(counts)
-            for begin, count, end in zip(begins, counts, ends, strict=True):
-                self.store.read(begin, rows_NKC[end - count : end])
-            pieces = (np.arange(b, b + n) for b, n in zip(begins, counts, strict=True))
+            begins = (int(s) * SEGMENT_ROWS for s in segments)
+            pieces = [np.arange(b, min(b + SEGMENT_ROWS, self.num_tokens)) for b in begins]
             positions_N = np.concatenate([left_N, *pieces])
+            rows_NKC = np.empty((len(positions_N), *self.store.shape), np.float32)
+            rows_NKC[: len(left_N)] = left_NKC
+            end = len(left_N)
+            for piece_N in pieces:
+                begin, end = end, end + len(piece_N)
+                rows_NKC[begin:end] = self.store.read(int(piece_N[0]), len(piece_N))
             order = self.shuffling.permutation(len(positions_N))
             full = len(order) // size * size
             for begin in range(0, full, size):

@@ -198,7 +198,7 @@ class Phase2Trainer:
 
     def _fetch(self) -> list[str]:
         """Fetch figures; forgets the steps from the first on that has any which are not finite."""
-        made, checked = self.meter.batches, self.meter.batches - self.meter.unread
+        made, checked = self.meter.batches, self.meter.batches - len(self.meter.unread)
         bad = self.meter.read()
         self.steps.step -= made - self.meter.batches
         self.marks = [self.marks[self.meter.batches - checked]]
