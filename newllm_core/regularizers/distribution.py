@@ -22,11 +22,6 @@ class DistributionOptions:
     momentum: float = option(0.99, "Share of the past, with statistics = ema.", low=0, high=0.9999)
 
 
-def distribution_loss(mean_D: Tensor, variance_D: Tensor) -> Tensor:
-    """Return `mean_d m_d² + mean_d (v_d - 1)²` of means [D] and variances [D]."""
-    return mean_D.square().mean() + (variance_D - 1).square().mean()
-
-
 class Distribution(Regularizer):
     """Squared distance of the first two moments from those of N(0, I), each dimension by itself.
 
@@ -62,5 +57,8 @@ class Distribution(Regularizer):
         contexts_ND = at_least_float32(contexts_ND)
         if self.options.statistics == "batch":
             mean_D = contexts_ND.mean(0)
-            return distribution_loss(mean_D, (contexts_ND - mean_D).square().mean(0))
-        return distribution_loss(*running_moments(self, contexts_ND)) / (1 - self.options.momentum)
+            variance_D, share = (contexts_ND - mean_D).square().mean(0), 1.0
+        else:
+            mean_D, variance_D = running_moments(self, contexts_ND)
+            share = 1 - self.options.momentum
+        return (mean_D.square().mean() + (variance_D - 1).square().mean()) / share

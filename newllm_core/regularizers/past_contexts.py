@@ -21,14 +21,6 @@ class PastContextsOptions:
     num_contexts: int = option(10, "How many contexts back each one is compared.", low=1)
 
 
-def cosines_with_past(directions_ND: Tensor, past_kD: Tensor) -> Tensor:
-    """Return cosines [N, k] of unit vectors, as they were read, with the k before, oldest first."""
-    rows_D = torch.cat([past_kD, directions_ND.detach()])
-    # A view: row n sees rows n to n+k of `rows_D`, without a copy of them or an [N, N] product.
-    windows_NDk = rows_D.unfold(0, len(past_kD), 1)[: len(directions_ND)]
-    return torch.bmm(directions_ND[:, None], windows_NDk)[:, 0]
-
-
 class PastContexts(Regularizer):
     """Mean squared cosine with the contexts just before.
 
@@ -57,11 +49,13 @@ class PastContexts(Regularizer):
     def loss(self, contexts_ND: Tensor, *, tokens_N: Tensor) -> Tensor:
         """Return mean squared cosine, a scalar between 0 and 1; tokens play no part."""
         directions_ND = F.normalize(at_least_float32(contexts_ND), dim=1, eps=SMALLEST_NORM)
-        past_kD = self.past_kD.to(directions_ND.dtype)
+        num_contexts = len(self.past_kD)
+        rows_D = torch.cat([self.past_kD.to(directions_ND.dtype), directions_ND.detach()])
+        # A view: row n sees rows n to n+k of `rows_D`, without a copy of them or an [N, N] product.
+        windows_NDk = rows_D.unfold(0, num_contexts, 1)[: len(directions_ND)]
         # Autocast would round the products to bfloat16.
         with torch.autocast(directions_ND.device.type, enabled=False):
-            cosines_Nk = cosines_with_past(directions_ND, past_kD)
+            cosines_N1k = torch.bmm(directions_ND[:, None], windows_NDk)
         if self.training:
-            newest_ND = directions_ND.detach()
-            self.past_kD.copy_(torch.cat([past_kD, newest_ND])[-len(past_kD) :])
-        return cosines_Nk.square().mean()
+            self.past_kD.copy_(rows_D[-num_contexts:])
+        return cosines_N1k.square().mean()
