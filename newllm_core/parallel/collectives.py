@@ -81,11 +81,9 @@ def gather(values_nD: Tensor, rows: Sequence[int]) -> Tensor:
 def average_gradients(parameters: Sequence[nn.Parameter], also: Sequence[Tensor] = ()) -> None:
     """Make every gradient, and every tensor of `also`, its mean over processes.
 
-    DistributedDataParallel does this for a module called once per step. A step here calls layers
-    hundreds of times (back-propagation through time), reads heads without calling them
-    (`token_loss`), leaves out the parameters behind the last token, and looks at single terms: one
-    message for all gradients does what is needed. It is one because each costs a core about a
-    millisecond: several that overlap with the backward pass were slower.
+    DistributedDataParallel is for a module that is called once per step. Here layers are called
+    hundreds of times, heads not at all. One message, since each costs a core about a millisecond:
+    several that overlap with the backward pass were slower.
     """
     if size() == 1:
         return
@@ -144,17 +142,13 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values_nD: Tensor, rows: Sequence[int]) -> Tensor:  # noqa: ANN401
         ctx.own = own(rows)
-        most = max(rows)
-        sent = values_nD.contiguous()
-        if len(sent) < most:  # messages have one size
-            sent = torch.cat([sent, sent.new_zeros(most - len(sent), *sent.shape[1:])])
-        received = sent.new_empty(most * size(), *sent.shape[1:])
+        most = max(rows)  # messages have one size
+        filled = values_nD.new_zeros(most - len(values_nD), *values_nD.shape[1:])
+        sent = torch.cat([values_nD, filled])
+        received = [torch.empty_like(sent) for _ in rows]
         with reaching_others():
-            dist.all_gather(list(received.split(most)), sent)
-        if min(rows) == most:
-            return received
-        parts = zip(received.split(most), rows, strict=True)
-        return torch.cat([part[:rows] for part, rows in parts])
+            dist.all_gather(received, sent)
+        return torch.cat([part[:count] for part, count in zip(received, rows, strict=True)])
 
     @staticmethod
     def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401

@@ -50,12 +50,9 @@ class PassMeter:
         self._looked = dict(norms)
 
     def read(self) -> list[str]:
-        """Fetch what is on the device, up to a batch with figures that are not finite.
+        """Fetch what is on the device, up to a batch with figures that are not finite; name these.
 
         That batch and later ones are no longer counted, nor is what was looked at.
-
-        Returns:
-            Which of its figures are not finite.
         """
         unread, self.unread = self.unread, []
         flat = [value for _, figures in unread for value in figures.values()]

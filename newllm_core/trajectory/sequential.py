@@ -42,6 +42,12 @@ def _unroll(model: LanguageModel, x_TBE: Tensor, context: Tensor, final_only: bo
     return [torch.stack(of_block, dim=1) for of_block in zip(*steps, strict=True)]
 
 
+def read_to_end(model: LanguageModel, tokens_BT: Tensor, start_BC: Tensor) -> Tensor:
+    """Read tokens without gradients: the final context after the last of them, if any [B, C]."""
+    length = tokens_BT.shape[1]
+    return rollout(model, tokens_BT, start_BC, warmup=length - 1)[:, 0] if length else start_BC
+
+
 @torch.no_grad()
 def rollout(
     model: LanguageModel, tokens_BT: Tensor, start_BC: Tensor, *, warmup: int = 0

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.trajectory.sequential import unroll
+from newllm_core.trajectory.sequential import read_to_end, unroll
 
 NUM_STREAMS = 256
 WARMUP_TOKENS = 256
@@ -76,10 +76,8 @@ def contexts_of_text(
     chunk = max(1, ROWS_AT_ONCE // count)
 
     if count > 1:
-        for begin in range(-warmup, 0, chunk):
-            steps = np.arange(begin, min(begin + chunk, 0))
-            inputs = inputs_at(tokens, starts_B1 + steps, end_id)
-            context_BC = _unroll(model, torch.from_numpy(inputs).to(device), context_BC)[-1][:, -1]
+        before_BT = inputs_at(tokens, starts_B1 + np.arange(-warmup, 0), end_id)
+        context_BC = read_to_end(model, torch.from_numpy(before_BT).to(device), context_BC)
     # The first stream does not come from a warm-up.
     context_BC[:1] = model.start(1) if start_1C is None else start_1C
 

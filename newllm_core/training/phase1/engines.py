@@ -17,7 +17,7 @@ from newllm_core.model.language_model import LanguageModel
 from newllm_core.parallel import collectives
 from newllm_core.runtime.device import to_device
 from newllm_core.training.phase1.windows import Window
-from newllm_core.trajectory.sequential import rollout
+from newllm_core.trajectory.sequential import read_to_end, rollout
 
 # Rows of an exact reading at a time: enough for large matrix products.
 EXACT_ROWS = 512
@@ -153,5 +153,4 @@ def _starts(model: LanguageModel, window: Window, begins_B: Tensor, warmup: int)
     if not len(later):
         return first_1C
     first_BC = window.first_C.expand(len(later), -1)
-    read = rollout(model, window.tokens_T[later], first_BC, warmup=warmup - 1)[:, 0]
-    return torch.cat([first_1C, read])
+    return torch.cat([first_1C, read_to_end(model, window.tokens_T[later], first_BC)])

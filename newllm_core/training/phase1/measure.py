@@ -15,7 +15,7 @@ from newllm_core.analysis.rank import effective_rank
 from newllm_core.analysis.sections import mean_cosine
 from newllm_core.config import Config
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.trajectory.sequential import rollout
+from newllm_core.trajectory.sequential import read_to_end, rollout
 
 
 def figures_of_splits(
@@ -48,9 +48,7 @@ def model_figures(
     device = tokens_T.device
     begins_P = torch.linspace(0, len(tokens_T) - warmup - length, passages, device=device).long()
     tokens_PS = tokens_T[begins_P[:, None] + torch.arange(warmup + length, device=device)]
-    own_PC = model.start(passages)
-    if warmup:
-        own_PC = rollout(model, tokens_PS[:, :warmup], own_PC, warmup=warmup - 1)[:, 0]
+    own_PC = read_to_end(model, tokens_PS[:, :warmup], model.start(passages))
     random_PC = torch.randn(own_PC.shape, generator=generator, dtype=own_PC.dtype).to(device)
     # Zero has no scale; LayerNorm's stands in for it.
     scale = own_PC.norm(dim=1).mean() if warmup else model.context_dim**0.5

@@ -27,8 +27,8 @@ class Window:
         start: "zero" (every reading begins at `first_C`) or "carry" (at the last context of the
             reading before).
         end_id: the token that closes a document; -1 where there is none.
-        twin: the same tokens, read from another start, where an objective wants a second reading.
-        is_twin: whether this is one.
+        twin: the same tokens, read from another start, where an objective wants a second reading;
+            it `is_twin`.
         readings: readings finished.
         previous_TC: contexts of the reading before.
         current_TC: contexts of the reading under way.
@@ -115,16 +115,11 @@ class Window:
 
 
 class Windows:
-    """The windows of training and validation text that are under way.
+    """The windows of training and validation text that are under way: `number` of `count`.
 
-    They are on the device of `start_C`, the state before the text. `seed` draws the start of a
-    second reading, if the objective `reads` one.
-
-    Attributes:
-        number: of the window, from 0.
-        count: how many there are.
-        train: the window of training text.
-        validation: the validation text, always the same; read from the same state as `train`.
+    They are on the device of `start_C`, the state before the text, and `validation`, always the
+    same text, is read from the same state as `train`. `seed` draws the start of a second reading,
+    if the objective `reads` one.
     """
 
     def __init__(

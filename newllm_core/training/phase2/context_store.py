@@ -17,8 +17,7 @@ GIBIBYTE = 2**30
 class ContextStore:
     """Rows [K, C] in float32 in a temporary file that has no name and goes away by itself.
 
-    It is read and written by position, not mapped: pages of a mapped file count as this process's
-    memory, which would seem to grow with the text.
+    It is not mapped: mapped pages count as memory, which would seem to grow with the text.
 
     Raises:
         InputError: the disk has no room for it.
