@@ -91,10 +91,8 @@ def _joined(matrix: Tensor, column: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _to_gradient(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
-    """Turn logits into softmax minus target, in place; returns nats in float32 at least [N]."""
+    """Turn logits into softmax minus target, in place; returns nats [N]."""
     targets_N = targets_N.long().contiguous()
-    if not (logits_NV.is_cpu and logits_NV.dtype in compiled.DTYPES and compiled.is_usable()):
-        return _to_gradient_in_torch(logits_NV, targets_N)
     count = min(torch.get_num_threads(), logits_NV.numel() // LEAST_LOGITS)
     if count < 2:
         return compiled.softmax_gradient(logits_NV, targets_N)
@@ -102,14 +100,3 @@ def _to_gradient(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     # Threads are started anew for each call: a tenth of a millisecond, and nothing is left behind.
     with ThreadPoolExecutor(count) as pool:
         return torch.cat(list(pool.map(compiled.softmax_gradient, *shares)))
-
-
-def _to_gradient_in_torch(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
-    wide = torch.promote_types(logits_NV.dtype, torch.float32)
-    log_softmax_NV = torch.log_softmax(logits_NV, -1, dtype=wide)
-    rows_N = torch.arange(len(targets_N), device=targets_N.device)
-    nats_N = -log_softmax_NV[rows_N, targets_N]
-    gradient_NV = log_softmax_NV.exp_()
-    gradient_NV[rows_N, targets_N] -= 1
-    logits_NV.copy_(gradient_NV)
-    return nats_N

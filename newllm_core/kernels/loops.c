@@ -1,5 +1,4 @@
-/* The loop that torch has no single operation for. `compiled.py` calls it; `cross_entropy.py` has
-   torch code beside the call that does the same.
+/* The loop that torch has no single operation for. `compiled.py` calls it.
 
    The function exists once per instruction set and is chosen when it is called. */
 
