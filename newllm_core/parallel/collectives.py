@@ -100,8 +100,7 @@ def gradient_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
     gradients = [p.grad for p in parameters if p.grad is not None]
     if not gradients:
         return torch.zeros((), device=parameters[0].device)
-    kinds = [g for g in gradients if is_dtensor(g)], [g for g in gradients if not is_dtensor(g)]
-    norms = [full_tensor(nn.utils.get_total_norm(kind)) for kind in kinds if kind]
+    norms = [full_tensor(nn.utils.get_total_norm(alike)) for alike in by_sharding(gradients)]
     return norms[0] if len(norms) == 1 else nn.utils.get_total_norm(norms)
 
 
@@ -186,6 +185,12 @@ def shard_like(model: Tensor, tensor: Tensor) -> Tensor:
     tensor = tensor.to(model.device)
     # Every process has the whole: nothing needs to be sent.
     return distribute_tensor(tensor, model.device_mesh, model.placements, src_data_rank=None)
+
+
+def by_sharding(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+    """Divide tensors into those of sharded modules and the others; torch mixes no two kinds."""
+    kinds = [t for t in tensors if is_dtensor(t)], [t for t in tensors if not is_dtensor(t)]
+    return [alike for alike in kinds if alike]
 
 
 def is_dtensor(tensor: Tensor) -> bool:

@@ -7,14 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from newllm_core.parallel import collectives
-from newllm_core.parallel.collectives import is_dtensor
-
-
-def by_sharding(parameters: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
-    """Divide parameters into those of a sharded module and the others; torch mixes no two kinds."""
-    sharded = [p for p in parameters if is_dtensor(p)]
-    whole = [p for p in parameters if not is_dtensor(p)]
-    return [alike for alike in (sharded, whole) if alike]
+from newllm_core.parallel.collectives import by_sharding
 
 
 class OptimizerStep:

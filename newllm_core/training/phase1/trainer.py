@@ -21,6 +21,7 @@ from newllm_core.files.npy_files import release_pages
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.objectives.base import Objective
 from newllm_core.parallel import collectives
+from newllm_core.parallel.collectives import by_sharding
 from newllm_core.regularizers.base import Regularizer
 from newllm_core.runtime.device import steps_between_checks
 from newllm_core.runtime.progress import Progress, Silent, Task
@@ -33,7 +34,7 @@ from newllm_core.training.phase1.stages import early_stop, learning_rate, stops,
 from newllm_core.training.phase1.vacuity import VacuityGuard
 from newllm_core.training.phase1.windows import Window, Windows
 from newllm_core.training.resume import Saver
-from newllm_core.training.step import OptimizerStep, by_sharding
+from newllm_core.training.step import OptimizerStep
 
 
 @dataclass

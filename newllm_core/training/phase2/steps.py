@@ -10,10 +10,11 @@ from torch import nn
 from newllm_core.config import Phase2Config
 from newllm_core.errors import DivergedError
 from newllm_core.model.language_model import LanguageModel
+from newllm_core.parallel.collectives import by_sharding
 from newllm_core.training.pass_meter import NORM
 from newllm_core.training.phase2.extra_terms import ExtraTerms
 from newllm_core.training.phase2.source import Terms
-from newllm_core.training.step import OptimizerStep, by_sharding
+from newllm_core.training.step import OptimizerStep
 
 
 def trained_parameters(
@@ -29,8 +30,7 @@ def trained_parameters(
         else:
             kept = model.embedding.get_parameter("weight")
         parts.append(extra)
-    unique = {id(p): p for part in parts for p in part.parameters()}
-    return [p for p in unique.values() if p is not kept]
+    return [p for p in nn.ModuleList(parts).parameters() if p is not kept]
 
 
 @contextmanager
