@@ -1,7 +1,8 @@
-"""Which fast form takes the place of a plain one, and where.
+"""Which fast form takes the place of a plain one, and where; none with `run.kernels = off`.
 
 A form has the signature of its plain twin and gives the same values and gradients within rounding.
-It stays only while it makes a default or a preset at least 1.15 times as fast.
+It stays only while it makes a default or a preset at least 1.15 times as fast (`python -m
+benchmarks.kernels`).
 """
 
 from collections.abc import Callable

@@ -1,7 +1,6 @@
 """What is true of the model after an iteration: measured on exact contexts, with weights fixed.
 
-Contexts of a sweep are stale: each was made from the context that the sweep before left of its
-predecessor. So none of them is looked at here.
+Contexts of a sweep are stale (made from what the sweep before left), so none is looked at here.
 
 Shapes: P passages, L tokens each, T tokens of a text, C context_dim.
 """
