@@ -4,7 +4,7 @@ Iteration 1 of a window only reads. Every later one makes a step per batch (see 
 and ends with measurements at fixed weights (see `measure`). Heads are not trained.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -96,7 +96,9 @@ class Phase1Trainer:
         read += (self.iteration - 1) * len(windows.train)
         with self.progress.task("phase 1", work - read, "tokens") as task:
             while windows.number < windows.count:
-                self._train_window(task)
+                for entry in self._train_window(task):
+                    self.result.history.append(entry)
+                    self.log.write("iteration", **entry)
                 release_pages(windows.train_tokens)
                 windows.advance()
                 self.iteration = 1
@@ -104,7 +106,7 @@ class Phase1Trainer:
         self.result.weight_change = self.guard.weight_change(self.model.blocks.parameters())
         return self.result
 
-    def _train_window(self, task: Task) -> None:
+    def _train_window(self, task: Task) -> Iterator[dict[str, Any]]:
         config, windows = self.config, self.windows
         while self.iteration <= windows.iterations():
             iteration, rate = self.iteration, None
@@ -136,8 +138,7 @@ class Phase1Trainer:
             entry["stopped_early"] = iteration < windows.iterations() and stops(entry, config)
             self.progress.message(f"{windows.place(iteration)}: {told(entry)}")
             self.iteration, self.meter = iteration + 1, PassMeter()
-            self.result.history.append(entry)
-            self.log.write("iteration", **entry)
+            yield entry
             if entry["stopped_early"]:
                 self.progress.message(
                     f"{windows.place(iteration)}: stopping early, as "
