@@ -3,6 +3,18 @@
 from dataclasses import dataclass
 
 
+class ConformanceError(AssertionError):
+    """A plugin does not keep its contract; the message has one line for each way.
+
+    Attributes:
+        failures: those lines.
+    """
+
+    def __init__(self, where: str, failures: list[str]) -> None:
+        super().__init__("\n  ".join([f"{where} fails {len(failures)} check(s):", *failures]))
+        self.failures = failures
+
+
 @dataclass(frozen=True)
 class Kind:
     """One kind of plugin. A kind of functions has none of what is "" here.
@@ -14,7 +26,8 @@ class Kind:
         package: where newllm's own are.
         section: of the configuration, which holds the options.
         command: how it is used.
-        failures: `module:function` that holds a class to its contract.
+        check: `module:function` that holds a class to its contract, as far as that needs no input;
+            raises `ConformanceError`.
         needed_for: what cannot be done without it.
         summary: what the class that `newllm plugins new` writes does.
     """
@@ -26,7 +39,7 @@ class Kind:
     needed_for: str
     base: str = ""
     section: str = ""
-    failures: str = ""
+    check: str = ""
     summary: str = ""
 
     @property
@@ -42,7 +55,7 @@ REGULARIZER = Kind(
     package="newllm_core.regularizers",
     section="regularizer",
     command="phase1 --reg {name}",
-    failures="newllm_core.testing.regularizer:regularizer_failures",
+    check="newllm_core.testing:check_regularizer",
     needed_for="to train like this again (analysis does not need it)",
     summary="Asks every dimension for the same standard deviation.",
 )
@@ -53,7 +66,7 @@ DATA_SOURCE = Kind(
     package="newllm_core.data.sources",
     section="source",
     command="prepare --source {name} --input PATH",
-    failures="newllm_core.testing.data_source:making_failures",
+    check="newllm_core.testing.data_source:check_making",
     needed_for="to prepare this data again (analysis does not need it)",
     summary="One document per line of a UTF-8 text file.",
 )
@@ -64,7 +77,7 @@ CELL = Kind(
     package="newllm_core.model.cells",
     section="cell",
     command="phase1 --cell {name}",
-    failures="newllm_core.testing.cell:cell_failures",
+    check="newllm_core.testing:check_cell",
     needed_for="to use the model",
     summary="A leaky update: some of the context, some of what it and the token say.",
 )
@@ -75,7 +88,7 @@ OBJECTIVE = Kind(
     package="newllm_core.objectives",
     section="objective",
     command="phase1 --objective {name}",
-    failures="newllm_core.testing.objective:objective_failures",
+    check="newllm_core.testing:check_objective",
     needed_for="to train like this again (analysis does not need it)",
     summary="The context must tell the token before the last.",
 )

@@ -7,6 +7,7 @@ from typing import Any
 from newllm_core.errors import ConfigError, PluginError
 from newllm_core.plugins.files import used_files
 from newllm_core.plugins.guard import stdout_to_stderr
+from newllm_core.plugins.kinds import ConformanceError
 from newllm_core.plugins.locate import ClassSource, ModuleMissing, find_class
 from newllm_core.plugins.plugin import Plugin
 from newllm_core.plugins.registry import REGISTRIES, Registry
@@ -96,13 +97,16 @@ def try_plugin(registry: Registry, plugin: Plugin) -> None:
         PluginError: one line that names it and the first thing that is wrong.
     """
     found = registry.import_plugin(plugin)
-    if not registry.of.failures:
+    if not registry.of.check:
         return
-    module, _, function = registry.of.failures.partition(":")
-    failed = getattr(import_module(module), function)(found)
-    if failed:
-        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-        raise PluginError(f"{registry.describe(plugin)} breaks its contract: {failed[0]}{more}")
+    module, _, function = registry.of.check.partition(":")
+    try:
+        getattr(import_module(module), function)(found)
+    except ConformanceError as error:
+        first, *others = error.failures
+        more = f" (and {len(others)} more)" if others else ""
+        what = registry.describe(plugin)
+        raise PluginError(f"{what} breaks its contract: {first}{more}") from error
 
 
 def _entry(registry: Registry, plugin: Plugin, claimants: list[Plugin], *, check: bool) -> Entry:

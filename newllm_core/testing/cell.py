@@ -22,7 +22,7 @@ from newllm_core.testing.modules import (
     no_global_numbers,
     values,
 )
-from newllm_core.testing.report import Failed, checks_of, failures, report
+from newllm_core.testing.report import Failed, checks_of, run_checks
 
 CONTEXT_DIM, EMBED_DIM, ROWS = 6, 5, 12
 # Of initial matrices: wide enough that no part of a formula is lost in rounding.
@@ -42,12 +42,7 @@ def check_cell(cell: type[Cell], options: Any = None) -> None:  # noqa: ANN401
     Raises:
         ConformanceError: with one line for each check that failed.
     """
-    report(cell, cell_failures(cell, options))
-
-
-def cell_failures(cell: type[Cell], options: Any = None) -> list[str]:  # noqa: ANN401
-    """Collect one line for each failed check."""
-    return failures(checks_of(_Case(cell, options)), cell)
+    run_checks(cell, checks_of(_Case(cell, options)))
 
 
 class _Case:

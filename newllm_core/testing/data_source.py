@@ -11,7 +11,7 @@ from newllm_core.data.sources.base import Broken, DataSource, Document, Note
 from newllm_core.data.unfinished import check_document
 from newllm_core.errors import PluginError, UserError
 from newllm_core.plugins.guard import one_line
-from newllm_core.testing.report import Failed, checks_of, failures, report
+from newllm_core.testing.report import Failed, checks_of, run_checks
 
 MAX_DOCUMENTS = 200
 GARBAGE = b"\xff\xfe\x00\x81\xc3\x28 not a file of any known format \x00\x9d"
@@ -37,13 +37,16 @@ def check_data_source(
         checks = checks_of(_Case(source, given, options, Path(folder)))
         if input is None:
             del checks["empty input"], checks["damaged input"]
-        found = failures(checks, source)
-    report(source, found)
+        run_checks(source, checks)
 
 
-def making_failures(source: type[DataSource]) -> list[str]:
-    """Collect what is wrong with making a data source, which needs no input."""
-    return failures({"making one": lambda: source(None, source.Options())}, source)
+def check_making(source: type[DataSource]) -> None:
+    """Hold a data source to what needs no input: it can be made.
+
+    Raises:
+        ConformanceError: it cannot.
+    """
+    run_checks(source, {"making one": lambda: source(None, source.Options())})
 
 
 class _Case:

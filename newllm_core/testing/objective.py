@@ -27,7 +27,7 @@ from newllm_core.testing.modules import (
     scalar,
     values,
 )
-from newllm_core.testing.report import Failed, checks_of, failures, report
+from newllm_core.testing.report import Failed, checks_of, run_checks
 
 CONTEXT_DIM, EMBED_DIM, VOCAB_SIZE, ROWS = 6, 5, 11, 9
 Given = dict[str, Tensor]
@@ -43,15 +43,10 @@ def check_objective(objective: type[Objective], options: Any = None) -> None:  #
     Raises:
         ConformanceError: with one line for each check that failed.
     """
-    report(objective, objective_failures(objective, options))
-
-
-def objective_failures(objective: type[Objective], options: Any = None) -> list[str]:  # noqa: ANN401
-    """Collect one line for each failed check."""
     checks = checks_of(_Case(objective, options))
     # Where it reads what does not exist nothing can be given to it.
-    reads = failures({"reads": checks.pop("reads")}, objective)
-    return reads or failures(checks, objective)
+    run_checks(objective, {"reads": checks.pop("reads")})
+    run_checks(objective, checks)
 
 
 class _Case:

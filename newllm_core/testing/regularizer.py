@@ -12,7 +12,7 @@ from torch import Tensor
 from newllm_core.regularizers.base import Regularizer
 from newllm_core.regularizers.probe import probe_batch
 from newllm_core.testing.modules import NOTHING, gradient_of, no_global_numbers, scalar
-from newllm_core.testing.report import Failed, checks_of, failures, report
+from newllm_core.testing.report import Failed, checks_of, run_checks
 
 CONTEXT_DIM = 17
 NUM_CONTEXTS = 63
@@ -30,15 +30,7 @@ def check_regularizer(regularizer: type[Regularizer], options: Any = None) -> No
     Raises:
         ConformanceError: with one line for each check that failed.
     """
-    report(regularizer, regularizer_failures(regularizer, options))
-
-
-def regularizer_failures(
-    regularizer: type[Regularizer],
-    options: Any = None,  # noqa: ANN401
-) -> list[str]:
-    """Collect one line for each failed check."""
-    return failures(checks_of(_Case(regularizer, options)), regularizer)
+    run_checks(regularizer, checks_of(_Case(regularizer, options)))
 
 
 class _Case:

@@ -3,10 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from newllm_core.plugins.guard import one_line, place_in
-
-
-class ConformanceError(AssertionError):
-    """A plugin does not keep its contract; the message has one line for each way."""
+from newllm_core.plugins.kinds import ConformanceError
 
 
 class Failed(Exception):
@@ -19,22 +16,21 @@ def checks_of(case: object) -> dict[str, Callable[[], object]]:
     return {m.removeprefix("check_").replace("_", " "): getattr(case, m) for m in methods}
 
 
-def failures(checks: Mapping[str, Callable[[], object]], subject: type) -> list[str]:
-    """Run every check of a plugin's class; one line for each that failed."""
-    found = []
+def run_checks(subject: type, checks: Mapping[str, Callable[[], object]]) -> None:
+    """Run every check of a plugin's class.
+
+    Raises:
+        ConformanceError: with one line for each check that failed.
+    """
+    failures = []
     for name, check in checks.items():
         try:
             check()
         except Failed as failure:
-            found.append(f"{name}: {failure}")
+            failures.append(f"{name}: {failure}")
         except (Exception, SystemExit) as error:  # the plugin's own
             place = place_in(subject.__module__, error)
-            found.append(f"{name}: it raised {one_line(error)}" + (f" ({place})" if place else ""))
-    return found
-
-
-def report(subject: type, found: list[str]) -> None:
-    """Raise `ConformanceError` if anything was found."""
-    if found:
-        where = f"{subject.__module__}:{subject.__qualname__}"
-        raise ConformanceError("\n  ".join([f"{where} fails {len(found)} check(s):", *found]))
+            at = f" ({place})" if place else ""
+            failures.append(f"{name}: it raised {one_line(error)}{at}")
+    if failures:
+        raise ConformanceError(f"{subject.__module__}:{subject.__qualname__}", failures)
