@@ -140,7 +140,9 @@ def test_the_same_checkpoint_gives_the_same_tensors_on_disk(tmp_path):
 
 
 def test_provenance_names_versions_dataset_and_plugins():
-    record = plugin_record("regularizer", Plugin("mine", "mine.reg:Mine", "newllm-mine", "1.2"))
+    record = plugin_record(
+        "regularizer", Plugin("regularizer", "mine", "mine.reg:Mine", "newllm-mine", "1.2")
+    )
     source = SourceInfo("table", "a.csv", {"text_column": "text"}, "newllm-tables", "0.1")
     found = provenance(dataset="abc", dataset_path="/data", plugins=[record], sources=[source])
     assert found["torch"] == torch.__version__

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from newllm_core.errors import ConfigError, PluginError
-from newllm_core.plugins.kinds import REGULARIZER
-from newllm_core.plugins.registry import CELLS, DATA_SOURCES, OBJECTIVES, REGULARIZERS, Registry
+from newllm_core.plugins.registry import CELLS, DATA_SOURCES, OBJECTIVES, REGULARIZERS
 
 NAMES = [
     "covariance-ema",
@@ -105,7 +104,7 @@ def test_unknown_name_far_from_all_is_not_guessed_at():
 
 def test_a_group_without_plugins_says_what_may_be_wrong():
     with pytest.raises(ConfigError, match="is newllm installed"):
-        Registry(replace(REGULARIZER, group="newllm.nothing")).find("any")
+        replace(REGULARIZERS, kind="nothing").find("any")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """`newllm plugins`: what can be plugged in, whether it works, and a new one to start from."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -9,8 +10,8 @@ from newllm_cli.help import HelpfulCommand
 from newllm_cli.options import JsonOption, PluginOption, use_plugin_files
 
 if TYPE_CHECKING:
+    from newllm_core.plugins.lookup import Registry
     from newllm_core.plugins.plugin import Plugin
-    from newllm_core.plugins.registry import Registry
 
 plugins_app = typer.Typer(
     invoke_without_command=True,
@@ -52,7 +53,7 @@ def plugins(
     use_plugin_files(plugin)
     entries = list_plugins(check=check)
     if json:
-        print_json({"schema": 1, "plugins": [entry.to_dict() for entry in entries]})
+        print_json({"schema": 1, "plugins": [asdict(entry) for entry in entries]})
     else:
         render_plugins(entries, console())
         if check:
@@ -126,11 +127,11 @@ def _details(registry: "Registry", plugin: "Plugin") -> dict[str, Any]:
     from newllm_core.plugins.options import describe_options
 
     found = registry.import_plugin(plugin)
-    section = registry.of.section
+    section = registry.section
     with registry.blame(plugin.name):
         options = describe_options(found.Options) if section else []
     source = imported_source(found)
-    example = [f"newllm {registry.of.command.format(name=plugin.name)}"]
+    example = [f"newllm {registry.command.format(name=plugin.name)}"]
     if plugin.file:
         example.append(f"--plugin {plugin.file}")
     example += [

@@ -8,53 +8,20 @@ one of newllm's own) is a plugin under the kebab-case form of its name: `SpreadO
 import ast
 import hashlib
 import re
-import sys
-from dataclasses import dataclass
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 
 from newllm_core.errors import InputError, PluginError, reason
 from newllm_core.files.from_strangers import regular_file
-from newllm_core.plugins.kinds import KINDS
 from newllm_core.plugins.locate import first_line
+from newllm_core.plugins.plugin import FROM_FILES, Plugin
+from newllm_core.plugins.registry import REGISTRIES
 
-# Where newllm's own classes are, and the base classes themselves, each with its kind.
-PACKAGES = {kind.package: kind.name for kind in KINDS}
-BASES = {kind.base.partition(":")[2]: kind.name for kind in KINDS}
-
-
-@dataclass(frozen=True)
-class FileClass:
-    """One plugin of a file.
-
-    Attributes:
-        path: the file, absolute.
-        version: starts of its content's SHA-256.
-        kind: which registry it belongs to.
-        attribute: name of the class.
-        line: of the class statement.
-        summary: first line of its docstring.
-    """
-
-    path: Path
-    version: str
-    kind: str
-    attribute: str
-    line: int
-    summary: str
-
-    @property
-    def name(self) -> str:
-        """Return the name it is asked for by."""
-        return kebab_case(self.attribute)
+# Base classes, and where they and newllm's own are, each with its kind.
+BASES = {each.base.partition(":")[2]: each.kind for each in REGISTRIES if each.base}
+PACKAGES = {each.base.partition(".base:")[0]: each.kind for each in REGISTRIES if each.base}
 
 
-# What `use_file` was called with in this process, in that order.
-_used: dict[Path, list[FileClass]] = {}
-
-
-def use_file(path: Path) -> list[FileClass]:
+def use_file(path: Path) -> list[Plugin]:
     """Make the plugins of `path` known to the registries.
 
     Raises:
@@ -72,7 +39,16 @@ def use_file(path: Path) -> list[FileClass]:
         raise PluginError(f"--plugin {path} is not Python: {error}") from error
     version = "sha256:" + hashlib.sha256(source).hexdigest()[:12]
     found = [
-        FileClass(path, version, kind, node.name, node.lineno, first_line(node))
+        Plugin(
+            kind,
+            kebab_case(node.name),
+            f"{path}:{node.name}",
+            distribution="file",
+            version=version,
+            about=first_line(node),
+            file=path,
+            line=node.lineno,
+        )
         for node, kind in _plugin_classes(tree)
     ]
     if not found and not _has_step(tree):
@@ -80,48 +56,18 @@ def use_file(path: Path) -> list[FileClass]:
             f"--plugin {path} has no plugin: it needs a public class that extends "
             f"{', '.join(BASES)}, or a function step that analyze examines"
         )
-    _used[path] = found
+    FROM_FILES[path] = found
     return found
-
-
-def used_files(kind: str) -> list[FileClass]:
-    """Return the plugins of one kind in every file given."""
-    return [plugin for plugins in _used.values() for plugin in plugins if plugin.kind == kind]
 
 
 def step_files() -> list[Path]:
     """Return the files given that have no plugin but a function `step`."""
-    return [path for path, plugins in _used.items() if not plugins]
+    return [path for path, plugins in FROM_FILES.items() if not plugins]
 
 
 def forget_files() -> None:
     """Undo every `use_file`."""
-    _used.clear()
-
-
-def import_file(path: Path) -> ModuleType:
-    """Import a file as a module of its own, once per process."""
-    name = module_name(path)
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path} does not end in .py")
-    module = module_from_spec(spec)
-    # Dataclasses look their module up while they are made.
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
-
-
-def module_name(path: Path) -> str:
-    """Return what a file is called as a module."""
-    digest = hashlib.sha256(str(path).encode("utf-8")).hexdigest()[:8]
-    return f"newllm_plugin_file_{re.sub(r'[^0-9A-Za-z]', '_', path.stem)}_{digest}"
+    FROM_FILES.clear()
 
 
 def kebab_case(name: str) -> str:

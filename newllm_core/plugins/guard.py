@@ -14,6 +14,18 @@ SLOW_IMPORT_SECONDS = 2.0
 log = logging.getLogger("newllm")
 
 
+class ConformanceError(AssertionError):
+    """A plugin does not keep its contract; the message has one line for each way.
+
+    Attributes:
+        failures: those lines.
+    """
+
+    def __init__(self, where: str, failures: list[str]) -> None:
+        super().__init__("\n  ".join([f"{where} fails {len(failures)} check(s):", *failures]))
+        self.failures = failures
+
+
 def one_line(error: BaseException, limit: int = 300) -> str:
     """Return type and message of a foreign exception, on one line of at most `limit` characters."""
     text = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")

@@ -1,26 +1,18 @@
 """What installed distributions register: one that is damaged hides no other."""
 
 import os
-import re
 import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import Distribution, EntryPoint, distributions
 
 from newllm_core.plugins.guard import one_line
+from newllm_core.plugins.plugin import Plugin, normal
 
 
 @dataclass(frozen=True)
-class Installed:
-    """What the files of a distribution say of it, "" where they say nothing.
-
-    Attributes:
-        name: of the distribution.
-        version: as text.
-        about: its summary.
-        entries: what it registers, of every group.
-        problem: why `entries` cannot be read, on one line, with the place.
-    """
+class _Installed:
+    """What the files of a distribution say, "" where nothing; or why they cannot be read."""
 
     name: str
     version: str
@@ -29,19 +21,30 @@ class Installed:
     problem: str = ""
 
 
-def installed(group: str) -> list[tuple[EntryPoint, Installed]]:
-    """Return the entry points of `group`; of a distribution that is there twice, the first one's.
+def installed(kind: str, group: str) -> list[Plugin]:
+    """Return the plugins of `group`; of a distribution that is there twice, the first one's.
 
     `importlib.metadata.entry_points` raises for all if one distribution cannot be read.
     """
-    found: list[tuple[EntryPoint, Installed]] = []
+    found: list[Plugin] = []
     seen = set()
     for distribution in _all():
-        chosen = [(entry, distribution) for entry in distribution.entries if entry.group == group]
-        name = normal(distribution.name) if chosen else ""
-        if chosen and (not name or name not in seen):
-            found += chosen
-            seen.add(name)
+        chosen = [entry for entry in distribution.entries if entry.group == group]
+        name = normal(distribution.name)
+        if not chosen or name in seen:
+            continue
+        seen |= {name} - {""}
+        found += [
+            Plugin(
+                kind,
+                entry.name,
+                entry.value.partition("[")[0].replace(" ", ""),
+                distribution=distribution.name or "unknown",
+                version=distribution.version or "?",
+                about=distribution.about,
+            )
+            for entry in chosen
+        ]
     return found
 
 
@@ -50,12 +53,7 @@ def damaged() -> list[str]:
     return [distribution.problem for distribution in _all() if distribution.problem]
 
 
-def normal(name: str) -> str:
-    """Return a name as packaging compares names: case and kinds of dashes make no difference."""
-    return re.sub(r"[-_.]+", "-", name.strip()).lower()
-
-
-def _all() -> list[Installed]:
+def _all() -> list[_Installed]:
     return _read(tuple((path, _changed(path)) for path in sys.path))
 
 
@@ -67,11 +65,11 @@ def _changed(path: str) -> int:
 
 
 @lru_cache(maxsize=1)  # a command asks a dozen times, and there may be hundreds of distributions
-def _read(places: tuple[tuple[str, int], ...]) -> list[Installed]:
+def _read(places: tuple[tuple[str, int], ...]) -> list[_Installed]:
     return [_installed(distribution) for distribution in distributions()]
 
 
-def _installed(distribution: Distribution) -> Installed:
+def _installed(distribution: Distribution) -> _Installed:
     try:
         entries = tuple(distribution.entry_points)
     except Exception as error:  # text that is none, lines that are none
@@ -81,9 +79,9 @@ def _installed(distribution: Distribution) -> Installed:
             f"{place} cannot be read, whatever plugins it has are missing "
             f"({one_line(error)}): install it again or remove it"
         )
-        return Installed("", "", "", problem=problem)
+        return _Installed("", "", "", problem=problem)
     # Most register nothing: their metadata need not be parsed.
-    return Installed(*(_facts(distribution) if entries else ("", "", "")), entries)
+    return _Installed(*(_facts(distribution) if entries else ("", "", "")), entries)
 
 
 def _facts(distribution: Distribution) -> tuple[str, str, str]:

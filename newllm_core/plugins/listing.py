@@ -1,16 +1,14 @@
 """Every plugin with what is known of it, without importing any; or with each checked."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
 
 from newllm_core.errors import ConfigError, PluginError
-from newllm_core.plugins.files import used_files
-from newllm_core.plugins.guard import stdout_to_stderr
-from newllm_core.plugins.kinds import ConformanceError
+from newllm_core.plugins.guard import ConformanceError, stdout_to_stderr
 from newllm_core.plugins.locate import ClassSource, ModuleMissing, find_class
+from newllm_core.plugins.lookup import Registry
 from newllm_core.plugins.plugin import Plugin
-from newllm_core.plugins.registry import REGISTRIES, Registry
+from newllm_core.plugins.registry import REGISTRIES
 
 AVAILABLE, OK, BROKEN = "available", "ok", "broken"
 CLASH, IGNORED, NOT_ALLOWED = "clash", "ignored", "not allowed"
@@ -41,13 +39,9 @@ class Entry:
     target: str
     description: str
     status: str
-    problem: str = ""
-    file: str | None = None
-    line: int | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Fit for JSON."""
-        return asdict(self)
+    problem: str
+    file: str | None
+    line: int | None
 
 
 def list_plugins(*, check: bool = False) -> list[Entry]:
@@ -73,19 +67,14 @@ def registries_with(name: str) -> list[Registry]:
     return found
 
 
-def class_source(registry: Registry, plugin: Plugin) -> ClassSource | None:
+def class_source(plugin: Plugin) -> ClassSource | None:
     """Return where a plugin is written, if that can be told without importing it.
 
     Raises:
         ModuleMissing: its module is nowhere.
     """
     if plugin.file is not None:
-        given = next(
-            given
-            for given in used_files(registry.kind)
-            if (given.path, given.name) == (plugin.file, plugin.name)
-        )
-        return ClassSource(given.path, given.line, given.summary)
+        return ClassSource(plugin.file, plugin.line, plugin.about)
     module, _, attribute = plugin.target.partition(":")
     return find_class(module, attribute)
 
@@ -97,9 +86,9 @@ def try_plugin(registry: Registry, plugin: Plugin) -> None:
         PluginError: one line that names it and the first thing that is wrong.
     """
     found = registry.import_plugin(plugin)
-    if not registry.of.check:
+    if not registry.check:
         return
-    module, _, function = registry.of.check.partition(":")
+    module, _, function = registry.check.partition(":")
     try:
         getattr(import_module(module), function)(found)
     except ConformanceError as error:
@@ -110,43 +99,45 @@ def try_plugin(registry: Registry, plugin: Plugin) -> None:
 
 
 def _entry(registry: Registry, plugin: Plugin, claimants: list[Plugin], *, check: bool) -> Entry:
-    entry = Entry(
+    missing = ""
+    try:
+        source = class_source(plugin)
+    except ModuleMissing as error:
+        source, missing = None, f"{registry.describe(plugin)} cannot be imported: {error}"
+    status, problem = _status(registry, plugin, claimants, missing, check=check)
+    return Entry(
         name=plugin.name,
-        kind=registry.kind,
+        kind=plugin.kind,
         distribution=plugin.distribution,
         version=plugin.version,
         target=plugin.target,
-        description=plugin.about,
-        status=AVAILABLE,
+        description=(source and source.summary) or plugin.about,
+        status=status,
+        problem=problem,
+        file=str(source.path) if source else None,
+        line=source.line if source else None,
     )
-    missing = ""
-    try:
-        source = class_source(registry, plugin)
-    except ModuleMissing as error:
-        source, missing = None, f"{registry.describe(plugin)} cannot be imported: {error}"
-    if source is not None:
-        entry = replace(
-            entry,
-            description=source.summary or plugin.about,
-            file=str(source.path),
-            line=source.line,
-        )
+
+
+def _status(
+    registry: Registry, plugin: Plugin, claimants: list[Plugin], missing: str, *, check: bool
+) -> tuple[str, str]:
+    """Return status and problem of one of the `claimants` of a name."""
     if not plugin.is_allowed:
-        return replace(entry, status=NOT_ALLOWED)
+        return NOT_ALLOWED, ""
     allowed = [other for other in claimants if other.is_allowed]
     clash = registry.clash(allowed)
     if clash:
-        return replace(entry, status=CLASH, problem=clash)
+        return CLASH, clash
     if plugin is not allowed[0]:
-        lost = dict(zip(allowed[1:], registry.ignored(allowed), strict=True))
-        return replace(entry, status=IGNORED, problem=lost[plugin])
+        return IGNORED, registry.ignored(plugin, allowed[0])
     if missing:
-        return replace(entry, status=BROKEN, problem=missing)
+        return BROKEN, missing
     if not check:
-        return entry
+        return AVAILABLE, ""
     try:
         with stdout_to_stderr():
             try_plugin(registry, plugin)
     except PluginError as error:
-        return replace(entry, status=BROKEN, problem=str(error))
-    return replace(entry, status=OK)
+        return BROKEN, str(error)
+    return OK, ""

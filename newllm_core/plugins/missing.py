@@ -29,6 +29,6 @@ def missing_plugins(provenance: Mapping[str, Any]) -> list[str]:
             remedy = "give it with --plugin" if from_file else "install it"
             lines.append(
                 f"{registry.kind} {name!r} of {what} {record['version']} is not here: {remedy} "
-                f"{registry.of.needed_for}"
+                f"{registry.needed_for}"
             )
     return lines

@@ -1,13 +1,18 @@
-"""One registered name: who has it, and where it is."""
+"""One registered name: who has it, where it is, and importing it."""
 
+import hashlib
 import os
+import re
+import sys
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint
+from functools import reduce
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-from newllm_core.plugins.files import module_name
 from newllm_core.plugins.guard import one_line, place_in
-from newllm_core.plugins.installed import Installed, normal
 
 OWN_DISTRIBUTION = "newllm"
 ALLOW_LIST = "NEWLLM_PLUGINS"
@@ -18,20 +23,24 @@ class Plugin:
     """One registered name, not yet imported.
 
     Attributes:
+        kind: of its registry.
         name: what users ask for.
         target: `module:attribute`, or `FILE.py:attribute`.
         distribution: who installed it; "file" for one of a `--plugin` file.
         version: of the distribution, or of the file's content.
-        about: the distribution in its own words.
-        file: the `--plugin` file.
+        about: the distribution in its own words; of a file, the first line of the docstring.
+        file: the `--plugin` file, absolute.
+        line: of the class statement there.
     """
 
+    kind: str
     name: str
     target: str
     distribution: str
     version: str
     about: str = field(default="", compare=False)
     file: Path | None = None
+    line: int = 0
 
     @property
     def origin(self) -> str:
@@ -40,7 +49,7 @@ class Plugin:
 
     def raised(self, error: BaseException) -> str:
         """Return what its code raised, on one line, and where in its code."""
-        module = module_name(self.file) if self.file else self.target.partition(":")[0]
+        module = _module_name(self.file) if self.file else self.target.partition(":")[0]
         place = place_in(module, error)
         return one_line(error) + (f" ({place}; NEWLLM_DEBUG=1 shows all)" if place else "")
 
@@ -58,13 +67,43 @@ class Plugin:
         names = {normal(part) for part in listed.split(",")}
         return bool({normal(self.name), normal(self.distribution)} & names)
 
+    def imported(self) -> Any:  # noqa: ANN401 - whatever is there
+        """Import what `target` says."""
+        if self.file:
+            return getattr(import_file(self.file), self.target.rpartition(":")[2])
+        module, _, attribute = self.target.partition(":")
+        return reduce(getattr, attribute.split(".") if attribute else [], import_module(module))
 
-def plugin_of(entry: EntryPoint, distribution: Installed) -> Plugin:
-    """Return what an entry point and its distribution say, without importing it."""
-    return Plugin(
-        entry.name,
-        entry.value.partition("[")[0].replace(" ", ""),
-        distribution=distribution.name or "unknown",
-        version=distribution.version or "?",
-        about=distribution.about,
-    )
+
+# The plugins of the files that `files.use_file` was called with in this process, in that order.
+FROM_FILES: dict[Path, list[Plugin]] = {}
+
+
+def normal(name: str) -> str:
+    """Return a name as packaging compares names: case and kinds of dashes make no difference."""
+    return re.sub(r"[-_.]+", "-", name.strip()).lower()
+
+
+def import_file(path: Path) -> ModuleType:
+    """Import a file as a module of its own, once per process."""
+    name = _module_name(path)
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} does not end in .py")
+    module = module_from_spec(spec)
+    # Dataclasses look their module up while they are made.
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _module_name(path: Path) -> str:
+    """Return what a file is called as a module."""
+    digest = hashlib.sha256(str(path).encode("utf-8")).hexdigest()[:8]
+    return f"newllm_plugin_file_{re.sub(r'[^0-9A-Za-z]', '_', path.stem)}_{digest}"

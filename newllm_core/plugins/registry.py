@@ -1,239 +1,65 @@
-"""Names to plugins, through Python entry points.
+"""What can be plugged in.
 
-Built-in cells, objectives, regularizers and data sources are registered exactly like anyone's (see
-the entry points in `pyproject.toml`). Listing imports no plugin; loading imports the one that was
-asked for.
-
-When a name is claimed more than once: newllm's own wins, then a `--plugin` file, and two installed
-distributions clash: asking for that name is an error that names both. A file may not take a name
-of newllm's own. `NEWLLM_PLUGINS` lists the plugins or distributions that may be used besides
-newllm's own; unset, all may, and empty, none.
+newllm's own cells, objectives, regularizers and data sources are registered exactly like anyone's:
+see the entry points in `pyproject.toml`.
 """
 
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from functools import reduce
-from importlib import import_module
-from inspect import isfunction
-from types import ModuleType
-from typing import Any
+from newllm_core.plugins.lookup import Registry
 
-from newllm_core.errors import ConfigError, PluginError, UserError
-from newllm_core.plugins.files import import_file, used_files
-from newllm_core.plugins.guard import log, slow_notice, stdout_to_stderr
-from newllm_core.plugins.installed import installed
-from newllm_core.plugins.kinds import (
-    CELL,
-    COMMAND,
-    DATA_SOURCE,
-    KINDS,
-    OBJECTIVE,
-    RECURRENCE,
-    REGULARIZER,
-    TRACKER,
-    Kind,
+CELLS = Registry(
+    kind="cell",
+    base="newllm_core.model.cells.base:Cell",
+    section="cell",
+    command="phase1 --cell {name}",
+    check="newllm_core.testing:check_cell",
+    needed_for="to use the model",
+    summary="A leaky update: some of the context, some of what it and the token say.",
 )
-from newllm_core.plugins.plugin import ALLOW_LIST, Plugin, plugin_of
-from newllm_core.settings import make_section, unknown
-
-
-@dataclass(frozen=True)
-class Registry:
-    """The plugins of one kind."""
-
-    of: Kind
-
-    @property
-    def kind(self) -> str:
-        """Return what its plugins are called."""
-        return self.of.name
-
-    def plugins(self) -> dict[str, list[Plugin]]:
-        """Return every registered name with its claimants, the one that wins first."""
-        found: dict[str, set[Plugin]] = {}
-        for entry, distribution in installed(self.of.group):
-            found.setdefault(entry.name, set()).add(plugin_of(entry, distribution))
-        for given in used_files(self.kind):
-            target = f"{given.path}:{given.attribute}"
-            plugin = Plugin(given.name, target, "file", given.version, given.summary, given.path)
-            found.setdefault(plugin.name, set()).add(plugin)
-        return {
-            name: sorted(found[name], key=lambda p: (not p.is_own, p.file is None, p.origin))
-            for name in sorted(found)
-        }
-
-    def find(self, name: str) -> Plugin:
-        """Return the plugin that `name` means.
-
-        Raises:
-            ConfigError: nobody registered `name` (the message lists the names and a near one), or
-                the allow-list keeps it out.
-            PluginError: two claim `name` and the rule does not say who wins.
-        """
-        plugins = self.plugins()
-        if name not in plugins:
-            known = list(plugins) or ["none: is newllm installed (pip install -e .)?"]
-            raise ConfigError(
-                f"{unknown(f'{self.kind} {name!r}', name, known)}; give --plugin FILE.py or "
-                "install the package that has it"
-            )
-        claimants = [plugin for plugin in plugins[name] if plugin.is_allowed]
-        if not claimants:
-            raise ConfigError(
-                f"{self.kind} {name!r} of {plugins[name][0].origin} is not allowed: "
-                f"{ALLOW_LIST} is {os.environ[ALLOW_LIST]!r}"
-            )
-        clash = self.clash(claimants)
-        if clash:
-            raise PluginError(clash)
-        return claimants[0]
-
-    def clash(self, claimants: list[Plugin]) -> str | None:
-        """Return why none of the allowed `claimants` of one name can be used, or None."""
-        first, *others = claimants
-        name, origins = first.name, " and ".join(plugin.origin for plugin in claimants)
-        if first.is_own:
-            taken = next((plugin for plugin in others if plugin.file is not None), None)
-            if taken is not None:
-                return f"{self.kind} {name!r} is newllm's own: rename the class of {taken.origin}"
-            return None
-        if others and (first.file is None or others[0].file is not None):
-            advice = "rename one" if first.file else f"uninstall one, or allow one in {ALLOW_LIST}"
-            return f"{self.kind} {name!r} is claimed by {origins}; {advice}"
-        return None
-
-    def ignored(self, claimants: list[Plugin]) -> list[str]:
-        """Return one line for each of the allowed `claimants` that lost its name to the first."""
-        first, *others = claimants
-        return [
-            f"{self.kind} {first.name!r} of {other.origin} is ignored: "
-            f"{first.distribution} has that name"
-            for other in others
-        ]
-
-    def load(self, name: str) -> Any:  # noqa: ANN401 - a class, of commands a function
-        """Import what `name` means, and see that it is what it says.
-
-        Raises:
-            ConfigError: see `find`.
-            PluginError: it cannot be imported, or is no usable subclass of this registry's base.
-        """
-        plugin = self.find(name)
-        claimants = [other for other in self.plugins()[name] if other.is_allowed]
-        for line in self.ignored(claimants):
-            log.warning("warning: %s", line)
-        return self.import_plugin(plugin)
-
-    def import_plugin(self, plugin: Plugin) -> Any:  # noqa: ANN401 - as `load`
-        """Import and check what one claimant registered.
-
-        Raises:
-            PluginError: see `load`.
-        """
-        what = self.describe(plugin)
-        base = None
-        if self.of.base:
-            base_module, _, base_name = self.of.base.partition(":")
-            # First, so that torch is not taken for a part of the plugin.
-            base = getattr(import_module(base_module), base_name)
-        try:
-            with slow_notice(what), stdout_to_stderr():
-                found = _import(plugin)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # a plugin may raise anything at import, SystemExit too
-            raise PluginError(f"{what} cannot be imported: {plugin.raised(error)}") from error
-        problem = self._problem(found, base)
-        if problem:
-            raise PluginError(f"{what} {problem}")
-        return found
-
-    def make(
-        self,
-        name: str,
-        given: Mapping[str, Any],
-        *arguments: int,
-        count: int = 1,
-    ) -> tuple[list[Any], dict[str, Any]]:
-        """Make `count` plugins with `arguments` and options; return them and all options.
-
-        Args:
-            name: of the plugin.
-            given: options as configured.
-            arguments: of the class, before the options.
-            count: how many.
-
-        Raises:
-            ConfigError: an unknown name or option.
-            PluginError: the plugin cannot be made.
-        """
-        plugin_type = self.load(name)
-        options = make_section(plugin_type.Options, self.of.section, given)
-        with self.blame(name, "cannot be made"):
-            return [plugin_type(*arguments, options) for _ in range(count)], asdict(options)
-
-    def describe(self, plugin: Plugin) -> str:
-        """Return kind, name and origin, as every message about a plugin begins."""
-        return f"{self.kind} {plugin.name!r} of {plugin.origin}"
-
-    @contextmanager
-    def blame(self, name: str, did: str = "failed") -> Iterator[None]:
-        """Turn what a plugin's own code raises in the body into one line that names it.
-
-        Args:
-            name: of the plugin.
-            did: what went wrong.
-
-        Errors of newllm's own plugins are bugs and stay as they are, and so do those that are
-        worded for users.
-        """
-        try:
-            yield
-        except UserError:
-            raise
-        except (Exception, SystemExit) as error:
-            plugin = self.find(name)
-            if plugin.is_own:
-                raise
-            raise PluginError(f"{self.describe(plugin)} {did}: {plugin.raised(error)}") from error
-
-    def _problem(self, found: Any, base: type[Any] | None) -> str | None:  # noqa: ANN401
-        if base is None:
-            return None if isfunction(found) else "is not a function"
-        from newllm_core.plugins.options import options_problem
-
-        if isinstance(found, ModuleType):
-            return f"is not a subclass of {self.of.base}; it is a module: write module:Class"
-        if not (isinstance(found, type) and issubclass(found, base)):
-            return f"is not a subclass of {self.of.base}"
-        missing = [name for name in dir(found) if _is_abstract(getattr(found, name, None))]
-        if missing:
-            return f"does not define {', '.join(missing)}"
-        weight = getattr(found, "default_weight", 0.0)
-        is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
-        if not (is_number and 0 <= weight <= 1):
-            return f"default_weight is {weight!r:.80}: must be a number from 0 to 1"
-        return options_problem(getattr(found, "Options", None))
-
-
-def _import(plugin: Plugin) -> Any:  # noqa: ANN401 - whatever is there
-    if plugin.file:
-        return getattr(import_file(plugin.file), plugin.target.rpartition(":")[2])
-    module_name, _, attribute = plugin.target.partition(":")
-    return reduce(getattr, attribute.split(".") if attribute else [], import_module(module_name))
-
-
-def _is_abstract(member: object) -> bool:
-    return getattr(member, "__isabstractmethod__", False) is True
-
-
-REGULARIZERS = Registry(REGULARIZER)
-DATA_SOURCES = Registry(DATA_SOURCE)
-CELLS = Registry(CELL)
-OBJECTIVES = Registry(OBJECTIVE)
-TRACKERS = Registry(TRACKER)
-RECURRENCES = Registry(RECURRENCE)
-COMMANDS = Registry(COMMAND)
-REGISTRIES = (*(Registry(kind) for kind in KINDS), COMMANDS)
+OBJECTIVES = Registry(
+    kind="objective",
+    base="newllm_core.objectives.base:Objective",
+    section="objective",
+    command="phase1 --objective {name}",
+    check="newllm_core.testing:check_objective",
+    needed_for="to train like this again (analysis does not need it)",
+    summary="The context must tell the token before the last.",
+)
+REGULARIZERS = Registry(
+    kind="regularizer",
+    base="newllm_core.regularizers.base:Regularizer",
+    section="regularizer",
+    command="phase1 --reg {name}",
+    check="newllm_core.testing:check_regularizer",
+    needed_for="to train like this again (analysis does not need it)",
+    summary="Asks every dimension for the same standard deviation.",
+)
+DATA_SOURCES = Registry(
+    kind="data source",
+    base="newllm_core.data.sources.base:DataSource",
+    section="source",
+    command="prepare --source {name} --input PATH",
+    check="newllm_core.testing.data_source:check_making",
+    needed_for="to prepare this data again (analysis does not need it)",
+    summary="One document per line of a UTF-8 text file.",
+)
+TRACKERS = Registry(
+    kind="tracker",
+    base="newllm_core.runtime.trackers.base:Tracker",
+    command="phase1 --track {name}",
+    needed_for="to show figures there",
+)
+RECURRENCES = Registry(
+    kind="recurrence",
+    base="newllm_core.analysis.foreign.base:Foreign",
+    command="analyze FILE --as {name}",
+    needed_for="to open such networks",
+)
+COMMANDS = Registry(
+    kind="command",
+    command="{name}",
+    needed_for="to use it",
+)
+REGISTRIES = (
+    *(CELLS, OBJECTIVES, REGULARIZERS, DATA_SOURCES),
+    *(TRACKERS, RECURRENCES, COMMANDS),
+)

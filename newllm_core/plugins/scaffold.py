@@ -10,7 +10,7 @@ from newllm_core.plugins.registry import REGISTRIES
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z][a-z0-9]*)*")
 PREFIX = "newllm-"
-BY_SLUG = {registry.of.slug: registry for registry in REGISTRIES if registry.of.summary}
+BY_SLUG = {each.kind.replace(" ", "-"): each for each in REGISTRIES if each.summary}
 
 
 def new_plugin(name: str, kind: str, folder: Path | None = None) -> Path:
@@ -40,8 +40,8 @@ def new_plugin(name: str, kind: str, folder: Path | None = None) -> Path:
         "distribution": PREFIX + name,
         "module": module,
         "class_name": "".join(part.capitalize() for part in name.split("-")),
-        "group": registry.of.group,
-        "summary": registry.of.summary,
+        "group": registry.group,
+        "summary": registry.summary,
     }
     targets = {
         "common/pyproject.toml.txt": "pyproject.toml",

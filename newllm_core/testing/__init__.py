@@ -1,6 +1,6 @@
 """Conformance kit: call these from the tests of a plugin; a failure says what to change."""
 
-from newllm_core.plugins.kinds import ConformanceError
+from newllm_core.plugins.guard import ConformanceError
 from newllm_core.testing.cell import check_cell
 from newllm_core.testing.data_source import check_data_source
 from newllm_core.testing.objective import check_objective

@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from newllm_core.plugins.guard import one_line, place_in
-from newllm_core.plugins.kinds import ConformanceError
+from newllm_core.plugins.guard import ConformanceError, one_line, place_in
 
 
 class Failed(Exception):

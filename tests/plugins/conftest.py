@@ -10,10 +10,10 @@ from newllm_cli.__main__ import main
 from newllm_core.config import DataConfig
 from newllm_core.data.prepare import prepare
 from newllm_core.plugins.files import forget_files
-from newllm_core.plugins.kinds import COMMAND, KINDS
+from newllm_core.plugins.registry import REGISTRIES
 from tests.few import FEW_FLAGS
 
-GROUPS = {kind.name: kind.group for kind in (*KINDS, COMMAND)}
+GROUPS = {registry.kind: registry.group for registry in REGISTRIES}
 
 
 class Site:

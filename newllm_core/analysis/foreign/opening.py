@@ -24,8 +24,8 @@ from newllm_core.data.sources import tokens as token_files
 from newllm_core.errors import ConfigError, InputError, PluginError
 from newllm_core.files.from_strangers import read_text, regular_file
 from newllm_core.files.npy_files import open_array
-from newllm_core.plugins.files import import_file
 from newllm_core.plugins.guard import one_line, stdout_to_stderr
+from newllm_core.plugins.plugin import import_file
 from newllm_core.plugins.registry import RECURRENCES
 
 FOLDERS = "transformers"
