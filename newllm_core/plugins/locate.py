@@ -5,6 +5,7 @@ import inspect
 import sys
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
+from importlib.util import resolve_name
 from pathlib import Path
 
 # Longest chain of `from .x import Name` that is followed to the class itself.
@@ -32,16 +33,24 @@ def find_class(module: str, name: str) -> ClassSource | None:
     """
     for _ in range(MAX_HOPS):
         path = module_path(module)
-        tree = parse(path) if path else None
-        if path is None or tree is None:
+        if path is None:
+            return None
+        try:
+            tree = ast.parse(path.read_bytes())
+        except (OSError, SyntaxError, ValueError, RecursionError):
             return None
         for node in tree.body:
             if isinstance(node, ast.ClassDef) and node.name == name:
                 return ClassSource(path, node.lineno, first_line(node))
-        origin = _imported_from(tree, name)
-        if origin is None:
+        found = _import_of(tree, name)
+        if found is None:
             return None
-        module, name = _absolute(origin, module, is_package=path.stem == "__init__"), origin.name
+        statement, name = found
+        package = module if path.stem == "__init__" else module.rpartition(".")[0]
+        try:
+            module = resolve_name("." * statement.level + (statement.module or ""), package)
+        except ImportError as error:
+            raise ModuleMissing(str(error)) from error
     return None
 
 
@@ -58,14 +67,6 @@ def imported_source(found: type) -> ClassSource:
 def first_line(node: ast.ClassDef) -> str:
     """Return the first line of a class's docstring."""
     return (ast.get_docstring(node) or "").partition("\n")[0].strip()
-
-
-def parse(path: Path) -> ast.Module | None:
-    """Return the syntax tree of a source file; None for one that cannot be read or parsed."""
-    try:
-        return ast.parse(path.read_bytes())
-    except (OSError, SyntaxError, ValueError, RecursionError):
-        return None
 
 
 def module_path(module: str) -> Path | None:
@@ -99,25 +100,11 @@ def _spec(name: str, search: list[str] | None) -> ModuleSpec:
     raise ModuleMissing(f"no module named {name!r}")
 
 
-@dataclass(frozen=True)
-class _Origin:
-    module: str
-    level: int
-    name: str
-
-
-def _imported_from(tree: ast.Module, name: str) -> _Origin | None:
+def _import_of(tree: ast.Module, name: str) -> tuple[ast.ImportFrom, str] | None:
+    """Return the statement that imports `name`, and what it is called where it is from."""
     for node in tree.body:
         if isinstance(node, ast.ImportFrom):
             for alias in node.names:
                 if (alias.asname or alias.name) == name:
-                    return _Origin(node.module or "", node.level, alias.name)
+                    return node, alias.name
     return None
-
-
-def _absolute(origin: _Origin, module: str, *, is_package: bool) -> str:
-    if not origin.level:
-        return origin.module
-    parts = module.split(".")
-    kept = len(parts) - origin.level + (1 if is_package else 0)
-    return ".".join([*parts[:kept], *([origin.module] if origin.module else [])])
