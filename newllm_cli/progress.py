@@ -8,22 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.progress import (
-    BarColumn,
-    Progress,
-    ProgressColumn,
-    TaskID,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Task as RichTask
+import rich.progress as bars
 from rich.table import Column
 from rich.text import Text
 
 from newllm_cli.output import plain_console
 from newllm_core.config import RunConfig
-from newllm_core.runtime.progress import Task
+from newllm_core.runtime.progress import Progress, Task
 
 if TYPE_CHECKING:
     from newllm_core.settings import Settings
@@ -31,11 +22,13 @@ if TYPE_CHECKING:
 SECONDS_BETWEEN_LINES = 5.0
 # After so long without a word somebody would wonder.
 LONGEST_SILENCE = 8.0
+# What is not cut where a terminal is narrow: the note is.
+WHOLE = Column(no_wrap=True)
 # Rates are known well enough for an estimate.
 SECONDS_OF_ESTIMATE = 0.5
 
 
-class StderrProgress:
+class StderrProgress(Progress):
     """Shows messages, warnings and tasks of the core on stderr.
 
     Args:
@@ -67,18 +60,20 @@ class StderrProgress:
             lines.finish()
             return
         columns = (
-            TextColumn("{task.description}", markup=False, table_column=_whole()),
-            BarColumn(bar_width=10, table_column=_whole()),
-            TaskProgressColumn(table_column=_whole()),
-            _Rate(unit, table_column=_whole()),
-            TimeRemainingColumn(compact=True, table_column=_whole()),
-            TextColumn(
+            bars.TextColumn("{task.description}", markup=False, table_column=WHOLE),
+            bars.BarColumn(bar_width=10, table_column=WHOLE),
+            bars.TaskProgressColumn(table_column=WHOLE),
+            _Rate(unit, table_column=WHOLE),
+            bars.TimeRemainingColumn(compact=True, table_column=WHOLE),
+            bars.TextColumn(
                 "{task.fields[note]}",
                 markup=False,
                 table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
             ),
         )
-        with Progress(*columns, console=self._console, transient=True, expand=True) as progress:
+        with bars.Progress(
+            *columns, console=self._console, transient=True, expand=True
+        ) as progress:
             self._silence.pause()
             bar = _Bar(progress, progress.add_task(label, total=total, note=""))
             yield self._announcing(bar, label, total, unit)
@@ -92,13 +87,8 @@ class StderrProgress:
         return _Announcing(self, task, label, total)
 
 
-def _whole() -> Column:
-    """Return what is not cut where a terminal is narrow: the note is."""
-    return Column(no_wrap=True)
-
-
-class _Bar:
-    def __init__(self, progress: Progress, task: TaskID) -> None:
+class _Bar(Task):
+    def __init__(self, progress: bars.Progress, task: bars.TaskID) -> None:
         self._progress = progress
         self._task = task
 
@@ -108,17 +98,17 @@ class _Bar:
             self._progress.update(self._task, note=note)
 
 
-class _Rate(ProgressColumn):
+class _Rate(bars.ProgressColumn):
     def __init__(self, unit: str, table_column: Column) -> None:
         super().__init__(table_column)
         self._unit = unit
 
-    def render(self, task: RichTask) -> Text:
+    def render(self, task: bars.Task) -> Text:
         speed = task.finished_speed or task.speed
         return Text(f"{speed:,.0f} {self._unit}/s" if speed else "")
 
 
-class _Announcing:
+class _Announcing(Task):
     """A task that warns how long it will take, once that can be told."""
 
     def __init__(self, progress: StderrProgress, task: Task, label: str, total: int) -> None:
@@ -172,7 +162,7 @@ def _clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
-class _Lines:
+class _Lines(Task):
     def __init__(self, label: str, total: int | None, unit: str, silence: _Silence) -> None:
         self._silence = silence
         self._label, self._total, self._unit = label, total, unit

@@ -101,7 +101,7 @@ def evaluate_text(
     return without_line_ends(figures, read.counts.line_ends)
 
 
-class _Text:
+class _Text(Task):
     """Counts a text while it is encoded, and tells a task of bytes about its tokens."""
 
     def __init__(self, tokenizer: TextTokenizer, task: Task) -> None:

@@ -1,19 +1,17 @@
 """How long work in the core tells whoever is watching; the command line draws it."""
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from contextlib import AbstractContextManager, nullcontext
 
 
-class Task(Protocol):
-    """One piece of work that is under way."""
+class Task:
+    """One piece of work that is under way. This one drops what it is told."""
 
     def advance(self, amount: int, note: str = "") -> None:
         """Say that `amount` more units are done; `note` is shown beside the bar."""
 
 
-class Progress(Protocol):
-    """Receives what long work has to say."""
+class Progress:
+    """Receives what long work has to say. This one drops it."""
 
     def message(self, text: str) -> None:
         """Show one line."""
@@ -23,22 +21,8 @@ class Progress(Protocol):
 
     def task(self, label: str, total: int | None, unit: str) -> AbstractContextManager[Task]:
         """Open a task of `total` units (None: not known beforehand)."""
+        return nullcontext(Task())
 
 
-class Silent:
+class Silent(Progress):
     """Progress that nobody watches: the default of every function in the core."""
-
-    def message(self, text: str) -> None:
-        """Drop the line."""
-
-    warning = message
-
-    @contextmanager
-    def task(self, label: str, total: int | None, unit: str) -> Iterator[Task]:
-        """Yield a task that drops what it is told."""
-        yield _SilentTask()
-
-
-class _SilentTask:
-    def advance(self, amount: int, note: str = "") -> None:
-        pass

@@ -192,7 +192,7 @@ from pathlib import Path
 from newllm_core.checkpoint.format import load
 from newllm_core.data.sources.files import read_chunks
 from newllm_core.evaluation import contexts
-from newllm_core.runtime.progress import _SilentTask
+from newllm_core.runtime.progress import Task
 contexts.TOKENS_AT_ONCE = 64
 contexts.PIECE_CHARACTERS = 500
 torch.set_num_threads(1)
@@ -201,7 +201,7 @@ peaks = []
 for name in ("short", "short", "long"):
     chunks = read_chunks(Path(name + ".txt"), 500)
     contexts.write_contexts(checkpoint, chunks, Path(name + ".npy"), name=name, overwrite=True,
-                            task=_SilentTask())
+                            task=Task())
     peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 print(json.dumps(peaks))
 """
