@@ -1,9 +1,9 @@
 """A text on a terminal or a pipe, as it is written."""
 
+import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -11,32 +11,17 @@ from rich.text import Text
 
 from newllm_cli.output import plain_console, write_through
 from newllm_cli.progress import StderrProgress
-from newllm_cli.signals import Interrupt
-from newllm_core.generation.writer import Tail, Writer
+from newllm_core.generation.writer import Writer
+from newllm_core.runtime.interruption import Interruption
 
 # A prompt is read so many tokens at a time between two looks at the clock.
 READ_AT_ONCE = 1024
 
 
-@dataclass(frozen=True)
-class Continued:
-    """What `continue_text` did.
-
-    Attributes:
-        result: `text`, `tokens`, `num_tokens` and `finish_reason`; the first two only unless shown.
-        tail: what is not out yet.
-        interrupted: Ctrl-C ended it.
-    """
-
-    result: dict[str, Any]
-    tail: Tail
-    interrupted: bool
-
-
 def continue_text(
     writer: Writer, limit: int, end_id: int, *, before: str, keep_tail: bool, show: bool
-) -> Continued:
-    """Write up to `limit` tokens of text.
+) -> tuple[dict[str, Any], bool]:
+    """Write up to `limit` tokens of text, or until Ctrl-C.
 
     Args:
         writer: where the text is.
@@ -46,17 +31,19 @@ def continue_text(
         keep_tail: leave what is not certain for somebody who goes on from here.
         show: print the text as it comes, and keep nothing of it. On a pipe stdout gets the text
             and nothing else, not even a line end.
+
+    Returns:
+        `text` and `tokens` (empty and None if shown), `num_tokens` and `finish_reason`; and
+        whether Ctrl-C ended it.
     """
     pieces: list[str] = []
     tokens: list[int] | None = None if show else []
     put = write_through if show else pieces.append
-    interrupted = False
     began = time.perf_counter()
-    with Interrupt() as interrupt:
+    with Interruption((signal.SIGINT,)) as interruption:
         for piece in chain([before], writer.write(limit, {end_id}, tokens)):
             put(piece)
-            if interrupt.asked:
-                interrupted = True
+            if interruption.asked:
                 break
     if not keep_tail:
         put(writer.finish())
@@ -74,7 +61,7 @@ def continue_text(
         "num_tokens": writer.num_tokens,
         "finish_reason": writer.finish_reason,
     }
-    return Continued(result, writer.tail, interrupted)
+    return result, interruption.asked
 
 
 def read_prompt(writer: Writer, prompt: str, ids: Sequence[int], *, show: bool) -> None:

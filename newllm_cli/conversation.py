@@ -1,67 +1,53 @@
 """A conversation on a terminal or a pipe: lines in, replies out."""
 
 import contextlib
+import signal
 import sys
 from collections.abc import Iterator
 
 from newllm_cli.output import write_through
-from newllm_cli.signals import Interrupt
 from newllm_core.data.sources.files import BYTE_ORDER_MARK
 from newllm_core.errors import InputError
 from newllm_core.generation.chat import USER, Chat
+from newllm_core.runtime.interruption import Interruption
 
 PROMPT = "> "
 QUIT = "/quit"
 
 
-class Conversation:
-    """Answers every line of stdin that is not blank, until `/quit`, its end or Ctrl-C.
+def converse(chat: Chat, *, show: bool) -> tuple[list[dict[str, str]], bool]:
+    """Answer every line of stdin that is not blank, until `/quit`, its end or Ctrl-C.
 
     Args:
         chat: who answers.
         show: print replies as they come.
 
-    Attributes:
-        messages: what was said so far, in the form of chat data.
-        interrupted: Ctrl-C ended it.
+    Returns:
+        What was said, in the form of chat data; and whether Ctrl-C ended it.
+
+    Raises:
+        InputError: stdin is not UTF-8.
     """
-
-    def __init__(self, chat: Chat, *, show: bool) -> None:
-        self._chat = chat
-        self._show = show
-        self.messages: list[dict[str, str]] = []
-        self.interrupted = False
-
-    def run(self) -> None:
-        """Talk until the end.
-
-        Raises:
-            InputError: stdin is not UTF-8.
-        """
-        try:
-            for message in _lines():
-                self._answer(message)
-                if self.interrupted:
-                    return
-        except KeyboardInterrupt:  # while waiting for a line
-            self.interrupted = True
-
-    def _answer(self, message: str) -> None:
-        self.messages.append({"role": USER, "content": message})
-        reply = []
-        with Interrupt() as interrupt:
-            for piece in self._chat.reply(message):
-                reply.append(piece)
-                self._put(piece)
-                if interrupt.asked:
-                    self.interrupted = True
-                    break
-        self._put("\n")
-        self.messages.append({"role": self._chat.answers, "content": "".join(reply)})
-
-    def _put(self, text: str) -> None:
-        if self._show:
-            write_through(text)
+    said: list[dict[str, str]] = []
+    try:
+        for message in _lines():
+            said.append({"role": USER, "content": message})
+            reply = []
+            with Interruption((signal.SIGINT,)) as interruption:
+                for piece in chat.reply(message):
+                    reply.append(piece)
+                    if show:
+                        write_through(piece)
+                    if interruption.asked:
+                        break
+            if show:
+                print(flush=True)
+            said.append({"role": chat.answers, "content": "".join(reply)})
+            if interruption.asked:
+                return said, True
+    except KeyboardInterrupt:  # while waiting for a line
+        return said, True
+    return said, False
 
 
 def _lines() -> Iterator[str]:

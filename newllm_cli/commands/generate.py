@@ -102,15 +102,14 @@ def generate(
 
     result: dict[str, Any]
     if chat:
-        from newllm_cli.conversation import Conversation
+        from newllm_cli.conversation import converse
         from newllm_core.generation.chat import ASSISTANT, SYSTEM, Chat
 
         answers = role or ASSISTANT
         partner = Chat(session, tokenizer, config.generation, answers=answers, system=system)
-        talk = Conversation(partner, show=not json)
-        talk.run()
+        said, interrupted = converse(partner, show=not json)
         begun = [] if system is None else [{"role": SYSTEM, "content": system}]
-        result, tail, interrupted = {"messages": begun + talk.messages}, Tail(), talk.interrupted
+        result, tail = {"messages": begun + said}, Tail()
     else:
         from newllm_cli.continuation import continue_text, read_prompt
         from newllm_core.generation.writer import Writer
@@ -120,7 +119,7 @@ def generate(
         writer = Writer(session, tokenizer, config.generation.stop_strings(), tail)
         if ids:
             read_prompt(writer, prompt or "", ids, show=not json)
-        text = continue_text(
+        written, interrupted = continue_text(
             writer,
             config.generation.max_tokens,
             tokenizer.end_id,
@@ -128,8 +127,8 @@ def generate(
             keep_tail=save_state is not None,
             show=not json,
         )
-        result, tail, interrupted = text.result, text.tail, text.interrupted
-        result = {"prompt": prompt or "", "num_prompt_tokens": len(ids), **result}
+        tail = writer.tail
+        result = {"prompt": prompt or "", "num_prompt_tokens": len(ids), **written}
     if json:
         print_json({"schema": 1, "checkpoint": str(checkpoint), **result})
     if save_state is not None:

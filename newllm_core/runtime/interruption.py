@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -17,12 +17,16 @@ SECONDS_TO_A_SECOND_SIGNAL = 1.0
 class Interruption:
     """While it is entered, the first signal only asks; a second one raises `KeyboardInterrupt`.
 
+    Args:
+        signals: those that ask.
+
     Attributes:
         asked: whether a signal came.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, signals: Sequence[int] = SIGNALS) -> None:
         self.asked = False
+        self._signals = signals
         self._asked_at = 0.0
         self._immediately = False
         self._before: dict[int, Any] = {}
@@ -40,7 +44,7 @@ class Interruption:
 
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
+            for number in self._signals:
                 if signal.getsignal(number) is not signal.SIG_IGN:  # as in a job of the background
                     self._before[number] = signal.signal(number, self._handle)
         return self
