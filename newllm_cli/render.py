@@ -57,13 +57,12 @@ def render_phase1(summary: dict[str, Any], console: Console) -> None:
 
 def render_language_model(summary: dict[str, Any], console: Console) -> None:
     """Show what the heads reach, per head and together."""
-    table = Table(title=f"language model: {summary['checkpoint']}", title_justify="left")
     splits = [name for name in ("train", "validation", "test", "text") if name in summary]
     # Where nothing separates words, characters are counted instead.
     has_words = any(summary[name]["word_perplexity"] is not None for name in splits)
     key, heading = ("word_perplexity", "per word") if has_words else PER_CHARACTER
-    for name in ("split", "head", "loss", "perplexity", heading, "accuracy", "bits/byte"):
-        table.add_column(name, justify="left" if name in ("split", "head") else "right")
+    headings = ("split", "head", "loss", "perplexity", heading, "accuracy", "bits/byte")
+    table = _table(f"language model: {summary['checkpoint']}", *headings, left=2)
     for split in splits:
         figures = summary[split]
         heads = figures["heads"]
@@ -113,11 +112,7 @@ def render_quickstart(results: dict[str, Any], console: Console) -> None:
     untrained *= whole["num_tokens"] / whole["num_bytes"]
     for label, name in (("one head", "phase2"), ("last of all heads", "heads")):
         head = results[name]["validation"]["heads"][-1]
-        table.add_row(
-            f"bits per byte, {label}",
-            _figure(head["bits_per_byte"]),
-            _figure(untrained),
-        )
+        table.add_row(f"bits per byte, {label}", _figure(head["bits_per_byte"]), _figure(untrained))
     console.print(table)
 
 
@@ -130,15 +125,8 @@ def _figure(value: Any) -> str:  # noqa: ANN401 - a number, or the mapping that 
 
 def render_bench(report: dict[str, Any], console: Console) -> None:
     """Show speed of every engine, and what the machine can do."""
-    table = _table(
-        f"phase 1, preset {report['preset']}",
-        "engine",
-        "precision",
-        "tokens/s",
-        "over naive",
-        "of peak",
-        left=2,
-    )
+    headings = ("engine", "precision", "tokens/s", "over naive", "of peak")
+    table = _table(f"phase 1, preset {report['preset']}", *headings, left=2)
     for row in report["rows"]:
         ratio = row["ratio_to_naive"]
         table.add_row(

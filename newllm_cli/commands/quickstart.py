@@ -6,11 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from newllm_cli.options import (
-    JsonOption,
-    Settings,
-    with_settings,
-)
+from newllm_cli.options import JsonOption, Settings, with_settings
 
 PROMPT = "Return the"
 
@@ -90,28 +86,20 @@ def quickstart(
 
     stage(3, "analyze the contexts, next to the same model untrained")
     report = analyze(
-        checkpoint,
-        config=config,
-        checkpoint_path=path,
-        device=device,
-        progress=progress,
+        checkpoint, config=config, checkpoint_path=path, device=device, progress=progress
     )
     show("analysis", report, render_analysis)
 
-    stage(4, "phase 2: train one token head, and the blocks with it")
-    path = folder / "phase2.safetensors"
-    checkpoint = run_phase2(checkpoint, dataset, config, path, **common)
-    show("phase2", language_model_summary(path, checkpoint.results), render_language_model)
-
-    stage(5, "expand: clone the head to every block")
-    path = folder / "expanded.safetensors"
-    checkpoint = run_expand(checkpoint, dataset, config, path, **common)
-    show("expand", language_model_summary(path, checkpoint.results), render_language_model)
-
-    stage(6, "phase 2 for all heads")
-    path = folder / "heads.safetensors"
-    checkpoint = run_phase2(checkpoint, dataset, config, path, **common)
-    show("heads", language_model_summary(path, checkpoint.results), render_language_model)
+    steps = (
+        ("phase2", "phase2", run_phase2, "phase 2: train one token head, and the blocks with it"),
+        ("expand", "expanded", run_expand, "expand: clone the head to every block"),
+        ("heads", "heads", run_phase2, "phase 2 for all heads"),
+    )
+    for number, (name, file, step, text) in enumerate(steps, start=4):
+        stage(number, text)
+        path = folder / f"{file}.safetensors"
+        checkpoint = step(checkpoint, dataset, config, path, **common)
+        show(name, language_model_summary(path, checkpoint.results), render_language_model)
 
     tokenizer = TextTokenizer.from_json(checkpoint.tokenizer_json)
     end_id = tokenizer.end_id
