@@ -22,12 +22,24 @@ def main() -> None:
 
 
 def _run() -> None:
-    from newllm_cli.app import app
-    from newllm_cli.processes import how_to_continue, speaks
-    from newllm_cli.streams import cannot_write, discard_output, flush_output, prepare_streams
+    from newllm_cli.streams import cannot_write, discard_output, prepare_streams
 
     prepare_streams()
-    full: OSError | None = None
+    try:
+        _run_command()
+    except OSError as error:
+        if not cannot_write(error):
+            raise
+        discard_output()
+        print(f"newllm: cannot write the output: {error.strerror}", file=sys.stderr)
+        sys.exit(InputError.exit_code)
+
+
+def _run_command() -> None:
+    from newllm_cli.app import app
+    from newllm_cli.processes import how_to_continue, speaks
+    from newllm_cli.streams import flush_output
+
     try:
         app()
     except UserError as error:
@@ -41,17 +53,9 @@ def _run() -> None:
     except SystemExit as end:
         if end.code == INTERRUPTED:  # what typer makes of Ctrl-C
             raise KeyboardInterrupt from end
-        full = None if end.code else flush_output()
-        if full is None:
-            raise
-    except OSError as error:
-        if not cannot_write(error):
-            raise
-        full = error
-    if full is not None:
-        discard_output()
-        print(f"newllm: cannot write the output: {full.strerror}", file=sys.stderr)
-        sys.exit(InputError.exit_code)
+        if not end.code:
+            flush_output()
+        raise
 
 
 if __name__ == "__main__":

@@ -54,17 +54,12 @@ def cannot_write(error: OSError) -> bool:
     return error.errno in FULL and error.filename is None
 
 
-def flush_output() -> OSError | None:
-    """Write what stdout still holds; returns the error of a stream with no room behind it."""
+def flush_output() -> None:
+    """Write what stdout still holds, if anybody reads it."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
         discard_output()
-    except OSError as error:
-        if not cannot_write(error):
-            raise
-        return error
-    return None
 
 
 def discard_output() -> None:
