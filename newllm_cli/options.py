@@ -128,14 +128,15 @@ def _parameters(section: str, without: tuple[str, ...]) -> list[inspect.Paramete
     for spec in dataclasses.fields(section_type):
         if spec.name in without:
             continue
-        annotation = _flag_type(hints[spec.name])
+        kind = _without_none(hints[spec.name])
+        annotation = _flag_type(kind)
         name = spec.name.replace("_", "-")
         negative = f"/--no-{name}" if annotation is bool else ""
         option = typer.Option(
             f"--{name}{negative}",
             help=spec.metadata["help"],
             show_default=_shown(spec.default),
-            metavar=_metavar(spec, annotation),
+            metavar=_metavar(kind, spec.metadata.get("choices")),
             rich_help_panel=PANELS[section],
         )
         parameters.append(
@@ -160,28 +161,25 @@ def _parameter(name: str, annotation: Any) -> inspect.Parameter:  # noqa: ANN401
     )
 
 
-def _flag_type(hint: Any) -> type[Any]:  # noqa: ANN401
+def _without_none(hint: Any) -> Any:  # noqa: ANN401
     if isinstance(hint, types.UnionType):
-        hint = next(part for part in typing.get_args(hint) if part is not type(None))
-    if hint == tuple[str, ...]:
+        return next(part for part in typing.get_args(hint) if part is not type(None))
+    return hint
+
+
+def _flag_type(kind: Any) -> type[Any]:  # noqa: ANN401
+    if kind == tuple[str, ...]:
         return list[str]  # texts may hold commas: the flag is repeated instead
     # Lists are typed as 1,1 and parsed with the same code as --set and the environment. Numbers
     # too, so that one place words the error.
-    return bool if hint is bool else str
+    return bool if kind is bool else str
 
 
-def _metavar(spec: dataclasses.Field[Any], annotation: type[Any]) -> str | None:
-    if annotation is bool:
+def _metavar(kind: Any, choices: tuple[str, ...] | None) -> str | None:  # noqa: ANN401
+    if kind is bool:
         return None
-    choices = spec.metadata.get("choices")
-    if choices:
-        return "|".join(choices)
-    if annotation == list[str]:
-        return "TEXT"
-    kind = str(spec.type).removesuffix(" | None")
-    known = {"int": "INTEGER", "float": "NUMBER", "str": "TEXT"}
-    name = getattr(spec.type, "__name__", kind)
-    return known.get(name, known.get(kind, "LIST"))
+    known = {int: "INTEGER", float: "NUMBER", str: "TEXT", tuple[str, ...]: "TEXT"}
+    return "|".join(choices) if choices else known.get(kind, "LIST")
 
 
 def _shown(default: object) -> str:
