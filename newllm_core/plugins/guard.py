@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from traceback import walk_tb
 
+from newllm_core import errors
+
 # Nothing may be silent for ten seconds; most imports are done long before this.
 SLOW_IMPORT_SECONDS = 2.0
 
@@ -28,8 +30,7 @@ class ConformanceError(AssertionError):
 
 def one_line(error: BaseException, limit: int = 300) -> str:
     """Return type and message of a foreign exception, on one line of at most `limit` characters."""
-    text = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+    return errors.one_line(f"{type(error).__name__}: {error}", limit).removesuffix(":")
 
 
 def place_in(module: str, error: BaseException) -> str | None:

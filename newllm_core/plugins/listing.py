@@ -67,18 +67,6 @@ def registries_with(name: str) -> list[Registry]:
     return found
 
 
-def class_source(plugin: Plugin) -> ClassSource | None:
-    """Return where a plugin is written, if that can be told without importing it.
-
-    Raises:
-        ModuleMissing: its module is nowhere.
-    """
-    if plugin.file is not None:
-        return ClassSource(plugin.file, plugin.line, plugin.about)
-    module, _, attribute = plugin.target.partition(":")
-    return find_class(module, attribute)
-
-
 def try_plugin(registry: Registry, plugin: Plugin) -> None:
     """Import a plugin and hold it to its contract, as far as that needs no input.
 
@@ -100,8 +88,13 @@ def try_plugin(registry: Registry, plugin: Plugin) -> None:
 
 def _entry(registry: Registry, plugin: Plugin, claimants: list[Plugin], *, check: bool) -> Entry:
     missing = ""
+    module, _, attribute = plugin.target.partition(":")
+    source: ClassSource | None
     try:
-        source = class_source(plugin)
+        if plugin.file is not None:
+            source = ClassSource(plugin.file, plugin.line, plugin.about)
+        else:
+            source = find_class(module, attribute)
     except ModuleMissing as error:
         source, missing = None, f"{registry.describe(plugin)} cannot be imported: {error}"
     status, problem = _status(registry, plugin, claimants, missing, check=check)
