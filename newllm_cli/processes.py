@@ -3,13 +3,10 @@
 import os
 import shlex
 import sys
-from typing import TYPE_CHECKING
 
 from newllm_core.errors import ProcessLost, UserError
-
-if TYPE_CHECKING:
-    from newllm_core.runtime.progress import Progress
-    from newllm_core.settings import Settings
+from newllm_core.runtime.progress import Progress, Silent
+from newllm_core.settings import Settings
 
 RESUMABLE = ("phase1", "phase2")
 
@@ -24,10 +21,9 @@ def speaks(error: UserError) -> bool:
     return is_first_process() or (isinstance(error, ProcessLost) and error.speaks)
 
 
-def run_progress(given: "Settings") -> "Progress":
+def run_progress(given: Settings) -> Progress:
     """Return progress of a run, shown by the first process only."""
     from newllm_cli.progress import StderrProgress
-    from newllm_core.runtime.progress import Silent
 
     return StderrProgress(given) if is_first_process() else Silent()
 

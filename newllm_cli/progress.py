@@ -6,7 +6,6 @@ import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import rich.progress as bars
 from rich.table import Column
@@ -15,9 +14,7 @@ from rich.text import Text
 from newllm_cli.output import plain_console
 from newllm_core.config import RunConfig
 from newllm_core.runtime.progress import Progress, Task
-
-if TYPE_CHECKING:
-    from newllm_core.settings import Settings
+from newllm_core.settings import Settings
 
 SECONDS_BETWEEN_LINES = 5.0
 # After so long without a word somebody would wonder.
@@ -35,7 +32,7 @@ class StderrProgress(Progress):
         given: settings; `run.warn_tokens` says how much reading is announced.
     """
 
-    def __init__(self, given: "Settings | None" = None) -> None:
+    def __init__(self, given: Settings | None = None) -> None:
         self._console = plain_console(stderr=True, highlight=False)
         self._warn_tokens = given.resolve().run.warn_tokens if given else RunConfig.warn_tokens
         self._announced: set[str] = set()

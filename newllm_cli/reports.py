@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from newllm_core.files.atomic import refuse_existing, require_writable, write_atomically
+from newllm_core.runtime.progress import Progress
 
 if TYPE_CHECKING:
     from newllm_core.analysis.report.chart import Chart
-    from newllm_core.runtime.progress import Progress
 
 
 def check_outputs(html: Path | None, png: Path | None, *, overwrite: bool) -> None:
@@ -33,9 +33,9 @@ def check_outputs(html: Path | None, png: Path | None, *, overwrite: bool) -> No
 def write_outputs(
     html: Path | None,
     png: Path | None,
-    make_page: "Callable[[], str]",
+    make_page: Callable[[], str],
     make_charts: "Callable[[], Sequence[Chart]]",
-    progress: "Progress",
+    progress: Progress,
 ) -> None:
     """Write the page and the charts that were asked for."""
     if html is not None:
