@@ -1,7 +1,7 @@
 """Every plugin with what is known of it, without importing any; or with each checked."""
 
 from dataclasses import dataclass
-from importlib import import_module
+from pkgutil import resolve_name
 
 from newllm_core.errors import ConfigError, PluginError
 from newllm_core.plugins.guard import ConformanceError, stdout_to_stderr
@@ -76,9 +76,8 @@ def try_plugin(registry: Registry, plugin: Plugin) -> None:
     found = registry.import_plugin(plugin)
     if not registry.check:
         return
-    module, _, function = registry.check.partition(":")
     try:
-        getattr(import_module(module), function)(found)
+        resolve_name(registry.check)(found)
     except ConformanceError as error:
         first, *others = error.failures
         more = f" (and {len(others)} more)" if others else ""

@@ -12,8 +12,8 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from inspect import isfunction
+from pkgutil import resolve_name
 from types import ModuleType
 from typing import Any
 
@@ -128,11 +128,8 @@ class Registry:
             PluginError: see `load`.
         """
         what = self.describe(plugin)
-        base = None
-        if self.base:
-            base_module, _, base_name = self.base.partition(":")
-            # First, so that torch is not taken for a part of the plugin.
-            base = getattr(import_module(base_module), base_name)
+        # First, so that torch is not taken for a part of the plugin.
+        base = resolve_name(self.base) if self.base else None
         try:
             with slow_notice(what), stdout_to_stderr():
                 found = plugin.imported()

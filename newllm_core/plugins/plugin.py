@@ -5,10 +5,9 @@ import os
 import re
 import sys
 from dataclasses import dataclass, field
-from functools import reduce
-from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from pkgutil import resolve_name
 from types import ModuleType
 from typing import Any
 
@@ -71,8 +70,7 @@ class Plugin:
         """Import what `target` says."""
         if self.file:
             return getattr(import_file(self.file), self.target.rpartition(":")[2])
-        module, _, attribute = self.target.partition(":")
-        return reduce(getattr, attribute.split(".") if attribute else [], import_module(module))
+        return resolve_name(self.target if ":" in self.target else f"{self.target}:")
 
 
 # The plugins of the files that `files.use_file` was called with in this process, in that order.
