@@ -65,14 +65,31 @@ PluginOption = Annotated[
 ]
 
 
+# Of every command that has settings, by the names of their parameters.
+COMMON = {
+    "config_file": Annotated[
+        str | None,
+        typer.Option("--config", help="TOML file, or preset:NAME.", metavar="FILE|preset:NAME"),
+    ],
+    "assignments": Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="SECTION.KEY=VALUE",
+            help="Any setting; options of plugins too (cell.KEY, objective.KEY, regularizer.KEY, "
+            "source.KEY).",
+        ),
+    ],
+    "plugin_files": PluginOption,
+}
+
+
 def with_settings(
     *sections: str, without: tuple[str, ...] = ()
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command `--config`, `--set`, `--plugin` and a flag for every field of `sections`.
 
-    Those in `without` are left out.
-
-    The command receives them as its keyword argument `given`, a `Settings`.
+    Those in `without` are left out. The command receives `given`, the `Settings` they make.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -91,8 +108,15 @@ def with_settings(
             command(given=given, **arguments)
 
         own = [p for p in inspect.signature(command).parameters.values() if p.name != "given"]
-        generated = [p for section in sections for p in _parameters(section, without)]
-        parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in [*own, *_common(), *generated]]
+        generated = dict(COMMON)
+        for section in sections:
+            generated |= _flags(section, without)
+        kind = inspect.Parameter.KEYWORD_ONLY
+        parameters = [parameter.replace(kind=kind) for parameter in own]
+        parameters += [
+            inspect.Parameter(name, kind, default=None, annotation=annotation)
+            for name, annotation in generated.items()
+        ]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in parameters}
         return run
@@ -100,31 +124,11 @@ def with_settings(
     return decorate
 
 
-def _common() -> list[inspect.Parameter]:
-    config = Annotated[
-        str | None,
-        typer.Option("--config", help="TOML file, or preset:NAME.", metavar="FILE|preset:NAME"),
-    ]
-    assign = Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="SECTION.KEY=VALUE",
-            help="Any setting; options of plugins too (cell.KEY, objective.KEY, regularizer.KEY, "
-            "source.KEY).",
-        ),
-    ]
-    return [
-        _parameter("config_file", config),
-        _parameter("assignments", assign),
-        _parameter("plugin_files", PluginOption),
-    ]
-
-
-def _parameters(section: str, without: tuple[str, ...]) -> list[inspect.Parameter]:
+def _flags(section: str, without: tuple[str, ...]) -> dict[str, Any]:
+    """Return names and annotations of the parameters that stand for the keys of a section."""
     section_type = SECTIONS[section]
     hints = typing.get_type_hints(section_type)
-    parameters = []
+    found: dict[str, Any] = {}
     for spec in dataclasses.fields(section_type):
         if spec.name in without:
             continue
@@ -139,9 +143,7 @@ def _parameters(section: str, without: tuple[str, ...]) -> list[inspect.Paramete
             metavar=_metavar(kind, spec.metadata.get("choices")),
             rich_help_panel=PANELS[section],
         )
-        parameters.append(
-            _parameter(f"{section}{SEPARATOR}{spec.name}", Annotated[annotation | None, option])
-        )
+        found[f"{section}{SEPARATOR}{spec.name}"] = Annotated[annotation | None, option]
     for shorthand, target in getattr(section_type, "SHORTHANDS", {}).items():
         option = typer.Option(
             f"--{shorthand.replace('_', '-')}",
@@ -149,16 +151,8 @@ def _parameters(section: str, without: tuple[str, ...]) -> list[inspect.Paramete
             metavar="INTEGER",
             rich_help_panel=PANELS[section],
         )
-        parameters.append(
-            _parameter(f"{section}{SEPARATOR}{shorthand}", Annotated[int | None, option])
-        )
-    return parameters
-
-
-def _parameter(name: str, annotation: Any) -> inspect.Parameter:  # noqa: ANN401
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
-    )
+        found[f"{section}{SEPARATOR}{shorthand}"] = Annotated[int | None, option]
+    return found
 
 
 def _without_none(hint: Any) -> Any:  # noqa: ANN401
