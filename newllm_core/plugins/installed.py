@@ -2,23 +2,14 @@
 
 import os
 import sys
-from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import Distribution, EntryPoint, distributions
 
 from newllm_core.plugins.guard import one_line
 from newllm_core.plugins.plugin import Plugin, normal
 
-
-@dataclass(frozen=True)
-class _Installed:
-    """What the files of a distribution say, "" where nothing; or why they cannot be read."""
-
-    name: str
-    version: str
-    about: str
-    entries: tuple[EntryPoint, ...] = ()
-    problem: str = ""
+# Name, version and summary of a distribution, "" for what it does not say, and what it registers.
+Registered = tuple[tuple[str, str, str], list[EntryPoint]]
 
 
 def installed(kind: str, group: str) -> list[Plugin]:
@@ -28,20 +19,19 @@ def installed(kind: str, group: str) -> list[Plugin]:
     """
     found: list[Plugin] = []
     seen = set()
-    for distribution in _all():
-        chosen = [entry for entry in distribution.entries if entry.group == group]
-        name = normal(distribution.name)
-        if not chosen or name in seen:
+    for (name, version, about), entries in _all()[0]:
+        chosen = [entry for entry in entries if entry.group == group]
+        if not chosen or normal(name) in seen:
             continue
-        seen |= {name} - {""}
+        seen |= {normal(name)} - {""}
         found += [
             Plugin(
                 kind,
                 entry.name,
                 entry.value.partition("[")[0].replace(" ", ""),
-                distribution=distribution.name or "unknown",
-                version=distribution.version or "?",
-                about=distribution.about,
+                distribution=name or "unknown",
+                version=version or "?",
+                about=about,
             )
             for entry in chosen
         ]
@@ -50,10 +40,10 @@ def installed(kind: str, group: str) -> list[Plugin]:
 
 def damaged() -> list[str]:
     """Return one line for each distribution whose entry points cannot be read."""
-    return [distribution.problem for distribution in _all() if distribution.problem]
+    return _all()[1]
 
 
-def _all() -> list[_Installed]:
+def _all() -> tuple[list[Registered], list[str]]:
     return _read(tuple((path, _changed(path)) for path in sys.path))
 
 
@@ -65,23 +55,22 @@ def _changed(path: str) -> int:
 
 
 @lru_cache(maxsize=1)  # a command asks a dozen times, and there may be hundreds of distributions
-def _read(places: tuple[tuple[str, int], ...]) -> list[_Installed]:
-    return [_installed(distribution) for distribution in distributions()]
-
-
-def _installed(distribution: Distribution) -> _Installed:
-    try:
-        entries = tuple(distribution.entry_points)
-    except Exception as error:  # text that is none, lines that are none
-        name, *_ = _facts(distribution)
-        place = getattr(distribution, "_path", None) or name or "a distribution"
-        problem = (
-            f"{place} cannot be read, whatever plugins it has are missing "
-            f"({one_line(error)}): install it again or remove it"
-        )
-        return _Installed("", "", "", problem=problem)
-    # Most register nothing: their metadata need not be parsed.
-    return _Installed(*(_facts(distribution) if entries else ("", "", "")), entries)
+def _read(places: tuple[tuple[str, int], ...]) -> tuple[list[Registered], list[str]]:
+    found: list[Registered] = []
+    problems = []
+    for distribution in distributions():
+        try:
+            entries = list(distribution.entry_points)
+        except Exception as error:  # text that is none, lines that are none
+            place = getattr(distribution, "_path", None) or _facts(distribution)[0]
+            problems.append(
+                f"{place or 'a distribution'} cannot be read, whatever plugins it has are missing "
+                f"({one_line(error)}): install it again or remove it"
+            )
+            continue
+        if entries:  # most register nothing: their metadata need not be parsed
+            found.append((_facts(distribution), entries))
+    return found, problems
 
 
 def _facts(distribution: Distribution) -> tuple[str, str, str]:
