@@ -18,16 +18,6 @@ from newllm_core import settings
 from newllm_core.config import SECTIONS
 from newllm_core.settings import Settings
 
-PANELS = {
-    "run": "Run",
-    "data": "Data",
-    "model": "Model",
-    "phase1": "Phase 1",
-    "phase2": "Phase 2",
-    "gate": "Gate",
-    "analysis": "Analysis",
-    "generation": "Generation",
-}
 SEPARATOR = "__"
 
 JsonOption = Annotated[
@@ -128,6 +118,7 @@ def _flags(section: str, without: tuple[str, ...]) -> dict[str, Any]:
     """Return names and annotations of the parameters that stand for the keys of a section."""
     section_type = SECTIONS[section]
     hints = typing.get_type_hints(section_type)
+    panel = section.capitalize().replace("Phase", "Phase ")
     found: dict[str, Any] = {}
     for spec in dataclasses.fields(section_type):
         if spec.name in without:
@@ -139,9 +130,9 @@ def _flags(section: str, without: tuple[str, ...]) -> dict[str, Any]:
         option = typer.Option(
             f"--{name}{negative}",
             help=spec.metadata["help"],
-            show_default=_shown(spec.default),
+            show_default=shown_value(spec.default) or "none",
             metavar=_metavar(kind, spec.metadata.get("choices")),
-            rich_help_panel=PANELS[section],
+            rich_help_panel=panel,
         )
         found[f"{section}{SEPARATOR}{spec.name}"] = Annotated[annotation | None, option]
     for shorthand, target in getattr(section_type, "SHORTHANDS", {}).items():
@@ -149,7 +140,7 @@ def _flags(section: str, without: tuple[str, ...]) -> dict[str, Any]:
             f"--{shorthand.replace('_', '-')}",
             help=f"Shorthand for --{target.replace('_', '-')} 1,1,… of so many blocks.",
             metavar="INTEGER",
-            rich_help_panel=PANELS[section],
+            rich_help_panel=panel,
         )
         found[f"{section}{SEPARATOR}{shorthand}"] = Annotated[int | None, option]
     return found
@@ -176,10 +167,11 @@ def _metavar(kind: Any, choices: tuple[str, ...] | None) -> str | None:  # noqa:
     return "|".join(choices) if choices else known.get(kind, "LIST")
 
 
-def _shown(default: object) -> str:
-    if isinstance(default, tuple):
-        return ",".join(str(part) for part in default) or "none"
-    return str(default).lower() if isinstance(default, bool | type(None)) else str(default)
+def shown_value(value: object) -> str:
+    """Return the value of a setting as one gives it."""
+    if isinstance(value, tuple | list):
+        return ",".join(str(part) for part in value)
+    return str(value).lower() if isinstance(value, bool | type(None)) else str(value)
 
 
 def use_plugin_files(paths: list[Path] | None) -> None:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from newllm_cli.options import shown_value
 from newllm_core.plugins.listing import BROKEN, CLASH, IGNORED, NOT_ALLOWED, OK, Entry
 
 COLOURS = {OK: "green", BROKEN: "bold red", CLASH: "bold red", IGNORED: "yellow"}
@@ -47,7 +48,7 @@ def render_plugin(details: Mapping[str, Any], console: Console) -> None:
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False)
     for option in details["options"]:
-        setting = f"{details['section']}.{option['name']}={_shown(option['default'])}"
+        setting = f"{details['section']}.{option['name']}={shown_value(option['default'])}"
         console.print(f"\n  {setting}   {_values(option)}", soft_wrap=True)
         if option["help"]:
             console.print(f"      {option['help']}", soft_wrap=True)
@@ -63,9 +64,3 @@ def _values(option: Mapping[str, Any]) -> str:
     bounds = (("low", "at least"), ("high", "at most"))
     parts = [f"{words} {option[key]:g}" for key, words in bounds if option[key] is not None]
     return ", ".join([option["type"], *parts])
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, tuple | list):
-        return ",".join(str(part) for part in value)
-    return str(value).lower() if isinstance(value, bool | type(None)) else str(value)
