@@ -42,9 +42,7 @@ def bench(
 
     Examples:
         newllm bench
-
         newllm bench --preset tiny --engine parallel --engine naive --json
-
         newllm bench --preset tiny --cell gru --kernels off
     """
     from newllm_cli.output import show

@@ -31,7 +31,6 @@ def contexts(
 
     Examples:
         newllm contexts runs/phase1.safetensors --text book.txt --out book.safetensors
-
         gunzip -c book.txt.gz | newllm contexts runs/phase2.safetensors --text - --out book.npy
     """
     from newllm_cli.output import print_json

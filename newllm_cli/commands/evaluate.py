@@ -39,9 +39,7 @@ def evaluate(
 
     Examples:
         newllm evaluate runs/phase2.safetensors
-
         newllm evaluate runs/phase2.safetensors --text book.txt --json
-
         newllm evaluate runs/phase2.safetensors --split test
     """
     from newllm_cli.output import show

@@ -25,7 +25,6 @@ def expand(
 
     Examples:
         newllm expand runs/phase2.safetensors
-
         newllm phase2 runs/expanded.safetensors --out runs/heads.safetensors
     """
     from newllm_cli.output import show

@@ -48,13 +48,9 @@ def generate(
 
     Examples:
         newllm generate runs/phase2.safetensors --prompt 'Return the' --max-tokens 100
-
         newllm generate runs/phase2.safetensors --prompt 'Return the' --temperature 0 --stop '\n'
-
         newllm generate runs/phase2.safetensors --prompt-file book.txt --save-state book.state
-
         newllm generate runs/phase2.safetensors --load-state book.state --json
-
         newllm generate runs/chat.safetensors --chat
     """
     from newllm_cli.output import print_json
@@ -74,15 +70,13 @@ def generate(
 
     from newllm_core.checkpoint.format import load
     from newllm_core.data.tokenizer import TextTokenizer
+    from newllm_core.generation import state as states
     from newllm_core.generation.session import Session
-    from newllm_core.generation.state import load_state as load_saved
-    from newllm_core.generation.state import refuse_to_replace
-    from newllm_core.generation.state import save_state as save
     from newllm_core.generation.writer import Tail, encode_prompt
     from newllm_core.runtime.device import prepare_device
 
     if save_state is not None:
-        refuse_to_replace(save_state, overwrite=overwrite)
+        states.refuse_to_replace(save_state, overwrite=overwrite)
     if prompt_file is not None:
         prompt = "".join(text_chunks(prompt_file, encoding))
     device = prepare_device(config.run)
@@ -96,7 +90,7 @@ def generate(
     tail = Tail()
     if load_state is not None:
         identity = loaded.identity()
-        state = load_saved(load_state, loaded.model, tokenizer, identity=identity)
+        state = states.load_state(load_state, loaded.model, tokenizer, identity=identity)
         state.restore(session, keep_random=given.sets("run", "seed"))
         tail = state.tail
 
@@ -132,6 +126,8 @@ def generate(
     if json:
         print_json({"schema": 1, "checkpoint": str(checkpoint), **result})
     if save_state is not None:
-        save(session, tail, save_state, identity=loaded.identity(), overwrite=overwrite)
+        states.save_state(
+            session, tail, save_state, identity=loaded.identity(), overwrite=overwrite
+        )
     if interrupted:
         raise KeyboardInterrupt

@@ -47,17 +47,11 @@ def phase1(
 
     Examples:
         newllm phase1
-
         newllm phase1 --reg ema-variance --max-tokens 200000
-
         newllm phase1 --config preset:cvfp-768 --data data --out runs/big.safetensors
-
         newllm phase1 --max-iterations 0 --out runs/control.safetensors
-
         torchrun --standalone --nproc-per-node 2 -m newllm_cli phase1 --data data
-
         newllm phase1 --cell mogrifier --set cell.rounds=2 --objective cvfp
-
         newllm phase1 --plugin spread_out.py --reg spread-out --set regularizer.margin=0.5
     """
     from newllm_cli.output import show

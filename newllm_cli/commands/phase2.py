@@ -39,7 +39,6 @@ def phase2(
 
     Examples:
         newllm phase2 runs/phase1.safetensors
-
         newllm phase2 runs/phase1.safetensors --freeze-context --epochs 5
     """
     from newllm_cli.output import show

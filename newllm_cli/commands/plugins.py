@@ -78,7 +78,6 @@ def show(
 
     Examples:
         newllm plugins show ema-variance
-
         newllm plugins show spread-out --plugin spread_out.py
     """
     from newllm_cli.output import console, print_json
@@ -109,7 +108,6 @@ def new(
 
     Examples:
         newllm plugins new spread-out --kind regularizer
-
         newllm plugins new leaky --kind cell --out my-cell
     """
     from newllm_cli.output import console
