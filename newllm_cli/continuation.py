@@ -4,12 +4,13 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from itertools import chain
 from typing import Any
 
 from rich.text import Text
 
-from newllm_cli.output import plain_console, write_through
+from newllm_cli.output import plain_console
 from newllm_cli.progress import StderrProgress
 from newllm_core.generation.writer import Writer
 from newllm_core.runtime.interruption import Interruption
@@ -38,7 +39,7 @@ def continue_text(
     """
     pieces: list[str] = []
     tokens: list[int] | None = None if show else []
-    put = write_through if show else pieces.append
+    put = partial(print, end="", flush=True) if show else pieces.append
     began = time.perf_counter()
     with Interruption((signal.SIGINT,)) as interruption:
         for piece in chain([before], writer.write(limit, {end_id}, tokens)):

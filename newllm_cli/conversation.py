@@ -5,7 +5,6 @@ import signal
 import sys
 from collections.abc import Iterator
 
-from newllm_cli.output import write_through
 from newllm_core.data.sources.files import BYTE_ORDER_MARK
 from newllm_core.errors import InputError
 from newllm_core.generation.chat import USER, Chat
@@ -37,7 +36,7 @@ def converse(chat: Chat, *, show: bool) -> tuple[list[dict[str, str]], bool]:
                 for piece in chat.reply(message):
                     reply.append(piece)
                     if show:
-                        write_through(piece)
+                        print(piece, end="", flush=True)
                     if interruption.asked:
                         break
             if show:

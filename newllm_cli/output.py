@@ -38,10 +38,3 @@ def show(
         print_json(document)
     else:
         render(document, console())
-
-
-def write_through(text: str) -> None:
-    """Print a piece of text at once, as it is."""
-    if text:
-        sys.stdout.write(text)
-        sys.stdout.flush()
