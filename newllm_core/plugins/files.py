@@ -65,11 +65,6 @@ def step_files() -> list[Path]:
     return [path for path, plugins in FROM_FILES.items() if not plugins]
 
 
-def forget_files() -> None:
-    """Undo every `use_file`."""
-    FROM_FILES.clear()
-
-
 def kebab_case(name: str) -> str:
     """Return `SpreadOut` as `spread-out`, `SIGRegFast` as `sig-reg-fast`."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name).lower()

@@ -17,14 +17,9 @@ PROBLEMS = (BROKEN, CLASH, IGNORED)
 
 @dataclass(frozen=True)
 class Entry:
-    """One claim of one name.
+    """One claim of one name: the fields of a `Plugin`, and what else is known of it.
 
     Attributes:
-        name: what users ask for.
-        kind: cell, objective, regularizer, data source, recurrence or command.
-        distribution: who installed it.
-        version: of the distribution.
-        target: `module:attribute`.
         description: first line of the class's docstring, or of the distribution's summary.
         status: available (not tried), ok (tried), broken, clash, ignored or not allowed.
         problem: one line that names the plugin, "" without one.

@@ -31,20 +31,20 @@ class Registry:
     Attributes:
         kind: its name in messages.
         command: how one is used.
-        needed_for: what cannot be done without it.
         base: `module:class` of what a plugin extends.
         section: of the configuration, which holds the options.
         check: `module:function` that holds a class to its contract, as far as that needs no input,
             or raises `ConformanceError`.
+        needed_for: what cannot be done without one that made a checkpoint.
         summary: what the class that `newllm plugins new` writes does.
     """
 
     kind: str
     command: str
-    needed_for: str
     base: str = ""
     section: str = ""
     check: str = ""
+    needed_for: str = ""
     summary: str = ""
 
     @property

@@ -46,19 +46,13 @@ TRACKERS = Registry(
     kind="tracker",
     base="newllm_core.runtime.trackers.base:Tracker",
     command="phase1 --track {name}",
-    needed_for="to show figures there",
 )
 RECURRENCES = Registry(
     kind="recurrence",
     base="newllm_core.analysis.foreign.base:Foreign",
     command="analyze FILE --as {name}",
-    needed_for="to open such networks",
 )
-COMMANDS = Registry(
-    kind="command",
-    command="{name}",
-    needed_for="to use it",
-)
+COMMANDS = Registry(kind="command", command="{name}")
 REGISTRIES = (
     *(CELLS, OBJECTIVES, REGULARIZERS, DATA_SOURCES),
     *(TRACKERS, RECURRENCES, COMMANDS),

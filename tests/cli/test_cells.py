@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from newllm_core.plugins.files import forget_files
+from newllm_core.plugins.plugin import FROM_FILES
 from tests.few import FEW_FLAGS
 from tests.open_gate import OPEN_FLAGS
 
@@ -34,7 +34,7 @@ SHORT = ("--epochs=1", "--num-streams=2", "--bptt=8", "--threads=1")
 def newllm(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     yield CommandLine(monkeypatch, capsys)
-    forget_files()
+    FROM_FILES.clear()
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def chain(newllm, data):
     def command(*arguments):
         done = newllm(*arguments, "--plugin=leaky.py", "--json")
         assert done.code == 0, done.err
-        forget_files()
+        FROM_FILES.clear()
         return done.json
 
     with open("leaky.py", "w") as file:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from newllm_core.plugins.files import forget_files
+from newllm_core.plugins.plugin import FROM_FILES
 from tests.few import FEW_FLAGS
 from tests.open_gate import OPEN
 
@@ -167,7 +167,7 @@ def test_advice_is_followed(monkeypatch, capsys, files, tmp_path, refused, advic
         few = FEW_FLAGS if line.startswith(("phase", "analyze")) else ()
         gate = OPEN if line.startswith("phase2") else ()
         done = newllm(*line.split(), *few, *gate)
-        forget_files()
+        FROM_FILES.clear()
         if helps:
             assert done.code == 0, done.err
         else:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from newllm_core.plugins.files import forget_files
+from newllm_core.plugins.plugin import FROM_FILES
 
 from .inside import CommandLine
 
@@ -24,7 +24,7 @@ def newllm(monkeypatch, capsys, tmp_path):
     (tmp_path / "leaky.py").write_text(STEP)
     np.save(tmp_path / "ids.npy", np.random.default_rng(0).integers(0, 9, 500))
     yield CommandLine(monkeypatch, capsys)
-    forget_files()
+    FROM_FILES.clear()
 
 
 def test_a_file_with_a_step_is_examined(newllm, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from newllm_cli.__main__ import main
 from newllm_core.config import DataConfig
 from newllm_core.data.prepare import prepare
-from newllm_core.plugins.files import forget_files
+from newllm_core.plugins.plugin import FROM_FILES
 from newllm_core.plugins.registry import REGISTRIES
 from tests.few import FEW_FLAGS
 
@@ -48,7 +48,7 @@ def site(tmp_path_factory, monkeypatch):
 @pytest.fixture(autouse=True)
 def no_files():
     yield
-    forget_files()
+    FROM_FILES.clear()
 
 
 @dataclass

@@ -40,12 +40,12 @@ def test_training_with_it_again_is_a_clear_error(checkpoint, site, phase1, monke
 
 
 def test_a_file_that_is_not_given_again(newllm, phase1, tmp_path):
-    from newllm_core.plugins.files import forget_files
+    from newllm_core.plugins.plugin import FROM_FILES
 
     path = tmp_path / "mine.py"
     path.write_text(SOURCE)
     assert phase1("--reg", "gone", "--plugin", path).code == 0
-    forget_files()
+    FROM_FILES.clear()
     done = newllm("analyze", tmp_path / "phase1.safetensors")
     assert done.code == 0
     assert f"regularizer 'gone' of the file {path}:Gone sha256:" in done.err
