@@ -174,10 +174,8 @@ class _Case:
     def check_second_gradient(self) -> None:
         if not self.type.twice_differentiable:
             return
-        cell, advice = (
-            self.make(),
-            "declare twice_differentiable = False, and differences are taken",
-        )
+        cell = self.make()
+        advice = "declare twice_differentiable = False, and differences are taken"
         weight_NC, direction_NC = values(2, ROWS, CONTEXT_DIM, seed=5)
 
         def update(context_NC: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -49,19 +50,15 @@ def check_making(source: type[DataSource]) -> None:
     run_checks(source, {"making one": lambda: source(None, source.Options())})
 
 
+@dataclass
 class _Case:
-    def __init__(
-        self,
-        source: type[DataSource],
-        given: str | None,
-        options: Any,  # noqa: ANN401
-        folder: Path,
-    ) -> None:
-        self.type, self.input, self.options = source, given, options
-        self.folder = folder
+    source: type[DataSource]
+    input: str | None
+    options: Any
+    folder: Path
 
     def read(self, given: str | None) -> list[Document | Broken | Note]:
-        source = self.type(given, self.options)
+        source = self.source(given, self.options)
         return list(islice(source.documents(), MAX_DOCUMENTS))
 
     def check_documents(self) -> None:
@@ -78,14 +75,14 @@ class _Case:
     def check_determinism(self) -> None:
         if self.read(self.input) != self.read(self.input):
             raise Failed("two readings of the same input differ; sort files, seed random choices")
-        source = self.type(self.input, self.options)
+        source = self.source(self.input, self.options)
         first, second = (list(islice(source.documents(), MAX_DOCUMENTS)) for _ in range(2))
         if first != second:
             raise Failed("documents() differs the second time; keep no position in the source")
 
     def check_laziness(self) -> None:
         try:
-            source = self.type(str(self.folder / "missing"), self.options)
+            source = self.source(str(self.folder / "missing"), self.options)
         except Exception as error:
             raise Failed(
                 f"making one with an input that is missing raised {one_line(error)}; read nothing "
