@@ -1,14 +1,13 @@
 """stdout and stderr of a process that may have neither, or no room or reader behind them."""
 
 import contextlib
-import errno
 import io
 import os
 import sys
 from collections.abc import Iterator
 from typing import Any
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+from newllm_core.errors import FULL_DISK
 
 
 class Unheard:
@@ -51,7 +50,7 @@ def prepare_streams() -> None:
 
 def cannot_write(error: OSError) -> bool:
     """Say whether stdout has no room behind it; files report theirs under their names."""
-    return error.errno in FULL and error.filename is None
+    return error.errno in FULL_DISK and error.filename is None
 
 
 def flush_output() -> None:

@@ -8,6 +8,7 @@ import errno
 import os
 
 LONGEST_MESSAGE = 2000
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def one_line(text: str, limit: int) -> str:
@@ -25,7 +26,7 @@ def reason(error: BaseException, limit: int = 200) -> str:
     """
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
     text = one_line(str(said), limit) or type(error).__name__
-    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    full = getattr(error, "errno", None) in FULL_DISK
     # Libraries that word their own errors keep the system's words for these.
     if full or any(words in text for words in map(os.strerror, (errno.ENOSPC, errno.EFBIG))):
         return f"{text}; free some space (or raise the limit) and run the command again"

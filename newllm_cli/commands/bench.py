@@ -10,8 +10,6 @@ from newllm_core.settings import PRESET_PREFIX, from_file
 ENGINES = ("naive", "online", "streams", "parallel")
 PRECISIONS = ("float32", "bfloat16")
 REG = "ema-variance"
-
-
 # Rows say their precision, and one process measures.
 OF_TRAINING = ("seed", "precision", "sharding", "check_interval_steps", "save_interval_seconds")
 
@@ -50,10 +48,8 @@ def bench(
     from newllm_cli.render import render_bench
     from newllm_core.errors import ConfigError
 
-    for name, values, known in (
-        ("--engine", engine, ENGINES),
-        ("--precision", precision, PRECISIONS),
-    ):
+    chosen = {"--engine": (engine, ENGINES), "--precision": (precision, PRECISIONS)}
+    for name, (values, known) in chosen.items():
         for value in values or ():
             if value not in known:
                 raise ConfigError(f"{name} {value!r}: choose from {', '.join(known)}")

@@ -113,8 +113,7 @@ def _status(
     if not plugin.is_allowed:
         return NOT_ALLOWED, ""
     allowed = [other for other in claimants if other.is_allowed]
-    clash = registry.clash(allowed)
-    if clash:
+    if clash := registry.clash(allowed):
         return CLASH, clash
     if plugin is not allowed[0]:
         return IGNORED, registry.ignored(plugin, allowed[0])

@@ -85,24 +85,23 @@ class Registry:
                 f"{self.kind} {name!r} of {plugins[name][0].origin} is not allowed: "
                 f"{ALLOW_LIST} is {os.environ[ALLOW_LIST]!r}"
             )
-        clash = self.clash(claimants)
-        if clash:
+        if clash := self.clash(claimants):
             raise PluginError(clash)
         return claimants[0]
 
     def clash(self, claimants: list[Plugin]) -> str | None:
         """Return why none of the allowed `claimants` of one name can be used, or None."""
-        first, *others = claimants
-        name, origins = first.name, " and ".join(plugin.origin for plugin in claimants)
-        if first.is_own:
-            taken = next((plugin for plugin in others if plugin.file is not None), None)
-            if taken is not None:
-                return f"{self.kind} {name!r} is newllm's own: rename the class of {taken.origin}"
+        what = f"{self.kind} {claimants[0].name!r}"
+        files = [plugin for plugin in claimants if plugin.file]
+        if claimants[0].is_own:
+            return (
+                f"{what} is newllm's own: rename the class of {files[0].origin}" if files else None
+            )
+        if len(files or claimants) == 1:
             return None
-        if others and (first.file is None or others[0].file is not None):
-            advice = "rename one" if first.file else f"uninstall one, or allow one in {ALLOW_LIST}"
-            return f"{self.kind} {name!r} is claimed by {origins}; {advice}"
-        return None
+        origins = " and ".join(plugin.origin for plugin in claimants)
+        advice = "rename one" if files else f"uninstall one, or allow one in {ALLOW_LIST}"
+        return f"{what} is claimed by {origins}; {advice}"
 
     def ignored(self, plugin: Plugin, winner: Plugin) -> str:
         """Return that an allowed `plugin` lost its name to `winner`."""
@@ -137,17 +136,12 @@ class Registry:
             raise
         except BaseException as error:  # a plugin may raise anything at import, SystemExit too
             raise PluginError(f"{what} cannot be imported: {plugin.raised(error)}") from error
-        problem = self._problem(found, base)
-        if problem:
+        if problem := self._problem(found, base):
             raise PluginError(f"{what} {problem}")
         return found
 
     def make(
-        self,
-        name: str,
-        given: Mapping[str, Any],
-        *arguments: int,
-        count: int = 1,
+        self, name: str, given: Mapping[str, Any], *arguments: int, count: int = 1
     ) -> tuple[list[Any], dict[str, Any]]:
         """Make `count` plugins with `arguments` and options; return them and all options.
 

@@ -1,6 +1,7 @@
 """Plugins that made a checkpoint and are not here any more."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from newllm_core.errors import UserError
@@ -19,16 +20,14 @@ def missing_plugins(provenance: Mapping[str, Any]) -> list[str]:
         name, distribution = record["name"], record["distribution"]
         if distribution == OWN_DISTRIBUTION:
             continue
-        try:
-            found = registry.find(name).distribution == distribution
-        except UserError:
-            found = False
-        if not found:
-            from_file = distribution == "file"
-            what = f"the file {record.get('target', '')}" if from_file else distribution
-            remedy = "give it with --plugin" if from_file else "install it"
-            lines.append(
-                f"{registry.kind} {name!r} of {what} {record['version']} is not here: {remedy} "
-                f"{registry.needed_for}"
-            )
+        with suppress(UserError):
+            if registry.find(name).distribution == distribution:
+                continue
+        from_file = distribution == "file"
+        what = f"the file {record.get('target', '')}" if from_file else distribution
+        remedy = "give it with --plugin" if from_file else "install it"
+        lines.append(
+            f"{registry.kind} {name!r} of {what} {record['version']} is not here: {remedy} "
+            f"{registry.needed_for}"
+        )
     return lines
