@@ -2,16 +2,12 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from newllm_cli.help import HelpfulCommand
 from newllm_cli.options import JsonOption, PluginOption, use_plugin_files
-
-if TYPE_CHECKING:
-    from newllm_core.plugins.lookup import Registry
-    from newllm_core.plugins.plugin import Plugin
 
 plugins_app = typer.Typer(
     invoke_without_command=True,
@@ -82,10 +78,10 @@ def show(
     """
     from newllm_cli.output import console, print_json
     from newllm_cli.render_plugins import render_plugin
-    from newllm_core.plugins.listing import registries_with
+    from newllm_core.plugins.listing import describe_plugins
 
     use_plugin_files(plugin)
-    found = [_details(registry, registry.find(name)) for registry in registries_with(name)]
+    found = describe_plugins(name)
     if json:
         print_json({"schema": 1, "plugins": found})
     else:
@@ -117,37 +113,3 @@ def new(
     console().print(
         f"wrote {folder}; next: cd {folder} && make install && make test", soft_wrap=True
     )
-
-
-def _details(registry: "Registry", plugin: "Plugin") -> dict[str, Any]:
-    """What `show` knows of one plugin; imports it."""
-    from newllm_core.plugins.locate import imported_source
-    from newllm_core.plugins.options import describe_options
-
-    found = registry.import_plugin(plugin)
-    section = registry.section
-    with registry.blame(plugin.name):
-        options = describe_options(found.Options) if section else []
-    source = imported_source(found)
-    example = [f"newllm {registry.command.format(name=plugin.name)}"]
-    if plugin.file:
-        example.append(f"--plugin {plugin.file}")
-    example += [
-        f"--set {section}.{option['name']}={option['default']}"
-        for option in options[:1]
-        if option["default"] is not None
-    ]
-    return {
-        "name": plugin.name,
-        "kind": registry.kind,
-        "distribution": plugin.distribution,
-        "version": plugin.version,
-        "target": plugin.target,
-        "description": source.summary or plugin.about,
-        "file": str(source.path),
-        "line": source.line,
-        "default_weight": getattr(found, "default_weight", None),
-        "section": section,
-        "options": options,
-        "example": " ".join(example),
-    }

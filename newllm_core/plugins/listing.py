@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 from pkgutil import resolve_name
+from typing import Any
 
 from newllm_core.errors import ConfigError, PluginError
 from newllm_core.plugins.guard import ConformanceError, stdout_to_stderr
-from newllm_core.plugins.locate import ClassSource, ModuleMissing, find_class
+from newllm_core.plugins.locate import ClassSource, ModuleMissing, find_class, imported_source
 from newllm_core.plugins.lookup import Registry
+from newllm_core.plugins.options import describe_options
 from newllm_core.plugins.plugin import Plugin
 from newllm_core.plugins.registry import REGISTRIES
 
@@ -49,17 +51,48 @@ def list_plugins(*, check: bool = False) -> list[Entry]:
     ]
 
 
-def registries_with(name: str) -> list[Registry]:
-    """Return the registries that know `name`.
+def describe_plugins(name: str) -> list[dict[str, Any]]:
+    """Import every plugin of this name, and return what is known of it, fit for JSON.
 
     Raises:
-        ConfigError: none does.
+        ConfigError: there is none.
+        PluginError: one cannot be imported.
     """
     found = [registry for registry in REGISTRIES if name in registry.plugins()]
     if not found:
         known = ", ".join(name for registry in REGISTRIES for name in registry.plugins())
         raise ConfigError(f"no plugin is named {name!r} (known: {known})")
-    return found
+    return [_description(registry, registry.find(name)) for registry in found]
+
+
+def _description(registry: Registry, plugin: Plugin) -> dict[str, Any]:
+    found = registry.import_plugin(plugin)
+    section = registry.section
+    with registry.blame(plugin.name):
+        options = describe_options(found.Options) if section else []
+    source = imported_source(found)
+    example = [f"newllm {registry.command.format(name=plugin.name)}"]
+    if plugin.file:
+        example.append(f"--plugin {plugin.file}")
+    example += [
+        f"--set {section}.{option['name']}={option['default']}"
+        for option in options[:1]
+        if option["default"] is not None
+    ]
+    return {
+        "name": plugin.name,
+        "kind": plugin.kind,
+        "distribution": plugin.distribution,
+        "version": plugin.version,
+        "target": plugin.target,
+        "description": source.summary or plugin.about,
+        "file": str(source.path),
+        "line": source.line,
+        "default_weight": getattr(found, "default_weight", None),
+        "section": section,
+        "options": options,
+        "example": " ".join(example),
+    }
 
 
 def try_plugin(registry: Registry, plugin: Plugin) -> None:
