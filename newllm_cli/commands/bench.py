@@ -65,15 +65,17 @@ def bench(
     config = given.resolve(from_file(PRESET_PREFIX + preset))
 
     from newllm_core.benchmark import benchmark
+    from newllm_core.plugins.guard import stdout_to_stderr
     from newllm_core.runtime.device import prepare_device
 
-    result = benchmark(
-        config,
-        engines=engine or ENGINES,
-        precisions=precision or PRECISIONS,
-        rounds=rounds,
-        device=prepare_device(config.run),
-        progress=StderrProgress(given),
-    )
+    with stdout_to_stderr():  # a plugin may print while it trains
+        result = benchmark(
+            config,
+            engines=engine or ENGINES,
+            precisions=precision or PRECISIONS,
+            rounds=rounds,
+            device=prepare_device(config.run),
+            progress=StderrProgress(given),
+        )
     report = {"schema": 1, "preset": preset, **result}
     show(report, render_bench, json=json)

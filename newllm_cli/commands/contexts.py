@@ -42,13 +42,16 @@ def contexts(
     from newllm_core.checkpoint.format import load
     from newllm_core.data.sources.files import located, text_bytes
     from newllm_core.evaluation.contexts import output_files, write_contexts
+    from newllm_core.plugins.guard import stdout_to_stderr
     from newllm_core.runtime.device import prepare_device
 
     chunks = text_chunks(text, encoding)
     output_files(out, overwrite=overwrite)
     progress = StderrProgress(given)
     loaded = load(checkpoint, device=prepare_device(config.run), progress=progress)
-    with progress.task("reading", text_bytes(located(text), encoding), "bytes") as task:
+    size = text_bytes(located(text), encoding)
+    # A plugin may print while it reads.
+    with stdout_to_stderr(), progress.task("reading", size, "bytes") as task:
         written = write_contexts(
             loaded,
             chunks,

@@ -59,6 +59,7 @@ def evaluate(
     from newllm_core.data.sources.files import UTF8, known_encoding, located
     from newllm_core.pipeline.commands import dataset_of
     from newllm_core.pipeline.trained import evaluation_config, run_evaluate
+    from newllm_core.plugins.guard import stdout_to_stderr
     from newllm_core.runtime.device import prepare_device
 
     known_encoding(encoding or UTF8, "--encoding")
@@ -70,14 +71,15 @@ def evaluate(
     loaded.model.to(device)
     target = located(text) if text else dataset_of(loaded, data)
     source = {"file": str(target)} if isinstance(target, Path) else {"data": str(target.path)}
-    figures = run_evaluate(
-        loaded,
-        target,
-        config,
-        device=device,
-        progress=progress,
-        split=split,
-        encoding=encoding or UTF8,
-    )
+    with stdout_to_stderr():  # a plugin may print while it reads
+        figures = run_evaluate(
+            loaded,
+            target,
+            config,
+            device=device,
+            progress=progress,
+            split=split,
+            encoding=encoding or UTF8,
+        )
     summary = language_model_summary(checkpoint, source | figures)
     show(summary, render_language_model, json=json)

@@ -31,9 +31,11 @@ def expand(
     from newllm_cli.progress import StderrProgress
     from newllm_cli.render import render_language_model
     from newllm_core.pipeline import commands
+    from newllm_core.plugins.guard import stdout_to_stderr
 
-    path, expanded = commands.expand(
-        given, checkpoint, data, out, overwrite=overwrite, progress=StderrProgress(given)
-    )
+    with stdout_to_stderr():  # a plugin may print while it is measured
+        path, expanded = commands.expand(
+            given, checkpoint, data, out, overwrite=overwrite, progress=StderrProgress(given)
+        )
     summary = language_model_summary(path, expanded.results)
     show(summary, render_language_model, json=json)

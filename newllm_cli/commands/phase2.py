@@ -45,17 +45,19 @@ def phase2(
     from newllm_cli.processes import is_first_process, run_progress
     from newllm_cli.render import render_language_model
     from newllm_core.pipeline import commands
+    from newllm_core.plugins.guard import stdout_to_stderr
 
-    path, trained = commands.phase2(
-        given,
-        checkpoint,
-        data,
-        out,
-        overwrite=overwrite,
-        resume=resume,
-        track=track or (),
-        progress=run_progress(given),
-    )
+    with stdout_to_stderr():  # a plugin may print while it trains
+        path, trained = commands.phase2(
+            given,
+            checkpoint,
+            data,
+            out,
+            overwrite=overwrite,
+            resume=resume,
+            track=track or (),
+            progress=run_progress(given),
+        )
     if not is_first_process():
         return
     summary = language_model_summary(path, trained.results)

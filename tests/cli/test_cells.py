@@ -1,6 +1,7 @@
 """A cell from a file, through every command; and fast forms switched off."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +57,23 @@ def chain(newllm, data):
         file.write(LEAKY)
     command("phase1", "--data", data, "--cell=leaky", *SMALL, *FEW_FLAGS, "--out=p1.safetensors")
     return command
+
+
+def test_what_a_cell_prints_is_no_result(newllm, chain):
+    Path("text.txt").write_text("the cat sat on the mat.")
+    loud = LEAKY.replace("        return 0.5", "        print('hello')\n        return 0.5")
+    Path("loud.py").write_text(loud)
+    for arguments in (
+        ("phase2", "p1.safetensors", *GATE, *SHORT, "--out=p2.safetensors"),
+        ("expand", "p2.safetensors", "--out=e.safetensors", "--threads=1"),
+        ("evaluate", "e.safetensors", "--threads=1"),
+        ("contexts", "e.safetensors", "--text=text.txt", "--out=c.npy", "--threads=1"),
+        ("bench", "--preset=cvfp-16", "--cell=leaky", "--rounds=1", "--threads=1", "--batch=16"),
+    ):
+        done = newllm(*arguments, "--plugin=loud.py", "--json")
+        assert done.json["schema"] == 1
+        assert "hello" in done.err
+        FROM_FILES.clear()
 
 
 def test_a_cell_from_a_file_passes_every_command(newllm, chain, data):
