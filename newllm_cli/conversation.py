@@ -17,12 +17,8 @@ QUIT = "/quit"
 def converse(chat: Chat, *, show: bool) -> tuple[list[dict[str, str]], bool]:
     """Answer every line of stdin that is not blank, until `/quit`, its end or Ctrl-C.
 
-    Args:
-        chat: who answers.
-        show: print replies as they come.
-
-    Returns:
-        What was said, in the form of chat data; and whether Ctrl-C ended it.
+    With `show` replies are printed as they come. Returns what was said, in the form of chat data,
+    and whether Ctrl-C ended it.
 
     Raises:
         InputError: stdin is not UTF-8.

@@ -28,8 +28,7 @@ SECONDS_OF_ESTIMATE = 0.5
 class StderrProgress(Progress):
     """Shows messages, warnings and tasks of the core on stderr.
 
-    Args:
-        given: settings; `run.warn_tokens` says how much reading is announced.
+    Of the settings `given`, `run.warn_tokens` says how much reading is announced.
     """
 
     def __init__(self, given: Settings | None = None) -> None:

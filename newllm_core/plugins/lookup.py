@@ -143,13 +143,7 @@ class Registry:
     def make(
         self, name: str, given: Mapping[str, Any], *arguments: int, count: int = 1
     ) -> tuple[list[Any], dict[str, Any]]:
-        """Make `count` plugins with `arguments` and options; return them and all options.
-
-        Args:
-            name: of the plugin.
-            given: options as configured.
-            arguments: of the class, before the options.
-            count: how many.
+        """Make `count` plugins with `arguments` and `given` options; return them and all options.
 
         Raises:
             ConfigError: an unknown name or option.
@@ -166,11 +160,7 @@ class Registry:
 
     @contextmanager
     def blame(self, name: str, did: str = "failed") -> Iterator[None]:
-        """Turn what a plugin's own code raises in the body into one line that names it.
-
-        Args:
-            name: of the plugin.
-            did: what went wrong.
+        """Turn what a plugin's own code raises in the body into one line: which plugin `did` what.
 
         Errors of newllm's own plugins are bugs and stay as they are, and so do those that are
         worded for users.

@@ -14,15 +14,12 @@ BY_SLUG = {each.kind.replace(" ", "-"): each for each in REGISTRIES if each.summ
 
 
 def new_plugin(name: str, kind: str, folder: Path | None = None) -> Path:
-    """Write the distribution `newllm-NAME` of one plugin; returns its folder.
+    """Write the distribution of one plugin of `kind`, a key of `BY_SLUG`; returns its folder.
 
-    Args:
-        name: what users will ask for, in lower case with hyphens.
-        kind: a key of `BY_SLUG`.
-        folder: a new folder; `newllm-NAME` by default.
+    The folder must be new; it is `newllm-NAME` by default.
 
     Raises:
-        ConfigError: `name` is not of that form, or taken.
+        ConfigError: `name` is not in lower case with hyphens, or taken.
         InputError: the folder exists or cannot be written.
     """
     name = name.removeprefix(PREFIX)

@@ -33,11 +33,7 @@ Pair = tuple[Tensor, Tensor]
 
 
 def check_cell(cell: type[Cell], options: Any = None) -> None:  # noqa: ANN401
-    """Hold a cell to its contract.
-
-    Args:
-        cell: the class.
-        options: an instance of its `Options`; the defaults if None.
+    """Hold a cell to its contract, with these of its `Options` or the defaults.
 
     Raises:
         ConformanceError: with one line for each check that failed.

@@ -34,11 +34,7 @@ Given = dict[str, Tensor]
 
 
 def check_objective(objective: type[Objective], options: Any = None) -> None:  # noqa: ANN401
-    """Hold an objective to its contract.
-
-    Args:
-        objective: the class.
-        options: an instance of its `Options`; the defaults if None.
+    """Hold an objective to its contract, with these of its `Options` or the defaults.
 
     Raises:
         ConformanceError: with one line for each check that failed.

@@ -21,11 +21,7 @@ TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 3e-2}
 
 
 def check_regularizer(regularizer: type[Regularizer], options: Any = None) -> None:  # noqa: ANN401
-    """Hold a regularizer to its contract and to what its class attributes declare.
-
-    Args:
-        regularizer: the class.
-        options: an instance of its `Options`; the defaults if None.
+    """Hold a regularizer, with these of its `Options` or the defaults, to its contract.
 
     Raises:
         ConformanceError: with one line for each check that failed.
