@@ -20,6 +20,7 @@ from typing import Any
 from newllm_core.errors import ConfigError, PluginError, UserError
 from newllm_core.plugins.guard import log, slow_notice, stdout_to_stderr
 from newllm_core.plugins.installed import installed
+from newllm_core.plugins.options import options_problem
 from newllm_core.plugins.plugin import ALLOW_LIST, FROM_FILES, Plugin
 from newllm_core.settings import make_section, unknown
 
@@ -178,8 +179,6 @@ class Registry:
     def _problem(self, found: Any, base: type[Any] | None) -> str | None:  # noqa: ANN401
         if base is None:
             return None if isfunction(found) else "is not a function"
-        from newllm_core.plugins.options import options_problem
-
         if isinstance(found, ModuleType):
             return f"is not a subclass of {self.base}; it is a module: write module:Class"
         if not (isinstance(found, type) and issubclass(found, base)):
@@ -191,7 +190,7 @@ class Registry:
         is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
         if not (is_number and 0 <= weight <= 1):
             return f"default_weight is {weight!r:.80}: must be a number from 0 to 1"
-        return options_problem(getattr(found, "Options", None))
+        return options_problem(getattr(found, "Options", None)) if self.section else None
 
 
 def _is_abstract(member: object) -> bool:

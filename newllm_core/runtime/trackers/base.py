@@ -3,9 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
-
-from newllm_core.config.option import NoOptions
 
 
 class Tracker(ABC):
@@ -17,8 +14,6 @@ class Tracker(ABC):
     Args:
         checkpoint: what the run will write.
     """
-
-    Options: ClassVar[type[Any]] = NoOptions
 
     @classmethod  # noqa: B027 - what needs nothing leaves it
     def require(cls) -> None:
