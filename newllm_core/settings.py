@@ -14,7 +14,9 @@ from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from typing import Any
 
-from newllm_core.config import MOST_LAYERS, PLUGIN_SECTIONS, SECTIONS, Config, check_bounds
+from newllm_core.config import PLUGIN_SECTIONS, SECTIONS, Config
+from newllm_core.config.model import MOST_LAYERS
+from newllm_core.config.option import check_bounds
 from newllm_core.config.values import convert, shown
 from newllm_core.errors import ConfigError, reason
 from newllm_core.files.from_strangers import read_text

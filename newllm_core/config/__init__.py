@@ -14,8 +14,8 @@ from newllm_core.config.data import DataConfig
 from newllm_core.config.gate import GateConfig
 from newllm_core.config.generation import GenerationConfig
 from newllm_core.config.healthy import HealthyConfig
-from newllm_core.config.model import MOST_LAYERS, ModelConfig
-from newllm_core.config.option import check_bounds, option
+from newllm_core.config.model import ModelConfig
+from newllm_core.config.option import option as option
 from newllm_core.config.phase1 import Phase1Config
 from newllm_core.config.phase2 import Phase2Config
 from newllm_core.config.run import RunConfig
@@ -52,21 +52,3 @@ SECTIONS: dict[str, type[Any]] = {
     for spec in fields(Config)
     if spec.name not in PLUGIN_SECTIONS
 }
-
-__all__ = [
-    "MOST_LAYERS",
-    "PLUGIN_SECTIONS",
-    "SECTIONS",
-    "AnalysisConfig",
-    "Config",
-    "DataConfig",
-    "GateConfig",
-    "GenerationConfig",
-    "HealthyConfig",
-    "ModelConfig",
-    "Phase1Config",
-    "Phase2Config",
-    "RunConfig",
-    "check_bounds",
-    "option",
-]

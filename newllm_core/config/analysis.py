@@ -6,10 +6,8 @@ from newllm_core.config.option import Section, option
 
 
 @dataclass(frozen=True)
-class AnalysisConfig(Section):
+class AnalysisConfig(Section, name="analysis"):
     """How much `analyze` looks at. Thresholds of verdicts: `healthy` and `gate`."""
-
-    SECTION = "analysis"
 
     probe_tokens: int = option(16_384, "Contexts per split, kept as token ids.", low=2)
     probe_passages: int = option(32, "Passages the probe tokens are spread over.", low=1)

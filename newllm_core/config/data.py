@@ -6,10 +6,8 @@ from newllm_core.config.option import Section, option, share
 
 
 @dataclass(frozen=True)
-class DataConfig(Section):
+class DataConfig(Section, name="data"):
     """What `prepare` reads and how it turns text into tokens."""
-
-    SECTION = "data"
 
     source: str = option("python-docs", "Data source (an entry point of newllm.data_sources).")
     input: str | None = option(

@@ -6,10 +6,8 @@ from newllm_core.config.option import Section, option, share
 
 
 @dataclass(frozen=True)
-class GateConfig(Section):
+class GateConfig(Section, name="gate"):
     """Beyond these a section is degenerate, and `phase2` refuses the checkpoint."""
-
-    SECTION = "gate"
 
     max_drift: float = option(
         0.03,

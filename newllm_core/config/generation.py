@@ -7,10 +7,8 @@ from newllm_core.files.escapes import unescape
 
 
 @dataclass(frozen=True)
-class GenerationConfig(Section):
+class GenerationConfig(Section, name="generation"):
     """How text is written, token by token."""
-
-    SECTION = "generation"
 
     max_tokens: int = option(200, "At most so many tokens; with --chat, in each reply.", low=0)
     temperature: float = option(

@@ -6,10 +6,8 @@ from newllm_core.config.option import Section, option, share
 
 
 @dataclass(frozen=True)
-class HealthyConfig(Section):
+class HealthyConfig(Section, name="healthy"):
     """From these figures on `analyze` calls a section healthy. See `gate` for their meaning."""
-
-    SECTION = "healthy"
 
     max_drift: float = option(0.01, "CVFP holds up to this drift.", low=0)
     min_converged: float = share(

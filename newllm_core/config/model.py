@@ -12,10 +12,9 @@ MOST_BIGRAMS = 1 << 24
 
 
 @dataclass(frozen=True)
-class ModelConfig(Section):
+class ModelConfig(Section, name="model"):
     """Shape and initialisation of the recurrence."""
 
-    SECTION = "model"
     SHORTHANDS: ClassVar[dict[str, str]] = {"num_layers": "layer_structure"}
 
     context_dim: int = option(

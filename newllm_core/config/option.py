@@ -1,7 +1,7 @@
 """A setting: its type, only default, help text and bounds."""
 
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar
 
 from newllm_core.errors import ConfigError
 
@@ -53,9 +53,12 @@ def check_bounds(section: Any, name: str) -> None:  # noqa: ANN401 - any datacla
 
 
 class Section:
-    """One section of the configuration; its values are checked when it is made."""
+    """The section `name` of the configuration; its values are checked when it is made."""
 
-    SECTION = ""
+    SECTION: ClassVar[str]
+
+    def __init_subclass__(cls, name: str) -> None:
+        cls.SECTION = name
 
     def __post_init__(self) -> None:
         check_bounds(self, self.SECTION)

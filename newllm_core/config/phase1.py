@@ -6,10 +6,8 @@ from newllm_core.config.option import Section, option, share
 
 
 @dataclass(frozen=True)
-class Phase1Config(Section):
+class Phase1Config(Section, name="phase1"):
     """How the update is trained to settle and to stay diverse."""
-
-    SECTION = "phase1"
 
     reg: str = option("covariance-ema", "Regularizer (an entry point of newllm.regularizers).")
     dist_reg_weight: float | None = share(

@@ -7,10 +7,8 @@ from newllm_core.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Phase2Config(Section):
+class Phase2Config(Section, name="phase2"):
     """How token heads (and, unless frozen, the blocks) are trained."""
-
-    SECTION = "phase2"
 
     epochs: int = option(3, "Passes over the training tokens.", low=0)
     max_tokens: int | None = option(None, "Use at most so many training tokens.", low=2)

@@ -9,10 +9,8 @@ GPU_CHECK_INTERVAL = 50
 
 
 @dataclass(frozen=True)
-class RunConfig(Section):
+class RunConfig(Section, name="run"):
     """What is the same for every command."""
-
-    SECTION = "run"
 
     seed: int = option(0, "Seed of everything random.", low=0, high=2**32 - 1)
     device: str = option("auto", "Where to compute.", choices=("auto", "cpu", "cuda", "mps"))

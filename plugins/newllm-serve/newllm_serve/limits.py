@@ -7,10 +7,8 @@ from newllm_core.config.option import Section
 
 
 @dataclass(frozen=True)
-class Limits(Section):
+class Limits(Section, name="limits"):
     """How much one server takes on; more is refused, and says so."""
-
-    SECTION = "limits"
 
     body_bytes: int = option(1 << 16, "Of a request, which holds the prompt.", low=1)
     tokens: int = option(4096, "That one request may ask for.", low=1)

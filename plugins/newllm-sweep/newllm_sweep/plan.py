@@ -26,10 +26,8 @@ READS = ("analyze", "evaluate")
 
 
 @dataclass(frozen=True)
-class Search(Section):
+class Search(Section, name="search"):
     """How parameters are chosen."""
-
-    SECTION = "search"
 
     trials: int = option(20, "All in all.", low=1, high=100_000)
     seed: int = option(0, "Of what is tried.", low=0)
@@ -41,7 +39,7 @@ class Search(Section):
 
 
 @dataclass(frozen=True)
-class Pruning(Section):
+class Pruning(Section, name="pruning"):
     """When a trial that does badly is ended early.
 
     Attributes:
@@ -49,8 +47,6 @@ class Pruning(Section):
         figure: EVENT.PLACE in its .metrics.jsonl; smaller or larger is better as for the objective.
         after: figures of a trial, and trials, before any is ended.
     """
-
-    SECTION = "pruning"
 
     run: str = option("phase2", "The command whose figures are watched.")
     figure: str = option("epoch.validation.loss", "EVENT.PLACE in its .metrics.jsonl.")
