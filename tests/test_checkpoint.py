@@ -3,6 +3,7 @@
 import json
 import struct
 from dataclasses import replace as replaced
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,16 +11,18 @@ from checkpoint_cases import BIAS, SHAPES, V, make, refused
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from newllm_core import settings
 from newllm_core.checkpoint.format import (
     FORMAT_VERSION,
     load,
     save,
 )
 from newllm_core.checkpoint.metadata import STRUCTURED
-from newllm_core.checkpoint.provenance import plugin_record, provenance
+from newllm_core.checkpoint.provenance import provenance
 from newllm_core.data.dataset_info import SourceInfo
 from newllm_core.errors import InputError
 from newllm_core.plugins.plugin import Plugin
+from newllm_core.plugins.registry import Registry
 from tests.data.cases import Recorder
 
 
@@ -139,15 +142,18 @@ def test_the_same_checkpoint_gives_the_same_tensors_on_disk(tmp_path):
     assert contents[0][starts[0] :] == contents[1][starts[1] :]
 
 
-def test_provenance_names_versions_dataset_and_plugins():
-    record = plugin_record(
-        "regularizer", Plugin("regularizer", "mine", "mine.reg:Mine", "newllm-mine", "1.2")
-    )
+def test_provenance_names_versions_dataset_and_plugins(monkeypatch):
+    mine = Plugin("regularizer", "mine", "mine.reg:Mine", "newllm-mine", "1.2")
+    find = Registry.find
+    monkeypatch.setattr(Registry, "find", lambda of, n: mine if n == "mine" else find(of, n))
     source = SourceInfo("table", "a.csv", {"text_column": "text"}, "newllm-tables", "0.1")
-    found = provenance(dataset="abc", dataset_path="/data", plugins=[record], sources=[source])
+    dataset = SimpleNamespace(hash="abc", path="/data", info=SimpleNamespace(sources=[source]))
+    found = provenance(settings.resolve({"phase1": {"reg": "mine"}}), dataset)
     assert found["torch"] == torch.__version__
     assert (found["dataset_hash"], found["dataset_path"]) == ("abc", "/data")
-    assert found["plugins"] == [
+    names = [(record["kind"], record["name"]) for record in found["plugins"]]
+    assert names[:2] == [("cell", "residual"), ("objective", "reconstruction")]
+    assert found["plugins"][2:] == [
         {
             "kind": "regularizer",
             "name": "mine",

@@ -81,7 +81,7 @@ def results(value: Any) -> dict[str, Any]:  # noqa: ANN401
 
 
 def provenance(value: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Return plugins as `plugin_record` has them, and where the data was; both may be left out."""
+    """Return plugins and where the data was, as `provenance` has them; both may be left out."""
     records = _require(value, dict, "provenance").get("plugins", [])
     for number, record in enumerate(_require(records, list, "plugins")):
         _require(record, dict, f"plugins[{number}]")

@@ -2,49 +2,40 @@
 
 import dataclasses
 import platform
-from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from newllm_core.data.dataset_info import SourceInfo
-from newllm_core.plugins.plugin import Plugin
-from newllm_core.plugins.registry import DATA_SOURCES
+from newllm_core.config import Config
+from newllm_core.data.prepared import PreparedDataset
+from newllm_core.plugins.registry import CELLS, DATA_SOURCES, OBJECTIVES, REGULARIZERS
 from newllm_core.runtime.version import newllm_version
 
-
-def plugin_record(kind: str, plugin: Plugin) -> dict[str, Any]:
-    """Return what a checkpoint says about a plugin; its options are in the config."""
-    return {
-        "kind": kind,
-        "name": plugin.name,
-        "distribution": plugin.distribution,
-        "version": plugin.version,
-        "target": plugin.target,
-    }
+OF_PLUGINS = ("name", "distribution", "version", "target")
 
 
-def provenance(
-    *,
-    dataset: str,
-    dataset_path: str,
-    plugins: list[dict[str, Any]],
-    sources: Iterable[SourceInfo] = (),
-) -> dict[str, Any]:
-    """Return where a checkpoint comes from.
+def provenance(config: Config, dataset: PreparedDataset) -> dict[str, Any]:
+    """Return versions, the data set, the plugins that trained on it and those that read its text.
 
-    Args:
-        dataset: hash of the prepared data set.
-        dataset_path: where that was.
-        plugins: records of the plugins that trained it.
-        sources: who read the text; their options are not in the config, as `prepare` had them.
+    Only of the latter options are told: `prepare` had them, and the config has all others.
     """
-    read = [{"kind": DATA_SOURCES.kind, **dataclasses.asdict(source)} for source in sources]
+    trained = (
+        (CELLS, config.model.cell),
+        (OBJECTIVES, config.phase1.objective),
+        (REGULARIZERS, config.phase1.reg),
+    )
+    plugins = []
+    for registry, name in trained:
+        plugin = registry.find(name)
+        plugins.append({"kind": registry.kind, **{k: getattr(plugin, k) for k in OF_PLUGINS}})
+    for source in dataset.info.sources:
+        plugins.append({"kind": DATA_SOURCES.kind, **dataclasses.asdict(source)})
     return {
         "newllm": newllm_version(),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "dataset_hash": dataset,
-        "dataset_path": dataset_path,
-        "plugins": plugins + read,
+        "dataset_hash": dataset.hash,
+        "dataset_path": str(Path(dataset.path).resolve()),
+        "plugins": plugins,
     }

@@ -14,7 +14,7 @@ from newllm_core.analysis.quality_gate import check_gate
 from newllm_core.checkpoint import format as checkpoints
 from newllm_core.checkpoint.format import Checkpoint
 from newllm_core.checkpoint.metadata import SPLITS
-from newllm_core.checkpoint.provenance import plugin_record, provenance
+from newllm_core.checkpoint.provenance import provenance
 from newllm_core.checkpoint.run_state import identity_of
 from newllm_core.config import Config
 from newllm_core.data.prepared import PreparedDataset
@@ -28,7 +28,7 @@ from newllm_core.model.language_model import LanguageModel
 from newllm_core.parallel import collectives
 from newllm_core.parallel.sharding import sharded
 from newllm_core.plugins.plugin import Plugin
-from newllm_core.plugins.registry import CELLS, OBJECTIVES, REGULARIZERS
+from newllm_core.plugins.registry import REGULARIZERS
 from newllm_core.regularizers.base import Regularizer
 from newllm_core.regularizers.probe import probe
 from newllm_core.runtime.precision import products_in
@@ -136,27 +136,11 @@ def run_phase1(
                 history=result.history,
                 vacuous_terms=result.vacuous_terms,
                 gate=gate,
-                provenance=provenance(
-                    dataset=dataset.hash,
-                    dataset_path=str(Path(dataset.path).resolve()),
-                    plugins=_plugin_records(config),
-                    sources=dataset.info.sources,
-                )
-                | {"identity": identity},
+                provenance=provenance(config, dataset) | {"identity": identity},
             )
             if collectives.rank() == 0:
                 checkpoints.save(checkpoint, out, overwrite=overwrite or resume)
     return checkpoint
-
-
-def _plugin_records(config: Config) -> list[dict[str, Any]]:
-    """Describe the plugins that make and train a model."""
-    chosen = (
-        (CELLS, config.model.cell),
-        (OBJECTIVES, config.phase1.objective),
-        (REGULARIZERS, config.phase1.reg),
-    )
-    return [plugin_record(registry.kind, registry.find(n)) for registry, n in chosen]
 
 
 def _writing(out: Path) -> AbstractContextManager[None]:

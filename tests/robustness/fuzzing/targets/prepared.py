@@ -6,6 +6,7 @@ import json
 import numpy as np
 
 from newllm_core.checkpoint.provenance import provenance
+from newllm_core.config import Config
 from newllm_core.data.prepared import open_dataset
 from newllm_core.data.tokenizer import TextTokenizer
 from tests.robustness.fuzzing.targets.base import EQUAL, VALID, Target
@@ -59,7 +60,7 @@ class Prepared(Target):
         )
         tokenizer.decode(found.train.tokens[:100].tolist())
         json.dumps(found.info.to_dict())
-        provenance(dataset=found.hash, dataset_path="x", plugins=[])
+        provenance(Config(), found)
         return EQUAL if equal else VALID
 
 
