@@ -2,11 +2,11 @@ import pytest
 import torch
 
 from newllm_core.checkpoint import format as checkpoints
-from newllm_core.checkpoint.expansion import expand
 from newllm_core.checkpoint.format import Checkpoint
 from newllm_core.config import Config, ModelConfig
 from newllm_core.errors import InputError
 from newllm_core.model.language_model import LanguageModel
+from newllm_core.pipeline.trained import expand
 from newllm_core.trajectory.sequential import unroll
 
 

@@ -139,12 +139,11 @@ def phase2(
     from newllm_core.checkpoint.format import load
     from newllm_core.parallel.collectives import process_group
     from newllm_core.pipeline.runs import run_phase2
-    from newllm_core.pipeline.trained import check_unchanged, checkpoint_layer
+    from newllm_core.pipeline.trained import phase2_config
     from newllm_core.runtime.device import prepare_device
 
     loaded = load(checkpoint, progress=progress)
-    check_unchanged(loaded, list(given.layers))
-    config = given.resolve(checkpoint_layer(loaded))
+    config = phase2_config(given, loaded)
     device = prepare_device(config.run)
     loaded.model.to(device)
     with process_group(device):

@@ -1,7 +1,7 @@
 """What is done with a checkpoint besides training it: more heads, figures of a text."""
 
+import copy
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +9,13 @@ import torch
 
 from newllm_core import settings
 from newllm_core.checkpoint import format as checkpoints
-from newllm_core.checkpoint.expansion import expand
 from newllm_core.checkpoint.format import Checkpoint
 from newllm_core.config import Config
 from newllm_core.data.prepared import PreparedDataset
 from newllm_core.data.sources.files import UTF8
 from newllm_core.data.text_stream import count_line_ends
 from newllm_core.data.tokenizer import TextTokenizer
-from newllm_core.errors import ConfigError
+from newllm_core.errors import ConfigError, InputError
 from newllm_core.evaluation.splits import evaluate, evaluate_splits, without_line_ends
 from newllm_core.evaluation.texts import evaluate_file, evaluate_text
 from newllm_core.files.atomic import refuse_existing
@@ -28,6 +27,25 @@ from newllm_core.settings import Settings
 
 # A checkpoint decides these; phase 2 and analysis read them from it.
 CHECKPOINT_SECTIONS = ("data", "model", "phase1", "cell", "objective", "regularizer", "source")
+
+
+def expand(checkpoint: Checkpoint) -> Checkpoint:
+    """Clone the head, so that every block has one; the last head's logits stay the same.
+
+    The given checkpoint stays as it is, and nobody has evaluated the heads of the new one. After
+    Phase 1 no head is trained, and the checkpoint still is one of Phase 1. `InputError` if every
+    block has a head already.
+    """
+    num_heads, num_blocks = checkpoint.model.num_heads, checkpoint.model.config.num_blocks
+    if num_heads >= num_blocks:
+        raise InputError(
+            f"this checkpoint already has {num_heads} head(s), one for each of its {num_blocks} "
+            "block(s): there is nothing to expand"
+        )
+    model = copy.deepcopy(checkpoint.model)
+    model.expand_heads()
+    phase = "phase1" if checkpoint.phase == "phase1" else "expand"
+    return dataclasses.replace(checkpoint, model=model, phase=phase, results={})
 
 
 def run_expand(
@@ -110,19 +128,15 @@ def evaluation_config(given: Settings, checkpoint: Checkpoint) -> Config:
     return given.resolve({"phase2": settings.to_dict(checkpoint.config)["phase2"]})
 
 
-def checkpoint_layer(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
-    """The sections of the config that a checkpoint decides, as a layer for `settings.resolve`."""
+def phase2_config(given: Settings, checkpoint: Checkpoint) -> Config:
+    """Resolve settings for `run_phase2`; `ConfigError` if they ask for another model."""
     saved = settings.to_dict(checkpoint.config)
-    return {name: saved[name] for name in CHECKPOINT_SECTIONS}
-
-
-def check_unchanged(checkpoint: Checkpoint, layers: list[Mapping[str, Mapping[str, Any]]]) -> None:
-    """Raise `ConfigError` if a layer asks for another model than the checkpoint's."""
-    asked = settings.resolve(checkpoint_layer(checkpoint), *layers)
-    _refuse_change("model", asked.model, checkpoint.config.model)
-    options_type = CELLS.load(asked.model.cell).Options
-    of_cell = (asked.cell, checkpoint.model.cell_options)
+    config = given.resolve({name: saved[name] for name in CHECKPOINT_SECTIONS})
+    _refuse_change("model", config.model, checkpoint.config.model)
+    options_type = CELLS.load(config.model.cell).Options
+    of_cell = (config.cell, checkpoint.model.cell_options)
     _refuse_change("cell", *(settings.make_section(options_type, "cell", v) for v in of_cell))
+    return config
 
 
 def _refuse_change(section: str, asked: Any, saved: Any) -> None:  # noqa: ANN401 - dataclasses

@@ -7,10 +7,10 @@ from markov_text import END, VOCAB, checkpoint, dataset
 from torch.nn import functional as F
 
 from newllm_core.checkpoint import format as checkpoints
-from newllm_core.checkpoint.expansion import expand
 from newllm_core.config import AnalysisConfig, Config, GenerationConfig, Phase2Config
 from newllm_core.errors import InputError
 from newllm_core.generation.session import Session
+from newllm_core.pipeline.trained import expand
 from newllm_core.training.phase2.run import train_phase2
 from newllm_core.training.phase2.source import counted
 from tests.few import FEW
