@@ -46,12 +46,12 @@ def count_embeddings(
     that alone. The same tokens and seed give the same vectors, whatever the number of threads.
     """
     vocab_size, dim = table_VE.shape
-    pairs = count_pairs(tokens, vocab_size, progress)
+    keys_P, weights_P = count_pairs(tokens, vocab_size, WINDOW, "counting neighbours", progress)
     progress.message(
-        f"counting embeddings: {len(pairs[0]):,} pairs of neighbours in {len(tokens):,} tokens of "
+        f"counting embeddings: {len(keys_P):,} pairs of neighbours in {len(tokens):,} tokens of "
         f"training text; factoring them into {dim:,} dimensions"
     )
-    matrix = positive_pmi(*pairs, vocab_size)
+    matrix = positive_pmi(*np.divmod(keys_P, vocab_size), weights_P, vocab_size)
     seen_V = torch.sparse.sum(matrix, dim=1).to_dense() > 0
     counted_NE = factors(matrix, dim, seed).to(table_VE)[seen_V]
     table_VE[seen_V] = counted_NE / counted_NE.norm(dim=1).mean() + NOISE * table_VE[seen_V]
@@ -61,20 +61,20 @@ def count_embeddings(
 
 
 def count_pairs(
-    tokens: np.ndarray, vocab_size: int, progress: Progress
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Count how often one token stands shortly before another.
+    tokens: np.ndarray, vocab_size: int, window: int, label: str, progress: Progress
+) -> tuple[np.ndarray, np.ndarray]:
+    """Count how often a token v stands at most `window` places before another one, w.
 
     Returns:
-        The earlier token, the later one, and the weight of each of the heaviest pairs [P].
+        v V + w of each of the heaviest pairs, in order, and its weight [P].
     """
     pairs_P: np.ndarray = np.empty(0, np.int64)
     weights_P: np.ndarray = np.empty(0)
-    with progress.task("counting neighbours", len(tokens), "tokens") as task:
+    with progress.task(label, len(tokens), "tokens") as task:
         for begin in range(0, len(tokens), CHUNK_TOKENS):
-            part = np.asarray(tokens[begin : begin + CHUNK_TOKENS + WINDOW], np.int64)
+            part = np.asarray(tokens[begin : begin + CHUNK_TOKENS + window], np.int64)
             found, weights = [pairs_P], [weights_P]
-            for distance in range(1, WINDOW + 1):
+            for distance in range(1, window + 1):
                 left = part[:CHUNK_TOKENS][: max(len(part) - distance, 0)]
                 right = part[distance:][: len(left)]
                 distinct, counts = np.unique(left * vocab_size + right, return_counts=True)
@@ -83,7 +83,7 @@ def count_pairs(
             pairs_P, weights_P = add_up(found, weights)
             release_pages(tokens)
             task.advance(min(CHUNK_TOKENS, len(tokens) - begin))
-    return pairs_P // vocab_size, pairs_P % vocab_size, weights_P
+    return pairs_P, weights_P
 
 
 def positive_pmi(
@@ -188,7 +188,10 @@ def fading_averages(
 def count_bigrams(bigrams: Bigrams, tokens: np.ndarray, *, end_id: int, progress: Progress) -> None:
     """Fill `bigrams` with what `tokens` [T] says; `end_id` precedes the first one."""
     vocab_size = bigrams.vocab_size
-    keys_P, n_P = count_neighbours(tokens, vocab_size, end_id=end_id, progress=progress)
+    keys_P, n_P = count_pairs(tokens, vocab_size, 1, "counting pairs", progress)
+    first_1 = np.array([end_id * vocab_size + int(tokens[0])])
+    keys_P, n_P = add_up([keys_P, first_1], [n_P, np.ones(1)])
+    n_P = n_P.astype(np.int64)
     first_P, second_P = np.divmod(keys_P, vocab_size)
     before_V = np.bincount(second_P, minlength=vocab_size)
     of_pair, of_single = _discounts(n_P), _discounts(before_V)
@@ -215,25 +218,6 @@ def count_bigrams(bigrams: Bigrams, tokens: np.ndarray, *, end_id: int, progress
         f"counted {len(n_P):,} pairs of neighbours in {len(tokens):,} tokens of training text, "
         f"{len(kept_P):,} of them kept"
     )
-
-
-def count_neighbours(
-    tokens: np.ndarray, vocab_size: int, *, end_id: int, progress: Progress
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return v V + w of every two neighbours v w, in order, and how often they occur [P]."""
-    keys_P: np.ndarray = np.empty(0, np.int64)
-    n_P: np.ndarray = np.empty(0, np.int64)
-    last = end_id
-    with progress.task("counting pairs", len(tokens), "tokens") as task:
-        for begin in range(0, len(tokens), CHUNK_TOKENS):
-            part = np.asarray(tokens[begin : begin + CHUNK_TOKENS], np.int64)
-            before = np.concatenate([[last], part[:-1]])
-            found, n = np.unique(before * vocab_size + part, return_counts=True)
-            keys_P, n_P = add_up([keys_P, found], [n_P, n])
-            last = int(part[-1])
-            release_pages(tokens)
-            task.advance(len(part))
-    return keys_P, n_P.astype(np.int64)
 
 
 def _discounts(counts: np.ndarray) -> np.ndarray:

@@ -96,7 +96,7 @@ def test_a_text_in_pieces_has_the_same_counts_and_the_rarest_pairs_are_forgotten
         assert torch.equal(of_whole, pieces.get_buffer(name)), name
     monkeypatch.setattr(counting, "CHUNK_TOKENS", 10_000)
     monkeypatch.setattr(counting, "MOST_PAIRS", 30)
-    keys, n = counting.count_neighbours(text(), VOCAB, end_id=END, progress=Silent())
+    keys, n = counting.count_pairs(text(), VOCAB, 1, "", Silent())
     assert len(keys) == 30
     assert n.min() > 10
 

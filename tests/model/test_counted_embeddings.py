@@ -38,11 +38,16 @@ def pairs_of(tokens):
     return found
 
 
+def counted_pairs(tokens):
+    keys, weights = counted.count_pairs(tokens, V, counted.WINDOW, "", Silent())
+    return keys // V, keys % V, weights
+
+
 @pytest.mark.parametrize("length", [0, 1, 3, 6, 7, 8, 60])
 def test_pairs_are_counted_once_wherever_a_chunk_ends(length, monkeypatch):
     monkeypatch.setattr(counted, "CHUNK_TOKENS", 7)
     tokens = text(length)
-    left, right, weights = counted.count_pairs(tokens, V, Silent())
+    left, right, weights = counted_pairs(tokens)
     found = dict(zip(zip(left.tolist(), right.tolist(), strict=True), weights, strict=True))
     assert found == pytest.approx(pairs_of(tokens), rel=1e-12)
 
@@ -51,7 +56,7 @@ def test_of_too_many_pairs_the_heaviest_stay(monkeypatch):
     monkeypatch.setattr(counted, "MOST_PAIRS", 20)
     tokens = text(300)
     everything = sorted(pairs_of(tokens).values(), reverse=True)
-    _, _, weights = counted.count_pairs(tokens, V, Silent())
+    _, _, weights = counted_pairs(tokens)
     assert sorted(weights, reverse=True) == pytest.approx(everything[:20])
 
 
@@ -64,13 +69,13 @@ def test_information_is_that_of_the_formula():
     chance = dense.sum(0) ** 0.75
     with np.errstate(divide="ignore"):
         wanted = np.log(dense / dense.sum(1, keepdims=True) / (chance / chance.sum()))
-    found = counted.positive_pmi(*counted.count_pairs(text(), V, Silent()), V).to_dense().numpy()
+    found = counted.positive_pmi(*counted_pairs(text()), V).to_dense().numpy()
     assert found == pytest.approx(np.maximum(wanted, 0), abs=1e-6)
     assert 0.2 < (found > 0).mean() < 0.8
 
 
 def test_factors_are_the_strongest_directions():
-    matrix = counted.positive_pmi(*counted.count_pairs(text(), V, Silent()), V)
+    matrix = counted.positive_pmi(*counted_pairs(text()), V)
     found = counted.factors(matrix, 4, seed=3)
     left, strength, _ = torch.linalg.svd(matrix.to_dense(), full_matrices=False)
     wanted = left[:, :4] * strength[:4].sqrt()
