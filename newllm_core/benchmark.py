@@ -8,8 +8,7 @@ import copy
 import itertools
 import statistics
 import time
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -24,13 +23,12 @@ from newllm_core.plugins.registry import REGULARIZERS
 from newllm_core.regularizers.base import Regularizer
 from newllm_core.runtime.precision import products_in
 from newllm_core.runtime.progress import Progress, Silent
-from newllm_core.training.phase1.engines import Batch, batches
+from newllm_core.training.phase1.engines import batches
 from newllm_core.training.phase1.loss import Phase1Loss, regularizer_weight
 from newllm_core.training.phase1.trainer import Phase1Trainer
 from newllm_core.training.phase2.extra_terms import make_objective
 
 NAIVE = "naive"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # Batches of a round: enough to time, few enough to alternate often.
 BATCHES_PER_ROUND = {NAIVE: 4, "online": 8, "streams": 2, "parallel": 2}
 PEAK_ROWS = 2048
@@ -64,16 +62,12 @@ def benchmark(
     rates: dict[tuple[str, str], list[float]] = {row: [] for row in rows}
     peaks: dict[str, list[float]] = {precision: [] for precision in precisions}
     width = config.model.context_dim + config.model.embed_dim
-    with (
-        ExitStack() as rows_end,
-        (progress or Silent()).task("benchmark", rounds * len(rows), "rounds") as task,
-    ):
+    with (progress or Silent()).task("benchmark", rounds * len(rows), "rounds") as task:
         for runner in runners.values():
-            rows_end.enter_context(closing(runner.steps))
             runner.round()  # first calls allocate and choose kernels
         for _ in range(rounds):
             for precision, found in peaks.items():
-                found.append(_peak(width, DTYPES[precision], device))
+                found.append(_peak(width, getattr(torch, precision), device))
             for row, runner in runners.items():
                 rates[row].append(runner.round())
                 task.advance(1, f"{row[0]} {row[1]} {rates[row][-1]:,.0f} tokens/s")
@@ -128,12 +122,13 @@ class _Runner:
     def round(self) -> float:
         """Return tokens per second of a few batches."""
         begun = time.perf_counter()
-        read = sum(itertools.islice(self.steps, BATCHES_PER_ROUND[self.engine]))
+        with products_in(self.model, self.run_config, self.device):
+            read = sum(itertools.islice(self.steps, BATCHES_PER_ROUND[self.engine]))
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return read / (time.perf_counter() - begun)
 
-    def _published(self) -> Generator[int, None, None]:
+    def _published(self) -> Iterator[int]:
         """Make the steps of the published loop: batch one, plain Adam, a step per token.
 
         Every token moves all weights and both moments through memory. Engines compute the same
@@ -158,23 +153,15 @@ class _Runner:
             loss.item()
             yield 1
 
-    def _engine(self) -> Generator[int, None, None]:
+    def _engine(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(0)
         while True:
-            reading = batches(self.model, self.window, self.config, generator)
-            while (batch := self._next(reading)) is not None:
-                yield len(batch.positions_N)
-
-    def _next(self, reading: Iterator[Batch]) -> Batch | None:
-        """Read one batch and make its step, in this row's precision; it must not leak."""
-        with products_in(self.model, self.run_config, self.device):
-            batch = next(reading, None)
-            if batch is not None:
+            for batch in batches(self.model, self.window, self.config, generator):
                 terms = self.loss.of_batch(self.window, batch)
                 norm = self.trainer.step.backward(terms.total)
                 self.trainer.step.apply(norm, self.config.learning_rate)
                 self.window.store(batch.positions_N, terms.contexts_NC)
-        return batch
+                yield len(batch.positions_N)
 
 
 def _peak(width: int, dtype: torch.dtype, device: torch.device) -> float:
