@@ -3,7 +3,6 @@
 Shapes: T tokens, C context_dim.
 """
 
-import io
 import json
 import math
 import shutil
@@ -32,6 +31,7 @@ FORMAT = "newllm contexts"
 TOKENS_AT_ONCE = 4096
 # More than the numbers in a header can make it differ.
 LARGEST_LENGTH = 1 << 60
+# Of an array of any length: numpy leaves room for that.
 NPY_HEADER = 128
 COPIED_AT_ONCE = 1 << 20
 # What is written of each token: name, type in memory, type in safetensors files.
@@ -114,23 +114,25 @@ def write_contexts(
         with ExitStack() as opened:
             files = [opened.enter_context(part.open("wb+")) for part in parts]
             # Headers say how long the text is, so they come last; space is kept for them.
-            if len(paths) == 1:
+            if out.suffix == ".npy":
+                for file in files:
+                    file.seek(NPY_HEADER)
+                length = _fill(files, read, task, name)
+                for file, (_, dtype, _), shape in zip(
+                    files, TENSORS, _shapes(length, dim), strict=True
+                ):
+                    file.seek(0)
+                    described = {"descr": dtype, "fortran_order": False, "shape": shape}
+                    np.lib.format.write_array_header_1_0(file, described)
+            else:
                 size = len(_safetensors_header(_shapes(LARGEST_LENGTH, dim), metadata))
                 files[0].seek(size)
                 length = _fill(files, read, task, name)
                 for other in files[1:]:
                     other.seek(0)
                     shutil.copyfileobj(other, files[0], COPIED_AT_ONCE)
-                headers = [_safetensors_header(_shapes(length, dim), metadata, size)]
-            else:
-                for file in files:
-                    file.seek(NPY_HEADER)
-                length = _fill(files, read, task, name)
-                dtypes = (dtype for _, dtype, _ in TENSORS)
-                headers = list(map(_npy_header, dtypes, _shapes(length, dim)))
-            for file, header in zip(files, headers, strict=False):
-                file.seek(0)
-                file.write(header)
+                files[0].seek(0)
+                files[0].write(_safetensors_header(_shapes(length, dim), metadata, size))
         for part, path in zip(parts[1:], paths[1:], strict=False):
             write_atomically(path, part.replace)
 
@@ -176,14 +178,6 @@ def _safetensors_header(
     text = json.dumps(header).encode()
     wanted = (8 + len(text) + 7) // 8 * 8 if size is None else size
     return (wanted - 8).to_bytes(8, "little") + text.ljust(wanted - 8)
-
-
-def _npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
-    """Describe an array; the size does not depend on its length, for numpy leaves room for that."""
-    header = io.BytesIO()
-    described = {"descr": dtype, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(header, described)
-    return header.getvalue()
 
 
 def output_files(out: Path, *, overwrite: bool) -> list[Path]:
