@@ -6,7 +6,9 @@ All others are given by their sections: `settings={"cell": {"rounds": 2}}`. `pre
 preset or file < environment (`NEWLLM_PHASE1_MAX_ITERATIONS=30`) < `settings` < keywords. An unknown
 keyword or key is a `ConfigError` that names a near one; all errors are in `newllm_core.errors`.
 
-Nothing is printed: whoever wants to watch passes a `newllm_core.runtime.progress.Progress`.
+Everywhere `overwrite` replaces what exists, `resume` continues an unfinished run of these settings,
+if there is one, and `track` names trackers that get the figures too, such as "tensorboard". Nothing
+is printed: whoever wants to watch passes a `newllm_core.runtime.progress.Progress`.
 """
 
 from collections.abc import Sequence
@@ -36,13 +38,9 @@ def prepare(
 ) -> "PreparedDataset":
     """Turn text into a folder of tokens, as `newllm prepare` does, and open it.
 
-    Args:
-        out: a new folder; runs/data by default.
-        document_separator: where text files are split.
-        encoding: of text that is not UTF-8.
-        overwrite: replace a data set.
-        progress: is told how far it is.
-        **keywords: keys of `data` and `run`, such as `source`, `input`, `vocab_size`.
+    `out` is a folder, runs/data by default; `document_separator` is where text files are split, and
+    `encoding` that of text which is not UTF-8. Keywords are keys of `data` and `run`, such as
+    `source`, `input`, `vocab_size`.
     """
     folder, _ = commands.prepare(
         Settings.of_keywords(("data", "run"), keywords),
@@ -69,14 +67,9 @@ def phase1(
 ) -> "OpenedCheckpoint":
     """Train the recurrence of a new model, as `newllm phase1` does.
 
-    Args:
-        data: a prepared folder; runs/data by default, which is made if it is not there.
-        out: the checkpoint to write; runs/phase1.safetensors by default.
-        overwrite: replace what exists.
-        resume: continue an unfinished run of these settings, if there is one.
-        track: names of trackers that get the figures too, such as "tensorboard".
-        progress: is told how far it is.
-        **keywords: keys of `phase1`, `model` and `run`.
+    `data` is a prepared folder, by default runs/data, which is made if it is not there; `out` is
+    the checkpoint to write, runs/phase1.safetensors by default. Keywords are keys of `phase1`,
+    `model` and `run`.
     """
     made = commands.phase1(
         Settings.of_keywords(("phase1", "model", "run"), keywords),
@@ -103,15 +96,9 @@ def phase2(
 ) -> "OpenedCheckpoint":
     """Train token heads, and the blocks unless frozen, as `newllm phase2` does.
 
-    Args:
-        checkpoint: to start from; it is read again.
-        data: a prepared folder; the one the checkpoint was trained on by default.
-        out: the checkpoint to write; runs/phase2.safetensors by default.
-        overwrite: replace what exists.
-        resume: continue an unfinished run of these settings, if there is one.
-        track: names of trackers that get the figures too, such as "tensorboard".
-        progress: is told how far it is.
-        **keywords: keys of `phase2`, `gate` and `run`.
+    `checkpoint`, to start from, is read again. `data` is a prepared folder, by default the one it
+    was trained on; `out` is the checkpoint to write, runs/phase2.safetensors by default. Keywords
+    are keys of `phase2`, `gate` and `run`.
     """
     made = commands.phase2(
         Settings.of_keywords(("phase2", "gate", "run"), keywords),
@@ -137,13 +124,8 @@ def expand(
 ) -> "OpenedCheckpoint":
     """Clone the trained head to every block, as `newllm expand` does.
 
-    Args:
-        checkpoint: to start from; it is read again.
-        data: a prepared folder; the one the checkpoint was trained on by default.
-        out: the checkpoint to write; runs/expanded.safetensors by default.
-        overwrite: replace what exists.
-        progress: is told how far it is.
-        **keywords: keys of `run`.
+    `checkpoint` and `data` are as for `phase2`; `out` is the checkpoint to write,
+    runs/expanded.safetensors by default. Keywords are keys of `run`.
     """
     made = commands.expand(
         Settings.of_keywords(("run",), keywords),

@@ -32,10 +32,8 @@ FIXED = ("device", "threads", "sharding", "check_interval_steps", "save_interval
 def open_checkpoint(path: str | PathLike[str], *, device: str = "auto") -> "OpenedCheckpoint":
     """Read a checkpoint of any phase.
 
-    Args:
-        path: the file.
-        device: "cpu", "cuda", "mps", or "auto": as `NEWLLM_RUN_DEVICE` says, or CUDA if there is
-            any.
+    `device` is "cpu", "cuda", "mps", or "auto": as `NEWLLM_RUN_DEVICE` says, or CUDA if there is
+    any.
 
     Raises:
         ConfigError: there is no such device.
@@ -52,12 +50,8 @@ class OpenedCheckpoint:
     Keyword arguments are the settings that are flags of the command of the same name, see
     `newllm_core.pipeline.front_door`.
 
-    Args:
-        checkpoint: its model is on the device to compute on.
-        path: where it is saved.
-
     Attributes:
-        checkpoint: everything that the file holds.
+        checkpoint: everything that the file holds; its model is on the device to compute on.
         path: where it is saved.
     """
 
@@ -113,12 +107,9 @@ class OpenedCheckpoint:
     ) -> dict[str, Any]:
         """Say how well the heads predict a text: the figures of `newllm evaluate`.
 
-        Args:
-            text: a text itself, the path of a file, or a data set; of that, the figures are
-                under "train" and "validation".
-            split: only this split of a data set, under its name: "test" where there is one.
-            encoding: of the file.
-            **keywords: such as `precision`.
+        `text` is a text itself, the path of a file of that `encoding`, or a data set, whose figures
+        are under "train" and "validation", or under the name of the one `split` asked for: "test"
+        where there is one.
 
         Raises:
             InputError: no head was trained, or there is no such text.
@@ -163,11 +154,8 @@ class OpenedCheckpoint:
     def analyze(self, **keywords: Any) -> dict[str, Any]:  # noqa: ANN401
         """Say whether contexts are diverse, settled and used: the report of `analyze --json`.
 
-        Args:
-            **keywords: how much is looked at; `seed` is the checkpoint's by default.
-
-        Raises:
-            DivergedError: contexts are not finite.
+        Keywords say how much is looked at; `seed` is the checkpoint's by default. `DivergedError`
+        if contexts are not finite.
         """
         given = Settings.of_keywords(("analysis", "run"), keywords, (*FIXED, *OF_PROBES))
         config = given.resolve()

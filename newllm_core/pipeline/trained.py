@@ -86,14 +86,9 @@ def run_evaluate(
 ) -> dict[str, dict[str, Any]]:
     """Return figures of every head on a data set ("train", "validation"), or on a text ("text").
 
-    Args:
-        checkpoint: whose heads were trained; its model is on `device`.
-        target: a data set, the path of a file, or a text itself.
-        config: precision, and the weights of heads; see `evaluation_config`.
-        device: where to compute.
-        progress: is told how far it is.
-        split: only this one of a data set, and all of it; the way to see "test".
-        encoding: of the file.
+    `target` is a data set, the path of a file of that `encoding`, or a text itself. The model is on
+    `device`; `config` (see `evaluation_config`) has the precision and the weights of heads. With
+    `split` only this one of a data set is read, and all of it: the way to see "test".
 
     Raises:
         InputError: the head was never trained, the data set has another tokenizer or no such
