@@ -46,11 +46,7 @@ class Settings:
         return cls([*layers, combined(from_environment(), flags)], flags)
 
     def add(self, given: Layer) -> None:
-        """Take flags into account that are no settings by their names.
-
-        Raises:
-            ConfigError: another flag gives one of the keys another value.
-        """
+        """Add flags that are no settings by name; `ConfigError` if others contradict them."""
         self._flags = agreeing(self._flags, given)
         self.layers[-1] = combined(self.layers[-1], given)
 
@@ -60,14 +56,9 @@ class Settings:
     ) -> "Settings":
         """Read keyword arguments as the command line reads its flags.
 
-        Args:
-            sections: those whose keys are keywords, as they are flags of the command.
-            keywords: keys and values; `preset` or `config` as `--config` means them, and
-                `settings`, `{section: {key: value}}`, for everything else.
-            without: keys that are none here.
-
-        Raises:
-            ConfigError: an unknown keyword, section, key or preset, or a bad value.
+        Keys of `sections`, but those in `without`, are keywords, as they are flags of the command;
+        `preset` and `config` are what `--config` means, and `settings`, `{section: {key: value}}`,
+        is for everything else. `ConfigError` for an unknown keyword, section, key or preset.
         """
         given = dict(keywords)
         file, preset = given.pop("config", None), given.pop("preset", None)
@@ -90,11 +81,7 @@ class Settings:
         return cls.of(None if name is None else os.fspath(name), others, flags)
 
     def resolve(self, base: Layer | None = None) -> Config:
-        """Make the config, on top of `base` (a checkpoint's own) or the defaults.
-
-        Raises:
-            ConfigError: an unknown key or a bad value.
-        """
+        """Make the config, on top of `base` (a checkpoint's own) or the defaults."""
         return resolve(base or {}, *self.layers)
 
     def sets(self, section: str, key: str) -> bool:
@@ -133,10 +120,9 @@ def _plugin(section: str, merged: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def make_section(section_type: type[Any], name: str, values: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    """Return a section dataclass (built in or a plugin's options) from checked, converted `values`.
+    """Return a section dataclass (built in or a plugin's options) from `values`.
 
-    Raises:
-        ConfigError: an unknown key, or a value of the wrong type or out of bounds.
+    Raises `ConfigError` for an unknown key, or a value of the wrong type or out of bounds.
     """
     hints = typing.get_type_hints(section_type)
     known = [spec.name for spec in dataclasses.fields(section_type)]
@@ -151,10 +137,15 @@ def make_section(section_type: type[Any], name: str, values: Mapping[str, Any]) 
 
 def from_file(name: str) -> Layer:
     """Return the layer of a TOML file, or of a shipped preset for `preset:NAME`."""
-    if name.startswith(PRESET_PREFIX):
-        return _from_preset(name.removeprefix(PRESET_PREFIX))
-    text = read_text(name, "config file", limit=LARGEST_FILE, error=ConfigError)
-    return _from_toml(text, name)
+    if not name.startswith(PRESET_PREFIX):
+        return _from_toml(
+            read_text(name, "config file", limit=LARGEST_FILE, error=ConfigError), name
+        )
+    preset = name.removeprefix(PRESET_PREFIX)
+    if preset not in preset_names():
+        raise ConfigError(unknown(f"preset {preset!r}", preset, preset_names()))
+    file = files("newllm_core") / "presets" / f"{preset}.toml"
+    return _from_toml(file.read_text(encoding="utf-8"), f"preset {preset}")
 
 
 def preset_names() -> list[str]:
@@ -199,11 +190,7 @@ def combined(*layers: Layer) -> Layer:
 
 
 def agreeing(*layers: Layer) -> dict[str, dict[str, Any]]:
-    """Put layers of one place together, where none wins over another.
-
-    Raises:
-        ConfigError: two of them give one key different values.
-    """
+    """Put layers of one place together; `ConfigError` if two give one key different values."""
     merged: dict[str, dict[str, Any]] = {}
     for layer in layers:
         for section, values in layer.items():
@@ -275,13 +262,6 @@ def unknown(what: str, name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"unknown {what}{hint} (known: {', '.join(known)})"
-
-
-def _from_preset(name: str) -> Layer:
-    resource = files("newllm_core") / "presets" / f"{name}.toml"
-    if name not in preset_names():
-        raise ConfigError(unknown(f"preset {name!r}", name, preset_names()))
-    return _from_toml(resource.read_text(encoding="utf-8"), f"preset {name}")
 
 
 def _from_toml(text: str, where: str) -> Layer:

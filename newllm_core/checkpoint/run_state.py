@@ -113,11 +113,9 @@ def save_state(state: State, path: Path, identity: Identity) -> None:
 
 
 def load_state(path: Path, identity: Identity) -> State:
-    """Read the state of the very run that `identity` describes.
+    """Read the state of the very run that `identity` describes; see `require_same`.
 
-    Raises:
-        ConfigError: it is of a run with other settings.
-        InputError: it is of a run on other data, or cannot be read.
+    Raises `InputError` if it cannot be read.
     """
     with open_tensors(path, "state") as file:
         metadata = file.metadata() or {}
@@ -137,10 +135,7 @@ def load_state(path: Path, identity: Identity) -> State:
 
 
 def refuse_foreign(path: Path) -> None:
-    """Raise `InputError` if a file is at `path` that is a readable one, but no state of a run.
-
-    A state that was damaged may be replaced like any other.
-    """
+    """Raise `InputError` if a readable file is at `path`, but no state of a run."""
     if not path.exists():
         return
     metadata: Mapping[str, str] = {"format": FORMAT}
@@ -172,7 +167,7 @@ def identity_of(
 ) -> Identity:
     """Return what must be the same to continue a run that depends on these `sections` of `config`.
 
-    `model` is as the run begins, `dataset_hash` of the prepared data.
+    `model` is as the run begins.
     """
     chosen = settings.to_dict(config)
     keys = {f"{name}.{key}": value for name in sections for key, value in chosen[name].items()}
@@ -184,12 +179,7 @@ def identity_of(
 
 
 def require_same(path: Path, saved: Identity, asked: Identity) -> None:
-    """Raise unless two identities agree, naming every key that does not.
-
-    Raises:
-        ConfigError: settings differ.
-        InputError: only the data differ (keys without a section).
-    """
+    """Raise `ConfigError` where settings differ, `InputError` where only data do; name all keys."""
     asked = json.loads(json.dumps(asked))  # tuples are lists in JSON
     different = [key for key in sorted({**saved, **asked}) if saved.get(key) != asked.get(key)]
     if not different:

@@ -51,12 +51,11 @@ class Scores:
         word count them with 8 bits each.
 
         Returns:
-            The arguments under their names, and `num_tokens`; `loss` (nats per token) and
-            `loss_stderr`, its standard error if tokens were independent, `perplexity`, `accuracy`,
-            `bits_per_byte` and `bits_per_byte_stderr`, `bits_per_character`, `word_perplexity` of
-            the heads together (perplexities from the mean loss); and under `heads` a list of the
-            same figures of each head. A figure that does not exist (bytes of hand-made tokens,
-            words of Japanese, an exponential out of range) is None.
+            The arguments and `num_tokens`; `loss` (nats per token), `loss_stderr` (its standard
+            error if tokens were independent), `perplexity`, `accuracy`, `bits_per_byte`,
+            `bits_per_byte_stderr`, `bits_per_character` and `word_perplexity` of the heads together
+            (perplexities from the mean loss); under `heads` the same of each head. A figure that
+            does not exist (words of Japanese, an exponential out of range) is None.
         """
         count = self.num_tokens
         losses = [total / count for total in self.nats]

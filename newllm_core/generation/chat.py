@@ -17,15 +17,10 @@ SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
 class Chat:
     """A conversation with a model that was trained on chats.
 
-    Its memory is the session's context: a turn costs what its own tokens cost. `InputError` if the
+    Its memory is the context of `session`, which is at the start of a document or where a
+    conversation was left: a turn costs what its own tokens cost. The role `answers` replies, and
+    `system` is what the conversation begins with, in the role of that name. `InputError` if the
     model was not trained on these roles.
-
-    Args:
-        session: at the start of a document, or where a conversation was left.
-        tokenizer: the model's.
-        options: how replies are written.
-        answers: the role that replies.
-        system: what the conversation begins with, in the role of that name.
     """
 
     def __init__(

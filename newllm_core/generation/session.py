@@ -16,11 +16,8 @@ from newllm_core.trajectory.single import SingleStream
 class Session:
     """Reads tokens and chooses the next ones with the last head.
 
-    Args:
-        model: on the device to compute on; its weights must not change afterwards.
-        options: how tokens are chosen.
-        seed: of the choices.
-        start_id: the token that closes a document; it is read first, as in training.
+    Weights of the `model` must not change afterwards. `start_id`, the token that closes a document,
+    is read first, as in training.
 
     Attributes:
         random: the source of choices.

@@ -74,18 +74,10 @@ def save_state(
     overwrite: bool,
     notes: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write atomically where a text is, replacing what is at `path` if told to `overwrite` it.
+    """Write atomically where a text is; `InputError` if that fails, or `path` is to stay.
 
-    Args:
-        session: a `Session`, or else `context_C`, `pending`, `last`, `random` and `recent` of one.
-        tail: what of the text is not out yet.
-        path: of the file.
-        identity: of the checkpoint.
-        overwrite: replace a state.
-        notes: to be kept with it, as JSON.
-
-    Raises:
-        InputError: it cannot be written, or is in the way.
+    `session` is a `Session`, or has `context_C`, `pending`, `last`, `random` and `recent` of one;
+    `identity` is that of the checkpoint, and `notes` are kept with it as JSON.
     """
     refuse_to_replace(path, overwrite=overwrite)
     tensors = {"context": session.context_C, "random": session.random.get_state()}

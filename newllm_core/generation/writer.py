@@ -62,11 +62,8 @@ class StopStrings:
 class Writer:
     """Writes one text: whole characters, up to a stop string, piece by piece.
 
-    Args:
-        session: where the text is.
-        tokenizer: the model's.
-        stop: strings that end the text before them.
-        tail: what is left of the text before, if this goes on with it.
+    `stop` are strings that end the text before them, `tail` is what is left of the text before if
+    this goes on with it.
 
     Attributes:
         num_tokens: chosen so far.
