@@ -11,7 +11,7 @@ from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import InputError
 from newllm_core.evaluation import texts
 from newllm_core.evaluation.splits import evaluate
-from newllm_core.evaluation.texts import evaluate_file, evaluate_text, joined
+from newllm_core.evaluation.texts import evaluate_text, joined
 from newllm_core.model.language_model import LanguageModel
 from tests.data.cases import Recorder
 from tests.data.cases import run as prepare
@@ -72,7 +72,7 @@ def lost_bytes(tokenizer, text):
 
 
 def test_figures_are_those_of_the_whole_text_read_one_by_one(model, tokenizer, path):
-    found = evaluate_file(model, tokenizer, path, head_weights=[1, 3])
+    found = evaluate_text(model, tokenizer, path, head_weights=[1, 3])
     ids = [*tokenizer.encode(TEXT), tokenizer.end_id]
     nats = naive_nats(model, ids, tokenizer.end_id)
     size, words, line_ends = len(TEXT.encode()), len(TEXT.split()), TEXT.count("\n")
@@ -130,16 +130,16 @@ def test_long_words_and_short_texts_have_words(model, tokenizer, text):
 
 @pytest.mark.parametrize("piece", [7, 300, 10**6])
 def test_the_size_of_pieces_changes_nothing(model, tokenizer, path, piece, monkeypatch):
-    whole = evaluate_file(model, tokenizer, path, head_weights=[1, 1])
+    whole = evaluate_text(model, tokenizer, path, head_weights=[1, 1])
     monkeypatch.setattr(texts, "PIECE_CHARACTERS", piece)
-    assert evaluate_file(model, tokenizer, path, head_weights=[1, 1]) == whole
+    assert evaluate_text(model, tokenizer, path, head_weights=[1, 1]) == whole
 
 
 @pytest.mark.parametrize("segment", [97, 640])
 def test_segments_go_on_from_each_other(model, tokenizer, path, segment, monkeypatch):
-    whole = evaluate_file(model, tokenizer, path, head_weights=[1, 1])
+    whole = evaluate_text(model, tokenizer, path, head_weights=[1, 1])
     monkeypatch.setattr(texts, "SEGMENT_TOKENS", segment)
-    found = evaluate_file(model, tokenizer, path, head_weights=[1, 1])
+    found = evaluate_text(model, tokenizer, path, head_weights=[1, 1])
     assert found["loss"] == pytest.approx(whole["loss"], rel=1e-7)
     assert {**found, "loss": 0, "heads": 0} == pytest.approx({**whole, "loss": 0, "heads": 0})
 
@@ -153,7 +153,7 @@ def test_a_file_is_what_prepare_makes_of_it(tmp_path, path):
     dataset = open_dataset(data)
     tokenizer = TextTokenizer.from_json(dataset.tokenizer_json)
     model = make_model(tokenizer.vocab_size)
-    by_file = evaluate_file(model, tokenizer, path, head_weights=[1])
+    by_file = evaluate_text(model, tokenizer, path, head_weights=[1])
     prepared = evaluate(model, dataset.validation, end_id=tokenizer.end_id, head_weights=[1])
     assert {key: by_file[key] for key in prepared if key != "heads"} == {
         key: value for key, value in prepared.items() if key != "heads"
@@ -170,7 +170,7 @@ def test_memory_does_not_grow_with_the_text(tmp_path, monkeypatch):
     for copies in (50, 300, 4000):  # the first one fills caches
         path.write_text("the cat sat on the mat.\n" * copies, encoding="utf-8")
         tracemalloc.start()
-        evaluate_file(model, tokenizer, path, head_weights=[1])
+        evaluate_text(model, tokenizer, path, head_weights=[1])
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[2] - peaks[1] < path.stat().st_size / 2
@@ -200,14 +200,14 @@ def test_what_tokens_do_not_give_back_is_said_and_counted(name, text, unknown, l
 
 
 def test_a_byte_order_mark_is_no_text(model, tokenizer, path):
-    plain = evaluate_file(model, tokenizer, path, head_weights=[1, 1])
+    plain = evaluate_text(model, tokenizer, path, head_weights=[1, 1])
     path.write_text(TEXT, encoding="utf-8-sig", newline="")
-    assert evaluate_file(model, tokenizer, path, head_weights=[1, 1]) == plain
+    assert evaluate_text(model, tokenizer, path, head_weights=[1, 1]) == plain
 
 
 def test_progress_is_in_bytes_and_ends_with_the_file(model, tokenizer, path):
     watcher = Recorder()
-    evaluate_file(model, tokenizer, path, head_weights=[1, 1], progress=watcher)
+    evaluate_text(model, tokenizer, path, head_weights=[1, 1], progress=watcher)
     assert watcher.done == {"evaluating": [len(TEXT.encode())] * 2 + ["bytes"]}
     assert f"{len(TEXT.encode()):,} bytes" in watcher.messages[0]
 
@@ -221,9 +221,9 @@ def test_files_without_text_are_refused(tmp_path, content, words):
     path = tmp_path / "a.txt"
     path.write_bytes(content)
     with pytest.raises(InputError, match=words):
-        evaluate_file(model, tokenizer, path, head_weights=[1])
+        evaluate_text(model, tokenizer, path, head_weights=[1])
     with pytest.raises(InputError, match="no such file"):
-        evaluate_file(model, tokenizer, tmp_path / "none", head_weights=[1])
+        evaluate_text(model, tokenizer, tmp_path / "none", head_weights=[1])
 
 
 def test_parts_are_joined_to_equal_segments():

@@ -31,61 +31,39 @@ from newllm_core.trajectory.text import contexts_of_segments
 SEGMENT_TOKENS = 1 << 19
 
 
-def evaluate_file(
-    model: LanguageModel,
-    tokenizer: TextTokenizer,
-    path: Path,
-    *,
-    encoding: str = UTF8,
-    progress: Progress | None = None,
-    **options: Any,  # noqa: ANN401 - those of `evaluate_text`
-) -> dict[str, Any]:
-    """Predict every token of a file, as `evaluate_text` does; a byte order mark is no text.
-
-    It may be compressed, or `STDIN`.
-
-    Raises:
-        InputError: the file is missing, empty or of another encoding.
-    """
-    size = text_bytes(path, encoding)
-    if size is not None and progress is not None:
-        progress.message(f"evaluating {path}: {size:,} bytes")
-    return evaluate_text(
-        model,
-        tokenizer,
-        read_chunks(path, min(CHUNK_BYTES, 16 * PIECE_CHARACTERS), encoding),
-        name=path_name(path),
-        num_bytes=size,
-        progress=progress,
-        **options,
-    )
-
-
 def evaluate_text(
     model: LanguageModel,
     tokenizer: TextTokenizer,
-    text: str | Iterable[str],
+    text: str | Path,
     *,
     head_weights: Sequence[float],
-    name: str = "the text",
-    num_bytes: int | None = None,
+    encoding: str = UTF8,
     progress: Progress | None = None,
     min_space_share: float = DataConfig.min_space_share,
 ) -> dict[str, Any]:
     """Predict every token of a text, and the end token behind it, from all before it.
 
-    Bytes and words are those of the text itself, whatever the tokenizer makes of them. The text is
-    whole or comes in chunks, of `num_bytes` together where that is known; errors call it `name`.
-    `head_weights` are as for `evaluate`, `min_space_share` as for `TextCounts.words`.
+    A path is that of a file of that `encoding`, which may be compressed, or `STDIN`. Bytes and
+    words are those of the text itself, whatever the tokenizer makes of them; a byte order mark is
+    no text. `head_weights` are as for `evaluate`, `min_space_share` as for `TextCounts.words`.
 
     Returns:
         The mapping of `evaluation.evaluate`, with what `without_line_ends` adds.
 
     Raises:
-        InputError: the text is empty, or not Unicode text.
+        InputError: the text is empty, missing, or not Unicode text of that encoding.
     """
-    chunks = (unicode_text(text, name),) if isinstance(text, str) else text
-    with (progress or Silent()).task("evaluating", num_bytes, "bytes") as task:
+    progress = progress or Silent()
+    chunks: Iterable[str]
+    if isinstance(text, str):
+        name, size = "the text", None
+        chunks = (unicode_text(text, name),)
+    else:
+        name, size = path_name(text), text_bytes(text, encoding)
+        if size is not None:
+            progress.message(f"evaluating {text}: {size:,} bytes")
+        chunks = read_chunks(text, min(CHUNK_BYTES, 16 * PIECE_CHARACTERS), encoding)
+    with progress.task("evaluating", size, "bytes") as task:
         read = _Text(tokenizer, task)
         segments = joined(read.encoded(chunks, name), SEGMENT_TOKENS)
         readings = contexts_of_segments(model, segments, end_id=tokenizer.end_id)

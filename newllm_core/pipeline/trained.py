@@ -17,7 +17,7 @@ from newllm_core.data.text_stream import count_line_ends
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import ConfigError, InputError
 from newllm_core.evaluation.splits import evaluate, evaluate_splits, without_line_ends
-from newllm_core.evaluation.texts import evaluate_file, evaluate_text
+from newllm_core.evaluation.texts import evaluate_text
 from newllm_core.files.atomic import refuse_existing
 from newllm_core.model.heads import head_weights
 from newllm_core.plugins.registry import CELLS
@@ -100,11 +100,9 @@ def run_evaluate(
     tokenizer = TextTokenizer.from_json(checkpoint.tokenizer_json)
     with products_in(model, config.run, device):
         given: dict[str, Any] = {"head_weights": weights, "progress": progress}
-        of_text = given | {"min_space_share": checkpoint.config.data.min_space_share}
-        if isinstance(target, Path):
-            return {"text": evaluate_file(model, tokenizer, target, encoding=encoding, **of_text)}
-        if isinstance(target, str):
-            return {"text": evaluate_text(model, tokenizer, target, **of_text)}
+        if isinstance(target, str | Path):
+            given |= {"min_space_share": checkpoint.config.data.min_space_share}
+            return {"text": evaluate_text(model, tokenizer, target, encoding=encoding, **given)}
         checkpoint.require_tokenizer(target.tokenizer_json)
         if split is None:
             found = evaluate_splits(model, target, **given)
