@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,7 +123,7 @@ def save(checkpoint: Checkpoint, path: Path, *, overwrite: bool) -> None:
         "phase": checkpoint.phase,
         "model": json.dumps(shape),
     }
-    metadata[HASH] = _content_hash(metadata, sorted(tensors), tensors.__getitem__)
+    metadata[HASH] = _content_hash(metadata, sorted(tensors.items()))
     write_atomically(path, lambda temporary: save_tensors(tensors, temporary, metadata))
 
 
@@ -157,7 +157,8 @@ def load(
             raise PluginError(f"{path} cannot be used: {error}") from error
         with _refusing_damage(path):
             checkpoint = _rebuild(config, metadata, file)
-            found = _content_hash(metadata, sorted(file.keys()), file.get_tensor)
+            tensors = ((name, file.get_tensor(name)) for name in sorted(file.keys()))
+            found = _content_hash(metadata, tensors)
             checkpoint.altered = metadata.get(HASH) != found
             if checkpoint.altered and checkpoint.tokenizer_json:
                 size = TextTokenizer.from_json(checkpoint.tokenizer_json).vocab_size
@@ -256,15 +257,13 @@ def _finite(stored: Any, name: str) -> Tensor:  # noqa: ANN401
     return tensor
 
 
-def _content_hash(
-    metadata: Mapping[str, str], names: Iterable[str], tensor: Callable[[str], Tensor]
-) -> str:
+def _content_hash(metadata: Mapping[str, str], tensors: Iterable[tuple[str, Tensor]]) -> str:
     """Return SHA-256 of all metadata but the hash itself, and of all tensors."""
     digest = hashlib.sha256()
     digest.update(json.dumps({k: metadata[k] for k in sorted(metadata) if k != HASH}).encode())
-    for name in names:
+    for name, tensor in tensors:
         digest.update(name.encode("utf-8"))
-        digest.update(tensor(name).numpy().tobytes())
+        digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()
 
 
