@@ -129,11 +129,7 @@ class _Runner:
         return read / (time.perf_counter() - begun)
 
     def _published(self) -> Iterator[int]:
-        """Make the steps of the published loop: batch one, plain Adam, a step per token.
-
-        Every token moves all weights and both moments through memory. Engines compute the same
-        losses.
-        """
+        """Make the steps of the published loop: batch one, plain Adam, a step per token."""
         config, model = self.config, copy.deepcopy(self.model)
         regularizer = cast(Regularizer, self.loss.regularizers[0])
         weight = regularizer_weight([regularizer], config)

@@ -183,9 +183,7 @@ def _safetensors_header(
 def output_files(out: Path, *, overwrite: bool) -> list[Path]:
     """List the files that `write_contexts` writes for `out`, that with the contexts first.
 
-    Raises:
-        ConfigError: `out` ends in neither .safetensors nor .npy.
-        InputError: one exists and must stay.
+    Raises as `write_contexts` does, if one exists and must stay too.
     """
     if out.suffix not in (".safetensors", ".npy"):
         raise ConfigError(f"--out {out}: end it in .safetensors or .npy")

@@ -107,16 +107,12 @@ def evaluate(
 ) -> dict[str, Any]:
     """Predict every token of `text` once, each from everything before it; constant memory.
 
-    The first token is predicted from `end_id`, which closes documents. What the heads reach
-    together is weighted by `head_weights`. Of whole documents up to `max_tokens` are used, at least
-    one, so that bits per byte stay exact. For `num_streams` and their `warmup` see
-    `contexts_of_text`; a single stream is exact and slow.
+    The first token is predicted from `end_id`, which closes documents. Of whole documents up to
+    `max_tokens` are used, at least one, so that bits per byte stay exact. For `num_streams` and
+    their `warmup` see `contexts_of_text`; a single stream is exact and slow.
 
-    Returns:
-        See `Scores.figures`. Words and characters of a part of the text are not known.
-
-    Raises:
-        InputError: there are no tokens.
+    Returns `Scores.figures`, where words and characters of a part of the text are not known.
+    `InputError` if there are no tokens.
     """
     documents = max(0, len(text.document_starts) - 1)
     if documents and max_tokens is not None:
@@ -188,11 +184,9 @@ def score(model: LanguageModel, readings: Iterable[ContextChunk], task: Task) ->
 
 @torch.no_grad()
 def _score(model: LanguageModel, reading: ContextChunk) -> list[tuple[float, float, int]]:
-    """Sum nats, their squares and hits of each head.
-
-    Products are as narrow as the model's, which changes a mean by 2e-5 nats. What follows is made
-    in float32 at least (in bfloat16 it would be .0003 off), and summed in float64.
-    """
+    """Sum nats, their squares and hits of each head."""
+    # Products are as narrow as the model's, which changes a mean by 2e-5 nats. What follows is made
+    # in float32 at least (in bfloat16 it would be .0003 off), and summed in float64.
     rows = max(1, LOGITS_AT_ONCE // model.vocab_size)
     scores = []
     contexts = reading.contexts[len(reading.contexts) - model.num_heads :]

@@ -49,8 +49,7 @@ class Bigrams(nn.Module):
     ) -> Tensor:
         """Return log p(next | last) [N].
 
-        Where this very place was `counted_N` it is left out, so that a text which was counted looks
-        as one that was not.
+        Where this very place was `counted_N` it is left out: the text looks as if it was not.
         """
         wanted_N = last_N * self.vocab_size + next_N
         places_N = torch.searchsorted(self.pairs, wanted_N).clamp(max=len(self.pairs) - 1)
@@ -87,7 +86,7 @@ class Bigrams(nn.Module):
         return p_UV[which_N]
 
     def mix(self, logits: Tensor, gate: Tensor, last: Tensor) -> Tensor:
-        """Return `(1 - g) softmax(logits) + g p`, g = σ(gate) [..., V].
+        """Return `(1 - σ(gate)) softmax(logits) + σ(gate) p` [..., V].
 
         Shapes: `logits` [..., V], `gate` [..., 1], `last`, the tokens read last [...].
         """

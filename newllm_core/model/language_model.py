@@ -79,24 +79,22 @@ class LanguageModel(nn.Module):
     """A recurrent language model whose whole memory is one context vector.
 
     Every part is initialised from its own random stream of `seed`, so that the untrained blocks
-    can be made again from a checkpoint whatever else it holds (`untrained`).
-
-    Options of the `cell` are those that are not its defaults. There is one head, which reads the
-    last block, or one per block. `refuse` is given the number of parameters before any takes
-    memory, and raises if they are too many.
+    can be made again from a checkpoint whatever else it holds (`untrained`). There is one head,
+    which reads the last block, or one per block. `refuse` is given the number of parameters before
+    any takes memory, and raises if they are too many.
 
     Raises:
-        ConfigError: this machine cannot hold it, the cell or one of its options is unknown, or it
-            would have too many slow dimensions.
+        ConfigError: this machine cannot hold it, or the cell or an option of it is unknown.
         PluginError: the cell cannot be made.
 
     Attributes:
+        context_dim: C.
         embedding: token embeddings [V, E]; a LayerNorm without parameters follows.
         blocks: the recurrence, of all dimensions of the context but the slow ones.
         slow: these, the last ones; None without `slow_dims`.
         bigrams: counts that every head is mixed with, None without `head_bigrams`.
         token_output: heads, each a `TokenHead`; the last one may be tied to the embedding.
-        cell_options: of the cell, all of them.
+        cell_options: of the cell, all of them; `cell` gives those that are not its defaults.
         product_dtype: what matrix products round their inputs to, if anything. Contexts stay in
             the dtype of parameters all the same. Set by `runtime.precision.products_in`.
     """
@@ -113,6 +111,7 @@ class LanguageModel(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
+        self.context_dim = config.context_dim
         self.vocab_size = vocab_size
         self.seed = seed
         self.product_dtype: torch.dtype | None = None
@@ -154,11 +153,6 @@ class LanguageModel(nn.Module):
         if config.tie_weights:
             self.heads()[-1].weight = self.embedding.weight
         self.embedding.requires_grad_(config.embeddings_file is None)
-
-    @property
-    def context_dim(self) -> int:
-        """Return C."""
-        return self.config.context_dim
 
     @property
     def num_heads(self) -> int:

@@ -175,17 +175,12 @@ def run_phase2(
     trackers: Sequence[type[Tracker]] = (),
     resume: bool = False,
 ) -> Checkpoint:
-    """Pass the gate, train the heads (and blocks), save as `out`.
-
-    With `resume` an unfinished run goes on from its state, and a finished one is returned as it is.
+    """Pass the gate, train the heads (and blocks), save as `out`; `resume` is as in `run_phase1`.
 
     Raises:
         GateRefused: Phase 1 left contexts that are degenerate; nothing is written.
-        InputError: `out` exists, somebody else is writing it, or the dataset is not the
-            checkpoint's.
-        ConfigError: options that exclude each other, or other settings than those to resume.
-        DivergedError: a loss or gradient is not finite; the state before is saved.
-        Interrupted: the run was asked to stop; its state is saved.
+        InputError: as `run_phase1`, or the dataset is not the checkpoint's.
+        ConfigError, DivergedError, Interrupted: as `run_phase1`.
     """
     with _writing(out):
         prepare_place(out, overwrite=overwrite, resume=resume)
@@ -221,12 +216,7 @@ def run_phase2(
 
 
 def _pass_gate(checkpoint: Checkpoint, config: Config, progress: Progress) -> dict[str, Any]:
-    """Judge the contexts that heads are to be trained on; what the new checkpoint says of them.
-
-    Raises:
-        GateRefused: they are degenerate, or untrained and nobody asked for that.
-        DivergedError: one is not finite.
-    """
+    """Judge the contexts that heads are to be trained on; what the new checkpoint says of them."""
     training = training_of(checkpoint)
     # Phase 1 measures its blocks; those that Phase 2 has changed since are measured now.
     health = {split: found for split, found in checkpoint.gate.items() if split in SPLITS}
