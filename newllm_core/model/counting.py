@@ -201,19 +201,16 @@ def count_bigrams(bigrams: Bigrams, tokens: np.ndarray, *, end_id: int, progress
     given_P = (n_P - of_pair[np.minimum(n_P, 3)])[kept_P]
     totals_V = np.bincount(first_P, n_P, vocab_size)
     rest_V = totals_V - np.bincount(first_P[kept_P], given_P, vocab_size)
-    pairs = np.full(len(bigrams.pairs), vocab_size**2)
-    pairs[: len(kept_P)] = keys_P[kept_P]
-    counts = np.zeros(len(bigrams.counts))
-    counts[: len(kept_P)] = n_P[kept_P]
-    for part, made in (
-        (bigrams.pairs, pairs),
-        (bigrams.counts, counts),
-        (bigrams.totals, totals_V),
-        (bigrams.rest, rest_V),
-        (bigrams.single, single_V / single_V.sum()),
-        (bigrams.discounts, of_pair),
-    ):
-        part.copy_(torch.from_numpy(made))
+    unused = (0, len(bigrams.pairs) - len(kept_P))
+    made = {
+        "pairs": np.pad(keys_P[kept_P], unused, constant_values=vocab_size**2),
+        "counts": np.pad(n_P[kept_P], unused),
+        "totals": totals_V,
+        "rest": rest_V,
+        "single": single_V / single_V.sum(),
+        "discounts": of_pair,
+    }
+    bigrams.load_state_dict({name: torch.from_numpy(values) for name, values in made.items()})
     progress.message(
         f"counted {len(n_P):,} pairs of neighbours in {len(tokens):,} tokens of training text, "
         f"{len(kept_P):,} of them kept"
