@@ -152,20 +152,15 @@ def evaluate_splits(
 
     `max_tokens` is that of validation; all by default.
     """
-
-    def reached(split: str, text: TokenSplit, max_tokens: int | None) -> dict[str, Any]:
-        return evaluate(
-            model,
-            text,
-            end_id=int(dataset.info.end_id),
-            head_weights=head_weights,
-            max_tokens=max_tokens,
-            progress=progress,
-            label=f"evaluating {split}",
-        )
-
-    validation = reached("validation", dataset.validation, max_tokens)
-    train = reached("train", dataset.train, min(validation["num_tokens"], TRAIN_TOKENS))
+    common: dict[str, Any] = {"end_id": int(dataset.info.end_id), "head_weights": head_weights}
+    common["progress"] = progress
+    validation = evaluate(
+        model, dataset.validation, max_tokens=max_tokens, label="evaluating validation", **common
+    )
+    max_tokens = min(validation["num_tokens"], TRAIN_TOKENS)
+    train = evaluate(
+        model, dataset.train, max_tokens=max_tokens, label="evaluating train", **common
+    )
     return {"train": train, "validation": validation}
 
 
