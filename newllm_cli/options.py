@@ -93,7 +93,7 @@ def with_settings(
                     flags.setdefault(section, {})[key] = value
             file = arguments.pop("config_file")
             assigned = settings.from_assignments(arguments.pop("assignments") or [])
-            given = Settings.of(file, assigned, flags)
+            given = Settings(file, assigned, flags)
             use_plugin_files(arguments.pop("plugin_files", None))
             command(given=given, **arguments)
 

@@ -31,19 +31,16 @@ MOST_DOTS = 2000
 
 
 class Settings:
-    """The layers that the user gave: file, environment, flags. Lowest first."""
+    """The `layers` that the user gave, lowest first: a file or preset; environment and flags.
 
-    def __init__(self, layers: list[Layer], flags: Layer) -> None:
-        self.layers = layers
-        self._flags = flags
+    What is `given` all comes from one place.
+    """
 
-    @classmethod
-    def of(cls, file: str | None, *given: Layer) -> "Settings":
-        """Put what was `given` in one place on the environment, and that on a file or preset."""
-        layers = [] if file is None else [from_file(file)]
-        flags = agreeing(*given)
+    def __init__(self, file: str | None, *given: Layer) -> None:
+        self.layers = [] if file is None else [from_file(file)]
+        self._flags = agreeing(*given)
         # One layer: options count for the plugin that is chosen anywhere beside them.
-        return cls([*layers, combined(from_environment(), flags)], flags)
+        self.layers.append(combined(from_environment(), self._flags))
 
     def add(self, given: Layer) -> None:
         """Add flags that are no settings by name; `ConfigError` if others contradict them."""
@@ -78,7 +75,7 @@ class Settings:
             plain = os.fspath(value) if isinstance(value, os.PathLike) else value
             flags.setdefault(known[key], {})[key] = plain
         name = file if preset is None else PRESET_PREFIX + preset
-        return cls.of(None if name is None else os.fspath(name), others, flags)
+        return cls(None if name is None else os.fspath(name), others, flags)
 
     def resolve(self, base: Layer | None = None) -> Config:
         """Make the config, on top of `base` (a checkpoint's own) or the defaults."""

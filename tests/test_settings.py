@@ -350,9 +350,9 @@ LAYERS = {"model": {"num_layers": "3", "layer_structure": "2,3"}}
 @pytest.mark.parametrize(
     "action",
     [
-        lambda: Settings.of(None, LAYERS),
-        lambda: Settings.of(None, {"model": {"layer_structure": "2,3", "num_layers": "3"}}),
-        lambda: Settings.of(None, from_assignments(["model.num_layers=3"]), LAYERS),
+        lambda: Settings(None, LAYERS),
+        lambda: Settings(None, {"model": {"layer_structure": "2,3", "num_layers": "3"}}),
+        lambda: Settings(None, from_assignments(["model.num_layers=3"]), LAYERS),
         lambda: from_assignments(["model.num_layers=3", "model.layer_structure=2,3"]),
         lambda: from_environment(
             {"NEWLLM_MODEL_NUM_LAYERS": "3", "NEWLLM_MODEL_LAYER_STRUCTURE": "2,3"}
@@ -384,19 +384,19 @@ def test_one_key_is_said_once_in_one_place_and_the_higher_place_wins(monkeypatch
     )
     set_off = from_assignments(["phase2.freeze_context=false", "cell.depth=2"])
     assert "phase2.freeze_context is said twice, as 'false' and as 'true'" in refused(
-        lambda: Settings.of(None, set_off, {"phase2": {"freeze_context": True}})
+        lambda: Settings(None, set_off, {"phase2": {"freeze_context": True}})
     )
     # The same twice is no contradiction, whoever writes it.
     same = {"phase2": {"freeze_context": False}, "model": {"num_layers": "2"}}
     again = from_assignments(["model.layer_structure=1,1"])
-    found = Settings.of(None, set_off, same, again).resolve()
+    found = Settings(None, set_off, same, again).resolve()
     assert (found.phase2.freeze_context, found.model.layer_structure) == (False, (1, 1))
-    given = Settings.of(None, set_off)
+    given = Settings(None, set_off)
     assert "cell.depth is said twice" in refused(lambda: given.add({"cell": {"depth": "3"}}))
     monkeypatch.setenv("NEWLLM_MODEL_NUM_LAYERS", "4")
-    above = Settings.of("preset:cvfp-256", {"model": {"layer_structure": "2,3"}})
+    above = Settings("preset:cvfp-256", {"model": {"layer_structure": "2,3"}})
     assert above.resolve().model.layer_structure == (2, 3)
-    assert Settings.of("preset:tiny").resolve().model.layer_structure == (1, 1, 1, 1)
+    assert Settings("preset:tiny").resolve().model.layer_structure == (1, 1, 1, 1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -39,7 +39,7 @@ def open_checkpoint(path: str | PathLike[str], *, device: str = "auto") -> "Open
         ConfigError: there is no such device.
         InputError: the file is missing, damaged or foreign.
     """
-    given = Settings.of(None, {} if device == "auto" else {"run": {"device": device}})
+    given = Settings(None, {} if device == "auto" else {"run": {"device": device}})
     where = prepare_device(given.resolve().run)
     return OpenedCheckpoint(load(Path(path), device=where), Path(path))
 

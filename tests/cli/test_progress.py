@@ -28,7 +28,7 @@ def clock(monkeypatch):
 
 
 def limited(tokens):
-    return StderrProgress(Settings.of(None, {"run": {"warn_tokens": tokens}}))
+    return StderrProgress(Settings(None, {"run": {"warn_tokens": tokens}}))
 
 
 def test_lines_have_a_share_a_rate_and_the_time_left(clock, capsys):

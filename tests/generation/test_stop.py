@@ -63,16 +63,16 @@ def test_what_was_held_is_text_when_nothing_follows():
     ],
 )
 def test_a_list_of_stop_strings_may_be_typed(monkeypatch, typed, strings):
-    given = Settings.of(None, from_assignments([f"generation.stop={typed}"]))
+    given = Settings(None, from_assignments([f"generation.stop={typed}"]))
     assert given.resolve().generation.stop_strings() == strings
     monkeypatch.setenv("NEWLLM_GENERATION_STOP", typed)
-    assert Settings.of(None).resolve().generation.stop_strings() == strings
+    assert Settings(None).resolve().generation.stop_strings() == strings
 
 
 @pytest.mark.parametrize("typed", ["[x]", "['x']", '["x"', "[1]"])
 def test_a_list_that_is_none_is_refused(typed):
     with pytest.raises(ConfigError, match=r"^generation\.stop is ") as caught:
-        Settings.of(None, from_assignments([f"generation.stop={typed}"])).resolve()
+        Settings(None, from_assignments([f"generation.stop={typed}"])).resolve()
     assert "\n" not in str(caught.value)
 
 

@@ -68,7 +68,7 @@ class NewllmLM(TemplateLM):
         self._opened = open_checkpoint(checkpoint, device=device)
         self._opened.checkpoint.require_trained_head()
         self._device = self._opened.device
-        self._run = evaluation_config(Settings.of(None), self._opened.checkpoint).run
+        self._run = evaluation_config(Settings(None), self._opened.checkpoint).run
         self.batch_size = int(batch_size)
         self.max_gen_toks = max_gen_toks
 
