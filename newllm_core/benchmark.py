@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from newllm_core.config import Config
+from newllm_core.errors import ConfigError
 from newllm_core.kernels.door import describe
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.plugins.registry import REGULARIZERS
@@ -58,6 +59,8 @@ def benchmark(
         for precision in precisions
         if engine != NAIVE or precision == "float32"
     ]
+    if not rows:
+        raise ConfigError("the naive loop is measured in float32 only: add --precision float32")
     runners = {row: _Runner(config, *row, device) for row in rows}
     rates: dict[tuple[str, str], list[float]] = {row: [] for row in rows}
     peaks: dict[str, list[float]] = {precision: [] for precision in precisions}

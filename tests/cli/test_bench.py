@@ -49,6 +49,7 @@ def test_rows_are_selected(newllm):
     [
         (("--engine", "fast"), "--engine 'fast'"),
         (("--precision", "float8"), "--precision 'float8'"),
+        (("--engine", "naive", "--precision", "bfloat16"), "add --precision float32"),
         (("--cell", "gur"), "unknown cell 'gur'; did you mean 'gru'?"),
         (("--kernels", "on"), "run.kernels is 'on'"),
     ],
