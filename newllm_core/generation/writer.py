@@ -44,12 +44,9 @@ class StopStrings:
             begin, self.found = min(found, key=lambda place: (place[0] + len(place[1]), place[0]))
             self.held = ""
             return text[:begin]
-        end = len(text)
-        for length in range(min(self._longest - 1, len(text)), 0, -1):
-            tail = text[len(text) - length :]
-            if any(stop.startswith(tail) for stop in self._strings):
-                end -= length
-                break
+        places = range(max(0, len(text) - self._longest + 1), len(text))
+        begun = (p for p in places if any(stop.startswith(text[p:]) for stop in self._strings))
+        end = next(begun, len(text))
         self.held = text[end:]
         return text[:end]
 

@@ -80,17 +80,13 @@ class TokenHead(nn.Linear):
     @torch.no_grad()
     def initialise(self, std: float, generator: torch.Generator, *, tied: bool) -> None:
         """Draw `weight` from N(0, std²) unless tied, of the projection N(0, 1/inputs); others 0."""
-        if not tied:
-            self.weight.normal_(0, std, generator=generator)
-        self.bias.zero_()
-        projection = () if self.projection is None else self.projection.parameters()
-        for parameter in projection:
-            if parameter.ndim == 2:
+        for name, parameter in self.named_parameters():
+            if name == "weight":
+                if not tied:
+                    parameter.normal_(0, std, generator=generator)
+            elif name.startswith("projection.") and parameter.ndim == 2:
                 parameter.normal_(0, parameter.shape[1] ** -0.5, generator=generator)
             else:
-                parameter.zero_()
-        for module in (self.gate, self.last_token):
-            for parameter in () if module is None else module.parameters():
                 parameter.zero_()
 
     def project(
