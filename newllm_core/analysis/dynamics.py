@@ -29,7 +29,7 @@ from newllm_core.analysis.echo_state import (
     text_errors,
     typical_errors,
 )
-from newllm_core.analysis.lyapunov import log_growth, lyapunov_exponent
+from newllm_core.analysis.lyapunov import log_growths, lyapunov_exponent
 from newllm_core.analysis.recurrence import Recurrence
 from newllm_core.analysis.rows import nobody
 from newllm_core.analysis.summary import gaussian_like, mean_and_error
@@ -64,7 +64,8 @@ def dynamics(
     own_PC = torch.cat(firsts)
     # Drawn split by split, so that a split has the same figures whatever is beside it.
     vector_PC = torch.cat([gaussian_like(of_split, seed) for of_split in firsts])
-    growth_PT = log_growth(recurrence, tokens_PT, own_PC, vector_PC, on_read=advance)
+    growth_PT1 = log_growths(recurrence, tokens_PT, own_PC, vector_PC[:, None], on_read=advance)
+    growth_PT = growth_PT1[..., 0]
     random = [random_start(of_split, seed) for of_split in firsts]
     starts = torch.cat([*random, recurrence.start(len(own_PC))])
     twice = tokens_PT.repeat(2, 1), trajectory_PSK.repeat(2, 1, 1)
@@ -114,8 +115,9 @@ def exponent_of(
 ) -> float:
     """Return λ alone, as `dynamics` measures it."""
     _, tokens_PT, start_PC = selected(read, config)
-    growth_PT = log_growth(recurrence, tokens_PT, start_PC, gaussian_like(start_PC, seed))
-    return lyapunov_exponent(growth_PT)["mean"]
+    vector_P1C = gaussian_like(start_PC, seed)[:, None]
+    growth_PT1 = log_growths(recurrence, tokens_PT, start_PC, vector_P1C)
+    return lyapunov_exponent(growth_PT1[..., 0])["mean"]
 
 
 def tokens_to_read(probes: Mapping[str, Tensor], warmup: int, config: AnalysisConfig) -> int:

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from newllm_core.analysis.contexts import ProbeContexts
 from newllm_core.analysis.recurrence import Recurrence
@@ -39,29 +38,43 @@ WITHOUT_INPUT = 4
 
 
 @torch.no_grad()
-def log_growth(
+def log_growths(
     recurrence: Recurrence,
     tokens_PT: Tensor,
     start_PC: Tensor,
-    vector_PC: Tensor,
+    drawn_PXC: Tensor,
     *,
     on_read: Callable[[int], None] = nobody,
 ) -> Tensor:
-    """Return logarithm of the growth of a tangent vector by every token [P, T], float64.
+    """Return logarithms of the growth of tangent vectors by every token [P, T, X], float64.
 
-    Contexts begin at `start_PC`, perturbations, of any length, at `vector_PC`. `on_read` is told
-    how many tokens have been read, a tangent counting as another row.
+    Contexts begin at `start_PC`, vectors, of any length, at `drawn_PXC`; several of a passage are
+    kept orthogonal. `on_read` is told how many tokens have been read, a tangent counting as another
+    row.
     """
-    vector_PC = F.normalize(vector_PC, dim=1)
-    context_PC = start_PC
-    grown = []
+    count = drawn_PXC.shape[1]
+    vectors_PXC, _ = _orthonormal(drawn_PXC, drawn_PXC)
+    context_PC, grown = start_PC, []
     for token_P in tokens_PT.unbind(1):
-        context_PC, pushed_PC = recurrence.push_forward(context_PC, token_P, vector_PC)
-        norm_P1 = pushed_PC.norm(dim=1, keepdim=True)
-        vector_PC = torch.where(norm_P1 > 0, pushed_PC / norm_P1, vector_PC)
-        grown.append(norm_P1[:, 0].double().clamp(min=SMALLEST_GROWTH).log())
-        on_read(2 * len(context_PC))
+        after_RC, pushed_RC = recurrence.push_forward(
+            context_PC.repeat_interleave(count, 0),
+            token_P.repeat_interleave(count),
+            vectors_PXC.flatten(0, 1),
+        )
+        context_PC = after_RC[::count]
+        vectors_PXC, norms_PX = _orthonormal(pushed_RC.view_as(drawn_PXC), vectors_PXC)
+        grown.append(norms_PX.double().clamp(min=SMALLEST_GROWTH).log())
+        on_read(2 * len(after_RC))
     return torch.stack(grown, dim=1)
+
+
+def _orthonormal(pushed_PXC: Tensor, before_PXC: Tensor) -> tuple[Tensor, Tensor]:
+    """Return orthonormal vectors and their lengths [P, X]; a single one that vanished stays."""
+    if pushed_PXC.shape[1] == 1:
+        norms_PX1 = pushed_PXC.norm(dim=2, keepdim=True)
+        return torch.where(norms_PX1 > 0, pushed_PXC / norms_PX1, before_PXC), norms_PX1[..., 0]
+    directions_PCX, r_PXX = torch.linalg.qr(pushed_PXC.mT)
+    return directions_PCX.mT, r_PXX.diagonal(dim1=1, dim2=2).abs()
 
 
 def lyapunov_exponent(log_growth_PT: Tensor) -> dict[str, float]:
@@ -139,36 +152,6 @@ def extent(dimensions: int, shape: Sequence[int], config: AnalysisConfig) -> tup
     # What costs next to nothing is measured on all there is.
     steps = shape[1] if rows > ROWS else min(shape[1], config.dynamics_steps)
     return min(shape[0], max(1, rows // count)), steps, count
-
-
-@torch.no_grad()
-def log_growths(
-    recurrence: Recurrence,
-    tokens_PT: Tensor,
-    start_PC: Tensor,
-    drawn_PXC: Tensor,
-    *,
-    on_read: Callable[[int], None] = nobody,
-) -> Tensor:
-    """Return logarithms of the growth of X vectors that are kept orthogonal [P, T, X], float64.
-
-    They begin at `drawn_PXC`; otherwise as `log_growth`.
-    """
-    passages, count, width = drawn_PXC.shape
-    vectors_PCX = torch.linalg.qr(drawn_PXC.mT).Q
-    context_PC, grown = start_PC, []
-    for token_P in tokens_PT.unbind(1):
-        after_RC, pushed_RC = recurrence.push_forward(
-            context_PC.repeat_interleave(count, 0),
-            token_P.repeat_interleave(count),
-            vectors_PCX.mT.reshape(-1, width),
-        )
-        context_PC = after_RC[::count]
-        vectors_PCX, r_PXX = torch.linalg.qr(pushed_RC.view(passages, count, width).mT)
-        norms_PX = r_PXX.diagonal(dim1=1, dim2=2).abs()
-        grown.append(norms_PX.double().clamp(min=SMALLEST_GROWTH).log())
-        on_read(2 * len(after_RC))
-    return torch.stack(grown, dim=1)
 
 
 def kaplan_yorke_dimension(exponents: Sequence[float], dimensions: int) -> float | None:

@@ -17,10 +17,7 @@ from newllm_core.analysis.echo_state import (
     text_errors,
     typical_errors,
 )
-from newllm_core.analysis.lyapunov import (
-    log_growth,
-    lyapunov_exponent,
-)
+from newllm_core.analysis.lyapunov import log_growths, lyapunov_exponent
 from newllm_core.analysis.recurrence import DIFFERENCES, EXACT, ModelRecurrence
 from newllm_core.analysis.summary import mean_and_error
 from newllm_core.config import AnalysisConfig, ModelConfig
@@ -50,6 +47,10 @@ def exponent_of(model, *, length=400, passages=6, vocab=7):
     tokens = maps.random_tokens(passages, length, vocab)
     start, vector = (maps.draw(passages, model.context_dim, seed=seed) for seed in (0, 1))
     return lyapunov_exponent(log_growth(model, tokens, start.clamp(-1, 1), vector))
+
+
+def log_growth(model, tokens, start, vector):
+    return log_growths(model, tokens, start, vector[:, None])[..., 0]
 
 
 @pytest.mark.parametrize("magnitudes", [[0.9, 0.5, -0.3], [1.2, 1.0, 0.1], [0.5, -0.4, 0.1]])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from newllm_core.analysis.echo_state import distances, echo_state
-from newllm_core.analysis.lyapunov import log_growth, lyapunov_exponent
+from newllm_core.analysis.lyapunov import log_growths, lyapunov_exponent
 from newllm_core.analysis.token_memory import CHANCE, label, token_memory
 
 from . import maps
@@ -62,8 +62,8 @@ def test_the_exponent_of_a_linear_reservoir_is_that_of_its_spectral_radius(obser
     matrix = maps.with_spectrum([0.85, -0.6, 0.4, 0.2, 0.1])
     model = maps.linear(matrix, shift=0.3)
     start, vector = (maps.draw(4, 5, seed=seed) for seed in (0, 1))
-    growth = log_growth(model, maps.random_tokens(4, 400, 5), start, vector)
-    found = lyapunov_exponent(growth)["mean"]
+    growth = log_growths(model, maps.random_tokens(4, 400, 5), start, vector[:, None])
+    found = lyapunov_exponent(growth[..., 0])["mean"]
     assert found == pytest.approx(math.log(observables.spectral_radius(matrix.numpy())), abs=1e-6)
 
 
