@@ -156,7 +156,7 @@ class Examiner:
     def _split(self, recurrence: Recurrence, read: ProbeContexts) -> dict[str, Any]:
         config = self.config.analysis
         rows = Rows.of(read.contexts)
-        figures, spectrum = matrix_sections(rows, **self._given)
+        figures, vectors_DK = matrix_sections(rows, **self._given)
         if read.is_projected:
             figures |= sketched_sections(read, figures)
         found = {
@@ -171,7 +171,7 @@ class Examiner:
         if self.text is not None:
             loadings = token_loadings(
                 rows,
-                spectrum.right_vectors,
+                vectors_DK,
                 read.tokens.reshape(-1),
                 num_tokens=config.tokens_per_singular_vector,
             )

@@ -88,9 +88,9 @@ def examine_states(
 
 
 def _matrix_figures(rows: Rows, config: AnalysisConfig, seed: int) -> dict[str, Any]:
-    figures, spectrum = matrix_sections(rows, config, seed=seed)
-    projected = projections(rows, spectrum.right_vectors)
-    loadings = largest(torch.arange(rows.num_rows), projected, ROWS_PER_VECTOR)
+    figures, vectors_DK = matrix_sections(rows, config, seed=seed)
+    projected_NK = projections(rows, vectors_DK)
+    loadings = largest(torch.arange(rows.num_rows), projected_NK, ROWS_PER_VECTOR)
     vectors = [
         {"singular_value": value, "rows": [{"id": row, "loading": x} for row, x in of_vector]}
         for value, of_vector in zip(figures["top_singular_values"], loadings, strict=True)

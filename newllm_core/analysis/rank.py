@@ -8,7 +8,6 @@ Shapes: N contexts, D context_dim, S = min(N, D), K singular vectors, U token ty
 """
 
 import math
-from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -23,16 +22,11 @@ CURVE_POINTS = 256
 LEAST_OCCURRENCES = 3
 
 
-@dataclass(frozen=True)
-class Spectrum:
-    """Singular values [S], descending, and the first K right singular vectors [D, K], float64."""
+def spectrum(matrix: Tensor | Rows, *, num_vectors: int = 0) -> tuple[Tensor, Tensor]:
+    """Return singular values [S] of `matrix` [N, D], descending, and right singular vectors [D, K].
 
-    singular_values: Tensor
-    right_vectors: Tensor
-
-
-def spectrum(matrix: Tensor | Rows, *, num_vectors: int = 0) -> Spectrum:
-    """Singular values of `matrix` [N, D] and its first `num_vectors` right singular vectors."""
+    Those are the first K = `num_vectors`; both are float64.
+    """
     rows = Rows.of(matrix)
     # Scaled to a largest entry of 1, so that squares neither overflow nor vanish.
     scale = rows.largest() or 1.0
@@ -48,7 +42,7 @@ def spectrum(matrix: Tensor | Rows, *, num_vectors: int = 0) -> Spectrum:
         if not tall:
             vectors = torch.cat([(chunk.T / scale) @ vectors for chunk in rows.column_chunks()])
             vectors = vectors / vectors.norm(dim=0).clamp(min=1e-300)
-    return Spectrum(values.clamp(min=0).sqrt().flip(0) * scale, vectors)
+    return values.clamp(min=0).sqrt().flip(0) * scale, vectors
 
 
 def effective_rank(matrix: Tensor | Rows) -> float:
@@ -56,7 +50,7 @@ def effective_rank(matrix: Tensor | Rows) -> float:
 
     The exponential of the entropy of `p = σ/Σσ` (Roy & Vetterli, EUSIPCO 2007).
     """
-    return spectrum_rank(spectrum(matrix).singular_values)
+    return spectrum_rank(spectrum(matrix)[0])
 
 
 def spectrum_rank(singular_values_S: Tensor) -> float:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from newllm_core.analysis.rank import Spectrum, information_content, spectrum
+from newllm_core.analysis.rank import information_content, spectrum
 from newllm_core.analysis.rows import Rows
 from newllm_core.analysis.summary import cosine, summary
 from newllm_core.config import AnalysisConfig
@@ -24,20 +24,20 @@ HISTOGRAM_BINS = 100
 
 def matrix_sections(
     rows: Rows, config: AnalysisConfig, *, seed: int
-) -> tuple[dict[str, Any], Spectrum]:
-    """Return figures of `rows` [N, D], at least two, and the spectrum they come from."""
+) -> tuple[dict[str, Any], Tensor]:
+    """Return figures of `rows` [N, D], at least two, and their right singular vectors [D, K]."""
     num_top = config.num_singular_vectors
-    decomposed = spectrum(rows, num_vectors=num_top)
+    values, vectors_DK = spectrum(rows, num_vectors=num_top)
     l2, cosine, histogram = pairwise(rows, num_pairs=config.num_pairs, seed=seed)
     figures = {
-        **information_content(decomposed.singular_values, rows, num_top=num_top),
+        **information_content(values, rows, num_top=num_top),
         "norm": norm_summary(rows),
         "pairwise_l2": l2,
         "pairwise_cosine": cosine,
         "cosine_histogram": histogram,
         **distribution(rows),
     }
-    return figures, decomposed
+    return figures, vectors_DK
 
 
 def norm_summary(matrix: Tensor | Rows) -> dict[str, float]:
