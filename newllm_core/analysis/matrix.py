@@ -16,7 +16,7 @@ from torch import Tensor
 
 from newllm_core.analysis.rank import largest, projections
 from newllm_core.analysis.rows import CHUNK_ELEMENTS, Rows
-from newllm_core.analysis.sections import matrix_sections, sparsity
+from newllm_core.analysis.sections import distribution, matrix_sections
 from newllm_core.analysis.summary import summary
 from newllm_core.config import AnalysisConfig
 from newllm_core.errors import InputError, reason
@@ -99,7 +99,6 @@ def _matrix_figures(rows: Rows, config: AnalysisConfig, seed: int) -> dict[str, 
 
 
 def _vector_figures(values_N: Tensor) -> dict[str, Any]:
-    root_mean_square = float(values_N.square().mean().sqrt())
     low, high = float(values_N.min()), float(values_N.max())
     if not high > low:
         low, high = low - 0.5, high + 0.5
@@ -109,7 +108,7 @@ def _vector_figures(values_N: Tensor) -> dict[str, Any]:
         "num_values": len(values_N),
         "euclidean_norm": float(values_N.norm()),
         "values": summary(values_N),
-        "sparsity": sparsity(Rows.of(values_N[:, None]), root_mean_square),
+        "sparsity": distribution(values_N[:, None])["sparsity"],
         "histogram": {
             "centres": [low + (bin + 0.5) * width for bin in range(HISTOGRAM_BINS)],
             "shares": (counts / len(values_N)).tolist(),

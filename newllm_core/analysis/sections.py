@@ -73,21 +73,13 @@ def distribution(matrix: Tensor | Rows) -> dict[str, Any]:
     """
     rows = Rows.of(matrix)
     mean_D, variance_D = moments(rows)
-    root_mean_square = float((variance_D + mean_D.square()).mean().sqrt())
+    limit = NEARLY_ZERO * float((variance_D + mean_D.square()).mean().sqrt())
+    small = sum(int((chunk.abs() < limit).sum()) for chunk in rows.chunks())
     return {
         "dimension_mean": mean_D.tolist(),
         "dimension_variance": variance_D.tolist(),
-        "sparsity": sparsity(rows, root_mean_square),
+        "sparsity": small / (rows.num_rows * rows.num_columns) if limit else 1.0,
     }
-
-
-def sparsity(rows: Rows, root_mean_square: float) -> float:
-    """Return the share of entries below 1 % of `root_mean_square`; 1 where everything is zero."""
-    if root_mean_square == 0:
-        return 1.0
-    limit = NEARLY_ZERO * root_mean_square
-    small = sum(int((chunk.abs() < limit).sum()) for chunk in rows.chunks())
-    return small / (rows.num_rows * rows.num_columns)
 
 
 def live_dimensions(dimension_mean: list[float], dimension_variance: list[float]) -> float:
