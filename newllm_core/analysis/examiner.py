@@ -39,7 +39,7 @@ class Examiner:
     Attributes:
         config: `analysis`, `phase1` (what counts as converged) and `run` (seed of samples) count.
         warmup: tokens of a passage that are read before it counts.
-        text: shows tokens; without it nobody asks which tokens load on singular vectors.
+        text: shows tokens; without it only the figures of health are measured.
         values: what every token id stands for [V, F], where inputs are numbers.
     """
 
@@ -80,13 +80,13 @@ class Examiner:
             progress.task("reading probes", total, "tokens") as task,
         ):
             read = read_finite(recurrence, probes, self.warmup, task=task)
-            found = self.figures(recurrence, read, task, whole=True)
+            found = self.figures(recurrence, read, task)
             if control is not None:
                 read = read_splits(control, probes, self.warmup, task=task)
                 for split in exploded(read):
                     progress.warning(f"the random control explodes on {split}: it has no figures")
                     del read[split]
-                untrained = self.figures(control, read, task, whole=True)
+                untrained = self.figures(control, read, task)
         return {
             **{split: found.get(split) for split in SPLITS},
             "random_control": {split: untrained.get(split) for split in SPLITS},
@@ -98,10 +98,8 @@ class Examiner:
         recurrence: Recurrence,
         read: Mapping[str, ProbeContexts],
         task: Task,
-        *,
-        whole: bool = False,
     ) -> Splits:
-        """Return figures of every split that was read: those of its health, or the whole."""
+        """Return figures of every split that was read: with a `text` all, else those of health."""
         if not read:
             return {}
         below = self.config.phase1.convergence_threshold
@@ -109,14 +107,14 @@ class Examiner:
         for split, of_split in read.items():
             memory = {"token_memory": token_memory(self._labelled(of_split))}
             found[split] = self._split(recurrence, of_split) | found[split] | memory
-        if whole:
-            spectra = lyapunov_spectra(recurrence, read, on_read=task.advance, **self._given)
-            for split, of_split in read.items():
-                found[split]["lyapunov_spectrum"] = spectra[split]
-                found[split] |= self._more(recurrence, of_split)
-                if self.text is not None:
-                    along = found[split]["along_text"]
-                    along["texts"] = [self.text(token) for token in along["tokens"]]
+        if self.text is None:
+            return found
+        spectra = lyapunov_spectra(recurrence, read, on_read=task.advance, **self._given)
+        for split, of_split in read.items():
+            along = found[split]["along_text"]
+            along["texts"] = [self.text(token) for token in along["tokens"]]
+            found[split]["lyapunov_spectrum"] = spectra[split]
+            found[split] |= self._more(recurrence, of_split)
         return found
 
     def remembered(self, recurrence: Recurrence, read: ProbeContexts) -> dict[str, float]:
