@@ -49,15 +49,14 @@ def analyze(
 ) -> dict[str, Any]:
     """Return everything there is to say about a checkpoint, fit for JSON.
 
-    Train and validation are cut to the same number of tokens. How much is looked at, thresholds and
-    seed are the checkpoint's own by default; the model is moved to `device`, if one is given.
-    `checkpoint_path` is named in the result; the untrained blocks are looked at `with_control`.
+    How much is looked at, thresholds and seed are the checkpoint's own by default; the model is
+    moved to `device`, if one is given. Untrained blocks are looked at `with_control`.
 
     Returns:
         `train`, `validation`, `random_control`, `differences` and `verdicts`, all measured now;
-        `convergence`, which Phase 1 wrote down when it trained, and `epochs`, what Phase 2 did;
-        `training`: whether blocks were trained. A split of the random control is None if its
-        contexts are not finite, or nobody asked for it; so is any number that is not finite.
+        `convergence` and `epochs`, which Phase 1 and Phase 2 wrote down; `training`, see
+        `training_of`. A split of the random control is None if its contexts are not finite, or
+        nobody asked for it; so is any number that is not finite.
 
     Raises:
         DivergedError: contexts of the trained model are not finite.
@@ -110,16 +109,16 @@ def examine(
 ) -> dict[str, Any]:
     """Return what `analyze` says of a checkpoint, of any recurrent network.
 
-    Of a long text, evenly spaced passages are read, as many as a checkpoint keeps: memory does not
-    grow with the text. Each begins with `start`, or, where all tokens are one, with what becomes of
-    it after a while. States of more than 4,096 numbers are kept as sketches.
+    Of a long text evenly spaced passages are read, as many as a checkpoint keeps. Each begins with
+    `start`, or, where all tokens are one, with what becomes of it after a while. States of more
+    than 4,096 numbers are kept as sketches.
 
     Args:
         step: `step(state, token_ids) -> state`, on states of batch B and ids [B]; called only with
             ids that occur in `tokens`. Where it cannot be differentiated, differences are taken.
         tokens: ids [T], or passages [P, T]; or a pair, training and validation.
         start: the state before any token, batch one: a tensor or a nest (tuple, list, dictionary,
-            dataclass) of them. It says where and in which precision everything is computed.
+            dataclass) of them, whose device and precision everything is computed in.
         control: the step of the same network untrained, to compare with.
         warmup: tokens of a passage that are read before it counts; chosen from the length.
         values: numbers that ids stand for [V] or [V, F], for memory capacity.
@@ -165,7 +164,7 @@ def _judged(
 
 
 def _affordable(config: AnalysisConfig, dimensions: int) -> AnalysisConfig:
-    """Return how much is looked at of states of so many numbers: more of few, less of many."""
+    """Look at more of states of few numbers, at less of long ones."""
     rows = max(FEWEST, NUMBERS_AT_ONCE // dimensions)
     if dimensions <= FEW_DIMENSIONS:
         config = replace(
@@ -199,10 +198,7 @@ def _passages(
 
 
 def token_text(tokenizer_json: str) -> Callable[[int], str]:
-    """Return what shows single tokens.
-
-    `tokenizer_json` is as the `tokenizers` library writes it; empty if there is none.
-    """
+    """Return what shows single tokens of a tokenizer of the `tokenizers` library; "" for none."""
     tokenizer = None
     try:
         if tokenizer_json:
@@ -211,7 +207,6 @@ def token_text(tokenizer_json: str) -> Callable[[int], str]:
         raise InputError(f"the checkpoint's tokenizer cannot be read: {reason(error)}") from error
 
     def text_of(token: int) -> str:
-        """Return the text of a token, its raw form if it is not whole text, or #id without any."""
         if tokenizer is None or (raw := tokenizer.id_to_token(token)) is None:
             return f"#{token}"
         with panics_contained():
