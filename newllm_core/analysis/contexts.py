@@ -65,7 +65,7 @@ class ProbeContexts:
 
 
 def equal_probes(probes: Mapping[str, Tensor], warmup: int) -> dict[str, Tensor]:
-    """Return passages of every split, cut to the same number and length, of two tokens at least."""
+    """Return passages of every split, cut to the same number and length, or raise `InputError`."""
     passages = min(len(tokens) for tokens in probes.values())
     length = min(tokens.shape[1] for tokens in probes.values())
     if length - warmup < 2:
@@ -130,32 +130,27 @@ def exploded(read: Mapping[str, ProbeContexts]) -> list[str]:
     return [split for split, of in read.items() if not bool(of.trajectory.isfinite().all())]
 
 
-class Sketch:
-    """Projects vectors of `size` numbers, on `device` and of `dtype`; `seed` draws the signs."""
+def random_signs(like_C: Tensor, seed: int) -> Tensor:
+    """Return signs in the shape and type of `like_C`; the same ones on every device."""
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.randint(0, 2, like_C.shape, generator=generator) * 2 - 1).to(like_C)
 
-    def __init__(self, size: int, seed: int, device: torch.device, dtype: torch.dtype) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        signs = torch.randint(0, 2, (size,), generator=generator, dtype=torch.int8) * 2 - 1
-        self.signs_C = signs.to(device, dtype)
-        self.padding = -size % PLACES
 
-    def __call__(self, vectors_NC: Tensor) -> Tensor:
-        """Return the sketches [N, K]."""
-        rows = [
-            F.pad(vector_C * self.signs_C, (0, self.padding)).view(-1, PLACES).sum(0)
-            for vector_C in vectors_NC
-        ]
-        return torch.stack(rows)
+def sketches(vectors_NC: Tensor, signs_C: Tensor) -> Tensor:
+    """Return the sketches of vectors [N, K]; `signs_C` are those of `random_signs`."""
+    padding = -len(signs_C) % PLACES
+    return torch.stack(
+        [F.pad(v * signs_C, (0, padding)).view(-1, PLACES).sum(0) for v in vectors_NC]
+    )
 
 
 def sketched_sections(read: ProbeContexts, figures: dict[str, Any]) -> dict[str, Any]:
     """Return what takes the place of `figures` of sketches, and how far off those may be.
 
-    Norms, distances and cosines are those of the sketches. Means and variances of single dimensions
-    are taken from the contexts at both ends of every passage, at evenly spaced dimensions. A sketch
-    of half as many places has twice the bias, so what the rank gains from half to all of them is
-    about what it still lacks: `effective_rank_error`. `distance_error` is that of a squared
-    distance, relative.
+    Means and variances of single dimensions are taken from the contexts at both ends of every
+    passage, at evenly spaced dimensions. `distance_error` is that of a squared distance, relative.
+    A sketch of half as many places has twice the bias, so what the rank gains from half to all of
+    them is about what it still lacks: `effective_rank_error`.
     """
     states_NC = read.ends.flatten(0, 1)
     dimensions, rank = states_NC.shape[1], figures["effective_rank"]

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from newllm_core.analysis.contexts import Sketch
+from newllm_core.analysis.contexts import random_signs, sketches
 from newllm_core.analysis.recurrence import (
     DIFFERENCES,
     Recurrence,
@@ -57,7 +57,7 @@ class Stepped(Recurrence):
         self._is_checked = False
         self.is_projected = layout.size > LONGEST_EXACT
         if self.is_projected:
-            self._sketch = Sketch(layout.size, seed, layout.device, layout.dtype)
+            self._signs_C = random_signs(self._start_1C[0], seed)
 
     def described(self) -> dict[str, Any]:
         """Return what a state is made of: `dimensions`, and `parts` with the numbers in each."""
@@ -93,7 +93,7 @@ class Stepped(Recurrence):
 
     def kept(self, context_NC: Tensor) -> Tensor:
         """Return the states, or sketches of them [N, K]."""
-        return self._sketch(context_NC) if self.is_projected else context_NC
+        return sketches(context_NC, self._signs_C) if self.is_projected else context_NC
 
     def push_forward(
         self, context_NC: Tensor, tokens_N: Tensor, vector_NC: Tensor
@@ -185,7 +185,6 @@ class Layout:
         self.size = sum(self.sizes)
         kinds = [_real(tensor).dtype for tensor in self._like]
         self.dtype = torch.float64 if torch.float64 in kinds else torch.float32
-        self.device = self._like[0].device
 
     def flatten(self, state: Any) -> Tensor:  # noqa: ANN401 - any nest
         """Return a state as vectors [B, C].
