@@ -10,7 +10,7 @@ K numbers kept of a context (C, but of very long ones).
 """
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +20,9 @@ from torch.nn import functional as F
 
 from newllm_core.analysis.rank import effective_rank, effective_rank_ceiling
 from newllm_core.analysis.recurrence import Recurrence
+from newllm_core.analysis.rows import nobody
 from newllm_core.analysis.sections import distribution
 from newllm_core.errors import DivergedError, InputError
-from newllm_core.runtime.progress import Task
 
 # Progress is told after so many tokens of every passage.
 TOKENS_AT_ONCE = 64
@@ -77,12 +77,15 @@ def equal_probes(probes: Mapping[str, Tensor], warmup: int) -> dict[str, Tensor]
 
 
 def read_finite(
-    recurrence: Recurrence, probes: Mapping[str, Tensor], warmup: int, *, task: Task | None = None
+    recurrence: Recurrence,
+    probes: Mapping[str, Tensor],
+    warmup: int,
+    *,
+    on_read: Callable[[int], None] = nobody,
 ) -> dict[str, ProbeContexts]:
     """Read as `read_splits` does, or raise `DivergedError`: a context is not finite."""
-    read = read_splits(recurrence, probes, warmup, task=task)
-    splits = exploded(read)
-    if splits:
+    read = read_splits(recurrence, probes, warmup, on_read=on_read)
+    if splits := exploded(read):
         raise DivergedError(
             f"contexts of the {' and '.join(splits)} passages are not finite: the recurrence "
             "explodes (train with a smaller model.init_std, or with cell.layernorm_mix near 1 "
@@ -92,12 +95,13 @@ def read_finite(
 
 
 def read_splits(
-    recurrence: Recurrence, probes: Mapping[str, Tensor], warmup: int, *, task: Task | None = None
+    recurrence: Recurrence,
+    probes: Mapping[str, Tensor],
+    warmup: int,
+    *,
+    on_read: Callable[[int], None] = nobody,
 ) -> dict[str, ProbeContexts]:
-    """Read the passages [P, warmup + T] of all splits side by side, which is faster.
-
-    Contexts may turn out not to be finite: see `exploded`.
-    """
+    """Read the passages [P, warmup + T] of all splits side by side, which is faster."""
     passages = torch.cat(list(probes.values())).to(recurrence.start(1).device)
     first = max(0, warmup - 1)
     context = recurrence.starts(passages)
@@ -112,8 +116,7 @@ def read_splits(
             before = context
         if begin >= first:
             found.append(kept)
-        if task is not None:
-            task.advance(tokens.numel())
+        on_read(tokens.numel())
     counts = [len(tokens) for tokens in probes.values()]
     trajectory, ends = torch.cat(found, dim=1), torch.stack([before, context])
     parts = zip(

@@ -34,7 +34,6 @@ from newllm_core.analysis.recurrence import Recurrence
 from newllm_core.analysis.rows import nobody
 from newllm_core.analysis.summary import gaussian_like, mean_and_error
 from newllm_core.config import AnalysisConfig
-from newllm_core.runtime.progress import Task
 
 # Late enough that the start state is forgotten where it will ever be.
 CVFP_READING = 3
@@ -47,35 +46,34 @@ def dynamics(
     *,
     converged_below: float,
     seed: int,
-    task: Task | None = None,
+    on_read: Callable[[int], None] = nobody,
 ) -> dict[str, dict[str, Any]]:
     """Perturb, restart and repeat the passages of every split, which have equal shapes.
 
     Contexts whose mean squared difference is less than `converged_below` count as the same;
     `converged_ratio` is the share of tokens whose context does not depend on the start.
     `along_text` has the `tokens` of the first passage and the `log_growth` by each, of which λ is
-    the mean over all passages. `task` is told about every token that is read.
+    the mean over all passages.
     """
     trajectories, texts, firsts = zip(
         *(selected(of_split, config) for of_split in read.values()), strict=True
     )
     trajectory_PSK, tokens_PT = torch.cat(trajectories), torch.cat(texts)
-    advance = nobody if task is None else task.advance
     own_PC = torch.cat(firsts)
     # Drawn split by split, so that a split has the same figures whatever is beside it.
     vector_PC = torch.cat([gaussian_like(of_split, seed) for of_split in firsts])
-    growth_PT1 = log_growths(recurrence, tokens_PT, own_PC, vector_PC[:, None], on_read=advance)
+    growth_PT1 = log_growths(recurrence, tokens_PT, own_PC, vector_PC[:, None], on_read=on_read)
     growth_PT = growth_PT1[..., 0]
     random = [random_start(of_split, seed) for of_split in firsts]
     starts = torch.cat([*random, recurrence.start(len(own_PC))])
     twice = tokens_PT.repeat(2, 1), trajectory_PSK.repeat(2, 1, 1)
-    from_random_PS, from_start_PS = distances(recurrence, *twice, starts, on_read=advance).chunk(2)
+    from_random_PS, from_start_PS = distances(recurrence, *twice, starts, on_read=on_read).chunk(2)
     if not bool(torch.isfinite(from_random_PS).all()):
         # Not every state is one from which a network can go on: take those of other passages.
         others_PC = torch.cat([of_split.roll(1, 0) for of_split in firsts])
         from_random_PS = distances(recurrence, tokens_PT, trajectory_PSK, others_PC)
     repeated_PL = tokens_PT[:, : config.repeated_tokens]
-    drift_PR = drift(recurrence, repeated_PL, readings=config.readings, on_read=advance)
+    drift_PR = drift(recurrence, repeated_PL, readings=config.readings, on_read=on_read)
 
     count = len(texts[0])
     found = {}
@@ -84,8 +82,7 @@ def dynamics(
         exponent = lyapunov_exponent(growth_PT[part])
         same_PT = from_random_PS[part, 1:].square() / recurrence.context_dim < converged_below
         off, exact = from_start_PS[part], trajectory_PSK[part]
-        errors = typical_errors(off, exact), text_errors(off, exact)
-        found_sweeps = sweeps(*errors, exponent["mean"])
+        found_sweeps = sweeps(typical_errors(off, exact), text_errors(off, exact), exponent["mean"])
         found_sweeps["converged"] = converged_share(
             recurrence,
             tokens_PT[part],
@@ -93,7 +90,7 @@ def dynamics(
             count=found_sweeps["predicted"]["1%"],
             converged_below=converged_below,
         )
-        advance(SWEPT_TOKENS * tokens_PT[part].numel())
+        on_read(SWEPT_TOKENS * tokens_PT[part].numel())
         found[split] = {
             "lyapunov_exponent": exponent,
             # Tokens until a perturbation has shrunk to 1/e, where perturbations shrink.

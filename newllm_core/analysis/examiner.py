@@ -79,10 +79,10 @@ class Examiner:
             worthwhile_threads(recurrence, rows),
             progress.task("reading probes", total, "tokens") as task,
         ):
-            read = read_finite(recurrence, probes, self.warmup, task=task)
+            read = read_finite(recurrence, probes, self.warmup, on_read=task.advance)
             found = self.figures(recurrence, read, task)
             if control is not None:
-                read = read_splits(control, probes, self.warmup, task=task)
+                read = read_splits(control, probes, self.warmup, on_read=task.advance)
                 for split in exploded(read):
                     progress.warning(f"the random control explodes on {split}: it has no figures")
                     del read[split]
@@ -102,14 +102,15 @@ class Examiner:
         """Return figures of every split that was read: with a `text` all, else those of health."""
         if not read:
             return {}
+        given = {"on_read": task.advance, **self._given}
         below = self.config.phase1.convergence_threshold
-        found = dynamics(recurrence, read, converged_below=below, task=task, **self._given)
+        found = dynamics(recurrence, read, converged_below=below, **given)
         for split, of_split in read.items():
             memory = {"token_memory": token_memory(self._labelled(of_split))}
             found[split] = self._split(recurrence, of_split) | found[split] | memory
         if self.text is None:
             return found
-        spectra = lyapunov_spectra(recurrence, read, on_read=task.advance, **self._given)
+        spectra = lyapunov_spectra(recurrence, read, **given)
         for split, of_split in read.items():
             along = found[split]["along_text"]
             along["texts"] = [self.text(token) for token in along["tokens"]]

@@ -64,7 +64,7 @@ def measure_health(
         worthwhile_threads(recurrence, sum(map(len, passages.values()))),
         (progress or Silent()).task("measuring health", total, "tokens") as task,
     ):
-        read = read_finite(recurrence, passages, warmup, task=task)
+        read = read_finite(recurrence, passages, warmup, on_read=task.advance)
         figures = examiner.figures(recurrence, read, task)
     return {split: health_of(of_split) for split, of_split in figures.items()}
 

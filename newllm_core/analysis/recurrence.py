@@ -7,8 +7,8 @@ Shapes: N rows, B streams, T tokens, C context_dim, K numbers that are kept of a
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import torch
@@ -117,12 +117,10 @@ class ModelRecurrence(Recurrence):
         return contexts_BTC, contexts_BTC[:, -1]
 
 
-@contextmanager
-def worthwhile_threads(recurrence: Recurrence, num_rows: int) -> Iterator[None]:
+def worthwhile_threads(recurrence: Recurrence, num_rows: int) -> AbstractContextManager[None]:
     """Use one thread while steps of `num_rows` rows of a recurrence are small products."""
-    product = num_rows * recurrence.largest_weight
-    with nullcontext() if product >= SMALLEST_PRODUCT else one_thread():
-        yield
+    is_large = num_rows * recurrence.largest_weight >= SMALLEST_PRODUCT
+    return nullcontext() if is_large else one_thread()
 
 
 Update = Callable[[Tensor], Tensor]
