@@ -10,22 +10,32 @@ from rich.text import Text
 from newllm_cli.render_analysis import COLOURS, plain_table
 from newllm_core.analysis.criteria import DEGENERATE, HEALTHY, SECTIONS, WEAK, Figures
 from newllm_core.analysis.report.compare_page import setting
-from newllm_core.analysis.report.figures import LANGUAGE_MODEL, figure_at, number, worst_verdicts
+from newllm_core.analysis.report.figures import (
+    LANGUAGE_MODEL,
+    figure_rows,
+    look_up,
+    number,
+    worst_verdicts,
+)
 
 # So many fit beside the labels; more get tables of their own.
 COLUMNS_AT_ONCE = 5
 SIGNS = {HEALTHY: "ok", WEAK: "weak", DEGENERATE: "degenerate"}
-SHOWN: list[tuple[str, tuple[str, ...]]] = [
-    ("ER/D", ("effective_rank_ratio",)),
-    ("pair cosine", ("pairwise_cosine", "mean")),
-    ("step cosine", ("identity_cosine", "mean")),
-    ("token cosine", ("token_dependency", "mean_cosine")),
-    ("Lyapunov exponent λ", ("lyapunov_exponent", "mean")),
-    ("memory horizon", ("memory_horizon",)),
-    ("echo left at the end", ("echo_state", "index")),
-    ("sweeps to 1%", ("sweeps", "measured", "1%")),
-    ("tokens remembered", ("token_memory", "total")),
-]
+CONTEXTS = {
+    "parameters": ("parameters",),
+    "ER/D": ("validation", "effective_rank_ratio"),
+    "pair cosine": ("validation", "pairwise_cosine", "mean"),
+    "step cosine": ("validation", "identity_cosine", "mean"),
+    "token cosine": ("validation", "token_dependency", "mean_cosine"),
+    "Lyapunov exponent λ": ("validation", "lyapunov_exponent", "mean"),
+    "memory horizon": ("validation", "memory_horizon"),
+    "echo left at the end": ("validation", "echo_state", "index"),
+    "sweeps to 1%": ("validation", "sweeps", "measured", "1%"),
+    "tokens remembered": ("validation", "token_memory", "total"),
+}
+HEADS = [(label, ("language_model", "validation", key)) for key, label in LANGUAGE_MODEL.items()]
+# The label of a figure or setting, and a cell for every checkpoint.
+Row = tuple[str, Sequence[str | Text]]
 
 
 def render_compare(comparison: Figures, console: Console) -> None:
@@ -40,7 +50,7 @@ def render_compare(comparison: Figures, console: Console) -> None:
         for title, rows in (
             ("health, the worse split", _health(chosen)),
             ("contexts, validation", _contexts(chosen)),
-            ("language model", _language_model(chosen)),
+            ("language model", list(figure_rows(chosen, HEADS))),
             ("settings that differ", _settings(comparison["config_differences"], part)),
             ("plugins that differ", _settings(comparison["plugin_differences"], part)),
         ):
@@ -55,44 +65,36 @@ def _letter(index: int) -> str:
     return (_letter(head - 1) if head else "") + chr(ord("A") + last)
 
 
-def _table(title: str, letters: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Table:
+def _table(title: str, letters: Sequence[str], rows: Sequence[Row]) -> Table:
     table = plain_table(title, *letters, words=1)
     for column in table.columns:
         column.max_width = 22
     table.columns[0].max_width = 28
-    for row in rows:
-        table.add_row(*row)
+    for label, cells in rows:
+        table.add_row(label, *cells)
     return table
 
 
-def _health(entries: Sequence[Figures]) -> list[list[str | Text]]:
-    verdicts = [worst_verdicts(entry) for entry in entries]
-    rows: list[list[str | Text]] = []
-    for section in SECTIONS:
-        found = [of_entry.get(section) for of_entry in verdicts]
-        cells = [
-            Text(SIGNS[v["status"]], style=COLOURS[v["status"]]) if v else Text("explodes")
-            for v in found
-        ]
-        rows.append([section.replace("_", " "), *cells])
-    return rows
+def _health(entries: Sequence[Figures]) -> list[Row]:
+    worst = [worst_verdicts(entry) for entry in entries]
+    return [
+        (section.replace("_", " "), [_sign(verdicts.get(section)) for verdicts in worst])
+        for section in SECTIONS
+    ]
 
 
-def _contexts(entries: Sequence[Figures]) -> list[list[str | Text]]:
-    rows: list[list[str | Text]] = [["parameters", *(number(e["parameters"]) for e in entries)]]
-    for label, path in SHOWN:
-        rows.append([label, *(number(figure_at(e["validation"], path)) for e in entries)])
-    return rows
+def _sign(verdict: Figures | None) -> Text:
+    if verdict is None:
+        return Text("explodes")
+    return Text(SIGNS[verdict["status"]], style=COLOURS[verdict["status"]])
 
 
-def _language_model(entries: Sequence[Figures]) -> list[list[str | Text]]:
-    rows: list[list[str | Text]] = []
-    for key, label in LANGUAGE_MODEL.items():
-        values = [((e["language_model"] or {}).get("validation") or {}).get(key) for e in entries]
-        if any(value is not None for value in values):
-            rows.append([label, *(number(value) for value in values)])
-    return rows
+def _contexts(entries: Sequence[Figures]) -> list[Row]:
+    return [
+        (label, [number(look_up(entry, path)) for entry in entries])
+        for label, path in CONTEXTS.items()
+    ]
 
 
-def _settings(differing: Mapping[str, Sequence[Any]], part: slice) -> list[list[str | Text]]:
-    return [[key, *map(setting, values[part])] for key, values in differing.items()]
+def _settings(differing: Mapping[str, Sequence[Any]], part: slice) -> list[Row]:
+    return [(key, [setting(value) for value in values[part]]) for key, values in differing.items()]

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from newllm_core.analysis.contexts import equal_probes
 from newllm_core.analysis.criteria import verdicts
-from newllm_core.analysis.examiner import SPLITS, Examiner
+from newllm_core.analysis.examiner import Examiner
 from newllm_core.analysis.health import health_of, training_of
 from newllm_core.analysis.recurrence import ModelRecurrence
 from newllm_core.analysis.stepped import Step, Stepped
 from newllm_core.checkpoint.format import Checkpoint
+from newllm_core.checkpoint.metadata import SPLITS
 from newllm_core.config import AnalysisConfig, Config
 from newllm_core.data.probe import choose_probes
 from newllm_core.data.tokenizer_library import load_tokenizer, panics_contained

@@ -10,7 +10,9 @@ import torch
 from newllm_core import settings
 from newllm_core.analysis.analyze import analyze
 from newllm_core.analysis.foreign.opening import examine_file
+from newllm_core.analysis.report.figures import LANGUAGE_MODEL
 from newllm_core.checkpoint.format import FORMAT, Checkpoint, load
+from newllm_core.checkpoint.metadata import SPLITS
 from newllm_core.config import Config
 from newllm_core.errors import DivergedError
 from newllm_core.files.strict_json import finite
@@ -22,11 +24,6 @@ SCHEMA = 1
 
 # Where a run computed says nothing about what came out.
 NOT_COMPARED = ("run.device", "run.threads")
-LANGUAGE_MODEL_FIGURES = (
-    *("loss", "perplexity", "accuracy"),
-    *("bits_per_byte", "bits_per_character", "word_perplexity"),
-)
-SPLITS = ("train", "validation")
 # Sections that mean nothing before Phase 2.
 LATER_SECTIONS = ("phase2", "gate")
 
@@ -177,6 +174,5 @@ def _language_model(checkpoint: Checkpoint) -> dict[str, Any] | None:
     if not results:
         return None
     return {
-        split: {figure: results[split].get(figure) for figure in LANGUAGE_MODEL_FIGURES}
-        for split in SPLITS
+        split: {figure: results[split].get(figure) for figure in LANGUAGE_MODEL} for split in SPLITS
     }

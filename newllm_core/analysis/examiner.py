@@ -25,11 +25,11 @@ from newllm_core.analysis.sections import matrix_sections
 from newllm_core.analysis.summary import identity_cosine
 from newllm_core.analysis.token_dependency import contributions, token_dependency
 from newllm_core.analysis.token_memory import Labelled, label, memory_capacity, token_memory
+from newllm_core.checkpoint.metadata import SPLITS
 from newllm_core.config import Config
 from newllm_core.runtime.progress import Progress, Task
 
 Splits = dict[str, dict[str, Any]]
-SPLITS = ("train", "validation")
 
 
 @dataclass(frozen=True)

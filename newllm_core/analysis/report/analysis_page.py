@@ -22,8 +22,7 @@ from newllm_core.analysis.report.figures import (
     unhealthy,
 )
 from newllm_core.analysis.report.html import chart_grid, figure_table, page, section, status, table
-
-SPLITS = ("train", "validation")
+from newllm_core.checkpoint.metadata import SPLITS
 
 TILES: list[tuple[str, tuple[str, ...]]] = [
     ("effective rank / dimensions", ("effective_rank_ratio",)),

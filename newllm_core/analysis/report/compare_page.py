@@ -6,7 +6,7 @@ from html import escape
 from newllm_core.analysis.criteria import SECTIONS, Figures
 from newllm_core.analysis.report.chart import Chart
 from newllm_core.analysis.report.charts import ROLES, split_charts
-from newllm_core.analysis.report.figures import LANGUAGE_MODEL, number, worst_verdicts
+from newllm_core.analysis.report.figures import LANGUAGE_MODEL, figure_rows, number, worst_verdicts
 from newllm_core.analysis.report.html import chart_grid, figure_table, page, section, status, table
 
 
@@ -77,10 +77,10 @@ def _language_model(entries: Sequence[Figures]) -> str:
     trained = [entry for entry in entries if entry["language_model"]]
     if not trained:
         return "<p>No checkpoint has trained heads yet: newllm phase2.</p>"
-    rows = []
-    for key, label in LANGUAGE_MODEL.items():
-        for split in ("validation", "train"):
-            values = [entry["language_model"][split][key] for entry in trained]
-            if any(value is not None for value in values):
-                rows.append([escape(f"{label}, {split}"), *(number(value) for value in values)])
+    figures = [
+        (f"{label}, {split}", ("language_model", split, key))
+        for key, label in LANGUAGE_MODEL.items()
+        for split in ("validation", "train")
+    ]
+    rows = [[escape(label), *cells] for label, cells in figure_rows(trained, figures)]
     return table(["figure", *(entry["name"] for entry in trained)], rows)

@@ -73,6 +73,7 @@ FIGURES: list[tuple[str, Place]] = [
     ("state, sketched places", ("sketch", "places")),
     ("  error of effective rank", ("sketch", "effective_rank_error")),
 ]
+# What heads reach, under `language_model` of a comparison.
 LANGUAGE_MODEL = {
     "bits_per_byte": "bits per byte",
     "bits_per_character": "bits per character",
@@ -171,10 +172,12 @@ def figure_at(figures: Figures | None, path: Place) -> float | None:
     return look_up(figures, path)
 
 
-def figure_rows(columns: Iterable[Figures | None]) -> Iterator[tuple[str, list[str]]]:
+def figure_rows(
+    columns: Iterable[Figures | None], figures: Sequence[tuple[str, Place]] = FIGURES
+) -> Iterator[tuple[str, list[str]]]:
     """Yield the label of every figure that any column has, and how it reads in each."""
     columns = list(columns)
-    for label, path in FIGURES:
+    for label, path in figures:
         values = [figure_at(figures, path) for figures in columns]
         if any(value is not None for value in values):
             yield label, [number(value) for value in values]
