@@ -78,15 +78,16 @@ def _table(title: str, letters: Sequence[str], rows: Sequence[Row]) -> Table:
 def _health(entries: Sequence[Figures]) -> list[Row]:
     worst = [worst_verdicts(entry) for entry in entries]
     return [
-        (section.replace("_", " "), [_sign(verdicts.get(section)) for verdicts in worst])
+        (section.replace("_", " "), [_sign(verdicts, section) for verdicts in worst])
         for section in SECTIONS
     ]
 
 
-def _sign(verdict: Figures | None) -> Text:
-    if verdict is None:
-        return Text("explodes")
-    return Text(SIGNS[verdict["status"]], style=COLOURS[verdict["status"]])
+def _sign(verdicts: Mapping[str, Figures], section: str) -> Text:
+    if section not in verdicts:  # nobody asks how a foreign network was trained
+        return Text("–" if verdicts else "explodes")
+    status = verdicts[section]["status"]
+    return Text(SIGNS[status], style=COLOURS[status])
 
 
 def _contexts(entries: Sequence[Figures]) -> list[Row]:

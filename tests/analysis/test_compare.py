@@ -13,6 +13,7 @@ from newllm_core.analysis.compare import (
     plugin_differences,
     short_names,
 )
+from newllm_core.analysis.report.compare_page import compare_page
 from newllm_core.checkpoint.format import save
 from newllm_core.config import Config, ModelConfig, Phase1Config, Phase2Config, RunConfig
 from newllm_core.errors import InputError
@@ -67,6 +68,15 @@ def test_health_and_figures_stand_side_by_side(comparison):
     assert row["ER/D"][0] == row["ER/D"][2] != row["ER/D"][1]
     assert row["bits per byte"] == ["–", "–", "1.5"]
     assert row["loss, nats per token"] == ["–", "–", "2.5"]
+
+
+def test_a_section_that_was_not_judged_is_not_said_to_explode(comparison):
+    good, flat, _ = comparison["checkpoints"]
+    judged = [verdict for verdict in flat["verdicts"] if verdict["section"] != "training"]
+    found = comparison | {"checkpoints": [good, flat | {"verdicts": judged}]}
+    row = next(line for line in printed(found) if line.startswith("training"))
+    assert row.split() == ["training", "ok", "–"]
+    assert "explodes" not in compare_page(found)
 
 
 def test_it_fits_json_and_80_columns(comparison):

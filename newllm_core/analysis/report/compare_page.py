@@ -67,8 +67,14 @@ def _health(entries: Sequence[Figures]) -> str:
     worst = [worst_verdicts(entry) for entry in entries]
     rows = []
     for name in SECTIONS:
-        found = [verdicts.get(name) for verdicts in worst]
-        cells = [status(verdict["status"]) if verdict else "explodes" for verdict in found]
+        cells = [
+            status(verdicts[name]["status"])
+            if name in verdicts
+            else "–"
+            if verdicts
+            else "explodes"
+            for verdicts in worst
+        ]
         rows.append([escape(name.replace("_", " ")), *cells])
     return table(["section", *(entry["name"] for entry in entries)], rows)
 
