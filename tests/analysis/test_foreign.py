@@ -69,6 +69,40 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path, kind, embedding, more, wo
         open_network(path, kind, embedding=embedding, seed=0, device=CPU)
 
 
+def random(*shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("kind", "tensors", "words"),
+    [
+        ("gru", {"weight_ih_l0": random(18, 5)}, "no weights of one torch.nn.GRU"),
+        ("gru", {"weight_ih_l1": random(18, 5)}, "no weights of one torch.nn.GRU"),
+        ("gru", {"weight_ih_l0": random(18), "weight_hh_l0": random(18, 6)}, "do not fit"),
+        ("rnn", {"weight_ih_l0": random(0, 5), "weight_hh_l0": random(0, 0)}, "do not fit"),
+        ("reservoir", {"W": torch.tensor(1.0), "Win": random(4, 5)}, "expected \\[N, N\\]"),
+        ("reservoir", {"W": random(0, 0), "Win": random(0, 5)}, "expected \\[N, N\\]"),
+        ("reservoir", {"W": random(4, 4), "Win": random(4, 5), "bias": random(3)}, "bias has 3"),
+        ("reservoir", {"W": random(4, 4), "Win": random(4, 5), "lr": random(3)}, "lr 3, expected"),
+    ],
+)
+def test_weights_of_odd_shapes_are_refused(tmp_path, kind, tensors, words):
+    path = tmp_path / "weights.safetensors"
+    save_file({**tensors, "embed": random(9, 5)}, path)
+    with pytest.raises(InputError, match=words):
+        open_network(path, kind, embedding="embed", seed=0, device=CPU)
+
+
+def test_what_ids_stand_for_may_be_of_another_precision_than_weights(tmp_path):
+    write(tmp_path / "w.safetensors", "gru")
+    weights = load_file(tmp_path / "w.safetensors")
+    save_file(
+        weights | {"embed.weight": weights["embed.weight"].double()}, tmp_path / "w.safetensors"
+    )
+    opened = open_network(tmp_path / "w.safetensors", "gru", embedding=None, seed=0, device=CPU)
+    assert opened.step(opened.start, torch.tensor([3])).dtype == torch.float32
+
+
 def test_ids_that_the_network_does_not_have_are_refused(tmp_path):
     write(tmp_path / "w.safetensors", "gru")
     np.save(tmp_path / "ids.npy", np.arange(10))

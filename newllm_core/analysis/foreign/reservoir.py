@@ -28,17 +28,23 @@ class Reservoir(Foreign):
         tensors = read_tensors(path, device)
         if not {"W", "Win"} <= set(tensors):
             raise InputError(f"{path} has no tensors W and Win: it is no reservoir")
-        matrix, inlet = tensors["W"], tensors["Win"]
-        units = len(matrix)
-        if matrix.shape != (units, units) or inlet.ndim != 2 or len(inlet) != units:
+        matrix = tensors["W"]
+        inlet = tensors["Win"].to(matrix)
+        fits = matrix.ndim == inlet.ndim == 2 and inlet.numel() > 0
+        if not fits or not len(matrix) == matrix.shape[1] == len(inlet):
             raise InputError(
                 f"{path}: W has shape {list(matrix.shape)} and Win {list(inlet.shape)}, expected "
                 "[N, N] and [N, F]"
             )
+        units = len(matrix)
         others = {name: tensor for name, tensor in tensors.items() if name not in OWN}
         values_VF = table(others, embedding, inlet.shape[1], path)
         bias = tensors.get("bias", matrix.new_zeros(units)).flatten()
         rate = tensors.get("lr", matrix.new_ones(1)).flatten()
+        if not {len(bias), len(rate)} <= {1, units}:
+            raise InputError(
+                f"{path}: bias has {len(bias)} numbers and lr {len(rate)}, expected {units} or one"
+            )
         driven_VN = values_VF.to(matrix) @ inlet.T + bias
 
         def reading(recurrent: Tensor) -> Step:

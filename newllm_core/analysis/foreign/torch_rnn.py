@@ -35,19 +35,22 @@ class TorchRnn(Foreign):
         prefix = layers[0][1] if layers else ""
         own = {name.removeprefix(prefix): t for name, t in tensors.items() if _is_of(name, prefix)}
         kind = type(self).__name__.removeprefix("Torch").upper()
-        if not layers or any(part in name for name in own for part in NOT_READ):
+        first, recurrent = own.get("weight_ih_l0"), own.get("weight_hh_l0")
+        not_read = any(part in name for name in own for part in NOT_READ)
+        if first is None or recurrent is None or not_read:
             raise InputError(
                 f"{path} has no weights of one torch.nn.{kind} that reads forward (weight_ih_l0, …)"
             )
-        first = own["weight_ih_l0"]
-        sizes = (first.shape[1], first.shape[0] // self.gates, len(layers))
-        others = {name: t for name, t in tensors.items() if not _is_of(name, prefix)}
-        embedded_VE = table(others, embedding, sizes[0], path)
-        if first.shape[0] % self.gates or own["weight_hh_l0"].shape[1] != sizes[1]:
+        shapes = list(first.shape), list(recurrent.shape)
+        fits = first.ndim == recurrent.ndim == 2 and first.numel() > 0
+        if not fits or len(first) != self.gates * recurrent.shape[1]:
             raise InputError(
-                f"{path}: weight_ih_l0 has shape {list(first.shape)} and weight_hh_l0 "
-                f"{list(own['weight_hh_l0'].shape)}, which do not fit"
+                f"{path}: weight_ih_l0 has shape {shapes[0]} and weight_hh_l0 {shapes[1]}, which "
+                "do not fit"
             )
+        sizes = (first.shape[1], recurrent.shape[1], len(layers))
+        others = {name: t for name, t in tensors.items() if not _is_of(name, prefix)}
+        embedded_VE = table(others, embedding, sizes[0], path).to(first)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             made = self.module(*sizes, bias="bias_ih_l0" in own)
