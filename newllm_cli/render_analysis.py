@@ -35,6 +35,23 @@ CURVES: list[tuple[str, tuple[str, ...], bool]] = [
     ("contribution by lag, log", ("contributions", "by_lag"), True),
     ("growth along a text", ("along_text", "log_growth"), False),
 ]
+# Columns of what Phase 1 did by iteration, and Phase 2 to predictions and memory by epoch.
+ITERATIONS = {
+    "window": ("window",),
+    "iteration": ("iteration",),
+    "converged\ntrain": ("converged_ratio", "train"),
+    "converged\nvalidation": ("converged_ratio", "validation"),
+    "ER/D\ntrain": ("effective_rank_ratio", "train"),
+    "ER/D\nvalidation": ("effective_rank_ratio", "validation"),
+    "weight\nchange": ("weight_change",),
+}
+EPOCHS = {
+    "epoch of\nPhase 2": ("epoch",),
+    "bits/byte\nvalidation": ("validation", "bits_per_byte"),
+    "ER/D": ("memory", "effective_rank_ratio"),
+    "λ": ("memory", "lyapunov_exponent"),
+    "tokens\nremembered": ("memory", "tokens_remembered"),
+}
 SMALLEST_DRAWN = 1e-6
 CURVE_WIDTH = 28
 
@@ -67,7 +84,7 @@ def render_analysis(report: Figures, console: Console, *, whole_history: bool = 
     if "convergence" in report:
         _print_history(report["convergence"], console, whole=whole_history)
         if report["epochs"]:
-            console.print("", _epoch_table(report["epochs"]))
+            console.print("", _entry_table(report["epochs"], EPOCHS))
 
 
 def render_matrix(report: Figures, console: Console) -> None:
@@ -134,9 +151,7 @@ def _missed(verdict: Figures) -> str:
     """Show the threshold that was missed; nothing where the number is not what is wrong."""
     value, threshold = verdict["value"], verdict["threshold"]
     criterion = CRITERIA.get(verdict["section"])
-    if value is None or criterion is None:
-        return ""
-    if criterion.reaches(value, threshold):
+    if value is None or criterion is None or criterion.reaches(value, threshold):
         return ""
     return f" ({'below' if criterion.high_is_good else 'above'} {threshold:g})"
 
@@ -208,37 +223,16 @@ def _print_history(convergence: Figures, console: Console, *, whole: bool) -> No
             if known:
                 ends = f"{number(known[0])} → {number(known[-1])}"
                 console.print(Text(f"{label + ' ' + name:<26} {sparkline(curve)}  {ends}"))
-    columns = {
-        "window": ("window",),
-        "iteration": ("iteration",),
-        "converged\ntrain": ("converged_ratio", "train"),
-        "converged\nvalidation": ("converged_ratio", "validation"),
-        "ER/D\ntrain": ("effective_rank_ratio", "train"),
-        "ER/D\nvalidation": ("effective_rank_ratio", "validation"),
-        "weight\nchange": ("weight_change",),
-    }
     last = len(history) - 1
     count = len(history) if whole else min(HISTORY_ROWS, len(history))
     chosen = sorted({i * last // max(1, count - 1) for i in range(count)})
-    console.print("", _entry_table([history[index] for index in chosen], columns))
+    console.print("", _entry_table([history[index] for index in chosen], ITERATIONS))
     for entry in history:
         if entry.get("stopped_early"):
             console.print(
                 f"window {entry.get('window')} stopped early after iteration "
                 f"{entry.get('iteration')}: enough tokens had converged"
             )
-
-
-def _epoch_table(epochs: Sequence[Figures]) -> Table:
-    """Return what Phase 2 did to predictions and to the memory, epoch by epoch."""
-    columns = {
-        "epoch of\nPhase 2": ("epoch",),
-        "bits/byte\nvalidation": ("validation", "bits_per_byte"),
-        "ER/D": ("memory", "effective_rank_ratio"),
-        "λ": ("memory", "lyapunov_exponent"),
-        "tokens\nremembered": ("memory", "tokens_remembered"),
-    }
-    return _entry_table(epochs, columns)
 
 
 def _entry_table(entries: Sequence[Figures], columns: Mapping[str, tuple[str, ...]]) -> Table:

@@ -1,5 +1,6 @@
 """`newllm analyze`: what a checkpoint's memory is worth."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -70,6 +71,8 @@ def analyze(
     from newllm_cli.progress import StderrProgress
     from newllm_cli.render_analysis import render_analysis, render_matrix
     from newllm_cli.reports import check_outputs, write_outputs
+    from newllm_core.analysis.report.analysis_page import analysis_page, matrix_charts, matrix_page
+    from newllm_core.analysis.report.charts import analysis_charts
     from newllm_core.errors import ConfigError
 
     if history not in ("some", "all"):
@@ -78,26 +81,21 @@ def analyze(
     config = given.resolve()
     seed = config.run.seed if given.sets("run", "seed") else None
     check_outputs(html, png, overwrite=overwrite)
+
+    from newllm_core.runtime.device import prepare_device
+
     checkpoint = named_or_step_file(checkpoint)
     foreign = is_foreign(checkpoint, kind, tokens)
+    render: Callable[..., object] = partial(render_analysis, whole_history=history == "all")
+    page, charts = analysis_page, analysis_charts
     if tensor is not None or (checkpoint.suffix == ".npy" and not foreign):
         from newllm_core.analysis.matrix import analyze_matrix
-        from newllm_core.analysis.report.analysis_page import matrix_charts, matrix_page
 
+        render, page, charts = render_matrix, matrix_page, matrix_charts
         report = analyze_matrix(
             checkpoint, tensor, config=config.analysis, seed=config.run.seed, progress=progress
         )
-        show(report, render_matrix, json=json)
-        write_outputs(
-            html, png, lambda: matrix_page(report), lambda: matrix_charts(report), progress
-        )
-        return
-
-    from newllm_core.analysis.report.analysis_page import analysis_page
-    from newllm_core.analysis.report.charts import analysis_charts
-    from newllm_core.runtime.device import prepare_device
-
-    if foreign:
+    elif foreign:
         from newllm_core.analysis.foreign.opening import examine_file
 
         report = examine_file(
@@ -114,16 +112,12 @@ def analyze(
         from newllm_core.analysis.analyze import analyze as analyze_checkpoint
         from newllm_core.checkpoint.format import load
 
-        device = prepare_device(config.run)
         report = analyze_checkpoint(
-            load(checkpoint, device=device, progress=progress),
+            load(checkpoint, device=prepare_device(config.run), progress=progress),
             config=config,
             checkpoint_path=checkpoint,
             seed=seed,
-            device=device,
             progress=progress,
         )
-    show(report, partial(render_analysis, whole_history=history == "all"), json=json)
-    write_outputs(
-        html, png, lambda: analysis_page(report), lambda: analysis_charts(report), progress
-    )
+    show(report, render, json=json)
+    write_outputs(html, png, partial(page, report), partial(charts, report), progress)

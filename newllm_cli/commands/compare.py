@@ -1,5 +1,6 @@
 """`newllm compare`: checkpoints side by side."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -45,6 +46,7 @@ def compare(
     from newllm_cli.progress import StderrProgress
     from newllm_cli.render_compare import render_compare
     from newllm_cli.reports import check_outputs, write_outputs
+    from newllm_core.analysis.report.compare_page import compare_page, comparison_curves
 
     config = given.resolve()
     check_outputs(html, png, overwrite=overwrite)
@@ -64,8 +66,6 @@ def compare(
         embedding=embedding,
     )
     show(report, render_compare, json=json)
-    from newllm_core.analysis.report.compare_page import compare_page, comparison_curves
-
     write_outputs(
-        html, png, lambda: compare_page(report), lambda: comparison_curves(report), progress
+        html, png, partial(compare_page, report), partial(comparison_curves, report), progress
     )
