@@ -1,12 +1,8 @@
-"""Dynamics: everything that needs the recurrence to be run again, for all splits at once.
+"""Dynamics: everything that needs the recurrence to be run again, for all splits side by side.
 
-The weights of a large model are read from memory at every step, whatever the number of rows, so
-the passages of all splits go through it side by side. The contexts that the probes have already
-given are the trajectory that perturbed ones are compared with.
-
-Repeat test: read a passage n times and n + 1 times, carrying the state; how far apart are they?
-This is the context vector fixed-point property (CVFP) itself: where it holds, the contexts of two
-readings are almost equal, and their difference goes to zero with n.
+The contexts that the probes have already given are the trajectory that perturbed ones are compared
+with. Repeat test: read a passage n times and n + 1 times, carrying the state; how far apart are
+they? Where the context vector fixed-point property (CVFP) holds, that goes to zero with n.
 
 Shapes: P passages of all splits, T tokens, S = T + 1 contexts in a row, L tokens that are repeated,
 C context_dim, K numbers kept of a context.
@@ -50,10 +46,9 @@ def dynamics(
 ) -> dict[str, dict[str, Any]]:
     """Perturb, restart and repeat the passages of every split, which have equal shapes.
 
-    Contexts whose mean squared difference is less than `converged_below` count as the same;
+    Contexts whose mean squared difference is less than `converged_below` count as the same:
     `converged_ratio` is the share of tokens whose context does not depend on the start.
-    `along_text` has the `tokens` of the first passage and the `log_growth` by each, of which λ is
-    the mean over all passages.
+    `along_text` is the growth of a disturbance by each token of the first passage.
     """
     trajectories, texts, firsts = zip(
         *(selected(of_split, config) for of_split in read.values()), strict=True
@@ -130,11 +125,7 @@ def tokens_to_read(probes: Mapping[str, Tensor], warmup: int, config: AnalysisCo
 
 
 def selected(read: ProbeContexts, config: AnalysisConfig) -> tuple[Tensor, Tensor, Tensor]:
-    """Choose evenly spaced passages.
-
-    Return what is kept of contexts in a row [P, S, K], the tokens between them [P, T] and the first
-    contexts [P, C].
-    """
+    """Return trajectories [P, S, K] of evenly spaced passages, tokens [P, T] and starts [P, C]."""
     passages = len(read.tokens)
     count = min(passages, config.dynamics_passages)
     chosen = torch.linspace(0, passages - 1, count).round().long().to(read.tokens.device)
@@ -151,10 +142,7 @@ def drift(
     readings: int,
     on_read: Callable[[int], None] = nobody,
 ) -> Tensor:
-    """Return relative distance [P, readings - 1] of reading n + 1 from reading n, float64.
-
-    The first begins with the start state. Root mean squares are taken over the tokens of a passage.
-    """
+    """Return relative root mean square distance [P, readings - 1] of each reading from the next."""
     before_PLK, context_PC = recurrence.rollout(tokens_PL, recurrence.start(len(tokens_PL)))
     on_read(tokens_PL.numel())
     drifts = []
@@ -169,10 +157,9 @@ def drift(
 
 
 def repeat_drift(drift_PR: Tensor) -> dict[str, Any]:
-    """Summarise the drift [P, readings - 1] of every passage, of at least four readings.
+    """Summarise the drift [P, readings - 1] after 1, 2, … readings, of at least four.
 
-    `by_repeat` is the mean drift after 1, 2, … readings; `third_to_fourth`, how far the fourth
-    reading is from the third, is what CVFP is judged by.
+    CVFP is judged by `third_to_fourth`.
     """
     figures = [mean_and_error(of_repeat[:, None]) for of_repeat in drift_PR.unbind(1)]
     return {

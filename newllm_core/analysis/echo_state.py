@@ -1,13 +1,12 @@
 """Echo state: what is left after k tokens of the difference between two start states.
 
-A recurrence has the echo state property (Jaeger 2001) if nothing is left in the end, whatever the
-start states were: then its context is a function of what it read.
+If that is nothing in the end, whatever the start states were (the echo state property: Jaeger
+2001), a context is a function of what was read.
 
-Sweeps: how often all tokens must be updated at once until their contexts are right. A Jacobi sweep
-gives every token the context that the sweep before made of its predecessor. After k sweeps a
-context is what reading the last k tokens from the start state gives, so the error is the distance
-of two starts after k tokens, and whole texts need not be swept to know it. A sweep shrinks it by
-e^λ: `ln ε / λ` sweeps lead to a relative error of ε (Gonzalez et al., NeurIPS 2025).
+Sweeps: how often all tokens must be updated at once until their contexts are right. After k Jacobi
+sweeps a context is what reading the last k tokens from the start state gives, so the error is the
+distance of two starts after k tokens. A sweep shrinks it by e^λ: `ln ε / λ` sweeps lead to a
+relative error of ε (Gonzalez et al., NeurIPS 2025).
 
 Shapes: P passages, T tokens, S = T + 1 contexts in a row, C context_dim, K kept of a context.
 """
@@ -42,8 +41,7 @@ def distances(
 ) -> Tensor:
     """Return distance [P, S] of a known trajectory from the one that begins at `start_PC`, float64.
 
-    Both read `tokens_PT`; the known one includes its start. `on_read` is told how many tokens have
-    been read.
+    Both read `tokens_PT`; the known one includes its start.
     """
 
     def apart(step: int, context_PC: Tensor) -> Tensor:
@@ -66,11 +64,9 @@ def random_start(like_PC: Tensor, seed: int) -> Tensor:
 
 
 def echo_state(distances_PS: Tensor) -> dict[str, Any]:
-    """Return what is left of the distance after every token.
+    """Return shares of the first distance, `distances_by_step` and `stderr_by_step` over passages.
 
-    Returns:
-        `distances_by_step`: S shares of the initial distance, mean over passages, 1 first;
-        `stderr_by_step`; `index`: the last share, 0 for an echo state.
+    `index` is the last share, 0 for an echo state.
     """
     first_P1 = distances_PS[:, :1]
     # Two equal starts stay equal.
@@ -86,10 +82,9 @@ def echo_state(distances_PS: Tensor) -> dict[str, Any]:
 
 
 def typical_errors(distances_PS: Tensor, trajectory_PSK: Tensor) -> list[float]:
-    """Return relative error of the typical token after 0, 1, … sweeps: passages' geometric mean.
+    """Return relative error of the typical token after 0, 1, … sweeps: the one that λ speaks about.
 
-    λ is a mean of logarithms, so this is the error that it speaks about. Distances are those of the
-    exact trajectory from the one that begins at the start state.
+    Distances are those of the exact trajectory from the one that begins at the start state.
     """
     size_PS = trajectory_PSK.double().norm(dim=2)
     share_PS = distances_PS / size_PS.clamp(min=1e-300)
@@ -97,10 +92,7 @@ def typical_errors(distances_PS: Tensor, trajectory_PSK: Tensor) -> list[float]:
 
 
 def text_errors(distances_PS: Tensor, trajectory_PSK: Tensor) -> list[float]:
-    """Return relative error of a long text after 0, 1, … sweeps: the ratio of root mean squares.
-
-    The tokens that settle last decide it, so it shrinks more slowly than the typical error.
-    """
+    """Return relative error of a text after 0, 1, … sweeps, which the slowest tokens decide."""
     wrong_S = distances_PS.square().mean(dim=0)
     size_S = trajectory_PSK.double().square().sum(dim=2).mean(dim=0)
     return (wrong_S / size_S.clamp(min=1e-300)).sqrt().tolist()
@@ -117,8 +109,8 @@ def converged_share(
 ) -> float | None:
     """Return share of tokens that have converged after `count` sweeps from the start state.
 
-    Converged is what Phase 1 calls so: a mean squared error of less than `converged_below` from the
-    exact trajectory. `count` is rounded up; None or more than T gives None.
+    Their mean squared error is below `converged_below`. `count` is rounded up; None or more than T
+    gives None.
     """
     length = tokens_PT.shape[1]
     if count is None or math.ceil(count) > length:
@@ -137,10 +129,8 @@ def converged_share(
 def sweeps(typical: Sequence[float], whole: Sequence[float], exponent: float) -> dict[str, Any]:
     """Return sweeps to a relative error of 1 % and 0.01 %, from λ and the errors by sweep.
 
-    Returns:
-        `predicted` from λ, None where it is not negative; `measured` of the typical token and
-        `measured_text` of the whole text, None where that many sweeps were not enough;
-        `error_by_sweep` and `text_error_by_sweep`.
+    `predicted` is None where λ is not negative; `measured` (of the typical token) and
+    `measured_text` where there were too few sweeps.
     """
     return {
         "predicted": {

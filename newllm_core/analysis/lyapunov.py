@@ -1,10 +1,8 @@
 """Lyapunov exponents: how fast small perturbations of the context grow or die, inputs held fixed.
 
-A tangent vector is carried along the trajectory, `v <- J_t v` with the Jacobian-vector product of
-one update; the logarithm of its growth per token, averaged, is the largest exponent. Several
-vectors that are made orthogonal after every token give the largest ones (Benettin et al. 1980, by
-QR). For λ every passage has its own random vector: on one trajectory several would turn into the
-same direction and tell the same story.
+A tangent vector is carried along the trajectory, `v <- J_t v`; the logarithm of its growth per
+token, averaged, is the largest exponent. Several vectors that are made orthogonal after every token
+give the largest ones (Benettin et al. 1980, by QR).
 
 Shapes: P passages, T tokens, C context_dim, X exponents.
 """
@@ -80,9 +78,8 @@ def _orthonormal(pushed_PXC: Tensor, before_PXC: Tensor) -> tuple[Tensor, Tensor
 def lyapunov_exponent(log_growth_PT: Tensor) -> dict[str, float]:
     """Return `mean` log growth per token in nats, and its standard error (`stderr`).
 
-    The first tokens of every passage are left out: the vector has to find its direction. The error
-    is that of the mean over passages and, where the second half of the rest says otherwise than the
-    first, half of what they differ by: there the vector is still turning.
+    The first tokens of every passage are left out: the vector has to find its direction. Where the
+    halves of the rest disagree it is still turning: half of that is a part of the error.
     """
     discard = min(MOST_DISCARDED, log_growth_PT.shape[1] // DISCARDED_SHARE)
     counted_PT = log_growth_PT[:, discard:]
@@ -102,15 +99,13 @@ def lyapunov_spectra(
     seed: int,
     on_read: Callable[[int], None],
 ) -> dict[str, dict[str, Any]]:
-    """Measure the largest exponents on evenly spaced passages, each read twice in a row.
+    """Measure the largest exponents on evenly spaced passages of splits of equal shapes.
 
-    The first reading turns the vectors into their directions, the second is counted. Without an
-    input there are more of them. The splits in `read` have equal shapes.
+    The first reading of a passage turns the vectors into their directions, the next is counted.
 
     Returns:
-        For each split `exponents`: for each `mean`, in nats per token, and `stderr`;
-        `kaplan_yorke_dimension`: None where more exponents are needed to know it; `dimensions`: C;
-        `tokens`: so many were counted.
+        For each split `exponents` (for each `mean`, in nats per token, and `stderr`),
+        `kaplan_yorke_dimension`, `dimensions` (C) and `tokens` (so many were counted).
     """
     shape = next(iter(read.values())).tokens.shape
     passages, steps, count = extent(recurrence.context_dim, shape, config)
@@ -157,9 +152,8 @@ def extent(dimensions: int, shape: Sequence[int], config: AnalysisConfig) -> tup
 def kaplan_yorke_dimension(exponents: Sequence[float], dimensions: int) -> float | None:
     """Return `j + (λ_1 + … + λ_j) / |λ_{j+1}|` for the last j whose sum is not negative.
 
-    That is the dimension of boxes that neither grow nor shrink (Kaplan & Yorke 1979): 0 where all
-    starts meet; `dimensions` if no sum is negative; None if that cannot be told from the exponents
-    given, the largest ones in descending order.
+    Kaplan & Yorke 1979. 0: all starts meet; `dimensions`: no sum is negative; None: it takes more
+    than the largest `exponents` given, in descending order, to know.
     """
     total = 0.0
     for number, exponent in enumerate(exponents):

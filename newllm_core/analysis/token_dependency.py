@@ -1,10 +1,8 @@
 """What tokens do to contexts.
 
-Token dependency: the same context, different tokens; how different are the results?
-
-Contribution of a token of a passage to the state at its end: it is replaced by another one of the
-text, and the rest is read as it stands; how far is the state at the end from what it would have
-been, relative to its norm? 0: the token has left no trace.
+Token dependency: the same context, different tokens; how different are the results? Contribution of
+a token to the state at the end of its passage: how far does that move, relative to its norm, if the
+token is replaced by another one of the text? 0: it has left no trace.
 
 Shapes: R contexts, M tokens or substitutes, P passages, L tokens of each, U types, C context_dim.
 """
@@ -23,12 +21,10 @@ from newllm_core.config import AnalysisConfig
 from newllm_core.errors import InputError
 
 ROWS_AT_ONCE = 4096
-# And so many numbers of contexts.
-ELEMENTS_AT_ONCE = 2**24
+# Numbers of contexts that are held at once: longer ones get fewer passages and substitutes.
+HELD_NUMBERS = 2**24
 PASSAGES = 4
 SUBSTITUTES = 4
-# Numbers of the states that are held at once: longer ones get fewer passages and substitutes.
-HELD_NUMBERS = 2**24
 
 
 @torch.no_grad()
@@ -40,11 +36,10 @@ def token_dependency(
     *,
     seed: int,
 ) -> dict[str, float]:
-    """Let sampled contexts read sampled tokens, and compare what becomes of each context.
+    """Let sampled contexts read sampled types of `tokens`, and compare what becomes of each.
 
-    Tokens are sampled from the types in `tokens`, of any shape. `mean_cosine` and `mean_l2` are
-    taken over contexts and pairs of different tokens: 1 and 0 for a model that ignores its tokens;
-    so is `std_cosine`. `stderr` of the mean cosine comes from both samples.
+    `mean_cosine`, `std_cosine` and `mean_l2` are taken over contexts and pairs of different tokens:
+    1, 0 and 0 for a model that ignores its tokens. `stderr` is that of the mean cosine.
 
     Raises:
         InputError: a token id that was asked for is not in the vocabulary.
@@ -64,7 +59,7 @@ def token_dependency(
         return {"mean_cosine": 1.0, "std_cosine": 0.0, "mean_l2": 0.0, "stderr": 0.0}
     by_context, by_token = [], torch.zeros(count).double()
     distances = squares = 0.0
-    rows = min(ROWS_AT_ONCE, ELEMENTS_AT_ONCE // recurrence.context_dim)
+    rows = min(ROWS_AT_ONCE, HELD_NUMBERS // recurrence.context_dim)
     for some_rC in contexts_RC.split(max(1, rows // count)):
         each_RC = some_rC.repeat_interleave(count, dim=0)
         after_RC = recurrence.read(each_RC, token_M.repeat(len(some_rC)))
@@ -117,9 +112,8 @@ def contributions(
     """Replace every token of a few passages of a split, one at a time.
 
     Returns:
-        `by_lag`: the mean over passages for the last token, the one before and so on;
-        `stderr_by_lag`; `tokens` of the first passage and for each its part `by_token`. None where
-        there is one kind of token only.
+        `by_lag`, mean over passages, and `stderr_by_lag`: lag 0 is the last token; `tokens` of the
+        first passage and the part of each, `by_token`. None where there is one kind of token only.
     """
     types_U = torch.unique(read.tokens)
     if len(types_U) < 2:

@@ -7,21 +7,18 @@ probe is linear discriminant analysis, fitted in closed form, so that no optimiz
     log q(y | c) = log π_y + τ (μ_y' Σ⁻¹ c - μ_y' Σ⁻¹ μ_y / 2) + const
     p(y | c) = 0.99 q(y | c) + 0.01 π_y
 
-It is fitted on some passages and judged on others. The temperature τ, which keeps a probe of many
-dimensions from being too sure of itself, is chosen on one half of the other passages and used on
-the other half, and the reverse. The mixture bounds what one mistake costs: a probe that is right
-about 995 tokens of 1,000, and sure of the other five by hundreds of nats, remembers nearly all. It
-finds about nine tenths of what multinomial logistic regression finds.
+It is fitted on some passages and judged on others. The temperature τ keeps a probe of many
+dimensions from being too sure of itself; the mixture bounds what one mistake costs. The probe finds
+about nine tenths of what multinomial logistic regression finds.
 
 A lag remembers `(H - CE) / H` tokens, at least 0: CE is the cross-entropy of the probe and H that
 of the class frequencies of the fitted passages, which is what a guess without a context reaches.
 
-Memory capacity is what share of an earlier input's variance can be read back. For every lag k a
-ridge regression reads the input k steps back from the state; its worth is the squared correlation
-with that input, on passages it was not fitted on. The sum over k >= 1 is the memory capacity
-(Jaeger 2001): a delay line of n + 1 places has n, and no state of n numbers more than n of
-independent inputs. Inputs are what token ids stand for, F numbers each, weighted by their variance;
-without such numbers each frequent token is one, which is 1 where it was read.
+Memory capacity (Jaeger 2001) is the sum over lags k >= 1 of the squared correlation of the input k
+steps back with what a ridge regression reads of it, on passages it was not fitted on. A delay line
+of n + 1 places has n, and no state of n numbers more than n of independent inputs. Inputs are what
+token ids stand for, F numbers each, weighted by their variance; without such numbers each frequent
+token is one, which is 1 where it was read.
 
 Shapes: P passages, T tokens, N contexts, D numbers kept of a context, Y classes, K lags.
 """
@@ -41,33 +38,28 @@ LEAST_PASSAGES = 8
 # exactly would make the covariance singular.
 RIDGE = 1e-3
 CHANCE = 0.01
+# The best temperature, as the best ridge, is chosen on one half of the passages that are held out
+# and used on the other half, and the reverse.
 TEMPERATURES = torch.cat([torch.zeros(1), torch.logspace(-3, 1, 17)]).double()
-# Of the largest variance of a direction. The best one is chosen on one half of the passages that
-# are held out and used on the other half, and the reverse.
+# Of the largest variance of a direction.
 RIDGES = (1e-10, 1e-4)
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Contexts [P, T, D] with what was read before them.
+    """Contexts with what was read before them."""
 
-    Attributes:
-        classes: for each lag the class of the token so many steps back [K, P, T].
-        types: ids of the tokens that have a class of their own, in the order of classes.
-    """
-
-    contexts: Tensor
-    classes: Tensor
+    contexts: Tensor  # [P, T, D]
+    classes: Tensor  # for each lag that of the token so many steps back [K, P, T]
     num_classes: int
-    types: Tensor
+    types: Tensor  # ids of the tokens that have a class of their own, in the order of classes
 
 
 def label(contexts_PTD: Tensor, tokens_PS: Tensor, *, lags: int, frequent: int) -> Labelled:
     """Give every context [P, T, D] the classes of the last tokens.
 
-    `tokens_PS` are those T tokens of every passage and what was read before them. There are so many
-    `lags`, 0 (the token just read) included, or fewer if passages are short; so many `frequent`
-    tokens have a class of their own.
+    `tokens_PS` are those T of every passage and what was read before them. `lags` include 0, the
+    token just read; there are fewer if passages are short. Each of the `frequent` ones has a class.
     """
     length = contexts_PTD.shape[1]
     before = tokens_PS.shape[1] - length
@@ -89,11 +81,7 @@ def label(contexts_PTD: Tensor, tokens_PS: Tensor, *, lags: int, frequent: int) 
 
 
 def token_memory(labelled: Labelled) -> dict[str, Any]:
-    """Return what the probes read on passages they were not fitted on.
-
-    `by_lag` is what is remembered at lag 0, 1, …, `total` their sum, with its `stderr` over
-    held-out passages.
-    """
+    """Return tokens remembered `by_lag` 0, 1, … and in `total`, with `stderr` over passages."""
     fitted, judged = _divided(labelled)
     probe = _Fitting(fitted.contexts.flatten(0, 1).double())
     seen_PTD = judged.contexts
@@ -145,10 +133,7 @@ class _Fitting:
         return sums_YD.index_add_(0, classes_N, self.centred_ND)
 
     def fit(self, classes_N: Tensor, num_classes: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the probe of one lag: weights [Y, D], offset [Y] and log class frequencies [Y].
-
-        A context's score is `weights @ context - offset`, without the class frequencies.
-        """
+        """Return weights [Y, D] and offset [Y] of the probe of a lag, and log frequencies [Y]."""
         count = len(self.centred_ND)
         counts_Y = torch.bincount(classes_N, minlength=num_classes).double()
         sums_YD = self.sums(classes_N, num_classes)
@@ -214,9 +199,9 @@ def _cut(values: Tensor) -> Tensor:
 
 
 def memory_capacity(labelled: Labelled, values_YF: Tensor | None = None) -> dict[str, Any]:
-    """Return how much of earlier inputs can be read back; tokens of a class stand for `values_YF`.
+    """Return squared correlations `by_lag` 0, 1, …, and their `total` without 0.
 
-    `by_lag` are squared correlations for lag 0 (the token just read), 1, …; `total` is without 0.
+    Tokens of a class stand for `values_YF`.
     """
     classes = labelled.num_classes
     if values_YF is None:
