@@ -1,9 +1,8 @@
 """Contexts of probe passages: what every section looks at. Of very long ones sketches are kept.
 
 In a sketch every number gets a random sign and is added to one of K places, its own place modulo K
-(a count sketch: Charikar, Chen & Farach-Colton 2002). Lengths and angles are kept, but for a known
-error: a squared length has the relative error `sqrt(2 / K)`. K is a prime, so that numbers which
-belong together are spread evenly whatever the shape of the state.
+(a count sketch: Charikar, Chen & Farach-Colton 2002). A squared length has the relative error
+`sqrt(2 / K)`. K is a prime, so that numbers which belong together are spread evenly.
 
 Shapes: N rows, P passages, T tokens that count, S = T or T + 1 contexts in a row, C context_dim,
 K numbers kept of a context (C, but of very long ones).
@@ -35,22 +34,14 @@ FOLDS_FOR_PROBES = 4
 
 @dataclass(frozen=True)
 class ProbeContexts:
-    """What a recurrence made of the passages of one split.
+    """What a recurrence made of the passages of one split."""
 
-    Attributes:
-        passages: every token that was read [P, warmup + T].
-        tokens: ids of the tokens that count [P, T].
-        trajectory: contexts in a row [P, S, K]; with a warm-up the first is that before the first
-            token that counts (S = T + 1).
-        ends: the first and the last contexts of the trajectory, all of them [2, P, C].
-        is_projected: whether K numbers stand for C.
-    """
-
-    passages: Tensor
-    tokens: Tensor
+    passages: Tensor  # every token that was read [P, warmup + T]
+    tokens: Tensor  # those that count [P, T]
+    # In a row [P, S, K]; with a warm-up from before the first token that counts on (S = T + 1).
     trajectory: Tensor
-    ends: Tensor
-    is_projected: bool = False
+    ends: Tensor  # the first and the last contexts of the trajectory, all of them [2, P, C]
+    is_projected: bool = False  # whether K numbers stand for C
 
     @property
     def contexts(self) -> Tensor:

@@ -47,9 +47,7 @@ def analyze_matrix(
     """Return figures of a matrix [N, D] or vector [N] in a `.safetensors` or `.npy` file.
 
     Memory holds `chunk_elements` entries and a square matrix of the smaller side, not the file.
-    `tensor_name` is that of a tensor in a safetensors file; its only matrix, if left out. Of a
-    vector the figures are `num_values`, `euclidean_norm`, a summary of its `values`, `sparsity` and
-    a `histogram` of `centres` and `shares`.
+    Without a `tensor_name` the file has one matrix only.
 
     Raises:
         InputError: the file or tensor is missing, unreadable, no matrix of at least two rows, or
@@ -78,8 +76,8 @@ def examine_states(
     """Return figures of states [N, D] alone, those that `analyze --tensor` has of a matrix.
 
     Raises:
-        ValueError: it is no matrix of at least two rows.
-        InputError: it holds values that are not finite.
+        ValueError: it is no matrix.
+        InputError: it has one row, or values that are not finite.
     """
     rows = Rows.of(states)
     _matrix_shape(list(rows.shape), "states")

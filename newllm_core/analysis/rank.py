@@ -63,10 +63,10 @@ def spectrum_rank(singular_values_S: Tensor) -> float:
 
 
 def actual_rank(singular_values_S: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> int:
-    """Return singular values above numpy's `matrix_rank` tolerance `σ_1 max(N, D) eps` for `dtype`.
+    """Count singular values above numpy's `matrix_rank` tolerance `σ_1 max(N, D) eps` for `dtype`.
 
-    Half precision is judged as float32 (numpy's formula would call every long matrix empty),
-    whole numbers as float64. The tolerance is never below what the Gram matrix resolves.
+    It is never below what the Gram matrix resolves. Half precision is judged as float32: numpy's
+    formula would call every long matrix empty.
     """
     largest = float(singular_values_S[0])
     halves = dtype.is_floating_point and dtype != torch.float64
@@ -80,9 +80,8 @@ def actual_rank(singular_values_S: Tensor, shape: tuple[int, int], dtype: torch.
 def effective_rank_ceiling(num_rows: int, num_columns: int) -> float:
     """Return ER/D that N independent samples of a D-dimensional Gaussian reach.
 
-    Singular values of such a matrix are square roots `s` of Marchenko-Pastur eigenvalues, and
-    `ER/D = E[s] exp(-E[s ln s] / E[s])`; with fewer rows than dimensions the same holds for the
-    transpose and there are only N singular values.
+    `E[s] exp(-E[s ln s] / E[s])`, `s` the square roots of Marchenko-Pastur eigenvalues; with fewer
+    rows than dimensions those of the transpose, N of them.
     """
     eigenvalues, density = _marchenko_pastur(num_rows, num_columns)
     density = density / density.sum()
@@ -105,11 +104,7 @@ def _marchenko_pastur(num_rows: int, num_columns: int) -> tuple[Tensor, Tensor]:
 
 
 def gaussian_singular_values(num_rows: int, num_columns: int) -> Tensor:
-    """Return what the singular values [S] of N independent D-dimensional Gaussian samples tend to.
-
-    Quantiles of the same distribution as in `effective_rank_ceiling`, descending; entries have a
-    variance of one.
-    """
+    """Return what the singular values [S] of N samples of a D-dimensional Gaussian tend to."""
     smaller, larger = sorted((num_rows, num_columns))
     eigenvalues, density = _marchenko_pastur(num_rows, num_columns)
     cumulative = density.cumsum(0) / density.sum()
@@ -119,10 +114,7 @@ def gaussian_singular_values(num_rows: int, num_columns: int) -> Tensor:
 
 
 def singular_spectrum(values_S: Tensor, rows: Rows) -> dict[str, list[float]]:
-    """Return the whole spectrum as a curve of at most `CURVE_POINTS`, next to that of Gaussians.
-
-    `gaussian` is that of as many Gaussian samples with the same sum of squares; `index` is from 1.
-    """
+    """Return the spectrum as a curve, beside that of Gaussian samples of the same energy."""
     count = len(values_S)
     places = torch.linspace(0, count - 1, min(count, CURVE_POINTS)).round().long()
     gaussian_S = gaussian_singular_values(*rows.shape)
@@ -135,11 +127,7 @@ def singular_spectrum(values_S: Tensor, rows: Rows) -> dict[str, list[float]]:
 
 
 def information_content(values: Tensor, rows: Rows, *, num_top: int) -> dict[str, object]:
-    """Return every figure of this section from the singular values of `rows`.
-
-    `effective_rank_ratio` is ER/D, `effective_rank_ceiling_ratio` ER over the ER that as many
-    Gaussian samples reach.
-    """
+    """Return every figure of this section from the singular values of `rows`."""
     rank = spectrum_rank(values)
     ratio = rank / rows.num_columns
     return {
@@ -162,14 +150,12 @@ def token_loadings(
 ) -> list[list[tuple[int, float]]]:
     """Return ids and loadings of the `num_tokens` that load most on each right singular vector.
 
-    `tokens_N` is what the contexts, the rows of `matrix` [N, D], have just read. A loading is the
-    mean |projection| of the contexts after a token. Tokens seen fewer than three times are left
-    out, if others are there.
+    A loading is the mean |projection| of the contexts, the rows of `matrix` [N, D], that have just
+    read a token. Tokens seen fewer than three times are left out, if others are there.
     """
     projected_NK = projections(matrix, vectors_DK)
-    types_U, index_N, counts_U = torch.unique(
-        tokens_N.to(projected_NK.device), return_inverse=True, return_counts=True
-    )
+    tokens_N = tokens_N.to(projected_NK.device)
+    types_U, index_N, counts_U = tokens_N.unique(return_inverse=True, return_counts=True)
     sums_UK = projected_NK.new_zeros(len(types_U), projected_NK.shape[1])
     loadings_UK = sums_UK.index_add(0, index_N, projected_NK) / counts_U[:, None]
     frequent = counts_U >= LEAST_OCCURRENCES

@@ -27,21 +27,13 @@ SMALLEST_PRODUCT = 2**25
 
 
 class Recurrence(ABC):
-    """A recurrent network as the analysis sees it.
+    """A recurrent network as the analysis sees it."""
 
-    Attributes:
-        context_dim: C, numbers in a state.
-        largest_weight: numbers in its largest matrix, which decides how many threads are worth it.
-        derivative: how Jacobian-vector products are made, EXACT or DIFFERENCES.
-        derivative_error: of such a product, relative; 0 where it is exact.
-        is_projected: whether `kept` holds a projection of a context, not all of it.
-    """
-
-    context_dim: int
-    largest_weight: int
-    derivative: str = EXACT
-    derivative_error: float = 0.0
-    is_projected: bool = False
+    context_dim: int  # C, numbers in a state
+    largest_weight: int  # numbers in its largest matrix, see `worthwhile_threads`
+    derivative: str = EXACT  # how Jacobian-vector products are made
+    derivative_error: float = 0.0  # of such a product, relative
+    is_projected: bool = False  # whether `kept` holds a projection of a context, not all of it
 
     @abstractmethod
     def start(self, num_streams: int) -> Tensor:
@@ -66,10 +58,7 @@ class Recurrence(ABC):
     def rollout(
         self, tokens_BT: Tensor, start_BC: Tensor, *, warmup: int = 0
     ) -> tuple[Tensor, Tensor]:
-        """Read tokens one after another, from `start_BC` on.
-
-        Return what is kept of contexts [B, T - warmup, K], and the last states [B, C].
-        """
+        """Return what is kept of contexts [B, T - warmup, K], and the last states [B, C]."""
         context_BC, found = start_BC, []
         for number, token_B in enumerate(tokens_BT.unbind(1)):
             context_BC = self.read(context_BC, token_B)
@@ -129,8 +118,7 @@ Update = Callable[[Tensor], Tensor]
 def exact_product(update: Update, context_NC: Tensor, vector_NC: Tensor) -> tuple[Tensor, Tensor]:
     """Return `update(context_NC)` and its Jacobian times `vector_NC`, both [N, C].
 
-    Two reverse passes are as exact as one forward and run in C++ alone; torch's forward mode
-    spends most of its time in Python here, and imports a compiler first.
+    Two reverse passes run in C++ alone; torch's forward mode spends most of its time in Python.
     """
     with torch.enable_grad():
         context_NC = context_NC.detach().requires_grad_()
@@ -149,8 +137,8 @@ def difference_product(
 ) -> Tensor:
     """Return the Jacobian times `vector_NC` [N, C] from a central difference.
 
-    Its step is the cube root of the precision, as a share of the context's norm, where what
-    rounding and what curvature cost are about the same; `scale` times that.
+    Its step is `scale` times the cube root of the precision, as a share of the context's norm:
+    there rounding and curvature cost about the same.
     """
     share = scale * torch.finfo(context_NC.dtype).eps ** (1 / 3)
     length_N1 = vector_NC.norm(dim=1, keepdim=True).clamp(min=1e-30)

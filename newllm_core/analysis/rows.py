@@ -22,11 +22,8 @@ def nobody(count: int) -> None:
 class Rows:
     """A matrix [N, D] behind `source[rows, columns]` with two slices.
 
-    Attributes:
-        source: a tensor, a slice of a safetensors file, or anything indexed alike.
-        dtype: of the entries as they are stored.
-        chunk_elements: about so many entries are in memory at a time.
-        on_read: told how many rows have been read, for progress.
+    `source` is a tensor, a slice of a safetensors file, or anything indexed alike, with entries of
+    `dtype`; `on_read` is told how many rows have been read.
     """
 
     source: Any
@@ -38,11 +35,7 @@ class Rows:
 
     @classmethod
     def of(cls, matrix: "Tensor | Rows") -> "Rows":
-        """Return `matrix` itself, or a tensor [N, D] seen as rows.
-
-        Raises:
-            ValueError: the tensor has not two dimensions or is empty.
-        """
+        """Return `matrix` itself, or a tensor seen as rows; `ValueError` if it is no [N, D]."""
         if isinstance(matrix, Rows):
             return matrix
         if matrix.ndim != 2 or not matrix.numel():

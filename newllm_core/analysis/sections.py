@@ -48,8 +48,7 @@ def norm_summary(matrix: Tensor | Rows) -> dict[str, float]:
 def moments(matrix: Tensor | Rows) -> tuple[Tensor, Tensor]:
     """Return mean and population variance of every column of `matrix` [N, D], float64 [D] each.
 
-    Chunks are merged by the update of Chan, Golub & LeVeque (1979), which loses no digits to a
-    mean that is large beside the deviations.
+    Chunks are merged as Chan, Golub & LeVeque (1979) do: a large mean costs no digits.
     """
     count = 0
     mean: Tensor | float = 0.0
@@ -68,8 +67,7 @@ def moments(matrix: Tensor | Rows) -> tuple[Tensor, Tensor]:
 def distribution(matrix: Tensor | Rows) -> dict[str, Any]:
     """Return `dimension_mean` and `dimension_variance` of `matrix` [N, D], and its `sparsity`.
 
-    That is the share of entries with a magnitude below 1 % of the root mean square of all entries
-    (about 0.008 for Gaussian entries, 1 for a matrix of zeros); it does not depend on scale.
+    That is the share of entries below 1 % of their root mean square: 0.008 for Gaussian ones.
     """
     rows = Rows.of(matrix)
     mean_D, variance_D = moments(rows)
@@ -87,11 +85,9 @@ def live_dimensions(dimension_mean: list[float], dimension_variance: list[float]
 
     A dimension below it says (nearly) the same in every context.
     """
-    mean_square = sum(
-        m * m + v for m, v in zip(dimension_mean, dimension_variance, strict=True)
-    ) / len(dimension_mean)
-    alive = sum(v > 0 and v >= NEARLY_ZERO * mean_square for v in dimension_variance)
-    return alive / len(dimension_variance)
+    squares = [m * m + v for m, v in zip(dimension_mean, dimension_variance, strict=True)]
+    limit = NEARLY_ZERO * (sum(squares) / len(squares))
+    return sum(v > 0 and v >= limit for v in dimension_variance) / len(dimension_variance)
 
 
 def sample_pairs(num_rows: int, num_pairs: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -108,12 +104,10 @@ def sample_pairs(num_rows: int, num_pairs: int, seed: int) -> tuple[Tensor, Tens
 def pairwise(
     matrix: Tensor | Rows, *, num_pairs: int, seed: int
 ) -> tuple[dict[str, float], dict[str, float], list[float]]:
-    """Return L2 distances and cosines of pairs of rows of `matrix` [N, D].
+    """Summarise L2 distances and cosines of pairs of rows of `matrix` [N, D].
 
-    Returns:
-        For each of the two: mean, median, std, min, max, `stderr` (the standard error of the mean
-        that sampling leaves; 0 where every pair was used) and `num_pairs`. Third the histogram of
-        the cosines: shares of pairs in `HISTOGRAM_BINS` equal bins from -1 to 1.
+    The `stderr` of the mean is 0 where every pair was used. Third comes the histogram of the
+    cosines: shares of pairs in `HISTOGRAM_BINS` equal bins from -1 to 1.
     """
     rows = Rows.of(matrix)
     num_pairs = min(num_pairs, max(2, HELD_ELEMENTS // (2 * rows.num_columns)))

@@ -1,7 +1,7 @@
 """Any `step(state, token_ids) -> state` as a recurrence, whatever its states are made of.
 
-They are seen as one vector: tensors in tuples, lists, dictionaries and dataclasses. What is no
-tensor (a number, a name, None) is taken over as it is in the start state.
+Tensors in tuples, lists, dictionaries and dataclasses are seen as one vector. What is no tensor is
+taken over as it is in the start state.
 
 Shapes: N rows, B streams, P passages, T tokens, C numbers in a state, K numbers kept of it.
 """
@@ -41,11 +41,7 @@ APART = 1e-6
 
 
 class Stepped(Recurrence):
-    """The recurrence of a step; `seed` is that of the sketch and of the check of its derivative.
-
-    Raises:
-        ConfigError: `start` cannot be a state.
-    """
+    """The recurrence of a step; `seed` is that of the sketch and of the check of its derivative."""
 
     def __init__(self, step: Step, start: Any, *, seed: int = 0) -> None:  # noqa: ANN401 - a nest
         self.step = step
@@ -160,12 +156,8 @@ def _parts(state: Any) -> dict[Any, Any]:  # noqa: ANN401 - any nest
 class Layout:
     """How the states of a network are laid out in one vector, from a state of batch one.
 
-    Raises:
-        ConfigError: that has no tensor, or one of another batch or of whole numbers.
-
-    Attributes:
-        sizes: numbers in each tensor; a complex one counts as two.
-        size: C, numbers in all.
+    A complex number counts as two. `ConfigError`: `start` has no tensor, or one of another batch or
+    of whole numbers.
     """
 
     def __init__(self, start: Any) -> None:  # noqa: ANN401 - any nest
@@ -187,11 +179,7 @@ class Layout:
         self.dtype = torch.float64 if torch.float64 in kinds else torch.float32
 
     def flatten(self, state: Any) -> Tensor:  # noqa: ANN401 - any nest
-        """Return a state as vectors [B, C].
-
-        Raises:
-            ConfigError: it has other tensors than the start, or others' shapes.
-        """
+        """Return a state as vectors [B, C]; `ConfigError` if its tensors are not those of start."""
         found = list(leaves(state))
         for (name, tensor), like in zip(found, self._like, strict=False):
             if tensor.shape[1:] != like.shape[1:]:

@@ -28,8 +28,7 @@ def summary(values: Tensor) -> dict[str, float]:
 def cosine(a: Tensor, b: Tensor) -> Tensor:
     """Return cosine of the vectors `a` and `b` [..., D] in float64 [...].
 
-    A zero vector has no direction: two of them count as equal (1), one as orthogonal (0), so that
-    contexts which are all zero look as alike as they are.
+    Two zero vectors count as equal (1), one as orthogonal (0): they look as alike as they are.
     """
     a, b = a.double(), b.double()
     norm_a, norm_b = a.norm(dim=-1), b.norm(dim=-1)
@@ -40,11 +39,7 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
 
 
 def identity_cosine(trajectory_PSC: Tensor) -> dict[str, float]:
-    """Return `mean` and `std` of the cosine of c_{t-1} and c_t within passages.
-
-    They say whether a context is anything but the one before it. Both are 0 where a passage has one
-    context only.
-    """
+    """Return `mean` and `std` of the cosine of c_{t-1} and c_t; 0 of one context a passage."""
     if trajectory_PSC.shape[1] < 2:
         return {"mean": 0.0, "std": 0.0}
     cosines = torch.cat([cosine(passage_SC[:-1], passage_SC[1:]) for passage_SC in trajectory_PSC])
@@ -59,9 +54,8 @@ def gaussian_like(values: Tensor, seed: int) -> Tensor:
 
 
 def mean_and_error(values_PT: Tensor) -> dict[str, float]:
-    """Return `mean` of `values_PT` and its standard error, `stderr`.
+    """Return `mean` of `values_PT` and its standard error, `stderr`, that of the passage means.
 
-    Neighbouring tokens are not independent, passages are: the error is that of the passage means.
     Few passages are divided in time (batch means); fewer than two values have an error of 0.
     """
     values_PT = values_PT.double()
