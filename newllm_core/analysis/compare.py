@@ -20,8 +20,6 @@ from newllm_core.files.tensor_files import open_tensors
 from newllm_core.runtime.progress import Progress, Silent
 
 SCHEMA = 1
-
-
 # Where a run computed says nothing about what came out.
 NOT_COMPARED = ("run.device", "run.threads")
 # Sections that mean nothing before Phase 2.
@@ -46,12 +44,11 @@ def compare(
     opened, see `examine_file`.
 
     Returns:
-        `checkpoints`: for each `name`, `checkpoint` (its path), `phase`, `parameters`, the `train`
-        and `validation` figures and `verdicts` of `analyze` (None with an `error` where contexts
-        are not finite), and under `language_model` what its heads reach on each split (None before
-        Phase 2); `config_differences`: for every setting that is not the same in all, a list of its
-        values; `plugin_differences`: the same of the distributions and versions of plugins. Both
-        have None where a checkpoint has no such thing.
+        `checkpoints`: for each the `train` and `validation` figures and `verdicts` of `analyze`
+        (None with an `error` where contexts are not finite), and under `language_model` what its
+        heads reach (None before Phase 2); `config_differences` and `plugin_differences`: a list of
+        values for everything that is not the same in all, None where a checkpoint has no such
+        thing.
 
     Raises:
         InputError: a checkpoint cannot be read.
@@ -103,8 +100,8 @@ def config_differences(
 ) -> dict[str, list[Any]]:
     """Return `section.key` of settings that are not the same in all checkpoints, with their values.
 
-    Given are phase and config of each, None of a network that newllm did not make; "none" stands
-    for a setting of None. Settings of Phase 2 are compared among those that went through it.
+    Given are phase and config of each, None of a network that newllm did not make. Settings of
+    Phase 2 are compared among those that went through it.
     """
     rows = _differences([_flat(*found) for found in checkpoints if found])
     for key, values in rows.items():
@@ -114,10 +111,7 @@ def config_differences(
 
 
 def plugin_differences(provenances: Sequence[Mapping[str, Any]]) -> dict[str, list[str | None]]:
-    """Return distributions and versions of plugins that are not the same in all checkpoints.
-
-    `KIND distribution` and `KIND version` lead to what each checkpoint was made with.
-    """
+    """Return `KIND distribution` and `KIND version` of plugins that are not the same in all."""
     return _differences([_plugins(provenance) for provenance in provenances])
 
 

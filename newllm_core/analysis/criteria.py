@@ -21,20 +21,13 @@ Verdict = dict[str, Any]
 
 @dataclass(frozen=True)
 class Criterion:
-    """How one section of the analysis is judged.
+    """How one section of the analysis is judged."""
 
-    Attributes:
-        figure: its name among the figures of a split (see `health_of`).
-        measure: what it is, as tables call it.
-        option: of `healthy` and `gate`: `min_` or `max_` stand before it.
-        messages: a few words for each of `STATUSES`.
-    """
-
-    figure: str
-    measure: str
-    option: str
+    figure: str  # its name among the figures of `health_of`
+    measure: str  # what it is, as tables call it
+    option: str  # of `healthy` and `gate`: `min_` or `max_` stand before it
     high_is_good: bool
-    messages: tuple[str, str, str]
+    messages: tuple[str, str, str]  # a few words for each of `STATUSES`
 
     @property
     def healthy_option(self) -> str:
@@ -115,11 +108,8 @@ def verdicts(
     """Judge every section of every split by the thresholds in `healthy` and `gate`.
 
     `health` is for each split what `health.health_of` returns; for `training` see `judge_training`:
-    there is none of a network that newllm did not train.
-
-    Returns:
-        For each `section` and `split`: `status`, `value` (None where a figure is not a number),
-        `threshold` and a `message` of a few words; `healthy_if` is the healthy threshold in words.
+    there is none of a network that newllm did not train. The `value` of a verdict is None where a
+    figure is not a number; `healthy_if` is the healthy threshold in words.
     """
     judged = []
     for section in CRITERIA:
@@ -152,11 +142,7 @@ def judge(section: str, split: str, health: Figures, config: Config) -> Verdict:
 
 
 def judge_training(split: str, training: Figures) -> Verdict:
-    """Judge whether the blocks were trained at all, and by what; the same for every split.
-
-    `training` has the `weight_change` of the blocks from their initial weights, `vacuous_terms` of
-    Phase 1, and `untrained_blocks`: whether Phase 2 began with untrained ones on purpose.
-    """
+    """Judge whether the blocks were trained at all, and by what: see `health.training_of`."""
     moved, vacuous = training["weight_change"], training["vacuous_terms"]
     status, words = HEALTHY, "blocks were trained"
     if moved == 0:
@@ -178,14 +164,9 @@ def judge_training(split: str, training: Figures) -> Verdict:
 
 
 def cvfp_line(report: Figures) -> str:
-    """Return in a sentence whether the context vector fixed-point property holds.
-
-    `report` is what `analyze` returns.
-    """
-    worst = max(
-        (v for v in report["verdicts"] if v["section"] == "cvfp"),
-        key=lambda v: STATUSES.index(v["status"]),
-    )
+    """Return in a sentence whether CVFP holds, by what `analyze` returns."""
+    judged = [v for v in report["verdicts"] if v["section"] == "cvfp"]
+    worst = max(judged, key=lambda verdict: STATUSES.index(verdict["status"]))
 
     def drifts(splits: Figures) -> str:
         found = [splits[split] for split in ("train", "validation") if splits.get(split)]

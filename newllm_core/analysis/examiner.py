@@ -34,19 +34,12 @@ Splits = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Examiner:
-    """What is the same for every split and recurrence.
+    """What is the same for every split and recurrence."""
 
-    Attributes:
-        config: `analysis`, `phase1` (what counts as converged) and `run` (seed of samples) count.
-        warmup: tokens of a passage that are read before it counts.
-        text: shows tokens; without it only the figures of health are measured.
-        values: what every token id stands for [V, F], where inputs are numbers.
-    """
-
-    config: Config
-    warmup: int
-    text: Callable[[int], str] | None = None
-    values: Tensor | None = None
+    config: Config  # `analysis`, `phase1` (what counts as converged) and `run` (the seed) count
+    warmup: int  # tokens of a passage that are read before it counts
+    text: Callable[[int], str] | None = None  # without it only the figures of health are measured
+    values: Tensor | None = None  # what every token id stands for [V, F], where inputs are numbers
 
     def report(
         self,
@@ -55,11 +48,7 @@ class Examiner:
         probes: Mapping[str, Tensor],
         progress: Progress,
     ) -> dict[str, Any]:
-        """Examine a recurrence next to its random control.
-
-        Returns:
-            The figures of each split, `random_control` (None where contexts are not finite) and
-            `differences`.
+        """Return figures of a recurrence, its `random_control` and their `differences`.
 
         Raises:
             DivergedError: contexts of the recurrence are not finite.
@@ -119,11 +108,7 @@ class Examiner:
         return found
 
     def remembered(self, recurrence: Recurrence, read: ProbeContexts) -> dict[str, float]:
-        """Return the three figures that say what became of a memory, without the rest.
-
-        These are `effective_rank_ratio`, `lyapunov_exponent` and `tokens_remembered`, the same as
-        among all figures.
-        """
+        """Return the three figures that say what became of a memory, without the rest."""
         return {
             "effective_rank_ratio": effective_rank(read.contexts) / recurrence.context_dim,
             "lyapunov_exponent": exponent_of(recurrence, read, **self._given),

@@ -49,8 +49,6 @@ def measure_health(
 ) -> dict[str, dict[str, Any]]:
     """Return `health_of` each split that there are probe passages [P, warmup + T] of.
 
-    The same figures as `analyze` gives for a checkpoint of this model.
-
     Raises:
         DivergedError: a context is not finite.
         InputError: the probes are too short.
@@ -70,22 +68,17 @@ def measure_health(
 
 
 def training_of(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return what is known about how the blocks were trained.
-
-    `untrained_blocks` says whether Phase 2 began with untrained blocks, as it was asked to.
-    """
+    """Return what is known about how the blocks were trained."""
     return {
         "weight_change": weight_change(checkpoint.model),
         "vacuous_terms": checkpoint.vacuous_terms,
+        # Whether Phase 2 began with untrained blocks, as it was asked to.
         "untrained_blocks": bool(checkpoint.gate.get("untrained_blocks", False)),
     }
 
 
 def weight_change(model: LanguageModel) -> float:
-    """Return the distance of the blocks from their initial weights, relative to the norm of those.
-
-    0 says that no weight of the blocks ever moved.
-    """
+    """Return the distance of the blocks from their initial weights, relative to their norm."""
     pairs = zip(model.blocks.parameters(), model.initial_blocks().parameters(), strict=True)
     moved = norm = 0.0
     with torch.no_grad():

@@ -22,10 +22,9 @@ WAIVED = (TRAINING, "cvfp")
 def gate_failures(
     health: Mapping[str, Figures], training: Figures, config: Config, *, untrained: bool = False
 ) -> list[Verdict]:
-    """Return what the gate refuses; nothing where contexts are worth training heads on.
+    """Return what the gate refuses; health and training are those of `verdicts`.
 
-    Health and training are those of `verdicts`. `untrained` blocks, where they were asked for,
-    count only where no weight of them moved.
+    `untrained` blocks, where they were asked for, count only where no weight of them moved.
     """
     waived = WAIVED if untrained and training["weight_change"] == 0 else ()
     judged = verdicts(health, training, config)
@@ -38,19 +37,14 @@ def check_gate(
     """Let contexts pass that are not degenerate, see `gate_failures`.
 
     Raises:
-        GateRefused: one line with everything that failed, its value, its threshold, and what to
-            try.
+        GateRefused: one line with what failed, by which thresholds, and what to try.
     """
-    failed = gate_failures(health, training, config, untrained=untrained)
-    if failed:
+    if failed := gate_failures(health, training, config, untrained=untrained):
         raise GateRefused(f"gate refused: {_said(failed, health, config)}")
 
 
 def phase1_verdict(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return whether Phase 1 did what it is for, by the criteria of the gate.
-
-    If it `succeeded`, `reason` is None; otherwise it says what failed and what to try.
-    """
+    """Return whether Phase 1 `succeeded` by the criteria of the gate, and if not the `reason`."""
     config = checkpoint.config
     health = {split: checkpoint.gate[split] for split in SPLITS}
     training = training_of(checkpoint)

@@ -81,7 +81,7 @@ def examine_file(
 
     `tokens` is the text, or two of them, training and validation: token ids in any file of the
     source `tokens`, a text file if the network has a tokenizer, or a folder of `prepare`. The
-    untrained twin is looked at only `with_control`. Raises as `open_network` and `examine` do.
+    untrained twin is looked at only `with_control`.
     """
     if not tokens:
         raise ConfigError(f"{path} is no checkpoint of newllm and has no text: give --tokens FILE")
