@@ -20,16 +20,27 @@ from newllm_core.files.tensor_files import open_tensors
 
 @dataclass(frozen=True)
 class Network:
-    """An opened network; see `newllm_core.analysis.examine`."""
+    """An opened network.
+
+    Attributes:
+        step: see `newllm_core.analysis.examine`, as `start` and `control`.
+        start: the state before any token, batch one.
+        control: the step of the same network untrained.
+        parameters: how many it has; 0 if that is not known.
+        vocab_size: ids are below it; None if any may be read.
+        encode: turns a text into token ids, if it has a tokenizer.
+        text: shows a token.
+        values: numbers that ids stand for [V, F], where inputs are no words.
+    """
 
     step: Step
     start: Any
     control: Step | None = None
-    parameters: int = 0  # how many it has; 0 if that is not known
-    vocab_size: int | None = None  # ids are below it; None if any may be read
-    encode: Callable[[str], list[int]] | None = None  # turns a text into token ids
-    text: Callable[[int], str] | None = None  # shows a token
-    values: Tensor | None = None  # numbers that ids stand for [V, F], where inputs are no words
+    parameters: int = 0
+    vocab_size: int | None = None
+    encode: Callable[[str], list[int]] | None = None
+    text: Callable[[int], str] | None = None
+    values: Tensor | None = None
 
 
 class Foreign(ABC):
@@ -41,10 +52,16 @@ class Foreign(ABC):
     def open(
         self, path: Path, *, embedding: str | None, seed: int, device: torch.device
     ) -> Network:
-        """Open a file or folder, or raise `InputError`: it is no network of this kind.
+        """Open a network.
 
-        `embedding` is the tensor that says what token ids stand for, where a file has several;
-        `seed` that of the untrained twin.
+        Args:
+            path: its file or folder.
+            embedding: the tensor that says what token ids stand for, where a file has several.
+            seed: of the untrained twin.
+            device: where it computes.
+
+        Raises:
+            InputError: it cannot be read, or is no network of this kind.
         """
 
 
