@@ -172,7 +172,7 @@ def _difference_table(differences: Figures) -> Table:
     }
     shown = {key: name for key, name in names.items() if differences.get(key)}
     table = plain_table("difference", *shown.values(), words=1)
-    for label, cells in difference_rows(differences[key] for key in shown):
+    for label, cells in difference_rows([differences[key] for key in shown]):
         if any(cells):
             table.add_row(label, *cells)
     return table

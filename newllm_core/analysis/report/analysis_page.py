@@ -156,7 +156,7 @@ def _differences(differences: Figures) -> str:
     shown = {key: name for key, name in DIFFERENCE_COLUMNS.items() if differences.get(key)}
     rows = [
         [escape(label), *(cell or "–" for cell in cells)]
-        for label, cells in difference_rows(differences[key] for key in shown)
+        for label, cells in difference_rows([differences[key] for key in shown])
     ]
     return table(["figure", *shown.values()], rows) + (
         '<p class="caption">± is the standard error that sampling leaves; figures without one '
@@ -168,14 +168,12 @@ def _along_text(figures: Figures) -> str:
     """Show the first passage: red where a disturbance grows, blue where it is forgotten."""
     found = figures["along_text"]
     shown = []
-    for text, growth in zip(
-        found.get("texts") or found["tokens"], found["log_growth"], strict=True
-    ):
+    for text, growth in zip(found["texts"], found["log_growth"], strict=True):
         strength = min(1.0, abs(growth or 0.0))
         colour = "220,60,60" if (growth or 0.0) > 0 else "60,110,220"
         shown.append(
             f'<span class="token" style="background:rgba({colour},{strength:.2f})" '
-            f'title="{number(growth)}">{escape(printable(str(text)))}</span>'
+            f'title="{number(growth)}">{escape(printable(text))}</span>'
         )
     return f'<p class="caption">{ALONG_TEXT}</p><div>{"".join(shown)}</div>'
 
@@ -237,13 +235,14 @@ def matrix_charts(report: Figures) -> list[Chart]:
         columns = {"rows": (report, "train")}
         return [make(columns) for make in (spectrum_chart, cosine_chart, variance_chart)]
     found = report["histogram"]
-    values = Chart(
-        key="values",
-        title="Distribution of the values",
-        caption="Share of values around each place.",
-        x_label="value",
-        y_label="share of values",
-        series=[Series("values", found["centres"], found["shares"], "train")],
-        counts=False,
-    )
-    return [values]
+    return [
+        Chart(
+            key="values",
+            title="Distribution of the values",
+            caption="Share of values around each place.",
+            x_label="value",
+            y_label="share of values",
+            series=[Series("values", found["centres"], found["shares"], "train")],
+            counts=False,
+        )
+    ]

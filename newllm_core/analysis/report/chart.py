@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html import escape
 
 # Small enough that text stays readable when a phone scales it down.
@@ -17,10 +17,8 @@ LEAST_POWERS = 2.0
 class Series:
     """One curve; None leaves a gap in it.
 
-    Attributes:
-        role: what it stands for, which decides its colour: "train", "validation", "control",
-            "reference", or "a" to "h" for anything else.
-        markers: every point is shown.
+    The `role` decides its colour: train, validation, control, reference, or a to h. With `markers`
+    every point is shown.
     """
 
     name: str
@@ -38,27 +36,18 @@ class Series:
 
 @dataclass(frozen=True)
 class Chart:
-    """Curves over the same axes.
+    """Curves over the same axes."""
 
-    Attributes:
-        key: a short name, for files and anchors.
-        caption: how to read it, in a sentence.
-        series: the most important one last, so that it is drawn on top.
-        floor: values below are cut off, on a logarithmic axis.
-        zero: whether a linear y-axis includes zero.
-        counts: whether x are counted things, so that there is nothing between two of them.
-    """
-
-    key: str
+    key: str  # a short name, for files and anchors
     title: str
-    caption: str
+    caption: str  # how to read it, in a sentence
     x_label: str
     y_label: str
-    series: Sequence[Series] = field(default_factory=tuple)
+    series: Sequence[Series]  # the most important one last, so that it is drawn on top
     log_y: bool = False
-    floor: float = 1e-7
-    zero: bool = True
-    counts: bool = True
+    floor: float = 1e-7  # values below are cut off, on a logarithmic axis
+    zero: bool = True  # whether a linear y-axis includes zero
+    counts: bool = True  # whether x are counted things, so that nothing is between two of them
 
     def drawable(self, value: float | None) -> float | None:
         """`value` as it goes on the y-axis: its logarithm to base 10 on a logarithmic one."""
@@ -213,16 +202,14 @@ def _grid(chart: Chart, axes: _Axes) -> str:
 def _curve(chart: Chart, series: Series, axes: _Axes) -> str:
     commands: list[str] = []
     points: list[tuple[float, float]] = []
-    pen_down = False
+    command = "M"
     for value, height in zip(series.x, series.y, strict=True):
         drawn = chart.drawable(height)
-        if drawn is None:
-            pen_down = False
-            continue
-        x, y = axes.x(value), axes.y(drawn)
-        commands.append(f"{'L' if pen_down else 'M'}{x:.1f} {y:.1f}")
-        points.append((x, y))
-        pen_down = True
+        if drawn is not None:
+            x, y = axes.x(value), axes.y(drawn)
+            points.append((x, y))
+            commands.append(f"{command}{x:.1f} {y:.1f}")
+        command = "M" if drawn is None else "L"
     dash = ' stroke-dasharray="5 3"' if series.dashed else ""
     parts = [f'<path class="curve {series.role}" d="{"".join(commands)}"{dash}/>']
     # A curve of one point would be invisible as a line.
@@ -236,9 +223,8 @@ def _curve(chart: Chart, series: Series, axes: _Axes) -> str:
 
 def _pointer_data(chart: Chart) -> str:
     """Return the numbers behind the curves, for the page's script to show beside the pointer."""
-    low, high = chart.x_range()
     data = {
-        "x": [low, high],
+        "x": chart.x_range(),
         "box": [LEFT, WIDTH - RIGHT, WIDTH],
         "label": chart.x_label,
         "series": [

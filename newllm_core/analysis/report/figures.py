@@ -101,10 +101,8 @@ def differences(
 ) -> dict[str, dict[str, Any]]:
     """Subtract the headline figures of splits and of their random control, where there are any.
 
-    Returns:
-        `validation_minus_train`, `train_minus_control` and `validation_minus_control`: for each
-        figure `difference` and `stderr`, that of its two sampled parts together (None if neither
-        is sampled). A comparison that cannot be made is empty.
+    Each has a `difference` and a `stderr`, None if it was not sampled. A comparison that cannot be
+    made is empty.
     """
     train, validation = splits.get("train"), splits.get("validation")
     return {
@@ -183,11 +181,12 @@ def figure_rows(
             yield label, [number(value) for value in values]
 
 
-def difference_rows(columns: Iterable[Figures]) -> Iterator[tuple[str, list[str]]]:
-    """Yield the label of every headline figure, and its difference in each of some comparisons."""
-    columns = list(columns)
-    for name, (label, _) in HEADLINES.items():
-        yield label, [difference(found.get(name)) for found in columns]
+def difference_rows(columns: Sequence[Figures]) -> list[tuple[str, list[str]]]:
+    """Return the label of every headline figure, and its difference in each of some comparisons."""
+    return [
+        (label, [difference(found.get(name)) for found in columns])
+        for name, (label, _) in HEADLINES.items()
+    ]
 
 
 def difference(found: Figures | None) -> str:
@@ -200,9 +199,7 @@ def difference(found: Figures | None) -> str:
 
 def printable(text: str) -> str:
     """Return a token in a line of text: spaces shown, control characters escaped."""
-    if text.isprintable():
-        return text.replace(" ", "␣")
-    return repr(text)[1:-1].replace(" ", "␣")
+    return (text if text.isprintable() else repr(text)[1:-1]).replace(" ", "␣")
 
 
 def worst_verdicts(report: Figures) -> dict[str, Figures]:

@@ -47,10 +47,7 @@ def table(
     words: Sequence[int] = (),
     kind: str = "",
 ) -> str:
-    """Return a table of HTML cells that scrolls sideways on its own.
-
-    `words` are the columns that may wrap; `kind` is a class of the style sheet.
-    """
+    """Return a table of HTML cells; columns of `words` may wrap; `kind` is a class of the style."""
 
     def cell(tag: str, index: int, html: str) -> str:
         chosen = ' class="words"' if index in words else ""
