@@ -89,14 +89,13 @@ def _hint(
     std, weight = config.model.init_std, config.phase1.dist_reg_weight or 0.0
     mix = config.cell.get("layernorm_mix")
     normed = mix is None or mix == 1
-    if TRAINING in others:
-        if section != TRAINING:
-            return None
+    cause = next((found for found in (TRAINING, "explosion") if found in others), section)
+    if section != cause:
+        return None
+    if section == TRAINING:
         again = f"phase1 with --max-iterations {max(4, config.phase1.max_iterations)}"
         return f"{again} (phase2 --untrained-blocks begins with untrained blocks on purpose)"
-    if "explosion" in others:
-        if section != "explosion":
-            return None
+    if section == "explosion":
         smaller = "a smaller --init-std" if normed else "--set cell.layernorm_mix=1"
         return f"phase1 with {smaller}"
     smaller, larger = f"--init-std {std / 3:.2g}", f"--init-std {max(3 * std, 0.03):.2g}"
