@@ -103,11 +103,7 @@ def config_differences(
     Given are phase and config of each, None of a network that newllm did not make. Settings of
     Phase 2 are compared among those that went through it.
     """
-    rows = _differences([_flat(*found) for found in checkpoints if found])
-    for key, values in rows.items():
-        rest = iter(values)
-        rows[key] = [next(rest) if found else None for found in checkpoints]
-    return rows
+    return _differences([found and _flat(*found) for found in checkpoints])
 
 
 def plugin_differences(provenances: Sequence[Mapping[str, Any]]) -> dict[str, list[str | None]]:
@@ -122,14 +118,14 @@ def _is_checkpoint(path: Path) -> bool:
         return bool((file.metadata() or {}).get("format") == FORMAT)
 
 
-def _differences(found: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+def _differences(found: Sequence[Mapping[str, Any] | None]) -> dict[str, list[Any]]:
     rows = {}
-    for key in dict.fromkeys(key for of_one in found for key in of_one):
-        values = [of_one.get(key) for of_one in found]
+    known = [of_one for of_one in found if of_one is not None]
+    for key in dict.fromkeys(key for of_one in known for key in of_one):
         is_optional = key.partition(".")[0] in LATER_SECTIONS
-        compared = [value for value in values if value is not None] if is_optional else values
+        compared = [of_one.get(key) for of_one in known if key in of_one or not is_optional]
         if key not in NOT_COMPARED and any(value != compared[0] for value in compared):
-            rows[key] = values
+            rows[key] = [(of_one or {}).get(key) for of_one in found]
     return rows
 
 
