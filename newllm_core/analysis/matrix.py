@@ -54,19 +54,20 @@ def analyze_matrix(
             holds values that are not finite.
     """
     config, progress = config or AnalysisConfig(), progress or Silent()
-    with _open(Path(path), tensor_name) as (rows, name, is_vector):
+    with _open(path, tensor_name) as (rows, name, is_vector):
         count, width = rows.shape
+        label = f"{name or path.name} [{count:,}{'' if is_vector else f' x {width:,}'}]"
+        place = f"{label} of {path}" if name else str(path)
         if is_vector:
-            progress.message(f"analysing {name or Path(path).name} [{count:,}]")
-            _check_values(rows, f"{name} [{count:,}] of {path}" if name else str(path))
-            found = {"schema": SCHEMA, "file": str(path), "tensor": name, "shape": [count]}
-            return found | _vector_figures(torch.cat(list(rows.chunks()))[:, 0])
-        label = f"{name or Path(path).name} [{count:,} x {width:,}]"
-        progress.message(f"analysing {label}: {count * width:,} values")
-        with progress.task(f"reading {label}", None, "rows") as task:
-            rows = replace(rows, chunk_elements=chunk_elements, on_read=task.advance)
-            _check_values(rows, f"{label} of {path}" if name else str(path))
-            figures = _matrix_figures(rows, config, seed)
+            progress.message(f"analysing {label}")
+            _check_values(rows, place)
+            figures = _vector_figures(torch.cat(list(rows.chunks()))[:, 0])
+        else:
+            progress.message(f"analysing {label}: {count * width:,} values")
+            with progress.task(f"reading {label}", None, "rows") as task:
+                rows = replace(rows, chunk_elements=chunk_elements, on_read=task.advance)
+                _check_values(rows, place)
+                figures = _matrix_figures(rows, config, seed)
     return {"schema": SCHEMA, "file": str(path), "tensor": name, **figures}
 
 
@@ -103,6 +104,7 @@ def _vector_figures(values_N: Tensor) -> dict[str, Any]:
     counts = torch.histc(values_N, HISTOGRAM_BINS, low, high)
     width = (high - low) / HISTOGRAM_BINS
     return {
+        "shape": [len(values_N)],
         "num_values": len(values_N),
         "euclidean_norm": float(values_N.norm()),
         "values": summary(values_N),

@@ -107,11 +107,11 @@ def _divided(labelled: Labelled) -> tuple[Labelled, Labelled]:
     """Return the passages that probes are fitted on, and those that they are judged on."""
     held = torch.zeros(len(labelled.contexts), dtype=torch.bool)
     held[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY] = True
-    fitted, judged = (
-        replace(labelled, contexts=labelled.contexts[part], classes=labelled.classes[:, part])
-        for part in (~held, held)
+    contexts, classes = labelled.contexts, labelled.classes
+    return (
+        replace(labelled, contexts=contexts[~held], classes=classes[:, ~held]),
+        replace(labelled, contexts=contexts[held], classes=classes[:, held]),
     )
-    return fitted, judged
 
 
 def _halves(values: Tensor) -> list[slice]:
