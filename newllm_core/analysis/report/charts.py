@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from newllm_core.analysis.report.chart import Chart, Series, Values
-from newllm_core.analysis.report.figures import look_up, names_in
+from newllm_core.analysis.report.figures import Place, look_up, names_in
 
 Figures = Mapping[str, Any]
 # Name of a curve to the figures it shows and its role.
@@ -43,7 +43,7 @@ def split_charts(columns: Columns) -> list[Chart]:
         cosine_chart(columns),
         variance_chart(columns),
         curves(
-            _values_at("echo_state", "distances_by_step"),
+            ("echo_state", "distances_by_step"),
             key="echo",
             title="Echo of the start state",
             caption="Distance left between two start states that read the same text. It must fall: "
@@ -54,7 +54,7 @@ def split_charts(columns: Columns) -> list[Chart]:
         ),
         _sweeps(columns),
         curves(
-            _values_at("repeat_drift", "by_repeat"),
+            ("repeat_drift", "by_repeat"),
             key="repeat",
             title="Drift when a passage is repeated",
             caption="How far the contexts of reading n + 1 are from those of reading n, the state "
@@ -66,7 +66,7 @@ def split_charts(columns: Columns) -> list[Chart]:
             markers=True,
         ),
         curves(
-            _values_at("token_memory", "by_lag"),
+            ("token_memory", "by_lag"),
             key="memory",
             title="Tokens read back from the context",
             caption="What a linear probe recovers of the token so many steps back: 1 is all of it, "
@@ -77,7 +77,7 @@ def split_charts(columns: Columns) -> list[Chart]:
             until=0.002,
         ),
         curves(
-            _values_at("contributions", "by_lag"),
+            ("contributions", "by_lag"),
             key="contributions",
             title="Contribution of a token to the state",
             caption="How far the state moves, relative to its norm, if the token so many steps "
@@ -88,10 +88,8 @@ def split_charts(columns: Columns) -> list[Chart]:
             markers=True,
         ),
         curves(
-            lambda figures: [
-                exponent["mean"]
-                for exponent in look_up(figures, ("lyapunov_spectrum", "exponents")) or []
-            ],
+            ("lyapunov_spectrum", "exponents"),
+            lambda exponents: [exponent["mean"] for exponent in exponents],
             key="exponents",
             title="Lyapunov spectrum",
             caption="Growth of a disturbance in its fastest direction, the next one and so on.",
@@ -101,7 +99,7 @@ def split_charts(columns: Columns) -> list[Chart]:
             markers=True,
         ),
         curves(
-            _values_at("along_text", "log_growth"),
+            ("along_text", "log_growth"),
             key="along-text",
             title="Growth of a disturbance along a text",
             caption="By each token of one passage; λ is the mean. Where it falls, the past is "
@@ -112,21 +110,21 @@ def split_charts(columns: Columns) -> list[Chart]:
     ]
 
 
-def _values_at(*path: str) -> Callable[[Figures], Values]:
-    return lambda figures: look_up(figures, path) or []
-
-
 def _curves(
     columns: Columns,
-    values_of: Callable[[Figures], Values],
+    path: Place,
+    shown: Callable[[Any], Values] = list,
     *,
     first: int = 0,
     markers: bool = False,
     until: float | None = None,
     **words: Any,  # noqa: ANN401 - the fields of a chart
 ) -> Chart:
-    """Return one curve of every column, numbered from `first`; cut where all stay below `until`."""
-    found = {name: values_of(figures) for name, (figures, _) in columns.items()}
+    """Return a curve of what every column has at `path`, as `shown`, numbered from `first`.
+
+    It is cut where all stay below `until`.
+    """
+    found = {name: shown(look_up(of, path) or []) for name, (of, _) in columns.items()}
     length = max((len(values) for values in found.values()), default=0)
     if until is not None:
         numbered = (pair for values in found.values() for pair in enumerate(values))
@@ -192,7 +190,8 @@ def variance_chart(columns: Columns) -> Chart:
     """Return variance of every dimension, sorted."""
     return _curves(
         columns,
-        lambda figures: sorted(figures["dimension_variance"], reverse=True),
+        ("dimension_variance",),
+        partial(sorted, reverse=True),
         key="variance",
         title="Variance of every dimension",
         caption="Sorted, largest first. A tail at zero is dimensions that say the same in every "
@@ -206,7 +205,7 @@ def variance_chart(columns: Columns) -> Chart:
 def _sweeps(columns: Columns) -> Chart:
     chart = _curves(
         columns,
-        _values_at("sweeps", "error_by_sweep"),
+        ("sweeps", "error_by_sweep"),
         key="sweeps",
         title="Error after sweeps over all tokens at once",
         caption="Typical token, relative to its exact context. Dashed: what the Lyapunov exponent "
