@@ -54,6 +54,16 @@ class ProbeContexts:
         """Return contexts to go on from [N, C]: all there are, or those at the ends."""
         return self.ends.flatten(0, 1) if self.is_projected else self.contexts
 
+    def evenly(self, passages: int, steps: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return trajectories [P, S, K] of evenly spaced passages, tokens [P, T] and starts [P, C].
+
+        There are at most so many `passages` and `steps` T = S - 1.
+        """
+        count, steps = min(len(self.tokens), passages), min(self.trajectory.shape[1] - 1, steps)
+        chosen = torch.linspace(0, len(self.tokens) - 1, count).round().long()
+        tokens = self.tokens[:, self.tokens.shape[1] - self.trajectory.shape[1] + 1 :]
+        return self.trajectory[chosen, : steps + 1], tokens[chosen, :steps], self.ends[0, chosen]
+
 
 def equal_probes(probes: Mapping[str, Tensor], warmup: int) -> dict[str, Tensor]:
     """Return passages of every split, cut to the same number and length, or raise `InputError`."""

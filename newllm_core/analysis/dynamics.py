@@ -50,9 +50,9 @@ def dynamics(
     `converged_ratio` is the share of tokens whose context does not depend on the start.
     `along_text` is the growth of a disturbance by each token of the first passage.
     """
-    trajectories, texts, firsts = zip(
-        *(selected(of_split, config) for of_split in read.values()), strict=True
-    )
+    extent = config.dynamics_passages, config.dynamics_steps
+    chosen = [of_split.evenly(*extent) for of_split in read.values()]
+    trajectories, texts, firsts = zip(*chosen, strict=True)
     trajectory_PSK, tokens_PT = torch.cat(trajectories), torch.cat(texts)
     own_PC = torch.cat(firsts)
     # Drawn split by split, so that a split has the same figures whatever is beside it.
@@ -106,7 +106,8 @@ def exponent_of(
     recurrence: Recurrence, read: ProbeContexts, config: AnalysisConfig, *, seed: int
 ) -> float:
     """Return λ alone, as `dynamics` measures it."""
-    _, tokens_PT, start_PC = selected(read, config)
+    extent = config.dynamics_passages, config.dynamics_steps
+    _, tokens_PT, start_PC = read.evenly(*extent)
     vector_P1C = gaussian_like(start_PC, seed)[:, None]
     growth_PT1 = log_growths(recurrence, tokens_PT, start_PC, vector_P1C)
     return lyapunov_exponent(growth_PT1[..., 0])["mean"]
@@ -122,16 +123,6 @@ def tokens_to_read(probes: Mapping[str, Tensor], warmup: int, config: AnalysisCo
         repeated = config.readings * min(steps, config.repeated_tokens)
         tokens += passages.numel() + count * ((4 + SWEPT_TOKENS) * steps + repeated)
     return tokens
-
-
-def selected(read: ProbeContexts, config: AnalysisConfig) -> tuple[Tensor, Tensor, Tensor]:
-    """Return trajectories [P, S, K] of evenly spaced passages, tokens [P, T] and starts [P, C]."""
-    passages = len(read.tokens)
-    count = min(passages, config.dynamics_passages)
-    chosen = torch.linspace(0, passages - 1, count).round().long().to(read.tokens.device)
-    steps = min(read.trajectory.shape[1] - 1, config.dynamics_steps)
-    tokens = read.tokens[:, read.tokens.shape[1] - read.trajectory.shape[1] + 1 :]
-    return read.trajectory[chosen, : steps + 1], tokens[chosen, :steps], read.ends[0, chosen]
 
 
 @torch.no_grad()

@@ -109,15 +109,10 @@ def lyapunov_spectra(
     """
     shape = next(iter(read.values())).tokens.shape
     passages, steps, count = extent(recurrence.context_dim, shape, config)
-    chosen = torch.linspace(0, shape[0] - 1, passages).round().long()
-    tokens, firsts, drawn = [], [], []
-    for of_split in read.values():
-        begin = shape[1] - of_split.trajectory.shape[1] + 1
-        tokens.append(of_split.tokens[chosen, begin:][:, :steps])
-        first_PC = of_split.ends[0, chosen]
-        firsts.append(first_PC)
-        # Drawn split by split, so that a split has the same figures whatever is beside it.
-        drawn.append(gaussian_like(first_PC[:, None].expand(-1, count, -1), seed))
+    chosen = [of_split.evenly(passages, steps) for of_split in read.values()]
+    _, tokens, firsts = zip(*chosen, strict=True)
+    # Drawn split by split, so that a split has the same figures whatever is beside it.
+    drawn = [gaussian_like(of_split[:, None].expand(-1, count, -1), seed) for of_split in firsts]
     tokens_PT = torch.cat(tokens)
     is_driven = len(torch.unique(tokens_PT)) > 1
     growth_PTX = log_growths(

@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from newllm_core.analysis.contexts import ProbeContexts
-from newllm_core.analysis.dynamics import selected
 from newllm_core.analysis.recurrence import Recurrence
 from newllm_core.analysis.summary import mean_and_error
 from newllm_core.config import AnalysisConfig
@@ -118,12 +117,13 @@ def contributions(
     types_U = torch.unique(read.tokens)
     if len(types_U) < 2:
         return None
-    _, tokens_PT, start_PC = selected(read, config)
-    length = min(config.contribution_tokens, tokens_PT.shape[1])
+    steps = min(config.contribution_tokens, config.dynamics_steps)
+    _, tokens_PT, start_PC = read.evenly(config.dynamics_passages, steps)
+    length = tokens_PT.shape[1]
     held = max(1, HELD_NUMBERS // (recurrence.context_dim * length))
     passages = min(len(tokens_PT), PASSAGES, held)
     substitutes = max(1, min(SUBSTITUTES, held // passages))
-    tokens_PL = tokens_PT[:passages, :length]
+    tokens_PL = tokens_PT[:passages]
     other_PLM = _others(tokens_PL, read.tokens.flatten(), types_U, substitutes, seed)
     moved_PLM = _moved(recurrence, tokens_PL, other_PLM, start_PC[:passages])
     by_lag = [mean_and_error(of_lag) for of_lag in moved_PLM.flip(1).unbind(1)]
