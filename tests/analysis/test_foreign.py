@@ -103,11 +103,18 @@ def test_what_ids_stand_for_may_be_of_another_precision_than_weights(tmp_path):
     assert opened.step(opened.start, torch.tensor([3])).dtype == torch.float32
 
 
-def test_ids_that_the_network_does_not_have_are_refused(tmp_path):
+def test_ids_that_the_network_does_not_have_are_refused(tmp_path, tokens):
     write(tmp_path / "w.safetensors", "gru")
-    np.save(tmp_path / "ids.npy", np.arange(10))
-    with pytest.raises(InputError, match="has the id 9, the network has 9 tokens"):
-        examine_file(tmp_path / "w.safetensors", [tmp_path / "ids.npy"], kind="gru")
+    np.save(tmp_path / "far.npy", np.arange(10))
+    with pytest.raises(InputError, match=r"far\.npy has the id 9, the network has 9 tokens"):
+        examine_file(tmp_path / "w.safetensors", [tokens, tmp_path / "far.npy"], kind="gru")
+
+
+def test_a_file_without_ids_is_refused(tmp_path):
+    write(tmp_path / "w.safetensors", "gru")
+    save_file({}, tmp_path / "none.safetensors")
+    with pytest.raises(InputError, match="give ids"):
+        examine_file(tmp_path / "w.safetensors", [tmp_path / "none.safetensors"], kind="gru")
 
 
 def test_foreign_networks_stand_beside_each_other(tmp_path, tokens):

@@ -104,16 +104,17 @@ def examine_file(
 def _read_tokens(paths: Sequence[Path], network: Network) -> Tokens:
     if len(paths) == 1 and paths[0].is_dir():
         dataset = open_dataset(paths[0])
+        paths = [paths[0], paths[0]]
         found: list[np.ndarray] = [dataset.train.tokens, dataset.validation.tokens]
     else:
         found = [_ids(path, network) for path in paths]
     if len(found) > 2:
         raise ConfigError("--tokens: give one text, or two, training and validation")
-    for ids in found:
+    for path, ids in zip(paths, found, strict=True):
         highest = int(ids.max()) if ids.size else -1
         if network.vocab_size is not None and highest >= network.vocab_size:
             raise InputError(
-                f"--tokens {paths[0]} has the id {highest:,}, the network has "
+                f"--tokens {path} has the id {highest:,}, the network has "
                 f"{network.vocab_size:,} tokens"
             )
     return found[0] if len(found) == 1 else (found[0], found[1])
@@ -127,7 +128,7 @@ def _ids(path: Path, network: Network) -> np.ndarray:
         return ids.reshape(-1)
     if path.suffix in token_files.READERS:
         documents = token_files.Tokens(str(path)).documents()
-        return np.concatenate([np.array(document.tokens, np.int64) for document in documents])
+        return np.array([token for document in documents for token in document.tokens], np.int64)
     if network.encode is None:
         raise ConfigError(
             f"{path} is text and the network has no tokenizer: give token ids, as a .npy file of "
