@@ -31,6 +31,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from newllm_core.analysis.summary import mean_and_error
+
 # Every fourth passage is held out; shorter texts are cut until there are eight.
 HELD_OUT_EVERY = 4
 LEAST_PASSAGES = 8
@@ -93,12 +95,10 @@ def token_memory(labelled: Labelled) -> dict[str, Any]:
         by_lag.append(max(0.0, float(told_P.mean()) / prior) if prior > 0 else 0.0)
         gains.append(told_P / prior if prior > 0 else torch.zeros_like(told_P))
     kept = torch.stack([gain for gain, lag in zip(gains, by_lag, strict=True) if lag > 0] or gains)
-    totals_P = kept.sum(dim=0)
-    error = float(totals_P.std()) / len(totals_P) ** 0.5 if len(totals_P) > 1 else 0.0
     return {
         "by_lag": by_lag,
         "total": sum(by_lag),
-        "stderr": error,
+        "stderr": mean_and_error(kept.sum(dim=0)[:, None])["stderr"],
         "num_classes": labelled.num_classes,
     }
 
@@ -223,12 +223,11 @@ def _worth(seen_PTD: Tensor, along_DF: Tensor, variance_D: Tensor, wanted_PTF: T
         seen_PTD @ (along_DF / (variance_D.clamp(min=0) + ridge * largest)[:, None])
         for ridge in RIDGES
     ]
-    found = [
+    first, second = (
         [_correlation(told_PTF[half], wanted_PTF[half]) for told_PTF in told]
         for half in _halves(seen_PTD)
-    ]
-    best = [max(range(len(RIDGES)), key=of_half.__getitem__) for of_half in found]
-    return (found[0][best[1]] + found[1][best[0]]) / 2
+    )
+    return (first[second.index(max(second))] + second[first.index(max(first))]) / 2
 
 
 def _correlation(told_PTF: Tensor, wanted_PTF: Tensor) -> float:

@@ -128,7 +128,7 @@ def _ids(path: Path, network: Network) -> np.ndarray:
         return ids.reshape(-1)
     if path.suffix in token_files.READERS:
         documents = token_files.Tokens(str(path)).documents()
-        return np.array([token for document in documents for token in document.tokens], np.int64)
+        return np.array([id for document in documents for id in document.tokens or ()], np.int64)
     if network.encode is None:
         raise ConfigError(
             f"{path} is text and the network has no tokenizer: give token ids, as a .npy file of "

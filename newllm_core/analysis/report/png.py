@@ -1,5 +1,6 @@
 """Charts as PNG files, by matplotlib: an extra that only this needs."""
 
+import math
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -51,13 +52,10 @@ def write_charts(charts: Sequence[Chart], folder: Path) -> list[Path]:
 
 def _draw(chart: Chart, axes: Any) -> None:  # noqa: ANN401 - matplotlib is optional
     for series in chart.series:
-        heights = [
-            None if (drawn := chart.drawable(y)) is None else 10**drawn if chart.log_y else drawn
-            for y in series.y
-        ]
+        drawn = [chart.drawable(y) for y in series.y]
         axes.plot(
             series.x,
-            [float("nan") if height is None else height for height in heights],
+            [math.nan if y is None else 10**y if chart.log_y else y for y in drawn],
             color=_colours()[series.role],
             linestyle="--" if series.dashed else "-",
             marker="o" if series.markers else None,
