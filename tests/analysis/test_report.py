@@ -81,6 +81,13 @@ def test_verdicts_come_before_charts_and_numbers(report):
     assert "in every section, on both splits" in html
 
 
+def test_a_report_on_one_text_speaks_of_no_second_one():
+    report = planted.healthy_report()
+    report["validation"] = report["random_control"]["validation"] = None
+    report["verdicts"] = [v for v in report["verdicts"] if v["split"] == "train"]
+    assert "in every section.</div>" in analysis_page(report)
+
+
 def test_what_is_wrong_is_said_at_the_top():
     checkpoint = planted.checkpoint_of(planted.collapsed_to_rank(3), vacuous=["ema-variance"])
     html = analysis_page(analyze(checkpoint, checkpoint_path="x", with_control=False))

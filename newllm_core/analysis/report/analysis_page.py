@@ -109,13 +109,15 @@ def _verdict_table(verdicts: Sequence[Figures]) -> str:
 def _lead(verdicts: Sequence[Figures]) -> str:
     """Return the verdicts in a sentence, and in a list what is wrong."""
     found = unhealthy(verdicts, lambda verdict: str(verdict["message"]))
+    splits = {verdict["split"] for verdict in verdicts}
     if not found:
-        return f'<div class="lead">{status(HEALTHY)} in every section, on both splits.</div>'
+        where = ", on both splits" if len(splits) > 1 else ""
+        return f'<div class="lead">{status(HEALTHY)} in every section{where}.</div>'
     worst = DEGENERATE if any(name == DEGENERATE for _, name, _ in found) else WEAK
     items = "".join(
         f"<li><b>{escape(of.replace('_', ' '))}</b> is {name}"
-        f"{'' if len(splits) == len(SPLITS) else ' on ' + escape(splits[0])}: {escape(words)}</li>"
-        for (of, name, words), splits in found.items()
+        f"{'' if len(on) == len(splits) else ' on ' + escape(on[0])}: {escape(words)}</li>"
+        for (of, name, words), on in found.items()
     )
     sections = {verdict["section"] for verdict in verdicts}
     ill = {of for of, _, _ in found}
