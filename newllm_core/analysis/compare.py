@@ -95,9 +95,7 @@ def compare(
     )
 
 
-def config_differences(
-    checkpoints: Sequence[tuple[str, Config] | None],
-) -> dict[str, list[Any]]:
+def config_differences(checkpoints: Sequence[tuple[str, Config] | None]) -> dict[str, list[Any]]:
     """Return `section.key` of settings that are not the same in all checkpoints, with their values.
 
     Given are phase and config of each, None of a network that newllm did not make. Settings of

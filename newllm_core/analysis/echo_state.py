@@ -74,11 +74,7 @@ def echo_state(distances_PS: Tensor) -> dict[str, Any]:
     passages = len(shares_PS)
     errors_S = shares_PS.std(dim=0, correction=min(1, passages - 1)) / passages**0.5
     shares = shares_PS.mean(dim=0).tolist()
-    return {
-        "distances_by_step": shares,
-        "stderr_by_step": errors_S.tolist(),
-        "index": shares[-1],
-    }
+    return {"distances_by_step": shares, "stderr_by_step": errors_S.tolist(), "index": shares[-1]}
 
 
 def typical_errors(distances_PS: Tensor, trajectory_PSK: Tensor) -> list[float]:

@@ -83,10 +83,7 @@ class Examiner:
         }
 
     def figures(
-        self,
-        recurrence: Recurrence,
-        read: Mapping[str, ProbeContexts],
-        task: Task,
+        self, recurrence: Recurrence, read: Mapping[str, ProbeContexts], task: Task
     ) -> Splits:
         """Return figures of every split that was read: with a `text` all, else those of health."""
         if not read:
@@ -138,7 +135,6 @@ class Examiner:
         }
 
     def _split(self, recurrence: Recurrence, read: ProbeContexts) -> dict[str, Any]:
-        config = self.config.analysis
         rows = Rows.of(read.contexts)
         figures, vectors_DK = matrix_sections(rows, **self._given)
         if read.is_projected:
@@ -152,21 +148,12 @@ class Examiner:
                 recurrence, read.states, read.tokens, **self._given
             ),
         }
-        if self.text is not None:
-            loadings = token_loadings(
-                rows,
-                vectors_DK,
-                read.tokens.reshape(-1),
-                num_tokens=config.tokens_per_singular_vector,
-            )
-            found["singular_vectors"] = [
-                {
-                    "singular_value": value,
-                    "tokens": [
-                        {"id": token, "text": self.text(token), "loading": loading}
-                        for token, loading in tokens
-                    ],
-                }
-                for value, tokens in zip(figures["top_singular_values"], loadings, strict=True)
-            ]
+        if self.text is None:
+            return found
+        count = self.config.analysis.tokens_per_singular_vector
+        loadings = token_loadings(rows, vectors_DK, read.tokens.reshape(-1), num_tokens=count)
+        found["singular_vectors"] = vectors = []
+        for value, loaded in zip(figures["top_singular_values"], loadings, strict=True):
+            tokens = [{"id": id, "text": self.text(id), "loading": x} for id, x in loaded]
+            vectors.append({"singular_value": value, "tokens": tokens})
         return found
