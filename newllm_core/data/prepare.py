@@ -18,7 +18,7 @@ from newllm_core.data.policy import ValidationPolicy
 from newllm_core.data.publish import NEW, publishing
 from newllm_core.data.reading import open_source, read_source
 from newllm_core.data.sources.files import STDIN
-from newllm_core.data.split_encoder import SplitEncoder, smallest_dtype, write_text
+from newllm_core.data.split_encoder import SplitEncoder, smallest_dtype, write_file
 from newllm_core.data.spool import Spool
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import ConfigError, InputError
@@ -98,13 +98,11 @@ def prepare(
         encoder = SplitEncoder(folder, spool, tokenizer, watcher, config.min_space_share)
         train, seen = encoder.write_whole("train", division.train, str(train_source))
         policy = ValidationPolicy(config.val_token_policy, tokenizer, seen)
-        validation, unmasked = encoder.write_validation(
-            division, policy, str(val_source or train_source)
-        )
+        validation = encoder.write_validation(division, policy, str(val_source or train_source))
         test = None
         if division.test is not None:
             test, _ = encoder.write_whole("test", division.test, str(train_source))
-        tokenizer_file = write_text(folder / TOKENIZER_FILE, tokenizer.to_json())
+        tokenizer_file = write_file(folder / TOKENIZER_FILE, tokenizer.to_json().encode())
         info = DatasetInfo(
             dtype=smallest_dtype(tokenizer.vocab_size),
             vocab_size=tokenizer.vocab_size,
@@ -114,7 +112,7 @@ def prepare(
             train=train,
             validation=validation,
             policy=policy.report,
-            duplicates_dropped=division.duplicates_dropped + unmasked,
+            duplicates_dropped=division.duplicates_dropped + encoder.duplicates,
             source=train_source.info,
             val_source=None if val_source is None else val_source.info,
             data=escaped(dataclasses.asdict(config)),
@@ -124,7 +122,7 @@ def prepare(
             blank=blank,
             test=test,
         )
-        write_text(folder / INFO_FILE, info.to_json())
+        write_file(folder / INFO_FILE, info.to_json().encode())
     _tell(info, config.max_dropped_share, watcher)
     return info
 

@@ -9,7 +9,6 @@ from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,96 +38,28 @@ def smallest_dtype(vocab_size: int) -> str:
     return "uint16" if vocab_size <= 1 << 16 else "uint32"
 
 
-class SplitWriter:
-    """Writes token ids one after another, where documents start, and how much text they stand for.
-
-    `split` is the name of what goes to `folder`; for `min_space_share` see `TextCounts.words`.
-    """
-
-    def __init__(
-        self, folder: Path, split: str, tokenizer: TextTokenizer, min_space_share: float
-    ) -> None:
-        self._paths = [folder / name.format(split) for name in SPLIT_FILES]
-        self._dtype = DTYPES[smallest_dtype(tokenizer.vocab_size)]
-        self._tokens = self._paths[0].open("wb")
-        self._hash = hashlib.sha256()
-        self._starts = array("q", [0])
-        self._bytes = array("q")
-        self._min_space_share = min_space_share
-        self._counts = TextCounts()
-        self._losses = TokenLosses(tokenizer)
-        self._is_text = True
-        self._tokens_written = self._bytes_finished = 0
-
-    def add(self, document: Document, ids: "np.ndarray") -> None:
-        """Append a document, or a part of one that continues with the next call, and its `ids`."""
-        data = ids.astype(self._dtype).tobytes()
-        self._tokens.write(data)
-        self._hash.update(data)
-        self._tokens_written += len(ids)
-        self._is_text = self._is_text and document.tokens is None
-        texts = contents(document)
-        for text in texts:
-            self._counts.add(text)
-        if self._is_text:
-            self._losses.add(texts, ids, continues=document.continues)
-        if not document.continues:
-            self._starts.append(self._tokens_written)
-            self._bytes.append(self._counts.bytes - self._bytes_finished)
-            self._bytes_finished = self._counts.bytes
-
-    def close(self) -> None:
-        """Close the token file; safe to call twice."""
-        self._tokens.close()
-
-    def finish(self) -> tuple[SplitInfo, dict[str, FileInfo]]:
-        """Write the remaining files; return the counts, and what is on disk by its name."""
-        import numpy as np
-
-        self.close()
-        tokens, starts, sizes = self._paths
-        files = {
-            tokens.name: FileInfo(tokens.stat().st_size, self._hash.hexdigest()),
-            starts.name: _write_array(starts, np.array(self._starts)),
-            # Of a part of the text there are no figures per byte.
-            sizes.name: _write_array(sizes, np.array(self._bytes) * self._is_text),
-        }
-        documents, num_tokens = len(self._bytes), self._starts[-1]
-        if not self._is_text:
-            return SplitInfo(documents, num_tokens, bytes=None, words=None), files
-        info = SplitInfo(
-            documents=documents,
-            tokens=num_tokens,
-            bytes=self._counts.bytes,
-            words=self._counts.words(self._min_space_share),
-            characters=self._counts.characters,
-            unknown_tokens=self._losses.unknown_tokens,
-            lost_bytes=self._losses.lost_bytes,
-        )
-        return info, files
-
-
 def _write_array(path: Path, numbers: "np.ndarray") -> FileInfo:
     """Write int64 numbers; by way of memory, because NumPy does not say why it cannot write."""
     import numpy as np
 
     buffer = io.BytesIO()
     np.save(buffer, numbers.astype("<i8", copy=False))
-    return _write(path, buffer.getbuffer())
+    return write_file(path, buffer.getbuffer())
 
 
-def write_text(path: Path, text: str) -> FileInfo:
-    """Write a text file."""
-    return _write(path, text.encode("utf-8"))
-
-
-def _write(path: Path, data: bytes | memoryview) -> FileInfo:
+def write_file(path: Path, data: bytes | memoryview) -> FileInfo:
+    """Write a file, and return what is known of it."""
     path.write_bytes(data)
     return FileInfo(len(data), hashlib.sha256(data).hexdigest())
 
 
 class SplitEncoder:
-    """Encodes documents of a spool into `files` of a folder, which have their names as keys."""
+    """Encodes documents of a spool into a folder; for `min_space_share` see `TextCounts.words`.
+
+    Attributes:
+        files: what is on disk, by its name.
+        duplicates: validation documents left out because what the policy left of them is in train.
+    """
 
     def __init__(
         self,
@@ -144,6 +75,7 @@ class SplitEncoder:
         self._progress = progress
         self._min_space_share = min_space_share
         self.files: dict[str, FileInfo] = {}
+        self.duplicates = 0
 
     def write_whole(
         self, split: str, selection: Selection, origin: str
@@ -156,55 +88,91 @@ class SplitEncoder:
         import numpy as np
 
         seen = np.zeros(self._tokenizer.vocab_size, dtype=bool)
-        with closing(self._writer(split)) as writer:
+
+        def marked() -> "Iterator[tuple[Document, np.ndarray]]":
             for document, ids in self._encoded(selection, split, origin, self._parts):
                 seen[ids] = True
-                writer.add(document, ids)
-            return self._finish(writer), seen
+                yield document, ids
+
+        return self._write(split, marked()), seen
 
     def write_validation(
         self, division: Division, policy: ValidationPolicy, origin: str
-    ) -> tuple[SplitInfo, int]:
+    ) -> SplitInfo:
         """Write what `policy` leaves of the validation split, a whole document at a time.
 
-        Returns its counts, and how many documents were left out because what the policy left of
-        them is a document of train. `InputError`, with the source `origin`, if nothing is left.
+        Returns its counts. `InputError`, with the source `origin`, if nothing is left.
         """
-        import numpy as np
-
-        duplicates = 0
-        in_train: np.ndarray | None = None  # ordered digests, if anybody asks
-        with closing(self._writer("validation")) as writer:
-            for document, ids in self._encoded(division.validation, "validation", origin):
-                kept = policy.apply(document, ids)
-                if kept is None:
-                    continue
-                if kept is not document:
-                    if in_train is None:
-                        in_train = np.sort(division.train.digests)
-                    wanted = np.array(self._spool.digest(kept), dtype=in_train.dtype)
-                    place = in_train.searchsorted(wanted)
-                    if (in_train[place : place + 1] == wanted).any():
-                        duplicates += 1
-                        continue
-                    ids = self._tokenizer.encode_documents([kept])[0]
-                writer.add(kept, ids)
-            info = self._finish(writer)
+        info = self._write("validation", self._kept(division, policy, origin))
         if not info.documents:
             raise InputError(
                 f"{origin}: nothing is left of {len(division.validation)} validation documents "
                 "without token types that train lacks: give other ones with --val-input, or "
                 "--val-token-policy keep"
             )
-        return info, duplicates
-
-    def _writer(self, split: str) -> SplitWriter:
-        return SplitWriter(self._folder, split, self._tokenizer, self._min_space_share)
-
-    def _finish(self, writer: SplitWriter) -> SplitInfo:
-        info, files = writer.finish()
-        self.files |= files
         return info
+
+    def _kept(
+        self, division: Division, policy: ValidationPolicy, origin: str
+    ) -> "Iterator[tuple[Document, np.ndarray]]":
+        import numpy as np
+
+        in_train: np.ndarray | None = None  # ordered digests, if anybody asks
+        for document, ids in self._encoded(division.validation, "validation", origin):
+            kept = policy.apply(document, ids)
+            if kept is document:
+                yield document, ids
+            elif kept is not None:
+                if in_train is None:
+                    in_train = np.sort(division.train.digests)
+                wanted = np.array(self._spool.digest(kept), dtype=in_train.dtype)
+                place = in_train.searchsorted(wanted)
+                if (in_train[place : place + 1] == wanted).any():
+                    self.duplicates += 1
+                else:
+                    yield kept, self._tokenizer.encode_documents([kept])[0]
+
+    def _write(self, split: str, encoded: "Iterable[tuple[Document, np.ndarray]]") -> SplitInfo:
+        """Write ids one after another, where documents start, and how much text each has."""
+        import numpy as np
+
+        tokens, starts, sizes = (self._folder / name.format(split) for name in SPLIT_FILES)
+        dtype = DTYPES[smallest_dtype(self._tokenizer.vocab_size)]
+        token_ends, byte_ends = array("q", [0]), array("q", [0])
+        counts, losses = TextCounts(), TokenLosses(self._tokenizer)
+        digest = hashlib.sha256()
+        num_tokens, is_text = 0, True
+        with tokens.open("wb") as file:
+            for document, ids in encoded:
+                data = ids.astype(dtype).tobytes()
+                file.write(data)
+                digest.update(data)
+                num_tokens += len(ids)
+                is_text = is_text and document.tokens is None
+                texts = contents(document)
+                for text in texts:
+                    counts.add(text)
+                if is_text:
+                    losses.add(texts, ids, continues=document.continues)
+                if not document.continues:
+                    token_ends.append(num_tokens)
+                    byte_ends.append(counts.bytes)
+        self.files[tokens.name] = FileInfo(tokens.stat().st_size, digest.hexdigest())
+        self.files[starts.name] = _write_array(starts, np.array(token_ends))
+        # Of a part of the text there are no figures per byte.
+        self.files[sizes.name] = _write_array(sizes, np.diff(byte_ends) * is_text)
+        documents = len(token_ends) - 1
+        if not is_text:
+            return SplitInfo(documents, num_tokens, bytes=None, words=None)
+        return SplitInfo(
+            documents=documents,
+            tokens=num_tokens,
+            bytes=counts.bytes,
+            words=counts.words(self._min_space_share),
+            characters=counts.characters,
+            unknown_tokens=losses.unknown_tokens,
+            lost_bytes=losses.lost_bytes,
+        )
 
     def _parts(self, chunks: Iterable[str]) -> Iterator[str]:
         return self._tokenizer.pieces(chunks, PART_CHARACTERS)

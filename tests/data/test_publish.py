@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from newllm_core.data import split_encoder
 from newllm_core.data.prepared import open_dataset
-from newllm_core.data.split_encoder import SplitWriter
 from newllm_core.errors import InputError
 
 from .cases import assert_one_line_error, contents_of, run, write
@@ -59,11 +59,11 @@ def test_an_interrupted_run_leaves_everything_as_it_was(
         run(out, BLANK, **options)
     before = contents_of(out) if existing else None
 
-    def stop(self):
+    def stop(path, numbers):
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(SplitWriter, "finish", stop)
+        patch.setattr(split_encoder, "_write_array", stop)
         with pytest.raises(InputError if error is OSError else error):
             run(out, BLANK, overwrite=True, seed=1, **options)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus.txt", *["out"] * existing]
