@@ -118,10 +118,15 @@ class SplitEncoder:
         import numpy as np
 
         in_train: np.ndarray | None = None  # ordered digests, if anybody asks
+        begun = False  # whether a part of this document was kept, and it is to be ended
         for document, ids in self._encoded(division.validation, "validation", origin):
             kept = policy.apply(document, ids)
             if kept is document:
+                begun = document.continues
                 yield document, ids
+            elif begun and not document.continues:
+                begun = False
+                yield Document(tokens=()), ids[:0]
             elif kept is not None:
                 if in_train is None:
                     in_train = np.sort(division.train.digests)

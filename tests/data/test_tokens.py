@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from newllm_core.data import spool
+from newllm_core.data.prepared import open_dataset
 from newllm_core.data.sources.tokens import Tokens
 from newllm_core.errors import InputError
 
-from .cases import assert_one_line_error
+from .cases import assert_one_line_error, run
 
 
 def found(path):
@@ -142,3 +144,24 @@ def test_inputs_that_cannot_be_read(tmp_path):
         found(tmp_path / "empty.json")
     with assert_one_line_error(InputError, tmp_path, "folder"):
         found(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("first", "kept"), [([1] * 16 + [250], [1] * 16), ([250] + [1] * 16, [1] * 9), ([250] * 9, [])]
+)
+def test_a_long_document_ends_where_the_policy_drops_a_part_of_it(
+    tmp_path, byte_tokenizer, monkeypatch, first, kept
+):
+    monkeypatch.setattr(spool, "BATCH_BYTES", 8 * spool.TOKEN_BYTES)
+    for name, documents in {"train": [[1, 2, 3]], "held-out": [first, [2, 3]]}.items():
+        (tmp_path / name).with_suffix(".json").write_text(json.dumps(documents), encoding="utf-8")
+    run(
+        tmp_path / "out",
+        source="tokens",
+        input=tmp_path / "train.json",
+        val_input=tmp_path / "held-out.json",
+        tokenizer=byte_tokenizer,
+    )
+    found = open_dataset(tmp_path / "out").validation
+    parts = np.split(found.tokens, found.document_starts[1:-1])
+    assert [part.tolist() for part in parts] == [part for part in (kept, [2, 3]) if part]
