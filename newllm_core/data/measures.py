@@ -31,18 +31,17 @@ def count_words(text: str) -> int:
     """Words between white space plus line ends: the convention of WikiText's perplexities."""
     import numpy as np
 
+    line_ends = text.count("\n")
     if len(text) < _SHORT:
-        words = len(text.split())
-    else:
-        words, start, before = 0, 0, True
-        while start < len(text):
-            spaces = _is_space(text[start : start + _BLOCK])
-            # A word begins where something else than white space follows white space.
-            begins = np.count_nonzero(spaces[:-1] > spaces[1:])
-            words += int(begins) + (before and not spaces[0])
-            before = bool(spaces[-1])
-            start += _BLOCK
-    return words + text.count("\n")
+        return len(text.split()) + line_ends
+    words, before = 0, True
+    for start in range(0, len(text), _BLOCK):
+        block = text[start : start + _BLOCK].encode("utf-32-le", "surrogatepass")
+        spaces = _space_table().take(np.frombuffer(block, dtype="<u4"), mode="clip")
+        # A word begins where something else than white space follows white space.
+        words += int(np.count_nonzero(spaces[:-1] > spaces[1:])) + (before and not spaces[0])
+        before = bool(spaces[-1])
+    return words + line_ends
 
 
 @dataclass
@@ -72,17 +71,9 @@ class TextCounts:
         return self._words if self.spaces + 1 >= min_space_share * self.characters else None
 
 
-def _is_space(text: str) -> "np.ndarray":
-    """Return which characters are white space to `str.split`, bool [characters]."""
-    import numpy as np
-
-    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
-    return _space_table().take(codes, mode="clip")
-
-
 @cache
 def _space_table() -> "np.ndarray":
-    """For every code up to the last white space, and one more, whether it is white space."""
+    """Return whether a code is white space, for all up to the last one that is, and one more."""
     import numpy as np
 
     return np.array([chr(code).isspace() for code in range(_LAST_SPACE + 2)])

@@ -3,8 +3,11 @@
 A model cannot have learnt a token it never saw, so lines with one are dropped (or counted only).
 """
 
+import io
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from newllm_core.data.measures import contents, count_bytes, count_lines
@@ -104,9 +107,8 @@ class ValidationPolicy:
 
         What is left is encoded anew, because tokens may form across the gap, until all is seen.
         """
-        while text and (dropped := lines_of_spans(text, self._unseen_spans(text))):
-            kept = zip([0, *(end for _, end in dropped)], [b for b, _ in dropped], strict=False)
-            text = "".join(text[begin:end] for begin, end in kept) + text[dropped[-1][1] :]
+        while (kept := without_lines(text, self._unseen_spans(text))) != text:
+            text = kept
         return text
 
     def _unseen_spans(self, text: str) -> Iterator[tuple[int, int]]:
@@ -115,25 +117,16 @@ class ValidationPolicy:
                 yield offsets[place]
 
 
-def lines_of_spans(text: str, spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The lines that share a character with one of the `[start, end)` spans, themselves as spans.
+def without_lines(text: str, spans: Iterable[tuple[int, int]]) -> str:
+    """Return `text` without the lines that share a character with one of the `[start, end)` spans.
 
-    An empty span counts as the character at its start. The result ascends, and lines beside each
-    other may be one span.
+    An empty span counts as the character at its start.
     """
-    lines: list[tuple[int, int]] = []
+    lines = list(io.StringIO(text))
+    ends = list(accumulate(map(len, lines)))
+    dropped: set[int] = set()
     for start, end in spans:
-        first = min(start, len(text) - 1)
-        last = min(max(start, end - 1), len(text) - 1)
-        # Most spans are on the line of the one before; a line may be as long as the text.
-        if lines and lines[-1][0] <= first and last < lines[-1][1]:
-            continue
-        begin = text.rfind("\n", 0, first) + 1
-        lines.append((begin, text.find("\n", last) + 1 or len(text)))
-    merged: list[tuple[int, int]] = []
-    for begin, end in sorted(lines):
-        if merged and begin <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
-        else:
-            merged.append((begin, end))
-    return merged
+        first = bisect_right(ends, min(start, len(text) - 1))
+        last = bisect_right(ends, min(max(start, end - 1), len(text) - 1))
+        dropped.update(range(first, last + 1))
+    return "".join(line for number, line in enumerate(lines) if number not in dropped)

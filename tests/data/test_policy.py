@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from newllm_core.data.make_tokenizer import train_bpe
 from newllm_core.data.measures import count_bytes, count_lines, count_words
-from newllm_core.data.policy import PolicyReport, ValidationPolicy, lines_of_spans
+from newllm_core.data.policy import PolicyReport, ValidationPolicy, without_lines
 from newllm_core.data.sources.base import Document, Message
 from newllm_core.data.tokenizer import TextTokenizer
 
@@ -129,22 +129,22 @@ def test_what_is_kept_has_seen_tokens_only_and_is_lines_of_the_text(bpe, train, 
 
 
 @pytest.mark.parametrize(
-    ("spans", "touched"),
+    ("spans", "left"),
     [
-        ([], []),
-        ([(0, 1)], [(0, 2)]),
-        ([(1, 2)], [(0, 2)]),
-        ([(1, 3)], [(0, 3)]),
-        ([(1, 4)], [(0, 5)]),
-        ([(2, 3), (3, 4)], [(2, 5)]),
-        ([(0, 1), (4, 5)], [(0, 2), (3, 5)]),
-        ([(4, 5), (0, 1)], [(0, 2), (3, 5)]),
-        ([(3, 3)], [(3, 5)]),
-        ([(5, 5)], [(3, 5)]),  # behind the last character
+        ([], "a\n\nbc"),
+        ([(0, 1)], "\nbc"),
+        ([(1, 2)], "\nbc"),
+        ([(1, 3)], "bc"),
+        ([(1, 4)], ""),
+        ([(2, 3), (3, 4)], "a\n"),
+        ([(0, 1), (4, 5)], "\n"),
+        ([(4, 5), (0, 1)], "\n"),
+        ([(3, 3)], "a\n\n"),
+        ([(5, 5)], "a\n\n"),  # behind the last character
     ],
 )
-def test_lines_of_spans(spans, touched):
-    assert lines_of_spans("a\n\nbc", spans) == touched
+def test_lines_of_spans_are_left_out(spans, left):
+    assert without_lines("a\n\nbc", spans) == left
 
 
 @given(st.text(alphabet="a\n\r\u2028"))
