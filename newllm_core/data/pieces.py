@@ -76,6 +76,22 @@ def with_last(parts: Iterable[Part]) -> Iterator[tuple[Part, bool]]:
         yield held[0], True
 
 
+def in_batches(
+    parts: Iterable[Part], size: Callable[[Part], int], wanted: int
+) -> Iterator[list[Part]]:
+    """Yield parts together as soon as their sizes have the sum `wanted`, and the rest at last."""
+    batch: list[Part] = []
+    length = 0
+    for part in parts:
+        batch.append(part)
+        length += size(part)
+        if length >= wanted:
+            yield batch
+            batch, length = [], 0
+    if batch:
+        yield batch
+
+
 def cut_at_words(
     chunks: Iterable[str], characters: int, longest: int = LONGEST_WORD
 ) -> Iterator[str]:

@@ -17,9 +17,10 @@ from newllm_core.data.division import Division
 from newllm_core.data.documents import Selection
 from newllm_core.data.losses import TokenLosses
 from newllm_core.data.measures import TextCounts, contents, count_bytes
+from newllm_core.data.pieces import in_batches
 from newllm_core.data.policy import ValidationPolicy
 from newllm_core.data.sources.base import Document
-from newllm_core.data.spool import Cut, Spool, in_one_part
+from newllm_core.data.spool import BATCH_BYTES, Cut, Spool
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import InputError
 from newllm_core.runtime.progress import Progress
@@ -183,11 +184,12 @@ class SplitEncoder:
         return self._tokenizer.pieces(chunks, PART_CHARACTERS)
 
     def _encoded(
-        self, selection: Selection, split: str, origin: str, cut: Cut = in_one_part
+        self, selection: Selection, split: str, origin: str, cut: Cut | None = None
     ) -> "Iterator[tuple[Document, np.ndarray]]":
         size, unit = selection.size, selection.unit
         self._progress.message(f"encoding {split}: {len(selection):,} documents, {size:,} {unit}")
-        batches = self._encoded_batches(self._spool.batches(selection, cut))
+        documents = self._spool.documents(selection, cut)
+        batches = self._encoded_batches(in_batches(documents, _size, BATCH_BYTES))
         with self._progress.task(f"encoding {split}", size, unit) as task:
             try:
                 for batch, encoded in batches:

@@ -17,7 +17,6 @@ from newllm_core.data.documents import (
     kind_of,
     mark,
 )
-from newllm_core.data.measures import contents
 from newllm_core.data.pieces import with_last
 from newllm_core.data.sources.base import Document, Message
 from newllm_core.data.unfinished import Unfinished, check_document
@@ -25,15 +24,8 @@ from newllm_core.errors import PluginError
 
 BATCH_BYTES = 1 << 20
 TOKEN_BYTES = 8
-# Columns are turned into Python numbers so many documents at a time.
-BLOCK = 1 << 14
 
 Cut = Callable[[Iterable[str]], Iterator[str]]
-
-
-def in_one_part(chunks: Iterable[str]) -> Iterator[str]:
-    """Yield all of a text at once."""
-    yield "".join(chunks)
 
 
 class Spool:
@@ -49,10 +41,10 @@ class Spool:
         self.roles: set[str] = set()
         self._end = 0
         self._open: Unfinished | None = None
-        self._begin_source()
+        self._begin(0)
 
-    def _begin_source(self) -> None:
-        self._offsets = array("q", [self._end])
+    def _begin(self, offset: int) -> None:
+        self._offsets = array("q", [offset])
         self._sizes = array("q")
         self._digests = bytearray()
         self._marks = bytearray()
@@ -76,34 +68,39 @@ class Spool:
             self._open = part
             return False
         self._open = None
-        digest = part.finish()
         if part.blank:
             self._file.seek(self._end)
             return False
         if document.messages is not None:
             self.roles.update(message.role for message in document.messages)
         self._end += part.length
-        self._offsets.append(self._end)
-        self._sizes.append(part.size)
-        self._digests += digest
-        self._marks.append(mark(kind, document.split))
+        self._record(part)
         return True
+
+    def _record(self, part: Unfinished) -> None:
+        self._offsets.append(self._offsets[-1] + part.length)
+        self._sizes.append(part.size)
+        self._digests += part.finish()
+        self._marks.append(mark(part.kind, part.split))
 
     def finish(self) -> Documents:
         """Return the documents since the last call; `PluginError` if the last one continues."""
-        import numpy as np
-
         if self._open is not None:
             raise PluginError("its last document continues, but nothing follows")
         self._file.truncate(self._end)
         self._file.flush()
+        return self._recorded()
+
+    def _recorded(self) -> Documents:
+        import numpy as np
+
         documents = Documents(
             offsets=np.frombuffer(self._offsets, dtype=np.int64),
             sizes=np.frombuffer(self._sizes, dtype=np.int64),
             digests=np.frombuffer(self._digests, dtype=f"S{DIGEST_BYTES}"),
             marks=np.frombuffer(self._marks, dtype=np.uint8),
         )
-        self._begin_source()
+        self._begin(self._end)
         return documents
 
     def cut(self, documents: Documents, held_out: Mapping[str, float]) -> Documents:
@@ -112,8 +109,6 @@ class Spool:
         Returns one document for each split: its end becomes those that are `held_out`, in order,
         with their shares. A chat, or what comes divided, stays as it is.
         """
-        import numpy as np
-
         kind = kind_of(int(documents.marks[0]))
         wanted = {split: share for split, share in held_out.items() if share}
         if kind == MESSAGES or not wanted or documents.of_split("validation")[0]:
@@ -125,21 +120,14 @@ class Spool:
         edges = sorted({begin, *inner, end})
         if len(edges) < len(wanted) + 2:
             return documents
-        digests, sizes, marks = b"", [], []
+        self._begin(begin)
         for first, last, split in zip(edges, edges[1:], ("train", *wanted), strict=False):
             part = Unfinished(kind, split, self._key)
             chunks = self._chunks(first, last)
             for document in _tokens(chunks) if kind == TOKENS else _texts(chunks, iter):
                 part.add(document)
-            digests += part.finish()
-            sizes.append(part.size)
-            marks.append(mark(kind, split))
-        return Documents(
-            offsets=np.array(edges),
-            sizes=np.array(sizes),
-            digests=np.frombuffer(digests, dtype=f"S{DIGEST_BYTES}"),
-            marks=np.array(marks, np.uint8),
-        )
+            self._record(part)
+        return self._recorded()
 
     def _edge(self, begin: int, wanted: int, kind: int) -> int:
         """Return where to cut: behind the line that ends before, or else a word or character."""
@@ -160,42 +148,26 @@ class Spool:
         part.add(document)
         return part.finish()
 
-    def documents(self, selection: Selection, cut: Cut = in_one_part) -> Iterator[Document]:
+    def documents(self, selection: Selection, cut: Cut | None = None) -> Iterator[Document]:
         """Read documents in their order, without their splits.
 
         `cut` turns the chunks of a text of more than `BATCH_BYTES` into parts, which come as
-        documents that continue. Token ids of that many bytes come in parts too.
+        documents that continue. Token ids of that many bytes come in parts in any case.
         """
         of = selection.documents
-        for first in range(0, len(selection), BLOCK):
-            indices = selection.indices[first : first + BLOCK]
-            begins, ends = of.offsets[indices].tolist(), of.offsets[indices + 1].tolist()
-            marks = of.marks[indices].tolist()
-            for begin, end, marked in zip(begins, ends, marks, strict=True):
-                yield from self._read(begin, end, kind_of(marked), cut)
+        for index in selection.indices:
+            begin, end = of.offsets[index : index + 2].tolist()
+            yield from self._read(begin, end, kind_of(int(of.marks[index])), cut)
 
-    def batches(self, selection: Selection, cut: Cut = in_one_part) -> Iterator[list[Document]]:
-        """Yield what `documents` gives, about `BATCH_BYTES` at a time."""
-        batch: list[Document] = []
-        length = 0
-        for document in self.documents(selection, cut):
-            batch.append(document)
-            length += len(document.tokens or ()) + sum(map(len, contents(document)))
-            if length >= BATCH_BYTES:
-                yield batch
-                batch, length = [], 0
-        if batch:
-            yield batch
-
-    def _read(self, begin: int, end: int, kind: int, cut: Cut) -> Iterator[Document]:
+    def _read(self, begin: int, end: int, kind: int, cut: Cut | None) -> Iterator[Document]:
         if kind == MESSAGES:
             messages = json.loads(b"".join(self._chunks(begin, end)))
             yield Document(messages=tuple(Message(*message) for message in messages))
-        elif kind == TEXT and end - begin <= BATCH_BYTES:
+        elif kind == TEXT and (cut is None or end - begin <= BATCH_BYTES):
             yield Document(text=b"".join(self._chunks(begin, end)).decode("utf-8"))
         else:
             chunks = self._chunks(begin, end)
-            parts = _tokens(chunks) if kind == TOKENS else _texts(chunks, cut)
+            parts = _tokens(chunks) if cut is None or kind == TOKENS else _texts(chunks, cut)
             for part, is_last in with_last(parts):
                 yield Document(text=part.text, tokens=part.tokens, continues=not is_last)
 

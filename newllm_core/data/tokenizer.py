@@ -15,7 +15,7 @@ from newllm_core.data.control_tokens import (
     unknown_token,
 )
 from newllm_core.data.measures import contents
-from newllm_core.data.pieces import HarmlessCuts, cut_at_words
+from newllm_core.data.pieces import HarmlessCuts, cut_at_words, in_batches
 from newllm_core.data.sources.base import Document
 from newllm_core.data.token_text import LETTERS, TokenText
 from newllm_core.data.tokenizer_library import load_tokenizer, panics_contained
@@ -152,26 +152,17 @@ class TextTokenizer:
         import numpy as np
 
         parts = [[_array(())] for _ in texts]
-        waiting: list[tuple[int, str]] = []
-        size = 0
-        for index, text in enumerate(texts):
-            for piece in self._pieces(text):
-                waiting.append((index, piece))
-                size += len(piece)
-                if size >= BATCH_CHARACTERS:
-                    self._encode_pieces(waiting, parts)
-                    waiting, size = [], 0
-        self._encode_pieces(waiting, parts)
+        pieces = (
+            (index, piece) for index, text in enumerate(texts) for piece in self._pieces(text)
+        )
+        for batch in in_batches(pieces, lambda pair: len(pair[1]), BATCH_CHARACTERS):
+            with panics_contained(self.is_cut_at_words):
+                encodings = self._tokenizer.encode_batch_fast(
+                    [piece for _, piece in batch], add_special_tokens=False
+                )
+            for (index, _), encoding in zip(batch, encodings, strict=True):
+                parts[index].append(_array(encoding.ids))
         return [np.concatenate(part) for part in parts]
-
-    def _encode_pieces(
-        self, waiting: list[tuple[int, str]], parts: "list[list[np.ndarray]]"
-    ) -> None:
-        texts = [piece for _, piece in waiting]
-        with panics_contained(self.is_cut_at_words):
-            encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        for (index, _), encoding in zip(waiting, encodings, strict=True):
-            parts[index].append(_array(encoding.ids))
 
     def pieces(self, chunks: Iterable[str], characters: int = PIECE_CHARACTERS) -> Iterator[str]:
         """Cut the text that comes in `chunks` into pieces whose ids together are those of all.

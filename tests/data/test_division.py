@@ -54,7 +54,6 @@ def test_documents_come_back_as_they_were(spool):
     assert all(spool.append(document) for document in written)
     documents = spool.finish()
     assert list(spool.documents(everything(documents))) == written
-    assert list(spool.batches(everything(documents))) == [written]
     assert list(spool.documents(documents.select(np.array([False, True, True])))) == written[1:]
     assert documents.sizes.tolist() == [len("a\nb\u2028 é".encode()), 1, 3]
     assert spool.roles == {"user", "assistant"}
@@ -76,12 +75,6 @@ def test_digests_are_those_of_lines_of_json(spool):
     ]
     assert [bytes(digest).ljust(16, b"\0") for digest in spool.finish().digests] == expected
     assert [spool.digest(document) for document in written.values()] == expected
-
-
-def test_batches_are_bounded(spool, monkeypatch):
-    monkeypatch.setattr("newllm_core.data.spool.BATCH_BYTES", 3)
-    found = documents(spool, *"abcdef")
-    assert [len(batch) for batch in spool.batches(everything(found))] == [3, 3]
 
 
 @pytest.mark.parametrize("kind", ["text", "tokens"])

@@ -77,3 +77,9 @@ def test_what_cannot_be_cut_stays_whole_and_is_not_tried_for_ever(monkeypatch):
 def test_no_text_has_no_pieces():
     assert list(MADE["bpe"].pieces([])) == []
     assert list(MADE["bpe"].pieces(["", ""])) == []
+
+
+def test_batches_are_bounded():
+    found = list(pieces_module.in_batches("abcdefg", lambda part: 1, 3))
+    assert found == [["a", "b", "c"], ["d", "e", "f"], ["g"]]
+    assert list(pieces_module.in_batches("ab", lambda part: 5, 3)) == [["a"], ["b"]]
