@@ -5,6 +5,7 @@ spoils all bytes beside it where bytes are a fallback. Both are put right before
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from newllm_core.data.control_tokens import BYTE_NAMES, HIDDEN
@@ -69,17 +70,11 @@ class TokenText:
 
     def _joined(self, written: Sequence[str]) -> Iterator[str]:
         """Yield text for the bytes that are beside each other, and everything else as it is."""
-        data = bytearray()
-        for name in written:
-            if name in self._fallback:
-                data.append(self._fallback[name])
-                continue
-            if data:
-                yield data.decode("utf-8", "replace")
-                data.clear()
-            yield name
-        if data:
-            yield data.decode("utf-8", "replace")
+        for are_bytes, names in groupby(written, self._fallback.__contains__):
+            if are_bytes:
+                yield bytes(self._fallback[name] for name in names).decode("utf-8", "replace")
+            else:
+                yield from names
 
 
 def _byte_letters() -> list[str]:
