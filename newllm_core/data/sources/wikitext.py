@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain, islice, tee
 from pathlib import Path
 
 from newllm_core.config import option
@@ -22,6 +23,7 @@ from newllm_core.errors import InputError
 REPOSITORY = "Salesforce/wikitext"
 SUFFIXES = (".txt", ".raw", ".tokens", ".parquet")
 BLANK_LINE = " \n"
+END = "="  # what stands for lines behind the last one: neither blank nor a title
 _TITLE = re.compile(r" = (?!= )[^\n]*(?<! =) = \r?\n?")
 
 
@@ -93,27 +95,21 @@ def articles(lines: Iterable[str], longest: int = CHUNK_BYTES) -> Iterator[tuple
     article: list[str] = []
     length = 0  # of the article so far, without parts that were given
     begun = False  # whether there were such parts
-    held = [""]  # up to two lines that may start the next article; the file's start is blank
-    for line in lines:
+    # The file's start is as good as a blank line, its end is not.
+    first, second, third = tee(chain([""], lines, [END, END]), 3)
+    second, third = islice(second, 1, None), islice(third, 2, None)
+    for line, title, after in zip(first, second, third, strict=False):
         blank = not line.strip()
-        if len(held) == 2 and blank:
-            if begun or any(part.strip() for part in article):
-                yield "".join(article), True
-                article, length, begun = [], 0, False
-            article += held
-            held = [line]
-        elif len(held) == 1 and _TITLE.fullmatch(line):
-            held.append(line)
-        else:
-            article += held
-            held = [line] if blank else []
-            article += [] if blank else [line]
-            length += len(line)
-            if length > longest:
-                yield "".join(article), False
-                article, length, begun = [], 0, True
-    article += held
-    if begun or any(part.strip() for part in article):
+        starts = blank and _TITLE.fullmatch(title) and not after.strip()
+        if starts and (begun or any(map(str.strip, article))):
+            yield "".join(article), True
+            article, length, begun = [], 0, False
+        article.append(line)
+        length += len(line)
+        if length > longest and not blank:
+            yield "".join(article), False
+            article, length, begun = [], 0, True
+    if begun or any(map(str.strip, article)):
         yield "".join(article), True
 
 
