@@ -9,6 +9,7 @@ from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,7 @@ def write_file(path: Path, data: bytes | memoryview) -> FileInfo:
     return FileInfo(len(data), hashlib.sha256(data).hexdigest())
 
 
+@dataclass
 class SplitEncoder:
     """Encodes documents of a spool into a folder; for `min_space_share` see `TextCounts.words`.
 
@@ -62,21 +64,13 @@ class SplitEncoder:
         duplicates: validation documents left out because what the policy left of them is in train.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        spool: Spool,
-        tokenizer: TextTokenizer,
-        progress: Progress,
-        min_space_share: float,
-    ) -> None:
-        self._folder = folder
-        self._spool = spool
-        self._tokenizer = tokenizer
-        self._progress = progress
-        self._min_space_share = min_space_share
-        self.files: dict[str, FileInfo] = {}
-        self.duplicates = 0
+    folder: Path
+    spool: Spool
+    tokenizer: TextTokenizer
+    progress: Progress
+    min_space_share: float
+    files: dict[str, FileInfo] = field(default_factory=dict)
+    duplicates: int = 0
 
     def write_whole(
         self, split: str, selection: Selection, origin: str
@@ -88,7 +82,7 @@ class SplitEncoder:
         """
         import numpy as np
 
-        seen = np.zeros(self._tokenizer.vocab_size, dtype=bool)
+        seen = np.zeros(self.tokenizer.vocab_size, dtype=bool)
 
         def marked() -> "Iterator[tuple[Document, np.ndarray]]":
             for document, ids in self._encoded(selection, split, origin, self._parts):
@@ -131,21 +125,21 @@ class SplitEncoder:
             elif kept is not None:
                 if in_train is None:
                     in_train = np.sort(division.train.digests)
-                wanted = np.array(self._spool.digest(kept), dtype=in_train.dtype)
+                wanted = np.array(self.spool.digest(kept), dtype=in_train.dtype)
                 place = in_train.searchsorted(wanted)
                 if (in_train[place : place + 1] == wanted).any():
                     self.duplicates += 1
                 else:
-                    yield kept, self._tokenizer.encode_documents([kept])[0]
+                    yield kept, self.tokenizer.encode_documents([kept])[0]
 
     def _write(self, split: str, encoded: "Iterable[tuple[Document, np.ndarray]]") -> SplitInfo:
         """Write ids one after another, where documents start, and how much text each has."""
         import numpy as np
 
-        tokens, starts, sizes = (self._folder / name.format(split) for name in SPLIT_FILES)
-        dtype = DTYPES[smallest_dtype(self._tokenizer.vocab_size)]
+        tokens, starts, sizes = (self.folder / name.format(split) for name in SPLIT_FILES)
+        dtype = DTYPES[smallest_dtype(self.tokenizer.vocab_size)]
         token_ends, byte_ends = array("q", [0]), array("q", [0])
-        counts, losses = TextCounts(), TokenLosses(self._tokenizer)
+        counts, losses = TextCounts(), TokenLosses(self.tokenizer)
         digest = hashlib.sha256()
         num_tokens, is_text = 0, True
         with tokens.open("wb") as file:
@@ -174,23 +168,23 @@ class SplitEncoder:
             documents=documents,
             tokens=num_tokens,
             bytes=counts.bytes,
-            words=counts.words(self._min_space_share),
+            words=counts.words(self.min_space_share),
             characters=counts.characters,
             unknown_tokens=losses.unknown_tokens,
             lost_bytes=losses.lost_bytes,
         )
 
     def _parts(self, chunks: Iterable[str]) -> Iterator[str]:
-        return self._tokenizer.pieces(chunks, PART_CHARACTERS)
+        return self.tokenizer.pieces(chunks, PART_CHARACTERS)
 
     def _encoded(
         self, selection: Selection, split: str, origin: str, cut: Cut | None = None
     ) -> "Iterator[tuple[Document, np.ndarray]]":
         size, unit = selection.size, selection.unit
-        self._progress.message(f"encoding {split}: {len(selection):,} documents, {size:,} {unit}")
-        documents = self._spool.documents(selection, cut)
+        self.progress.message(f"encoding {split}: {len(selection):,} documents, {size:,} {unit}")
+        documents = self.spool.documents(selection, cut)
         batches = self._encoded_batches(in_batches(documents, _size, BATCH_BYTES))
-        with self._progress.task(f"encoding {split}", size, unit) as task:
+        with self.progress.task(f"encoding {split}", size, unit) as task:
             try:
                 for batch, encoded in batches:
                     task.advance(sum(map(_size, batch)))
@@ -200,8 +194,8 @@ class SplitEncoder:
 
     def _encoded_batches(self, batches: Iterable[list[Document]]) -> "Iterator[Encoded]":
         """Yield batches and their ids, in order, a few of them encoded ahead in threads."""
-        encode = self._tokenizer.encode_documents
-        if not self._tokenizer.is_cut_at_words:
+        encode = self.tokenizer.encode_documents
+        if not self.tokenizer.is_cut_at_words:
             # It may panic, and print to stderr, which is then turned away: nobody else may be at
             # work.
             yield from ((batch, encode(batch)) for batch in batches)

@@ -47,7 +47,7 @@ class TextTokenizer:
         is_lossless: it is one, and knows every byte: its tokens give any text back.
     """
 
-    def __init__(self, text: str, *, piece_characters: int = PIECE_CHARACTERS) -> None:
+    def __init__(self, text: str) -> None:
         try:
             spec = json.loads(text)
             control = read_control_tokens(spec)
@@ -67,7 +67,6 @@ class TextTokenizer:
         self.role_ids = {name[2:-2]: i for name, i in control.ids.items() if name != control.end}
         self.vocab_size = len(self._text_of.spellings)
         self._text = text
-        self._piece_characters = piece_characters
 
     @classmethod
     def from_json(cls, text: str) -> "TextTokenizer":
@@ -174,7 +173,7 @@ class TextTokenizer:
         return HarmlessCuts(self.encode, characters).pieces(chunks)
 
     def _pieces(self, text: str) -> Iterator[str]:
-        whole = self._piece_characters if self.is_cut_at_words else WHOLE_CHARACTERS
+        whole = PIECE_CHARACTERS if self.is_cut_at_words else WHOLE_CHARACTERS
         return self.pieces((text,), whole)
 
 
