@@ -84,9 +84,7 @@ class DatasetInfo:
 
     Attributes:
         dtype: of token ids, a key of `DTYPES`.
-        vocab_size: one more than the largest id the tokenizer has.
-        base_vocab_size: the same without the tokens that newllm added.
-        end_id: token that closes a document.
+        vocab_size, base_vocab_size, end_id: as for `TextTokenizer`.
         roles: token that opens a message of a role.
         validation: counts, of what the policy left.
         duplicates_dropped: held-out documents left out because another split has the same content.

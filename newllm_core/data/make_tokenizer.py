@@ -25,10 +25,7 @@ GPT2_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 def load_base(config: DataConfig) -> str | None:
     """Return the `tokenizer.json` that `config` asks for; None for a BPE, which is trained.
 
-    Raises:
-        ConfigError: `tokenizer_path` is given for another tokenizer than gpt2, or `vocab_size`
-            for another than bpe.
-        InputError: files are missing, damaged or cannot be fetched.
+    `ConfigError` for a setting of another tokenizer, `InputError` for files that cannot be had.
     """
     if config.tokenizer_path is not None and config.tokenizer != "gpt2":
         raise ConfigError(

@@ -51,10 +51,7 @@ class PolicyReport:
 class ValidationPolicy:
     """Applies the policy to validation documents one by one; its `report` is of all so far.
 
-    Args:
-        policy: drop or keep.
-        tokenizer: of the data set.
-        seen: for every token id whether train has it, bool [vocab_size].
+    `policy` is drop or keep; `seen` says of every token id whether train has it, bool [vocab_size].
     """
 
     def __init__(self, policy: str, tokenizer: TextTokenizer, seen: "np.ndarray") -> None:

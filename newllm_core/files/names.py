@@ -11,11 +11,9 @@ SUFFIX = ".safetensors"
 def require_checkpoint_place(path: Path, *, overwrite: bool) -> None:
     """Refuse before the work a place where no checkpoint can be written.
 
-    Raises:
-        ConfigError: `path` does not end in `.safetensors`: `plain` and `plain.safetensors` would
-            have the same files beside them.
-        InputError: it is in the way, or cannot be written.
+    `ConfigError` for a name without `.safetensors`, `InputError` for what is in the way.
     """
+    # `plain` and `plain.safetensors` would have the same files beside them.
     if path.suffix != SUFFIX:
         raise ConfigError(f"a checkpoint is a {SUFFIX} file: pass --out {path}{SUFFIX}")
     refuse_existing(path, overwrite=overwrite)

@@ -73,8 +73,4 @@ class DataSource(ABC):
 
     @abstractmethod
     def documents(self) -> Iterator[Document | Broken | Note]:
-        """Yield every document.
-
-        Raises:
-            InputError: the input is missing, unreadable or of another format.
-        """
+        """Yield every document; `InputError` for an input that cannot be read."""

@@ -100,11 +100,7 @@ def known_encoding(name: str, option: str = "source.encoding") -> str:
 
 
 def require_extra(module: str, what: str) -> Any:  # noqa: ANN401 - an optional module
-    """Import a module that only some inputs need; `what` names those.
-
-    Raises:
-        ConfigError: its package is not installed.
-    """
+    """Import a module that only `what` needs; `ConfigError` where its package is not installed."""
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
@@ -139,8 +135,7 @@ def format_of(path: str | Path) -> str:
 def opened(path: Path | str) -> Iterator[BinaryIO]:
     """Open a file, stdin or a URL (text) for reading; what is compressed is decompressed.
 
-    Raises:
-        InputError: it cannot be opened, or reading it failed in the body.
+    `InputError` if it cannot be opened, or reading it failed in the body.
     """
     kind = Path(path).suffix.lower()
     try:
@@ -188,10 +183,8 @@ def read_chunks(
 ) -> Iterator[str]:
     """Yield the text of a file or stdin piece by piece, line ends as they are, without a BOM.
 
-    It may be compressed. Where no encoding is given, it is UTF-8.
-
-    Raises:
-        InputError: it cannot be opened, or is of another encoding; the message has the byte offset.
+    It may be compressed. Where no encoding is given, it is UTF-8. `InputError`, with the byte
+    offset, for another encoding.
     """
     name = path_name(path)
     decoder = codecs.getincrementaldecoder(encoding or UTF8)("strict")

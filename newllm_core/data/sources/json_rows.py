@@ -48,10 +48,7 @@ def value_rows(file: TextIO, name: str, begun: str = "") -> Iterator[Row | Broke
     """Yield the objects of an array, or of one after another, however they are laid out.
 
     An array may be wrapped: `{"data": [...]}` or `{"rows": [...]}`. Only one row is in memory.
-    `name` is for messages; `begun` was read of the file before.
-
-    Raises:
-        InputError: it is damaged.
+    `begun` was read of the file before. `InputError`, which calls it `name`, if it is damaged.
     """
     values = _Values(file, name, begun)
     wrapped = values.skip(_WRAPPED)

@@ -41,9 +41,7 @@ def folder_parts(folder: Path, formats: Collection[str]) -> tuple[list[Part], li
     """Return the files of a folder and below it in one of `formats`, and what to say of them.
 
     They may be compressed. A folder that `datasets.save_to_disk` wrote has the files that it lists.
-
-    Raises:
-        InputError: there is none.
+    `InputError` if there is none.
     """
     if (folder / SAVED_SPLITS).is_file():
         names = _listed(folder / SAVED_SPLITS, "splits")
@@ -78,11 +76,7 @@ def hub_parts(
     """Return the files of a data set on the hub, or in a folder laid out like one.
 
     `name` is such as Salesforce/wikitext, `config` one of its configurations; `names` are splits
-    that are read, and what each is here.
-
-    Raises:
-        ConfigError: `datasets` is not installed.
-        InputError: the hub is out of reach, or has no such data set, configuration or split.
+    that are read, and what each is here. `InputError` where the hub has no such thing.
     """
     datasets = require_extra("datasets", "a data set of the hub")
     instead = "give a local copy with --input PATH"

@@ -41,10 +41,8 @@ Found = Iterator[Row | Broken]
 def read_rows(path: Place, encoding: str = UTF8, kind: str | None = None) -> Found:
     """Yield the rows of a file, of stdin or of a URL; it may be compressed.
 
-    `kind` is a key of `READERS` where the name does not say it.
-
-    Raises:
-        InputError: another format, or damaged; damaged lines of .jsonl and .csv are broken.
+    `kind` is a key of `READERS` where the name does not say it. `InputError` for another format or
+    a damaged file; damaged lines of .jsonl and .csv are broken.
     """
     kind = kind or (".jsonl" if path == STDIN else format_of(path))
     if kind not in READERS:

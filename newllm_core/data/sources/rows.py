@@ -47,11 +47,7 @@ class Rows(DataSource):
     Options = RowsOptions
 
     def documents(self) -> Iterator[Document | Broken | Note]:
-        """Yield the documents, held-out ones first.
-
-        Raises:
-            InputError: no input, another format, a damaged file, or the hub is out of reach.
-        """
+        """Yield the documents, held-out ones first; `InputError` for what cannot be read."""
         if self.input and self.input.startswith(HUB):
             name, _, config = self.input.removeprefix(HUB).partition(":")
             parts, notes = hub_parts(name, config or None)

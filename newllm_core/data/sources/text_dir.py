@@ -27,11 +27,7 @@ class TextDir(TextFile):
     Options = TextDirOptions
 
     def documents(self) -> Iterator[Document]:
-        """Yield the documents of every file; files of white space alone are left out.
-
-        Raises:
-            InputError: no folder, no file that matches, or one of another encoding.
-        """
+        """Yield the documents of every file; `InputError` without any, or of another encoding."""
         folder = input_folder("text-dir", self.input, "a folder of text files")
         for path in self._files(folder):
             yield from text_documents(path, self.separator, encoding=self.encoding)

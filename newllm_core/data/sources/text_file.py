@@ -51,11 +51,7 @@ class TextFile(DataSource):
         self.encoding = known_encoding(self.options.encoding)
 
     def documents(self) -> Iterator[Document]:
-        """Yield the parts of the file in their order.
-
-        Raises:
-            InputError: no file, an empty one, or one of another encoding.
-        """
+        """Yield the parts of the file; `InputError` for none, or one of another encoding."""
         path = input_file("text-file", self.input, "a text file")
         yield from text_documents(path, self.separator, encoding=self.encoding)
 
