@@ -130,18 +130,20 @@ def prepare(
 def _train_tokenizer(
     config: DataConfig, spool: Spool, train: Selection, progress: Progress
 ) -> TextTokenizer:
+    if train.unit == "token ids":
+        raise InputError(
+            f"source {config.source} has no text to train a bpe on: give the tokenizer of its ids "
+            "with --tokenizer tokenizer.json"
+        )
     size, most = train.size, config.tokenizer_bytes
     taken = f"{most:,} of {size:,}" if size > most else f"{size:,}"
     progress.message(f"training a tokenizer on {len(train):,} documents, {taken} bytes")
-    num_texts = 0
 
     def texts() -> Iterator[str]:
-        nonlocal num_texts
         due = 0.0
         with progress.task("training the tokenizer", min(size, most), "bytes") as task:
             for document in spool.documents(train, _pieces):
                 for text in contents(document):
-                    num_texts += 1
                     for piece in _pieces([text]):
                         length = count_bytes(piece)
                         # Evenly spread: as much as is due by now, and no more than one piece ahead.
@@ -151,13 +153,7 @@ def _train_tokenizer(
                             yield piece
                             task.advance(length)
 
-    tokenizer = train_bpe(texts(), config.vocab_size, spool.roles)
-    if not num_texts:
-        raise InputError(
-            f"source {config.source} has no text to train a bpe on: give the tokenizer of its ids "
-            "with --tokenizer tokenizer.json"
-        )
-    return tokenizer
+    return train_bpe(texts(), config.vocab_size, spool.roles)
 
 
 def _pieces(chunks: Iterable[str]) -> Iterator[str]:

@@ -80,16 +80,11 @@ class SplitEncoder:
         Returns its counts, and for every token id whether it occurs, bool [vocab_size].
         `origin` is the documents' source, for messages.
         """
-        import numpy as np
 
-        seen = np.zeros(self.tokenizer.vocab_size, dtype=bool)
+        def parts(chunks: Iterable[str]) -> Iterator[str]:
+            return self.tokenizer.pieces(chunks, PART_CHARACTERS)
 
-        def marked() -> "Iterator[tuple[Document, np.ndarray]]":
-            for document, ids in self._encoded(selection, split, origin, self._parts):
-                seen[ids] = True
-                yield document, ids
-
-        return self._write(split, marked()), seen
+        return self._write(split, self._encoded(selection, split, origin, parts))
 
     def write_validation(
         self, division: Division, policy: ValidationPolicy, origin: str
@@ -98,7 +93,7 @@ class SplitEncoder:
 
         Returns its counts. `InputError`, with the source `origin`, if nothing is left.
         """
-        info = self._write("validation", self._kept(division, policy, origin))
+        info, _ = self._write("validation", self._kept(division, policy, origin))
         if not info.documents:
             raise InputError(
                 f"{origin}: nothing is left of {len(division.validation)} validation documents "
@@ -132,7 +127,9 @@ class SplitEncoder:
                 else:
                     yield kept, self.tokenizer.encode_documents([kept])[0]
 
-    def _write(self, split: str, encoded: "Iterable[tuple[Document, np.ndarray]]") -> SplitInfo:
+    def _write(
+        self, split: str, encoded: "Iterable[tuple[Document, np.ndarray]]"
+    ) -> "tuple[SplitInfo, np.ndarray]":
         """Write ids one after another, where documents start, and how much text each has."""
         import numpy as np
 
@@ -142,12 +139,14 @@ class SplitEncoder:
         counts, losses = TextCounts(), TokenLosses(self.tokenizer)
         digest = hashlib.sha256()
         num_tokens, is_text = 0, True
+        seen = np.zeros(self.tokenizer.vocab_size, dtype=bool)
         with tokens.open("wb") as file:
             for document, ids in encoded:
                 data = ids.astype(dtype).tobytes()
                 file.write(data)
                 digest.update(data)
                 num_tokens += len(ids)
+                seen[ids] = True
                 is_text = is_text and document.tokens is None
                 texts = contents(document)
                 for text in texts:
@@ -163,8 +162,8 @@ class SplitEncoder:
         self.files[sizes.name] = _write_array(sizes, np.diff(byte_ends) * is_text)
         documents = len(token_ends) - 1
         if not is_text:
-            return SplitInfo(documents, num_tokens, bytes=None, words=None)
-        return SplitInfo(
+            return SplitInfo(documents, num_tokens, bytes=None, words=None), seen
+        info = SplitInfo(
             documents=documents,
             tokens=num_tokens,
             bytes=counts.bytes,
@@ -173,9 +172,7 @@ class SplitEncoder:
             unknown_tokens=losses.unknown_tokens,
             lost_bytes=losses.lost_bytes,
         )
-
-    def _parts(self, chunks: Iterable[str]) -> Iterator[str]:
-        return self.tokenizer.pieces(chunks, PART_CHARACTERS)
+        return info, seen
 
     def _encoded(
         self, selection: Selection, split: str, origin: str, cut: Cut | None = None
@@ -194,17 +191,13 @@ class SplitEncoder:
 
     def _encoded_batches(self, batches: Iterable[list[Document]]) -> "Iterator[Encoded]":
         """Yield batches and their ids, in order, a few of them encoded ahead in threads."""
-        encode = self.tokenizer.encode_documents
-        if not self.tokenizer.is_cut_at_words:
-            # It may panic, and print to stderr, which is then turned away: nobody else may be at
-            # work.
-            yield from ((batch, encode(batch)) for batch in batches)
-            return
+        # Others may panic, and print to stderr, which is then turned away: nobody else may work.
+        ahead = THREADS if self.tokenizer.is_cut_at_words else 0
         waiting: deque[tuple[list[Document], Future[list[np.ndarray]]]] = deque()
         with ThreadPoolExecutor(THREADS) as pool:
             for batch in batches:
-                waiting.append((batch, pool.submit(encode, batch)))
-                if len(waiting) > THREADS:
+                waiting.append((batch, pool.submit(self.tokenizer.encode_documents, batch)))
+                if len(waiting) > ahead:
                     batch, future = waiting.popleft()
                     yield batch, future.result()
             for batch, future in waiting:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 WHAT = "a .json, .npy, .safetensors, .bin or .ds file of token ids, or a folder of .ds files"
 SHAPES = "a list of integers, or a list of such lists,"
-DIMENSIONS = "[tokens] or [documents, tokens]"
 MOST_BITS = 32
 # Larger ones are better kept as .npy, which is read a part at a time.
 LARGEST_JSON = 40_000_000
@@ -91,12 +90,9 @@ def _from_npy(path: Path) -> Iterator[Ids]:
 def _from_safetensors(path: Path) -> Iterator[Ids]:
     with open_tensors(path, framework="numpy") as file:
         for name in sorted(file.keys()):
-            part = file.get_slice(name)
-            kind, shape = part.get_dtype(), part.get_shape()
+            kind = file.get_slice(name).get_dtype()
             if kind not in ("I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64"):
                 raise InputError(f"{path} tensor {name!r} has type {kind}, expected integers")
-            if len(shape) not in (1, 2):
-                raise InputError(f"{path} tensor {name!r} has shape {shape}, expected {DIMENSIONS}")
             yield from _rows(file.get_tensor(name), f"{path} tensor {name!r}")
 
 
@@ -140,7 +136,8 @@ def _mapped(path: Path, kind: "np.dtype", skipped: int = 0) -> "np.ndarray":
 def _rows(array: "np.ndarray", where: str) -> Iterator[Ids]:
     if array.dtype.kind not in "iu" or array.ndim not in (1, 2):
         raise InputError(
-            f"{where} is {array.dtype} of shape {list(array.shape)}, expected integers {DIMENSIONS}"
+            f"{where} is {array.dtype} of shape {list(array.shape)}, expected integers "
+            "[tokens] or [documents, tokens]"
         )
     for row in array if array.ndim == 2 else [array]:
         for first in range(0, max(1, len(row)), PART_TOKENS):
