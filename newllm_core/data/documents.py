@@ -1,4 +1,4 @@
-"""What is known of documents without reading them, in columns: 33 bytes for each."""
+"""What is known of documents without reading them, in columns: 34 bytes for each."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,20 +19,22 @@ class Documents:
         offsets: first byte of each in the spool, and the end of the last, int64 [n+1].
         sizes: UTF-8 bytes of contents; of token ids, their number, int64 [n].
         digests: keyed hash of contents, equal for exact duplicates, S16 [n].
-        marks: what it is and what the source said of its split, see `mark`, uint8 [n].
+        kinds: `TEXT`, `MESSAGES` or `TOKENS`, uint8 [n].
+        splits: what the source said, as a place in `SPLITS`, uint8 [n].
     """
 
     offsets: "np.ndarray"
     sizes: "np.ndarray"
     digests: "np.ndarray"
-    marks: "np.ndarray"
+    kinds: "np.ndarray"
+    splits: "np.ndarray"
 
     def __len__(self) -> int:
         return len(self.sizes)
 
     def of_split(self, name: str) -> "np.ndarray":
         """Return which documents the source put into a split, bool [n]."""
-        return self.marks % len(SPLITS) == SPLITS.index(name)
+        return self.splits == SPLITS.index(name)
 
     def select(self, chosen: "np.ndarray") -> "Selection":
         """Return the documents at which `chosen`, bool [n], is true."""
@@ -57,20 +59,10 @@ class Selection:
     @property
     def unit(self) -> str:
         """Say what `size` counts."""
-        ids = self.documents.marks[self.indices] // len(SPLITS) == TOKENS
+        ids = self.documents.kinds[self.indices] == TOKENS
         return "bytes" if not ids.any() else "token ids" if ids.all() else "bytes and token ids"
 
     @property
     def digests(self) -> "np.ndarray":
         """Return those of the documents, S16 [m]."""
         return self.documents.digests[self.indices]
-
-
-def mark(kind: int, split: str | None) -> int:
-    """Return kind and split of a document as one small number; `kind_of` and `of_split` undo it."""
-    return kind * len(SPLITS) + SPLITS.index(split)
-
-
-def kind_of(marked: int) -> int:
-    """Return `TEXT`, `MESSAGES` or `TOKENS`."""
-    return marked // len(SPLITS)

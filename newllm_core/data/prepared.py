@@ -110,7 +110,7 @@ def open_dataset(path: str | Path) -> PreparedDataset:
 
 
 def _check_file(path: Path, info: DatasetInfo) -> None:
-    """Return size and hash, and of token files the largest id, in one reading of little memory."""
+    """Check size and hash, and of token files the largest id, in one reading of little memory."""
     import numpy as np
 
     expected = info.files[path.name]

@@ -10,12 +10,11 @@ from pathlib import Path
 from newllm_core.data.documents import (
     DIGEST_BYTES,
     MESSAGES,
+    SPLITS,
     TEXT,
     TOKENS,
     Documents,
     Selection,
-    kind_of,
-    mark,
 )
 from newllm_core.data.pieces import with_last
 from newllm_core.data.sources.base import Document, Message
@@ -47,7 +46,8 @@ class Spool:
         self._offsets = array("q", [offset])
         self._sizes = array("q")
         self._digests = bytearray()
-        self._marks = bytearray()
+        self._kinds = bytearray()
+        self._splits = bytearray()
 
     def close(self) -> None:
         """Close the file."""
@@ -81,7 +81,8 @@ class Spool:
         self._offsets.append(self._offsets[-1] + part.length)
         self._sizes.append(part.size)
         self._digests += part.finish()
-        self._marks.append(mark(part.kind, part.split))
+        self._kinds.append(part.kind)
+        self._splits.append(SPLITS.index(part.split))
 
     def finish(self) -> Documents:
         """Return the documents since the last call; `PluginError` if the last one continues."""
@@ -98,7 +99,8 @@ class Spool:
             offsets=np.frombuffer(self._offsets, dtype=np.int64),
             sizes=np.frombuffer(self._sizes, dtype=np.int64),
             digests=np.frombuffer(self._digests, dtype=f"S{DIGEST_BYTES}"),
-            marks=np.frombuffer(self._marks, dtype=np.uint8),
+            kinds=np.frombuffer(self._kinds, dtype=np.uint8),
+            splits=np.frombuffer(self._splits, dtype=np.uint8),
         )
         self._begin(self._end)
         return documents
@@ -109,7 +111,7 @@ class Spool:
         Returns one document for each split: its end becomes those that are `held_out`, in order,
         with their shares. A chat, or what comes divided, stays as it is.
         """
-        kind = kind_of(int(documents.marks[0]))
+        kind = int(documents.kinds[0])
         wanted = {split: share for split, share in held_out.items() if share}
         if kind == MESSAGES or not wanted or documents.of_split("validation")[0]:
             return documents
@@ -157,7 +159,7 @@ class Spool:
         of = selection.documents
         for index in selection.indices:
             begin, end = of.offsets[index : index + 2].tolist()
-            yield from self._read(begin, end, kind_of(int(of.marks[index])), cut)
+            yield from self._read(begin, end, int(of.kinds[index]), cut)
 
     def _read(self, begin: int, end: int, kind: int, cut: Cut | None) -> Iterator[Document]:
         if kind == MESSAGES:
