@@ -83,9 +83,16 @@ def input_folder(source: str, given: str | None, what: str) -> Path:
     return path
 
 
-def is_hidden(path: Path) -> bool:
-    """Say whether a path within a folder is of tools rather than of people, such as .git."""
-    return any(part.startswith(".") for part in path.parts)
+def files_below(folder: Path, pattern: str = "*") -> list[Path]:
+    """Return the files of a folder and below it, in the order of their relative paths.
+
+    Names that begin with a dot are left out: they are of tools, such as .git.
+    """
+    found = sorted(path.relative_to(folder).parts for path in folder.rglob(pattern))
+    paths = (
+        folder.joinpath(*names) for names in found if not any(n.startswith(".") for n in names)
+    )
+    return [path for path in paths if path.is_file()]
 
 
 def known_encoding(name: str, option: str = "source.encoding") -> str:

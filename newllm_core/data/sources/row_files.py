@@ -10,7 +10,7 @@ from typing import Any
 
 from newllm_core.data.hub import asking_hub
 from newllm_core.data.sources.base import Split
-from newllm_core.data.sources.files import format_of, is_hidden, require_extra
+from newllm_core.data.sources.files import files_below, format_of, require_extra
 from newllm_core.errors import InputError
 from newllm_core.files.from_strangers import read_text
 
@@ -50,23 +50,19 @@ def folder_parts(folder: Path, formats: Collection[str]) -> tuple[list[Part], li
         return _named(saved, str(folder), SPLIT_NAMES, others)
     if (folder / STATE).is_file():
         return [(path, None) for path in _saved(folder)], []
-    inner = sorted((path.relative_to(folder) for path in folder.rglob("*")), key=lambda p: p.parts)
     found = [
         path
-        for path in inner
-        if format_of(path) in formats
-        and path.name not in METADATA
-        and not is_hidden(path)
-        and (folder / path).is_file()
+        for path in files_below(folder)
+        if format_of(path) in formats and path.name not in METADATA
     ]
     if not found:
         raise InputError(f"{folder} has no file of rows: give one with {', '.join(formats)}")
-    splits = [split_named(str(path)) for path in found]
+    splits = [split_named(str(path.relative_to(folder))) for path in found]
     counts = Counter(split for split in splits if split is not None)
     if len(counts) < 2 and None not in splits:
-        return [(folder / path, None) for path in found], []  # one split is no division
+        return [(path, None) for path in found], []  # one split is no division
     said = ", ".join(f"{count} of {split}" for split, count in sorted(counts.items()))
-    parts = _held_out_first(zip([folder / path for path in found], splits, strict=True))
+    parts = _held_out_first(zip(found, splits, strict=True))
     return parts, [f"files by the words in their names: {said}"] if said else []
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from newllm_core.config import option
 from newllm_core.data.sources.base import Document
-from newllm_core.data.sources.files import input_folder, is_hidden
+from newllm_core.data.sources.files import files_below, input_folder
 from newllm_core.data.sources.text_file import TextFile, TextFileOptions, text_documents
 from newllm_core.errors import ConfigError, InputError
 
@@ -35,15 +35,11 @@ class TextDir(TextFile):
     def _files(self, folder: Path) -> list[Path]:
         pattern = self.options.pattern
         try:
-            found = [
-                path
-                for path in folder.rglob(pattern)
-                if path.is_file() and not is_hidden(path.relative_to(folder))
-            ]
+            found = files_below(folder, pattern)
         except (ValueError, NotImplementedError) as error:
             raise ConfigError(
                 f"source.pattern is {pattern!r}: give a relative pattern such as *.txt"
             ) from error
         if not found:
             raise InputError(f"{folder} has no file named {pattern!r}: set source.pattern")
-        return sorted(found, key=lambda path: path.relative_to(folder).parts)
+        return found

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from newllm_core.config.values import shown
 from newllm_core.data.sources.base import DataSource, Document
-from newllm_core.data.sources.files import input_file, input_path, is_hidden
+from newllm_core.data.sources.files import files_below, input_file, input_path
 from newllm_core.errors import InputError, reason
 from newllm_core.files.from_strangers import read_text, regular_file
 from newllm_core.files.npy_files import open_array, release_pages
@@ -40,20 +40,14 @@ class Tokens(DataSource):
     def documents(self) -> Iterator[Document]:
         """Yield the documents; `InputError` for another format or anything but integers from 0."""
         path = input_path("tokens", self.input, WHAT)
-        files = _ds_files(path) if path.is_dir() else [path]
+        files = [path]
+        if path.is_dir():
+            # A task of datatrove without documents leaves an empty one.
+            files = [file for file in files_below(path, "*.ds") if file.stat().st_size]
         if not files:
             raise InputError(f"the folder {path} has no .ds file: give {WHAT}")
         for file in files:
             yield from _documents(input_file("tokens", str(file), WHAT))
-
-
-def _ds_files(folder: Path) -> list[Path]:
-    """Return the files of a folder; a task of datatrove without documents leaves an empty one."""
-    return [
-        path
-        for path in sorted(folder.rglob("*.ds"))
-        if path.is_file() and path.stat().st_size and not is_hidden(path.relative_to(folder))
-    ]
 
 
 def _documents(path: Path) -> Iterator[Document]:
