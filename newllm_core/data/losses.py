@@ -1,11 +1,11 @@
-"""What tokens do not give back of the text they stand for."""
+"""What there is of a text, and what its tokens do not give back."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from newllm_core.data.dataset_info import SplitInfo
-from newllm_core.data.measures import count_bytes
+from newllm_core.data.measures import count_bytes, count_words
 from newllm_core.data.text_stream import MOST_BEFORE
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.runtime.progress import Progress
@@ -14,24 +14,29 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-class TokenLosses:
-    """Counts the tokens, unknown tokens and UTF-8 bytes of texts that come part by part."""
+class TextCounts:
+    """Counts texts that come part by part, and their tokens; no part ends within a word."""
 
     def __init__(self, tokenizer: TextTokenizer) -> None:
         self._tokenizer = tokenizer
         self._before: list[int] = []
         self._missing: Counter[str] = Counter()
-        self.tokens = self.unknown_tokens = self.bytes = 0
+        self._words = self._spaces = self._characters = self._unknown_tokens = 0
+        self.tokens = self.bytes = self.line_ends = 0
 
-    def add(self, texts: Iterable[str], ids: "np.ndarray", *, continues: bool = False) -> None:
+    def add(self, texts: Sequence[str], ids: "np.ndarray", *, continues: bool = False) -> None:
         """Count texts that `ids` [T] are of; one that `continues` goes on with the next call."""
+        self._words += sum(map(count_words, texts))
         text = "".join(texts)
+        self._characters += len(text)
+        self._spaces += text.count(" ")
         self.tokens += len(ids)
         self.bytes += count_bytes(text)
+        self.line_ends += text.count("\n")
         if self._tokenizer.is_lossless:
             return
         if self._tokenizer.unknown_id is not None:
-            self.unknown_tokens += int((ids == self._tokenizer.unknown_id).sum())
+            self._unknown_tokens += int((ids == self._tokenizer.unknown_id).sum())
         decode, spelling = self._tokenizer.decode, self._tokenizer.spelling
         read = [*self._before, *(token for token in ids.tolist() if spelling(token) is not None)]
         found = decode(read)[len(decode(self._before)) :]
@@ -40,24 +45,25 @@ class TokenLosses:
             self._missing.subtract(found)
         self._before = read[-MOST_BEFORE:] if continues else []
 
-    @property
-    def lost_bytes(self) -> int:
-        """Return bytes of characters that the text of the tokens has less often.
+    def info(self, documents: int, min_space_share: float) -> SplitInfo:
+        """Return the counts of all texts, which are so many `documents`.
 
-        Places are not compared, so that there may be more.
+        Words are None where spaces are too few to separate them: Chinese and Japanese have next to
+        none, Thai has them between clauses. One is granted, so that a single word is one. Lost are
+        characters that the text of the tokens has less often; places are not compared, so that
+        there may be more.
         """
         missing = self._missing.items()
-        return sum(count_bytes(letter) * count for letter, count in missing if count > 0)
-
-    @property
-    def unknown_share(self) -> float:
-        """Return the share of unknown tokens."""
-        return self.unknown_tokens / max(self.tokens, 1)
-
-    @property
-    def lost_share(self) -> float:
-        """Return the share of lost bytes."""
-        return self.lost_bytes / max(self.bytes, 1)
+        separated = self._spaces + 1 >= min_space_share * self._characters
+        return SplitInfo(
+            documents=documents,
+            tokens=self.tokens,
+            bytes=self.bytes,
+            words=self._words if separated else None,
+            characters=self._characters,
+            unknown_tokens=self._unknown_tokens,
+            lost_bytes=sum(count_bytes(letter) * n for letter, n in missing if n > 0),
+        )
 
 
 def warn_of_losses(splits: Mapping[str, SplitInfo], progress: Progress) -> None:

@@ -1,6 +1,5 @@
 """How text is counted: bytes, characters, words and lines. Only a line feed ends a line."""
 
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -42,33 +41,6 @@ def count_words(text: str) -> int:
         words += int(np.count_nonzero(spaces[:-1] > spaces[1:])) + (before and not spaces[0])
         before = bool(spaces[-1])
     return words + line_ends
-
-
-@dataclass
-class TextCounts:
-    """What there is of a text that is looked at part by part; no part ends within a word."""
-
-    bytes: int = 0
-    characters: int = 0
-    spaces: int = 0
-    line_ends: int = 0
-    _words: int = 0
-
-    def add(self, text: str) -> None:
-        """Count a part."""
-        self.bytes += count_bytes(text)
-        self.characters += len(text)
-        self.spaces += text.count(" ")
-        self.line_ends += text.count("\n")
-        self._words += count_words(text)
-
-    def words(self, min_space_share: float) -> int | None:
-        """Return words, see `count_words`; None where spaces are too few to separate them.
-
-        Chinese and Japanese have next to none, Thai has them between clauses. One is granted, so
-        that a single word is one.
-        """
-        return self._words if self.spaces + 1 >= min_space_share * self.characters else None
 
 
 @cache

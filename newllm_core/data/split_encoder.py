@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from newllm_core.data.dataset_info import DTYPES, SPLIT_FILES, FileInfo, SplitInfo
 from newllm_core.data.division import Division
 from newllm_core.data.documents import Selection
-from newllm_core.data.losses import TokenLosses
-from newllm_core.data.measures import TextCounts, contents, count_bytes
+from newllm_core.data.losses import TextCounts
+from newllm_core.data.measures import contents, count_bytes
 from newllm_core.data.pieces import in_batches
 from newllm_core.data.policy import ValidationPolicy
 from newllm_core.data.sources.base import Document
@@ -57,7 +57,7 @@ def write_file(path: Path, data: bytes | memoryview) -> FileInfo:
 
 @dataclass
 class SplitEncoder:
-    """Encodes documents of a spool into a folder; for `min_space_share` see `TextCounts.words`.
+    """Encodes documents of a spool into a folder; for `min_space_share` see `TextCounts.info`.
 
     Attributes:
         files: what is on disk, by its name.
@@ -136,7 +136,7 @@ class SplitEncoder:
         tokens, starts, sizes = (self.folder / name.format(split) for name in SPLIT_FILES)
         dtype = DTYPES[smallest_dtype(self.tokenizer.vocab_size)]
         token_ends, byte_ends = array("q", [0]), array("q", [0])
-        counts, losses = TextCounts(), TokenLosses(self.tokenizer)
+        counts = TextCounts(self.tokenizer)
         digest = hashlib.sha256()
         num_tokens, is_text = 0, True
         seen = np.zeros(self.tokenizer.vocab_size, dtype=bool)
@@ -148,11 +148,8 @@ class SplitEncoder:
                 num_tokens += len(ids)
                 seen[ids] = True
                 is_text = is_text and document.tokens is None
-                texts = contents(document)
-                for text in texts:
-                    counts.add(text)
                 if is_text:
-                    losses.add(texts, ids, continues=document.continues)
+                    counts.add(contents(document), ids, continues=document.continues)
                 if not document.continues:
                     token_ends.append(num_tokens)
                     byte_ends.append(counts.bytes)
@@ -161,18 +158,9 @@ class SplitEncoder:
         # Of a part of the text there are no figures per byte.
         self.files[sizes.name] = _write_array(sizes, np.diff(byte_ends) * is_text)
         documents = len(token_ends) - 1
-        if not is_text:
-            return SplitInfo(documents, num_tokens, bytes=None, words=None), seen
-        info = SplitInfo(
-            documents=documents,
-            tokens=num_tokens,
-            bytes=counts.bytes,
-            words=counts.words(self.min_space_share),
-            characters=counts.characters,
-            unknown_tokens=losses.unknown_tokens,
-            lost_bytes=losses.lost_bytes,
-        )
-        return info, seen
+        if is_text:
+            return counts.info(documents, self.min_space_share), seen
+        return SplitInfo(documents, num_tokens, bytes=None, words=None), seen
 
     def _encoded(
         self, selection: Selection, split: str, origin: str, cut: Cut | None = None

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from newllm_core.config import DataConfig
-from newllm_core.data.losses import TokenLosses
-from newllm_core.data.measures import TextCounts
+from newllm_core.data.losses import TextCounts
 from newllm_core.data.sources.files import (
     CHUNK_BYTES,
     UTF8,
@@ -45,7 +44,7 @@ def evaluate_text(
 
     A path is that of a file of that `encoding`, which may be compressed, or `STDIN`. Bytes and
     words are those of the text itself, whatever the tokenizer makes of them; a byte order mark is
-    no text. `head_weights` are as for `evaluate`, `min_space_share` as for `TextCounts.words`.
+    no text. `head_weights` are as for `evaluate`, `min_space_share` as for `TextCounts.info`.
 
     Returns:
         The mapping of `evaluation.evaluate`, with what `without_line_ends` adds.
@@ -68,13 +67,14 @@ def evaluate_text(
         segments = joined(read.encoded(chunks, name), SEGMENT_TOKENS)
         readings = contexts_of_segments(model, segments, end_id=tokenizer.end_id)
         scores = score(model, readings, read)
+    info = read.counts.info(1, min_space_share)
     figures = scores.figures(
         head_weights,
-        num_bytes=read.counts.bytes,
-        num_words=read.counts.words(min_space_share),
-        num_characters=read.counts.characters,
-        unknown_share=read.losses.unknown_share,
-        lost_share=read.losses.lost_share,
+        num_bytes=info.bytes,
+        num_words=info.words,
+        num_characters=info.characters,
+        unknown_share=info.unknown_share,
+        lost_share=info.lost_share,
     )
     return without_line_ends(figures, read.counts.line_ends)
 
@@ -86,24 +86,23 @@ class _Text(Task):
         self._tokenizer = tokenizer
         self._task = task
         self._tokens = self._bytes = 0
-        self.counts = TextCounts()  # pieces begin with white space, so none ends within a word
-        self.losses = TokenLosses(tokenizer)
+        self.counts = TextCounts(tokenizer)
 
     def encoded(self, chunks: Iterable[str], name: str) -> Iterator[np.ndarray]:
         for piece in self._tokenizer.pieces(chunks, PIECE_CHARACTERS):
-            self.counts.add(piece)
             ids = np.array(self._tokenizer.encode(piece), np.uint32)
-            self.losses.add((piece,), ids, continues=True)
+            # Pieces begin with white space, so none ends within a word.
+            self.counts.add((piece,), ids, continues=True)
             yield ids
         if not self.counts.bytes:
             raise InputError(f"{name} is empty: there is nothing to evaluate")
         end = np.array([self._tokenizer.end_id], np.uint32)
-        self.losses.add((), end)
+        self.counts.add((), end)
         yield end
 
     def advance(self, amount: int, note: str = "") -> None:
         self._tokens += amount
-        reached = self.counts.bytes * self._tokens // max(self.losses.tokens, 1)
+        reached = self.counts.bytes * self._tokens // max(self.counts.tokens, 1)
         self._task.advance(reached - self._bytes, note)
         self._bytes = reached
 

@@ -5,7 +5,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from newllm_core.config import ModelConfig
-from newllm_core.data.losses import TokenLosses
+from newllm_core.data.losses import TextCounts
 from newllm_core.data.prepared import open_dataset
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.evaluation.splits import evaluate_splits
@@ -18,11 +18,11 @@ MADE = {name: TextTokenizer.adopt(made.to_str(), {"user"}) for name, made in LAY
 
 
 def losses_of(tokenizer, *parts):
-    losses = TokenLosses(tokenizer)
+    counts = TextCounts(tokenizer)
     for part in parts:
         ids = np.array(tokenizer.encode(part), np.uint32)
-        losses.add([part], ids, continues=part is not parts[-1])
-    return losses
+        counts.add([part], ids, continues=part is not parts[-1])
+    return counts.info(1, 0)
 
 
 @pytest.mark.parametrize(
