@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
-from typing import NamedTuple
 
 from newllm_core.data.sources.base import Broken, Document, Message, Note, Split
 from newllm_core.data.sources.json_rows import Row
@@ -16,14 +15,8 @@ TEXT = "text"
 # So many rows are looked at before a column is guessed.
 LOOKED_AT = 100
 
-
-class Placed(NamedTuple):
-    """A row, the name of its file, its number in it from 1, and the split of the file."""
-
-    row: Row | Broken
-    name: str
-    number: int
-    split: Split | None
+# A row, the name of its file, its number in it from 1, and the split of the file.
+Placed = tuple[Row | Broken, str, int, Split | None]
 
 
 class _BadRowError(Exception):
@@ -42,7 +35,7 @@ def documents_of(
         rows = iter(rows)
         first = list(islice(rows, LOOKED_AT))
         rows = chain(first, rows)
-        column = _guess([placed.row for placed in first if not isinstance(placed.row, Broken)])
+        column = _guess([row for row, *_ in first if not isinstance(row, Broken)])
         if column is not None:
             yield Note(f"documents are the column {column!r}, the only one of texts")
     for row, name, number, split in rows:

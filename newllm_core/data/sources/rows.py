@@ -71,4 +71,4 @@ def placed_rows(parts: Iterable[Part], options: RowFileOptions) -> Iterator[Plac
     kind = options.format and f".{options.format}"
     for path, split in parts:
         for number, row in enumerate(read_rows(path, encoding, kind), start=1):
-            yield Placed(row, path_name(path), number, split)
+            yield row, path_name(path), number, split

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -82,23 +83,21 @@ def split_chunks(
     """
     wanted, reach = _pattern(separator)
     rest = ""
-    for chunk in chunks:
+    for chunk, is_last in with_last(chain(chunks, [""])):
         rest += chunk
         start = 0
         # What reaches the end may go on in the next chunk.
-        while (found := wanted.search(rest, start)) and found.end() < len(rest):
+        while (found := wanted.search(rest, start)) and (is_last or found.end() < len(rest)):
             yield rest[start : found.start()], True
             start = found.end()
+        if is_last:
+            yield rest[start:], True
+            return
         sure = found.start() if found else len(rest) - reach
         if sure - start >= longest:
             yield rest[start:sure], False
             start = sure
         rest = rest[start:]
-    start = 0
-    for found in wanted.finditer(rest):
-        yield rest[start : found.start()], True
-        start = found.end()
-    yield rest[start:], True
 
 
 def _pattern(separator: str) -> tuple[re.Pattern[str], int]:
