@@ -34,15 +34,10 @@ def count_line_ends(tokenizer: TextTokenizer, tokens: "np.ndarray") -> int | Non
 
     if not tokenizer.is_byte_level:
         return None
-    found = [
-        (tokenizer.bytes_of(token) or b"").count(b"\n") for token in range(tokenizer.vocab_size)
-    ]
-    # Occurrences of every id, without a copy of the tokens.
-    times = np.zeros(tokenizer.vocab_size, np.int64)
-    for begin in range(0, len(tokens), COUNTED_AT_ONCE):
-        part = tokens[begin : begin + COUNTED_AT_ONCE]
-        times += np.bincount(part, minlength=tokenizer.vocab_size)
-    return int(times @ np.array(found, np.int64))
+    bytes_of = (tokenizer.bytes_of(token) or b"" for token in range(tokenizer.vocab_size))
+    line_ends = np.array([found.count(b"\n") for found in bytes_of])
+    begins = range(0, len(tokens), COUNTED_AT_ONCE)
+    return sum(int(line_ends[tokens[i : i + COUNTED_AT_ONCE]].sum()) for i in begins)
 
 
 class _ByteStream:

@@ -3,7 +3,6 @@
 import glob
 import os
 import shutil
-import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,15 +12,9 @@ from newllm_core.errors import InputError, reason
 
 def refuse_existing(path: Path, *, overwrite: bool, option: str = "--out") -> None:
     """Raise `InputError` where `path`, given with `option`, could not be written after the work."""
-    try:
-        there: os.stat_result | None = os.lstat(path)
-    except OSError:  # `require_writable` says what is wrong, if anything
-        there = None
-    except ValueError as error:  # a NUL character
-        raise InputError(f"cannot write {path}: {reason(error)}") from error
-    if there is not None and stat.S_ISDIR(there.st_mode):
+    if os.path.isdir(path) and not os.path.islink(path):
         raise InputError(f"{path} is a folder: choose another {option}")
-    if there is not None and not overwrite:
+    if os.path.lexists(path) and not overwrite:
         raise InputError(
             f"{path} exists: choose another {option}, or pass --overwrite to replace it"
         )
@@ -30,8 +23,11 @@ def refuse_existing(path: Path, *, overwrite: bool, option: str = "--out") -> No
 
 def require_writable(path: Path) -> None:
     """Make and remove what `write_atomically` makes beside `path`; `InputError` if it cannot be."""
-    with _temporary(path) as temporary:
-        temporary.touch()
+    try:
+        with _temporary(path) as temporary:
+            temporary.touch()
+    except ValueError as error:  # a NUL character
+        raise InputError(f"cannot write {path}: {reason(error)}") from error
 
 
 def sweep(path: Path) -> None:
