@@ -359,3 +359,23 @@ def test_offline_hub_says_what_to_do(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with assert_one_line_error(InputError, "someone/something", "--input"):
         found("hub:someone/something:config")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[",
+        "[" * 100_000,
+        "{}",
+        '{"_data_files": 1}',
+        '{"_data_files": [1]}',
+        '{"_data_files": [[]]}',
+        '{"_data_files": [{}]}',
+        '{"_data_files": [{"filename": 1}]}',
+        '{"_data_files": [{"filename": "../a.arrow"}]}',
+    ],
+)
+def test_lists_of_files_that_are_none(tmp_path, text):
+    (tmp_path / "state.json").write_text(text, encoding="utf-8")
+    with assert_one_line_error(InputError, tmp_path / "state.json", "save_to_disk"):
+        list(Rows(str(tmp_path)).documents())

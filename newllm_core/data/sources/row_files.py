@@ -1,18 +1,17 @@
 """Which files a data set consists of, and which split each of them is."""
 
-import json
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from newllm_core.data.hub import asking_hub
 from newllm_core.data.sources.base import Split
 from newllm_core.data.sources.files import files_below, format_of, require_extra
 from newllm_core.errors import InputError
 from newllm_core.files.from_strangers import read_text
+from newllm_core.files.strict_json import parse_json
 
 SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
@@ -44,12 +43,12 @@ def folder_parts(folder: Path, formats: Collection[str]) -> tuple[list[Part], li
     `InputError` if there is none.
     """
     if (folder / SAVED_SPLITS).is_file():
-        names = _listed(folder / SAVED_SPLITS, "splits")
-        others = f"give one of them with --input {folder / str(names[0])}" if names else ""
-        saved = {name: _saved(folder / name) for name in names}
+        splits = _listed(folder / SAVED_SPLITS, "splits")
+        others = f"give one of them with --input {splits[0]}" if splits else ""
+        saved = {split.name: _listed(split / STATE, "_data_files") for split in splits}
         return _named(saved, str(folder), SPLIT_NAMES, others)
     if (folder / STATE).is_file():
-        return [(path, None) for path in _saved(folder)], []
+        return [(path, None) for path in _listed(folder / STATE, "_data_files")], []
     found = [
         path
         for path in files_below(folder)
@@ -57,12 +56,12 @@ def folder_parts(folder: Path, formats: Collection[str]) -> tuple[list[Part], li
     ]
     if not found:
         raise InputError(f"{folder} has no file of rows: give one with {', '.join(formats)}")
-    splits = [split_named(str(path.relative_to(folder))) for path in found]
-    counts = Counter(split for split in splits if split is not None)
-    if len(counts) < 2 and None not in splits:
+    named = [split_named(str(path.relative_to(folder))) for path in found]
+    counts = Counter(split for split in named if split is not None)
+    if len(counts) < 2 and None not in named:
         return [(path, None) for path in found], []  # one split is no division
     said = ", ".join(f"{count} of {split}" for split, count in sorted(counts.items()))
-    parts = _held_out_first(zip(found, splits, strict=True))
+    parts = _held_out_first(zip(found, named, strict=True))
     return parts, [f"files by the words in their names: {said}"] if said else []
 
 
@@ -86,7 +85,7 @@ def hub_parts(
 
 
 def _named(
-    files: Mapping[str, list[Place]], where: str, names: Mapping[str, Split], instead: str
+    files: Mapping[str, Sequence[Place]], where: str, names: Mapping[str, Split], instead: str
 ) -> tuple[list[Part], list[str]]:
     """Sort files that lie under names of splits; `instead` is what to do where none is train."""
     if len(files) == 1:
@@ -106,12 +105,11 @@ def _held_out_first(parts: Iterable[Part]) -> list[Part]:
     return sorted(parts, key=lambda part: part[1] in (None, "train"))
 
 
-def _saved(folder: Path) -> list[Place]:
-    return [folder / file["filename"] for file in _listed(folder / STATE, "_data_files")]
-
-
-def _listed(path: Path, key: str) -> list[Any]:
+def _listed(path: Path, key: str) -> list[Path]:
+    """Return the files or folders beside `path` that it lists: names, or mappings with one."""
     try:
-        return list(json.loads(read_text(path))[key])
-    except (ValueError, LookupError, TypeError) as error:
+        entries = parse_json(read_text(path))[key]
+        names = [entry if isinstance(entry, str) else entry["filename"] for entry in entries]
+        return [path.with_name(name) for name in names]
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is not what datasets.save_to_disk writes") from error
