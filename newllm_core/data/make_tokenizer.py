@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from newllm_core.config import DataConfig
+from newllm_core.data.dataset_info import TOKENIZER_FILE
 from newllm_core.data.hub import asking_hub
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.data.tokenizer_library import LARGEST_ID, panics_contained
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer, models
 
 BYTES = 256
-TOKENIZER_FILE = "tokenizer.json"
 SAMPLE = "It's a text\nof 3 lines,\t\u00e9 \u4e00 \U0001d11e.\n"
 GPT2_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 

@@ -40,13 +40,9 @@ def prepare(
 ) -> DatasetInfo:
     """Read the sources of `config` and write a prepared data set to the folder `out`.
 
-    Args:
-        config: the data section.
-        source_options: the source's own options; a validation source of the same name shares them.
-        out: a new folder, which appears only when everything is written.
-        seed: of the choice of held-out documents.
-        overwrite: replace `out` if it is a prepared data set.
-        progress: who is told.
+    A validation source of the same name shares the `source_options`. The new folder appears only
+    when everything is written; `overwrite` replaces a prepared data set. `seed` is that of the
+    choice of held-out documents.
 
     Raises:
         ConfigError: an unknown source or option.

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 1 << 22
 # Larger token files are checked by size and largest id alone: their hash takes many seconds.
 LARGEST_HASHED = 1 << 32
-TOKENS_SUFFIX = ".tokens"
 AGAIN = "prepare the data again"
 
 
@@ -119,7 +118,7 @@ def _check_file(path: Path, info: DatasetInfo) -> None:
     size = regular_file(path).stat().st_size
     if size != expected.size:
         raise InputError(f"{path} has {size:,} bytes, expected {expected.size:,}: {AGAIN}")
-    holds_tokens = path.suffix == TOKENS_SUFFIX
+    holds_tokens = path.suffix == ".tokens"
     hashed = size <= LARGEST_HASHED
     largest, digest = 0, hashlib.sha256()
     try:

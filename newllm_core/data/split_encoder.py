@@ -1,7 +1,4 @@
-"""Turns the documents of every split into token files, through one function.
-
-Hashes are made on the way.
-"""
+"""Turns the documents of every split into token files, and hashes these, through one function."""
 
 import hashlib
 import io
@@ -80,11 +77,10 @@ class SplitEncoder:
         Returns its counts, and for every token id whether it occurs, bool [vocab_size].
         `origin` is the documents' source, for messages.
         """
-
-        def parts(chunks: Iterable[str]) -> Iterator[str]:
-            return self.tokenizer.pieces(chunks, PART_CHARACTERS)
-
-        return self._write(split, self._encoded(selection, split, origin, parts))
+        encoded = self._encoded(
+            selection, split, origin, lambda chunks: self.tokenizer.pieces(chunks, PART_CHARACTERS)
+        )
+        return self._write(split, encoded)
 
     def write_validation(
         self, division: Division, policy: ValidationPolicy, origin: str

@@ -20,11 +20,9 @@ CONTROL = bytes(byte for byte in range(32) if byte != 10)
 
 
 class Unfinished:
-    """A document of which some parts were seen.
+    """A document of which some parts were seen: `kind` and `split` are those of all.
 
     Attributes:
-        kind: of `documents`.
-        split: what the source said.
         blank: whether it has no contents so far but white space.
         length: bytes in the spool so far.
         size: UTF-8 bytes of contents so far, or token ids.
