@@ -6,7 +6,7 @@ words of a million characters, which are cut to be held at all.
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import TypeVar
 
 # A single word would take any amount of memory.
@@ -34,21 +34,17 @@ class HarmlessCuts:
 
     def pieces(self, chunks: Iterable[str]) -> Iterator[str]:
         """Cut the text that comes in `chunks`, in order."""
-        for chunk in chunks:
+        for chunk, is_last in with_last(chain(chunks, [""])):
             self._text += chunk
-            yield from self._cut(MARGIN)
-        yield from self._cut(0)
+            while (place := self._place(0 if is_last else MARGIN)) is not None:
+                yield self._text[:place]
+                self._text = self._text[place:]
+                self._looked_at = self._characters
         if self._text:
             yield self._text
 
-    def _cut(self, margin: int) -> Iterator[str]:
-        """Take pieces off the text where at least `margin` characters follow."""
-        while (place := self._place(margin)) is not None:
-            yield self._text[:place]
-            self._text = self._text[place:]
-            self._looked_at = self._characters
-
     def _place(self, margin: int) -> int | None:
+        """Return where to cut, with at least `margin` characters behind; None if nowhere."""
         for match in islice(_CUT.finditer(self._text, self._looked_at), TRIES):
             place = match.start()
             if place + margin > len(self._text):
