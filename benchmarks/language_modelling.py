@@ -5,10 +5,10 @@
 
 One table at equal tokens and one at equal time. Every neural model has the same number of
 parameters (within 5 %), tied embeddings, the same optimizer, schedule shape, clipping and tokens
-per step. Each is tuned for the table it stands in, on the tokens it reads there: learning rate,
-window, shape, both dropouts, weight decay, the start of the embeddings (random, or counted from the
-tokens that are read), and whether the head is mixed with bigrams counted there; one after another,
-with one seed, by validation text.
+per step. Each is tuned for the table it stands in, on the tokens it reads there: learning rate, the
+start of the embeddings (random, or counted from the tokens that are read), whether the head is
+mixed with bigrams counted there and draws candidates, window, shape, both dropouts and weight
+decay; one after another, with one seed, by validation text.
 What is reported are runs with other seeds on test text.
 
 At equal tokens everybody computes in float32; at equal time in the way that is fastest. Speed is

@@ -52,16 +52,17 @@ class NeuralPeer:
         self.conditions = conditions
         self.kind: Any = PEERS[name]
         shapes = self.kind.shapes
+        # What changes most comes first: dropout and decay that fit a random start fit no other.
         self.axes: Axes = {
             RATE: RATES,
+            "embeddings": EMBEDDINGS,
+            "bigrams": BIGRAMS,
+            "candidates": CANDIDATES,
             "window": self.kind.windows,
             "shape": shapes,
             "dropout": DROPOUTS,
             "input_dropout": DROPOUTS,
             "weight_decay": DECAYS,
-            "embeddings": EMBEDDINGS,
-            "bigrams": BIGRAMS,
-            "candidates": CANDIDATES,
         }
         self.start: Setting = {axis: values[0] for axis, values in self.axes.items()}
         self.start[RATE] = FIRST_RATE
