@@ -54,17 +54,11 @@ def analyze(
 
     Examples:
         newllm analyze runs/phase1.safetensors
-
         newllm analyze runs/phase1.safetensors --json > report.json
-
         newllm analyze runs/phase1.safetensors --html report.html --png charts
-
         newllm analyze model.safetensors --tensor embeddings.word_embeddings.weight
-
         newllm analyze gru.safetensors --as gru --embedding embed.weight --tokens ids.npy
-
         newllm analyze rwkv-folder --tokens book.txt
-
         newllm analyze --plugin my_step.py --tokens ids.npy
     """
     from newllm_cli.output import show
@@ -74,6 +68,7 @@ def analyze(
     from newllm_core.analysis.report.analysis_page import analysis_page, matrix_charts, matrix_page
     from newllm_core.analysis.report.charts import analysis_charts
     from newllm_core.errors import ConfigError
+    from newllm_core.plugins.guard import stdout_to_stderr
 
     if history not in ("some", "all"):
         raise ConfigError(f"--history {history}: choose some or all")
@@ -88,36 +83,37 @@ def analyze(
     foreign = is_foreign(checkpoint, kind, tokens)
     render: Callable[..., object] = partial(render_analysis, whole_history=history == "all")
     page, charts = analysis_page, analysis_charts
-    if tensor is not None or (checkpoint.suffix == ".npy" and not foreign):
-        from newllm_core.analysis.matrix import analyze_matrix
+    with stdout_to_stderr():  # a plugin may print while it reads
+        if tensor is not None or (checkpoint.suffix == ".npy" and not foreign):
+            from newllm_core.analysis.matrix import analyze_matrix
 
-        render, page, charts = render_matrix, matrix_page, matrix_charts
-        report = analyze_matrix(
-            checkpoint, tensor, config=config.analysis, seed=config.run.seed, progress=progress
-        )
-    elif foreign:
-        from newllm_core.analysis.foreign.opening import examine_file
+            render, page, charts = render_matrix, matrix_page, matrix_charts
+            report = analyze_matrix(
+                checkpoint, tensor, config=config.analysis, seed=config.run.seed, progress=progress
+            )
+        elif foreign:
+            from newllm_core.analysis.foreign.opening import examine_file
 
-        report = examine_file(
-            checkpoint,
-            tokens or [],
-            kind=kind,
-            embedding=embedding,
-            config=config,
-            seed=config.run.seed,
-            device=prepare_device(config.run),
-            progress=progress,
-        )
-    else:
-        from newllm_core.analysis.analyze import analyze as analyze_checkpoint
-        from newllm_core.checkpoint.format import load
+            report = examine_file(
+                checkpoint,
+                tokens or [],
+                kind=kind,
+                embedding=embedding,
+                config=config,
+                seed=config.run.seed,
+                device=prepare_device(config.run),
+                progress=progress,
+            )
+        else:
+            from newllm_core.analysis.analyze import analyze as analyze_checkpoint
+            from newllm_core.checkpoint.format import load
 
-        report = analyze_checkpoint(
-            load(checkpoint, device=prepare_device(config.run), progress=progress),
-            config=config,
-            checkpoint_path=checkpoint,
-            seed=seed,
-            progress=progress,
-        )
+            report = analyze_checkpoint(
+                load(checkpoint, device=prepare_device(config.run), progress=progress),
+                config=config,
+                checkpoint_path=checkpoint,
+                seed=seed,
+                progress=progress,
+            )
     show(report, render, json=json)
     write_outputs(html, png, partial(page, report), partial(charts, report), progress)

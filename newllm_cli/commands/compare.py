@@ -37,9 +37,7 @@ def compare(
 
     Examples:
         newllm compare runs/a.safetensors runs/b.safetensors
-
         newllm compare runs/*.safetensors --html compare.html
-
         newllm compare runs/a.safetensors mamba-folder --tokens book.txt
     """
     from newllm_cli.output import show
@@ -52,19 +50,21 @@ def compare(
     check_outputs(html, png, overwrite=overwrite)
 
     from newllm_core.analysis import compare as comparisons
+    from newllm_core.plugins.guard import stdout_to_stderr
     from newllm_core.runtime.device import prepare_device
 
     progress = StderrProgress(given)
-    report = comparisons.compare(
-        checkpoints,
-        config=config,
-        seed=config.run.seed if given.sets("run", "seed") else None,
-        device=prepare_device(config.run),
-        progress=progress,
-        tokens=tokens,
-        kind=kind,
-        embedding=embedding,
-    )
+    with stdout_to_stderr():  # a plugin may print while it reads
+        report = comparisons.compare(
+            checkpoints,
+            config=config,
+            seed=config.run.seed if given.sets("run", "seed") else None,
+            device=prepare_device(config.run),
+            progress=progress,
+            tokens=tokens,
+            kind=kind,
+            embedding=embedding,
+        )
     show(report, render_compare, json=json)
     write_outputs(
         html, png, partial(compare_page, report), partial(comparison_curves, report), progress

@@ -1,5 +1,6 @@
 """`newllm generate`: text from a model, or a conversation with it."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -73,6 +74,7 @@ def generate(
     from newllm_core.generation import state as states
     from newllm_core.generation.session import Session
     from newllm_core.generation.writer import Tail, encode_prompt
+    from newllm_core.plugins.guard import stdout_to_stderr
     from newllm_core.runtime.device import prepare_device
 
     if save_state is not None:
@@ -84,45 +86,47 @@ def generate(
     loaded.require_trained_head()
     tokenizer = TextTokenizer.from_json(loaded.tokenizer_json)
     ids = encode_prompt(tokenizer, prompt or "")
-    # A new text follows the end of another one, as in training.
-    start_id = tokenizer.end_id if load_state is None else None
-    session = Session(loaded.model, config.generation, seed=config.run.seed, start_id=start_id)
-    tail = Tail()
-    if load_state is not None:
-        identity = loaded.identity()
-        state = states.load_state(load_state, loaded.model, tokenizer, identity=identity)
-        state.restore(session, keep_random=given.sets("run", "seed"))
-        tail = state.tail
-
     result: dict[str, Any]
-    if chat:
-        from newllm_cli.conversation import converse
-        from newllm_core.generation.chat import ASSISTANT, SYSTEM, Chat
+    # A plugin may print while it reads; what is shown goes to stdout itself.
+    with stdout_to_stderr() if json else nullcontext():
+        # A new text follows the end of another one, as in training.
+        start_id = tokenizer.end_id if load_state is None else None
+        session = Session(loaded.model, config.generation, seed=config.run.seed, start_id=start_id)
+        tail = Tail()
+        if load_state is not None:
+            identity = loaded.identity()
+            state = states.load_state(load_state, loaded.model, tokenizer, identity=identity)
+            state.restore(session, keep_random=given.sets("run", "seed"))
+            tail = state.tail
 
-        answers = role or ASSISTANT
-        partner = Chat(session, tokenizer, config.generation, answers=answers, system=system)
-        said, interrupted = converse(partner, show=not json)
-        begun = [] if system is None else [{"role": SYSTEM, "content": system}]
-        result, tail = {"messages": begun + said}, Tail()
-    else:
-        from newllm_cli.continuation import continue_text, read_prompt
-        from newllm_core.generation.writer import Writer
+        if chat:
+            from newllm_cli.conversation import converse
+            from newllm_core.generation.chat import ASSISTANT, SYSTEM, Chat
 
-        # Behind a new prompt nothing of the text before can become a stop string.
-        before, tail = (tail.held, Tail()) if ids else ("", tail)
-        writer = Writer(session, tokenizer, config.generation.stop_strings(), tail)
-        if ids:
-            read_prompt(writer, prompt or "", ids, show=not json)
-        written, interrupted = continue_text(
-            writer,
-            config.generation.max_tokens,
-            tokenizer.end_id,
-            before=before,
-            keep_tail=save_state is not None,
-            show=not json,
-        )
-        tail = writer.tail
-        result = {"prompt": prompt or "", "num_prompt_tokens": len(ids), **written}
+            answers = role or ASSISTANT
+            partner = Chat(session, tokenizer, config.generation, answers=answers, system=system)
+            said, interrupted = converse(partner, show=not json)
+            begun = [] if system is None else [{"role": SYSTEM, "content": system}]
+            result, tail = {"messages": begun + said}, Tail()
+        else:
+            from newllm_cli.continuation import continue_text, read_prompt
+            from newllm_core.generation.writer import Writer
+
+            # Behind a new prompt nothing of the text before can become a stop string.
+            before, tail = (tail.held, Tail()) if ids else ("", tail)
+            writer = Writer(session, tokenizer, config.generation.stop_strings(), tail)
+            if ids:
+                read_prompt(writer, prompt or "", ids, show=not json)
+            written, interrupted = continue_text(
+                writer,
+                config.generation.max_tokens,
+                tokenizer.end_id,
+                before=before,
+                keep_tail=save_state is not None,
+                show=not json,
+            )
+            tail = writer.tail
+            result = {"prompt": prompt or "", "num_prompt_tokens": len(ids), **written}
     if json:
         print_json({"schema": 1, "checkpoint": str(checkpoint), **result})
     if save_state is not None:

@@ -26,13 +26,9 @@ def prepare(
 
     Examples:
         newllm prepare
-
         newllm prepare --source text-file --input book.txt --document-separator '\n\n'
-
         newllm prepare --source rows --input chats.jsonl.gz
-
         newllm prepare --source rows --input hub:roneneldan/TinyStories --max-documents 10000
-
         newllm prepare --source wikitext --input train.txt --val-input valid.txt --out data
     """
     from newllm_cli.output import console, print_json

@@ -68,9 +68,13 @@ def test_what_a_cell_prints_is_no_result(newllm, chain):
         ("expand", "p2.safetensors", "--out=e.safetensors", "--threads=1"),
         ("evaluate", "e.safetensors", "--threads=1"),
         ("contexts", "e.safetensors", "--text=text.txt", "--out=c.npy", "--threads=1"),
+        ("generate", "e.safetensors", "--prompt=the cat", "--max-tokens=2", "--threads=1"),
+        ("analyze", "p2.safetensors", "--num-pairs=50", "--threads=1"),
+        ("compare", "p2.safetensors", "e.safetensors", "--num-pairs=50", "--threads=1"),
         ("bench", "--preset=cvfp-16", "--cell=leaky", "--rounds=1", "--threads=1", "--batch=16"),
     ):
         done = newllm(*arguments, "--plugin=loud.py", "--json")
+        assert not done.code, done.err
         assert done.json["schema"] == 1
         assert "hello" in done.err
         FROM_FILES.clear()
