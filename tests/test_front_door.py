@@ -177,6 +177,8 @@ def test_what_a_checkpoint_cannot_do_is_said(page, monkeypatch):
     heads = page[1]["heads"]
     with pytest.raises(InputError, match="empty"):
         heads.evaluate("")
+    with pytest.raises(ConfigError, match="a text is not divided"):
+        heads.evaluate("The cat", split="test")
     with pytest.raises(InputError, match="not Unicode"):
         heads.contexts("\ud800")
     with pytest.raises(ConfigError, match="keyword device"):

@@ -15,6 +15,7 @@ from newllm_core.config import Config
 from newllm_core.data.prepared import PreparedDataset
 from newllm_core.data.sources.files import UTF8, known_encoding, unicode_text
 from newllm_core.data.tokenizer import TextTokenizer
+from newllm_core.errors import ConfigError
 from newllm_core.evaluation.contexts import contexts_in_order
 from newllm_core.generation.session import Session
 from newllm_core.generation.writer import Writer, encode_prompt
@@ -112,8 +113,11 @@ class OpenedCheckpoint:
         where there is one.
 
         Raises:
+            ConfigError: a `split` of a text is asked for.
             InputError: no head was trained, or there is no such text.
         """
+        if split is not None and isinstance(text, str | Path):
+            raise ConfigError(f"split {split!r} is one of a data set: a text is not divided")
         given = Settings.of_keywords(("run",), keywords, FIXED)
         config = evaluation_config(given, self.checkpoint)
         found = run_evaluate(

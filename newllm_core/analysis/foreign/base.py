@@ -7,13 +7,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from newllm_core.analysis.stepped import Step
-from newllm_core.config.option import NoOptions
 from newllm_core.errors import ConfigError, InputError, reason
 from newllm_core.files.tensor_files import open_tensors
 
@@ -45,8 +44,6 @@ class Network:
 
 class Foreign(ABC):
     """A kind of network in files."""
-
-    Options: ClassVar[type[Any]] = NoOptions
 
     @abstractmethod
     def open(
