@@ -19,7 +19,7 @@ class ContextVector(Peer):
     """
 
     # The cell, and context dimensions for each embedded one.
-    shapes = ("mogrifier 1", "mogrifier 2", "gru 2")
+    shapes = ("mogrifier 1", "mogrifier 2", "gru 1", "gru 2")
 
     def __init__(
         self,
@@ -58,5 +58,9 @@ class ContextVector(Peer):
 
     def body(self, x_BTE: Tensor, state: State) -> tuple[Tensor, State]:
         """Read the window token by token."""
+        # The model rounds by itself, and not at all if it is not told to.
+        device = x_BTE.device.type
+        narrow = torch.is_autocast_enabled(device)
+        self.model.product_dtype = torch.get_autocast_dtype(device) if narrow else None
         (contexts_BTC,) = unroll_embedded(self.model, x_BTE.transpose(0, 1), state[0])
         return contexts_BTC, [contexts_BTC[:, -1]]
