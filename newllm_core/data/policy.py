@@ -24,7 +24,7 @@ class PolicyReport:
 
     Attributes:
         unseen_types: token types of validation that train lacks, before anything was dropped.
-        lines: of all validation documents, before; one for each document of token ids.
+        lines: of all validation documents, before; one for every `PART_TOKENS` of token ids.
         bytes: of all validation documents, before; token ids have none.
         dropped_documents: documents of which nothing was left.
     """
