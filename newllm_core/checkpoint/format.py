@@ -269,6 +269,6 @@ def _content_hash(metadata: Mapping[str, str], tensors: Iterable[tuple[str, Tens
 
 def _parameters(model: LanguageModel) -> dict[str, Tensor]:
     """Return counts, and every parameter once, under its first name (a tied head is not one)."""
-    counts = [] if model.bigrams is None else model.bigrams.named_buffers(prefix="bigrams")
-    slow = [] if model.slow is None else model.slow.named_buffers(prefix="slow")
-    return dict([*model.named_parameters(remove_duplicate=True), *counts, *slow])
+    counts = [] if model.bigrams is None else list(model.bigrams.named_buffers(prefix="bigrams"))
+    counts += model.counted.named_buffers(prefix="counted")
+    return dict([*model.named_parameters(remove_duplicate=True), *counts])

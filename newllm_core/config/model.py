@@ -33,6 +33,14 @@ class ModelConfig(Section, name="model"):
         low=0,
         high=0.9999,
     )
+    delay_dims: int = option(
+        0,
+        "So many more are no part of it either: they hold the last tokens, in order, equal parts "
+        "each, counted from the training text.",
+        low=0,
+        high=WIDEST,
+    )
+    delay_tokens: int = option(8, "How many tokens --delay-dims hold.", low=1, high=WIDEST)
     embed_dim: int = option(256, "Dimensions of a token embedding.", low=1, high=WIDEST)
     cell: str = option("residual", "One update rule (an entry point of newllm.cells).")
     layer_structure: tuple[int, ...] = option(
@@ -65,7 +73,7 @@ class ModelConfig(Section, name="model"):
     )
     counted_tokens: int | None = option(
         None,
-        "Count embeddings, slow dimensions and bigrams in at most so many training tokens.",
+        "Count embeddings, dimensions and bigrams in at most so many training tokens.",
         low=2,
     )
 
@@ -77,6 +85,31 @@ class ModelConfig(Section, name="model"):
             raise ConfigError(f"model.layer_structure has more than {MOST_LAYERS:,} layers")
         if not self.slow_decays:
             raise ConfigError("model.slow_decays is empty: give at least one, e.g. 0.8,0.95")
+        for name, per_token in (
+            ("slow_dims", self.slow_dims),
+            ("delay_dims", self.delay_dims // self.delay_tokens),
+        ):
+            if per_token > self.embed_dim:
+                raise ConfigError(
+                    f"model.{name} is {getattr(self, name)}: that is {per_token} of a token, and "
+                    f"model.embed_dim ({self.embed_dim}) is all there is of one"
+                )
+        if self.delay_dims % self.delay_tokens:
+            raise ConfigError(
+                f"model.delay_dims is {self.delay_dims}: it must be a multiple of "
+                f"model.delay_tokens ({self.delay_tokens})"
+            )
+        if self.learned_dims < 1:
+            raise ConfigError(
+                f"model.slow_dims and model.delay_dims are {self.slow_dims} and "
+                f"{self.delay_dims}: together they must be less than model.context_dim "
+                f"({self.context_dim})"
+            )
+
+    @property
+    def learned_dims(self) -> int:
+        """Count the dimensions of the context that the update makes, the first ones."""
+        return self.context_dim - self.slow_dims - self.delay_dims
 
     @property
     def embeddings_file(self) -> str | None:

@@ -1,11 +1,10 @@
-"""What is counted in a text before anything is trained: embeddings, slow dimensions, bigrams.
+"""What is counted in a text before anything is trained: embeddings and bigrams.
 
-Shapes: T tokens, P different pairs of tokens, V vocabulary, E embed_dim, B streams, S slow
-dimensions.
+Shapes: T tokens, P different pairs of tokens, V vocabulary, E embed_dim.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -14,9 +13,8 @@ from torch.nn import functional as F
 
 from newllm_core.files.npy_files import release_pages
 from newllm_core.model.bigrams import Bigrams
-from newllm_core.model.slow import SlowUnits
 from newllm_core.runtime.device import one_thread
-from newllm_core.runtime.progress import Progress, Task
+from newllm_core.runtime.progress import Progress
 
 # Neighbours at distances 1 to 4 count 1, 1/2, 1/3, 1/4, as in GloVe (Pennington et al. 2014).
 WINDOW = 4
@@ -24,9 +22,6 @@ WINDOW = 4
 SMOOTHING = 0.75
 # Tokens that share all their neighbours are told apart by this share of their random start.
 NOISE = 0.1
-# Slow dimensions are counted in so many tokens at most, in so many streams.
-MOST_SLOW = 1 << 19
-SLOW_STREAMS = 256
 # More directions than are kept make those that are kept exact (Halko et al. 2011).
 OVERSAMPLING = 8
 CHUNK_TOKENS = 1 << 20
@@ -127,61 +122,6 @@ def factors(matrix: Tensor, dim: int, seed: int) -> Tensor:
     strength = torch.where(strength > 1e-5 * strength[:1], strength, 0)
     found = (left * strength.sqrt())[:, :dim]
     return F.pad(found, (0, dim - found.shape[1]))
-
-
-@torch.no_grad()
-def count_slow(
-    slow: SlowUnits, embed: Callable[[Tensor], Tensor], tokens: np.ndarray, *, progress: Progress
-) -> None:
-    """Choose W and b of slow units so that these have mean 0 and covariance 1 in `tokens` [T].
-
-    Units of each decay are the directions in which its averages of embedded tokens differ most
-    (principal components); where these do not differ, units stay 0.
-    """
-    tokens = tokens[:MOST_SLOW]
-    decays = slow.decay.unique().tolist()
-    work = progress.task("counting slow dimensions", len(decays) * len(tokens), "tokens")
-    # Sums of several threads are rounded differently.
-    with one_thread(), work as task:
-        for decay in decays:
-            of_decay = slow.decay == decay
-            mean_E, covariance_EE = fading_averages(embed, tokens, decay, task)
-            variance_E, directions_EE = torch.linalg.eigh(covariance_EE)
-            kept = slice(-int(of_decay.sum()), None)
-            variance_S, direction_SE = variance_E[kept].flip(0), directions_EE.T[kept].flip(0)
-            # Either sign would do; the same one whatever the library.
-            direction_SE *= direction_SE.gather(
-                1, direction_SE.abs().argmax(1, keepdim=True)
-            ).sign()
-            there_S = variance_S > 1e-6 * mean_E.square().mean()
-            scale_S = torch.where(there_S, variance_S, torch.inf).rsqrt()
-            slow.weight[of_decay] = (scale_S[:, None] * direction_SE).to(slow.weight)
-            slow.bias[of_decay] = -slow.weight[of_decay] @ mean_E.to(slow.weight)
-    progress.message(f"counted {len(slow.bias):,} slow dimensions in {len(tokens):,} tokens")
-
-
-def fading_averages(
-    embed: Callable[[Tensor], Tensor], tokens: np.ndarray, decay: float, task: Task
-) -> tuple[Tensor, Tensor]:
-    """Read `tokens` [T] in streams: mean [E] and covariance [E, E] of averages that fade."""
-    count = max(1, min(SLOW_STREAMS, int(len(tokens) * (1 - decay) / 20)))
-    read = tokens[: len(tokens) // count * count]
-    ids_BT = torch.from_numpy(np.asarray(read, np.int64)).view(count, -1)
-    average_BE = embed(ids_BT[:, 0])
-    total_E = torch.zeros(average_BE.shape[1], dtype=torch.float64)
-    squares_EE = torch.diag(total_E)
-    # The first averages of a stream stand for too few tokens.
-    skipped = min(ids_BT.shape[1] // 2, int(4 / (1 - decay)))
-    for place, ids_B in enumerate(ids_BT.unbind(1)):
-        average_BE = embed(ids_B).lerp(average_BE, decay)
-        if place >= skipped:
-            rows_BE = average_BE.double()
-            total_E += rows_BE.sum(0)
-            squares_EE += rows_BE.T @ rows_BE
-        task.advance(count)
-    num_rows = count * (ids_BT.shape[1] - skipped)
-    mean_E = total_E / num_rows
-    return mean_E, squares_EE / num_rows - mean_E.outer(mean_E)
 
 
 @torch.no_grad()

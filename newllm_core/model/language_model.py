@@ -18,6 +18,7 @@ from newllm_core.config import ModelConfig
 from newllm_core.errors import ConfigError
 from newllm_core.model.bigrams import Bigrams
 from newllm_core.model.cells.base import Cell
+from newllm_core.model.delay import DelayLine
 from newllm_core.model.heads import TokenHead
 from newllm_core.model.slow import SlowUnits
 from newllm_core.plugins.registry import CELLS
@@ -90,8 +91,8 @@ class LanguageModel(nn.Module):
     Attributes:
         context_dim: C.
         embedding: token embeddings [V, E]; a LayerNorm without parameters follows.
-        blocks: the recurrence, of all dimensions of the context but the slow ones.
-        slow: these, the last ones; None without `slow_dims`.
+        blocks: the recurrence, of the first dimensions of the context.
+        counted: `slow` and `delay`, one after the other, of the last ones, where there are any.
         bigrams: counts that every head is mixed with, None without `head_bigrams`.
         token_output: heads, each a `TokenHead`; the last one may be tied to the embedding.
         cell_options: of the cell, all of them; `cell` gives those that are not its defaults.
@@ -126,23 +127,23 @@ class LanguageModel(nn.Module):
 
     def _make_parts(self, cell_type: type[Cell], options: Any, num_heads: int) -> None:  # noqa: ANN401
         config = self.config
-        if config.slow_dims >= config.context_dim or config.slow_dims > config.embed_dim:
-            raise ConfigError(
-                f"model.slow_dims is {config.slow_dims}: it must be less than model.context_dim "
-                f"({config.context_dim}) and at most model.embed_dim ({config.embed_dim})"
-            )
         # Drawing numbers on the meta device would import torch._dynamo, which takes seconds.
         empty = torch.empty(self.vocab_size, config.embed_dim)
         self.embedding = nn.Embedding.from_pretrained(empty, freeze=False)
-        learned = config.context_dim - config.slow_dims
+        learned = (config.learned_dims, config.embed_dim)
         with CELLS.blame(config.cell):
             self.blocks = Recurrence(
-                CVFPBlock([cell_type(learned, config.embed_dim, options) for _ in range(count)])
+                CVFPBlock([cell_type(*learned, options) for _ in range(count)])
                 for count in config.layer_structure
             )
         self.cells()[-1].is_last = True
-        slow = (config.slow_dims, config.embed_dim, config.slow_decays)
-        self.slow = SlowUnits(*slow) if config.slow_dims else None
+        self.counted = nn.ModuleDict()
+        if config.slow_dims:
+            self.counted["slow"] = SlowUnits(config.slow_dims, config.embed_dim, config.slow_decays)
+        if config.delay_dims:
+            self.counted["delay"] = DelayLine(
+                config.delay_dims, config.embed_dim, config.delay_tokens
+            )
         width = config.embed_dim if config.tie_weights or config.head_hidden else None
         sizes = (config.context_dim, self.vocab_size, width, config.head_hidden)
         pairs = config.head_bigrams
@@ -166,6 +167,10 @@ class LanguageModel(nn.Module):
     def cells(self) -> list[Cell]:
         """List every cell of every block, in the order in which a token passes them."""
         return list(self.blocks.cells())
+
+    def counted_units(self) -> list[SlowUnits | DelayLine]:
+        """List what makes the last dimensions of the context, in their order."""
+        return cast("list[SlowUnits | DelayLine]", list(self.counted.values()))
 
     def heads(self) -> list[TokenHead]:
         """List token heads, first block first."""
@@ -202,12 +207,14 @@ class LanguageModel(nn.Module):
 
     def read(self, *, context: Tensor, token: Tensor) -> list[list[Tensor]]:
         """Read one token as `step_layers` does, with products as whoever calls it has them."""
-        if self.slow is None:
+        if not self.counted:
             return self.blocks(context=context, token=token)
-        slow_dims = self.config.slow_dims
-        slow = self.slow(context[..., -slow_dims:], token)
-        contexts = self.blocks(context=context[..., :-slow_dims], token=token)
-        return [[torch.cat([c, slow], -1) for c in of_block] for of_block in contexts]
+        units = self.counted_units()
+        sizes = [self.config.learned_dims, *(unit.num_dims for unit in units)]
+        learned, *parts = context.split(sizes, -1)
+        counted = [unit(part, token) for unit, part in zip(units, parts, strict=True)]
+        contexts = self.blocks(context=learned, token=token)
+        return [[torch.cat([c, *counted], -1) for c in of_block] for of_block in contexts]
 
     def logits(self, contexts: Sequence[Tensor], last: Tensor | None = None) -> list[Tensor]:
         """Make next-token logits [..., V] of every head from contexts [..., C] after each block.
@@ -257,11 +264,8 @@ class LanguageModel(nn.Module):
             # A LayerNorm follows the embedding, so this scale matters only to a tied head: it
             # gives logits of standard deviation one.
             self.embedding.weight.normal_(0, self.config.embed_dim**-0.5, generator=generator)
-        if self.slow is not None:
-            # As large as what is learned, until they are counted.
-            decay_S1 = self.slow.decay[:, None]
-            self.slow.weight.normal_(generator=random_stream(self.seed, "slow"))
-            self.slow.weight.mul_(((1 + decay_S1) / (1 - decay_S1) / self.config.embed_dim).sqrt())
+        for name, unit in zip(self.counted, self.counted_units(), strict=True):
+            unit.initialise(random_stream(self.seed, name))
         generator = random_stream(self.seed, "heads")
         for head in self.heads():
             head.initialise(HEAD_STD, generator, tied=head.weight is self.embedding.weight)

@@ -15,11 +15,12 @@ class SlowUnits(nn.Module):
         s_t = d s_{t-1} + (1 - d) (W x_t + b)
 
     Source: the slow units of Mikolov et al. 2014 (arXiv 1412.7753), whose W is learned.
-    Here W and b are counted (`counting.count_slow`), and never trained.
+    Here W and b are counted (`counted_dims.count_dims`), and never trained.
 
     Equal parts of the dimensions fade at each of the `decays`.
 
     Attributes:
+        num_dims: S.
         decay: d [S].
         weight: W [S, E].
         bias: b [S].
@@ -31,10 +32,16 @@ class SlowUnits(nn.Module):
 
     def __init__(self, num_dims: int, embed_dim: int, decays: Sequence[float]) -> None:
         super().__init__()
+        self.num_dims = num_dims
         parts = torch.arange(num_dims) * len(decays) // num_dims
         self.register_buffer("decay", torch.tensor(decays)[parts])
         self.register_buffer("weight", torch.zeros(num_dims, embed_dim))
         self.register_buffer("bias", torch.zeros(num_dims))
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw W so that units are as large as what is learned, until they are counted."""
+        scale_S = ((1 + self.decay) / (1 - self.decay) / self.weight.shape[1]).sqrt()
+        self.weight.normal_(generator=generator).mul_(scale_S[:, None])
 
     def forward(self, slow: Tensor, token: Tensor) -> Tensor:
         """Return s_t [N, S] from s_{t-1} and the token x_t [N, E]."""

@@ -77,11 +77,12 @@ def phase1(
     path = out or RUNS / "phase1.safetensors"
     require_checkpoint_place(path, overwrite=overwrite or resume)
     model = config.model
-    is_counted = model.embeddings == "counts" or model.slow_dims or model.head_bigrams
+    counts_dims = model.slow_dims or model.delay_dims
+    is_counted = model.embeddings == "counts" or counts_dims or model.head_bigrams
     if model.counted_tokens is not None and not is_counted:
         raise ConfigError(
             "model.counted_tokens says how much is counted: it needs --embeddings counts, "
-            "--slow-dims or --head-bigrams"
+            "--slow-dims, --delay-dims or --head-bigrams"
         )
     # A mistyped name is reported before data is prepared.
     CELLS.find(config.model.cell)

@@ -7,10 +7,9 @@ from recurrence import D, V, draw, draw_tokens, make_model
 
 from newllm_core.config import ModelConfig
 from newllm_core.errors import ConfigError
-from newllm_core.model import counting
-from newllm_core.model.counting import count_slow
+from newllm_core.model import counted_dims
+from newllm_core.model.counted_dims import count_dims
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.model.slow import SlowUnits
 from newllm_core.runtime.progress import Silent
 from newllm_core.trajectory.sequential import unroll
 from newllm_core.trajectory.single import SingleStream
@@ -23,8 +22,8 @@ DECAY = torch.tensor([0.7, 0.7, 0.4, 0.4]).double()
 def slow_model(**shape):
     model = make_model(context_dim=D + S, slow_dims=S, slow_decays=(0.7, 0.4), **shape)
     generator = torch.Generator().manual_seed(5)
-    model.slow.weight.normal_(generator=generator)
-    model.slow.bias.normal_(generator=generator)
+    model.counted["slow"].weight.normal_(generator=generator)
+    model.counted["slow"].bias.normal_(generator=generator)
     return model
 
 
@@ -34,7 +33,7 @@ def test_they_fade_and_the_others_do_not_know_of_them(cell):
     tokens, start = draw_tokens(3, 6), draw(3, D + S)
     found = unroll(model, tokens, start)
     x_BTE = model.embed(tokens)
-    read = x_BTE @ model.slow.weight.T + model.slow.bias
+    read = x_BTE @ model.counted["slow"].weight.T + model.counted["slow"].bias
     for t in range(6):
         faded = sum((1 - DECAY) * DECAY ** (t - u) * read[:, u] for u in range(t + 1))
         wanted = faded + DECAY ** (t + 1) * start[:, D:]
@@ -52,7 +51,7 @@ def test_they_fade_and_the_others_do_not_know_of_them(cell):
 def test_training_does_not_change_them_and_the_control_has_the_same():
     model = slow_model()
     assert not any("slow" in name for name, _ in model.named_parameters())
-    assert torch.equal(model.untrained().slow.weight, model.slow.weight)
+    assert torch.equal(model.untrained().counted["slow"].weight, model.counted["slow"].weight)
     # Before they are counted they are as large as what is learned.
     fresh = LanguageModel(ModelConfig(slow_dims=64, slow_decays=(0.9,)), V)
     contexts = unroll(fresh, torch.randint(V, (8, 200)), fresh.start(8))[-1][:, 50:, -64:]
@@ -61,10 +60,10 @@ def test_training_does_not_change_them_and_the_control_has_the_same():
 
 def averages(model, tokens):
     """Slow dimensions in the order of the text, one after another."""
-    slow = torch.zeros(len(model.slow.bias))
+    slow = torch.zeros(len(model.counted["slow"].bias))
     found = []
     for x_E in model.embed(torch.from_numpy(tokens.astype(np.int64))):
-        slow = model.slow(slow, x_E)
+        slow = model.counted["slow"](slow, x_E)
         found.append(slow)
     return torch.stack(found)[100:]
 
@@ -80,12 +79,12 @@ def topics(length, seed=0):
 def test_counted_ones_differ_as_much_as_they_can_and_have_nothing_in_common():
     model = LanguageModel(ModelConfig(context_dim=64, slow_dims=6, slow_decays=(0.95,)), 40)
     tokens = topics(60_000).astype(np.uint16)
-    count_slow(model.slow, model.embed, tokens, progress=Silent())
+    count_dims(model, tokens, progress=Silent())
     found = averages(model, tokens)
     assert found.mean(0).abs().max() < 0.05
     torch.testing.assert_close(torch.cov(found.T), torch.eye(6), rtol=0, atol=0.05)
     # Four topics differ in three directions, and those are by far the largest.
-    variance = 1 / model.slow.weight.norm(dim=1) ** 2
+    variance = 1 / model.counted["slow"].weight.norm(dim=1) ** 2
     assert (variance.diff() <= 0).all()
     assert variance[2] > 3 * variance[3]
     # They tell what the text is about, on text that was not counted too.
@@ -100,14 +99,16 @@ def test_counted_ones_differ_as_much_as_they_can_and_have_nothing_in_common():
 def test_every_decay_has_directions_of_its_own():
     config = ModelConfig(context_dim=64, slow_dims=7, slow_decays=(0.5, 0.95))
     model = LanguageModel(config, 40)
-    assert model.slow.decay.tolist() == pytest.approx([0.5] * 4 + [0.95] * 3)
+    assert model.counted["slow"].decay.tolist() == pytest.approx([0.5] * 4 + [0.95] * 3)
     tokens = topics(20_000).astype(np.uint16)
-    count_slow(model.slow, model.embed, tokens, progress=Silent())
+    count_dims(model, tokens, progress=Silent())
     for decay, part in ((0.5, slice(0, 4)), (0.95, slice(4, 7))):
-        alone = SlowUnits(part.stop - part.start, 256, (decay,))
-        count_slow(alone, model.embed, tokens, progress=Silent())
-        torch.testing.assert_close(model.slow.weight[part], alone.weight)
-        torch.testing.assert_close(model.slow.bias[part], alone.bias)
+        config = ModelConfig(context_dim=64, slow_dims=part.stop - part.start, slow_decays=(decay,))
+        alone = LanguageModel(config, 40)
+        count_dims(alone, tokens, progress=Silent())
+        found, wanted = model.counted["slow"], alone.counted["slow"]
+        torch.testing.assert_close(found.weight[part], wanted.weight)
+        torch.testing.assert_close(found.bias[part], wanted.bias)
 
 
 def test_the_same_is_counted_in_any_number_of_threads_and_of_what_was_asked():
@@ -117,9 +118,9 @@ def test_the_same_is_counted_in_any_number_of_threads_and_of_what_was_asked():
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         model = LanguageModel(ModelConfig(slow_dims=8), 40)
-        count_slow(model.slow, model.embed, tokens, progress=Silent())
+        count_dims(model, tokens, progress=Silent())
         torch.set_num_threads(before)
-        return model.slow.weight
+        return model.counted["slow"].weight
 
     assert torch.equal(count(tokens, 1), count(tokens, 2))
     assert not torch.equal(count(tokens, 1), count(tokens[:2500], 1))
@@ -127,20 +128,19 @@ def test_the_same_is_counted_in_any_number_of_threads_and_of_what_was_asked():
 
 def test_no_more_than_a_limit_is_read(monkeypatch):
     tokens = topics(5000).astype(np.uint16)
-    units = [SlowUnits(3, 256, (0.9,)) for _ in range(2)]
-    model = LanguageModel(ModelConfig(), 40)
-    count_slow(units[0], model.embed, tokens[:2000], progress=Silent())
-    monkeypatch.setattr(counting, "MOST_SLOW", 2000)
-    count_slow(units[1], model.embed, tokens, progress=Silent())
-    assert torch.equal(units[0].weight, units[1].weight)
+    models = [LanguageModel(ModelConfig(slow_dims=3, slow_decays=(0.9,)), 40) for _ in range(2)]
+    count_dims(models[0], tokens[:2000], progress=Silent())
+    monkeypatch.setattr(counted_dims, "MOST_TOKENS", 2000)
+    count_dims(models[1], tokens, progress=Silent())
+    assert torch.equal(models[0].counted["slow"].weight, models[1].counted["slow"].weight)
 
 
 @pytest.mark.parametrize("tokens", [np.zeros(500, np.uint16), np.zeros(1, np.uint16)])
 def test_a_text_without_differences_has_no_slow_dimensions(tokens):
     model = LanguageModel(ModelConfig(slow_dims=8), 40)
-    count_slow(model.slow, model.embed, tokens, progress=Silent())
-    assert model.slow.weight.abs().max() == 0
-    assert model.slow.bias.abs().max() == 0
+    count_dims(model, tokens, progress=Silent())
+    assert model.counted["slow"].weight.abs().max() == 0
+    assert model.counted["slow"].bias.abs().max() == 0
 
 
 @pytest.mark.parametrize(
@@ -149,9 +149,9 @@ def test_a_text_without_differences_has_no_slow_dimensions(tokens):
         ({"slow_decays": ()}, "model.slow_decays is empty"),
         ({"slow_decays": (1.0,)}, "model.slow_decays"),
         ({"slow_dims": 256}, "less than model.context_dim .256."),
-        ({"slow_dims": 100, "embed_dim": 64}, "at most model.embed_dim .64."),
+        ({"slow_dims": 100, "embed_dim": 64}, "100 of a token, and model.embed_dim .64."),
     ],
 )
 def test_more_than_there_can_be_are_refused(shape, words):
     with pytest.raises(ConfigError, match=words):
-        LanguageModel(ModelConfig(**shape), V)
+        ModelConfig(**shape)

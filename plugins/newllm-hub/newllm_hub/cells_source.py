@@ -8,6 +8,7 @@ from torch import nn
 from newllm_core.model.bigrams import Bigrams
 from newllm_core.model.cells.gru import GruUnit
 from newllm_core.model.cells.network import MixedNorm, UpdateNetwork
+from newllm_core.model.delay import DelayLine
 from newllm_core.model.heads import HiddenLayer
 from newllm_core.model.slow import SlowUnits
 from newllm_core.plugins.registry import CELLS
@@ -19,6 +20,7 @@ PARTS: tuple[type[nn.Module], ...] = (
     GruUnit,
     HiddenLayer,
     SlowUnits,
+    DelayLine,
     Bigrams,
 )
 # Where training begins, and what options there are: neither is needed any more.

@@ -152,6 +152,8 @@ def _config(checkpoint: Checkpoint) -> dict[str, Any]:
         "layer_structure": list(model.config.layer_structure),
         "slow_dims": model.config.slow_dims,
         "slow_decays": list(model.config.slow_decays),
+        "delay_dims": model.config.delay_dims,
+        "delay_tokens": model.config.delay_tokens,
         "head_hidden": model.config.head_hidden,
         "head_reads_token": model.config.head_reads_token,
         "head_bigrams": model.config.head_bigrams,

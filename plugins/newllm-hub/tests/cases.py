@@ -24,6 +24,8 @@ SHAPES = {
     "hidden-tied": {"tie_weights": True, "head_hidden": 9, "num_heads": 2},
     "tied-heads": {"tie_weights": True, "num_heads": 2},
     "slow": {"slow_dims": 5, "slow_decays": [0.8, 0.5], "num_heads": 2},
+    "delay": {"delay_dims": 4, "delay_tokens": 2},
+    "slow-delay": {"slow_dims": 2, "delay_dims": 6, "delay_tokens": 3, "tie_weights": True},
     "token": {"head_reads_token": True, "head_hidden": 9, "num_heads": 2},
     "bigrams": {"head_bigrams": 60, "num_heads": 2},
     "gated": {"cell": "gated"},
