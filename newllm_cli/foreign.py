@@ -9,7 +9,9 @@ import typer
 ForeignOption = Annotated[
     str | None,
     typer.Option(
-        "--as", metavar="KIND", help="Of a foreign network: gru, lstm, rnn, reservoir, or a plugin."
+        "--as",
+        metavar="KIND",
+        help="What a foreign network is: gru, lstm, rnn, reservoir, or a plugin.",
     ),
 ]
 EmbeddingOption = Annotated[

@@ -8,6 +8,10 @@ from typer.core import TyperCommand
 
 from newllm_core.errors import ConfigError
 
+LONGEST_SENTENCE = 200
+# What typer calls the types of values, and what settings call them.
+TYPES = {"<path>": "PATH", "<str>": "TEXT"}
+
 
 class HelpfulCommand(TyperCommand):
     """A command whose options are listed by section and whose examples keep their lines."""
@@ -20,6 +24,10 @@ class HelpfulCommand(TyperCommand):
                 names = "/".join([*option.opts, *option.secondary_opts])
                 raise ConfigError(f"{names} is given more than once: give it once")
         return super().parse_args(ctx, args)
+
+    def get_short_help_str(self, limit: int = 45) -> str:
+        """Return the whole first sentence: the list of commands has as many lines as it needs."""
+        return super().get_short_help_str(max(limit, LONGEST_SENTENCE))
 
     def format_help_text(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
         """Write the description, then each example on a line of its own."""
@@ -46,12 +54,13 @@ def options_by_section(command: Any, ctx: Any) -> dict[str, list[tuple[str, str]
         record = parameter.get_help_record(ctx)
         if record is None:
             continue
+        flags, text = record
+        flags = re.sub("<.*>", lambda found: TYPES.get(found[0], found[0]), flags)
         if parameter.param_type_name == "argument":
-            title = "Arguments"
+            title, flags = "Arguments", parameter.metavar or flags
         else:
             title = getattr(parameter, "rich_help_panel", None) or "Options"
         # A default given as text comes in round brackets within the square ones.
-        flags, text = record
         text = re.sub(r"\[default: \((.*)\)\]$", r"[default: \1]", text)
         sections.setdefault(title, []).append((flags, text))
     return sections

@@ -16,6 +16,8 @@ import typer
 
 from newllm_core import settings
 from newllm_core.config import SECTIONS
+from newllm_core.config.option import check_number
+from newllm_core.config.values import convert
 from newllm_core.settings import Settings
 
 SEPARATOR = "__"
@@ -34,11 +36,12 @@ TrackOption = Annotated[
     typer.Option(
         "--track",
         metavar="NAME",
-        help="Show the figures there too; repeatable: tensorboard, and those of newllm-trackers.",
+        help="Send figures to this tracker too; repeatable: tensorboard, those of newllm-trackers.",
     ),
 ]
 EncodingOption = Annotated[
-    str | None, typer.Option("--encoding", help="Of the text, e.g. cp1252.", show_default="utf-8")
+    str | None,
+    typer.Option("--encoding", help="Encoding of the text, e.g. cp1252.", show_default="utf-8"),
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")]
 ResumeOption = Annotated[
@@ -72,6 +75,23 @@ COMMON = {
     ],
     "plugin_files": PluginOption,
 }
+
+
+def number_option(
+    flag: str,
+    help: str,
+    kind: type[float] = int,
+    low: float | None = None,
+    high: float | None = None,
+) -> Any:  # noqa: ANN401 - as typer.Option
+    """Return the option of a number that is no setting; a wrong one is worded as a setting is."""
+
+    def parsed(text: str) -> float:
+        number: float = convert(text, kind, flag)
+        check_number(number, flag, low, high)
+        return number
+
+    return typer.Option(flag, help=help, parser=parsed, metavar=_metavar(kind, None))
 
 
 def with_settings(

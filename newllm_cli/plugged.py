@@ -44,7 +44,10 @@ class CommandGroup(TyperGroup):
             return get_command(app)
         if cmd_name in KNOWN:
             package = KNOWN[cmd_name]
-            raise ConfigError(f"newllm {cmd_name} is a command of {package}: pip install {package}")
+            raise ConfigError(
+                f"newllm {cmd_name} is a command of {package}: in newllm's repository, "
+                f"pip install ./plugins/{package}"
+            )
         return None
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401

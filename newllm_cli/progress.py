@@ -21,8 +21,9 @@ SECONDS_BETWEEN_LINES = 5.0
 LONGEST_SILENCE = 8.0
 # What is not cut where a terminal is narrow: the note is.
 WHOLE = Column(no_wrap=True)
-# Rates are known well enough for an estimate.
-SECONDS_OF_ESTIMATE = 0.5
+# Rates are known well enough for an estimate: the first steps, in which memory is taken and
+# libraries choose what is fast, are slower than all others.
+SECONDS_OF_ESTIMATE = 2.0
 
 
 class StderrProgress(Progress):

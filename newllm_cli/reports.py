@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from newllm_core.errors import InputError
 from newllm_core.files.atomic import refuse_existing, require_writable, write_atomically
 from newllm_core.runtime.progress import Progress
 
@@ -22,10 +23,14 @@ def check_outputs(html: Path | None, png: Path | None, *, overwrite: bool) -> No
         from newllm_core.analysis.report.png import require_matplotlib
 
         require_matplotlib()
-        if png.is_dir() and overwrite:
+        if not png.is_dir():
+            refuse_existing(png, overwrite=False, option="--png")
+        elif overwrite:
             require_writable(png / "chart.png")
         else:
-            refuse_existing(png, overwrite=False, option="--png")
+            raise InputError(
+                f"{png} exists: choose another --png, or pass --overwrite to replace its charts"
+            )
     if html is not None:
         refuse_existing(html, overwrite=overwrite, option="--html")
 

@@ -124,6 +124,10 @@ def make_section(section_type: type[Any], name: str, values: Mapping[str, Any]) 
     hints = typing.get_type_hints(section_type)
     known = [spec.name for spec in dataclasses.fields(section_type)]
     for key in values:
+        if not known:
+            raise ConfigError(
+                f"{name}.{key}: the {name} that is chosen has no options, leave it out"
+            )
         if key not in known:
             raise ConfigError(unknown(f"key {name}.{key}", key, known))
     converted = {key: convert(value, hints[key], f"{name}.{key}") for key, value in values.items()}

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import re
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,7 @@ from newllm_core.config import (
     Phase2Config,
 )
 from newllm_core.errors import ConfigError
+from newllm_core.settings import preset_names
 
 FIELDS = [
     pytest.param(section, spec, id=f"{section}.{spec.name}")
@@ -115,3 +118,10 @@ def test_settings_that_contradict_each_other():
 def test_the_number_of_blocks():
     assert ModelConfig().num_blocks == 2
     assert ModelConfig(layer_structure=(2, 3, 1)).num_blocks == 3
+
+
+def test_the_readme_names_every_preset():
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    listed = re.search(r"`preset:NAME` \((.*?)\)", text, re.DOTALL)[1].split()
+    names = [name.strip(",") for name in listed]
+    assert sorted(re.sub("^-", "cvfp-", name) for name in names) == preset_names()

@@ -53,6 +53,9 @@ def test_a_report_is_not_overwritten_and_refused_before_the_work(tmp_path):
         analyze(**options(checkpoint=tmp_path / "none.safetensors", html=page))
     assert page.read_text() == "mine"
     check_outputs(page, None, overwrite=True)
+    with pytest.raises(InputError, match=r"exists: choose another --png, or pass --overwrite"):
+        check_outputs(None, tmp_path, overwrite=False)
+    check_outputs(None, tmp_path, overwrite=True)
 
 
 def test_png_without_matplotlib_is_refused_before_the_work(tmp_path, monkeypatch):

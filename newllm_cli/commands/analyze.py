@@ -32,7 +32,7 @@ def analyze(
         Path | None,
         typer.Argument(
             help="Checkpoint, any matrix file with --tensor, or somebody else's network.",
-            metavar="[FILE]",
+            metavar="FILE",
         ),
     ] = None,
     tensor: Annotated[
@@ -43,7 +43,7 @@ def analyze(
     embedding: EmbeddingOption = None,
     tokens: TokensOption = None,
     history: Annotated[
-        str, typer.Option(help="Iterations of Phase 1 that are listed: some, or all.")
+        str, typer.Option(help="Iterations of Phase 1 that are listed.", metavar="some|all")
     ] = "some",
     html: HtmlOption = None,
     png: PngOption = None,

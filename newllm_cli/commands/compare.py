@@ -23,7 +23,7 @@ def compare(
     given: Settings,
     checkpoints: Annotated[
         list[Path],
-        typer.Argument(help="Checkpoints, or somebody else's networks.", metavar="CKPT…"),
+        typer.Argument(help="Checkpoints, or somebody else's networks.", metavar="CKPT"),
     ],
     kind: ForeignOption = None,
     embedding: EmbeddingOption = None,

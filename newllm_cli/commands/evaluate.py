@@ -8,7 +8,9 @@ import typer
 from newllm_cli.commands.phase2 import DataOption, language_model_summary
 from newllm_cli.options import EncodingOption, JsonOption, Settings, with_settings
 
-TrainedArgument = Annotated[Path, typer.Argument(help="Checkpoint whose heads were trained.")]
+TrainedArgument = Annotated[
+    Path, typer.Argument(help="Checkpoint whose heads were trained.", metavar="CKPT")
+]
 
 
 @with_settings("run")
@@ -18,13 +20,17 @@ def evaluate(
     data: DataOption = None,
     text: Annotated[
         Path | None,
-        typer.Option(help="Text of any length, as one document, instead of --data; - is stdin."),
+        typer.Option(
+            help="Text of any length (- is stdin), as one document, instead of --data.",
+            metavar="FILE|-",
+        ),
     ] = None,
     encoding: EncodingOption = None,
     split: Annotated[
         str | None,
         typer.Option(
-            help="Only this split, and all of it: train, validation or test.",
+            help="Only this split, and all of it.",
+            metavar="train|validation|test",
             show_default="validation, and the beginning of train",
         ),
     ] = None,

@@ -43,7 +43,7 @@ def phase1(
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Train the update until contexts settle and stay diverse.
+    """Phase 1: train the update of the context until contexts settle and stay diverse.
 
     Examples:
         newllm phase1

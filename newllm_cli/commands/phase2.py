@@ -14,7 +14,9 @@ from newllm_cli.options import (
     with_settings,
 )
 
-CheckpointArgument = Annotated[Path, typer.Argument(help="Checkpoint to start from.")]
+CheckpointArgument = Annotated[
+    Path, typer.Argument(help="Checkpoint to start from.", metavar="CKPT")
+]
 DataOption = Annotated[
     Path | None,
     typer.Option(help="Prepared folder.", show_default="the one the checkpoint was trained on"),
@@ -35,7 +37,7 @@ def phase2(
     track: TrackOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Train token heads on contexts that passed the gate; the blocks too unless frozen.
+    """Phase 2: train token heads on contexts that passed the gate; the blocks too unless frozen.
 
     Examples:
         newllm phase2 runs/phase1.safetensors

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -66,7 +66,7 @@ def plugins(
 
 @plugins_app.command(cls=HelpfulCommand)
 def show(
-    name: Annotated[str, typer.Argument(help="Name of a plugin.")],
+    name: Annotated[str, typer.Argument(help="Name of a plugin.", metavar="NAME")],
     plugin: PluginOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -91,10 +91,11 @@ def show(
 
 @plugins_app.command(cls=HelpfulCommand)
 def new(
-    name: Annotated[str, typer.Argument(help="Name users will ask for, such as spread-out.")],
+    name: Annotated[
+        str, typer.Argument(help="Name users will ask for, such as spread-out.", metavar="NAME")
+    ],
     kind: Annotated[
-        Literal["cell", "objective", "regularizer", "data-source"],
-        typer.Option(help="What it is."),
+        str, typer.Option(help="What it is.", metavar="cell|objective|regularizer|data-source")
     ],
     out: Annotated[
         Path | None, typer.Option(help="Folder to write.", show_default="newllm-NAME")

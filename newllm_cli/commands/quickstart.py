@@ -114,7 +114,7 @@ def quickstart(
         render_quickstart(results, console())
         render_sample(PROMPT, sample, console())
     progress.message(f"done in {results['seconds']:.0f} s; everything is in {folder}")
-    progress.message(f"talk to it: newllm serve {path}")
+    progress.message(f"write with it: newllm generate {path} --prompt '{PROMPT}'")
 
 
 def _free_folder() -> Path:

@@ -9,7 +9,7 @@ from newllm_core.config.option import Section, option, share
 class DataConfig(Section, name="data"):
     """What `prepare` reads and how it turns text into tokens."""
 
-    source: str = option("python-docs", "Data source (an entry point of newllm.data_sources).")
+    source: str = option("python-docs", "Data source, see newllm plugins.")
     input: str | None = option(
         None, "File or folder the source reads, or - for stdin; may be compressed."
     )

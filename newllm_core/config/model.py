@@ -42,7 +42,7 @@ class ModelConfig(Section, name="model"):
     )
     delay_tokens: int = option(8, "How many tokens --delay-dims hold.", low=1, high=WIDEST)
     embed_dim: int = option(256, "Dimensions of a token embedding.", low=1, high=WIDEST)
-    cell: str = option("residual", "One update rule (an entry point of newllm.cells).")
+    cell: str = option("residual", "The update rule, see newllm plugins.")
     layer_structure: tuple[int, ...] = option(
         (1, 1), "Layers in each block: 2,3 is a block of two and a block of three.", low=1
     )

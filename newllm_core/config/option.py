@@ -44,12 +44,17 @@ def check_bounds(section: Any, name: str) -> None:  # noqa: ANN401 - any datacla
             )
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, int | float) and not isinstance(number, bool):
-                if not (number == number and abs(number) != float("inf")):
-                    raise ConfigError(f"{name}.{spec.name} is {number}: it must be finite")
-                if low is not None and number < low:
-                    raise ConfigError(f"{name}.{spec.name} is {number}: at least {low:g}")
-                if high is not None and number > high:
-                    raise ConfigError(f"{name}.{spec.name} is {number}: at most {high:g}")
+                check_number(number, f"{name}.{spec.name}", low, high)
+
+
+def check_number(number: float, where: str, low: float | None, high: float | None) -> None:
+    """Raise `ConfigError` if a number is not finite or outside its bounds."""
+    if not (number == number and abs(number) != float("inf")):
+        raise ConfigError(f"{where} is {number}: it must be finite")
+    if low is not None and number < low:
+        raise ConfigError(f"{where} is {number}: at least {low:g}")
+    if high is not None and number > high:
+        raise ConfigError(f"{where} is {number}: at most {high:g}")
 
 
 class Section:

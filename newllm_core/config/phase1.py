@@ -9,7 +9,7 @@ from newllm_core.config.option import Section, option, share
 class Phase1Config(Section, name="phase1"):
     """How the update is trained to settle and to stay diverse."""
 
-    reg: str = option("covariance-ema", "Regularizer (an entry point of newllm.regularizers).")
+    reg: str = option("covariance-ema", "Regularizer, see newllm plugins.")
     dist_reg_weight: float | None = share(
         None,
         "w in loss = (1-w) objective + w regularizer; none takes the regularizer's own default.",
@@ -19,7 +19,7 @@ class Phase1Config(Section, name="phase1"):
     )
     objective: str = option(
         "reconstruction",
-        "What takes the place of CVFP in the loss (an entry point of newllm.objectives).",
+        "What contexts are trained for beside the regularizer, see newllm plugins.",
     )
     engine: str = option(
         "parallel",

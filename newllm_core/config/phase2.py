@@ -49,8 +49,7 @@ class Phase2Config(Section, name="phase2"):
     patience: int = option(2, "Epochs without a better validation loss before stopping.", low=1)
     objective: str | None = option(
         None,
-        "An objective as one more term (an entry point of newllm.objectives); with a weight alone, "
-        "that of phase 1.",
+        "An objective (see newllm plugins) as one more term; with a weight alone, that of phase 1.",
     )
     objective_weight: float | None = option(
         None, "λ of the objective; 1 if only the objective is named.", low=0

@@ -14,7 +14,7 @@ class RunConfig(Section, name="run"):
 
     seed: int = option(0, "Seed of everything random.", low=0, high=2**32 - 1)
     device: str = option("auto", "Where to compute.", choices=("auto", "cpu", "cuda", "mps"))
-    threads: int | None = option(None, "Processor threads; all by default.", low=1, high=1024)
+    threads: int | None = option(None, "Processor threads; none takes all.", low=1, high=1024)
     precision: str = option(
         "auto",
         "Matrix products in training and evaluation; auto takes bfloat16 where the hardware makes "
@@ -42,8 +42,7 @@ class RunConfig(Section, name="run"):
     check_interval_steps: int | None = option(
         None,
         "Steps of training after which losses are fetched and checked, for which a GPU is waited "
-        "for; by default 1 on a processor, "
-        f"{GPU_CHECK_INTERVAL} elsewhere.",
+        f"for; none: 1 on a processor, {GPU_CHECK_INTERVAL} elsewhere.",
         low=1,
     )
     save_interval_seconds: float = option(

@@ -8,11 +8,15 @@ from newllm_core.errors import ConfigError, one_line
 from newllm_core.files.strict_json import INTEGER_BITS, parse_json
 
 LONGEST_VALUE = 80
+WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
 def shown(value: object) -> str:
     """Return a value that somebody gave, short enough for a message."""
-    return one_line(repr(value), LONGEST_VALUE)
+    if isinstance(value, bool):
+        return str(value).lower()
+    # What TOML reads as a date is not shown as Python would write it.
+    return one_line(repr(value) if isinstance(value, str) else str(value), LONGEST_VALUE)
 
 
 def convert(value: Any, hint: Any, where: str) -> Any:  # noqa: ANN401 - any TOML value, any annotation
@@ -39,7 +43,7 @@ def convert(value: Any, hint: Any, where: str) -> Any:  # noqa: ANN401 - any TOM
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise ConfigError(f"{where} is {shown(value)}: expected {hint.__name__}")
+        raise _wrong(value, hint, where)
     return value
 
 
@@ -58,14 +62,18 @@ def _parse(text: str, hint: type[Any], where: str) -> Any:  # noqa: ANN401
     if hint is bool:
         truth = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
         if text.lower() not in truth:
-            raise ConfigError(f"{where} is {shown(text)}: expected true or false")
+            raise _wrong(text, hint, where)
         return truth[text.lower()]
     if hint in (int, float):
         try:
             return hint(text.replace("_", ""))
         except ValueError as error:
-            raise ConfigError(f"{where} is {shown(text)}: expected {hint.__name__}") from error
+            raise _wrong(text, hint, where) from error
     try:
         return parse_json(text)
     except ValueError as error:
-        raise ConfigError(f"{where} is {shown(text)}: expected {hint.__name__}") from error
+        raise _wrong(text, hint, where) from error
+
+
+def _wrong(value: object, hint: type[Any], where: str) -> ConfigError:
+    return ConfigError(f"{where} is {shown(value)}: expected {WORDS.get(hint, hint.__name__)}")

@@ -42,6 +42,11 @@ def load_base(config: DataConfig) -> str | None:
     if config.tokenizer == "gpt2" and config.tokenizer_path is None:
         return _gpt2_from_hub()
     path = Path(config.tokenizer_path or config.tokenizer)
+    if not os.path.exists(path):  # also for a name that cannot be
+        key, wanted = "tokenizer", "bpe, gpt2, or a file tokenizer.json"
+        if config.tokenizer_path is not None:
+            key, wanted = "tokenizer_path", "the folder of GPT-2's tokenizer, or leave it out"
+        raise InputError(f"data.{key} is {path}, which does not exist: give {wanted}")
     text = _from_path(path)
     try:
         TextTokenizer.adopt(text).encode(SAMPLE)  # some failures show only then
@@ -75,8 +80,6 @@ def train_bpe(texts: Iterable[str], vocab_size: int, roles: Collection[str]) -> 
 
 def _from_path(path: Path) -> str:
     """Return the `tokenizer.json` of a file or folder, or one made of GPT-2's two files."""
-    if not os.path.exists(path):  # also for a name that cannot be
-        raise InputError(f"tokenizer {path} does not exist: give bpe, gpt2 or a tokenizer.json")
     folder = path if path.is_dir() else path.parent
     whole = path / TOKENIZER_FILE if path.is_dir() else path
     pairs = [pair for pair in GPT2_FILES if path.is_dir() or path.name in pair]

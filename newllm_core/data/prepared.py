@@ -87,11 +87,11 @@ def open_dataset(path: str | Path) -> PreparedDataset:
     `InputError` if it is missing, incomplete, damaged or of another format version.
     """
     folder = Path(path)
-    if not os.path.isdir(folder):
+    if not os.path.exists(folder):
         raise InputError(f"no prepared data at {folder}: run newllm prepare --out {folder}")
     info_path = folder / INFO_FILE
     if not os.path.isfile(info_path):
-        raise InputError(f"{folder} is not a prepared data set: it has no {INFO_FILE}")
+        raise InputError(f"{folder} is not a prepared data set: {_how_to_prepare(folder)}")
     text = read_text(info_path, "description of prepared data", limit=LARGEST_INFO)
     info = DatasetInfo.from_json(text, info_path)
     for name in data_files(info.splits):
@@ -106,6 +106,18 @@ def open_dataset(path: str | Path) -> PreparedDataset:
         raise InputError(f"{folder / TOKENIZER_FILE} does not fit {INFO_FILE}: {AGAIN}")
     splits = {name: _open_split(folder, name, counts, info) for name, counts in info.splits.items()}
     return PreparedDataset(folder, info, tokenizer_json, **splits)
+
+
+def _how_to_prepare(path: Path) -> str:
+    """Say what makes prepared data of a file of text or rows; of a folder, what it lacks."""
+    if path.is_dir():
+        return f"it has no {INFO_FILE}"
+    from newllm_core.data.sources.files import format_of
+    from newllm_core.data.sources.row_readers import READERS
+
+    source = "rows" if format_of(path) in READERS else "text-file"
+    folder = Path("runs") / path.name.partition(".")[0]
+    return f"run newllm prepare --source {source} --input {path} --out {folder} and use {folder}"
 
 
 def _check_file(path: Path, info: DatasetInfo) -> None:

@@ -5,6 +5,7 @@ Shapes: T tokens, C context_dim.
 
 import json
 import math
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -186,7 +187,8 @@ def output_files(out: Path, *, overwrite: bool) -> list[Path]:
     Raises as `write_contexts` does, if one exists and must stay too.
     """
     if out.suffix not in (".safetensors", ".npy"):
-        raise ConfigError(f"--out {out}: end it in .safetensors or .npy")
+        name = out / "contexts" if os.path.isdir(out) else out
+        raise ConfigError(f"--out {out}: end it in .safetensors or .npy, as {name}.npy")
     others = OTHERS if out.suffix == ".npy" else ()
     paths = [out, *(out.with_suffix(f".{other}.npy") for other in others)]
     for path in paths:

@@ -1,5 +1,6 @@
 """Names of a checkpoint and of what lies beside it."""
 
+import os
 from pathlib import Path
 
 from newllm_core.errors import ConfigError
@@ -15,7 +16,8 @@ def require_checkpoint_place(path: Path, *, overwrite: bool) -> None:
     """
     # `plain` and `plain.safetensors` would have the same files beside them.
     if path.suffix != SUFFIX:
-        raise ConfigError(f"a checkpoint is a {SUFFIX} file: pass --out {path}{SUFFIX}")
+        name = path / "model" if os.path.isdir(path) else path
+        raise ConfigError(f"a checkpoint is a {SUFFIX} file: pass --out {name}{SUFFIX}")
     refuse_existing(path, overwrite=overwrite)
 
 

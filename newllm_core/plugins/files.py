@@ -9,11 +9,13 @@ import ast
 import hashlib
 import re
 from pathlib import Path
+from typing import NoReturn
 
 from newllm_core.errors import InputError, PluginError, reason
 from newllm_core.files.from_strangers import regular_file
+from newllm_core.plugins.guard import stdout_to_stderr
 from newllm_core.plugins.locate import first_line
-from newllm_core.plugins.plugin import FROM_FILES, Plugin
+from newllm_core.plugins.plugin import FROM_FILES, Plugin, import_file
 from newllm_core.plugins.registry import REGISTRIES
 
 # Base classes, and where they and newllm's own are, each with its kind.
@@ -26,7 +28,7 @@ def use_file(path: Path) -> list[Plugin]:
 
     Raises:
         InputError: there is no such file, or it cannot be read.
-        PluginError: it is not Python, or no plugin is in it.
+        PluginError: it is not Python, cannot be imported, or no plugin is in it.
     """
     path = regular_file(path, "plugin").absolute()
     try:
@@ -34,7 +36,7 @@ def use_file(path: Path) -> list[Plugin]:
     except OSError as error:
         raise InputError(f"cannot read --plugin {path}: {reason(error)}") from error
     try:
-        tree = ast.parse(source)
+        tree = ast.parse(source, path.name)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise PluginError(f"--plugin {path} is not Python: {error}") from error
     version = "sha256:" + hashlib.sha256(source).hexdigest()[:12]
@@ -52,12 +54,25 @@ def use_file(path: Path) -> list[Plugin]:
         for node, kind in _plugin_classes(tree)
     ]
     if not found and not _has_step(tree):
-        raise PluginError(
-            f"--plugin {path} has no plugin: it needs a public class that extends "
-            f"{', '.join(BASES)}, or a function step that analyze examines"
-        )
+        _refuse(path)
     FROM_FILES[path] = found
     return found
+
+
+def _refuse(path: Path) -> NoReturn:
+    """Say why nothing is found in a file: it may be broken, or its bases in another file."""
+    try:
+        with stdout_to_stderr():
+            import_file(path)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a file may raise anything at import, SystemExit too
+        why = Plugin("file", path.stem, str(path), "file", "", file=path).raised(error)
+        raise PluginError(f"--plugin {path} cannot be imported: {why}") from error
+    raise PluginError(
+        f"--plugin {path} has no plugin: it needs a public class with one of these among its own "
+        f"bases: {', '.join(BASES)}; or a function step that analyze examines"
+    )
 
 
 def step_files() -> list[Path]:

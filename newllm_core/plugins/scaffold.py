@@ -1,5 +1,6 @@
 """`newllm plugins new`: a complete distribution to start from."""
 
+import os
 import re
 from importlib.resources import files
 from pathlib import Path
@@ -7,6 +8,7 @@ from string import Template
 
 from newllm_core.errors import ConfigError, InputError
 from newllm_core.plugins.registry import REGISTRIES
+from newllm_core.settings import unknown
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z][a-z0-9]*)*")
 PREFIX = "newllm-"
@@ -19,7 +21,7 @@ def new_plugin(name: str, kind: str, folder: Path | None = None) -> Path:
     The folder must be new; it is `newllm-NAME` by default.
 
     Raises:
-        ConfigError: `name` is not in lower case with hyphens, or taken.
+        ConfigError: `name` is not in lower case with hyphens, or taken; there is no such kind.
         InputError: the folder exists or cannot be written.
     """
     name = name.removeprefix(PREFIX)
@@ -27,6 +29,8 @@ def new_plugin(name: str, kind: str, folder: Path | None = None) -> Path:
         raise ConfigError(
             f"{name!r} cannot name a plugin: use lower case and hyphens, as in my-reg"
         )
+    if kind not in BY_SLUG:
+        raise ConfigError(unknown(f"kind {kind!r}", kind, list(BY_SLUG)))
     registry = BY_SLUG[kind]
     if name in registry.plugins():
         origin = registry.plugins()[name][0].origin
@@ -50,6 +54,8 @@ def new_plugin(name: str, kind: str, folder: Path | None = None) -> Path:
         f"{kind}/test.py.txt": f"tests/test_{module}.py",
     }
     folder = folder or Path(PREFIX + name)
+    if os.path.lexists(folder):
+        raise InputError(f"{folder} exists: choose another --out, or remove it")
     templates = files("newllm_core.plugins") / "templates"
     try:
         folder.mkdir(parents=True)

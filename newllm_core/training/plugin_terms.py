@@ -23,7 +23,4 @@ def plugin_loss(
         loss = compute(**given)
     if isinstance(loss, Tensor) and loss.ndim == 0:
         return loss
-    raise PluginError(
-        f"{registry.kind} {name!r} ({type(plugin).__module__}:{type(plugin).__name__}) returned no "
-        "scalar tensor"
-    )
+    raise PluginError(f"{registry.describe(registry.find(name))} returned no scalar tensor")

@@ -94,7 +94,8 @@ def problems(name, text):
         said = re.match(r"newllm ((?:plugins )?[a-z][\w-]*)|(phase[12]) with ", part)
         named = said and (said[1] or said[2])
         named = None if named in PROSE else named
-        if named in KNOWN:  # of a distribution that need not be installed
+        if named in KNOWN:
+            yield f"command {named} of {KNOWN[named]}, which need not be installed"
             continue
         if named and named not in commands():
             yield f"command {named}"
@@ -106,6 +107,8 @@ def problems(name, text):
     for section, key in SETTING.findall(text):
         if key not in (*_keys(section), *ENDINGS):
             yield f"setting {section}.{key}"
+    if re.search(r"pip install '?newllm-", text):
+        yield "a package that is on no index: pip install ./plugins/NAME"
     extras = metadata("newllm").get_all("Provides-Extra")
     for extra in re.findall(r"pip install '?newllm\[(\w+)\]", text):
         if extra not in extras:
@@ -137,6 +140,14 @@ def test_what_messages_name_exists():
         ("newllm_core/x.py", "set source.txt_column", "setting source.txt_column"),
         ("newllm_core/x.py", "raise gate.max_drft", "setting gate.max_drft"),
         ("newllm_core/x.py", "pip install 'newllm[pngs]'", "extra pngs"),
+        (
+            *("newllm_core/x.py", "talk to it: newllm serve {}"),
+            "command serve of newllm-serve, which need not be installed",
+        ),
+        (
+            *("newllm_core/x.py", "pip install 'newllm-hub[transformers]'"),
+            "a package that is on no index: pip install ./plugins/NAME",
+        ),
     ],
 )
 def test_what_does_not_exist_is_found(name, text, problem):

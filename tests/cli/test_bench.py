@@ -52,6 +52,8 @@ def test_rows_are_selected(newllm):
         (("--engine", "naive", "--precision", "bfloat16"), "add --precision float32"),
         (("--cell", "gur"), "unknown cell 'gur'; did you mean 'gru'?"),
         (("--kernels", "on"), "run.kernels is 'on'"),
+        (("--batch", "many"), "--batch is 'many': expected a whole number"),
+        (("--batch", "0"), "--batch is 0: at least 1"),
     ],
 )
 def test_mistakes_are_one_line(newllm, options, said):

@@ -67,6 +67,32 @@ CASES = [
     (f"{PHASE1} --out=new", "--out new.safetensors", f"{PHASE1} {NEW}"),
     (f"{PHASE1} --out=last.safetensors", "choose another --out", f"{PHASE1} {NEW}"),
     (
+        f"{PHASE1} --out=saved/",
+        "a checkpoint is a .safetensors file: pass --out saved/model.safetensors",
+        f"{PHASE1} --out=saved/model.safetensors",
+    ),
+    (
+        f"{PHASE1.replace('data=data', 'data=train.txt')} {NEW}",
+        "newllm prepare --source text-file --input train.txt --out runs/train",
+        f"{TEXT} --out runs/train && {PHASE1.replace('data=data', 'data=runs/train')} {NEW}",
+    ),
+    (
+        f"{PHASE1.replace('data=data', 'data=saved/one/rows.jsonl')} {NEW}",
+        "newllm prepare --source rows --input saved/one/rows.jsonl --out runs/rows",
+        "prepare --source rows --input saved/one/rows.jsonl --out runs/rows "
+        f"--val-token-policy=keep && {PHASE1.replace('data=data', 'data=runs/rows')} {NEW}",
+    ),
+    (
+        "contexts last.safetensors --text=train.txt --out=saved",
+        "end it in .safetensors or .npy, as saved/contexts.npy",
+        "contexts last.safetensors --text=train.txt --out=saved/contexts.npy",
+    ),
+    (
+        f"{TEXT.replace('text-file', 'python-docs')} --out=new --encoding=cp1252",
+        "source.encoding: the source that is chosen has no options",
+        f"{TEXT} --out=new",
+    ),
+    (
         f"{ABSENT} {NEW}",
         "newllm prepare --out absent",
         f"{TEXT} --out=absent && {ABSENT} {NEW}",

@@ -32,6 +32,17 @@ def test_help_loads_nothing_heavy():
     assert done.stdout.count("Usage:") == len(COMMANDS)
 
 
+def test_help_has_whole_sentences_and_one_name_for_each_type(monkeypatch, capsys):
+    newllm = CommandLine(monkeypatch, capsys)
+    listed = newllm("--help").out.partition("Commands:")[2]
+    assert "..." not in listed
+    assert "train the heads, generate: in minutes." in " ".join(listed.split())
+    shown = newllm("analyze", "--help").out
+    assert "<" not in shown
+    for flags in ("\n  FILE  ", "--tensor TEXT", "--html PATH", "--exponents INTEGER"):
+        assert flags in shown
+
+
 @pytest.fixture(scope="module")
 def mistaken(tmp_path_factory):
     """A folder with prepared data and with what nobody should give."""

@@ -251,7 +251,7 @@ def test_lines_that_are_damaged_are_broken(tmp_path):
             "line 4 is not JSON",
             "source.encoding",
             "line 6 is not JSON: it is nested too deeply",
-            "line 7 holds float",
+            "line 7 holds a number, expected an object",
         ],
         strict=True,
     ):

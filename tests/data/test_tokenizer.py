@@ -314,6 +314,8 @@ def test_bpe_needs_no_files():
 def test_tokenizer_errors(tmp_path):
     with assert_one_line_error(InputError, tmp_path / "no", "does not exist", "bpe, gpt2"):
         load_base(DataConfig(tokenizer=str(tmp_path / "no")))
+    with assert_one_line_error(InputError, "data.tokenizer_path is gpt2, which", "leave it out"):
+        load_base(DataConfig(tokenizer="gpt2", tokenizer_path="gpt2"))
     with assert_one_line_error(InputError, tmp_path, "vocab.json and merges.txt"):
         load_base(DataConfig(tokenizer="gpt2", tokenizer_path=str(tmp_path)))
     with assert_one_line_error(ConfigError, "tokenizer_path", "gpt2"):

@@ -73,13 +73,14 @@ def test_rows_of_the_hub_keep_their_split(tmp_path, monkeypatch):
     ("row", "parts"),
     [
         ({"text": "x"}, ("row 1", "no list 'messages'", "it has text")),
-        ({"messages": "x"}, ("row 1", "no list 'messages': it is str")),
+        ({"messages": "x"}, ("row 1", "no list 'messages': it is text")),
         ({"messages": ["x"]}, ("row 1", "'role'")),
         ({"messages": [{"content": "x"}]}, ("row 1", "'role'")),
         ({"messages": [{"role": "user"}]}, ("row 1", "'content'")),
         ({"messages": [{"role": "user", "content": None}]}, ("row 1", "'content'")),
         ({"messages": [{"role": "", "content": "x"}]}, ("row 1", "'role' is empty")),
-        (["messages"], ("line 1", "list")),
+        ({"messages": [[]]}, ("row 1", "a message that is a list")),
+        (["messages"], ("line 1", "holds a list")),
     ],
 )
 def test_rows_that_are_no_chats_are_broken(tmp_path, row, parts):

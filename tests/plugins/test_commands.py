@@ -79,5 +79,5 @@ def test_a_command_that_is_known_says_what_to_install(newllm, monkeypatch):
     monkeypatch.setattr("newllm_cli.plugged.KNOWN", {"ship": "newllm-ships"})
     done = newllm("ship", "a.safetensors")
     assert done.code == 2
-    done.one_line("newllm ship is a command of newllm-ships: pip install newllm-ships")
+    done.one_line("newllm ship is a command of newllm-ships", "pip install ./plugins/newllm-ships")
     assert newllm("shop").code == 2

@@ -214,6 +214,18 @@ def test_a_loss_that_breaks_during_training_names_the_plugin(site, phase1):
     assert done.code == 4
 
 
+def test_a_loss_that_becomes_no_tensor_names_the_plugin(phase1, tmp_path):
+    (tmp_path / "late.py").write_text(
+        f"{BASE}class Late(Regularizer):\n    calls = 0\n"
+        "    def loss(self, contexts_ND, *, tokens_N):\n"
+        "        type(self).calls += 1\n"
+        "        return contexts_ND.square().mean() if type(self).calls < 3 else 0.5\n"
+    )
+    done = phase1("--plugin", tmp_path / "late.py", "--reg", "late")
+    assert "newllm_plugin_file" not in done.one_line("regularizer 'late' of file", "late.py:Late")
+    assert done.code == 4
+
+
 def test_a_loss_that_becomes_nan_names_the_plugin(site, phase1):
     source = (
         f"{BASE}class Late(Regularizer):\n    calls = 0\n"

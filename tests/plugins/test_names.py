@@ -121,9 +121,15 @@ def test_a_file_that_is_missing_or_holds_none(tmp_path):
     (tmp_path / "bad.py").write_text("def f(:")
     with pytest.raises(PluginError, match="is not Python"):
         use_file(tmp_path / "bad.py")
+    with pytest.raises(PluginError, match=r"bad.py, line 1"):
+        use_file(tmp_path / "bad.py")
     (tmp_path / "none.py").write_text("class A: pass")
-    with pytest.raises(PluginError, match="has no plugin"):
+    with pytest.raises(PluginError, match=r"has no plugin: .* bases: Cell, Objective, Regularizer"):
         use_file(tmp_path / "none.py")
+    # Where its base is from cannot be told without importing it, which fails.
+    (tmp_path / "half.py").write_text("x = 1\nfrom absent import Mine\nclass A(Mine): pass\n")
+    with pytest.raises(PluginError, match=r"half.py cannot be imported: .*'absent' \(half.py:2;"):
+        use_file(tmp_path / "half.py")
 
 
 def test_a_file_wins_over_a_distribution_and_says_so(site, file, caplog):

@@ -50,5 +50,7 @@ def test_taken_names_and_folders(newllm, tmp_path):
     (tmp_path / "x").mkdir()
     done = newllm("plugins", "new", "other", "--kind", "regularizer", "--out", tmp_path / "x")
     assert done.code == 3
-    done.one_line("cannot write", "File exists")
-    assert newllm("plugins", "new", "other", "--kind", "layer").code == 2
+    done.one_line(f"{tmp_path / 'x'} exists: choose another --out, or remove it")
+    done = newllm("plugins", "new", "other", "--kind", "cel")
+    assert done.code == 2
+    done.one_line("unknown kind 'cel'; did you mean 'cell'? (known: cell, objective, regularizer,")

@@ -43,7 +43,10 @@ def open_network(
     if kind is None and path.is_dir():
         kind = FOLDERS
         if kind not in RECURRENCES.plugins():
-            raise ConfigError(f"{path} is a folder: pip install 'newllm-hub[transformers]' first")
+            raise ConfigError(
+                f"{path} is a folder, which newllm-hub reads: in newllm's repository, "
+                "pip install './plugins/newllm-hub[transformers]'"
+            )
     if kind is None:
         known = ", ".join(RECURRENCES.plugins())
         raise ConfigError(f"which kind of network is {path}? give --as, one of {known}")

@@ -18,9 +18,17 @@ CHUNK_CHARACTERS = 1 << 20
 LONGEST_WORD = 16  # -Infinity, or an escaped character
 # No number is ever content, and Python refuses integers of more than 4,300 digits.
 _DECODER = json.JSONDecoder(parse_int=float, strict=False)
+_KINDS: dict[type[Any], str] = dict.fromkeys((int, float), "a number") | {
+    **{str: "text", list: "a list", dict: "an object", bool: "true or false", type(None): "null"}
+}
 _ARRAY = re.compile(r"\s*\[\s*(\{|$)")
 _WRAPPED = re.compile(r'\s*\{\s*"(data|rows)"\s*:\s*(?=\[)')
 _SPACE = re.compile(r"\s*")
+
+
+def kind_of(value: object) -> str:
+    """Return what JSON calls a value; of a parquet file there may be others, by their own names."""
+    return _KINDS.get(type(value), type(value).__name__)
 
 
 def line_rows(file: TextIO, name: str) -> Iterator[Row | Broken]:
@@ -65,7 +73,7 @@ def value_rows(file: TextIO, name: str, begun: str = "") -> Iterator[Row | Broke
 def _row(value: object, where: str) -> Row | Broken:
     if isinstance(value, dict):
         return value
-    return Broken(f'{where} holds {type(value).__name__}, expected an object, as {{"text": …}}')
+    return Broken(f'{where} holds {kind_of(value)}, expected an object, as {{"text": …}}')
 
 
 def _why(error: BaseException) -> str:

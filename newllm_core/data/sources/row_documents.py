@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 
 from newllm_core.data.sources.base import Broken, Document, Message, Note, Split
-from newllm_core.data.sources.json_rows import Row
+from newllm_core.data.sources.json_rows import Row, kind_of
 from newllm_core.errors import reason
 
 # Who speaks, as ShareGPT and others write it.
@@ -96,7 +96,7 @@ def _document(
     if (key := _chat_column(row)) is not None:
         turns = row[key]
         if not isinstance(turns, list):
-            raise _BadRowError(f"has no list {key!r}: it is {type(turns).__name__}")
+            raise _BadRowError(f"has no list {key!r}: it is {kind_of(turns)}")
         return Document(messages=tuple(_message(turn, notes) for turn in turns), split=split)
     if _is_instruction(row):
         asked = [_text(row, INSTRUCTION)] + ([_text(row, INPUT)] if row.get(INPUT) else [])
@@ -131,7 +131,7 @@ def _unicode(value: object, what: str) -> str:
     if isinstance(value, bytes):
         raise _BadRowError(f"has {what} that is bytes, which are not UTF-8")
     if not isinstance(value, str):
-        raise _BadRowError(f"has {what} that is {type(value).__name__}, expected text")
+        raise _BadRowError(f"has {what} that is {kind_of(value)}, expected text")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -145,7 +145,7 @@ def _unicode(value: object, what: str) -> str:
 
 def _message(turn: object, notes: set[str]) -> Message:
     if not isinstance(turn, dict):
-        raise _BadRowError(f"has a message that is {type(turn).__name__}, without a 'role'")
+        raise _BadRowError(f"has a message that is {kind_of(turn)}, without a 'role'")
     role, content = (
         next((turn[key] for key in keys if turn.get(key) is not None), None)
         for keys in (("role", "from"), ("content", "value"))
@@ -168,7 +168,7 @@ def _parts(parts: list[object], notes: set[str]) -> Iterator[str]:
     """Yield the texts among the parts of a message."""
     for part in parts:
         if not isinstance(part, dict):
-            raise _BadRowError(f"has a part of a message that is {type(part).__name__}")
+            raise _BadRowError(f"has a part of a message that is {kind_of(part)}")
         if part.get("type") == "text":
             yield _unicode(part.get("text"), "a part of a message with 'text'")
         else:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from newllm_core.config.values import shown
 from newllm_core.data.sources.base import DataSource, Document
 from newllm_core.data.sources.files import files_below, input_file, input_path
+from newllm_core.data.sources.json_rows import kind_of
 from newllm_core.errors import InputError, reason
 from newllm_core.files.from_strangers import read_text, regular_file
 from newllm_core.files.npy_files import open_array, release_pages
@@ -67,7 +68,7 @@ def _from_json(path: Path) -> Iterator[Ids]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {reason(error)}") from error
     if not isinstance(content, list):
-        raise InputError(f"{path} holds {type(content).__name__}, expected {SHAPES}")
+        raise InputError(f"{path} holds {kind_of(content)}, expected {SHAPES}")
     nested = bool(content) and all(isinstance(part, list) for part in content)
     for ids in content if nested else [content]:
         for item in ids:

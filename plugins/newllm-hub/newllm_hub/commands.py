@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from newllm_cli.commands.evaluate import TrainedArgument
-from newllm_cli.options import JsonOption, OverwriteOption
+from newllm_cli.options import JsonOption, OverwriteOption, number_option
 
 LicenseOption = Annotated[
     str | None,
@@ -133,12 +133,12 @@ def lm_eval(
     include_path: Annotated[
         Path | None, typer.Option(help="Folder with tasks of your own.", metavar="FOLDER")
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Documents of each task.", min=1)] = None,
+    limit: Annotated[int | None, number_option("--limit", "Documents of each task.", low=1)] = None,
     num_fewshot: Annotated[
-        int | None, typer.Option(help="Examples before each question.", min=0)
+        int | None, number_option("--num-fewshot", "Examples before each question.", low=0)
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="Requests that are read side by side.", min=1)
+        int | None, number_option("--batch-size", "Requests that are read side by side.", low=1)
     ] = None,
     apply_chat_template: Annotated[
         bool, typer.Option("--apply-chat-template", help="Put questions as messages of a chat.")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from newllm_cli.commands.evaluate import TrainedArgument
-from newllm_cli.options import Settings, with_settings
+from newllm_cli.options import Settings, number_option, with_settings
 from newllm_serve.limits import Limits
 
 
@@ -18,18 +18,28 @@ def serve(
     host: Annotated[
         str, typer.Option(help="Address to listen at; 0.0.0.0 lets everybody in.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8000,
+    port: Annotated[int, number_option("--port", "0 takes a free one.", low=0, high=65535)] = 8000,
     sessions: Annotated[
         Path | None,
         typer.Option(
             help="Folder of conversations.", show_default="NAME.sessions at the checkpoint"
         ),
     ] = None,
-    max_sessions: Annotated[int, typer.Option(help="Conversations kept.")] = Limits.sessions,
-    max_texts: Annotated[int, typer.Option(help="Texts at the same time.")] = Limits.texts,
-    max_bytes: Annotated[int, typer.Option(help="Of one request.")] = Limits.body_bytes,
-    most_tokens: Annotated[int, typer.Option(help="Of one request.")] = Limits.tokens,
-    max_seconds: Annotated[float, typer.Option(help="Of one request.")] = Limits.seconds,
+    max_sessions: Annotated[
+        int, number_option("--max-sessions", "Conversations kept.")
+    ] = Limits.sessions,
+    max_texts: Annotated[
+        int, number_option("--max-texts", "Texts at the same time.")
+    ] = Limits.texts,
+    max_bytes: Annotated[
+        int, number_option("--max-bytes", "Bytes of one request.")
+    ] = Limits.body_bytes,
+    most_tokens: Annotated[
+        int, number_option("--most-tokens", "Tokens that one request may ask for.")
+    ] = Limits.tokens,
+    max_seconds: Annotated[
+        float, number_option("--max-seconds", "Seconds until a reply ends.", float)
+    ] = Limits.seconds,
 ) -> None:
     """Serve a model: OpenAI's interface at /v1, and a page to talk at /.
 

@@ -11,6 +11,7 @@ from typing import Any
 from newllm_core.config import option
 from newllm_core.data.sources.base import DataSource, Document, Message
 from newllm_core.data.sources.files import input_file
+from newllm_core.data.sources.json_rows import kind_of
 from newllm_core.errors import ConfigError, InputError, reason
 
 # File ending to the builder of `datasets` that reads it, and that builder's own arguments.
@@ -74,7 +75,7 @@ class Table(DataSource):
             elif isinstance(cell, str):
                 yield Document(text=cell)
             else:
-                raise InputError(f"{where} holds {type(cell).__name__}, expected text")
+                raise InputError(f"{where} holds {kind_of(cell)}, expected text")
 
     def _messages(self, cell: object, where: str) -> tuple[Message, ...]:
         if isinstance(cell, str):
@@ -83,7 +84,7 @@ class Table(DataSource):
             except (ValueError, RecursionError) as error:
                 raise InputError(f"{where} is not JSON: {reason(error)}") from error
         if not isinstance(cell, list):
-            raise InputError(f"{where} holds {type(cell).__name__}, expected a list of turns")
+            raise InputError(f"{where} holds {kind_of(cell)}, expected a list of turns")
         keys = self.options.role_key, self.options.content_key
         messages = []
         for turn in cell:

@@ -95,7 +95,7 @@ def test_empty_cells_are_no_documents(tmp_path):
     [
         ([{"body": "x"}], {}, ["no column 'text'", "body", "source.text_column"]),
         ([{"body": "x"}], {"chat_column": "chat"}, ["no column 'chat'", "source.chat_column"]),
-        ([{"text": 3}], {}, ["row 1", "int", "expected text"]),
+        ([{"text": 3}], {}, ["row 1", "a number, expected text"]),
         ([{"chat": "no json"}], {"chat_column": "chat"}, ["row 1", "is not JSON"]),
         ([{"chat": {"role": "x"}}], {"chat_column": "chat"}, ["expected a list of turns"]),
         ([{"chat": [{"role": "x"}]}], {"chat_column": "chat"}, ["'role' and 'content'"]),
