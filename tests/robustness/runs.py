@@ -31,8 +31,10 @@ COMMON = {
     "model": {
         "context_dim": 16,
         "embed_dim": 16,
-        "slow_dims": 4,
+        "slow_dims": 2,
         "slow_decays": (0.8,),
+        "delay_dims": 4,
+        "delay_tokens": 2,
         "head_hidden": 12,
         "head_reads_token": True,
     },
