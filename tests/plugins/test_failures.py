@@ -200,7 +200,19 @@ def test_a_slow_import_is_named_while_it_lasts(site, newllm, caplog):
     assert "importing for 2 s" in line
 
 
-def test_a_loss_that_breaks_during_training_names_the_plugin(site, phase1):
+OBJECTIVE = "from newllm_core.objectives.base import Objective\n"
+
+
+def test_a_loss_that_breaks_at_once_leaves_nothing(site, phase1, tmp_path):
+    source = f"{OBJECTIVE}class First(Objective):\n    def loss(self, **given):\n        1 / 0\n"
+    site.install("newllm-o", {"first": "o_plugin:First"}, kind="objective", o_plugin=source)
+    done = phase1("--objective", "first")
+    assert "--resume" not in done.one_line("newllm-o 1.2 (o_plugin:First) failed: ZeroDivision")
+    assert done.code == 4
+    assert not list(tmp_path.glob("phase1*"))
+
+
+def test_a_loss_that_breaks_during_training_names_the_plugin(site, phase1, tmp_path):
     source = (
         f"{BASE}class Late(Regularizer):\n    calls = 0\n"
         "    def loss(self, contexts_ND, *, tokens_N):\n"
@@ -210,8 +222,9 @@ def test_a_loss_that_breaks_during_training_names_the_plugin(site, phase1):
     )
     site.install("newllm-late", {"late": "late_plugin:Late"}, late_plugin=source)
     done = phase1("--reg", "late")
-    done.one_line("newllm-late 1.2 (late_plugin:Late) failed: KeyError: 'late'")
+    done.one_line("newllm-late 1.2 (late_plugin:Late) failed: KeyError: 'late'", "pass --resume")
     assert done.code == 4
+    assert (tmp_path / "phase1.resume").exists()
 
 
 def test_a_loss_that_becomes_nan_names_the_plugin(site, phase1):
