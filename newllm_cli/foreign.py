@@ -28,9 +28,9 @@ TokensOption = Annotated[
 ]
 
 
-def is_foreign(path: Path, kind: str | None, tokens: Sequence[Path] | None) -> bool:
-    """Say whether a file is no checkpoint of newllm, by how it was given."""
-    return bool(kind or tokens) or path.suffix == ".py" or path.is_dir()
+def is_foreign(path: Path, *given: str | Sequence[Path] | None) -> bool:
+    """Say whether a file is no checkpoint of newllm, by how it was given: with which options."""
+    return any(given) or path.suffix == ".py" or path.is_dir()
 
 
 def named_or_step_file(path: Path | None) -> Path:

@@ -194,7 +194,9 @@ def _print_curves(columns: Mapping[str, Figures | None], console: Console) -> No
 
 
 def _vector_table(figures: Figures, heading: str) -> Table:
-    table = plain_table("top singular values")
+    title = "top singular values"
+    table = plain_table(title)
+    table.columns[0].min_width = len(title)  # long tokens take no room from it
     table.add_column(heading, no_wrap=True, overflow="ellipsis")
     for vector in figures.get("singular_vectors", []):
         if "tokens" in vector:

@@ -8,30 +8,29 @@ from rich.table import Table
 from rich.text import Text
 
 from newllm_cli.render_analysis import COLOURS, plain_table
-from newllm_core.analysis.criteria import DEGENERATE, HEALTHY, SECTIONS, WEAK, Figures
+from newllm_core.analysis.criteria import SECTIONS, Figures
 from newllm_core.analysis.report.compare_page import setting
 from newllm_core.analysis.report.figures import (
     LANGUAGE_MODEL,
     figure_rows,
+    last_text,
     look_up,
     number,
     worst_verdicts,
 )
 
 # So many fit beside the labels; more get tables of their own.
-COLUMNS_AT_ONCE = 5
-SIGNS = {HEALTHY: "ok", WEAK: "weak", DEGENERATE: "degenerate"}
+COLUMNS_AT_ONCE = 4
 CONTEXTS = {
-    "parameters": ("parameters",),
-    "ER/D": ("validation", "effective_rank_ratio"),
-    "pair cosine": ("validation", "pairwise_cosine", "mean"),
-    "step cosine": ("validation", "identity_cosine", "mean"),
-    "token cosine": ("validation", "token_dependency", "mean_cosine"),
-    "Lyapunov exponent λ": ("validation", "lyapunov_exponent", "mean"),
-    "memory horizon": ("validation", "memory_horizon"),
-    "echo left at the end": ("validation", "echo_state", "index"),
-    "sweeps to 1%": ("validation", "sweeps", "measured", "1%"),
-    "tokens remembered": ("validation", "token_memory", "total"),
+    "ER/D": ("effective_rank_ratio",),
+    "pair cosine": ("pairwise_cosine", "mean"),
+    "step cosine": ("identity_cosine", "mean"),
+    "token cosine": ("token_dependency", "mean_cosine"),
+    "Lyapunov exponent λ": ("lyapunov_exponent", "mean"),
+    "memory horizon": ("memory_horizon",),
+    "echo left at the end": ("echo_state", "index"),
+    "sweeps to 1%": ("sweeps", "measured", "1%"),
+    "tokens remembered": ("token_memory", "total"),
 }
 HEADS = [(label, ("language_model", "validation", key)) for key, label in LANGUAGE_MODEL.items()]
 # The label of a figure or setting, and a cell for every checkpoint.
@@ -49,7 +48,7 @@ def render_compare(comparison: Figures, console: Console) -> None:
         letters = [_letter(begin + index) for index in range(len(chosen))]
         for title, rows in (
             ("health, the worse split", _health(chosen)),
-            ("contexts, validation", _contexts(chosen)),
+            ("contexts", _contexts(chosen)),
             ("language model", list(figure_rows(chosen, HEADS))),
             ("settings that differ", _settings(comparison["config_differences"], part)),
             ("plugins that differ", _settings(comparison["plugin_differences"], part)),
@@ -87,13 +86,18 @@ def _sign(verdicts: Mapping[str, Figures], section: str) -> Text:
     if section not in verdicts:  # nobody asks how a foreign network was trained
         return Text("–" if verdicts else "explodes")
     status = verdicts[section]["status"]
-    return Text(SIGNS[status], style=COLOURS[status])
+    return Text(status, style=COLOURS[status])
 
 
 def _contexts(entries: Sequence[Figures]) -> list[Row]:
+    texts, figures = zip(*map(last_text, entries), strict=True)
     return [
-        (label, [number(look_up(entry, path)) for entry in entries])
-        for label, path in CONTEXTS.items()
+        ("parameters", [number(entry["parameters"]) for entry in entries]),
+        ("text", texts),
+        *(
+            (label, [number(look_up(of_text, path)) for of_text in figures])
+            for label, path in CONTEXTS.items()
+        ),
     ]
 
 

@@ -38,13 +38,13 @@ class Settings:
 
     def __init__(self, file: str | None, *given: Layer) -> None:
         self.layers = [] if file is None else [from_file(file)]
-        self._flags = agreeing(*given)
+        self.flags = agreeing(*given)
         # One layer: options count for the plugin that is chosen anywhere beside them.
-        self.layers.append(combined(from_environment(), self._flags))
+        self.layers.append(combined(from_environment(), self.flags))
 
     def add(self, given: Layer) -> None:
         """Add flags that are no settings by name; `ConfigError` if others contradict them."""
-        self._flags = agreeing(self._flags, given)
+        self.flags = agreeing(self.flags, given)
         self.layers[-1] = combined(self.layers[-1], given)
 
     @classmethod
@@ -201,10 +201,10 @@ def agreeing(*layers: Layer) -> dict[str, dict[str, Any]]:
 
 
 def _set(values: dict[str, Any], section: str, key: str, value: Any) -> None:  # noqa: ANN401
-    if key in values and _text(values[key]) != _text(value):
+    if key in values and text_of(values[key]) != text_of(value):
         raise ConfigError(
-            f"{section}.{key} is said twice, as {shown(_text(values[key]))} and as "
-            f"{shown(_text(value))}: leave one out{_hint(section, key)}"
+            f"{section}.{key} is said twice, as {shown(text_of(values[key]))} and as "
+            f"{shown(text_of(value))}: leave one out{_hint(section, key)}"
         )
     values[key] = value
 
@@ -215,7 +215,7 @@ def _hint(section: str, key: str) -> str:
     return f" ({short[0]} is short for it)" if short else ""
 
 
-def _text(value: Any) -> str:  # noqa: ANN401
+def text_of(value: Any) -> str:  # noqa: ANN401
     """Write a value as `--set` does, so that flags, files and keywords compare."""
     if isinstance(value, list | tuple):
         return ",".join(map(str, value))

@@ -72,6 +72,8 @@ def analyze(
 
     if history not in ("some", "all"):
         raise ConfigError(f"--history {history}: choose some or all")
+    if tensor is not None and (kind or embedding or tokens):
+        raise ConfigError("--tensor looks at one matrix: leave out --as, --embedding and --tokens")
     progress = StderrProgress(given)
     config = given.resolve()
     seed = config.run.seed if given.sets("run", "seed") else None
@@ -80,7 +82,7 @@ def analyze(
     from newllm_core.runtime.device import prepare_device
 
     checkpoint = named_or_step_file(checkpoint)
-    foreign = is_foreign(checkpoint, kind, tokens)
+    foreign = is_foreign(checkpoint, kind, embedding, tokens)
     render: Callable[..., object] = partial(render_analysis, whole_history=history == "all")
     page, charts = analysis_page, analysis_charts
     with stdout_to_stderr():  # a plugin may print while it reads
@@ -109,7 +111,12 @@ def analyze(
             from newllm_core.checkpoint.format import load
 
             report = analyze_checkpoint(
-                load(checkpoint, device=prepare_device(config.run), progress=progress),
+                load(
+                    checkpoint,
+                    given=given,
+                    device=prepare_device(config.run),
+                    progress=progress,
+                ),
                 config=config,
                 checkpoint_path=checkpoint,
                 seed=seed,

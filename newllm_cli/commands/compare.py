@@ -64,6 +64,7 @@ def compare(
             tokens=tokens,
             kind=kind,
             embedding=embedding,
+            given=given,
         )
     show(report, render_compare, json=json)
     write_outputs(

@@ -48,7 +48,8 @@ def contexts(
     chunks = text_chunks(text, encoding)
     output_files(out, overwrite=overwrite)
     progress = StderrProgress(given)
-    loaded = load(checkpoint, device=prepare_device(config.run), progress=progress)
+    device = prepare_device(config.run)
+    loaded = load(checkpoint, given=given, device=device, progress=progress)
     size = text_bytes(located(text), encoding)
     # A plugin may print while it reads.
     with stdout_to_stderr(), progress.task("reading", size, "bytes") as task:

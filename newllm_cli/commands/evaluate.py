@@ -70,7 +70,7 @@ def evaluate(
 
     known_encoding(encoding or UTF8, "--encoding")
     progress = StderrProgress(given)
-    loaded = load(checkpoint, progress=progress)
+    loaded = load(checkpoint, given=given, progress=progress)
     loaded.require_trained_head()
     config = evaluation_config(given, loaded)
     device = prepare_device(config.run)

@@ -82,7 +82,8 @@ def generate(
     if prompt_file is not None:
         prompt = "".join(text_chunks(prompt_file, encoding))
     device = prepare_device(config.run)
-    loaded = load(checkpoint, device=device, progress=StderrProgress(given))
+    progress = StderrProgress(given)
+    loaded = load(checkpoint, given=given, device=device, progress=progress)
     loaded.require_trained_head()
     tokenizer = TextTokenizer.from_json(loaded.tokenizer_json)
     ids = encode_prompt(tokenizer, prompt or "")

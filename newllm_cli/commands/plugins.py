@@ -100,6 +100,7 @@ def new(
     out: Annotated[
         Path | None, typer.Option(help="Folder to write.", show_default="newllm-NAME")
     ] = None,
+    json: JsonOption = False,
 ) -> None:
     """Write an installable, tested plugin to start from.
 
@@ -107,10 +108,13 @@ def new(
         newllm plugins new spread-out --kind regularizer
         newllm plugins new leaky --kind cell --out my-cell
     """
-    from newllm_cli.output import console
+    from newllm_cli.output import console, print_json
     from newllm_core.plugins.scaffold import new_plugin
 
     folder = new_plugin(name, kind, out)
+    if json:
+        print_json({"schema": 1, "kind": kind, "folder": str(folder)})
+        return
     console().print(
         f"wrote {folder}; next: cd {folder} && make install && make test", soft_wrap=True
     )

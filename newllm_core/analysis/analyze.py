@@ -21,7 +21,7 @@ from newllm_core.checkpoint.metadata import SPLITS
 from newllm_core.config import AnalysisConfig, Config
 from newllm_core.data.probe import choose_probes
 from newllm_core.data.tokenizer_library import load_tokenizer, panics_contained
-from newllm_core.errors import InputError, reason
+from newllm_core.errors import ConfigError, InputError, reason
 from newllm_core.files.strict_json import finite
 from newllm_core.plugins.missing import missing_plugins
 from newllm_core.runtime.device import keep_freed_memory
@@ -134,7 +134,8 @@ def examine(
         `validation` is None.
 
     Raises:
-        ConfigError: `start` or what `step` returns is no state of fixed size.
+        ConfigError: `start` or what `step` returns is no state of fixed size, or `values` do not
+            fit.
         DivergedError: a state is not finite.
         InputError: the text is too short.
     """
@@ -148,9 +149,16 @@ def examine(
         analysis=_affordable(config.analysis, recurrence.context_dim),
     )
     probes, warmup = _passages(tokens, warmup, config.analysis)
-    if values is not None and values.ndim == 1:
-        values = values[:, None]
-    examiner = Examiner(config, warmup=warmup, text=text or token_text(""), values=values)
+    if values is not None:
+        values = values[:, None] if values.ndim == 1 else values
+        highest = max(int(ids.max()) for ids in probes.values())
+        if values.ndim != 2 or len(values) <= highest:
+            raise ConfigError(
+                f"values has shape {list(values.shape)}, expected a row for every id up to "
+                f"{highest:,}"
+            )
+    shows = text or token_text("")
+    examiner = Examiner(config, warmup=warmup, text=lambda id: str(shows(id)), values=values)
     beside = Stepped(control, start, seed=seed) if control else None
     found = examiner.report(recurrence, beside, probes, progress or Silent())
     report = {"schema": SCHEMA, "checkpoint": name, "state": recurrence.described()}

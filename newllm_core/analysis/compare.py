@@ -9,15 +9,15 @@ import torch
 
 from newllm_core import settings
 from newllm_core.analysis.analyze import analyze
-from newllm_core.analysis.foreign.opening import examine_file
+from newllm_core.analysis.foreign.opening import examine_file, require_openable
 from newllm_core.analysis.report.figures import LANGUAGE_MODEL
-from newllm_core.checkpoint.format import FORMAT, Checkpoint, load
+from newllm_core.checkpoint.format import Checkpoint, is_checkpoint, load
 from newllm_core.checkpoint.metadata import SPLITS
 from newllm_core.config import Config
-from newllm_core.errors import DivergedError
+from newllm_core.errors import ConfigError, DivergedError
 from newllm_core.files.strict_json import finite
-from newllm_core.files.tensor_files import open_tensors
 from newllm_core.runtime.progress import Progress, Silent
+from newllm_core.settings import Settings
 
 SCHEMA = 1
 # Where a run computed says nothing about what came out.
@@ -36,40 +36,52 @@ def compare(
     tokens: Sequence[Path] | None = None,
     kind: str | None = None,
     embedding: str | None = None,
+    given: Settings | None = None,
 ) -> dict[str, Any]:
     """Analyse every network, without its random control, and put the results together.
 
     One model is in memory at a time. `config` and `seed` are each checkpoint's own, by default.
     Those that are no checkpoints of newllm read `tokens`; `kind` and `embedding` say how they are
-    opened, see `examine_file`.
+    opened, see `examine_file`. What is `given` must not contradict a checkpoint, see `load`.
 
     Returns:
         `checkpoints`: for each the `train` and `validation` figures and `verdicts` of `analyze`
-        (None with an `error` where contexts are not finite), and under `language_model` what its
-        heads reach (None before Phase 2); `config_differences` and `plugin_differences`: a list of
+        (None with an `error` where contexts are not finite; `validation` is None of a network that
+        read one text), and under `language_model` what its heads reach (None before Phase 2);
+        `config_differences` and `plugin_differences`: a list of
         values for everything that is not the same in all, None where a checkpoint has no such
         thing.
 
     Raises:
+        ConfigError: it is not said how a network is to be read, or what was said is for none.
         InputError: a checkpoint cannot be read.
     """
     progress = progress or Silent()
     names = short_names(paths)
+    # All of them are looked for before the first is read, which takes long.
+    foreign = [path for path in paths if not is_checkpoint(path)]
+    for path in foreign:
+        require_openable(path, tokens or (), kind)
+    if not foreign and (tokens or kind or embedding):
+        raise ConfigError(
+            "all of these are checkpoints of newllm, which hold the texts they are analysed on: "
+            "leave out --tokens, --as and --embedding"
+        )
     entries: list[dict[str, Any]] = []
     configs: list[tuple[str, Config] | None] = []
-    provenances: list[Mapping[str, Any]] = []
+    provenances: list[Mapping[str, Any] | None] = []
     for number, (path, name) in enumerate(zip(paths, names, strict=True), 1):
         progress.message(f"[{number}/{len(paths)}] {name}")
         shown = ("phase", "parameters", *SPLITS, "verdicts", "error", "language_model")
         entry: dict[str, Any] = {"name": name, "checkpoint": str(path), **dict.fromkeys(shown)}
         report_of: Callable[..., dict[str, Any]]
-        if tokens and not _is_checkpoint(path):
+        if path in foreign:
             configs.append(None)
-            provenances.append({})
-            opened = partial(examine_file, path, tokens, kind=kind, embedding=embedding)
+            provenances.append(None)
+            opened = partial(examine_file, path, tokens or (), kind=kind, embedding=embedding)
             report_of = partial(opened, seed=seed or 0, device=device)
         else:
-            checkpoint = load(path, device=device, progress=progress)
+            checkpoint = load(path, given=given, device=device, progress=progress)
             configs.append((checkpoint.phase, checkpoint.config))
             provenances.append(checkpoint.provenance)
             entry["phase"] = checkpoint.phase
@@ -79,8 +91,6 @@ def compare(
         try:
             report = report_of(config=config, progress=progress, with_control=False)
             entry |= {key: report[key] for key in shown if key in report}
-            # Columns show validation text; of one text, that.
-            entry["validation"] = report["validation"] or report["train"]
         except DivergedError as error:
             entry["error"] = str(error)
             progress.warning(f"{name}: {error}")
@@ -104,16 +114,14 @@ def config_differences(checkpoints: Sequence[tuple[str, Config] | None]) -> dict
     return _differences([found and _flat(*found) for found in checkpoints])
 
 
-def plugin_differences(provenances: Sequence[Mapping[str, Any]]) -> dict[str, list[str | None]]:
-    """Return `KIND distribution` and `KIND version` of plugins that are not the same in all."""
-    return _differences([_plugins(provenance) for provenance in provenances])
+def plugin_differences(
+    provenances: Sequence[Mapping[str, Any] | None],
+) -> dict[str, list[str | None]]:
+    """Return `KIND distribution` and `KIND version` of plugins that are not the same in all.
 
-
-def _is_checkpoint(path: Path) -> bool:
-    if path.suffix == ".py" or path.is_dir():
-        return False
-    with open_tensors(path, "checkpoint") as file:
-        return bool((file.metadata() or {}).get("format") == FORMAT)
+    Given is what each checkpoint says of itself, None of a network that newllm did not make.
+    """
+    return _differences([found and _plugins(found) for found in provenances])
 
 
 def _differences(found: Sequence[Mapping[str, Any] | None]) -> dict[str, list[Any]]:

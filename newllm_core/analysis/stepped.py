@@ -24,7 +24,7 @@ from newllm_core.analysis.recurrence import (
     exact_product,
 )
 from newllm_core.analysis.summary import gaussian_like
-from newllm_core.errors import ConfigError
+from newllm_core.errors import ConfigError, PluginError
 
 Step = Callable[[Any, Tensor], Any]
 
@@ -85,7 +85,12 @@ class Stepped(Recurrence):
 
     def read(self, context_NC: Tensor, tokens_N: Tensor) -> Tensor:
         """Return the states after the step [N, C]."""
-        return self.layout.flatten(self.step(self.layout.nested(context_NC), tokens_N))
+        after_NC = self.layout.flatten(self.step(self.layout.nested(context_NC), tokens_N))
+        if len(after_NC) != len(context_NC):
+            raise ConfigError(
+                f"step: a batch of {len(context_NC)} states came back as one of {len(after_NC)}"
+            )
+        return after_NC
 
     def kept(self, context_NC: Tensor) -> Tensor:
         """Return the states, or sketches of them [N, K]."""
@@ -111,7 +116,7 @@ class Stepped(Recurrence):
         apart = math.inf
         if not (self.is_projected and error < SMALL_ERROR):
             # numpy, writing in place, …
-            with suppress(RuntimeError, NotImplementedError, TypeError):
+            with suppress(RuntimeError, NotImplementedError, TypeError, PluginError):
                 _, exact = exact_product(update, context_1C, vector_1C)
                 apart = float((exact - near).norm()) / size
         # Where the step is so curved that two differences disagree, they are no judge.
@@ -182,13 +187,18 @@ class Layout:
         """Return a state as vectors [B, C]; `ConfigError` if its tensors are not those of start."""
         found = list(leaves(state))
         for (name, tensor), like in zip(found, self._like, strict=False):
-            if tensor.shape[1:] != like.shape[1:]:
+            if tensor.ndim == 0 or tensor.shape[1:] != like.shape[1:]:
                 raise ConfigError(
                     f"step: {name} has shape {list(tensor.shape)}, in start it is "
                     f"{list(like.shape)}: a state that grows with the text is no recurrence"
                 )
-        if len(found) != len(self._like):
-            raise ConfigError(f"step: returned {len(found)} tensors, start has {len(self._like)}")
+            if tensor.is_complex() != like.is_complex():
+                raise ConfigError(f"step: {name} is {tensor.dtype}, in start it is {like.dtype}")
+        if len(found) != len(self._like) or len({len(tensor) for _, tensor in found}) > 1:
+            returned = [list(tensor.shape) for _, tensor in found]
+            raise ConfigError(
+                f"step: returned tensors of shapes {returned}, start has {len(self._like)} tensors"
+            )
         return torch.cat([_real(t).flatten(1).to(self.dtype) for _, t in found], dim=1)
 
     def nested(self, context_BC: Tensor) -> Any:  # noqa: ANN401 - any nest

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from newllm_core import settings
+from newllm_core.checkpoint.kept import require_kept
 from newllm_core.checkpoint.metadata import SPLITS, STRUCTURED, model_shape
 from newllm_core.config import Config
 from newllm_core.data.tokenizer import TextTokenizer
@@ -30,6 +31,7 @@ from newllm_core.files.tensor_files import open_tensors, save_tensors
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.plugins.registry import CELLS
 from newllm_core.runtime.progress import Progress
+from newllm_core.settings import Settings
 
 FORMAT = "newllm"
 FORMAT_VERSION = 2
@@ -127,30 +129,47 @@ def save(checkpoint: Checkpoint, path: Path, *, overwrite: bool) -> None:
     write_atomically(path, lambda temporary: save_tensors(tensors, temporary, metadata))
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Say whether a file is a checkpoint, and not somebody else's network; `InputError` if none."""
+    if path.suffix == ".py" or path.is_dir():
+        return False
+    with open_tensors(path, "checkpoint") as file:
+        return bool((file.metadata() or {}).get("format") == FORMAT)
+
+
 def load(
-    path: Path, *, device: torch.device | None = None, progress: Progress | None = None
+    path: Path,
+    *,
+    given: Settings | None = None,
+    device: torch.device | None = None,
+    progress: Progress | None = None,
 ) -> Checkpoint:
     """Read and validate a checkpoint, and put its model on `device`.
+
+    What is `given` must not contradict what it decides, see `require_kept`.
 
     One that is valid but not as newllm wrote it is `altered`, of which `progress` is warned.
 
     Raises:
         InputError: missing, truncated, foreign, of a newer format, or with tensors that do not
             fit its config.
-        ConfigError: nobody registered its cell.
+        ConfigError: a setting contradicts it.
         PluginError: its cell cannot be imported or made.
     """
     with open_tensors(path, "checkpoint") as file:
         metadata = file.metadata() or {}
         if metadata.get("format") != FORMAT:
             raise InputError(
-                f"{path} is a safetensors file, but not a newllm checkpoint "
-                "(to look at one of its matrices: newllm analyze FILE --tensor NAME)"
+                f"{path} is a safetensors file, but not a newllm checkpoint (somebody else's "
+                "network: newllm analyze FILE --as KIND --tokens IDS; one of its matrices: newllm "
+                "analyze FILE --tensor NAME)"
             )
         advice = "install the version that wrote it"
         require_version(path, metadata.get("format_version"), str(FORMAT_VERSION), advice)
         with _refusing_damage(path):
             config = settings.resolve(parse_json(metadata["config"]))
+        if given is not None:
+            require_kept(given, config)
         try:
             CELLS.load(config.model.cell)
         except (ConfigError, PluginError) as error:

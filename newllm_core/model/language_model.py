@@ -18,9 +18,11 @@ from newllm_core.config import ModelConfig
 from newllm_core.errors import ConfigError
 from newllm_core.model.bigrams import Bigrams
 from newllm_core.model.cells.base import Cell
+from newllm_core.model.cells.probe import probe
 from newllm_core.model.delay import DelayLine
 from newllm_core.model.heads import TokenHead
 from newllm_core.model.slow import SlowUnits
+from newllm_core.plugins.guard import stdout_to_stderr
 from newllm_core.plugins.registry import CELLS
 from newllm_core.settings import make_section
 
@@ -86,7 +88,7 @@ class LanguageModel(nn.Module):
 
     Raises:
         ConfigError: this machine cannot hold it, or the cell or an option of it is unknown.
-        PluginError: the cell cannot be made.
+        PluginError: the cell cannot be made, or fails where a few rows pass it.
 
     Attributes:
         context_dim: C.
@@ -119,11 +121,13 @@ class LanguageModel(nn.Module):
         cell_type = CELLS.load(config.cell)
         options = make_section(cell_type.Options, "cell", cell or {})
         self.cell_options: dict[str, Any] = asdict(options)
-        with torch.device("meta"):
+        with stdout_to_stderr():  # a cell may print
+            with torch.device("meta"):
+                self._make_parts(cell_type, options, num_heads)
+            refuse(self.num_parameters())
             self._make_parts(cell_type, options, num_heads)
-        refuse(self.num_parameters())
-        self._make_parts(cell_type, options, num_heads)
-        self._initialise()
+            self._initialise()
+            probe(config.cell, self.cells())
 
     def _make_parts(self, cell_type: type[Cell], options: Any, num_heads: int) -> None:  # noqa: ANN401
         config = self.config

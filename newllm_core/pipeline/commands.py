@@ -181,7 +181,7 @@ def expand(
     from newllm_core.runtime.device import prepare_device
 
     device = prepare_device(config.run)
-    loaded = load(checkpoint, device=device, progress=progress)
+    loaded = load(checkpoint, given=given, device=device, progress=progress)
     expanded = run_expand(
         loaded,
         dataset_of(loaded, data),

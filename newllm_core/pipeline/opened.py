@@ -11,6 +11,7 @@ from torch import Tensor
 
 from newllm_core.analysis.analyze import analyze
 from newllm_core.checkpoint.format import Checkpoint, load
+from newllm_core.checkpoint.kept import require_kept
 from newllm_core.config import Config
 from newllm_core.data.prepared import PreparedDataset
 from newllm_core.data.sources.files import UTF8, known_encoding, unicode_text
@@ -118,7 +119,7 @@ class OpenedCheckpoint:
         """
         if split is not None and isinstance(text, str | Path):
             raise ConfigError(f"split {split!r} is one of a data set: a text is not divided")
-        given = Settings.of_keywords(("run",), keywords, FIXED)
+        given = self._given(("run",), keywords, FIXED)
         config = evaluation_config(given, self.checkpoint)
         found = run_evaluate(
             self.checkpoint,
@@ -146,7 +147,7 @@ class OpenedCheckpoint:
         strings = [stop] if isinstance(stop, str) else stop
         if strings:
             keywords["stop"] = [text.replace("\\", "\\\\") for text in strings]
-        config = Settings.of_keywords(("generation", "run"), keywords, FIXED).resolve()
+        config = self._given(("generation", "run"), keywords, FIXED).resolve()
         self.checkpoint.require_trained_head()
         end_id = self.tokenizer.end_id
         session = Session(self.model, config.generation, seed=config.run.seed, start_id=end_id)
@@ -161,7 +162,7 @@ class OpenedCheckpoint:
         Keywords say how much is looked at; `seed` is the checkpoint's by default. `DivergedError`
         if contexts are not finite.
         """
-        given = Settings.of_keywords(("analysis", "run"), keywords, (*FIXED, *OF_PROBES))
+        given = self._given(("analysis", "run"), keywords, (*FIXED, *OF_PROBES))
         config = given.resolve()
         return analyze(
             self.checkpoint,
@@ -169,3 +170,8 @@ class OpenedCheckpoint:
             config=config,
             seed=config.run.seed if given.sets("run", "seed") else None,
         )
+
+    def _given(self, *keywords: Any) -> Settings:  # noqa: ANN401 - as `Settings.of_keywords`
+        given = Settings.of_keywords(*keywords)
+        require_kept(given, self.config)
+        return given

@@ -78,6 +78,10 @@ class _Case:
         for one, other in zip(found, self.run(self.make()), strict=True):
             check_close(one, other[rows], tolerance, advice)
 
+    def check_parameters(self) -> None:
+        if not list(self.bare().parameters()):
+            raise Failed("it has none: there is nothing to train")
+
     def check_meta_device(self) -> None:
         try:
             with torch.device("meta"):

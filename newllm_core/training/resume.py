@@ -12,7 +12,7 @@ from newllm_core.checkpoint import run_state
 from newllm_core.checkpoint.format import Checkpoint
 from newllm_core.checkpoint.run_state import Identity, State, state_path
 from newllm_core.config import RunConfig
-from newllm_core.errors import DivergedError, InputError, Interrupted, ProcessLost
+from newllm_core.errors import DivergedError, InputError, Interrupted, PluginError, ProcessLost
 from newllm_core.files.atomic import refuse_existing, sweep
 from newllm_core.files.lock import exclusive
 from newllm_core.parallel import collectives
@@ -43,12 +43,15 @@ class Saver:
         self.replaces = self.checkpoint.exists()
         # Then making a state takes all processes.
         self.sharded = is_sharded(self.config)
+        # Whether anything was done that could be continued.
+        self.has_work = self.resumed is not None
         self._saved_at = time.monotonic()
 
     def begin(self, trainer: Any) -> None:  # noqa: ANN401
         """Let a trainer take over what is resumed, or save its first state, before any figures."""
         if self.resumed is None:
             self.save(trainer.state())
+            self.has_work = False
             return
         with run_state.restoring(self.resumed):
             trainer.load_state(self.resumed)
@@ -76,6 +79,15 @@ class Saver:
             # PyTorch itself sends messages where the model is sharded.
             with collectives.reaching_others("gloo", "NCCL") if self.sharded else nullcontext():
                 yield
+            self.has_work = True
+        except PluginError as error:
+            # Other processes need not have failed: sharded, they would wait for each other.
+            if self.has_work and not self.sharded:
+                self.save(state())
+                raise PluginError(
+                    f"{error}; the state before is in {self.path}: mend it and pass --resume"
+                ) from error
+            raise
         except DivergedError as error:
             self.save(state())
             raise DivergedError(
@@ -87,6 +99,7 @@ class Saver:
 
     def _lost(self, error: ProcessLost, state: Callable[[], State]) -> ProcessLost:
         """Return what one of the processes that are left says, after it has written what it can."""
+        self.has_work = True  # others may have done theirs
         speaks = collectives.rank() == 0 or self._first_is_gone()
         kept = f"the state before is in {self.path}"
         if not self.sharded:
@@ -118,6 +131,7 @@ class Saver:
         self._saved_at = time.monotonic()
 
     def _write(self, state: State) -> None:
+        self.has_work = True
         values = {"lines": self.log.flush_to_disk(), "replaces": self.replaces}
         run_state.save_state(State(state.tensors, state.values | values), self.path, self.identity)
 
@@ -152,7 +166,8 @@ def begin(
     """Open the files of the run that will write `checkpoint`, whose lock the caller holds.
 
     The state of an unfinished run is read (`resume`) or removed, and so it is once the block was
-    left without an error: then the run is finished.
+    left without an error: then the run is finished. One that fails before its first step leaves
+    nothing.
 
     Raises:
         ConfigError: the state is of a run with other settings.
@@ -174,7 +189,14 @@ def begin(
         RunLog(checkpoint if first else None, trackers=trackers, resume_after=lines) as log,
         Interruption() as interruption,
     ):
-        yield Saver(checkpoint, identity, config, log, interruption, progress, state)
+        saver = Saver(checkpoint, identity, config, log, interruption, progress, state)
+        try:
+            yield saver
+        except BaseException:
+            if first and not saver.has_work:
+                path.unlink(missing_ok=True)
+                log.path.unlink(missing_ok=True)
+            raise
         if first:
             path.unlink(missing_ok=True)
 

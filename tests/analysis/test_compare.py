@@ -16,7 +16,7 @@ from newllm_core.analysis.compare import (
 from newllm_core.analysis.report.compare_page import compare_page
 from newllm_core.checkpoint.format import save
 from newllm_core.config import Config, ModelConfig, Phase1Config, Phase2Config, RunConfig
-from newllm_core.errors import InputError
+from newllm_core.errors import ConfigError, InputError
 
 from . import planted
 
@@ -64,7 +64,7 @@ def printed(comparison):
 def test_health_and_figures_stand_side_by_side(comparison):
     lines = printed(comparison)
     row = {line.split("  ")[0]: line.split()[-3:] for line in lines}
-    assert row["information content"] == ["ok", "degenerate", "ok"]
+    assert row["information content"] == ["healthy", "degenerate", "healthy"]
     assert row["ER/D"][0] == row["ER/D"][2] != row["ER/D"][1]
     assert row["bits per byte"] == ["–", "–", "1.5"]
     assert row["loss, nats per token"] == ["–", "–", "2.5"]
@@ -75,7 +75,7 @@ def test_a_section_that_was_not_judged_is_not_said_to_explode(comparison):
     judged = [verdict for verdict in flat["verdicts"] if verdict["section"] != "training"]
     found = comparison | {"checkpoints": [good, flat | {"verdicts": judged}]}
     row = next(line for line in printed(found) if line.startswith("training"))
-    assert row.split() == ["training", "ok", "–"]
+    assert row.split() == ["training", "healthy", "–"]
     assert "explodes" not in compare_page(found)
 
 
@@ -90,7 +90,8 @@ def test_more_than_fit_get_tables_of_their_own(comparison):
     many = comparison | {"checkpoints": comparison["checkpoints"] * 4}
     lines = printed(many | {"config_differences": {"phase1.reg": ["a"] * 12}})
     assert max(len(line) for line in lines) <= 80
-    assert sum(line.startswith("health") for line in lines) == 3
+    assert "…" not in "".join(lines)
+    assert sum(line.startswith("health,") for line in lines) == 3
     assert any(line.split()[-2:] == ["K", "L"] for line in lines)
 
 
@@ -107,14 +108,18 @@ def test_a_recurrence_that_explodes_is_a_column_without_figures(tmp_path):
     lines = printed(compare(paths))
     assert next(line for line in lines if line.startswith("dynamics")).split() == [
         "dynamics",
-        "ok",
+        "healthy",
         "explodes",
     ]
 
 
-def test_a_missing_checkpoint_is_named(tmp_path):
-    with pytest.raises(InputError, match="no such checkpoint"):
-        compare([tmp_path / "none.safetensors"])
+def test_a_missing_checkpoint_is_named_before_any_is_read(tmp_path, monkeypatch):
+    good = saved(tmp_path, "good", planted.healthy())
+    monkeypatch.setattr("newllm_core.analysis.compare.analyze", None)
+    with pytest.raises(InputError, match=r"no such checkpoint.*none"):
+        compare([good, tmp_path / "none.safetensors"])
+    with pytest.raises(ConfigError, match="leave out --tokens"):
+        compare([good], tokens=[tmp_path / "ids.npy"])
 
 
 def test_settings_that_differ():
@@ -155,10 +160,13 @@ def test_plugins_that_differ(comparison):
             made_with(distribution="newllm-x", version="1.2"),
             made_with(distribution="newllm-x", version="1.3"),
             {},
+            None,
         ]
     )
-    assert found["regularizer version"] == ["1.2", "1.3", None]
-    assert found["data source version"] == ["1", "1", None]
+    assert found["regularizer version"] == ["1.2", "1.3", None, None]
+    assert found["data source version"] == ["1", "1", None, None]
+    assert plugin_differences([made_with(distribution="newllm", version="1"), None]) == {}
+    found = {key: values[:3] for key, values in found.items()}
     lines = printed(comparison | {"plugin_differences": found})
     row = next(line for line in lines if line.startswith("regularizer version"))
     assert row.split()[-3:] == ["1.2", "1.3", "–"]

@@ -1,13 +1,19 @@
 """Networks in files that others made: torch.nn weights, reservoirs, files with a step."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 
+from newllm_cli.render_compare import render_compare
 from newllm_core.analysis import examine
 from newllm_core.analysis.compare import compare
 from newllm_core.analysis.foreign.opening import examine_file, open_network
+from newllm_core.analysis.report.compare_page import compare_page
+from newllm_core.analysis.report.figures import number
 from newllm_core.analysis.token_memory import _correlation, label, memory_capacity
 from newllm_core.config import AnalysisConfig, Config
 from newllm_core.errors import ConfigError, InputError
@@ -123,7 +129,14 @@ def test_foreign_networks_stand_beside_each_other(tmp_path, tokens):
         write(path, "gru")
     found = compare(paths, config=SMALL, tokens=[tokens], kind="gru")
     first, second = found["checkpoints"]
-    assert first["validation"]["token_memory"] == second["validation"]["token_memory"]
+    assert first["train"]["token_memory"] == second["train"]["token_memory"]
+    assert first["validation"] is None
+    stream = io.StringIO()
+    render_compare(found, Console(file=stream, width=80))
+    shown = {line[:16].strip(): line.split()[-2:] for line in stream.getvalue().splitlines()}
+    assert shown["text"] == ["train", "train"]
+    assert shown["ER/D"] == [number(first["train"]["effective_rank_ratio"])] * 2
+    assert "<td>train</td>" in compare_page(found)
     assert (first["name"], second["name"]) == ("a", "b")
     assert first["parameters"] == 9 * 5 + sum(p.numel() for p in torch.nn.GRU(5, 6, 2).parameters())
     assert found["config_differences"] == {}

@@ -62,6 +62,7 @@ def chain(newllm, data):
 def test_what_a_cell_prints_is_no_result(newllm, chain):
     Path("text.txt").write_text("the cat sat on the mat.")
     loud = LEAKY.replace("        return 0.5", "        print('hello')\n        return 0.5")
+    loud = loud.replace("        super()", "        print('made')\n        super()")
     Path("loud.py").write_text(loud)
     for arguments in (
         ("phase2", "p1.safetensors", *GATE, *SHORT, "--out=p2.safetensors"),

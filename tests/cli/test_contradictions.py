@@ -1,8 +1,11 @@
-"""Two options that say one thing differently: none of them is chosen silently."""
+"""What is said twice and differently is an error: by two options, or by one and a checkpoint."""
 
 import pytest
 
-from .inside import CommandLine
+from newllm_core.errors import ConfigError
+from newllm_core.pipeline.opened import open_checkpoint
+
+from .inside import CommandLine, save_checkpoint
 
 SETTING = "--set=phase1.max_iterations=4"
 TWICE = "is said twice"
@@ -45,3 +48,55 @@ def test_repeatable_options_may_be_repeated(monkeypatch, capsys, tmp_path):
     )
     assert done.code == 3  # it goes as far as the checkpoint, which is missing
     assert "a.safetensors" in done.err
+
+
+OURS = "ours.safetensors"
+OF_A_CHECKPOINT = (
+    f"analyze {OURS}",
+    f"compare {OURS}",
+    f"expand {OURS}",
+    f"evaluate {OURS} --text book.txt",
+    f"generate {OURS} --max-tokens 1",
+    f"contexts {OURS} --text book.txt --out contexts.npy",
+)
+
+
+@pytest.fixture
+def with_checkpoint(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    save_checkpoint(tmp_path / OURS)
+    (tmp_path / "book.txt").write_text("the cat sat")
+    return CommandLine(monkeypatch, capsys)
+
+
+@pytest.mark.parametrize("command", OF_A_CHECKPOINT)
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("cell.depth=3", "cell.depth is none in this checkpoint and cannot become 3"),
+        ("cell.depht=3", "key cell.depht of this checkpoint; did you mean 'depth'?"),
+        ("model.num_layers=7", "model.layer_structure is 1"),
+        ("phase1.convergence_threshold=.5", "cannot become 0.5: leave it out"),
+    ],
+)
+def test_a_checkpoint_decides_what_it_is_made_of(
+    with_checkpoint, tmp_path, command, setting, words
+):
+    done = with_checkpoint(*command.split(), "--set", setting)
+    assert done.code == 2
+    assert words in done.err.splitlines()[-1]
+    assert {file.name for file in tmp_path.rglob("*.*")} == {OURS, "book.txt"}
+
+
+def test_what_is_so_already_may_be_said_and_files_are_for_many_commands(
+    with_checkpoint, tmp_path, monkeypatch
+):
+    (tmp_path / "project.toml").write_text("[cell]\ndepth = 3\n")
+    monkeypatch.setenv("NEWLLM_MODEL_CONTEXT_DIM", "99")
+    said = "--set cell.depth=none --set cell.layernorm_mix=1 --set model.tie_weights=no"
+    generate = [*OF_A_CHECKPOINT[4].split(), *said.split(), "--config", "project.toml"]
+    assert with_checkpoint(*generate).code == 0
+    opened = open_checkpoint(OURS)
+    with pytest.raises(ConfigError, match=r"cell\.depth is none in this checkpoint"):
+        opened.generate(max_tokens=1, settings={"cell": {"depth": 3}})
+    assert isinstance(opened.generate(max_tokens=1, settings={"cell": {"depth": None}}), str)

@@ -4,10 +4,12 @@ import math
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from newllm_core.plugins.plugin import FROM_FILES
 
-from .inside import CommandLine
+from .inside import CommandLine, save_checkpoint
 
 STEP = """
 import torch
@@ -23,6 +25,13 @@ def newllm(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "leaky.py").write_text(STEP)
     np.save(tmp_path / "ids.npy", np.random.default_rng(0).integers(0, 9, 500))
+    np.save(tmp_path / "below.npy", np.arange(-1, 500))
+    (tmp_path / "book.txt").write_text("the cat sat\n" * 40)
+    save_file({"embed": torch.zeros(9, 5)}, tmp_path / "gru.safetensors")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "dataset.json").write_text("{}")
+    (tmp_path / "folder").mkdir()
+    save_checkpoint(tmp_path / "ours.safetensors")
     yield CommandLine(monkeypatch, capsys)
     FROM_FILES.clear()
 
@@ -46,9 +55,73 @@ def test_a_file_with_a_step_is_examined(newllm, tmp_path):
         (("analyze", "leaky.py", "--tokens", "leaky.py"), 2, "the network has no tokenizer"),
         (("analyze", "leaky.py", "--as", "grru", "--tokens", "ids.npy"), 2, "did you mean 'gru'"),
         (("analyze", "ids.npy", "--as", "gru", "--tokens", "ids.npy"), 3, "safetensors"),
+        (("analyze", "leaky.py", "--tokens", "none.txt"), 3, "no such file of --tokens: none.txt"),
+        (("analyze", "leaky.py", "--tokens", "below.npy"), 3, "has the id -1"),
+        (("analyze", "none.py", "--tokens", "ids.npy"), 3, "no such plugin: none.py"),
+        (("analyze", "gru.safetensors"), 3, "--as KIND --tokens IDS"),
+        (("analyze", "gru.safetensors", "--tokens", "ids.npy"), 2, "give --as, one of gru"),
+        (("analyze", "gru.safetensors", "--embedding", "embed"), 2, "give --as"),
+        (("analyze", "ours.safetensors", "--tokens", "book.txt"), 2, "leave out --tokens"),
+        (("analyze", "ours.safetensors", "--embedding", "x"), 2, "leave out --tokens and --embed"),
+        (("analyze", "gru.safetensors", "--tensor", "embed", "--as", "gru"), 2, "leave out --as"),
+        (("analyze", "data"), 3, "data is prepared data"),
+        (("analyze", "data", "--tokens", "ids.npy"), 3, "give a checkpoint that was trained on it"),
+        (("analyze", "folder", "--tokens", "ids.npy"), 3, "a folder without a config.json"),
+        (("compare", "ours.safetensors", "data"), 3, "data is prepared data"),
+        (("compare", "ours.safetensors", "gru.safetensors"), 2, "give --as"),
+        (("compare", "ours.safetensors", "leaky.py"), 2, "leaky.py has no text"),
+        (("compare", "ours.safetensors", "--as", "gru"), 2, "leave out --tokens, --as"),
     ],
 )
 def test_what_is_missing_is_said_in_one_line(newllm, arguments, code, words):
     result = newllm(*arguments)
     assert result.code == code
     assert words in result.err
+    assert len(result.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "code", "words"),
+    [
+        ("def step(s, ids): raise OSError('no disk')", 4, "OSError: no disk (mine.py:5"),
+        ("def step(s): return s", 4, "step failed for token ids up to"),
+        ("def step(s, ids): return T[ids]\nT = T[:5]", 4, "IndexError: index"),
+        ("def step(s, ids): return T[ids]\nvocab_size = 5", 3, "has the id 8, the network has 5"),
+        ("def step(s, ids): return T[ids] + s\ndef control(s, ids): 1 / 0", 4, "control failed"),
+        ("def step(s, ids): return T[ids] + 0 * s\ndef text(id): 1 / 0", 4, "text failed: Zero"),
+        ("def step(s, ids): return None", 2, "step: returned tensors of shapes []"),
+        ("def step(s, ids): return T[ids][:1]", 2, "states came back as one of 1"),
+        ("def step(s, ids): return torch.tensor(1.0)", 2, "step: state has shape []"),
+        ("def step(s, ids): return T[ids] * 1j", 2, "state is torch.complex64, in start"),
+        ("def step(s, ids): return s, s[:1]\nstart = (start, start)", 2, "tensors of shapes"),
+        ("def step(s, ids): return s\nvalues = [1, 2]", 4, "values is of type list"),
+        ("def step(s, ids): return s\nvalues = T[:5]", 2, "a row for every id up to 8"),
+        ("def step(s, ids): return s\ntext = 'mine'", 4, "text is of type str"),
+        ("def step(s, ids): return s\nvocab_size = '9'", 4, "newllm reads it as a whole number"),
+        ("def step(s, ids): return s\nimport sys\nsys.exit(3)", 4, "imported: SystemExit: 3"),
+    ],
+)
+def test_a_step_that_fails_is_one_line(newllm, tmp_path, source, code, words):
+    head = "import torch\nstart = torch.zeros(1, 9)\nT = torch.randn(9, 9)\n\n"
+    (tmp_path / "mine.py").write_text(head + source)
+    # Few steps: what is shown is worded after everything was measured.
+    result = newllm("analyze", "mine.py", "--tokens", "ids.npy", "--dynamics-steps", "5")
+    (line,) = [line for line in result.err.splitlines() if line.startswith("newllm: ")]
+    assert words in line
+    assert "Traceback" not in result.err
+    assert result.code == code
+
+
+def test_a_text_that_cannot_be_encoded_names_the_file(newllm, tmp_path):
+    for body, words in (("return ['a']", "a list of token ids"), ("1 / 0", "encode failed: Zero")):
+        name = f"encode{len(body)}.py"
+        (tmp_path / name).write_text(STEP + f"def encode(text):\n    {body}\n")
+        result = newllm("analyze", name, "--tokens", "book.txt")
+        assert (result.code, len(result.err.splitlines())) == (4, 1)
+        assert words in result.err
+
+
+def test_long_tokens_leave_the_header_whole(newllm, tmp_path):
+    (tmp_path / "long.py").write_text(STEP + "def text(id):\n    return 60 * str(id)\n")
+    result = newllm("analyze", "long.py", "--tokens", "ids.npy", "--dynamics-steps", "5")
+    assert "top singular values   tokens" in result.out

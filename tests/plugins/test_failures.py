@@ -200,7 +200,19 @@ def test_a_slow_import_is_named_while_it_lasts(site, newllm, caplog):
     assert "importing for 2 s" in line
 
 
-def test_a_loss_that_breaks_during_training_names_the_plugin(site, phase1):
+OBJECTIVE = "from newllm_core.objectives.base import Objective\n"
+
+
+def test_a_loss_that_breaks_at_once_leaves_nothing(site, phase1, tmp_path):
+    source = f"{OBJECTIVE}class First(Objective):\n    def loss(self, **given):\n        1 / 0\n"
+    site.install("newllm-o", {"first": "o_plugin:First"}, kind="objective", o_plugin=source)
+    done = phase1("--objective", "first")
+    assert "--resume" not in done.one_line("newllm-o 1.2 (o_plugin:First) failed: ZeroDivision")
+    assert done.code == 4
+    assert not list(tmp_path.glob("phase1*"))
+
+
+def test_a_loss_that_breaks_during_training_names_the_plugin(site, phase1, tmp_path):
     source = (
         f"{BASE}class Late(Regularizer):\n    calls = 0\n"
         "    def loss(self, contexts_ND, *, tokens_N):\n"
@@ -210,8 +222,9 @@ def test_a_loss_that_breaks_during_training_names_the_plugin(site, phase1):
     )
     site.install("newllm-late", {"late": "late_plugin:Late"}, late_plugin=source)
     done = phase1("--reg", "late")
-    done.one_line("newllm-late 1.2 (late_plugin:Late) failed: KeyError: 'late'")
+    done.one_line("newllm-late 1.2 (late_plugin:Late) failed: KeyError: 'late'", "pass --resume")
     assert done.code == 4
+    assert (tmp_path / "phase1.resume").exists()
 
 
 def test_a_loss_that_becomes_no_tensor_names_the_plugin(phase1, tmp_path):
@@ -294,3 +307,20 @@ def test_help_and_listing_import_no_plugin_and_no_torch(site):
         assert json.loads(done.stderr.splitlines()[-1]) == []
         assert "imported" not in done.stdout
     assert "heavy-19" in done.stdout
+
+
+def test_a_step_of_a_recurrence_that_breaks_names_the_plugin(site, newllm, tmp_path):
+    source = (
+        "import torch\nfrom newllm_core.analysis.foreign.base import Foreign, Network\n"
+        "def step(state, ids):\n    raise KeyError('gate')\n"
+        "class Odd(Foreign):\n    def open(self, path, **given):\n"
+        "        return Network(step=step, start=torch.zeros(1, 4))\n"
+    )
+    site.install("newllm-odd", {"odd": "odd_plugin:Odd"}, kind="recurrence", odd_plugin=source)
+    (tmp_path / "ids.json").write_text(json.dumps([1, 2, 3] * 60))
+    done = newllm("analyze", tmp_path / "x", "--as", "odd", "--tokens", tmp_path / "ids.json")
+    done.one_line(
+        "recurrence 'odd' of newllm-odd 1.2 (odd_plugin:Odd): step failed for token ids up to 3: "
+        "KeyError: 'gate' (odd_plugin.py:4"
+    )
+    assert done.code == 4

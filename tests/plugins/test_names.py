@@ -191,6 +191,12 @@ def test_the_allow_list_keeps_others_out(site, newllm, monkeypatch, allowed):
     assert newllm("plugins", "--check").code == 0
 
 
+def test_the_allow_list_is_about_what_is_installed_not_about_files(file, monkeypatch):
+    monkeypatch.setenv("NEWLLM_PLUGINS", "")
+    use_file(file)
+    assert REGULARIZERS.load("spread-out").__name__ == "SpreadOut"
+
+
 @pytest.mark.parametrize("allowed", ["extra", "a, newllm_x", "NewLLM.X"])
 def test_the_allow_list_names_plugins_or_distributions(site, monkeypatch, allowed):
     site.install("newllm-x", {"extra": "nowhere:X"})

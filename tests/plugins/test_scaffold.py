@@ -35,6 +35,12 @@ def test_a_new_plugin_passes_its_own_make_test(name, kind, newllm, tmp_path, mon
     assert given.name == name
 
 
+def test_as_json_it_says_where(newllm, tmp_path):
+    folder = tmp_path / "mine"
+    done = newllm("plugins", "new", "spread", "--kind", "cell", "--out", folder, "--json")
+    assert done.json == {"schema": 1, "kind": "cell", "folder": str(folder)}
+
+
 @pytest.mark.parametrize("name", ["Spread", "spread_out", "3d", "-x", "a--b", "newllm-", "a/b"])
 def test_names_that_cannot_be(name, newllm, tmp_path):
     done = newllm("plugins", "new", "--kind", "regularizer", "--out", tmp_path / "x", "--", name)

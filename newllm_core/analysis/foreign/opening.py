@@ -1,16 +1,6 @@
-"""`analyze FOREIGN`: a file or folder of any kind and a text, examined.
-
-A Python file is a network if it has a `step` function:
-
-    def step(state, ids): ...      # ids [B]; the state a tensor or a nest of them, batch B
-    start = torch.zeros(1, 64)     # the state before any token, batch one
-
-and if they are there `control` (a step), `parameters`, `vocab_size`, `encode`, `text`, `values`
-(see `Network`).
-"""
+"""`analyze FOREIGN`: a file or folder of any kind and a text, examined."""
 
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +9,16 @@ import torch
 
 from newllm_core.analysis.analyze import Tokens, examine
 from newllm_core.analysis.foreign.base import Network
+from newllm_core.analysis.foreign.named import named
+from newllm_core.analysis.foreign.step_file import open_step_file
+from newllm_core.checkpoint.format import is_checkpoint
+from newllm_core.config.values import shown
+from newllm_core.data.dataset_info import INFO_FILE
 from newllm_core.data.prepared import open_dataset
 from newllm_core.data.sources import tokens as token_files
 from newllm_core.errors import ConfigError, InputError, PluginError
 from newllm_core.files.from_strangers import read_text, regular_file
 from newllm_core.files.npy_files import open_array
-from newllm_core.plugins.guard import one_line, stdout_to_stderr
-from newllm_core.plugins.plugin import import_file
 from newllm_core.plugins.registry import RECURRENCES
 
 FOLDERS = "transformers"
@@ -38,35 +31,56 @@ def open_network(
 
     `kind` is a name of `newllm.recurrences`; a Python file and a folder say it themselves.
     """
-    if kind is None and path.suffix == ".py":
-        return _open_step_file(regular_file(path, "plugin").absolute())
-    if kind is None and path.is_dir():
-        kind = FOLDERS
-        if kind not in RECURRENCES.plugins():
-            raise ConfigError(
-                f"{path} is a folder, which newllm-hub reads: in newllm's repository, "
-                "pip install './plugins/newllm-hub[transformers]'"
-            )
+    kind = _kind_of(path, kind)
     if kind is None:
-        known = ", ".join(RECURRENCES.plugins())
-        raise ConfigError(f"which kind of network is {path}? give --as, one of {known}")
+        return open_step_file(path.absolute())
     network_type = RECURRENCES.load(kind)
     with RECURRENCES.blame(kind):
         opened: Network = network_type().open(path, embedding=embedding, seed=seed, device=device)
-    return opened
+    plugin = RECURRENCES.find(kind)
+    return opened if plugin.is_own else named(opened, RECURRENCES.describe(plugin), plugin)
 
 
-def _open_step_file(path: Path) -> Network:
-    """Import a file with a `step`; it decides where it computes."""
-    try:
-        with stdout_to_stderr():
-            module = import_file(path)
-    except Exception as error:  # a file may raise anything at import
-        raise PluginError(f"{path} cannot be imported: {one_line(error)}") from error
-    given = {s.name: getattr(module, s.name) for s in fields(Network) if hasattr(module, s.name)}
-    if not callable(given.get("step")) or "start" not in given:
-        raise PluginError(f"{path} needs a function step(state, ids) and a state named start")
-    return Network(**given)
+def require_openable(path: Path, tokens: Sequence[Path], kind: str | None) -> None:
+    """Raise `InputError` or `ConfigError` for what `examine_file` would find out after a while."""
+    if (path / INFO_FILE).exists():
+        raise InputError(
+            f"{path} is prepared data, which other networks read as --tokens: give a checkpoint "
+            "that was trained on it, as newllm phase1 --data makes one"
+        )
+    found = _kind_of(path, kind)
+    if found is not None:
+        RECURRENCES.find(found)
+    if not tokens:
+        raise ConfigError(f"{path} has no text: give --tokens FILE, token ids or a prepared folder")
+    for file in tokens:
+        if not file.is_dir():
+            regular_file(file, "file of --tokens")
+
+
+def _kind_of(path: Path, kind: str | None) -> str | None:
+    """Return a name of `newllm.recurrences`, None of a Python file."""
+    if kind is not None:
+        return kind
+    if path.suffix == ".py":
+        regular_file(path, "plugin")
+        return None
+    if path.is_dir():
+        if not (path / "config.json").exists():
+            raise InputError(f"{path} is a folder without a config.json: it holds no network")
+        if FOLDERS not in RECURRENCES.plugins():
+            raise ConfigError(
+                f"{path} is a folder, which newllm-hub opens: "
+                "pip install './plugins/newllm-hub[transformers]'"
+            )
+        return FOLDERS
+    if is_checkpoint(path):
+        raise ConfigError(
+            f"{path} is a checkpoint of newllm and holds the text it is analysed on: leave out "
+            "--tokens and --embedding (newllm evaluate --text FILE predicts another text)"
+        )
+    known = ", ".join(RECURRENCES.plugins())
+    raise ConfigError(f"which kind of network is {path}? give --as, one of {known}")
 
 
 def examine_file(
@@ -86,8 +100,7 @@ def examine_file(
     source `tokens`, a text file if the network has a tokenizer, or a folder of `prepare`. The
     untrained twin is looked at only `with_control`.
     """
-    if not tokens:
-        raise ConfigError(f"{path} is no checkpoint of newllm and has no text: give --tokens FILE")
+    require_openable(path, tokens, kind)
     device = device or torch.device("cpu")
     network = open_network(path, kind, embedding=embedding, seed=seed, device=device)
     report = examine(
@@ -114,7 +127,9 @@ def _read_tokens(paths: Sequence[Path], network: Network) -> Tokens:
     if len(found) > 2:
         raise ConfigError("--tokens: give one text, or two, training and validation")
     for path, ids in zip(paths, found, strict=True):
-        highest = int(ids.max()) if ids.size else -1
+        lowest, highest = (int(ids.min()), int(ids.max())) if ids.size else (0, -1)
+        if lowest < 0:
+            raise InputError(f"--tokens {path} has the id {lowest:,}, ids count from 0")
         if network.vocab_size is not None and highest >= network.vocab_size:
             raise InputError(
                 f"--tokens {path} has the id {highest:,}, the network has "
@@ -126,8 +141,8 @@ def _read_tokens(paths: Sequence[Path], network: Network) -> Tokens:
 def _ids(path: Path, network: Network) -> np.ndarray:
     if path.suffix == ".npy":
         ids = open_array(path, ".npy file of token ids")
-        if ids.dtype.kind not in "iu" or (ids.size and ids.min() < 0):
-            raise InputError(f"{path} holds {ids.dtype}, expected token ids")
+        if ids.dtype.kind not in "iu":
+            raise InputError(f"{path} holds {ids.dtype}, expected token ids: whole numbers")
         return ids.reshape(-1)
     if path.suffix in token_files.READERS:
         documents = token_files.Tokens(str(path)).documents()
@@ -137,4 +152,7 @@ def _ids(path: Path, network: Network) -> np.ndarray:
             f"{path} is text and the network has no tokenizer: give token ids, as a .npy file of "
             "integers or a folder of newllm prepare"
         )
-    return np.array(network.encode(read_text(path)), np.int64)
+    ids = np.asarray(network.encode(read_text(path)))
+    if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
+        raise PluginError(f"encode returned {shown(ids.tolist())}, expected a list of token ids")
+    return ids.astype(np.int64)

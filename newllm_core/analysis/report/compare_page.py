@@ -6,7 +6,13 @@ from html import escape
 from newllm_core.analysis.criteria import SECTIONS, Figures
 from newllm_core.analysis.report.chart import Chart
 from newllm_core.analysis.report.charts import ROLES, split_charts
-from newllm_core.analysis.report.figures import LANGUAGE_MODEL, figure_rows, number, worst_verdicts
+from newllm_core.analysis.report.figures import (
+    LANGUAGE_MODEL,
+    figure_rows,
+    last_text,
+    number,
+    worst_verdicts,
+)
 from newllm_core.analysis.report.html import chart_grid, figure_table, page, section, status, table
 
 
@@ -21,13 +27,14 @@ def compare_page(comparison: Figures) -> str:
         ]
         for differences in ("config_differences", "plugin_differences")
     )
-    more = max(0, sum(entry["validation"] is not None for entry in entries) - len(ROLES))
+    texts, figures = zip(*map(last_text, entries), strict=True)
+    more = max(0, sum(of_text is not None for of_text in figures) - len(ROLES))
     note = f'<p class="soft">The last {more} are in the tables only.</p>' if more else ""
     parameters = ["parameters", *(number(entry["parameters"]) for entry in entries)]
     body = [
         f"<h1>{len(entries)} checkpoints</h1>",
-        '<p class="soft">Figures and curves are those of validation text; verdicts are the worse '
-        "of both splits.</p>",
+        '<p class="soft">Figures and curves are those of validation text, or of the only one there '
+        "is; verdicts are the worse of both splits.</p>",
         section("Health", _health(entries)),
         section("Language model", _language_model(entries)),
         section(
@@ -39,7 +46,7 @@ def compare_page(comparison: Figures) -> str:
         note + chart_grid(comparison_curves(comparison)),
         section(
             "All figures",
-            figure_table(names, [entry["validation"] for entry in entries], parameters),
+            figure_table(names, figures, parameters, ["text", *texts]),
         ),
         "<footer>Made by newllm compare.</footer>",
     ]
@@ -48,9 +55,10 @@ def compare_page(comparison: Figures) -> str:
 
 def comparison_curves(comparison: Figures) -> list[Chart]:
     """Return the charts of an analysis with a curve for every checkpoint, the first ones on top."""
-    whole = [entry for entry in comparison["checkpoints"] if entry["validation"] is not None]
+    read = [(entry["name"], last_text(entry)[1]) for entry in comparison["checkpoints"]]
+    whole = [(name, figures) for name, figures in read if figures is not None]
     drawn = list(zip(whole, ROLES, strict=False))
-    columns = {entry["name"]: (entry["validation"], role) for entry, role in reversed(drawn)}
+    columns = {name: (figures, role) for (name, figures), role in reversed(drawn)}
     return [chart for chart in split_charts(columns) if not chart.empty] if columns else []
 
 

@@ -202,6 +202,12 @@ def printable(text: str) -> str:
     return (text if text.isprintable() else repr(text)[1:-1]).replace(" ", "␣")
 
 
+def last_text(entry: Figures) -> tuple[str, Figures | None]:
+    """Return the text that a column of a comparison shows, validation or the only one: figures."""
+    name = "train" if entry["validation"] is None and entry["train"] else "validation"
+    return name, entry[name]
+
+
 def worst_verdicts(report: Figures) -> dict[str, Figures]:
     """Return for each section the verdict of the split that fares worse; {} without verdicts."""
     worst: dict[str, Figures] = {}

@@ -1,0 +1,35 @@
+"""Settings that a checkpoint decides: whoever asks for others is told so."""
+
+from typing import Any
+
+from newllm_core.config import Config
+from newllm_core.config.values import convert
+from newllm_core.errors import ConfigError
+from newllm_core.settings import Settings, text_of, to_dict, unknown
+
+# What it is made of, for every command but those that train.
+SECTIONS = ("model", "phase1", "cell", "objective", "regularizer")
+
+
+def require_kept(given: Settings, checkpoint: Config) -> None:
+    """Raise `ConfigError` for a flag that asks of a checkpoint what its config says otherwise.
+
+    Files and the environment hold settings of many commands: there they are left alone.
+    """
+    saved = to_dict(checkpoint)
+    for section in SECTIONS:
+        for key, value in given.flags.get(section, {}).items():
+            name, own = f"{section}.{key}", saved[section]
+            if key not in own:
+                raise ConfigError(unknown(f"key {name} of this checkpoint", key, list(own)))
+            asked, had = _shown(value, own[key], name), text_of(own[key]).lower()
+            if asked != had:
+                raise ConfigError(
+                    f"{name} is {had} in this checkpoint and cannot become {asked}: leave it out, "
+                    "or train another with newllm phase1"
+                )
+
+
+def _shown(value: Any, had: Any, name: str) -> str:  # noqa: ANN401 - values of any setting
+    is_plain = isinstance(had, bool | int | float | str)
+    return text_of(convert(value, type(had), name) if is_plain else value).lower()
