@@ -99,6 +99,7 @@ class Saver:
 
     def _lost(self, error: ProcessLost, state: Callable[[], State]) -> ProcessLost:
         """Return what one of the processes that are left says, after it has written what it can."""
+        self.has_work = True  # others may have done theirs
         speaks = collectives.rank() == 0 or self._first_is_gone()
         kept = f"the state before is in {self.path}"
         if not self.sharded:

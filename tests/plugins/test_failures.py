@@ -295,3 +295,20 @@ def test_help_and_listing_import_no_plugin_and_no_torch(site):
         assert json.loads(done.stderr.splitlines()[-1]) == []
         assert "imported" not in done.stdout
     assert "heavy-19" in done.stdout
+
+
+def test_a_step_of_a_recurrence_that_breaks_names_the_plugin(site, newllm, tmp_path):
+    source = (
+        "import torch\nfrom newllm_core.analysis.foreign.base import Foreign, Network\n"
+        "def step(state, ids):\n    raise KeyError('gate')\n"
+        "class Odd(Foreign):\n    def open(self, path, **given):\n"
+        "        return Network(step=step, start=torch.zeros(1, 4))\n"
+    )
+    site.install("newllm-odd", {"odd": "odd_plugin:Odd"}, kind="recurrence", odd_plugin=source)
+    (tmp_path / "ids.json").write_text(json.dumps([1, 2, 3] * 60))
+    done = newllm("analyze", tmp_path / "x", "--as", "odd", "--tokens", tmp_path / "ids.json")
+    done.one_line(
+        "recurrence 'odd' of newllm-odd 1.2 (odd_plugin:Odd): step failed for token ids up to ",
+        "KeyError: 'gate' (odd_plugin.py:4",
+    )
+    assert done.code == 4
