@@ -21,6 +21,8 @@ from newllm_core.config.values import convert
 from newllm_core.settings import Settings
 
 SEPARATOR = "__"
+# Keys of `run` that mean something only where a model is trained.
+OF_TRAINING = ("sharding", "check_interval_steps", "save_interval_seconds")
 
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON document to stdout instead of tables.")

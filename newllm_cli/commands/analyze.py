@@ -15,6 +15,7 @@ from newllm_cli.foreign import (
     named_or_step_file,
 )
 from newllm_cli.options import (
+    OF_TRAINING,
     HtmlOption,
     JsonOption,
     OverwriteOption,
@@ -25,7 +26,7 @@ from newllm_cli.options import (
 from newllm_core.pipeline.commands import OF_PROBES
 
 
-@with_settings("analysis", "run", without=OF_PROBES)
+@with_settings("analysis", "run", without=(*OF_PROBES, *OF_TRAINING))
 def analyze(
     given: Settings,
     checkpoint: Annotated[

@@ -4,17 +4,16 @@ from typing import Annotated
 
 import typer
 
-from newllm_cli.options import JsonOption, Settings, number_option, with_settings
+from newllm_cli.options import OF_TRAINING, JsonOption, Settings, number_option, with_settings
 from newllm_core.settings import PRESET_PREFIX, from_file
 
 ENGINES = ("naive", "online", "streams", "parallel")
 PRECISIONS = ("float32", "bfloat16")
 REG = "ema-variance"
 # Rows say their precision, and one process measures.
-OF_TRAINING = ("seed", "precision", "sharding", "check_interval_steps", "save_interval_seconds")
 
 
-@with_settings("run", without=OF_TRAINING)
+@with_settings("run", without=("seed", "precision", *OF_TRAINING))
 def bench(
     given: Settings,
     preset: Annotated[str, typer.Option(help="Model to measure.")] = "cvfp-768",

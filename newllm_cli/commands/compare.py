@@ -8,6 +8,7 @@ import typer
 
 from newllm_cli.foreign import EmbeddingOption, ForeignOption, TokensOption
 from newllm_cli.options import (
+    OF_TRAINING,
     HtmlOption,
     JsonOption,
     OverwriteOption,
@@ -18,7 +19,7 @@ from newllm_cli.options import (
 from newllm_core.pipeline.commands import OF_PROBES
 
 
-@with_settings("analysis", "run", without=OF_PROBES)
+@with_settings("analysis", "run", without=(*OF_PROBES, *OF_TRAINING))
 def compare(
     given: Settings,
     checkpoints: Annotated[

@@ -5,10 +5,17 @@ from typing import Annotated
 
 import typer
 
-from newllm_cli.options import EncodingOption, JsonOption, OverwriteOption, Settings, with_settings
+from newllm_cli.options import (
+    OF_TRAINING,
+    EncodingOption,
+    JsonOption,
+    OverwriteOption,
+    Settings,
+    with_settings,
+)
 
 
-@with_settings("run")
+@with_settings("run", without=OF_TRAINING)
 def contexts(
     given: Settings,
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of any phase.", metavar="CKPT")],

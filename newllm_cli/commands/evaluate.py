@@ -6,14 +6,14 @@ from typing import Annotated
 import typer
 
 from newllm_cli.commands.phase2 import DataOption, language_model_summary
-from newllm_cli.options import EncodingOption, JsonOption, Settings, with_settings
+from newllm_cli.options import OF_TRAINING, EncodingOption, JsonOption, Settings, with_settings
 
 TrainedArgument = Annotated[
     Path, typer.Argument(help="Checkpoint whose heads were trained.", metavar="CKPT")
 ]
 
 
-@with_settings("run")
+@with_settings("run", without=OF_TRAINING)
 def evaluate(
     given: Settings,
     checkpoint: TrainedArgument,

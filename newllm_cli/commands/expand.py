@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 from newllm_cli.commands.phase2 import CheckpointArgument, DataOption, language_model_summary
-from newllm_cli.options import JsonOption, OverwriteOption, Settings, with_settings
+from newllm_cli.options import OF_TRAINING, JsonOption, OverwriteOption, Settings, with_settings
 
 
-@with_settings("run")
+@with_settings("run", without=OF_TRAINING)
 def expand(
     given: Settings,
     checkpoint: CheckpointArgument,

@@ -7,10 +7,17 @@ from typing import Annotated, Any
 import typer
 
 from newllm_cli.commands.evaluate import TrainedArgument
-from newllm_cli.options import EncodingOption, JsonOption, OverwriteOption, Settings, with_settings
+from newllm_cli.options import (
+    OF_TRAINING,
+    EncodingOption,
+    JsonOption,
+    OverwriteOption,
+    Settings,
+    with_settings,
+)
 
 
-@with_settings("generation", "run")
+@with_settings("generation", "run", without=OF_TRAINING)
 def generate(
     given: Settings,
     checkpoint: TrainedArgument,

@@ -5,10 +5,17 @@ from typing import Annotated
 
 import typer
 
-from newllm_cli.options import EncodingOption, JsonOption, OverwriteOption, Settings, with_settings
+from newllm_cli.options import (
+    OF_TRAINING,
+    EncodingOption,
+    JsonOption,
+    OverwriteOption,
+    Settings,
+    with_settings,
+)
 
 
-@with_settings("data", "run")
+@with_settings("data", "run", without=OF_TRAINING)
 def prepare(
     given: Settings,
     out: Annotated[

@@ -40,7 +40,7 @@ class ModelConfig(Section, name="model"):
         low=0,
         high=WIDEST,
     )
-    delay_tokens: int = option(8, "How many tokens --delay-dims hold.", low=1, high=WIDEST)
+    delay_tokens: int = option(8, "How many tokens these hold.", low=1, high=WIDEST)
     embed_dim: int = option(256, "Dimensions of a token embedding.", low=1, high=WIDEST)
     cell: str = option("residual", "The update rule, see newllm plugins.")
     layer_structure: tuple[int, ...] = option(
