@@ -85,26 +85,6 @@ class ModelConfig(Section, name="model"):
             raise ConfigError(f"model.layer_structure has more than {MOST_LAYERS:,} layers")
         if not self.slow_decays:
             raise ConfigError("model.slow_decays is empty: give at least one, e.g. 0.8,0.95")
-        for name, per_token in (
-            ("slow_dims", self.slow_dims),
-            ("delay_dims", self.delay_dims // self.delay_tokens),
-        ):
-            if per_token > self.embed_dim:
-                raise ConfigError(
-                    f"model.{name} is {getattr(self, name)}: that is {per_token} of a token, and "
-                    f"model.embed_dim ({self.embed_dim}) is all there is of one"
-                )
-        if self.delay_dims % self.delay_tokens:
-            raise ConfigError(
-                f"model.delay_dims is {self.delay_dims}: it must be a multiple of "
-                f"model.delay_tokens ({self.delay_tokens})"
-            )
-        if self.learned_dims < 1:
-            raise ConfigError(
-                f"model.slow_dims and model.delay_dims are {self.slow_dims} and "
-                f"{self.delay_dims}: together they must be less than model.context_dim "
-                f"({self.context_dim})"
-            )
 
     @property
     def learned_dims(self) -> int:
@@ -120,3 +100,25 @@ class ModelConfig(Section, name="model"):
     def num_blocks(self) -> int:
         """Return blocks in sequence; the model returns the context after each."""
         return len(self.layer_structure)
+
+    def require_dims(self) -> None:
+        """Raise `ConfigError` unless a context has room for its parts, and a token enough for them.
+
+        Not where sections are made: a key may be replaced before another one is.
+        """
+        of_token = max(self.slow_dims, self.delay_dims // self.delay_tokens)
+        if of_token > self.embed_dim:
+            raise ConfigError(
+                f"model.slow_dims and delay_dims take {of_token} of a token, and model.embed_dim "
+                f"({self.embed_dim}) is all there is of one"
+            )
+        if self.delay_dims % self.delay_tokens:
+            raise ConfigError(
+                f"model.delay_dims is {self.delay_dims}: it must be a multiple of "
+                f"model.delay_tokens ({self.delay_tokens})"
+            )
+        if self.learned_dims < 1:
+            raise ConfigError(
+                f"model.slow_dims and delay_dims are {self.slow_dims} and {self.delay_dims}: "
+                f"together they must be less than model.context_dim ({self.context_dim})"
+            )

@@ -113,6 +113,7 @@ class LanguageModel(nn.Module):
         refuse: Callable[[int], None] = refuse_too_large,
     ) -> None:
         super().__init__()
+        config.require_dims()
         self.config = config
         self.context_dim = config.context_dim
         self.vocab_size = vocab_size

@@ -84,7 +84,8 @@ def phase1(
             "model.counted_tokens says how much is counted: it needs --embeddings counts, "
             "--slow-dims, --delay-dims or --head-bigrams"
         )
-    # A mistyped name is reported before data is prepared.
+    # Mistakes are reported before data is prepared.
+    model.require_dims()
     CELLS.find(config.model.cell)
     OBJECTIVES.find(config.phase1.objective)
     REGULARIZERS.find(config.phase1.reg)

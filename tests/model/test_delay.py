@@ -81,11 +81,11 @@ def test_counted_ones_tell_tokens_apart_as_well_as_so_few_numbers_can():
     ("shape", "words"),
     [
         ({"delay_dims": 256}, "less than model.context_dim .256."),
-        ({"slow_dims": 200, "delay_dims": 56}, "200 and 56: together"),
+        ({"slow_dims": 200, "delay_dims": 56}, "are 200 and 56: together"),
         ({"delay_dims": 100}, "multiple of model.delay_tokens .8."),
         ({"delay_dims": 144, "delay_tokens": 2, "embed_dim": 64}, "72 of a token, and model.embed"),
     ],
 )
 def test_more_than_there_can_be_are_refused(shape, words):
     with pytest.raises(ConfigError, match=words):
-        ModelConfig(**shape)
+        LanguageModel(ModelConfig(**shape), V)

@@ -154,4 +154,4 @@ def test_a_text_without_differences_has_no_slow_dimensions(tokens):
 )
 def test_more_than_there_can_be_are_refused(shape, words):
     with pytest.raises(ConfigError, match=words):
-        ModelConfig(**shape)
+        LanguageModel(ModelConfig(**shape), V)
