@@ -63,6 +63,8 @@ class Settings:
         if file is not None and preset is not None:
             raise ConfigError("config and preset exclude each other: give one of them")
         others = given.pop("settings", None) or {}
+        if not isinstance(others, Mapping):
+            raise ConfigError(f"settings is {shown(others)}: write {{section: {{key: value}}}}")
         known: dict[str, str] = {}
         for section in sections:
             names = [spec.name for spec in dataclasses.fields(SECTIONS[section])]
@@ -75,7 +77,7 @@ class Settings:
                 raise ConfigError(unknown(f"keyword {key}", key, [*known, *own]))
             plain = os.fspath(value) if isinstance(value, os.PathLike) else value
             flags.setdefault(known[key], {})[key] = plain
-        name = file if preset is None else PRESET_PREFIX + preset
+        name = file if preset is None else f"{PRESET_PREFIX}{preset}"
         return cls(None if name is None else os.fspath(name), others, flags)
 
     def resolve(self, base: Layer | None = None) -> Config:
@@ -261,7 +263,7 @@ def _checked(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def unknown(what: str, name: str, known: list[str]) -> str:
     """Word that `name` is none of the `known`, with a near one if there is any."""
-    near = difflib.get_close_matches(name, known, n=1)
+    near = difflib.get_close_matches(str(name), known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"unknown {what}{hint} (known: {', '.join(known)})"
 

@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from newllm_core.config.values import convert
 from newllm_core.errors import ConfigError, InputError, UserError, reason
 from newllm_core.files.from_strangers import regular_file
 
@@ -268,8 +269,8 @@ def utf8(text: str, name: str) -> bytes:
 
 
 def unicode_text(text: str, name: str) -> str:
-    """Return `text`, if it has a UTF-8 form: see `utf8`."""
-    utf8(text, name)
+    """Return `text`, if it is one and has a UTF-8 form: see `utf8`."""
+    utf8(convert(text, str, name), name)
     return text
 
 
