@@ -142,6 +142,10 @@ def make_section(section_type: type[Any], name: str, values: Mapping[str, Any]) 
 def from_file(name: str) -> Layer:
     """Return the layer of a TOML file, or of a shipped preset for `preset:NAME`."""
     if not name.startswith(PRESET_PREFIX):
+        near = difflib.get_close_matches(name, preset_names(), n=1)
+        if near and not os.path.exists(name):
+            wanted = PRESET_PREFIX + near[0]
+            raise ConfigError(f"no such config file: {name}; did you mean {wanted}?")
         return _from_toml(
             read_text(name, "config file", limit=LARGEST_FILE, error=ConfigError), name
         )

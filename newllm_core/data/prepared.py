@@ -111,12 +111,11 @@ def open_dataset(path: str | Path) -> PreparedDataset:
 def _how_to_prepare(path: Path) -> str:
     """Say what makes prepared data of a file of text or rows; of a folder, what it lacks."""
     if path.is_dir():
-        return f"it has no {INFO_FILE}"
-    from newllm_core.data.sources.files import format_of
-    from newllm_core.data.sources.row_readers import READERS
+        return f"it has no {INFO_FILE}: give the folder that newllm prepare --out DIR wrote"
+    from newllm_core.data.sources.row_readers import source_of
 
-    source = "rows" if format_of(path) in READERS else "text-file"
     folder = Path("runs") / path.name.partition(".")[0]
+    source = source_of(path)
     return f"run newllm prepare --source {source} --input {path} --out {folder} and use {folder}"
 
 

@@ -12,7 +12,7 @@ from newllm_core.config.values import shown
 from newllm_core.errors import ConfigError, InputError
 from newllm_core.files.names import require_checkpoint_place
 from newllm_core.runtime.progress import Progress
-from newllm_core.settings import Settings
+from newllm_core.settings import Settings, unknown
 
 if TYPE_CHECKING:
     from newllm_core.checkpoint.format import Checkpoint
@@ -92,6 +92,10 @@ def phase1(
             "--slow-dims, --delay-dims or --head-bigrams"
         )
     # Mistakes are reported before data is prepared.
+    table = model.embeddings_file
+    if table and ".safetensors" not in table and not os.path.exists(table):
+        known = ["random", "counts", "FILE.safetensors[:TENSOR]"]
+        raise ConfigError(unknown(f"embeddings {table!r}", table, known))
     model.require_dims()
     CELLS.find(config.model.cell)
     OBJECTIVES.find(config.phase1.objective)

@@ -36,12 +36,6 @@ OTHER_KINDS = {
 DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError)  # what reading compressed data raises
 
 
-def refuse_input(source: str, given: str | None) -> None:
-    """Raise `ConfigError` where a source that reads no file was given one."""
-    if given is not None:
-        raise ConfigError(f"source {source} reads no file, but input is {given!r}: leave it out")
-
-
 def located(given: str | os.PathLike[str]) -> Path:
     """Return the path that a user named: `~` is the home folder, `-` is stdin and `./-` is not."""
     path = Path(os.path.expanduser(given))
