@@ -170,6 +170,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Layer:
             continue
         section, _, key = name.removeprefix(ENVIRONMENT_PREFIX).lower().partition("_")
         try:
+            _check_values(section, {key: value})
             layer = agreeing(layer, {section: {key: value}})
         except ConfigError as error:
             raise ConfigError(f"environment variable {name}: {error}") from error
@@ -265,6 +266,13 @@ def _checked(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
     return checked
 
 
+def _check_values(section: str, values: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` where a place gives names or values that no other place makes right."""
+    checked = _checked(section, values)
+    if section in SECTIONS:
+        make_section(SECTIONS[section], section, checked)
+
+
 def unknown(what: str, name: str, known: list[str]) -> str:
     """Word that `name` is none of the `known`, with a near one if there is any."""
     near = difflib.get_close_matches(str(name), known, n=1)
@@ -281,7 +289,7 @@ def _from_toml(text: str, where: str) -> Layer:
         raise ConfigError(f"{where} is not TOML: {reason(error)}") from error
     for section, values in layer.items():
         try:
-            _checked(section, values)
+            _check_values(section, values)
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from error
     return layer
