@@ -119,8 +119,10 @@ def _plugin(section: str, merged: Mapping[str, Mapping[str, Any]]) -> str:
     return str(merged.get(chooser, {}).get(key, getattr(SECTIONS[chooser], key)))
 
 
-def make_section(section_type: type[Any], name: str, values: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    """Return a section dataclass (built in or a plugin's options) from `values`.
+def make_section(
+    section_type: type[Any], name: str, values: Mapping[str, Any], plugin: str = ""
+) -> Any:  # noqa: ANN401
+    """Return a section dataclass (built in or the options of a `plugin`) from `values`.
 
     Raises `ConfigError` for an unknown key, or a value of the wrong type or out of bounds.
     """
@@ -132,7 +134,8 @@ def make_section(section_type: type[Any], name: str, values: Mapping[str, Any]) 
                 f"{name}.{key}: the {name} that is chosen has no options, leave it out"
             )
         if key not in known:
-            raise ConfigError(unknown(f"key {name}.{key}", key, known))
+            whose = f" of {name} {plugin!r}" if plugin else ""
+            raise ConfigError(unknown(f"key {name}.{key}{whose}", key, known))
     converted = {key: convert(value, hints[key], f"{name}.{key}") for key, value in values.items()}
     section = section_type(**converted)
     check_bounds(section, name)
