@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from newllm_core.config.values import shown
 from newllm_core.errors import ConfigError, InputError
-from newllm_core.files.names import require_checkpoint_place
+from newllm_core.files.names import refuse_source, require_checkpoint_place
 from newllm_core.runtime.progress import Progress
 from newllm_core.settings import Settings, unknown
 
@@ -146,6 +146,7 @@ def phase2(
     """
     _refuse_idle(given, given.resolve(), "phase2")
     path = out or RUNS / "phase2.safetensors"
+    refuse_source(checkpoint, path)
     require_checkpoint_place(path, overwrite=overwrite or resume)
     trackers = _trackers(track)
 
@@ -185,6 +186,7 @@ def expand(
 ) -> "tuple[Path, Checkpoint]":
     """Give every block a head; returns the path of the new checkpoint, and that."""
     path = out or RUNS / "expanded.safetensors"
+    refuse_source(checkpoint, path)
     require_checkpoint_place(path, overwrite=overwrite)
     config = given.resolve()
 

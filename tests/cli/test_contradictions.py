@@ -112,3 +112,20 @@ def test_what_is_so_already_may_be_said_and_files_are_for_many_commands(
     with pytest.raises(ConfigError, match=r"cell\.depth is none in this checkpoint"):
         opened.generate(max_tokens=1, settings={"cell": {"depth": 3}})
     assert isinstance(opened.generate(max_tokens=1, settings={"cell": {"depth": None}}), str)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        f"phase2 {OURS} --out ./{OURS} --overwrite",
+        f"phase2 {OURS} --out {OURS} --resume",
+        f"expand {OURS} --out {OURS} --overwrite",
+        f"contexts {OURS} --text book.txt --out {OURS} --overwrite",
+    ],
+)
+def test_what_is_read_is_not_replaced(with_checkpoint, tmp_path, command):
+    before = (tmp_path / OURS).read_bytes()
+    done = with_checkpoint(*command.split())
+    assert done.code == 2
+    assert "is the checkpoint that is read: choose another" in done.err.splitlines()[-1]
+    assert (tmp_path / OURS).read_bytes() == before
