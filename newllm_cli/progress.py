@@ -24,6 +24,8 @@ WHOLE = Column(no_wrap=True)
 # Rates are known well enough for an estimate: the first steps, in which memory is taken and
 # libraries choose what is fast, are slower than all others.
 SECONDS_OF_ESTIMATE = 2.0
+# So long a wait should not be overlooked.
+SECONDS_OF_WARNING = 60.0
 
 
 class StderrProgress(Progress):
@@ -106,7 +108,7 @@ class _Rate(bars.ProgressColumn):
 
 
 class _Announcing(Task):
-    """A task that warns how long it will take, once that can be told."""
+    """A task that says how long it will take, once that can be told."""
 
     def __init__(self, progress: StderrProgress, task: Task, label: str, total: int) -> None:
         self._progress, self._task, self._label, self._total = progress, task, label, total
@@ -118,7 +120,9 @@ class _Announcing(Task):
         if self._waiting and self._done and seconds >= SECONDS_OF_ESTIMATE:
             self._waiting = False
             rate = self._done / seconds
-            self._progress.warning(
+            is_long = self._total / rate >= SECONDS_OF_WARNING
+            tell = self._progress.warning if is_long else self._progress.message
+            tell(
                 f"{self._label}: {self._total:,} tokens to read, about "
                 f"{_clock(self._total / rate)} at {_rate(rate)} tokens/s"
             )

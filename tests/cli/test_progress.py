@@ -61,11 +61,20 @@ def test_much_to_read_is_announced_once_with_an_estimate(clock, capsys, limit, w
     assert told == ([expected] if warned else [])
 
 
+@pytest.mark.parametrize(("rate", "word"), [(20, ""), (16, "warning: ")])
+def test_it_is_a_warning_from_a_minute_on(clock, capsys, rate, word):
+    with limited(5).task("evaluating", 1000, "tokens") as task:
+        clock.now += 2
+        task.advance(2 * rate)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "about" in line]
+    assert line.startswith(f"{word}evaluating: 1,000 tokens to read, about ")
+
+
 def test_other_units_are_not_announced(clock, capsys):
     with limited(5).task("reading", 1000, "bytes") as task:
         clock.now += 2
-        task.advance(20)
-    assert "warning" not in capsys.readouterr().err
+        task.advance(10)
+    assert "about" not in capsys.readouterr().err
 
 
 def test_silence_is_broken_as_long_as_somebody_works(clock, capsys):
