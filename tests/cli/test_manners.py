@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 
@@ -109,6 +110,19 @@ def test_a_mistake_is_one_helpful_line(mistaken, monkeypatch, capsys, arguments,
         assert len(message) == 1
     for word in words:
         assert word in result.err
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["analyze notes.txt", "analyze a.py --tokens notes.txt", "evaluate a --text notes.txt"],
+)
+def test_a_file_that_may_not_be_read_is_one_line(mistaken, monkeypatch, capsys, command):
+    monkeypatch.chdir(mistaken)
+    (mistaken / "a.py").write_text("def step(state, ids): return state\nstart = None\n")
+    monkeypatch.setattr("os.access", lambda path, mode: mode != os.R_OK)
+    done = CommandLine(monkeypatch, capsys)(*command.split())
+    assert (done.code, len(done.err.splitlines())) == (3, 1)
+    assert "permission denied" in done.err or "no such checkpoint" in done.err
 
 
 def test_environment_beats_file_and_flag_beats_environment(newllm, tmp_path):

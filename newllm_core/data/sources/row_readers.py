@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from newllm_core.data.sources.base import Broken
@@ -54,7 +55,7 @@ def read_rows(path: Place, encoding: str = UTF8, kind: str | None = None) -> Fou
     return READERS[kind](path, encoding)
 
 
-def source_of(given: str | os.PathLike[str]) -> str:
+def source_of(given: str | Path) -> str:
     """Return the source that what a user named is for, as far as the name says."""
     is_rows = os.fspath(given).startswith("hub:") or format_of(given) in READERS
     return "rows" if is_rows else "text-dir" if os.path.isdir(given) else "text-file"
