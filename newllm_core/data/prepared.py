@@ -89,6 +89,8 @@ def open_dataset(path: str | Path) -> PreparedDataset:
     folder = Path(path)
     if not os.path.exists(folder):
         raise InputError(f"no prepared data at {folder}: run newllm prepare --out {folder}")
+    if not os.access(folder, os.R_OK):
+        raise InputError(f"cannot read {folder}: permission denied")
     info_path = folder / INFO_FILE
     if not os.path.isfile(info_path):
         raise InputError(f"{folder} is not a prepared data set: {_how_to_prepare(folder)}")
