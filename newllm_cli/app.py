@@ -6,12 +6,12 @@ from typing import Annotated
 import typer
 
 from newllm_cli.commands.plugins import plugins_app
-from newllm_cli.help import HelpfulCommand
+from newllm_cli.help import HelpfulCommand, opening_nothing
 from newllm_cli.plugged import CommandGroup
 
 EXIT_CODES = (
-    "Exit codes: 0 fine, 1 bug, 2 usage or configuration, 3 missing or unreadable input, "
-    "4 plugin, 5 diverged, 6 gate refused, 130 interrupted (the state of a run is saved)."
+    "Exit codes: 0 fine, 1 bug, 2 usage or configuration, 3 a file missing, unreadable or in the "
+    "way, 4 plugin, 5 diverged, 6 gate refused, 130 interrupted (the state of a run is saved)."
 )
 
 app = typer.Typer(
@@ -51,5 +51,5 @@ COMMANDS = (
 )
 for name in COMMANDS:
     command = getattr(import_module(f"newllm_cli.commands.{name}"), name)
-    app.command(cls=HelpfulCommand)(command)
+    app.command(cls=HelpfulCommand)(opening_nothing(command))
 app.add_typer(plugins_app, name="plugins")

@@ -2,9 +2,11 @@
 
 import inspect
 import re
+from collections.abc import Callable
 from typing import Any
 
 from typer.core import TyperCommand
+from typer.models import ParameterInfo
 
 from newllm_core.errors import ConfigError
 
@@ -45,6 +47,15 @@ class HelpfulCommand(TyperCommand):
         for title, records in options_by_section(self, ctx).items():
             with formatter.section(title):
                 formatter.write_dl(records)
+
+
+def opening_nothing(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Leave it to what reads a file to open it: that words errors as all others are."""
+    for parameter in inspect.signature(command).parameters.values():
+        for described in getattr(parameter.annotation, "__metadata__", ()):
+            if isinstance(described, ParameterInfo):
+                described.readable = False
+    return command
 
 
 def options_by_section(command: Any, ctx: Any) -> dict[str, list[tuple[str, str]]]:  # noqa: ANN401

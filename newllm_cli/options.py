@@ -48,7 +48,11 @@ EncodingOption = Annotated[
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")]
 ResumeOption = Annotated[
     bool,
-    typer.Option("--resume", help="Continue an unfinished run of these settings, if there is one."),
+    typer.Option(
+        "--resume",
+        help="Continue an unfinished run of these settings, if there is one; a finished one stays "
+        "as it is, with --overwrite too.",
+    ),
 ]
 PluginOption = Annotated[
     list[Path] | None,

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from newllm_cli.help import HelpfulCommand
+from newllm_cli.help import HelpfulCommand, opening_nothing
 
 # Whoever asks for one of these is told what to install.
 KNOWN = dict.fromkeys(("export", "import", "push", "pull", "lm-eval"), "newllm-hub") | {
@@ -40,7 +40,8 @@ class CommandGroup(TyperGroup):
             app = typer.Typer(
                 rich_markup_mode=None, context_settings=settings, add_completion=False
             )
-            app.command(cmd_name, cls=HelpfulCommand)(COMMANDS.load(cmd_name))
+            command = opening_nothing(COMMANDS.load(cmd_name))
+            app.command(cmd_name, cls=HelpfulCommand)(command)
             return get_command(app)
         if cmd_name in KNOWN:
             package = KNOWN[cmd_name]

@@ -24,6 +24,8 @@ WHOLE = Column(no_wrap=True)
 # Rates are known well enough for an estimate: the first steps, in which memory is taken and
 # libraries choose what is fast, are slower than all others.
 SECONDS_OF_ESTIMATE = 2.0
+# So long a wait should not be overlooked.
+SECONDS_OF_WARNING = 60.0
 
 
 class StderrProgress(Progress):
@@ -102,11 +104,11 @@ class _Rate(bars.ProgressColumn):
 
     def render(self, task: bars.Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text(f"{speed:,.0f} {self._unit}/s" if speed else "")
+        return Text(f"{_rate(speed)} {self._unit}/s" if speed else "")
 
 
 class _Announcing(Task):
-    """A task that warns how long it will take, once that can be told."""
+    """A task that says how long it will take, once that can be told."""
 
     def __init__(self, progress: StderrProgress, task: Task, label: str, total: int) -> None:
         self._progress, self._task, self._label, self._total = progress, task, label, total
@@ -118,9 +120,11 @@ class _Announcing(Task):
         if self._waiting and self._done and seconds >= SECONDS_OF_ESTIMATE:
             self._waiting = False
             rate = self._done / seconds
-            self._progress.warning(
+            is_long = self._total / rate >= SECONDS_OF_WARNING
+            tell = self._progress.warning if is_long else self._progress.message
+            tell(
                 f"{self._label}: {self._total:,} tokens to read, about "
-                f"{_clock(self._total / rate)} at {rate:,.0f} tokens/s"
+                f"{_clock(self._total / rate)} at {_rate(rate)} tokens/s"
             )
         self._task.advance(amount, note)
 
@@ -155,6 +159,10 @@ def _watch(silence: "weakref.ref[_Silence]") -> None:
         time.sleep(1)
 
 
+def _rate(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+
+
 def _clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
@@ -187,7 +195,7 @@ class _Lines(Task):
         text = f"{self._label}: {self._done:,}"
         if self._total:
             text += f" of {self._total:,} ({self._done / self._total:.0%})"
-        text += f" {self._unit}, {rate:,.0f} {self._unit}/s"
+        text += f" {self._unit}, {_rate(rate)} {self._unit}/s"
         if self._total and self._done:
             left = max(0, self._total - self._done) / rate
             text += f", {_clock(left)} left"

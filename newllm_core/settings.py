@@ -37,6 +37,7 @@ class Settings:
     """
 
     def __init__(self, file: str | None, *given: Layer) -> None:
+        self.file = file
         self.layers = [] if file is None else [from_file(file)]
         self.flags = agreeing(*given)
         # One layer: options count for the plugin that is chosen anywhere beside them.
@@ -62,6 +63,8 @@ class Settings:
         if file is not None and preset is not None:
             raise ConfigError("config and preset exclude each other: give one of them")
         others = given.pop("settings", None) or {}
+        if not isinstance(others, Mapping):
+            raise ConfigError(f"settings is {shown(others)}: write {{section: {{key: value}}}}")
         known: dict[str, str] = {}
         for section in sections:
             names = [spec.name for spec in dataclasses.fields(SECTIONS[section])]
@@ -74,7 +77,7 @@ class Settings:
                 raise ConfigError(unknown(f"keyword {key}", key, [*known, *own]))
             plain = os.fspath(value) if isinstance(value, os.PathLike) else value
             flags.setdefault(known[key], {})[key] = plain
-        name = file if preset is None else PRESET_PREFIX + preset
+        name = file if preset is None else f"{PRESET_PREFIX}{preset}"
         return cls(None if name is None else os.fspath(name), others, flags)
 
     def resolve(self, base: Layer | None = None) -> Config:
@@ -116,8 +119,10 @@ def _plugin(section: str, merged: Mapping[str, Mapping[str, Any]]) -> str:
     return str(merged.get(chooser, {}).get(key, getattr(SECTIONS[chooser], key)))
 
 
-def make_section(section_type: type[Any], name: str, values: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    """Return a section dataclass (built in or a plugin's options) from `values`.
+def make_section(
+    section_type: type[Any], name: str, values: Mapping[str, Any], plugin: str = ""
+) -> Any:  # noqa: ANN401
+    """Return a section dataclass (built in or the options of a `plugin`) from `values`.
 
     Raises `ConfigError` for an unknown key, or a value of the wrong type or out of bounds.
     """
@@ -129,7 +134,8 @@ def make_section(section_type: type[Any], name: str, values: Mapping[str, Any]) 
                 f"{name}.{key}: the {name} that is chosen has no options, leave it out"
             )
         if key not in known:
-            raise ConfigError(unknown(f"key {name}.{key}", key, known))
+            whose = f" of {name} {plugin!r}" if plugin else ""
+            raise ConfigError(unknown(f"key {name}.{key}{whose}", key, known))
     converted = {key: convert(value, hints[key], f"{name}.{key}") for key, value in values.items()}
     section = section_type(**converted)
     check_bounds(section, name)
@@ -139,6 +145,10 @@ def make_section(section_type: type[Any], name: str, values: Mapping[str, Any]) 
 def from_file(name: str) -> Layer:
     """Return the layer of a TOML file, or of a shipped preset for `preset:NAME`."""
     if not name.startswith(PRESET_PREFIX):
+        near = difflib.get_close_matches(name, preset_names(), n=1)
+        if near and not os.path.exists(name):
+            wanted = PRESET_PREFIX + near[0]
+            raise ConfigError(f"no such config file: {name}; did you mean {wanted}?")
         return _from_toml(
             read_text(name, "config file", limit=LARGEST_FILE, error=ConfigError), name
         )
@@ -163,6 +173,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Layer:
             continue
         section, _, key = name.removeprefix(ENVIRONMENT_PREFIX).lower().partition("_")
         try:
+            _check_values(section, {key: value})
             layer = agreeing(layer, {section: {key: value}})
         except ConfigError as error:
             raise ConfigError(f"environment variable {name}: {error}") from error
@@ -258,9 +269,16 @@ def _checked(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
     return checked
 
 
+def _check_values(section: str, values: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` where a place gives names or values that no other place makes right."""
+    checked = _checked(section, values)
+    if section in SECTIONS:
+        make_section(SECTIONS[section], section, checked)
+
+
 def unknown(what: str, name: str, known: list[str]) -> str:
     """Word that `name` is none of the `known`, with a near one if there is any."""
-    near = difflib.get_close_matches(name, known, n=1)
+    near = difflib.get_close_matches(str(name), known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"unknown {what}{hint} (known: {', '.join(known)})"
 
@@ -274,7 +292,7 @@ def _from_toml(text: str, where: str) -> Layer:
         raise ConfigError(f"{where} is not TOML: {reason(error)}") from error
     for section, values in layer.items():
         try:
-            _checked(section, values)
+            _check_values(section, values)
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from error
     return layer

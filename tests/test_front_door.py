@@ -154,6 +154,9 @@ def test_nothing_is_printed(page, monkeypatch, tmp_path, capfd):
         (lambda: newllm.phase1(preset="tny"), ConfigError, "did you mean 'tiny'"),
         (lambda: newllm.phase1(preset="tiny", config="a.toml"), ConfigError, "exclude each other"),
         (lambda: newllm.phase1(settings={"cel": {}}), ConfigError, "did you mean 'cell'"),
+        (lambda: newllm.phase1(settings=[1]), ConfigError, "settings is .1.: write {section"),
+        (lambda: newllm.phase1(settings={"model": {3: 1}}), ConfigError, "unknown key model.3"),
+        (lambda: newllm.phase1(preset=3), ConfigError, "unknown preset '3'"),
         (lambda: newllm.phase1(cell="gur"), ConfigError, "gur"),
         (lambda: newllm.prepare(vocab_sise=3), ConfigError, "did you mean 'vocab_size'"),
         (lambda: newllm.expand("none.safetensors", epochs=1), ConfigError, "keyword epochs"),
@@ -185,4 +188,14 @@ def test_what_a_checkpoint_cannot_do_is_said(page, monkeypatch):
         heads.generate("The", device="cpu")
     with pytest.raises(ConfigError, match="keyword probe_tokens"):
         heads.analyze(probe_tokens=3)
-    assert heads.contexts("").shape == (0, 16)
+    with pytest.raises(InputError, match="the text is empty: it has no tokens"):
+        heads.contexts("")
+    for call, words in (
+        (lambda: heads.contexts(["a", "b"]), "the text is .'a', 'b'.: expected text"),
+        (lambda: heads.generate(3), "the prompt is 3: expected text"),
+        (lambda: heads.generate("The", stop=3), "stop is 3"),
+        (lambda: heads.generate("The", stop=[3]), "stop is 3: expected text"),
+        (lambda: heads.evaluate(["a"]), "the text is .'a'.: expected a text, a Path or"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            call()

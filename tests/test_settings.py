@@ -290,6 +290,8 @@ def test_a_near_preset_is_suggested():
         (b"[model]\nembed_dim = 1\nembed_dim = 2", ["not TOML"]),
         (b"\xff\xfe", ["not UTF-8", "offset 0"]),
         (b"[model]\ncontxt_dim = 1", ["unknown key model.contxt_dim", "'context_dim'"]),
+        (b"[model]\ncontext_dim = 'big'", ["model.context_dim is 'big': expected a whole number"]),
+        (b"[run]\nkernels = 'of'", ["run.kernels is 'of': choose one of"]),
         (b"context_dim = 1", ["unknown section 'context_dim'"]),
         (b"model = 3", ["model is 3", "section"]),
         (b"regularizer = 'none'", ["regularizer is 'none'", "section"]),
@@ -332,6 +334,9 @@ def test_the_environment_is_read_by_prefix_and_checked():
     for name in ("NEWLLM_PHASE1_MAX_ITERATION", "NEWLLM_PHASE9_EPOCHS", "NEWLLM_MODEL"):
         message = refused(lambda name=name: from_environment({name: "1"}))
         assert f"environment variable {name}: unknown" in message
+    for name, value in (("RUN_KERNELS", "of"), ("MODEL_CONTEXT_DIM", "big"), ("RUN_SEED", "-1")):
+        message = refused(lambda given={f"NEWLLM_{name}": value}: from_environment(given))
+        assert f"environment variable NEWLLM_{name}: {name.partition('_')[0].lower()}." in message
 
 
 @pytest.mark.parametrize("text", ["model.context_dim", "context_dim=3", "=3", "model.=3", ""])

@@ -73,8 +73,10 @@ def analyze(
 
     if history not in ("some", "all"):
         raise ConfigError(f"--history {history}: choose some or all")
-    if tensor is not None and (kind or embedding or tokens):
-        raise ConfigError("--tensor looks at one matrix: leave out --as, --embedding and --tokens")
+    is_matrix = tensor is not None or (checkpoint is not None and checkpoint.suffix == ".npy")
+    if is_matrix and (kind or embedding or tokens):
+        what = "--tensor looks at one" if tensor is not None else f"{checkpoint} is a"
+        raise ConfigError(f"{what} matrix: leave out --as, --embedding and --tokens")
     progress = StderrProgress(given)
     config = given.resolve()
     seed = config.run.seed if given.sets("run", "seed") else None
@@ -87,7 +89,7 @@ def analyze(
     render: Callable[..., object] = partial(render_analysis, whole_history=history == "all")
     page, charts = analysis_page, analysis_charts
     with stdout_to_stderr():  # a plugin may print while it reads
-        if tensor is not None or (checkpoint.suffix == ".npy" and not foreign):
+        if is_matrix:
             from newllm_core.analysis.matrix import analyze_matrix
 
             render, page, charts = render_matrix, matrix_page, matrix_charts

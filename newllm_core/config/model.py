@@ -22,25 +22,26 @@ class ModelConfig(Section, name="model"):
     )
     slow_dims: int = option(
         0,
-        "So many dimensions of the context are no part of the update: averages of the tokens read, "
-        "counted from the training text, that fade slowly.",
+        "Dimensions of the context that are not trained: averages of the tokens read that fade "
+        "slowly, counted from the training text.",
         low=0,
         high=WIDEST,
     )
     slow_decays: tuple[float, ...] = option(
         (0.8, 0.95),
-        "What is left of these averages after each token: equal parts of them fade at each rate.",
+        "What is left of the averages of --slow-dims after each token: parts of them, as equal as "
+        "can be, fade at each rate.",
         low=0,
         high=0.9999,
     )
     delay_dims: int = option(
         0,
-        "So many more are no part of it either: they hold the last tokens, in order, equal parts "
-        "each, counted from the training text.",
+        "Dimensions of the context that are not trained: they hold the last --delay-tokens tokens "
+        "in order, as many numbers of each, counted from the training text.",
         low=0,
         high=WIDEST,
     )
-    delay_tokens: int = option(8, "How many tokens these hold.", low=1, high=WIDEST)
+    delay_tokens: int = option(8, "How many tokens --delay-dims hold.", low=1, high=WIDEST)
     embed_dim: int = option(256, "Dimensions of a token embedding.", low=1, high=WIDEST)
     cell: str = option("residual", "The update rule, see newllm plugins.")
     layer_structure: tuple[int, ...] = option(

@@ -89,6 +89,8 @@ def open_dataset(path: str | Path) -> PreparedDataset:
     folder = Path(path)
     if not os.path.exists(folder):
         raise InputError(f"no prepared data at {folder}: run newllm prepare --out {folder}")
+    if not os.access(folder, os.R_OK):
+        raise InputError(f"cannot read {folder}: permission denied")
     info_path = folder / INFO_FILE
     if not os.path.isfile(info_path):
         raise InputError(f"{folder} is not a prepared data set: {_how_to_prepare(folder)}")
@@ -111,12 +113,11 @@ def open_dataset(path: str | Path) -> PreparedDataset:
 def _how_to_prepare(path: Path) -> str:
     """Say what makes prepared data of a file of text or rows; of a folder, what it lacks."""
     if path.is_dir():
-        return f"it has no {INFO_FILE}"
-    from newllm_core.data.sources.files import format_of
-    from newllm_core.data.sources.row_readers import READERS
+        return f"it has no {INFO_FILE}: give the folder that newllm prepare --out DIR wrote"
+    from newllm_core.data.sources.row_readers import source_of
 
-    source = "rows" if format_of(path) in READERS else "text-file"
     folder = Path("runs") / path.name.partition(".")[0]
+    source = source_of(path)
     return f"run newllm prepare --source {source} --input {path} --out {folder} and use {folder}"
 
 

@@ -36,7 +36,7 @@ def open_source(name: str, given: str | None, options: Mapping[str, Any]) -> Ope
     """Make the source `name` with its input and options; nothing is read."""
     plugin = registry.DATA_SOURCES.find(name)
     source_type: type[DataSource] = registry.DATA_SOURCES.load(name)
-    section = make_section(source_type.Options, "source", options)
+    section = make_section(source_type.Options, "source", options, name)
     shown = escaped(dataclasses.asdict(section))
     info = SourceInfo(name, escaped(given), shown, plugin.distribution, plugin.version)
     with registry.DATA_SOURCES.blame(name):

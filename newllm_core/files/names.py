@@ -21,6 +21,12 @@ def require_checkpoint_place(path: Path, *, overwrite: bool) -> None:
     refuse_existing(path, overwrite=overwrite)
 
 
+def refuse_source(path: Path, out: Path) -> None:
+    """Raise `ConfigError` where `out` would replace the checkpoint `path` that is read."""
+    if os.path.exists(out) and os.path.exists(path) and os.path.samefile(path, out):
+        raise ConfigError(f"{out} is the checkpoint that is read: choose another file to write")
+
+
 def beside(checkpoint: Path, ending: str) -> Path:
     """Return the path of `NAME.ending` beside the checkpoint `NAME.safetensors`."""
     return checkpoint.with_name(f"{checkpoint.name.removesuffix(SUFFIX)}.{ending}")

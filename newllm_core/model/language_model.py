@@ -120,7 +120,7 @@ class LanguageModel(nn.Module):
         self.seed = seed
         self.product_dtype: torch.dtype | None = None
         cell_type = CELLS.load(config.cell)
-        options = make_section(cell_type.Options, "cell", cell or {})
+        options = make_section(cell_type.Options, "cell", cell or {}, config.cell)
         self.cell_options: dict[str, Any] = asdict(options)
         with stdout_to_stderr():  # a cell may print
             with torch.device("meta"):

@@ -17,7 +17,7 @@ class SlowUnits(nn.Module):
     Source: the slow units of Mikolov et al. 2014 (arXiv 1412.7753), whose W is learned.
     Here W and b are counted (`counted_dims.count_dims`), and never trained.
 
-    Equal parts of the dimensions fade at each of the `decays`.
+    Parts of the dimensions, as equal as can be, fade at each of the `decays`.
 
     Attributes:
         num_dims: S.

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from newllm_core.config.values import shown
 from newllm_core.errors import ConfigError, InputError
-from newllm_core.files.names import require_checkpoint_place
+from newllm_core.files.names import refuse_source, require_checkpoint_place
 from newllm_core.runtime.progress import Progress
-from newllm_core.settings import Settings
+from newllm_core.settings import Settings, unknown
 
 if TYPE_CHECKING:
     from newllm_core.checkpoint.format import Checkpoint
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 RUNS = Path("runs")
 # A checkpoint holds its probes: these settings count when Phase 1 chooses them.
 OF_PROBES = ("probe_tokens", "probe_passages", "warmup_tokens")
+# Settings that say how something is done, and the setting that says whether it is.
+DETAILS = {
+    "model": {"slow_decays": "slow_dims", "delay_tokens": "delay_dims"},
+    "phase2": {"batch_tokens": "freeze_context", "candidates_share": "candidates"},
+}
 
 
 def prepare(
@@ -74,6 +80,7 @@ def phase1(
     from newllm_core.plugins.registry import CELLS, OBJECTIVES, REGULARIZERS
 
     config = given.resolve()
+    _refuse_idle(given, config, "model")
     path = out or RUNS / "phase1.safetensors"
     require_checkpoint_place(path, overwrite=overwrite or resume)
     model = config.model
@@ -85,6 +92,10 @@ def phase1(
             "--slow-dims, --delay-dims or --head-bigrams"
         )
     # Mistakes are reported before data is prepared.
+    table = model.embeddings_file
+    if table and ".safetensors" not in table and not os.path.exists(table):
+        known = ["random", "counts", "FILE.safetensors[:TENSOR]"]
+        raise ConfigError(unknown(f"embeddings {table!r}", table, known))
     model.require_dims()
     CELLS.find(config.model.cell)
     OBJECTIVES.find(config.phase1.objective)
@@ -133,10 +144,11 @@ def phase2(
 
     Returns the path of the new checkpoint, and that. Raises as `runs.run_phase2` does.
     """
+    _refuse_idle(given, given.resolve(), "phase2")
     path = out or RUNS / "phase2.safetensors"
+    refuse_source(checkpoint, path)
     require_checkpoint_place(path, overwrite=overwrite or resume)
     trackers = _trackers(track)
-    given.resolve()  # a mistyped setting is reported before torch is loaded
 
     from newllm_core.checkpoint.format import load
     from newllm_core.parallel.collectives import process_group
@@ -174,6 +186,7 @@ def expand(
 ) -> "tuple[Path, Checkpoint]":
     """Give every block a head; returns the path of the new checkpoint, and that."""
     path = out or RUNS / "expanded.safetensors"
+    refuse_source(checkpoint, path)
     require_checkpoint_place(path, overwrite=overwrite)
     config = given.resolve()
 
@@ -203,6 +216,15 @@ def dataset_of(checkpoint: "Checkpoint", data: Path | None) -> "PreparedDataset"
     if data is None and not os.path.isdir(saved):
         raise InputError(f"the checkpoint's dataset {saved} is gone: pass --data DIR")
     return open_dataset(data or saved)
+
+
+def _refuse_idle(given: Settings, config: "Config", section: str) -> None:
+    """Refuse a flag without effect; files and the environment serve more than one command."""
+    values = getattr(config, section)
+    for key, wanted in DETAILS[section].items():
+        if key in given.flags.get(section, {}) and not getattr(values, wanted):
+            found = shown(getattr(values, wanted))
+            raise ConfigError(f"{section}.{key} has no effect: {section}.{wanted} is {found}")
 
 
 def _trackers(names: Sequence[str]) -> "list[type[Tracker]]":

@@ -13,10 +13,11 @@ from newllm_core.analysis.analyze import analyze
 from newllm_core.checkpoint.format import Checkpoint, load
 from newllm_core.checkpoint.kept import require_kept
 from newllm_core.config import Config
+from newllm_core.config.values import convert, shown
 from newllm_core.data.prepared import PreparedDataset
 from newllm_core.data.sources.files import UTF8, known_encoding, unicode_text
 from newllm_core.data.tokenizer import TextTokenizer
-from newllm_core.errors import ConfigError
+from newllm_core.errors import ConfigError, InputError
 from newllm_core.evaluation.contexts import contexts_in_order
 from newllm_core.generation.session import Session
 from newllm_core.generation.writer import Writer, encode_prompt
@@ -94,10 +95,14 @@ class OpenedCheckpoint:
         `evaluation.contexts.contexts_in_order`, and the command `newllm contexts`.
 
         Raises:
-            InputError: it is not Unicode text.
+            ConfigError: it is no text.
+            InputError: it is empty or not Unicode.
         """
-        read = contexts_in_order(self.model, self.tokenizer, [unicode_text(text, "the text")])
-        return torch.cat([self.model.start(0), *(part.contexts_TC for part in read)])
+        chunks = [unicode_text(text, "the text")]
+        read = [part.contexts_TC for part in contexts_in_order(self.model, self.tokenizer, chunks)]
+        if not read:
+            raise InputError("the text is empty: it has no tokens")
+        return torch.cat(read)
 
     def evaluate(
         self,
@@ -114,9 +119,11 @@ class OpenedCheckpoint:
         where there is one.
 
         Raises:
-            ConfigError: a `split` of a text is asked for.
+            ConfigError: it is none of these, or a `split` of a text is asked for.
             InputError: no head was trained, or there is no such text.
         """
+        if not isinstance(text, str | Path | PreparedDataset):
+            raise ConfigError(f"the text is {shown(text)}: expected a text, a Path or a data set")
         if split is not None and isinstance(text, str | Path):
             raise ConfigError(f"split {split!r} is one of a data set: a text is not divided")
         given = self._given(("run",), keywords, FIXED)
@@ -141,12 +148,14 @@ class OpenedCheckpoint:
             **keywords: `max_tokens`, `temperature`, `top_k`, `top_p`, `seed`.
 
         Raises:
+            ConfigError: the prompt or a stop string is no text.
             InputError: no head was trained, or the prompt is not Unicode text.
             DivergedError: logits are not finite.
         """
         strings = [stop] if isinstance(stop, str) else stop
         if strings:
-            keywords["stop"] = [text.replace("\\", "\\\\") for text in strings]
+            texts = convert(strings, tuple[str, ...], "stop")
+            keywords["stop"] = [text.replace("\\", "\\\\") for text in texts]
         config = self._given(("generation", "run"), keywords, FIXED).resolve()
         self.checkpoint.require_trained_head()
         end_id = self.tokenizer.end_id

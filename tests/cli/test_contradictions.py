@@ -25,6 +25,10 @@ TWICE = "is said twice"
         ("prepare --document-separator a --set source.document_separator=b", [TWICE, "'a'", "'b'"]),
         ("prepare --tokenizer tokenizer.json --vocab-size 300", ["data.vocab_size", "leave one"]),
         ("prepare --tokenizer gpt2 --vocab-size 300", ["data.vocab_size", "'gpt2'"]),
+        ("phase1 --delay-tokens 4", ["model.delay_tokens has no effect: model.delay_dims is 0"]),
+        ("phase1 --slow-decays 0.5", ["model.slow_decays has no effect: model.slow_dims is 0"]),
+        ("phase2 a --batch-tokens 9 --out a.safetensors", ["phase2.freeze_context is false"]),
+        ("phase2 a --set phase2.candidates_share=1", ["phase2.candidates is 0"]),
         ("bench --cell gru --set model.cell=mingru", ["model.cell", "'gru'", "'mingru'"]),
         ("bench --batch 64 --set phase1.batch_tokens=32", ["phase1.batch_tokens", TWICE]),
         ("evaluate a.safetensors --split test --split train", ["--split", "more than once"]),
@@ -38,6 +42,14 @@ def test_is_one_line_and_code_2(monkeypatch, capsys, tmp_path, arguments, words)
     assert len(done.err.splitlines()) == 1
     assert all(word in done.err for word in words), done.err
     assert not list(tmp_path.iterdir())
+
+
+def test_files_and_the_environment_may_say_what_has_no_effect_here(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NEWLLM_MODEL_DELAY_TOKENS", "4")
+    (tmp_path / "a.toml").write_text("[model]\nslow_decays = [0.5]\n")
+    done = CommandLine(monkeypatch, capsys)("phase1", "--config=a.toml", "--data=none")
+    assert (done.code, "no prepared data at none" in done.err) == (3, True)
 
 
 def test_repeatable_options_may_be_repeated(monkeypatch, capsys, tmp_path):
@@ -100,3 +112,20 @@ def test_what_is_so_already_may_be_said_and_files_are_for_many_commands(
     with pytest.raises(ConfigError, match=r"cell\.depth is none in this checkpoint"):
         opened.generate(max_tokens=1, settings={"cell": {"depth": 3}})
     assert isinstance(opened.generate(max_tokens=1, settings={"cell": {"depth": None}}), str)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        f"phase2 {OURS} --out ./{OURS} --overwrite",
+        f"phase2 {OURS} --out {OURS} --resume",
+        f"expand {OURS} --out {OURS} --overwrite",
+        f"contexts {OURS} --text book.txt --out {OURS} --overwrite",
+    ],
+)
+def test_what_is_read_is_not_replaced(with_checkpoint, tmp_path, command):
+    before = (tmp_path / OURS).read_bytes()
+    done = with_checkpoint(*command.split())
+    assert done.code == 2
+    assert "is the checkpoint that is read: choose another" in done.err.splitlines()[-1]
+    assert (tmp_path / OURS).read_bytes() == before

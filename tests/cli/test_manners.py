@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 
@@ -75,6 +76,14 @@ def test_every_setting_is_a_flag_with_its_default(newllm, section):
         (["phase1", "--engine=serial"], 2, ["phase1.engine", "parallel, streams, online"]),
         (["phase1", "--max-iterations=-1"], 2, ["phase1.max_iterations", "at least 0"]),
         (["phase1", "--config=missing.toml"], 2, ["missing.toml"]),
+        (["phase1", "--config=tiny"], 2, ["no such config file: tiny; did you mean preset:tiny?"]),
+        (["phase1", "--embeddings=contz"], 2, ["did you mean 'counts'", "random", "FILE.safeten"]),
+        (["phase1", "--embeddings=a.safetensors", "--out=b.safetensors"], 3, ["a.safetensors"]),
+        (["phase1", "--data=.", "--out=b.safetensors"], 3, ["give the folder that newllm prepare"]),
+        (["prepare", "--input=notes.txt", "--out=new"], 2, ["say what it is, --source text-file"]),
+        (["prepare", "--input=a.csv.gz", "--out=new"], 2, ["--source rows or another"]),
+        (["prepare", "--input=hub:a/b", "--out=new"], 2, ["--source rows or another"]),
+        (["prepare", "--input=runs", "--out=new"], 2, ["--source text-dir or another"]),
         (["phase1", "--config=preset:huge"], 2, ["huge", "tiny"]),
         (["phase1", "--set=regularizer.gradint=live"], 2, ["regularizer.gradint", "momentum"]),
         (["phase1", "--data=nowhere"], 3, ["nowhere"]),
@@ -101,6 +110,19 @@ def test_a_mistake_is_one_helpful_line(mistaken, monkeypatch, capsys, arguments,
         assert len(message) == 1
     for word in words:
         assert word in result.err
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["analyze notes.txt", "analyze a.py --tokens notes.txt", "evaluate a --text notes.txt"],
+)
+def test_a_file_that_may_not_be_read_is_one_line(mistaken, monkeypatch, capsys, command):
+    monkeypatch.chdir(mistaken)
+    (mistaken / "a.py").write_text("def step(state, ids): return state\nstart = None\n")
+    monkeypatch.setattr("os.access", lambda path, mode: mode != os.R_OK)
+    done = CommandLine(monkeypatch, capsys)(*command.split())
+    assert (done.code, len(done.err.splitlines())) == (3, 1)
+    assert "permission denied" in done.err or "no such checkpoint" in done.err
 
 
 def test_environment_beats_file_and_flag_beats_environment(newllm, tmp_path):

@@ -39,6 +39,13 @@ def test_lines_have_a_share_a_rate_and_the_time_left(clock, capsys):
     assert line == "phase 1: 250 of 1,000 (25%) tokens, 42 tokens/s, 0:18 left; iteration 1/4"
 
 
+def test_a_slow_rate_is_not_rounded_to_nothing(clock, capsys):
+    with StderrProgress().task("benchmark", 63, "rounds") as task:
+        clock.now += 60
+        task.advance(11)
+    assert "(17%) rounds, 0.18 rounds/s, 4:43 left" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("limit", "warned"), [(999, True), (1000, False)])
 def test_much_to_read_is_announced_once_with_an_estimate(clock, capsys, limit, warned):
     progress = limited(limit)
@@ -54,11 +61,20 @@ def test_much_to_read_is_announced_once_with_an_estimate(clock, capsys, limit, w
     assert told == ([expected] if warned else [])
 
 
+@pytest.mark.parametrize(("rate", "word"), [(20, ""), (16, "warning: ")])
+def test_it_is_a_warning_from_a_minute_on(clock, capsys, rate, word):
+    with limited(5).task("evaluating", 1000, "tokens") as task:
+        clock.now += 2
+        task.advance(2 * rate)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "about" in line]
+    assert line.startswith(f"{word}evaluating: 1,000 tokens to read, about ")
+
+
 def test_other_units_are_not_announced(clock, capsys):
     with limited(5).task("reading", 1000, "bytes") as task:
         clock.now += 2
-        task.advance(20)
-    assert "warning" not in capsys.readouterr().err
+        task.advance(10)
+    assert "about" not in capsys.readouterr().err
 
 
 def test_silence_is_broken_as_long_as_somebody_works(clock, capsys):

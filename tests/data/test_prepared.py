@@ -55,10 +55,16 @@ def test_splits_are_mapped_read_only(folder):
     assert dataset.path == folder
 
 
+def test_a_folder_that_may_not_be_read(folder, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with assert_one_line_error(InputError, folder, "permission denied"):
+        open_dataset(folder)
+
+
 def test_a_folder_that_is_not_there_or_not_ours(tmp_path, folder):
     with assert_one_line_error(InputError, tmp_path / "none", "newllm prepare --out"):
         open_dataset(tmp_path / "none")
-    with assert_one_line_error(InputError, tmp_path, "dataset.json"):
+    with assert_one_line_error(InputError, tmp_path, "dataset.json: give the folder that newllm"):
         open_dataset(tmp_path)
     (folder / "dataset.json").write_text("{", encoding="utf-8")
     with assert_one_line_error(InputError, folder / "dataset.json", "not JSON"):

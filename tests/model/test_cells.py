@@ -224,8 +224,8 @@ def test_a_block_returns_the_context_after_each_of_its_layers():
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("residual", {"hiden_dim": 3}, "unknown key cell.hiden_dim; did you mean 'hidden_dim'"),
-        ("gru", {"rounds": 1}, "unknown key cell.rounds"),
+        ("residual", {"hiden_dim": 3}, "hiden_dim of cell 'residual'; did you mean 'hidden_dim'"),
+        ("gru", {"rounds": 1}, "unknown key cell.rounds of cell 'gru' (known: "),
         ("residual", {"depth": 5}, "cell.depth is 5: at most 4"),
         ("gated", {"init": "lecun"}, "cell.init is 'lecun': choose one of normal, xavier"),
         ("residul", {}, "unknown cell 'residul'; did you mean 'residual'"),

@@ -100,6 +100,7 @@ def test_every_decay_has_directions_of_its_own():
     config = ModelConfig(context_dim=64, slow_dims=7, slow_decays=(0.5, 0.95))
     model = LanguageModel(config, 40)
     assert model.counted["slow"].decay.tolist() == pytest.approx([0.5] * 4 + [0.95] * 3)
+    assert "as equal as can be" in ModelConfig.__dataclass_fields__["slow_decays"].metadata["help"]
     tokens = topics(20_000).astype(np.uint16)
     count_dims(model, tokens, progress=Silent())
     for decay, part in ((0.5, slice(0, 4)), (0.95, slice(4, 7))):

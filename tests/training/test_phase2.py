@@ -196,6 +196,10 @@ def test_no_epochs_report_the_model_as_it_is():
     assert changed(parameters(start.model), parameters(trained.model)) == set()
     assert trained.results["best_epoch"] == 0
     assert trained.results["train"]["loss"] > 0
+    with pytest.raises(InputError, match="no trained head"):
+        trained.require_trained_head()
+    again = run(run(start, epochs=1), epochs=0)
+    again.require_trained_head()
 
 
 def test_train_figures_cover_no_more_than_validation():

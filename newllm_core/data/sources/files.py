@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from newllm_core.config.values import convert
 from newllm_core.errors import ConfigError, InputError, UserError, reason
 from newllm_core.files.from_strangers import regular_file
 
@@ -33,12 +34,6 @@ OTHER_KINDS = {
     b"\x28\xb5\x2f\xfd": "compressed: let its name end in .zst",
 }
 DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError)  # what reading compressed data raises
-
-
-def refuse_input(source: str, given: str | None) -> None:
-    """Raise `ConfigError` where a source that reads no file was given one."""
-    if given is not None:
-        raise ConfigError(f"source {source} reads no file, but input is {given!r}: leave it out")
 
 
 def located(given: str | os.PathLike[str]) -> Path:
@@ -268,8 +263,8 @@ def utf8(text: str, name: str) -> bytes:
 
 
 def unicode_text(text: str, name: str) -> str:
-    """Return `text`, if it has a UTF-8 form: see `utf8`."""
-    utf8(text, name)
+    """Return `text`, if it is one and has a UTF-8 form: see `utf8`."""
+    utf8(convert(text, str, name), name)
     return text
 
 

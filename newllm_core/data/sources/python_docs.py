@@ -12,7 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from newllm_core.data.sources.base import DataSource, Document
-from newllm_core.data.sources.files import refuse_input
+from newllm_core.data.sources.row_readers import source_of
+from newllm_core.errors import ConfigError
 
 SKIPPED_FOLDERS = frozenset(
     {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "__pycache__"}
@@ -25,7 +26,11 @@ class PythonDocs(DataSource):
 
     def documents(self) -> Iterator[Document]:
         """Yield topics by name, then modules by name; modules without docstrings are left out."""
-        refuse_input("python-docs", self.input)
+        if self.input is not None:
+            raise ConfigError(
+                f"source python-docs reads no file, but input is {self.input!r}: say what it is, "
+                f"--source {source_of(self.input)} or another, or leave it out"
+            )
         with suppress(ImportError):  # some distributions of Python leave it out
             from pydoc_data.topics import topics
 

@@ -5,10 +5,12 @@ No library turns a column into something else because one value of it is odd.
 
 import csv
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from newllm_core.data.sources.base import Broken
@@ -51,6 +53,12 @@ def read_rows(path: Place, encoding: str = UTF8, kind: str | None = None) -> Fou
             f"{', '.join(READERS)}; source.format=jsonl says what another name holds"
         )
     return READERS[kind](path, encoding)
+
+
+def source_of(given: str | Path) -> str:
+    """Return the source that what a user named is for, as far as the name says."""
+    is_rows = os.fspath(given).startswith("hub:") or format_of(given) in READERS
+    return "rows" if is_rows else "text-dir" if os.path.isdir(given) else "text-file"
 
 
 def _json(path: Place, encoding: str, read: Callable[..., Found]) -> Found:

@@ -72,7 +72,7 @@ def train_phase2(
         model=model,
         objective=extra.objective_state() or checkpoint.objective,
         config=dataclasses.replace(checkpoint.config, phase2=options, analysis=config.analysis),
-        phase="phase2",
+        phase="phase2" if options.epochs else checkpoint.phase,  # no epoch trains no head
         results=results,
     )
 

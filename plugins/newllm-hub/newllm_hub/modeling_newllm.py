@@ -39,7 +39,7 @@ class NewllmConfig(PreTrainedConfig):
         cell_options: of the update rule, all of them.
         layer_structure: cells in each block.
         slow_dims: dimensions of the context, after the learned ones: averages of what was read.
-        slow_decays: what is left of equal parts of these after each token.
+        slow_decays: what is left of parts of these, as equal as can be, after each token.
         delay_dims: dimensions of the context, the last ones, that hold the last tokens.
         delay_tokens: how many tokens these hold.
         head_hidden: units of the hidden layer of the head, if it has one.
