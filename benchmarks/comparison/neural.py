@@ -12,7 +12,16 @@ from benchmarks.comparison.contestant import Conditions
 from benchmarks.comparison.reading import bits_per_byte
 from benchmarks.comparison.sizing import solve_width
 from benchmarks.comparison.training import train_peer
-from benchmarks.comparison.tuning import DECAYS, DROPOUTS, FIRST_RATE, RATE, RATES, Axes, Setting
+from benchmarks.comparison.tuning import (
+    DECAYS,
+    DROPOUTS,
+    FIRST_DROPOUT,
+    FIRST_RATE,
+    RATE,
+    RATES,
+    Axes,
+    Setting,
+)
 from benchmarks.peers.base import TOKENS_PER_STEP, Peer, count_parameters
 from benchmarks.peers.context_vector import ContextVector
 from benchmarks.peers.gru import Gru
@@ -65,7 +74,8 @@ class NeuralPeer:
             "weight_decay": DECAYS,
         }
         self.start: Setting = {axis: values[0] for axis, values in self.axes.items()}
-        self.start[RATE] = FIRST_RATE
+        # Without any dropout a counted start overfits sooner than a random one, and loses to it.
+        self.start |= {RATE: FIRST_RATE, "dropout": FIRST_DROPOUT, "input_dropout": FIRST_DROPOUT}
         self.speeds: list[Setting] = [
             {"window": window, "shape": shape, "candidates": candidates}
             for window in self.kind.windows

@@ -11,7 +11,9 @@ RATE = "learning_rate"
 RATES = (0.00125, 0.0025, 0.005, 0.01, 0.02, 0.04)
 DROPOUTS = (0.0, 0.1, 0.2, 0.3, 0.5)
 DECAYS = (0.01, 0.1, 0.3)
+# Where the search begins.
 FIRST_RATE = 0.01
+FIRST_DROPOUT = 0.2
 
 
 def descend(score: Callable[[Setting], float], axes: Axes, start: Setting) -> Setting:
