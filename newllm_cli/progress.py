@@ -102,7 +102,7 @@ class _Rate(bars.ProgressColumn):
 
     def render(self, task: bars.Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text(f"{speed:,.0f} {self._unit}/s" if speed else "")
+        return Text(f"{_rate(speed)} {self._unit}/s" if speed else "")
 
 
 class _Announcing(Task):
@@ -120,7 +120,7 @@ class _Announcing(Task):
             rate = self._done / seconds
             self._progress.warning(
                 f"{self._label}: {self._total:,} tokens to read, about "
-                f"{_clock(self._total / rate)} at {rate:,.0f} tokens/s"
+                f"{_clock(self._total / rate)} at {_rate(rate)} tokens/s"
             )
         self._task.advance(amount, note)
 
@@ -155,6 +155,10 @@ def _watch(silence: "weakref.ref[_Silence]") -> None:
         time.sleep(1)
 
 
+def _rate(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+
+
 def _clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
@@ -187,7 +191,7 @@ class _Lines(Task):
         text = f"{self._label}: {self._done:,}"
         if self._total:
             text += f" of {self._total:,} ({self._done / self._total:.0%})"
-        text += f" {self._unit}, {rate:,.0f} {self._unit}/s"
+        text += f" {self._unit}, {_rate(rate)} {self._unit}/s"
         if self._total and self._done:
             left = max(0, self._total - self._done) / rate
             text += f", {_clock(left)} left"

@@ -37,6 +37,7 @@ class Settings:
     """
 
     def __init__(self, file: str | None, *given: Layer) -> None:
+        self.file = file
         self.layers = [] if file is None else [from_file(file)]
         self.flags = agreeing(*given)
         # One layer: options count for the plugin that is chosen anywhere beside them.

@@ -5,18 +5,21 @@ from typing import Annotated
 import typer
 
 from newllm_cli.options import OF_TRAINING, JsonOption, Settings, number_option, with_settings
-from newllm_core.settings import PRESET_PREFIX, from_file
+from newllm_core.settings import PRESET_PREFIX, Layer, from_file
 
 ENGINES = ("naive", "online", "streams", "parallel")
 PRECISIONS = ("float32", "bfloat16")
-REG = "ema-variance"
+PRESET, REG = "cvfp-768", "ema-variance"
 # Rows say their precision, and one process measures.
 
 
 @with_settings("run", without=("seed", "precision", *OF_TRAINING))
 def bench(
     given: Settings,
-    preset: Annotated[str, typer.Option(help="Model to measure.")] = "cvfp-768",
+    preset: Annotated[
+        str | None,
+        typer.Option(help="Model to measure, unless --config says it.", show_default=PRESET),
+    ] = None,
     engine: Annotated[
         list[str] | None,
         typer.Option(help="Only these rows; repeatable.", metavar="|".join(ENGINES)),
@@ -54,16 +57,19 @@ def bench(
         for value in values or ():
             if value not in known:
                 raise ConfigError(f"{name} {value!r}: choose from {', '.join(known)}")
-    beneath: dict[str, object] = {"reg": REG}
+    if preset is not None and given.file is not None:
+        raise ConfigError("--preset and --config both say what is measured: leave one out")
+    file = given.file or PRESET_PREFIX + (preset or PRESET)
+    measured: list[Layer] = [from_file(file)]
     if reg is not None:
         given.add({"phase1": {"reg": reg}})
     if batch is not None:
         given.add({"phase1": {"batch_tokens": batch}})
-        beneath["window_tokens"] = 64 * batch
+        measured.append({"phase1": {"window_tokens": 64 * batch}})
     if cell is not None:
         given.add({"model": {"cell": cell}})
-    given.layers.insert(0, {"phase1": beneath})
-    config = given.resolve(from_file(PRESET_PREFIX + preset))
+    given.layers[:-1] = measured
+    config = given.resolve({"phase1": {"reg": REG}})
 
     from newllm_core.benchmark import benchmark
     from newllm_core.plugins.guard import stdout_to_stderr
@@ -78,5 +84,5 @@ def bench(
             device=prepare_device(config.run),
             progress=StderrProgress(given),
         )
-    report = {"schema": 1, "preset": preset, **result}
+    report = {"schema": 1, "preset": file.removeprefix(PRESET_PREFIX), **result}
     show(report, render_bench, json=json)

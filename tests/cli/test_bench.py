@@ -1,5 +1,6 @@
 import pytest
 
+from newllm_core import benchmark as core
 from newllm_core.kernels import compiled
 
 from .conftest import run
@@ -35,6 +36,26 @@ def test_report_has_every_row_and_ratios_follow_from_rates(newllm):
         peak = report["peaks"][precision] * 1e9
         assert row["share_of_peak"] == pytest.approx(6 * weights * rate / peak)
     assert rows["parallel", "float32"]["ratio_to_naive"] > 2
+
+
+def test_a_config_given_alone_is_measured_and_named(newllm, monkeypatch, tmp_path):
+    measured = []
+
+    def benchmark(config, **given):
+        measured.append(config)
+        return {"device": "cpu", "kernels": [], "peaks": {}, "rows": []}
+
+    monkeypatch.setattr(core, "benchmark", benchmark)
+    (tmp_path / "mine.toml").write_text('[model]\ncontext_dim = 24\n[phase1]\nreg = "none"\n')
+    for options in (("--config", "preset:tiny"), ("--preset", "tiny"), ("--config", "mine.toml")):
+        name = newllm("bench", *options, "--json").json["preset"]
+        assert name == options[1].removeprefix("preset:")
+    by_config, by_preset, mine = measured
+    assert by_config == by_preset
+    assert by_preset.phase1.reg == "ema-variance"
+    assert (mine.model.context_dim, mine.phase1.reg) == (24, "none")
+    done = newllm("bench", "--preset", "tiny", "--config", "mine.toml")
+    assert (done.code, "leave one out" in done.err) == (2, True)
 
 
 def test_rows_are_selected(newllm):

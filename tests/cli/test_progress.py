@@ -39,6 +39,13 @@ def test_lines_have_a_share_a_rate_and_the_time_left(clock, capsys):
     assert line == "phase 1: 250 of 1,000 (25%) tokens, 42 tokens/s, 0:18 left; iteration 1/4"
 
 
+def test_a_slow_rate_is_not_rounded_to_nothing(clock, capsys):
+    with StderrProgress().task("benchmark", 63, "rounds") as task:
+        clock.now += 60
+        task.advance(11)
+    assert "(17%) rounds, 0.18 rounds/s, 4:43 left" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("limit", "warned"), [(999, True), (1000, False)])
 def test_much_to_read_is_announced_once_with_an_estimate(clock, capsys, limit, warned):
     progress = limited(limit)

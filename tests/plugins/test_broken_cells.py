@@ -28,6 +28,8 @@ BROKEN = {
     "new": "forward returned float32 of shape [3, 8], expected (context, token)",
     "None": "forward returned a NoneType, expected (context, token)",
     "new.exp().log_(), token": "failed: RuntimeError: one of the variables needed for gradient",
+    "new * float('nan'), token": "forward returns nan for ordinary contexts",
+    "new, (token - 9).exp() / 0": "forward returns inf for ordinary contexts",
     "1 / 0": "failed: ZeroDivisionError: division by zero (broken_cell.py:12",
 }
 
@@ -47,6 +49,11 @@ def test_what_it_returns_is_compared_with_what_is_wanted(site, phase1, tmp_path,
 
 def test_the_last_token_is_not_looked_at(site, phase1):
     install(site, f"{HEAD}        return new, None if self.is_last else token\n")
+    assert phase1("--cell", "broken", "--num-layers", "2").code == 0
+
+
+def test_huge_numbers_are_numbers(site, phase1):
+    install(site, f"{HEAD}        return new, token * 1e30\n")
     assert phase1("--cell", "broken", "--num-layers", "2").code == 0
 
 

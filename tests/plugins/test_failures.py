@@ -8,6 +8,11 @@ import pytest
 
 BASE = "from newllm_core.regularizers.base import Regularizer\n"
 LOSS = "    def loss(self, contexts_ND, *, tokens_N):\n        return "
+OPTIONS = (
+    "from dataclasses import dataclass\nfrom newllm_core.config import option\n"
+    f"{BASE}@dataclass\nclass O:\n    {{}}\n"
+    f"class Broken(Regularizer):\n    Options = O\n{LOSS}0.0"
+)
 
 # What is wrong: source of the module, and what the line must say besides who it is.
 BROKEN = {
@@ -31,7 +36,19 @@ BROKEN = {
     "no loss": (BASE + "class Broken(Regularizer): pass", "does not define loss"),
     "options no dataclass": (
         BASE + f"class Broken(Regularizer):\n    Options = dict\n{LOSS}0.0",
-        "has Options that are no dataclass",
+        "has Options that are no dataclass: add @dataclass(frozen=True) above class dict",
+    ),
+    "default out of bounds": (
+        OPTIONS.format("margin: float = option(5.0, 'Margin.', low=0, high=2)"),
+        "has a default out of its bounds: option.margin is 5.0: at most 2",
+    ),
+    "default that is no choice": (
+        OPTIONS.format("form: str = option('c', 'Form.', choices=('a', 'b'))"),
+        "has a default out of its bounds: option.form is 'c': choose one of a, b",
+    ),
+    "default that it refuses": (
+        OPTIONS.format("a: int = 1\n    def __post_init__(self):\n        raise ValueError('odd')"),
+        "has Options that cannot be made of their defaults: ValueError: odd",
     ),
     "options of an odd type": (
         "from dataclasses import dataclass\nfrom typing import Literal\n"
