@@ -229,6 +229,26 @@ def test_a_loss_that_breaks_at_once_leaves_nothing(site, phase1, tmp_path):
     assert not list(tmp_path.glob("phase1*"))
 
 
+@pytest.mark.parametrize(
+    ("reads", "said"),
+    [
+        ("('token_at:-1',)", "unknown name in reads 'token_at:-1'; did you mean 'tokens_at:-1'?"),
+        ("('tokens_at:2',)", "did you mean 'tokens_at:+2'?"),
+        ("('previos',)", "did you mean 'previous'?"),
+        ("'previous'", "reads is 'previous', it is a tuple of names: write ('previous',)"),
+    ],
+)
+def test_what_an_objective_reads_in_vain_names_it(phase1, tmp_path, reads, said):
+    path = tmp_path / "first.py"
+    path.write_text(
+        f"{OBJECTIVE}class First(Objective):\n    reads = {reads}\n"
+        "    def loss(self, *, final_NC, **given):\n        return final_NC.mean()\n"
+    )
+    done = phase1("--plugin", path, "--objective", "first")
+    done.one_line("objective 'first' of file sha256:", f"({path}:First): ", said)
+    assert done.code == 4
+
+
 def test_a_loss_that_breaks_during_training_names_the_plugin(site, phase1, tmp_path):
     source = (
         f"{BASE}class Late(Regularizer):\n    calls = 0\n"
@@ -268,35 +288,6 @@ def test_a_loss_that_becomes_nan_names_the_plugin(site, phase1):
     done = phase1("--reg", "late")
     done.one_line("phase 1 diverged", "regularizer 'late' of newllm-late 1.2 (late_plugin:Late)")
     assert done.code == 5
-
-
-SOURCE_BASE = "from newllm_core.data.sources.base import DataSource, Document\n"
-BROKEN_SOURCES = {
-    "raises": (
-        "        raise KeyError('row')\n        yield",
-        "failed: KeyError: 'row' (broken_source.py:4; NEWLLM",
-    ),
-    "exits": ("        raise SystemExit(3)\n        yield", "failed: SystemExit: 3"),
-    "nothing to iterate": ("        return None", "documents() returned None: yield documents"),
-    "no document": ("        yield 'text'", "it yielded str, expected Document"),
-    "bytes": ("        yield Document(text=b'x')", "a text that is bytes, expected str"),
-    "message": ("        yield Document(messages=(('user', 'x'),))", "expected Message(str, str)"),
-    "negative token": ("        yield Document(tokens=(1, -1))", "the token -1, expected an int"),
-    "token": ("        yield Document(tokens=(1.5,))", "the token 1.5, expected an int of 32 bits"),
-    "empty": ("        yield Document()", "none of text, messages and tokens"),
-}
-
-
-@pytest.mark.parametrize("case", BROKEN_SOURCES)
-def test_a_broken_data_source(case, site, newllm, tmp_path):
-    body, reason = BROKEN_SOURCES[case]
-    source = f"{SOURCE_BASE}class Broken(DataSource):\n    def documents(self):\n{body}\n"
-    target = {"broken": "broken_source:Broken"}
-    site.install("newllm-broken", target, kind="data source", broken_source=source)
-    done = newllm("prepare", "--source", "broken", "--out", tmp_path / "data")
-    done.one_line("newllm-broken 1.2 (broken_source:Broken)", reason)
-    assert done.code == 4
-    assert not (tmp_path / "data").exists()
 
 
 def test_help_and_listing_import_no_plugin_and_no_torch(site):
