@@ -15,7 +15,14 @@ BROKEN_SOURCES = {
     "message": ("        yield Document(messages=(('user', 'x'),))", "expected Message(str, str)"),
     "negative token": ("        yield Document(tokens=(1, -1))", "the token -1, expected an int"),
     "token": ("        yield Document(tokens=(1.5,))", "the token 1.5, expected an int of 32 bits"),
-    "empty": ("        yield Document()", "none of text, messages and tokens"),
+    "empty": (
+        "        yield Document()",
+        "a document has none: give one of text, messages, tokens",
+    ),
+    "two": (
+        "        yield Document(text='x', tokens=(1,))",
+        "a document has text and tokens: give",
+    ),
 }
 
 
