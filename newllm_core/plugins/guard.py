@@ -12,8 +12,8 @@ from newllm_core import errors
 
 # Nothing may be silent for ten seconds; torch alone, which a plugin may import, takes several.
 SLOW_IMPORT_SECONDS = 8.0
-# What torch says of a module whose own __init__ was not called, assigning to it or using it.
-UNMADE = ("before Module.__init__() call", "attribute '_parameters'", "attribute '_modules'")
+# What is said of a module whose base was not made, when it is assigned to or used.
+UNMADE = ("before Module.__init__() call", "attribute '_parameters'", "attribute 'context_dim'")
 
 log = logging.getLogger("newllm")
 

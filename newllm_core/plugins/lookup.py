@@ -205,6 +205,7 @@ def _is_abstract(member: object) -> bool:
     return getattr(member, "__isabstractmethod__", False) is True
 
 
+NONE = "none besides newllm's own"
 # Of every kind, in the order of `registry`, which fills it.
 ALL: list[Registry] = []
 
@@ -215,7 +216,7 @@ def unknown_allowed(listed: str | None) -> list[str]:
     known = {normal(name) for plugin in found for name in (plugin.name, plugin.distribution)}
     others = sorted({name for p in found if not p.is_own for name in (p.name, p.distribution)})
     return [
-        f"{ALLOW_LIST}: {unknown(f'plugin or distribution {part!r}', part, others or ['none'])}"
+        f"{ALLOW_LIST}: {unknown(f'plugin or distribution {part!r}', part, others or [NONE])}"
         for part in map(str.strip, (listed or "").split(","))
         if part and normal(part) not in known
     ]

@@ -224,6 +224,8 @@ def test_an_allow_list_that_names_nothing_is_said_once(site, newllm, monkeypatch
     (line,) = caplog.messages
     assert words in line
     assert words in newllm("plugins").err
+    monkeypatch.setenv("NEWLLM_PLUGINS", "nope")
+    assert "unknown plugin or distribution 'nope' (known: " in newllm("plugins").err
 
 
 def test_an_unfinished_installation_hides_nobody(site):
