@@ -126,7 +126,7 @@ def _figure(value: Any) -> str:  # noqa: ANN401 - a number, or the mapping that 
 def render_bench(report: dict[str, Any], console: Console) -> None:
     """Show speed of every engine, and what the machine can do."""
     headings = ("engine", "precision", "tokens/s", "over naive", "of peak")
-    table = _table(f"phase 1, preset {report['preset']}", *headings, left=2)
+    table = _table(f"phase 1 of {report['preset']}", *headings, left=2)
     for row in report["rows"]:
         ratio = row["ratio_to_naive"]
         table.add_row(

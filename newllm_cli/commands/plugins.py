@@ -1,5 +1,6 @@
 """`newllm plugins`: what can be plugged in, whether it works, and a new one to start from."""
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -45,6 +46,7 @@ def plugins(
     from newllm_core.errors import PluginError
     from newllm_core.plugins.installed import damaged
     from newllm_core.plugins.listing import PROBLEMS, list_plugins
+    from newllm_core.plugins.lookup import ALLOW_LIST, unknown_allowed
 
     use_plugin_files(plugin)
     entries = list_plugins(check=check)
@@ -58,7 +60,7 @@ def plugins(
             )
     # Every claimant of a clash has the same line.
     problems = dict.fromkeys(e.problem for e in entries if e.status in PROBLEMS)
-    for problem in [*problems, *damaged()]:
+    for problem in [*problems, *damaged(), *unknown_allowed(os.environ.get(ALLOW_LIST))]:
         typer.echo(f"newllm: {problem}", err=True)
     if check and problems:
         raise typer.Exit(PluginError.exit_code)

@@ -28,6 +28,7 @@ from newllm_core.runtime.device import keep_freed_memory
 from newllm_core.runtime.progress import Progress, Silent
 
 SCHEMA = 1
+STEP = "step"
 # Numbers of the states of all rows that read side by side: longer states get fewer passages.
 NUMBERS_AT_ONCE = 2**21
 FEWEST = 2
@@ -105,7 +106,7 @@ def examine(
     text: Callable[[int], str] | None = None,
     config: Config | None = None,
     seed: int = 0,
-    name: str = "step",
+    name: str = STEP,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Return what `analyze` says of a checkpoint, of any recurrent network.
@@ -134,12 +135,13 @@ def examine(
         `validation` is None.
 
     Raises:
-        ConfigError: `start` or what `step` returns is no state of fixed size, or `values` do not
-            fit.
+        ConfigError: `start` is no state, or `values` do not fit.
+        PluginError: what `step` returns is no state like `start`.
         DivergedError: a state is not finite.
         InputError: the text is too short.
     """
-    recurrence = Stepped(step, start, seed=seed)
+    where = "" if name == STEP else f"{name}: "
+    recurrence = Stepped(step, start, seed=seed, name=f"{where}step")
     if recurrence.is_projected:  # pages of long states would be cleared anew in every step
         keep_freed_memory()
     config = config or Config()
@@ -159,7 +161,7 @@ def examine(
             )
     shows = text or token_text("")
     examiner = Examiner(config, warmup=warmup, text=lambda id: str(shows(id)), values=values)
-    beside = Stepped(control, start, seed=seed) if control else None
+    beside = Stepped(control, start, seed=seed, name=f"{where}control") if control else None
     found = examiner.report(recurrence, beside, probes, progress or Silent())
     report = {"schema": SCHEMA, "checkpoint": name, "state": recurrence.described()}
     return finite(report | found | {"verdicts": _judged(found, None, config)})

@@ -41,10 +41,21 @@ APART = 1e-6
 
 
 class Stepped(Recurrence):
-    """The recurrence of a step; `seed` is that of the sketch and of the check of its derivative."""
+    """The recurrence of a step; `seed` is that of the sketch and of the check of its derivative.
 
-    def __init__(self, step: Step, start: Any, *, seed: int = 0) -> None:  # noqa: ANN401 - a nest
+    Messages begin with `name`.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        start: Any,  # noqa: ANN401 - a nest
+        *,
+        seed: int = 0,
+        name: str = "step",
+    ) -> None:
         self.step = step
+        self.name = name
         self.layout = layout = Layout(start)
         self.context_dim = layout.size
         self.largest_weight = self.context_dim**2
@@ -85,12 +96,11 @@ class Stepped(Recurrence):
 
     def read(self, context_NC: Tensor, tokens_N: Tensor) -> Tensor:
         """Return the states after the step [N, C]."""
-        after_NC = self.layout.flatten(self.step(self.layout.nested(context_NC), tokens_N))
-        if len(after_NC) != len(context_NC):
-            raise ConfigError(
-                f"step: a batch of {len(context_NC)} states came back as one of {len(after_NC)}"
-            )
-        return after_NC
+        after = self.step(self.layout.nested(context_NC), tokens_N)
+        try:
+            return self.layout.flatten(after, len(context_NC))
+        except ConfigError as error:
+            raise PluginError(f"{self.name} returned {error}") from error
 
     def kept(self, context_NC: Tensor) -> Tensor:
         """Return the states, or sketches of them [N, K]."""
@@ -183,22 +193,22 @@ class Layout:
         kinds = [_real(tensor).dtype for tensor in self._like]
         self.dtype = torch.float64 if torch.float64 in kinds else torch.float32
 
-    def flatten(self, state: Any) -> Tensor:  # noqa: ANN401 - any nest
+    def flatten(self, state: Any, batch: int = 1) -> Tensor:  # noqa: ANN401 - any nest
         """Return a state as vectors [B, C]; `ConfigError` if its tensors are not those of start."""
         found = list(leaves(state))
-        for (name, tensor), like in zip(found, self._like, strict=False):
-            if tensor.ndim == 0 or tensor.shape[1:] != like.shape[1:]:
-                raise ConfigError(
-                    f"step: {name} has shape {list(tensor.shape)}, in start it is "
-                    f"{list(like.shape)}: a state that grows with the text is no recurrence"
-                )
+        if len(found) != len(self._like):
+            shapes = [list(tensor.shape) for _, tensor in found]
+            raise ConfigError(f"tensors of shapes {shapes}, start has {len(self._like)} tensors")
+        for (name, tensor), like in zip(found, self._like, strict=True):
+            shape, expected = list(tensor.shape), [batch, *like.shape[1:]]
+            if shape != expected:
+                pairs = list(zip(shape, expected, strict=False))
+                grows = len(shape) == len(expected) and pairs[0][0] == batch
+                grows = grows and all(now >= before for now, before in pairs)
+                why = ": a state that grows with the text is no recurrence" if grows else ""
+                raise ConfigError(f"{name} of shape {shape}, expected {expected}{why}")
             if tensor.is_complex() != like.is_complex():
-                raise ConfigError(f"step: {name} is {tensor.dtype}, in start it is {like.dtype}")
-        if len(found) != len(self._like) or len({len(tensor) for _, tensor in found}) > 1:
-            returned = [list(tensor.shape) for _, tensor in found]
-            raise ConfigError(
-                f"step: returned tensors of shapes {returned}, start has {len(self._like)} tensors"
-            )
+                raise ConfigError(f"{name} of {tensor.dtype}, in start it is {like.dtype}")
         return torch.cat([_real(t).flatten(1).to(self.dtype) for _, t in found], dim=1)
 
     def nested(self, context_BC: Tensor) -> Any:  # noqa: ANN401 - any nest

@@ -54,7 +54,8 @@ def _documents(opened: OpenSource) -> Iterator[Document | Broken | Note]:
                 )
             yield from found
         except OSError as error:
-            raise InputError(f"{opened}: {reason(error)}") from error
+            said = reason(error) if opened.plugin.is_own else opened.plugin.raised(error)
+            raise InputError(f"{opened}: {said}") from error
 
 
 def read_source(

@@ -125,7 +125,9 @@ class LanguageModel(nn.Module):
         with stdout_to_stderr():  # a cell may print
             with torch.device("meta"):
                 self._make_parts(cell_type, options, num_heads)
-            refuse(self.num_parameters())
+            with CELLS.blame(config.cell):  # a cell may not be made whole
+                count = self.num_parameters()
+            refuse(count)
             self._make_parts(cell_type, options, num_heads)
             self._initialise()
             probe(config.cell, self.cells())

@@ -7,7 +7,6 @@ one of newllm's own) is a plugin under the kebab-case form of its name: `SpreadO
 
 import ast
 import hashlib
-import re
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,7 +14,7 @@ from newllm_core.errors import InputError, PluginError, reason
 from newllm_core.files.from_strangers import regular_file
 from newllm_core.plugins.guard import stdout_to_stderr
 from newllm_core.plugins.locate import first_line
-from newllm_core.plugins.plugin import FROM_FILES, Plugin, import_file
+from newllm_core.plugins.plugin import FROM_FILES, Plugin, import_file, kebab_case
 from newllm_core.plugins.registry import REGISTRIES
 
 # Base classes, and where they and newllm's own are, each with its kind.
@@ -78,11 +77,6 @@ def _refuse(path: Path) -> NoReturn:
 def step_files() -> list[Path]:
     """Return the files given that have no plugin but a function `step`."""
     return [path for path, plugins in FROM_FILES.items() if not plugins]
-
-
-def kebab_case(name: str) -> str:
-    """Return `SpreadOut` as `spread-out`, `SIGRegFast` as `sig-reg-fast`."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name).lower()
 
 
 def _plugin_classes(tree: ast.Module) -> list[tuple[ast.ClassDef, str]]:

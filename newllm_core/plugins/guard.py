@@ -10,8 +10,10 @@ from traceback import walk_tb
 
 from newllm_core import errors
 
-# Nothing may be silent for ten seconds; most imports are done long before this.
-SLOW_IMPORT_SECONDS = 2.0
+# Nothing may be silent for ten seconds; torch alone, which a plugin may import, takes several.
+SLOW_IMPORT_SECONDS = 8.0
+# What is said of a module whose base was not made, when it is assigned to or used.
+UNMADE = ("before Module.__init__() call", "attribute '_parameters'", "attribute 'context_dim'")
 
 log = logging.getLogger("newllm")
 
@@ -30,7 +32,9 @@ class ConformanceError(AssertionError):
 
 def one_line(error: BaseException, limit: int = 300) -> str:
     """Return type and message of a foreign exception, on one line of at most `limit` characters."""
-    return errors.one_line(f"{type(error).__name__}: {error}", limit).removesuffix(":")
+    said = errors.one_line(f"{type(error).__name__}: {error}", limit).removesuffix(":")
+    forgot = any(words in said for words in UNMADE)
+    return said + (": call super().__init__(…) first" if forgot else "")
 
 
 def place_in(module: str, error: BaseException) -> str | None:
@@ -64,8 +68,9 @@ def stdout_to_stderr() -> Iterator[None]:
 
 
 @contextmanager
-def slow_notice(what: str, seconds: float = SLOW_IMPORT_SECONDS) -> Iterator[None]:
+def slow_notice(what: str) -> Iterator[None]:
     """Say once that `what` takes long, while it does."""
+    seconds = SLOW_IMPORT_SECONDS
     timer = threading.Timer(
         seconds, log.warning, (f"{what} has been importing for {seconds:g} s and is not done",)
     )

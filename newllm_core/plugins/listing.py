@@ -9,8 +9,9 @@ from newllm_core.plugins.guard import ConformanceError, stdout_to_stderr
 from newllm_core.plugins.locate import ClassSource, ModuleMissing, find_class, imported_source
 from newllm_core.plugins.lookup import Registry
 from newllm_core.plugins.options import describe_options
-from newllm_core.plugins.plugin import Plugin
+from newllm_core.plugins.plugin import Plugin, kebab_case
 from newllm_core.plugins.registry import REGISTRIES
+from newllm_core.settings import unknown
 
 AVAILABLE, OK, BROKEN = "available", "ok", "broken"
 CLASH, IGNORED, NOT_ALLOWED = "clash", "ignored", "not allowed"
@@ -60,8 +61,8 @@ def describe_plugins(name: str) -> list[dict[str, Any]]:
     """
     found = [registry for registry in REGISTRIES if name in registry.plugins()]
     if not found:
-        known = ", ".join(name for registry in REGISTRIES for name in registry.plugins())
-        raise ConfigError(f"no plugin is named {name!r} (known: {known})")
+        known = [known for registry in REGISTRIES for known in registry.plugins()]
+        raise ConfigError(unknown(f"plugin {name!r}", kebab_case(name), known))
     return [_description(registry, registry.find(name)) for registry in found]
 
 
@@ -71,7 +72,7 @@ def _description(registry: Registry, plugin: Plugin) -> dict[str, Any]:
     with registry.blame(plugin.name):
         options = describe_options(found.Options) if section else []
     source = imported_source(found)
-    example = [f"newllm {registry.command.format(name=plugin.name)}"]
+    example = [registry.usage(plugin.name)]
     if plugin.file:
         example.append(f"--plugin {plugin.file}")
     example += [

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from inspect import isfunction
 from pkgutil import resolve_name
 from types import ModuleType
@@ -21,7 +22,7 @@ from newllm_core.errors import ConfigError, PluginError, UserError
 from newllm_core.plugins.guard import log, slow_notice, stdout_to_stderr
 from newllm_core.plugins.installed import installed
 from newllm_core.plugins.options import options_problem
-from newllm_core.plugins.plugin import ALLOW_LIST, FROM_FILES, Plugin
+from newllm_core.plugins.plugin import ALLOW_LIST, FROM_FILES, Plugin, kebab_case, normal
 from newllm_core.settings import make_section, unknown
 
 
@@ -76,10 +77,12 @@ class Registry:
         plugins = self.plugins()
         if name not in plugins:
             known = list(plugins) or ["none: is newllm installed (pip install -e .)?"]
-            raise ConfigError(
-                f"{unknown(f'{self.kind} {name!r}', name, known)}; give --plugin FILE.py or "
-                "install the package that has it"
-            )
+            as_named = kebab_case(name)  # somebody may give the name of the class
+            others = [f"{r.kind} ({r.usage(as_named)})" for r in ALL if as_named in r.plugins()]
+            advice = "give --plugin FILE.py or install the package that has it"
+            if others and as_named not in plugins:
+                advice = f"{as_named!r} is the name of another kind: {', '.join(others)}"
+            raise ConfigError(f"{unknown(f'{self.kind} {name!r}', as_named, known)}; {advice}")
         claimants = [plugin for plugin in plugins[name] if plugin.is_allowed]
         if not claimants:
             raise ConfigError(
@@ -116,6 +119,7 @@ class Registry:
             PluginError: it cannot be imported, or is no usable subclass of this registry's base.
         """
         plugin = self.find(name)
+        _warn_of_allow_list(os.environ.get(ALLOW_LIST))
         for other in self.plugins()[name]:
             if other.is_allowed and other != plugin:
                 log.warning("warning: %s", self.ignored(other, plugin))
@@ -154,6 +158,10 @@ class Registry:
         options = make_section(plugin_type.Options, self.section, given)
         with self.blame(name, "cannot be made"):
             return [plugin_type(*arguments, options) for _ in range(count)], asdict(options)
+
+    def usage(self, name: str) -> str:
+        """Return how the plugin `name` is used."""
+        return f"newllm {self.command.format(name=name)}"
 
     def describe(self, plugin: Plugin) -> str:
         """Return kind, name and origin, as every message about a plugin begins."""
@@ -195,3 +203,26 @@ class Registry:
 
 def _is_abstract(member: object) -> bool:
     return getattr(member, "__isabstractmethod__", False) is True
+
+
+NONE = "none besides newllm's own"
+# Of every kind, in the order of `registry`, which fills it.
+ALL: list[Registry] = []
+
+
+def unknown_allowed(listed: str | None) -> list[str]:
+    """Return one line for each part of an allow-list that names nothing here."""
+    found = [plugin for registry in ALL for of in registry.plugins().values() for plugin in of]
+    known = {normal(name) for plugin in found for name in (plugin.name, plugin.distribution)}
+    others = sorted({name for p in found if not p.is_own for name in (p.name, p.distribution)})
+    return [
+        f"{ALLOW_LIST}: {unknown(f'plugin or distribution {part!r}', part, others or [NONE])}"
+        for part in map(str.strip, (listed or "").split(","))
+        if part and normal(part) not in known
+    ]
+
+
+@lru_cache(maxsize=1)  # once is enough
+def _warn_of_allow_list(listed: str | None) -> None:
+    for line in unknown_allowed(listed):
+        log.warning("warning: %s", line)

@@ -5,6 +5,10 @@ import types
 import typing
 from typing import Any
 
+from newllm_core.config.option import check_bounds
+from newllm_core.errors import UserError
+from newllm_core.plugins.guard import one_line
+
 SIMPLE_TYPES = (bool, int, float, str)
 ALLOWED = "bool, int, float, str, a tuple[...] of one of them, or one of these | None"
 
@@ -12,7 +16,8 @@ ALLOWED = "bool, int, float, str, a tuple[...] of one of them, or one of these |
 def options_problem(options: Any) -> str | None:  # noqa: ANN401 - whatever a plugin put there
     """Return what is wrong with the `Options` of a plugin, or None."""
     if not (isinstance(options, type) and dataclasses.is_dataclass(options)):
-        return f"has Options that are no dataclass but {options!r}"
+        name = getattr(options, "__name__", "Options")
+        return f"has Options that are no dataclass: add @dataclass(frozen=True) above class {name}"
     try:
         hints = typing.get_type_hints(options)
     except Exception as error:  # an annotation may name anything
@@ -24,6 +29,12 @@ def options_problem(options: Any) -> str | None:  # noqa: ANN401 - whatever a pl
             )
         if spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
             return f"has the option {spec.name!r} without a default"
+    try:
+        check_bounds(options(), "option")
+    except UserError as error:
+        return f"has a default out of its bounds: {error}"
+    except Exception as error:  # a dataclass may check itself
+        return f"has Options that cannot be made of their defaults: {one_line(error)}"
     return None
 
 

@@ -82,6 +82,11 @@ def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name.strip()).lower()
 
 
+def kebab_case(name: str) -> str:
+    """Return `SpreadOut` as `spread-out`, `SIGRegFast` as `sig-reg-fast`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name).lower()
+
+
 def import_file(path: Path) -> ModuleType:
     """Import a file as a module of its own, once per process."""
     name = _module_name(path)

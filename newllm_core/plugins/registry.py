@@ -4,7 +4,7 @@ newllm's own cells, objectives, regularizers and data sources are registered exa
 see the entry points in `pyproject.toml`.
 """
 
-from newllm_core.plugins.lookup import Registry
+from newllm_core.plugins.lookup import ALL, Registry
 
 CELLS = Registry(
     kind="cell",
@@ -57,3 +57,4 @@ REGISTRIES = (
     *(CELLS, OBJECTIVES, REGULARIZERS, DATA_SOURCES),
     *(TRACKERS, RECURRENCES, COMMANDS),
 )
+ALL[:] = REGISTRIES

@@ -17,7 +17,7 @@ from newllm_core.analysis.recurrence import ModelRecurrence
 from newllm_core.analysis.stepped import Layout, Stepped
 from newllm_core.analysis.token_dependency import contributions
 from newllm_core.config import AnalysisConfig, Config, ModelConfig
-from newllm_core.errors import ConfigError, DivergedError, InputError
+from newllm_core.errors import ConfigError, DivergedError, InputError, PluginError
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.runtime.progress import Silent
 
@@ -211,7 +211,8 @@ def test_a_state_that_grows_is_refused_in_one_line():
     def attend(state, ids):
         return {"keys": torch.cat([state["keys"], state["keys"][:, -1:]], dim=1)}
 
-    with pytest.raises(ConfigError, match=r"keys has shape \[1, 2, 4\].*grows with the text"):
+    words = r"^step returned keys of shape \[1, 2, 4\], expected \[1, 1, 4\]: .*grows with the text"
+    with pytest.raises(PluginError, match=words):
         examine(attend, torch.zeros(50, dtype=torch.long), start={"keys": torch.zeros(1, 1, 4)})
 
 

@@ -90,11 +90,22 @@ def test_what_is_missing_is_said_in_one_line(newllm, arguments, code, words):
         ("def step(s, ids): return T[ids]\nvocab_size = 5", 3, "has the id 8, the network has 5"),
         ("def step(s, ids): return T[ids] + s\ndef control(s, ids): 1 / 0", 4, "control failed"),
         ("def step(s, ids): return T[ids] + 0 * s\ndef text(id): 1 / 0", 4, "text failed: Zero"),
-        ("def step(s, ids): return None", 2, "step: returned tensors of shapes []"),
-        ("def step(s, ids): return T[ids][:1]", 2, "states came back as one of 1"),
-        ("def step(s, ids): return torch.tensor(1.0)", 2, "step: state has shape []"),
-        ("def step(s, ids): return T[ids] * 1j", 2, "state is torch.complex64, in start"),
-        ("def step(s, ids): return s, s[:1]\nstart = (start, start)", 2, "tensors of shapes"),
+        ("def step(s, ids): return None", 4, "mine.py: step returned tensors of shapes []"),
+        (
+            "def step(s, ids): return T[ids][:1]",
+            4,
+            "step returned state of shape [1, 9], expected [",
+        ),
+        ("def step(s, ids): return T[ids][:, :3]", 4, ", 3], expected ["),
+        ("def step(s, ids): return torch.tensor(1.0)", 4, "returned state of shape [], expected"),
+        ("def step(s, ids): return T[ids] * 1j", 4, "state of torch.complex64, in start"),
+        (
+            "def step(s, ids): return s[0], s[1][:1]\nstart = (start, start)",
+            4,
+            "returned 1 of shape [1, 9]",
+        ),
+        ("def step(s, ids): return s, s\nstart = (start,)", 4, "tensors of shapes"),
+        ("def step(s, ids): return s\ndef control(s, ids): return s[:1]", 4, "control returned"),
         ("def step(s, ids): return s\nvalues = [1, 2]", 4, "values is of type list"),
         ("def step(s, ids): return s\nvalues = T[:5]", 2, "a row for every id up to 8"),
         ("def step(s, ids): return s\ntext = 'mine'", 4, "text is of type str"),
@@ -109,6 +120,8 @@ def test_a_step_that_fails_is_one_line(newllm, tmp_path, source, code, words):
     result = newllm("analyze", "mine.py", "--tokens", "ids.npy", "--dynamics-steps", "5")
     (line,) = [line for line in result.err.splitlines() if line.startswith("newllm: ")]
     assert words in line
+    assert code != 4 or "mine.py" in line
+    assert "grows" not in line
     assert "Traceback" not in result.err
     assert result.code == code
 

@@ -367,10 +367,17 @@ def test_each_source_is_read_once(tmp_path, monkeypatch, corpus):
     assert read == [1]
 
 
-@pytest.mark.parametrize("thing", [None, Document(), Document(text="a", tokens=(1,))])
-def test_a_source_that_breaks_its_contract_is_named(tmp_path, monkeypatch, thing):
+@pytest.mark.parametrize(
+    ("thing", "said"),
+    [
+        (None, "it yielded NoneType"),
+        (Document(), "a document has none: give one of text"),
+        (Document(text="a", tokens=(1,)), "a document has text and tokens: give one of text"),
+    ],
+)
+def test_a_source_that_breaks_its_contract_is_named(tmp_path, monkeypatch, thing, said):
     monkeypatch.setattr(TextFile, "documents", lambda self: iter([thing]))
-    with assert_one_line_error(PluginError, "source text-file (x)", "it yielded"):
+    with assert_one_line_error(PluginError, "source text-file (x)", said):
         run(tmp_path / "out", source="text-file", input="x")
     assert not list(tmp_path.iterdir())
 

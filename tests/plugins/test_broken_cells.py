@@ -28,6 +28,8 @@ BROKEN = {
     "new": "forward returned float32 of shape [3, 8], expected (context, token)",
     "None": "forward returned a NoneType, expected (context, token)",
     "new.exp().log_(), token": "failed: RuntimeError: one of the variables needed for gradient",
+    "new * float('nan'), token": "forward returns nan for ordinary contexts",
+    "new, (token - 9).exp() / 0": "forward returns inf for ordinary contexts",
     "1 / 0": "failed: ZeroDivisionError: division by zero (broken_cell.py:12",
 }
 
@@ -45,8 +47,22 @@ def test_what_it_returns_is_compared_with_what_is_wanted(site, phase1, tmp_path,
     assert not list(tmp_path.glob("phase1*"))
 
 
+@pytest.mark.parametrize("first", ["pass", "self.update = nn.Linear(2, 2)"])
+def test_a_forgotten_parent_is_told(site, phase1, newllm, first):
+    made = HEAD.index("        super()"), HEAD.index("    def forward")
+    install(site, f"{HEAD[: made[0]]}        {first}\n{HEAD[made[1] :]}        return new, token\n")
+    for done in (phase1("--cell", "broken"), newllm("plugins", "--check")):
+        done.one_line(NAME, "AttributeError", ": call super().__init__(…) first")
+        assert done.code == 4
+
+
 def test_the_last_token_is_not_looked_at(site, phase1):
     install(site, f"{HEAD}        return new, None if self.is_last else token\n")
+    assert phase1("--cell", "broken", "--num-layers", "2").code == 0
+
+
+def test_huge_numbers_are_numbers(site, phase1):
+    install(site, f"{HEAD}        return new, token * 1e30\n")
     assert phase1("--cell", "broken", "--num-layers", "2").code == 0
 
 

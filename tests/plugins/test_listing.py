@@ -99,7 +99,7 @@ def test_the_example_that_show_gives_runs(newllm, phase1):
 def test_show_an_unknown_name(newllm):
     done = newllm("plugins", "show", "ema")
     assert done.code == 2
-    done.one_line("no plugin is named 'ema'", "ema-variance", "wikitext")
+    done.one_line("unknown plugin 'ema'", "ema-variance", "wikitext")
 
 
 def test_show_a_class_that_no_statement_made(site, newllm):

@@ -103,6 +103,17 @@ def test_options_of_a_file_are_checked(file, phase1):
     done.one_line("did you mean 'margin'?")
 
 
+def test_a_class_or_a_name_of_another_kind_is_told(file, phase1, newllm):
+    done = phase1("--plugin", file, "--reg", "SpreadOut")
+    done.one_line("unknown regularizer 'SpreadOut'; did you mean 'spread-out'?")
+    for name in ("spread-out", "SpreadOut"):
+        done = phase1("--plugin", file, "--cell", name)
+        done.one_line(f"unknown cell {name!r}", "regularizer (newllm phase1 --reg spread-out)")
+        assert done.code == 2
+    assert "did you mean 'spread-out'?" in newllm("plugins", "show", "SpreadOut").err
+    phase1("--cell", "odd").one_line("give --plugin FILE.py or install")
+
+
 def test_a_data_source_in_a_file_is_read(file, newllm, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("".join(f"line {n} of some text\n" for n in range(50)))
@@ -202,6 +213,19 @@ def test_the_allow_list_names_plugins_or_distributions(site, monkeypatch, allowe
     site.install("newllm-x", {"extra": "nowhere:X"})
     monkeypatch.setenv("NEWLLM_PLUGINS", allowed)
     assert REGULARIZERS.find("extra").target == "nowhere:X"
+
+
+def test_an_allow_list_that_names_nothing_is_said_once(site, newllm, monkeypatch, caplog):
+    site.install("newllm-x", {"extra": "nowhere:X"})
+    monkeypatch.setenv("NEWLLM_PLUGINS", "newlm-x,, Extra,gru")
+    for _ in range(2):
+        assert REGULARIZERS.load("none")
+    words = "NEWLLM_PLUGINS: unknown plugin or distribution 'newlm-x'; did you mean 'newllm-x'?"
+    (line,) = caplog.messages
+    assert words in line
+    assert words in newllm("plugins").err
+    monkeypatch.setenv("NEWLLM_PLUGINS", "nope")
+    assert "unknown plugin or distribution 'nope' (known: " in newllm("plugins").err
 
 
 def test_an_unfinished_installation_hides_nobody(site):

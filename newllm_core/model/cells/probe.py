@@ -21,7 +21,8 @@ def probe(name: str, cells: Sequence[Cell]) -> None:
     newllm's own are taken to be right. Random numbers of the run are left as they are.
 
     Raises:
-        PluginError: one fails, has nothing to train, or returns no context [N, C] and token [N, E].
+        PluginError: one fails, has nothing to train, or returns no context [N, C] and token [N, E],
+            of finite numbers.
     """
     plugin = CELLS.find(name)
     if plugin.is_own:
@@ -53,6 +54,9 @@ def probe(name: str, cells: Sequence[Cell]) -> None:
 
 def _require_like(name: str, found: object, given: Tensor, what: str) -> None:
     if isinstance(found, Tensor) and (found.shape, found.dtype) == (given.shape, given.dtype):
+        odd = found[~found.isfinite()]
+        if len(odd):
+            raise PluginError(f"{what}: forward returns {odd[0]:g} for ordinary contexts")
         return
     raise PluginError(
         f"{what}: forward returned a {name} that is {_described(found)}, expected "

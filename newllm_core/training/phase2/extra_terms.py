@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from newllm_core.config import Config
-from newllm_core.errors import ConfigError
+from newllm_core.errors import ConfigError, PluginError
 from newllm_core.model.language_model import LanguageModel, random_stream
 from newllm_core.objectives.base import (
     EMBEDDING_MATRIX,
@@ -160,8 +160,12 @@ def make_objective(
     """
     sizes = (model.context_dim, model.config.embed_dim, model.vocab_size)
     (objective,), options = OBJECTIVES.make(name, config.objective, *sizes)
-    with OBJECTIVES.blame(name, "cannot be made"):
+    try:
         check_reads(objective)
+    except PluginError as error:
+        what = OBJECTIVES.describe(OBJECTIVES.find(name))
+        raise PluginError(f"{what}: {error}") from error
+    with OBJECTIVES.blame(name, "cannot be made"):
         # A random stream of its own: a seed draws the same parameters beside any model.
         objective.initialise(random_stream(model.seed, "decoder"))
     return objective, options

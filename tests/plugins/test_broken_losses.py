@@ -1,0 +1,76 @@
+"""What a loss that breaks does to the run that trains with it."""
+
+import pytest
+
+BASE = "from newllm_core.regularizers.base import Regularizer\n"
+OBJECTIVE = "from newllm_core.objectives.base import Objective\n"
+
+
+def test_a_loss_that_breaks_at_once_leaves_nothing(site, phase1, tmp_path):
+    source = f"{OBJECTIVE}class First(Objective):\n    def loss(self, **given):\n        1 / 0\n"
+    site.install("newllm-o", {"first": "o_plugin:First"}, kind="objective", o_plugin=source)
+    done = phase1("--objective", "first")
+    assert "--resume" not in done.one_line("newllm-o 1.2 (o_plugin:First) failed: ZeroDivision")
+    assert done.code == 4
+    assert not list(tmp_path.glob("phase1*"))
+
+
+@pytest.mark.parametrize(
+    ("reads", "said"),
+    [
+        ("('token_at:-1',)", "unknown name in reads 'token_at:-1'; did you mean 'tokens_at:-1'?"),
+        ("('tokens_at:2',)", "did you mean 'tokens_at:+2'?"),
+        ("('previos',)", "did you mean 'previous'?"),
+        ("'previous'", "reads is 'previous', it is a tuple of names: write ('previous',)"),
+    ],
+)
+def test_what_an_objective_reads_in_vain_names_it(phase1, tmp_path, reads, said):
+    path = tmp_path / "first.py"
+    path.write_text(
+        f"{OBJECTIVE}class First(Objective):\n    reads = {reads}\n"
+        "    def loss(self, *, final_NC, **given):\n        return final_NC.mean()\n"
+    )
+    done = phase1("--plugin", path, "--objective", "first")
+    done.one_line("objective 'first' of file sha256:", f"({path}:First): ", said)
+    assert done.code == 4
+
+
+def test_a_loss_that_breaks_during_training_names_the_plugin(site, phase1, tmp_path):
+    source = (
+        f"{BASE}class Late(Regularizer):\n    calls = 0\n"
+        "    def loss(self, contexts_ND, *, tokens_N):\n"
+        "        type(self).calls += 1\n"
+        "        if type(self).calls > 2:\n            raise KeyError('late')\n"
+        "        return contexts_ND.square().mean()\n"
+    )
+    site.install("newllm-late", {"late": "late_plugin:Late"}, late_plugin=source)
+    done = phase1("--reg", "late")
+    done.one_line("newllm-late 1.2 (late_plugin:Late) failed: KeyError: 'late'", "pass --resume")
+    assert done.code == 4
+    assert (tmp_path / "phase1.resume").exists()
+
+
+def test_a_loss_that_becomes_no_tensor_names_the_plugin(phase1, tmp_path):
+    (tmp_path / "late.py").write_text(
+        f"{BASE}class Late(Regularizer):\n    calls = 0\n"
+        "    def loss(self, contexts_ND, *, tokens_N):\n"
+        "        type(self).calls += 1\n"
+        "        return contexts_ND.square().mean() if type(self).calls < 3 else 0.5\n"
+    )
+    done = phase1("--plugin", tmp_path / "late.py", "--reg", "late")
+    assert "newllm_plugin_file" not in done.one_line("regularizer 'late' of file", "late.py:Late")
+    assert done.code == 4
+
+
+def test_a_loss_that_becomes_nan_names_the_plugin(site, phase1):
+    source = (
+        f"{BASE}class Late(Regularizer):\n    calls = 0\n"
+        "    def loss(self, contexts_ND, *, tokens_N):\n"
+        "        type(self).calls += 1\n"
+        "        scale = float('nan') if type(self).calls > 2 else 1.0\n"
+        "        return contexts_ND.square().mean() * scale\n"
+    )
+    site.install("newllm-late", {"late": "late_plugin:Late"}, late_plugin=source)
+    done = phase1("--reg", "late")
+    done.one_line("phase 1 diverged", "regularizer 'late' of newllm-late 1.2 (late_plugin:Late)")
+    assert done.code == 5
