@@ -109,7 +109,7 @@ def test_a_regularizer_that_returns_no_scalar_is_named(returned):
     given = make_loss(make_model(), make_config())
     loss = Phase1Loss(given.model, given.objective, [Broken(D)], make_config().phase1)
     # By the name that it was asked for.
-    with pytest.raises(PluginError, match="distribution.* returned no scalar") as caught:
+    with pytest.raises(PluginError, match=r"distribution.* returned no scalar") as caught:
         read_with(loss)
     assert caught.value.exit_code == 4
 
