@@ -29,19 +29,19 @@ class ModelConfig(Section, name="model"):
     )
     slow_decays: tuple[float, ...] = option(
         (0.8, 0.95),
-        "What is left of the averages of --slow-dims after each token: parts of them, as equal as "
+        "What is left after each token of the averages in slow_dims: parts of them, as equal as "
         "can be, fade at each rate.",
         low=0,
         high=0.9999,
     )
     delay_dims: int = option(
         0,
-        "Dimensions of the context that are not trained: they hold the last --delay-tokens tokens "
+        "Dimensions of the context that are not trained: they hold the last delay_tokens tokens "
         "in order, as many numbers of each, counted from the training text.",
         low=0,
         high=WIDEST,
     )
-    delay_tokens: int = option(8, "How many tokens --delay-dims hold.", low=1, high=WIDEST)
+    delay_tokens: int = option(8, "How many tokens delay_dims hold.", low=1, high=WIDEST)
     embed_dim: int = option(256, "Dimensions of a token embedding.", low=1, high=WIDEST)
     cell: str = option("residual", "The update rule, see newllm plugins.")
     layer_structure: tuple[int, ...] = option(

@@ -77,8 +77,8 @@ def check_document(document: Any) -> int:  # noqa: ANN401 - whatever a source yi
     values = (document.text, document.messages, document.tokens)
     given = [kind for kind, value in enumerate(values) if value is not None]
     if len(given) != 1:
-        has = " and ".join(("text", "messages", "tokens")[kind] for kind in given) or "none"
-        raise PluginError(f"a document has {has}: give one of text, messages, tokens")
+        has = " and ".join(("text", "messages", "tokens")[kind] for kind in given) or "nothing"
+        raise PluginError(f"it yielded a document with {has}: give one of text, messages, tokens")
     if document.split not in SPLITS:
         raise PluginError(f"it yielded a document of the split {document.split!r}")
     if not isinstance(document.text, str | None):

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from newllm_core.config.option import NoOptions
 from newllm_core.errors import PluginError
-from newllm_core.settings import unknown
 
 PREVIOUS, SECOND_READING, EMBEDDING_MATRIX = "previous", "second_reading", "embedding_matrix"
 TOKENS_AT = "tokens_at:"
@@ -90,25 +89,17 @@ def offsets(reads: Collection[str]) -> dict[str, int]:
 
 def check_reads(objective: Objective) -> None:
     """Raise `PluginError` for a name that nobody supplies."""
-    reads = objective.reads
-    if isinstance(reads, str):
-        raise PluginError(f"reads is {reads!r:.80}, it is a tuple of names: write ({reads!r:.80},)")
-    for name in reads:
-        if not _is_supplied(name):
-            # The name without a sign or with a wrong beginning, if that is all.
-            places = re.sub(r"^(?=[1-9])", "+", name.partition(":")[2])
-            near = places if _is_supplied(TOKENS_AT + places) else f"+{FURTHEST}"
-            known = [*OF_READINGS, EMBEDDING_MATRIX, TOKENS_AT + near]
-            raise PluginError(unknown(f"name in reads {name!r:.80}", name, known))
-
-
-def _is_supplied(name: str) -> bool:
-    match = re.fullmatch(rf"{TOKENS_AT}(0|[+-][1-9]\d*)", name)
-    return (
-        name in (*OF_READINGS, EMBEDDING_MATRIX)
-        if match is None
-        else abs(int(match.group(1))) <= FURTHEST
-    )
+    if isinstance(objective.reads, str):
+        raise PluginError(f"reads is a tuple of names: write ({objective.reads!r:.80},)")
+    for name in objective.reads:
+        match = re.fullmatch(rf"{TOKENS_AT}(0|[+-][1-9]\d*)", name)
+        if match and abs(int(match.group(1))) <= FURTHEST:
+            continue
+        if name not in (*OF_READINGS, EMBEDDING_MATRIX):
+            raise PluginError(
+                f"reads {name!r:.80}: choose from previous, second_reading, embedding_matrix, "
+                f"tokens_at:+1, tokens_at:-2, … (at most {FURTHEST} places away)"
+            )
 
 
 def tokens_at(

@@ -371,8 +371,11 @@ def test_each_source_is_read_once(tmp_path, monkeypatch, corpus):
     ("thing", "said"),
     [
         (None, "it yielded NoneType"),
-        (Document(), "a document has none: give one of text"),
-        (Document(text="a", tokens=(1,)), "a document has text and tokens: give one of text"),
+        (Document(), "it yielded a document with nothing: give one of text"),
+        (
+            Document(text="a", tokens=(1,)),
+            "it yielded a document with text and tokens: give one of text",
+        ),
     ],
 )
 def test_a_source_that_breaks_its_contract_is_named(tmp_path, monkeypatch, thing, said):

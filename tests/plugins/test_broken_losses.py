@@ -18,10 +18,10 @@ def test_a_loss_that_breaks_at_once_leaves_nothing(site, phase1, tmp_path):
 @pytest.mark.parametrize(
     ("reads", "said"),
     [
-        ("('token_at:-1',)", "unknown name in reads 'token_at:-1'; did you mean 'tokens_at:-1'?"),
-        ("('tokens_at:2',)", "did you mean 'tokens_at:+2'?"),
-        ("('previos',)", "did you mean 'previous'?"),
-        ("'previous'", "reads is 'previous', it is a tuple of names: write ('previous',)"),
+        ("('token_at:-1',)", "reads 'token_at:-1': choose from previous, second_reading"),
+        ("('tokens_at:2',)", "reads 'tokens_at:2': choose from"),
+        ("('previos',)", "reads 'previos': choose from previous"),
+        ("'previous'", "reads is a tuple of names: write ('previous',)"),
     ],
 )
 def test_what_an_objective_reads_in_vain_names_it(phase1, tmp_path, reads, said):

@@ -17,11 +17,11 @@ BROKEN_SOURCES = {
     "token": ("        yield Document(tokens=(1.5,))", "the token 1.5, expected an int of 32 bits"),
     "empty": (
         "        yield Document()",
-        "a document has none: give one of text, messages, tokens",
+        "it yielded a document with nothing: give one of text, messages, tokens",
     ),
     "two": (
         "        yield Document(text='x', tokens=(1,))",
-        "a document has text and tokens: give",
+        "it yielded a document with text and tokens: give",
     ),
 }
 

@@ -178,11 +178,8 @@ class Unsaved(Recall):
 
 
 WRONG = [
-    (
-        OnlyRead,
-        "reads: unknown name in reads 'token_at:-1'; did you mean 'tokens_at:-1'? (known: prev",
-    ),
-    (TooFar, "reads: unknown name in reads 'tokens_at:-9999'; did you mean 'tokens_at:+1024'?"),
+    (OnlyRead, "reads: reads 'token_at:-1': choose from previous, second_reading, embedding_mat"),
+    (TooFar, "reads: reads 'tokens_at:-9999': "),
     (Number, "finite scalar: the loss is 1.0; return a tensor without dimensions"),
     (Vector, "finite scalar: the loss has shape [6]; reduce it"),
     (Divided, "finite scalar: the loss is inf for ordinary input"),
