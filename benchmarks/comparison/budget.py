@@ -17,6 +17,10 @@ class Budget:
 
     @staticmethod
     def of(tokens: int, available: int) -> "Budget":
-        """Take as few passes as `tokens` need; each reads the same part of the text."""
-        epochs = -(-tokens // available)
-        return Budget(epochs, tokens // epochs)
+        """Take the number of passes nearest to `tokens`, and no more than these in all.
+
+        Each reads the same part of the text. What is left of a budget beyond whole passes is not
+        used where one pass more would take a part of the text from all of them.
+        """
+        epochs = max(1, round(tokens / available))
+        return Budget(epochs, min(available, tokens // epochs))
