@@ -212,12 +212,14 @@ ALL: list[Registry] = []
 
 def unknown_allowed(listed: str | None) -> list[str]:
     """Return one line for each part of an allow-list that names nothing here."""
+    if not listed:  # every kind of plugin would be looked for
+        return []
     found = [plugin for registry in ALL for of in registry.plugins().values() for plugin in of]
     known = {normal(name) for plugin in found for name in (plugin.name, plugin.distribution)}
     others = sorted({name for p in found if not p.is_own for name in (p.name, p.distribution)})
     return [
         f"{ALLOW_LIST}: {unknown(f'plugin or distribution {part!r}', part, others or [NONE])}"
-        for part in map(str.strip, (listed or "").split(","))
+        for part in map(str.strip, listed.split(","))
         if part and normal(part) not in known
     ]
 

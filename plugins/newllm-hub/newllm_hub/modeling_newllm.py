@@ -244,8 +244,10 @@ class NewllmForCausalLM(PreTrainedModel, GenerationMixin):
             context_BC, *parts = before.split(sizes, -1)
             for block in self.blocks:
                 context_BC, token = block(context_BC, token)
-            units = zip(self.counted.values(), parts, strict=True)
-            context_BC = torch.cat([context_BC, *(unit(part, x_BE) for unit, part in units)], -1)
+            if parts:
+                units = zip(self.counted.values(), parts, strict=True)
+                counted = (unit(part, x_BE) for unit, part in units)
+                context_BC = torch.cat([context_BC, *counted], -1)
             if attention_mask is not None:
                 context_BC = torch.where(attention_mask[:, t], context_BC, before)
             contexts.append(context_BC)
