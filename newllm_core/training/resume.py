@@ -213,6 +213,8 @@ def prepare_place(checkpoint: Path, *, overwrite: bool, resume: bool) -> None:
     if collectives.rank() == 0:
         for file in (checkpoint, path):
             sweep(file)
+    # The others try below whether they could write: what they make for it is not to be swept.
+    collectives.barrier()
     unfinished = path.exists()
     # A run saves its state before its first figure: without one, figures are of a finished run.
     has_figures = figures.exists() and figures.stat().st_size > 0

@@ -5,12 +5,14 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
 
 from newllm_core.checkpoint.run_state import state_path
+from newllm_core.training import resume
 from tests.forked import start
 from tests.robustness.runs import (
     CASES,
@@ -79,7 +81,9 @@ def test_a_dead_process_ends_the_run_and_one_process_goes_on(home, tmp_path):
         for path, address in zip(said, addresses(), strict=True)
     )
     while not out.with_name("run.metrics.jsonl").exists():
-        assert first.exitcode is None, [path.read_text() for path in said]
+        if first.exitcode is not None:
+            second.join(10)  # what it says is the cause
+            pytest.fail("\n".join([f"exit {second.exitcode}", *(p.read_text() for p in said)]))
         time.sleep(0.05)
     time.sleep(1)
     second.kill()
@@ -101,3 +105,17 @@ def test_a_dead_process_ends_the_run_and_one_process_goes_on(home, tmp_path):
         (2, i) for i in range(1, 1 + PHASE1["later_iterations"])
     ]
     assert names(tmp_path) == ["run.metrics.jsonl", "run.safetensors"]
+
+
+def sweep_late(case, home, out, layers):
+    """A run whose first process tidies up while the second tries whether it could write."""
+    sweep, touch = resume.sweep, Path.touch
+    resume.sweep = lambda path: (time.sleep(0.2), sweep(path))
+    Path.touch = lambda path, **options: (time.sleep(0.5), touch(path, **options))
+    train(case, Path(home), Path(out), resume=False, **layers)
+
+
+def test_no_process_sweeps_what_another_tries_to_write(home, tmp_path):
+    out = tmp_path / "run.safetensors"
+    processes = start_together("online", home, out, target=sweep_late)
+    assert ended(processes) == [0, 0]
