@@ -100,7 +100,7 @@ class Checkpoint:
         shape = [dataclasses.asdict(self.config.model), self.model.cell_options]
         found.update(json.dumps(shape).encode())
         found.update(self.tokenizer_json.encode())
-        for name, tensor in sorted(_parameters(self.model).items()):
+        for name, tensor in sorted(_tensors(self.model).items()):
             found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
             found.update(tensor.detach().cpu().contiguous().numpy().data)
         return found.hexdigest()
@@ -110,7 +110,7 @@ def save(checkpoint: Checkpoint, path: Path, *, overwrite: bool) -> None:
     """Write atomically; `InputError` if that fails, or if `path` exists and is to stay."""
     refuse_existing(path, overwrite=overwrite)
     model = checkpoint.model
-    tensors = _parameters(model)
+    tensors = _tensors(model)
     tensors |= {OBJECTIVE + name: tensor for name, tensor in checkpoint.objective.items()}
     for split, tokens in checkpoint.probes.items():
         tensors[PROBE + split] = tokens.to(torch.int32)
@@ -222,7 +222,7 @@ def _rebuild(config: Config, metadata: dict[str, str], file: Any) -> Checkpoint:
         seed=shape["seed"],
         refuse=refuse_far_off,
     )
-    wanted = _parameters(model)
+    wanted = _tensors(model)
     if set(wanted) != set(stored):
         difference = ", ".join(sorted(set(wanted) ^ set(stored))[:4])
         raise ValueError(f"tensors do not fit the config: {difference}")
@@ -261,11 +261,13 @@ def _probe(stored: Any, split: str, shape: dict[str, Any]) -> Tensor:  # noqa: A
 
 
 @torch.no_grad()
-def _fill(parameter: Tensor, stored: Any, name: str) -> None:  # noqa: ANN401
-    dtype = "I64" if parameter.dtype == torch.int64 else "F32"
-    if stored.get_shape() != list(parameter.shape) or stored.get_dtype() != dtype:
+def _fill(wanted: Tensor, stored: Any, name: str) -> None:  # noqa: ANN401
+    # Before it is read: a damaged file may say that it holds anything.
+    fits = stored.get_shape() == list(wanted.shape)
+    found = _finite(stored, name) if fits else None
+    if found is None or found.dtype != wanted.dtype:
         raise ValueError(f"tensor {name} is {stored.get_dtype()} {stored.get_shape()}")
-    parameter.copy_(_finite(stored, name))
+    wanted.copy_(found)
 
 
 def _finite(stored: Any, name: str) -> Tensor:  # noqa: ANN401
@@ -286,8 +288,7 @@ def _content_hash(metadata: Mapping[str, str], tensors: Iterable[tuple[str, Tens
     return digest.hexdigest()
 
 
-def _parameters(model: LanguageModel) -> dict[str, Tensor]:
-    """Return counts, and every parameter once, under its first name (a tied head is not one)."""
-    counts = [] if model.bigrams is None else list(model.bigrams.named_buffers(prefix="bigrams"))
-    counts += model.counted.named_buffers(prefix="counted")
-    return dict([*model.named_parameters(remove_duplicate=True), *counts])
+def _tensors(model: LanguageModel) -> dict[str, Tensor]:
+    """Return all that a model keeps, each once, under its first name (a tied head is not one)."""
+    first = dict([*model.named_parameters(), *model.named_buffers()])
+    return {name: t for name, t in model.state_dict(keep_vars=True).items() if name in first}

@@ -128,7 +128,10 @@ class LanguageModel(nn.Module):
             with CELLS.blame(config.cell):  # a cell may not be made whole
                 count = self.num_parameters()
             refuse(count)
-            self._make_parts(cell_type, options, num_heads)
+            # What a cell draws where it is made follows from the seed too.
+            with torch.random.fork_rng(devices=()):
+                torch.default_generator.manual_seed(seed)
+                self._make_parts(cell_type, options, num_heads)
             self._initialise()
             probe(config.cell, self.cells())
 

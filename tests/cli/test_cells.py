@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors import safe_open
 
 from newllm_core.plugins.plugin import FROM_FILES
 from tests.few import FEW_FLAGS
@@ -103,6 +105,37 @@ def test_a_cell_from_a_file_passes_every_command(newllm, chain, data):
     assert benched["rows"][0]["tokens_per_second"] > 0
     compared = chain("compare", "p1.safetensors", "p2.safetensors", "--threads=1")
     assert [entry["error"] for entry in compared["checkpoints"]] == [None, None]
+
+
+def test_what_a_cell_keeps_in_buffers_is_saved_with_it(newllm, data):
+    drawn = "self.register_buffer('fixed', torch.randn(context_dim, context_dim) / 4)"
+    kinds = "self.register_buffer('kinds', torch.tensor([True, False]))"
+    derived = "self.register_buffer('derived', torch.ones(1), persistent=False)"
+    read = "self.read = nn.Linear(embed_dim, context_dim)"
+    lines = LEAKY.replace("self.read = nn.Linear(context_dim + embed_dim, context_dim)", "pass")
+    lines = lines.replace("pass", "\n        ".join([read, drawn, kinds, derived]))
+    lines = lines.replace(
+        "self.read(torch.cat([context, token], -1))",
+        "context @ self.fixed + self.read(token) * self.derived * self.kinds[0]",
+    )
+    Path("reservoir.py").write_text(lines.replace("Leaky", "Reservoir"))
+    for name in ("one", "other"):
+        flags = ("--plugin=reservoir.py", "--json")
+        begun = ("phase1", "--data", data, "--cell=reservoir", *SMALL, *FEW_FLAGS)
+        assert newllm(*begun, f"--out={name}.safetensors", *flags).code == 0
+        torch.rand(7)  # whoever else draws
+    with safe_open("one.safetensors", "pt") as one, safe_open("other.safetensors", "pt") as other:
+        name = "blocks.0.layers.0."
+        assert one.get_tensor(name + "fixed").equal(other.get_tensor(name + "fixed"))
+        assert one.get_tensor(name + "kinds").tolist() == [True, False]
+        assert name + "derived" not in one.keys()  # noqa: SIM118
+    base = ("phase2", "one.safetensors", *GATE, *SHORT, "--out=p2.safetensors")
+    trained = newllm(*base, *flags)
+    assert trained.code == 0, trained.err
+    torch.rand(7)
+    evaluated = newllm("evaluate", "p2.safetensors", *flags, "--threads=1").json
+    loss = trained.json["validation"]["loss"]
+    assert evaluated["validation"]["loss"] == pytest.approx(loss, rel=1e-6)
 
 
 @pytest.mark.parametrize(
