@@ -23,10 +23,18 @@ if TYPE_CHECKING:
 RUNS = Path("runs")
 # A checkpoint holds its probes: these settings count when Phase 1 chooses them.
 OF_PROBES = ("probe_tokens", "probe_passages", "warmup_tokens")
-# Settings that say how something is done, and the setting that says whether it is.
+# Settings that say how something is done, and the setting that says whether it is, or ("not …") is
+# done otherwise.
 DETAILS = {
     "model": {"slow_decays": "slow_dims", "delay_tokens": "delay_dims"},
-    "phase2": {"batch_tokens": "freeze_context", "candidates_share": "candidates"},
+    "phase2": {
+        "batch_tokens": "freeze_context",
+        "candidates_share": "candidates",
+        "bptt": "not freeze_context",
+        "num_streams": "not freeze_context",
+        "input_dropout": "not freeze_context",
+        "train_embeddings": "not freeze_context",
+    },
 }
 
 
@@ -222,9 +230,12 @@ def _refuse_idle(given: Settings, config: "Config", section: str) -> None:
     """Refuse a flag without effect; files and the environment serve more than one command."""
     values = getattr(config, section)
     for key, wanted in DETAILS[section].items():
-        if key in given.flags.get(section, {}) and not getattr(values, wanted):
-            found = shown(getattr(values, wanted))
-            raise ConfigError(f"{section}.{key} has no effect: {section}.{wanted} is {found}")
+        switch = wanted.removeprefix("not ")
+        found = getattr(values, switch)
+        if key in given.flags.get(section, {}) and bool(found) == wanted.startswith("not "):
+            raise ConfigError(
+                f"{section}.{key} has no effect: {section}.{switch} is {shown(found)}"
+            )
 
 
 def _trackers(names: Sequence[str]) -> "list[type[Tracker]]":

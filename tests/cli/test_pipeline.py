@@ -141,7 +141,7 @@ def test_gate_refuses_with_its_own_code_and_writes_nothing(trained):
 def test_frozen_phase2_records_its_thresholds(trained):
     folder, _ = trained
     result = run(
-        *("phase2", "runs/phase1.safetensors", "--freeze-context", "--epochs=1", *STEPS),
+        *("phase2", "runs/phase1.safetensors", "--freeze-context", "--epochs=1"),
         *("--min-train-rank=0", "--out=runs/frozen.safetensors", "--json"),
         cwd=folder,
     )
