@@ -16,7 +16,6 @@ from newllm_core.files.escapes import escaped
 from newllm_core.plugins import registry
 from newllm_core.plugins.plugin import Plugin
 from newllm_core.runtime.progress import Progress
-from newllm_core.settings import make_section
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ def open_source(name: str, given: str | None, options: Mapping[str, Any]) -> Ope
     """Make the source `name` with its input and options; nothing is read."""
     plugin = registry.DATA_SOURCES.find(name)
     source_type: type[DataSource] = registry.DATA_SOURCES.load(name)
-    section = make_section(source_type.Options, "source", options, name)
+    section = registry.DATA_SOURCES.options(name, options)
     shown = escaped(dataclasses.asdict(section))
     info = SourceInfo(name, escaped(given), shown, plugin.distribution, plugin.version)
     with registry.DATA_SOURCES.blame(name):

@@ -24,7 +24,6 @@ from newllm_core.model.heads import TokenHead
 from newllm_core.model.slow import SlowUnits
 from newllm_core.plugins.guard import stdout_to_stderr
 from newllm_core.plugins.registry import CELLS
-from newllm_core.settings import make_section
 
 HEAD_STD = 0.02
 
@@ -119,8 +118,7 @@ class LanguageModel(nn.Module):
         self.vocab_size = vocab_size
         self.seed = seed
         self.product_dtype: torch.dtype | None = None
-        cell_type = CELLS.load(config.cell)
-        options = make_section(cell_type.Options, "cell", cell or {}, config.cell)
+        cell_type, options = CELLS.load(config.cell), CELLS.options(config.cell, cell or {})
         self.cell_options: dict[str, Any] = asdict(options)
         with stdout_to_stderr():  # a cell may print
             with torch.device("meta"):

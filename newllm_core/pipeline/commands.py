@@ -89,8 +89,6 @@ def phase1(
 
     config = given.resolve()
     _refuse_idle(given, config, "model")
-    path = out or RUNS / "phase1.safetensors"
-    require_checkpoint_place(path, overwrite=overwrite or resume)
     model = config.model
     counts_dims = model.slow_dims or model.delay_dims
     is_counted = model.embeddings == "counts" or counts_dims or model.head_bigrams
@@ -105,10 +103,12 @@ def phase1(
         known = ["random", "counts", "FILE.safetensors[:TENSOR]"]
         raise ConfigError(unknown(f"embeddings {table!r}", table, known))
     model.require_dims()
-    CELLS.find(config.model.cell)
-    OBJECTIVES.find(config.phase1.objective)
-    REGULARIZERS.find(config.phase1.reg)
+    CELLS.options(model.cell, config.cell)
+    OBJECTIVES.options(config.phase1.objective, config.objective)
+    REGULARIZERS.options(config.phase1.reg, config.regularizer)
     trackers = _trackers(track)
+    path = out or RUNS / "phase1.safetensors"
+    require_checkpoint_place(path, overwrite=overwrite or resume)
     folder = data or RUNS / "data"
     # With torchrun the others wait for the first one where processes meet.
     if data is None and not folder.exists() and int(os.environ.get("RANK", "0")) == 0:

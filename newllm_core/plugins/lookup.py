@@ -145,6 +145,11 @@ class Registry:
             raise PluginError(f"{what} {problem}")
         return found
 
+    def options(self, name: str, given: Mapping[str, Any]) -> Any:  # noqa: ANN401 - its own class
+        """Make the options of the plugin `name`; `ConfigError` and `PluginError` as `make`."""
+        plugin_type = self.import_plugin(self.find(name))
+        return make_section(plugin_type.Options, self.section, given, name)
+
     def make(
         self, name: str, given: Mapping[str, Any], *arguments: int, count: int = 1
     ) -> tuple[list[Any], dict[str, Any]]:
@@ -154,8 +159,7 @@ class Registry:
             ConfigError: an unknown name or option.
             PluginError: the plugin cannot be made.
         """
-        plugin_type = self.load(name)
-        options = make_section(plugin_type.Options, self.section, given)
+        plugin_type, options = self.load(name), self.options(name, given)
         with self.blame(name, "cannot be made"):
             return [plugin_type(*arguments, options) for _ in range(count)], asdict(options)
 

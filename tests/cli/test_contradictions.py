@@ -1,4 +1,4 @@
-"""What is said twice and differently is an error: by two options, or by one and a checkpoint."""
+"""What is said twice and differently, or for nothing, is an error before any work is done."""
 
 import pytest
 
@@ -32,6 +32,12 @@ TWICE = "is said twice"
         ("phase2 a --freeze-context --bptt 1", ["phase2.bptt has no", "freeze_context is true"]),
         ("phase2 a --freeze-context --num-streams 2", ["phase2.num_streams has no effect"]),
         ("phase2 a --freeze-context --no-train-embeddings", ["phase2.train_embeddings has no"]),
+        ("phase1 --set cell.depht=3", ["unknown key cell.depht of cell 'residual'", "'depth'"]),
+        (
+            "phase1 --set objective.foo=1",
+            ["key objective.foo of objective 'reconstruction'"],
+        ),
+        ("phase1 --reg none --set regularizer.foo=1", ["regularizer.foo", "has no options"]),
         ("bench --cell gru --set model.cell=mingru", ["model.cell", "'gru'", "'mingru'"]),
         ("bench --batch 64 --set phase1.batch_tokens=32", ["phase1.batch_tokens", TWICE]),
         ("evaluate a.safetensors --split test --split train", ["--split", "more than once"]),

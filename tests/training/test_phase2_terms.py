@@ -118,7 +118,7 @@ def test_a_regularizer_as_a_term_changes_contexts():
 
 
 def test_options_that_no_chosen_plugin_knows_are_still_refused():
-    with pytest.raises(ConfigError, match=r"unknown key regularizer\.momentun"):
+    with pytest.raises(ConfigError, match=r"unknown key regularizer\.momentun of regularizer"):
         phase2_of(checkpoint(), reg="distribution", of_regularizer={"momentun": 0.9})
     config = dataclasses.replace(resolve(), objective={"teecher": "x"})
     config = dataclasses.replace(
@@ -126,7 +126,7 @@ def test_options_that_no_chosen_plugin_knows_are_still_refused():
         phase1=dataclasses.replace(config.phase1, objective="cvfp"),
         phase2=dataclasses.replace(config.phase2, objective="reconstruction"),
     )
-    with pytest.raises(ConfigError, match=r"unknown key objective\.teecher"):
+    with pytest.raises(ConfigError, match=r"unknown key objective\.teecher of objective"):
         ExtraTerms(config, checkpoint().model, {})
 
 
