@@ -43,7 +43,7 @@ class Peer(nn.Module):
     """
 
     carries_state = True
-    windows: Sequence[str] = ("64x16", "32x32")
+    windows: Sequence[str] = ("64x16", "128x8", "32x32")
     shapes: Sequence[str]
     width_steps: Sequence[int] = (16, 8, 4, 2)
 
