@@ -107,6 +107,43 @@ def test_a_dead_process_ends_the_run_and_one_process_goes_on(home, tmp_path):
     assert names(tmp_path) == ["run.metrics.jsonl", "run.safetensors"]
 
 
+def say(home, folder, *mistakes):
+    """Exit codes and lines on stderr of two processes, each with its mistake."""
+    folder.mkdir()
+    said = [folder / f"{rank}.txt" for rank in range(2)]
+    arguments = command("online", home, folder / "run.safetensors")
+    processes = [
+        start(
+            *[word.replace(*mistake) for word in arguments],
+            cwd=home,
+            stderr=path,
+            environment=address,
+        )
+        for path, address, mistake in zip(said, addresses(), mistakes, strict=True)
+    ]
+    processes[1].join(100)
+    if mistakes[0] != mistakes[1]:
+        processes[0].kill()  # as torchrun does in the end: they may not even have met
+    codes = ended(processes)
+    return codes, [path.read_text().splitlines() for path in said]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "code", "words"),
+    [
+        (("/data", "/missing"), 3, "no prepared data at "),
+        (("phase1.engine=online", "phase1.reg=missing"), 2, "unknown regularizer"),
+    ],
+)
+def test_the_cause_is_said_once_whoever_sees_it(home, tmp_path, mistake, code, words):
+    codes, said = say(home, tmp_path / "one", ("", ""), mistake)
+    assert codes[1] == code, said
+    assert [words in line for line in said[1]] == [True], said
+    codes, said = say(home, tmp_path / "both", mistake, mistake)
+    assert codes == [code, code], said
+    assert [words in line for line in said[0] + said[1]] == [True], said
+
+
 def sweep_late(case, home, out, layers):
     """A run whose first process tidies up while the second tries whether it could write."""
     sweep, touch = resume.sweep, Path.touch
