@@ -12,6 +12,8 @@ import torch
 from safetensors import safe_open
 
 from newllm_core.checkpoint.run_state import state_path
+from newllm_core.errors import InputError
+from newllm_core.files.lock import exclusive
 from newllm_core.training import resume
 from tests.forked import start
 from tests.robustness.runs import (
@@ -19,6 +21,7 @@ from tests.robustness.runs import (
     COMMON,
     PHASE1,
     addresses,
+    child,
     ended,
     metrics,
     names,
@@ -156,3 +159,35 @@ def test_no_process_sweeps_what_another_tries_to_write(home, tmp_path):
     out = tmp_path / "run.safetensors"
     processes = start_together("online", home, out, target=sweep_late)
     assert ended(processes) == [0, 0]
+
+
+def other_settings_each(case, home, out, layers):
+    """What the second process sees is another run."""
+    child(case, home, out, layers | {"run": {"seed": torch.distributed.get_rank()}})
+
+
+def test_processes_that_do_not_see_the_same_are_refused(home, tmp_path):
+    out = tmp_path / "run.safetensors"
+    assert ended(start_together("online", home, out, target=other_settings_each)) == [3, 3]
+    assert names(tmp_path) == []
+
+
+def resumed_while_it_ends(case, home, out, layers):
+    """The second of two processes is told to go on alone, and somebody resumes the run."""
+    write = resume.Saver._write
+
+    def watched(saver, state):
+        with pytest.raises(InputError, match="another newllm is writing"), exclusive(out):
+            pass
+        write(saver, state)
+
+    resume.Saver._write = watched
+    if torch.distributed.get_rank() == 0:
+        resume.Saver.maybe_save = lambda *_: os._exit(9)
+    child(case, home, out, layers)
+
+
+def test_the_second_holds_the_lock_of_the_first_while_it_writes(home, tmp_path):
+    out = tmp_path / "run.safetensors"
+    assert ended(start_together("online", home, out, target=resumed_while_it_ends)) == [9, 130]
+    assert names(tmp_path) == ["run.metrics.jsonl", "run.resume"]
