@@ -1,14 +1,17 @@
-"""One command in several processes (`torchrun`): the first one speaks for all."""
+"""One command in several processes (`torchrun`): one speaks for all that would say the same."""
 
 import os
 import shlex
 import sys
+from datetime import timedelta
 
 from newllm_core.errors import ProcessLost, UserError
 from newllm_core.runtime.progress import Progress, Silent
 from newllm_core.settings import Settings
 
 RESUMABLE = ("phase1", "phase2")
+# Torchrun listens before it starts anybody: only its own end keeps it from answering.
+LONGEST_ASKED = timedelta(seconds=20)
 
 
 def is_first_process() -> bool:
@@ -17,8 +20,23 @@ def is_first_process() -> bool:
 
 
 def speaks(error: UserError) -> bool:
-    """Say whether this process reports `error`; another one does where the first is gone."""
-    return is_first_process() or (isinstance(error, ProcessLost) and error.speaks)
+    """Say whether this process reports `error`: of those that say the same, the first that asks.
+
+    Of a lost process whoever is left says the same in words of its own: see `ProcessLost`.
+    """
+    if isinstance(error, ProcessLost):
+        return is_first_process() or error.speaks
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return is_first_process()
+    from torch.distributed import TCPStore
+
+    place, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    try:
+        said = TCPStore(place, port, is_master=False, timeout=LONGEST_ASKED)
+        restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        return said.add(f"newllm/{restarts}/{error}", 1) == 1
+    except RuntimeError:  # torchrun is gone
+        return is_first_process()
 
 
 def run_progress(given: Settings) -> Progress:

@@ -91,6 +91,16 @@ def open_dataset(path: str | Path) -> PreparedDataset:
         raise InputError(f"no prepared data at {folder}: run newllm prepare --out {folder}")
     if not os.access(folder, os.R_OK):
         raise InputError(f"cannot read {folder}: permission denied")
+    before = os.stat(folder)
+    try:
+        return _open(folder)
+    finally:
+        # What is mapped stays as it is, also where a folder is removed; names lead elsewhere.
+        if not (os.path.exists(folder) and os.path.samestat(before, os.stat(folder))):
+            raise InputError(f"{folder} was replaced while it was read: run the command again")
+
+
+def _open(folder: Path) -> PreparedDataset:
     info_path = folder / INFO_FILE
     if not os.path.isfile(info_path):
         raise InputError(f"{folder} is not a prepared data set: {_how_to_prepare(folder)}")

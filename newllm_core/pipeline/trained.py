@@ -19,6 +19,7 @@ from newllm_core.errors import ConfigError, InputError
 from newllm_core.evaluation.splits import evaluate, evaluate_splits, without_line_ends
 from newllm_core.evaluation.texts import evaluate_text
 from newllm_core.files.atomic import refuse_existing
+from newllm_core.files.lock import exclusive
 from newllm_core.model.heads import head_weights
 from newllm_core.plugins.registry import CELLS
 from newllm_core.runtime.precision import products_in
@@ -70,7 +71,8 @@ def run_expand(
             expanded.results = evaluate_splits(
                 expanded.model, dataset, head_weights=weights, progress=progress
             )
-    checkpoints.save(expanded, out, overwrite=overwrite)
+    with exclusive(out):
+        checkpoints.save(expanded, out, overwrite=overwrite)
     return expanded
 
 

@@ -1,8 +1,9 @@
 """When the state of a run is saved, and how a run that was saved begins again."""
 
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,14 +101,14 @@ class Saver:
     def _lost(self, error: ProcessLost, state: Callable[[], State]) -> ProcessLost:
         """Return what one of the processes that are left says, after it has written what it can."""
         self.has_work = True  # others may have done theirs
-        speaks = collectives.rank() == 0 or self._first_is_gone()
         kept = f"the state before is in {self.path}"
-        if not self.sharded:
-            if speaks:
+        with ExitStack() as stack:
+            speaks = collectives.rank() == 0 or self._replaces_first(stack)
+            if speaks and not self.sharded:
                 self._write(state())
-        elif self.path.exists():
+        if self.sharded and self.path.exists():
             kept = f"its share of the model is lost, the state saved last is in {self.path}"
-        else:
+        elif self.sharded:
             kept = "its share of the model is lost, and no state was saved so far"
         explained = ProcessLost(f"{error}; {kept}")
         explained.speaks = speaks
@@ -135,14 +136,18 @@ class Saver:
         values = {"lines": self.log.flush_to_disk(), "replaces": self.replaces}
         run_state.save_state(State(state.tensors, state.values | values), self.path, self.identity)
 
-    def _first_is_gone(self) -> bool:
-        """Say whether the second process must write, because nobody holds the lock any more."""
+    def _replaces_first(self, stack: ExitStack) -> bool:
+        """Say whether the second process must write, since nobody holds the lock: now it does.
+
+        A run that is resumed meanwhile may not find that it is written to.
+        """
         if collectives.rank() != 1:
             return False
         # The kernel closes the files of a process that was killed one after the other: its
         # connections may be gone before its lock is.
         for _ in range(LOCK_LOOKS):
-            with suppress(InputError), exclusive(self.checkpoint):
+            with suppress(InputError):
+                stack.enter_context(exclusive(self.checkpoint))
                 return True
             time.sleep(0.05)
         return False
@@ -171,7 +176,7 @@ def begin(
 
     Raises:
         ConfigError: the state is of a run with other settings.
-        InputError: it is of a run on other data, or cannot be read.
+        InputError: it is of a run on other data or cannot be read, or processes see other ones.
     """
     path = state_path(checkpoint)
     first = collectives.rank() == 0
@@ -181,7 +186,13 @@ def begin(
         progress.message(f"resuming from {path}")
     elif resume:
         progress.message(f"nothing to resume (there is no {path}): starting afresh")
-    collectives.barrier()  # everybody has looked at what was there
+    # Files may be replaced between the readings of two processes, or be others on other machines.
+    seen = json.dumps([identity, state and state.values])
+    if not collectives.alike(seen):  # behind it, everybody has looked at what was there
+        raise InputError(
+            "the processes of this run do not see the same settings, data or state: give all of "
+            "them the same files, and start it again"
+        )
     if first and not resume:
         path.unlink(missing_ok=True)
     lines = state.values["lines"] if state is not None else 0

@@ -1,6 +1,7 @@
 import json
 import os
 import pty
+import select
 import signal
 import time
 
@@ -267,9 +268,10 @@ def end_with(running, descriptor, key, seconds=60):
 
 def wait_for(descriptor, words, seconds=60):
     seen, end = b"", time.monotonic() + seconds
-    while words not in seen and time.monotonic() < end:
-        seen += os.read(descriptor, 1000)
-    assert words in seen
+    while words not in seen and (left := end - time.monotonic()) > 0:
+        if select.select([descriptor], [], [], left)[0]:
+            seen += os.read(descriptor, 1000)
+    assert words in seen, seen
     return seen
 
 

@@ -1,10 +1,12 @@
 """stdout, stderr and signals of a real process."""
 
+import fcntl
 import os
 import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 
 import pytest
@@ -103,13 +105,21 @@ def test_a_run_whose_stderr_is_lost_still_saves_its_state(tmp_path, stderr):
     assert (tmp_path / "a.resume").exists()
 
 
+def unread(pipe):
+    """How many bytes nobody has taken out of a pipe so far."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
 def test_a_command_that_is_interrupted_says_so(tmp_path):
     streams = {name: tmp_path / name for name in ("stdin", "stdout", "stderr")}
     os.mkfifo(streams["stdin"])
     arguments = ("generate", "missing.safetensors", "--prompt-file=-")
     running = start(*arguments, cwd=tmp_path, **streams)
-    with streams["stdin"].open("w"):
-        time.sleep(1)  # it waits for its prompt
+    with streams["stdin"].open("w") as prompt:
+        print("the", file=prompt, flush=True)
+        while unread(prompt):
+            assert running.exitcode is None, streams["stderr"].read_text()
+            time.sleep(0.05)
         os.kill(running.pid, signal.SIGINT)
         running.join(30)
     assert running.exitcode == 130

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
+from newllm_core.data import prepared
 from newllm_core.data.prepared import open_dataset
 from newllm_core.errors import InputError
 
@@ -204,4 +205,19 @@ def test_boundaries_that_are_none(folder, array):
     np.save(buffer, array)
     forge(folder, "train.documents.npy", buffer.getvalue())
     with assert_one_line_error(InputError, folder / "train.documents.npy"):
+        open_dataset(folder)
+
+
+@pytest.mark.parametrize("name", ["dataset.json", "tokenizer.json"])
+def test_a_folder_that_is_replaced_while_it_is_read(original, folder, monkeypatch, name):
+    def read_and_replace(path, *arguments, **options):
+        text = read_text(path, *arguments, **options)
+        if path.name == name:
+            folder.rename(folder.with_name("old"))
+            shutil.copytree(original, folder)
+        return text
+
+    read_text = prepared.read_text
+    monkeypatch.setattr(prepared, "read_text", read_and_replace)
+    with pytest.raises(InputError, match="was replaced while it was read: run the command again"):
         open_dataset(folder)

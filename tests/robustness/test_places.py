@@ -6,9 +6,13 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from newllm_core.checkpoint import format as checkpoints
 from newllm_core.checkpoint.run_state import State, save_state, state_path
+from newllm_core.data.prepared import open_dataset
 from newllm_core.errors import InputError
 from newllm_core.files.lock import exclusive
+from newllm_core.pipeline.trained import run_expand
+from newllm_core.runtime.progress import Silent
 from newllm_core.runtime.runlog import RunLog, metrics_path
 from tests.robustness import runs
 from tests.robustness.runs import SERVER, content, metrics, names, start, train
@@ -117,6 +121,15 @@ def test_a_second_run_of_the_same_place_is_refused(home, tmp_path, reference):
     assert names(tmp_path) == []
     train("parallel", home, out)
     assert content(out) == reference("parallel").content
+
+
+def test_expand_waits_for_nobody_and_replaces_nothing(home, tmp_path):
+    out = tmp_path / "run.safetensors"
+    base, data = checkpoints.load(home / "base.safetensors"), open_dataset(home / "data")
+    where = {"overwrite": False, "device": torch.device("cpu"), "progress": Silent()}
+    with exclusive(out), pytest.raises(InputError, match="another newllm is writing"):
+        run_expand(base, data, base.config, out, **where)
+    assert names(tmp_path) == []
 
 
 def test_sigterm_saves_the_state(home, reference, tmp_path):

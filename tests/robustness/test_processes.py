@@ -12,6 +12,8 @@ import torch
 from safetensors import safe_open
 
 from newllm_core.checkpoint.run_state import state_path
+from newllm_core.errors import InputError
+from newllm_core.files.lock import exclusive
 from newllm_core.training import resume
 from tests.forked import start
 from tests.robustness.runs import (
@@ -19,6 +21,7 @@ from tests.robustness.runs import (
     COMMON,
     PHASE1,
     addresses,
+    child,
     ended,
     metrics,
     names,
@@ -80,16 +83,16 @@ def test_a_dead_process_ends_the_run_and_one_process_goes_on(home, tmp_path):
         start(*arguments, cwd=home, stderr=path, environment=address | {"OMP_NUM_THREADS": "1"})
         for path, address in zip(said, addresses(), strict=True)
     )
-    while not out.with_name("run.metrics.jsonl").exists():
+    figures = out.with_name("run.metrics.jsonl")
+    while not (figures.exists() and figures.stat().st_size):
         if first.exitcode is not None:
             second.join(10)  # what it says is the cause
             pytest.fail("\n".join([f"exit {second.exitcode}", *(p.read_text() for p in said)]))
         time.sleep(0.05)
-    time.sleep(1)
     second.kill()
     first.join(100)
-    assert first.exitcode == 130
     err = said[0].read_text()
+    assert first.exitcode == 130, err
     for path in said:
         path.unlink()
     lines = [line for line in err.splitlines() if line.startswith("newllm: ")]
@@ -107,6 +110,43 @@ def test_a_dead_process_ends_the_run_and_one_process_goes_on(home, tmp_path):
     assert names(tmp_path) == ["run.metrics.jsonl", "run.safetensors"]
 
 
+def say(home, folder, *mistakes):
+    """Exit codes and lines on stderr of two processes, each with its mistake."""
+    folder.mkdir()
+    said = [folder / f"{rank}.txt" for rank in range(2)]
+    arguments = command("online", home, folder / "run.safetensors")
+    processes = [
+        start(
+            *[word.replace(*mistake) for word in arguments],
+            cwd=home,
+            stderr=path,
+            environment=address,
+        )
+        for path, address, mistake in zip(said, addresses(), mistakes, strict=True)
+    ]
+    processes[1].join(100)
+    if mistakes[0] != mistakes[1]:
+        processes[0].kill()  # as torchrun does in the end: they may not even have met
+    codes = ended(processes)
+    return codes, [path.read_text().splitlines() for path in said]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "code", "words"),
+    [
+        (("/data", "/missing"), 3, "no prepared data at "),
+        (("phase1.engine=online", "phase1.reg=missing"), 2, "unknown regularizer"),
+    ],
+)
+def test_the_cause_is_said_once_whoever_sees_it(home, tmp_path, mistake, code, words):
+    codes, said = say(home, tmp_path / "one", ("", ""), mistake)
+    assert codes[1] == code, said
+    assert [words in line for line in said[1]] == [True], said
+    codes, said = say(home, tmp_path / "both", mistake, mistake)
+    assert codes == [code, code], said
+    assert [words in line for line in said[0] + said[1]] == [True], said
+
+
 def sweep_late(case, home, out, layers):
     """A run whose first process tidies up while the second tries whether it could write."""
     sweep, touch = resume.sweep, Path.touch
@@ -119,3 +159,35 @@ def test_no_process_sweeps_what_another_tries_to_write(home, tmp_path):
     out = tmp_path / "run.safetensors"
     processes = start_together("online", home, out, target=sweep_late)
     assert ended(processes) == [0, 0]
+
+
+def other_settings_each(case, home, out, layers):
+    """What the second process sees is another run."""
+    child(case, home, out, layers | {"run": {"seed": torch.distributed.get_rank()}})
+
+
+def test_processes_that_do_not_see_the_same_are_refused(home, tmp_path):
+    out = tmp_path / "run.safetensors"
+    assert ended(start_together("online", home, out, target=other_settings_each)) == [3, 3]
+    assert names(tmp_path) == []
+
+
+def resumed_while_it_ends(case, home, out, layers):
+    """The second of two processes is told to go on alone, and somebody resumes the run."""
+    write = resume.Saver._write
+
+    def watched(saver, state):
+        with pytest.raises(InputError, match="another newllm is writing"), exclusive(out):
+            pass
+        write(saver, state)
+
+    resume.Saver._write = watched
+    if torch.distributed.get_rank() == 0:
+        resume.Saver.maybe_save = lambda *_: os._exit(9)
+    child(case, home, out, layers)
+
+
+def test_the_second_holds_the_lock_of_the_first_while_it_writes(home, tmp_path):
+    out = tmp_path / "run.safetensors"
+    assert ended(start_together("online", home, out, target=resumed_while_it_ends)) == [9, 130]
+    assert names(tmp_path) == ["run.metrics.jsonl", "run.resume"]

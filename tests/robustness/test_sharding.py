@@ -2,6 +2,8 @@
 
 import os
 import signal
+import time
+from itertools import count
 
 import pytest
 import torch
@@ -14,8 +16,10 @@ from newllm_core.model.language_model import LanguageModel
 from newllm_core.parallel import collectives as distributed
 from newllm_core.parallel.collectives import full_tensor, is_dtensor
 from newllm_core.parallel.sharding import sharded
+from newllm_core.training.resume import Saver
 from newllm_core.trajectory.sequential import rollout, unroll
 from tests.robustness.runs import (
+    child,
     ended,
     metrics,
     names,
@@ -45,11 +49,25 @@ def test_the_losses_of_one_process(case, home, reference, tmp_path):
             assert difference.abs().max() < 1e-3
 
 
+def until_asked(case, home, out, layers):
+    """A run whose second process, after some steps, waits to be asked to stop, or killed."""
+    maybe_save, looks = Saver.maybe_save, count()
+
+    def wait(saver, state):
+        waits = distributed.rank() == 1 and next(looks) >= 5
+        while waits and not saver.interruption.asked:
+            time.sleep(0.01)
+        maybe_save(saver, state)
+
+    Saver.maybe_save = wait
+    child(case, home, out, layers)
+
+
 @pytest.mark.parametrize("case", ["parallel", slow("fine-tuned")])
 def test_stopped_by_a_signal_it_goes_on_as_any_number_of_processes(case, home, reference, tmp_path):
     out = tmp_path / "run.safetensors"
     saved_often = SHARDED | {"save_interval_seconds": 0.02}
-    processes = start_together(case, home, out, run=saved_often)
+    processes = start_together(case, home, out, target=until_asked, run=saved_often)
     while not state_path(out).exists() and processes[0].exitcode is None:
         processes[0].join(0.01)
     for process in processes:
@@ -65,7 +83,8 @@ def test_stopped_by_a_signal_it_goes_on_as_any_number_of_processes(case, home, r
 
 def test_a_lost_process_leaves_the_state_saved_last(home, reference, tmp_path):
     out = tmp_path / "run.safetensors"
-    processes = start_together("parallel", home, out, run=SHARDED | {"save_interval_seconds": 0.02})
+    saved_often = SHARDED | {"save_interval_seconds": 0.02}
+    processes = start_together("parallel", home, out, target=until_asked, run=saved_often)
     while not state_path(out).exists() and processes[0].exitcode is None:
         processes[0].join(0.01)
     os.kill(processes[1].pid, signal.SIGKILL)

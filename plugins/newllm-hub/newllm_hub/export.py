@@ -12,6 +12,7 @@ from torch import Tensor
 from newllm_core.checkpoint.format import Checkpoint, load
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import InputError, PluginError, reason
+from newllm_core.files.lock import exclusive
 from newllm_core.files.tensor_files import open_tensors, save_tensors
 from newllm_core.plugins.registry import CELLS
 from newllm_core.runtime.progress import Progress, Silent
@@ -70,9 +71,11 @@ def export_folder(
                 (made / file).write_text(content, encoding="utf-8")
             for file in (folder.MODEL, folder.COMPANION):  # which safetensors keeps private
                 (made / file).chmod((made / folder.CONFIG).stat().st_mode)
-            to.mkdir(exist_ok=True)
-            for file in folder.FILES:
-                os.replace(made / file, to / file)
+            with exclusive(to, option="--to"):
+                refuse_to_replace(to, overwrite=overwrite)  # others may have written it meanwhile
+                to.mkdir(exist_ok=True)
+                for file in folder.FILES:
+                    os.replace(made / file, to / file)
     except OSError as error:
         raise InputError(f"cannot write {to}: {reason(error)}") from error
     return list(folder.FILES)

@@ -10,6 +10,7 @@ from torch import Tensor
 from newllm_core.checkpoint.format import FORMAT, Checkpoint, load, save
 from newllm_core.checkpoint.metadata import model_shape
 from newllm_core.errors import InputError, reason
+from newllm_core.files.lock import exclusive
 from newllm_core.files.names import require_checkpoint_place
 from newllm_core.files.tensor_files import open_tensors, save_tensors
 from newllm_hub import folder
@@ -51,7 +52,8 @@ def import_checkpoint(source: Path, out: Path, *, overwrite: bool = False) -> Ch
         made = {key: v for key, v in checkpoint.provenance.items() if key != "identity"}
         made |= {"trained_outside": True}
         checkpoint = dataclasses.replace(checkpoint, results={}, provenance=made, altered=False)
-    save(checkpoint, out, overwrite=overwrite)
+    with exclusive(out):
+        save(checkpoint, out, overwrite=overwrite)
     return checkpoint
 
 

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from newllm_core.checkpoint.format import load
 from newllm_core.errors import ConfigError, InputError, PluginError
+from newllm_core.files.lock import exclusive
 from newllm_core.files.tensor_files import open_tensors
 
 
@@ -119,6 +120,15 @@ def test_folders_that_cannot_be_imported(folder, tmp_path):
     (folder / COMPANION).unlink()
     refused(act, str(folder), f"has no {COMPANION}: copy it")
     refused(lambda: import_checkpoint(tmp_path / "absent", out), "absent")
+    assert not out.exists()
+
+
+def test_nobody_writes_what_another_is_writing(chat, folder, tmp_path):
+    out = tmp_path / "again.safetensors"
+    with exclusive(out), exclusive(folder):
+        refused(lambda: import_checkpoint(folder, out), "another newllm is writing", "--out")
+        again = {"analysis": False, "overwrite": True}
+        refused(lambda: export_folder(chat, folder, **again), "is writing", "--to")
     assert not out.exists()
 
 

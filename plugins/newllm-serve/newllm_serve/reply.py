@@ -23,7 +23,12 @@ class Reply:
         model: name of the model.
         sessions: where its session is kept.
         before: where its session was left; None for a new one.
+
+    Attributes:
+        saving: ends once its session is on disk; None before.
     """
+
+    saving: asyncio.Future[None] | None = None
 
     def __init__(
         self,
@@ -112,7 +117,10 @@ class Reply:
     async def _save(self, name: str, row: Row) -> None:
         before = 0 if self._before is None else self._before.notes.get("num_tokens", 0)
         num_tokens = before + row.num_read
-        await asyncio.to_thread(self._sessions.save, name, row, num_tokens)
+        saving = asyncio.to_thread(self._sessions.save, name, row, num_tokens)
+        self.saving = asyncio.ensure_future(saving)
+        # Who waits may be gone at any time; a thread cannot be stopped.
+        await asyncio.shield(self.saving)
         self._session = {
             "session": {
                 "id": name,

@@ -86,7 +86,11 @@ class Service:
         """Free what a reply holds, whether it is complete or its client is gone."""
         for row in reply.rows:
             row.is_wanted = False
-        self._busy.discard(reply.asked.session or "")
+        name = reply.asked.session or ""
+        if reply.saving is None or reply.saving.done():
+            self._busy.discard(name)
+        else:  # whoever comes next must find what is being written
+            reply.saving.add_done_callback(lambda _: self._busy.discard(name))
 
     async def look_at(self, name: str) -> dict[str, Any]:
         """Describe the state of a session.
@@ -111,7 +115,11 @@ class Service:
             Refused: it is in use.
         """
         self._refuse_busy(name)
-        return await asyncio.to_thread(self._sessions.remove, name)
+        self._busy.add(name)
+        try:
+            return await asyncio.to_thread(self._sessions.remove, name)
+        finally:
+            self._busy.discard(name)
 
     async def _load(self, name: str) -> SavedState | None:
         try:

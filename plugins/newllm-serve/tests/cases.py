@@ -84,10 +84,11 @@ def serve(path, *options):
     command = [sys.executable, "-m", "newllm_cli", "serve", str(path), "--port=0", *options]
     with log.open("w") as file:
         process = subprocess.Popen(command, stderr=file)
-    for _ in range(600):
+    for _ in range(3000):
         found = re.search(r" at (http://\S+:\d+), ", log.read_text())
         if found:
             return Server(process, found[1], log)
         assert process.poll() is None, log.read_text()
         time.sleep(0.1)
-    raise AssertionError("it does not start")
+    process.kill()
+    raise AssertionError(f"it does not start: {log.read_text()}")

@@ -8,7 +8,10 @@ from contextlib import suppress
 import cases
 import openai
 import pytest
+from newllm_serve.errors import Refused
+from newllm_serve.limits import Limits
 from newllm_serve.row import Row
+from newllm_serve.service import Service
 from newllm_serve.sessions import Sessions
 from test_openai import GREEDY, directly
 
@@ -131,6 +134,42 @@ def test_the_store_is_bounded_and_forgets_the_one_unused_for_longest(opened, tmp
     assert again.load("b") is None
     assert [again.load(name).notes["num_tokens"] for name in "acd"] == [0, 2, 9]
     assert again.load("d").context_C.tolist() == [9.0] * opened.model.context_dim
+
+
+def test_a_session_is_busy_until_it_is_on_disk_also_where_its_client_is_gone(opened, tmp_path):
+    kept = Sessions(tmp_path, opened.checkpoint, opened.tokenizer, 3)
+    options, limits = GenerationConfig(temperature=0, max_tokens=3), Limits()
+    service = Service("m", opened.checkpoint, opened.tokenizer, options, limits, kept)
+    asked = service.reader.read(b'{"prompt": "the cat", "session": "s"}', is_chat=False)
+    begun, may_go_on, save = threading.Event(), threading.Event(), kept.save
+
+    def slowly(*arguments):
+        begun.set()
+        assert may_go_on.wait(100)
+        save(*arguments)
+
+    async def leave():
+        service.engine.start()
+        reply = await service.begin(asked)
+        answer = asyncio.ensure_future(reply.body())
+        assert await asyncio.to_thread(begun.wait, 100)
+        answer.cancel()
+        service.end(reply)
+        try:
+            for come_again in (service.begin, lambda _: service.forget("s")):
+                with pytest.raises(Refused, match="in another request"):
+                    await come_again(asked)
+        finally:
+            may_go_on.set()
+        await reply.saving
+        await asyncio.sleep(0)
+        reply = await service.begin(asked)
+        assert (await reply.body())["session"]["is_new"] is False
+        service.end(reply)
+        service.engine.stop()
+
+    kept.save = slowly
+    asyncio.run(leave())
 
 
 @pytest.mark.parametrize("count", [8, pytest.param(100, marks=pytest.mark.slow)])

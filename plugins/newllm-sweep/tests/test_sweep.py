@@ -207,7 +207,7 @@ def test_a_mistake_in_the_plan_is_one_helpful_line(plan_file, change, words):
 def test_jobs_run_newllm(tmp_path):
     (name,) = submit(["--version"], tmp_path, 1, {"timeout_min": 1}, cluster="local")
     said = tmp_path / f"{name}_0_log.out"
-    for _ in range(300):
+    for _ in range(1500):
         if said.exists() and "newllm 0." in said.read_text():
             break
         time.sleep(0.1)
