@@ -145,6 +145,23 @@ class _Case:
             self.run(cell)
         self.compare(self.run(cell), "the same input came before: keep nothing between two calls")
 
+    def check_tensors(self) -> None:
+        cell = self.make()
+        before = {name: tensor.clone() for name, tensor in cell.state_dict().items()}
+        self.run(cell)
+        after = cell.state_dict()
+        names = before | after
+        if changed := [n for n in names if not (n in before and torch.equal(before[n], after[n]))]:
+            raise Failed(f"forward changes {', '.join(changed)}; keep nothing between two calls")
+
+    def check_training(self) -> None:
+        self.compare(self.run(self.make().eval()), "self.training is false: do the same in both")
+
+    def check_two(self) -> None:
+        one, other = (dict(self.bare().named_parameters()) for _ in range(2))
+        if shared := [name for name, parameter in one.items() if parameter is other.get(name)]:
+            raise Failed(f"they have the same {', '.join(shared)}; make it in __init__")
+
     def check_inputs(self) -> None:
         given = [each.clone() for each in self.given]
         self.run(self.make(), *given)

@@ -90,7 +90,7 @@ def check_initialise(
 
 def check_parameter_gradients(module: nn.Module, loss: Tensor) -> None:
     """See that `loss` reaches every parameter of `module` with a finite gradient."""
-    parameters = dict(module.named_parameters())
+    parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
     if not parameters:
         return
     if not loss.requires_grad:
