@@ -24,7 +24,7 @@ from newllm_core.model.heads import TokenHead
 from newllm_core.model.slow import SlowUnits
 from newllm_core.plugins.guard import stdout_to_stderr
 from newllm_core.plugins.registry import CELLS
-from newllm_core.runtime.seeded import seeded
+from newllm_core.runtime.repeatable import seeded
 from newllm_core.settings import make_section
 
 HEAD_STD = 0.02

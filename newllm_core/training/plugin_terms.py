@@ -8,6 +8,7 @@ from newllm_core.errors import PluginError
 from newllm_core.objectives.base import Objective
 from newllm_core.plugins.registry import Registry
 from newllm_core.regularizers.base import Regularizer
+from newllm_core.runtime.repeatable import leaving_alone
 
 
 def plugin_loss(
@@ -16,10 +17,15 @@ def plugin_loss(
     """Call the objective or regularizer that is registered as `name`.
 
     Raises:
-        PluginError: it fails, or returns no scalar tensor.
+        PluginError: it fails, returns no scalar tensor, or depends on calls before or on chance.
     """
-    compute: Any = plugin.loss if isinstance(plugin, Objective) else plugin
-    with registry.blame(name):
+    is_objective = isinstance(plugin, Objective)
+    compute: Any = plugin.loss if is_objective else plugin
+    kept = plugin if is_objective or not plugin.training else None
+    with (
+        registry.blame(name),
+        leaving_alone(kept, lambda: f"{registry.describe(registry.find(name))}: loss"),
+    ):
         loss = compute(**given)
     if isinstance(loss, Tensor) and loss.ndim == 0:
         return loss

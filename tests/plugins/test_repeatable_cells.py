@@ -29,14 +29,18 @@ class Odd(Cell):
 REFUSED = {
     "spectral": ("parametrizations.spectral_norm(self.update)", "", "forward changes update.param"),
     "old weight norm": ("weight_norm(self.update)", "", "after a call it cannot be copied"),
-    "dropout": ("self.drop = nn.Dropout(0.1)", "new = self.drop(new)", "forward draws random numb"),
+    "dropout": (
+        "self.drop = nn.Dropout(0.1)",
+        "new = self.drop(new)",
+        "forward draws torch's random",
+    ),
     "batch norm": ("self.norm = nn.BatchNorm1d(8)", "new = self.norm(new)", "changes norm.num_bat"),
     "counter": ("self.calls = 0", "self.calls += 1; new = new * self.calls", "a second call"),
     "kept": ("", "self.kept = new", "after a call it cannot be copied: keep nothing between two"),
     "bias written": (
         "",
         "self.update.bias.data.fill_(0.5); new = 0 * new + context * self.update.bias",
-        "forward changes update.bias: keep nothing",
+        "a call changes update.bias: keep nothing",
     ),
     "made late": (
         "",

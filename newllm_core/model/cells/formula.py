@@ -12,7 +12,7 @@ from torch import Tensor
 
 from newllm_core.errors import PluginError
 from newllm_core.model.cells.base import Cell
-from newllm_core.runtime.seeded import seeded, tensors_of
+from newllm_core.runtime.repeatable import tensors_of
 
 # What an optimizer trains and files hold.
 TRAINED = (torch.float32, torch.float64)
@@ -54,28 +54,3 @@ def require_formula(
         copy.deepcopy(cell)
     except Exception as error:
         raise PluginError(f"{what}: after a call it cannot be copied: {NOTHING_KEPT}") from error
-
-
-def require_same_twice(cell: Cell, seed: int, what: str) -> None:
-    """Raise `PluginError` if two cells like `cell` from one seed differ, or share tensors."""
-    made = []
-    for _ in range(2):
-        with seeded(seed):
-            made.append(type(cell)(cell.context_dim, cell.embed_dim, cell.options))
-            made[-1].initialise(0.1, torch.Generator().manual_seed(seed))
-    one, other = (tensors_of(each) for each in made)
-    names = [name for name in one if not torch.equal(one[name][0], other[name][0])]
-    before = {name: tensor.clone() for name, (tensor, _) in one.items()}
-    # What is no parameter and no buffer shows in what is made of a context.
-    ones = torch.ones(1, cell.context_dim), torch.ones(1, cell.embed_dim)
-    pair = [each(context=ones[0], token=ones[1])[0] for each in made]
-    if names or not torch.equal(*pair):
-        raise PluginError(
-            f"{what}: one seed makes two that differ{' in ' if names else ''}{', '.join(names)}: "
-            "draw with torch in __init__, from its generator in initialise"
-        )
-    # `leaving_alone` does not see what is written to `tensor.data`.
-    if changed := [name for name in one if not torch.equal(one[name][0], before[name])]:
-        raise PluginError(f"{what}: forward changes {', '.join(changed)}: {NOTHING_KEPT}")
-    if shared := [name for name in one if one[name][0] is other[name][0]]:
-        raise PluginError(f"{what}: all have the same {', '.join(shared)}: make it in __init__")

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from newllm_core.errors import PluginError
 from newllm_core.model.cells.base import Cell
-from newllm_core.model.cells.formula import require_formula, require_kinds, require_same_twice
+from newllm_core.model.cells.formula import require_formula, require_kinds
 from newllm_core.plugins.registry import CELLS
-from newllm_core.runtime.seeded import leaving_alone
+from newllm_core.runtime.repeatable import leaving_alone, require_same_twice
 
 ROWS = 3
+STD = 0.1
 
 
 def probe(name: str, cells: Sequence[Cell], seed: int) -> None:
@@ -39,10 +40,11 @@ def probe(name: str, cells: Sequence[Cell], seed: int) -> None:
         )
     context = torch.linspace(-1, 1, ROWS * cells[0].context_dim).view(ROWS, -1)
     token = torch.linspace(-1, 1, ROWS * cells[0].embed_dim).view(ROWS, -1)
+    given = {"context": context, "token": token}
     with torch.random.fork_rng(devices=[]), torch.enable_grad(), CELLS.blame(name):
         for cell in cells:
             require_kinds(cell, what)
-            with leaving_alone(cell, f"{what}: forward"):
+            with leaving_alone(cell, lambda: f"{what}: forward"):
                 found = cell(context=context, token=token)
             if not (isinstance(found, tuple | list) and len(found) == 2):
                 raise PluginError(
@@ -53,10 +55,16 @@ def probe(name: str, cells: Sequence[Cell], seed: int) -> None:
                 _require_like("token", found[1], token, what)
             require_formula(cell, context, token, found[0], what)
             context, token = found
-        require_same_twice(cells[0], seed, what)
+        require_same_twice(lambda: _like(cells[0], seed), lambda cell: cell(**given)[0], seed, what)
         trained = [parameter for parameter in parameters if parameter.requires_grad]
         if context.requires_grad and trained:
             torch.autograd.grad(context.sum(), trained, allow_unused=True)
+
+
+def _like(cell: Cell, seed: int) -> Cell:
+    made = type(cell)(cell.context_dim, cell.embed_dim, cell.options)
+    made.initialise(STD, torch.Generator().manual_seed(seed))
+    return made
 
 
 def _require_like(name: str, found: object, given: Tensor, what: str) -> None:
