@@ -210,7 +210,7 @@ class Reservoir(Leaky):
     def __init__(self, context_dim, embed_dim, options=None):
         super().__init__(context_dim, embed_dim, options)
         self.fixed = nn.Parameter(torch.empty(context_dim, context_dim), requires_grad=False)
-        self.register_buffer("scale", torch.full((context_dim,), 0.5))
+        self.register_buffer("scale", torch.rand(context_dim))
 
     def say(self, context, token):
         return super().say(self.scale * (context @ self.fixed), token)
