@@ -173,8 +173,8 @@ def identity_of(
     keys = {f"{name}.{key}": value for name in sections for key, value in chosen[name].items()}
     identity = {key: value for key, value in keys.items() if key not in FREE_TO_CHANGE}
     digest = hashlib.sha256()
-    for parameter in model.parameters():
-        digest.update(parameter.detach().cpu().numpy().tobytes())
+    for tensor in (*model.parameters(), *model.blocks.buffers()):
+        digest.update(tensor.detach().cpu().numpy().tobytes())
     return {**identity, "dataset": dataset_hash, "initial weights": digest.hexdigest()}
 
 

@@ -24,6 +24,7 @@ from newllm_core.model.heads import TokenHead
 from newllm_core.model.slow import SlowUnits
 from newllm_core.plugins.guard import stdout_to_stderr
 from newllm_core.plugins.registry import CELLS
+from newllm_core.runtime.repeatable import seeded
 
 HEAD_STD = 0.02
 
@@ -126,12 +127,10 @@ class LanguageModel(nn.Module):
             with CELLS.blame(config.cell):  # a cell may not be made whole
                 count = self.num_parameters()
             refuse(count)
-            # What a cell draws where it is made follows from the seed too.
-            with torch.random.fork_rng(devices=()):
-                torch.default_generator.manual_seed(seed)
+            with seeded(seed):
                 self._make_parts(cell_type, options, num_heads)
             self._initialise()
-            probe(config.cell, self.cells())
+            probe(config.cell, self.cells(), seed)
 
     def _make_parts(self, cell_type: type[Cell], options: Any, num_heads: int) -> None:  # noqa: ANN401
         config = self.config
@@ -281,7 +280,7 @@ class LanguageModel(nn.Module):
 
     def _initialise_blocks(self, blocks: Recurrence) -> None:
         generator = random_stream(self.seed, "blocks")
-        with CELLS.blame(self.config.cell):
+        with CELLS.blame(self.config.cell), seeded(self.seed):
             for cell in blocks.cells():
                 cell.initialise(self.config.init_std, generator)
 

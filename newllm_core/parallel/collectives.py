@@ -89,7 +89,7 @@ def average_gradients(parameters: Sequence[nn.Parameter], also: Sequence[Tensor]
     if size() == 1:
         return
     # Those of sharded parameters are means already.
-    parameters = [p for p in parameters if not is_dtensor(p)]
+    parameters = [p for p in parameters if p.requires_grad and not is_dtensor(p)]
     for parameter in parameters:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)

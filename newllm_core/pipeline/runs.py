@@ -19,7 +19,6 @@ from newllm_core.checkpoint.run_state import identity_of
 from newllm_core.config import Config
 from newllm_core.data.prepared import PreparedDataset
 from newllm_core.data.probe import choose_probes
-from newllm_core.errors import PluginError
 from newllm_core.files.lock import exclusive
 from newllm_core.kernels.door import describe
 from newllm_core.model.counted_dims import count_dims
@@ -28,10 +27,8 @@ from newllm_core.model.embeddings import load_embeddings
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.parallel import collectives
 from newllm_core.parallel.sharding import sharded
-from newllm_core.plugins.plugin import Plugin
 from newllm_core.plugins.registry import REGULARIZERS
-from newllm_core.regularizers.base import Regularizer
-from newllm_core.regularizers.probe import probe
+from newllm_core.regularizers.make import make_regularizers
 from newllm_core.runtime.precision import products_in
 from newllm_core.runtime.progress import Progress
 from newllm_core.runtime.trackers.base import Tracker
@@ -75,12 +72,15 @@ def run_phase1(
         )
         objective, of_objective = make_objective(config.phase1.objective, config, model)
         count = len(model.cells()) if config.phase1.apply_to == "every-layer" else 1
-        regularizers, of_regularizer = REGULARIZERS.make(
-            config.phase1.reg, config.regularizer, model.context_dim, count=count
+        regularizers, of_regularizer, remark = make_regularizers(
+            config.phase1.reg,
+            config.regularizer,
+            model.context_dim,
+            count=count,
+            seed=model.seed,
         )
-        plugin = REGULARIZERS.find(config.phase1.reg)
-        if not plugin.is_own:
-            _probe(plugin, regularizers[0], progress)
+        if remark:
+            progress.warning(remark)
         weight = regularizer_weight(regularizers, config.phase1)
         config = replace(
             config,
@@ -124,7 +124,7 @@ def run_phase1(
                         saver=saver,
                     )
                 gate = measure_health(trained, probes, warmup, config, progress=progress)
-            _warn_of_vacuous(result, plugin, config, progress)
+            _warn_of_vacuous(result, config, progress)
             checkpoint = Checkpoint(
                 model=model,
                 objective={n: t.detach().cpu() for n, t in objective.state_dict().items()},
@@ -148,9 +148,8 @@ def _writing(out: Path) -> AbstractContextManager[None]:
     return exclusive(out) if collectives.rank() == 0 else nullcontext()
 
 
-def _warn_of_vacuous(
-    result: Phase1Result, plugin: Plugin, config: Config, progress: Progress
-) -> None:
+def _warn_of_vacuous(result: Phase1Result, config: Config, progress: Progress) -> None:
+    plugin = REGULARIZERS.find(config.phase1.reg)
     for term in result.vacuous_terms:
         whose = (
             "" if plugin.is_own or term != REGULARIZER else f" ({REGULARIZERS.describe(plugin)})"
@@ -228,15 +227,3 @@ def _pass_gate(checkpoint: Checkpoint, config: Config, progress: Progress) -> di
     untrained = training["untrained_blocks"] or training["weight_change"] == 0
     thresholds = dataclasses.asdict(config.gate)
     return {**health, "thresholds": thresholds, "untrained_blocks": untrained}
-
-
-def _probe(plugin: Plugin, regularizer: Regularizer, progress: Progress) -> None:
-    """Raise `PluginError` for a broken regularizer before anything else is spent on it."""
-    what = REGULARIZERS.describe(plugin)
-    with REGULARIZERS.blame(plugin.name):
-        try:
-            remark = probe(regularizer)
-        except PluginError as error:
-            raise PluginError(f"{what} {error}") from error
-    if remark:
-        progress.warning(f"{what} {remark}")

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from newllm_core.errors import PluginError
 from newllm_core.regularizers.base import Regularizer
+from newllm_core.runtime.repeatable import leaving_alone
 
 NUM_CONTEXTS = 64
 
@@ -26,12 +27,18 @@ def probe(regularizer: Regularizer) -> str | None:
     Statistics and random numbers of the run are left as they are.
 
     Raises:
-        PluginError: the loss is no finite scalar tensor, or its gradient is not finite.
+        PluginError: the loss is no finite scalar tensor, its gradient is not finite, or it keeps
+            what is in no buffer.
     """
     contexts_ND, tokens_N = probe_batch(regularizer.context_dim)
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        names = [name for name, _ in regularizer.named_parameters()]
+        if names:
+            raise PluginError(f"has parameters, which no optimizer trains ({', '.join(names)})")
         trial = copy.deepcopy(regularizer).cpu().train()
-        loss = trial(contexts_ND.requires_grad_(), tokens_N=tokens_N)
+        twin = copy.deepcopy(trial)
+        with leaving_alone(None, lambda: "in its loss"):
+            loss = trial(contexts_ND.requires_grad_(), tokens_N=tokens_N)
         if not (isinstance(loss, Tensor) and loss.ndim == 0):
             shown = f"shape {list(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)[:80]
             raise PluginError(f"returns no scalar tensor but {shown}")
@@ -40,6 +47,15 @@ def probe(regularizer: Regularizer) -> str | None:
         gradient_ND = None
         if loss.requires_grad:
             (gradient_ND,) = torch.autograd.grad(loss, contexts_ND, allow_unused=True)
+        twin.load_state_dict(trial.state_dict())
+        pair = [each(contexts_ND / 2, tokens_N=tokens_N) for each in (trial, twin)]
+        if not torch.equal(*(loss.nan_to_num() for loss in pair)):
+            raise PluginError(
+                "cannot be resumed: with the buffers of another it returns another loss; keep "
+                "statistics and seeds in buffers (register_buffer)"
+            )
+        with leaving_alone(twin.eval(), lambda: "out of training: its loss"):
+            twin(contexts_ND, tokens_N=tokens_N)
     if gradient_ND is None or not gradient_ND.any():
         return "has no gradient with respect to the contexts: it trains nothing"
     if not gradient_ND.isfinite().all():

@@ -13,11 +13,13 @@ from torch.autograd.functional import jvp
 
 from newllm_core.model.cells.base import Cell
 from newllm_core.plugins.guard import one_line
+from newllm_core.runtime.repeatable import seeded
 from newllm_core.testing.modules import (
     NOTHING,
     check_close,
     check_initialise,
     check_parameter_gradients,
+    check_tensors,
     moved,
     no_global_numbers,
     values,
@@ -48,7 +50,8 @@ class _Case:
         self.given = values(ROWS, CONTEXT_DIM, seed=1), values(ROWS, EMBED_DIM, seed=2)
 
     def bare(self) -> Cell:
-        return self.type(CONTEXT_DIM, EMBED_DIM, self.options)
+        with seeded(0):
+            return self.type(CONTEXT_DIM, EMBED_DIM, self.options)
 
     def make(self, seed: int = 0) -> Cell:
         cell = self.bare()
@@ -144,6 +147,17 @@ class _Case:
         with no_global_numbers("forward"):
             self.run(cell)
         self.compare(self.run(cell), "the same input came before: keep nothing between two calls")
+
+    def check_tensors(self) -> None:
+        check_tensors(self.make(), self.run, "forward")
+
+    def check_training(self) -> None:
+        self.compare(self.run(self.make().eval()), "self.training is false: do the same in both")
+
+    def check_two(self) -> None:
+        one, other = (dict(self.bare().named_parameters()) for _ in range(2))
+        if shared := [name for name, parameter in one.items() if parameter is other.get(name)]:
+            raise Failed(f"they have the same {', '.join(shared)}; make it in __init__")
 
     def check_inputs(self) -> None:
         given = [each.clone() for each in self.given]

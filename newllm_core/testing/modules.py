@@ -88,9 +88,19 @@ def check_initialise(
         )
 
 
+def check_tensors(module: Module, call: Callable[[Module], object], what: str) -> None:
+    """See that `call`, which is `what`, changes no parameter and no buffer of `module`."""
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    call(module)
+    after = module.state_dict()
+    names = before | after
+    if changed := [n for n in names if not (n in before and torch.equal(before[n], after[n]))]:
+        raise Failed(f"{what} changes {', '.join(changed)}; keep nothing between two calls")
+
+
 def check_parameter_gradients(module: nn.Module, loss: Tensor) -> None:
     """See that `loss` reaches every parameter of `module` with a finite gradient."""
-    parameters = dict(module.named_parameters())
+    parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
     if not parameters:
         return
     if not loss.requires_grad:

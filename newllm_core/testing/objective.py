@@ -16,11 +16,13 @@ from newllm_core.objectives.base import (
     Objective,
     check_reads,
 )
+from newllm_core.runtime.repeatable import seeded
 from newllm_core.testing.modules import (
     NOTHING,
     check_close,
     check_initialise,
     check_parameter_gradients,
+    check_tensors,
     gradient_of,
     moved,
     no_global_numbers,
@@ -51,7 +53,8 @@ class _Case:
         self.options = options
 
     def bare(self) -> Objective:
-        return self.type(CONTEXT_DIM, EMBED_DIM, VOCAB_SIZE, self.options)
+        with seeded(0):
+            return self.type(CONTEXT_DIM, EMBED_DIM, VOCAB_SIZE, self.options)
 
     def make(self, seed: int = 0) -> Objective:
         objective = self.bare()
@@ -158,6 +161,9 @@ class _Case:
             self.loss(objective, given)
         found = self.loss(objective, self.given())
         self.compare(found, "the same input came before: keep nothing of a call")
+
+    def check_tensors(self) -> None:
+        check_tensors(self.make(), lambda made: self.loss(made, self.given()), "loss")
 
     def check_inputs(self) -> None:
         given, before = self.given(), self.given()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from newllm_core.regularizers.base import Regularizer
 from newllm_core.regularizers.probe import probe_batch
+from newllm_core.runtime.repeatable import seeded
 from newllm_core.testing.modules import NOTHING, gradient_of, no_global_numbers, scalar
 from newllm_core.testing.report import Failed, checks_of, run_checks
 
@@ -35,7 +36,8 @@ class _Case:
         self.options = options
 
     def make(self) -> Regularizer:
-        return self.type(CONTEXT_DIM, self.options)
+        with seeded(0):
+            return self.type(CONTEXT_DIM, self.options)
 
     def batch(self, num: int = NUM_CONTEXTS) -> tuple[Tensor, Tensor]:
         contexts_ND, tokens_N = probe_batch(CONTEXT_DIM, num)

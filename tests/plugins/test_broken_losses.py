@@ -40,7 +40,7 @@ def test_a_loss_that_breaks_during_training_names_the_plugin(site, phase1, tmp_p
         f"{BASE}class Late(Regularizer):\n    calls = 0\n"
         "    def loss(self, contexts_ND, *, tokens_N):\n"
         "        type(self).calls += 1\n"
-        "        if type(self).calls > 2:\n            raise KeyError('late')\n"
+        "        if type(self).calls > 7:\n            raise KeyError('late')\n"
         "        return contexts_ND.square().mean()\n"
     )
     site.install("newllm-late", {"late": "late_plugin:Late"}, late_plugin=source)
@@ -55,7 +55,7 @@ def test_a_loss_that_becomes_no_tensor_names_the_plugin(phase1, tmp_path):
         f"{BASE}class Late(Regularizer):\n    calls = 0\n"
         "    def loss(self, contexts_ND, *, tokens_N):\n"
         "        type(self).calls += 1\n"
-        "        return contexts_ND.square().mean() if type(self).calls < 3 else 0.5\n"
+        "        return contexts_ND.square().mean() if type(self).calls < 8 else 0.5\n"
     )
     done = phase1("--plugin", tmp_path / "late.py", "--reg", "late")
     assert "newllm_plugin_file" not in done.one_line("regularizer 'late' of file", "late.py:Late")
@@ -67,7 +67,7 @@ def test_a_loss_that_becomes_nan_names_the_plugin(site, phase1):
         f"{BASE}class Late(Regularizer):\n    calls = 0\n"
         "    def loss(self, contexts_ND, *, tokens_N):\n"
         "        type(self).calls += 1\n"
-        "        scale = float('nan') if type(self).calls > 2 else 1.0\n"
+        "        scale = float('nan') if type(self).calls > 7 else 1.0\n"
         "        return contexts_ND.square().mean() * scale\n"
     )
     site.install("newllm-late", {"late": "late_plugin:Late"}, late_plugin=source)

@@ -175,6 +175,47 @@ class NumbersOfTime(Leaky):
         super().initialise(std, own)
 
 
+class Spectral(Leaky):
+    """A parametrization that makes a step of its own in every call."""
+
+    def __init__(self, context_dim, embed_dim, options=None):
+        super().__init__(context_dim, embed_dim, options)
+        nn.utils.parametrizations.spectral_norm(self.map)
+
+
+class Late(Leaky):
+    def say(self, context, token):
+        if not hasattr(self, "late"):
+            self.register_buffer("late", torch.ones_like(context[:1]))
+        return super().say(context, token)
+
+
+class InTraining(Leaky):
+    def say(self, context, token):
+        return super().say(context, token) * (1 if self.training else 0.9)
+
+
+SHARED = nn.Parameter(torch.zeros(6))
+
+
+class Sharing(Leaky):
+    def __init__(self, context_dim, embed_dim, options=None):
+        super().__init__(context_dim, embed_dim, options)
+        self.map.bias = SHARED
+
+
+class Reservoir(Leaky):
+    """Fixed matrices: a buffer, and a parameter without a gradient."""
+
+    def __init__(self, context_dim, embed_dim, options=None):
+        super().__init__(context_dim, embed_dim, options)
+        self.fixed = nn.Parameter(torch.empty(context_dim, context_dim), requires_grad=False)
+        self.register_buffer("scale", torch.rand(context_dim))
+
+    def say(self, context, token):
+        return super().say(self.scale * (context @ self.fixed), token)
+
+
 class DetachedContext(Leaky):
     def forward(self, *, context, token):
         return super().forward(context=context.detach(), token=token)
@@ -253,6 +294,10 @@ WRONG = [
     (Lerp, "bfloat16: under torch.autocast it raised RuntimeError: expected dtype"),
     (Counting, "repetition: a result is off by"),
     (Dropping, "repetition: forward draws from torch's global generator"),
+    (Spectral, "tensors: forward changes map.parametrizations.weight.0._u, map.param"),
+    (Late, "tensors: forward changes late"),
+    (InTraining, "training: a result is off by"),
+    (Sharing, "two: they have the same map.bias; make it in __init__"),
     (InPlace, "inputs: the context or token it was given was changed; work on a copy"),
     (Uninitialised, "initialise: it leaves map.bias, norm.weight, norm.bias as it was"),
     (GlobalNumbers, "initialise: initialise draws from torch's global generator"),
@@ -269,7 +314,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("right", [Leaky, Constants, DeclaredOnce])
+@pytest.mark.parametrize("right", [Leaky, Constants, DeclaredOnce, Reservoir])
 def test_what_is_right_passes(right):
     check_cell(right)
 

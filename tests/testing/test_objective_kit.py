@@ -139,6 +139,29 @@ class Counting(Recall):
         return self.calls * super().errors(final_NC, target_N)
 
 
+class Average(Recall):
+    """Statistics, which no resumed run would have."""
+
+    def __init__(self, context_dim, embed_dim, vocab_size, options=None):
+        super().__init__(context_dim, embed_dim, vocab_size, options)
+        self.register_buffer("mean_C", torch.zeros(context_dim))
+
+    def errors(self, final_NC, target_N):
+        self.mean_C = 0.9 * self.mean_C + 0.1 * final_NC.detach().mean(0)
+        return super().errors(final_NC - self.mean_C, target_N)
+
+
+class Projected(Recall):
+    """Fixed numbers, drawn where it is made."""
+
+    def __init__(self, context_dim, embed_dim, vocab_size, options=None):
+        super().__init__(context_dim, embed_dim, vocab_size, options)
+        self.register_buffer("turn_CC", torch.randn(context_dim, context_dim))
+
+    def errors(self, final_NC, target_N):
+        return super().errors(final_NC @ self.turn_CC, target_N)
+
+
 class Dropping(Recall):
     def errors(self, final_NC, target_N):
         return super().errors(F.dropout(final_NC), target_N)
@@ -193,6 +216,7 @@ WRONG = [
     (Detached, "gradient: that of final_NC is 0, so the recurrence learns nothing"),
     (Spare, "gradient: spare_C gets none; use it without detach()"),
     (Counting, "repetition: a result is off by"),
+    (Average, "tensors: loss changes mean_C; keep nothing between two calls"),
     (Dropping, "repetition: loss draws from torch's global generator"),
     (Overwriting, "inputs: incoming_NC, tokens_at:-1 was changed; work on a copy"),
     (Uninitialised, "initialise: it leaves head.bias as it was; set every parameter"),
@@ -202,7 +226,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("right", [Recall, Similar])
+@pytest.mark.parametrize("right", [Recall, Similar, Projected])
 def test_what_is_right_passes(right):
     check_objective(right)
 

@@ -111,6 +111,17 @@ class Statistic(Square):
         self.mean_D.copy_(mean_D)
 
 
+class Projected(Square):
+    """Fixed directions, drawn where it is made."""
+
+    def __init__(self, context_dim, options=None):
+        super().__init__(context_dim, options)
+        self.register_buffer("turn_DD", torch.randn(context_dim, context_dim))
+
+    def loss(self, contexts_ND, *, tokens_N):
+        return (contexts_ND.double() @ self.turn_DD.double()).square().mean()
+
+
 class NeverFrozen(Statistic):
     training = True
 
@@ -181,7 +192,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("right", [Square, Statistic])
+@pytest.mark.parametrize("right", [Square, Statistic, Projected])
 def test_what_is_right_passes(right):
     check_regularizer(right)
 

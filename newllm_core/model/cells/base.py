@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from newllm_core.config.option import NoOptions
 from newllm_core.model.cells.initialisation import draw
 
+# Their weights scale what is normalised already.
+NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
+
 
 class Cell(nn.Module):
     """Maps a context and a token to the next context. Everything else follows from `forward`.
@@ -45,7 +48,7 @@ class Cell(nn.Module):
 
         As it stands: matrices in the order in which they were made, as the option `init` says
         (see `initialisation`) or else from N(0, std²) with std = `model.init_std`, weights of
-        LayerNorms 1, every other vector 0.
+        LayerNorms and their like 1, every other vector 0.
         """
         scheme = getattr(self.options, "init", "normal")
         for parameter in self.parameters():
@@ -56,7 +59,7 @@ class Cell(nn.Module):
             else:
                 parameter.zero_()
         for module in self.modules():
-            if isinstance(module, nn.LayerNorm) and module.weight is not None:
+            if isinstance(module, NORMS) and module.weight is not None:
                 module.weight.fill_(1.0)
 
     @abstractmethod

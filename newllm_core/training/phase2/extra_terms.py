@@ -20,10 +20,13 @@ from newllm_core.objectives.base import (
     check_reads,
     offsets,
 )
+from newllm_core.objectives.probe import probe
 from newllm_core.parallel import collectives
 from newllm_core.parallel.collectives import full_tensor
 from newllm_core.plugins.registry import OBJECTIVES, REGULARIZERS, Registry
 from newllm_core.regularizers.base import Regularizer
+from newllm_core.regularizers.make import make_regularizers
+from newllm_core.runtime.repeatable import seeded
 from newllm_core.training.plugin_terms import plugin_loss
 
 
@@ -72,7 +75,9 @@ class ExtraTerms(nn.Module):
         self.regularizer_name = name = chosen.reg or before.reg
         if is_wanted(chosen.reg, chosen.reg_weight):
             options = _options(REGULARIZERS, name, before.reg, config.regularizer)
-            (self.regularizer,), _ = REGULARIZERS.make(name, options, model.context_dim)
+            (self.regularizer,), _, _ = make_regularizers(
+                name, options, model.context_dim, seed=model.seed
+            )
             weight = chosen.reg_weight
             self.weights[name] = self.regularizer.default_weight if weight is None else weight
 
@@ -159,13 +164,23 @@ def make_objective(
         PluginError: it cannot be made, or reads what nobody supplies.
     """
     sizes = (model.context_dim, model.config.embed_dim, model.vocab_size)
-    (objective,), options = OBJECTIVES.make(name, config.objective, *sizes)
+
+    def make() -> tuple[Objective, dict[str, Any]]:
+        (objective,), options = OBJECTIVES.make(name, config.objective, *sizes)
+        with OBJECTIVES.blame(name, "cannot be made"):
+            # A random stream of its own: a seed draws the same parameters beside any model.
+            objective.initialise(random_stream(model.seed, "decoder"))
+        return objective, options
+
+    with seeded(model.seed):
+        made = make()
+    plugin = OBJECTIVES.find(name)
+    what = OBJECTIVES.describe(plugin)
     try:
-        check_reads(objective)
+        check_reads(made[0])
     except PluginError as error:
-        what = OBJECTIVES.describe(OBJECTIVES.find(name))
         raise PluginError(f"{what}: {error}") from error
-    with OBJECTIVES.blame(name, "cannot be made"):
-        # A random stream of its own: a seed draws the same parameters beside any model.
-        objective.initialise(random_stream(model.seed, "decoder"))
-    return objective, options
+    if not plugin.is_own:
+        with OBJECTIVES.blame(name):
+            probe(lambda: make()[0], model.seed, what)
+    return made

@@ -22,15 +22,11 @@ def trained_parameters(
 ) -> list[nn.Parameter]:
     """List what Phase 2 changes; a head tied to frozen embeddings keeps its matrix."""
     parts: list[nn.Module] = [model.token_output]
-    kept: nn.Parameter | None = None
+    kept = None if config.train_embeddings else model.embedding.weight
     if not config.freeze_context:
-        parts.append(model.blocks)
-        if config.train_embeddings and model.config.embeddings_file is None:
-            parts.append(model.embedding)
-        else:
-            kept = model.embedding.get_parameter("weight")
-        parts.append(extra)
-    return [p for p in nn.ModuleList(parts).parameters() if p is not kept]
+        parts += [model.blocks, model.embedding, extra]
+    # A file's embeddings, and what a plugin says is fixed, need no gradient.
+    return [p for p in nn.ModuleList(parts).parameters() if p is not kept and p.requires_grad]
 
 
 @contextmanager

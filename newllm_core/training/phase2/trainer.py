@@ -33,8 +33,8 @@ from newllm_core.training.phase2.measure import Measurements
 from newllm_core.training.phase2.steps import Steps
 from newllm_core.training.resume import Saver
 
-# Random state and state of the source, after a step.
-Mark = tuple[torch.Tensor, State]
+# Random state, state of the source and statistics of the regularizer, after a step.
+Mark = tuple[torch.Tensor, State, dict[str, torch.Tensor]]
 # Lines of step figures that an epoch adds to the run's log.
 STEPS_LOGGED = 100
 
@@ -194,7 +194,10 @@ class Phase2Trainer:
 
     def _mark(self) -> Mark:
         """Return what a step changes even if it fails."""
-        return self.generator.get_state(), self.source.state()
+        regularizer = self.extra.regularizer
+        statistics = {} if regularizer is None else regularizer.state_dict()
+        copied = {name: tensor.clone() for name, tensor in statistics.items()}
+        return self.generator.get_state(), self.source.state(), copied
 
     def _fetch(self) -> list[str]:
         """Fetch figures; forgets the steps from the first on that has any which are not finite."""
@@ -216,13 +219,14 @@ class Phase2Trainer:
     def state(self) -> State:
         """Return everything that the rest of the run depends on, as it was after the last step."""
         self._fetch()
-        random_state, source_state = self.marks[0]
+        random_state, source_state, statistics = self.marks[0]
         return State(
             {"generator": random_state}
             | run_state.named("parameter", run_state.whole_parameters(self.parameters))
             | run_state.named("kept", run_state.whole_parameters(self.kept))
             | run_state.named("optimizer", run_state.optimizer_tensors(self.steps.optimizer))
-            | run_state.named("source", source_state.tensors),
+            | run_state.named("source", source_state.tensors)
+            | run_state.named("regularizer", statistics),
             {
                 "epoch": self.epoch,
                 "step": self.steps.step,
@@ -244,6 +248,8 @@ class Phase2Trainer:
         run_state.load_parameters(self.kept, state.part("kept"))
         run_state.load_optimizer(self.steps.optimizer, state.part("optimizer"))
         self.generator.set_state(state.tensors["generator"])
+        if self.extra.regularizer is not None:
+            self.extra.regularizer.load_state_dict(state.part("regularizer"))
         self.source.load_state(State(state.part("source"), values["source"]))
         self.marks = [self._mark()]
 

@@ -1,0 +1,51 @@
+"""One call of an objective before hours of training: can its loss be repeated?
+
+Shapes: N rows, C context_dim, E embed_dim, V vocabulary.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from newllm_core.errors import PluginError
+from newllm_core.objectives.base import EMBEDDING_MATRIX, NO_TOKEN, TOKENS_AT, Objective
+from newllm_core.runtime.repeatable import leaving_alone, require_same_twice
+
+ROWS = 8
+
+
+def probe(make: Callable[[], Objective], seed: int, what: str) -> None:
+    """Raise `PluginError` if the loss of what `make` makes depends on calls before or on chance."""
+
+    def call(objective: Objective) -> Tensor:
+        given = _given(objective)
+        with leaving_alone(objective, lambda: f"{what}: loss"):
+            first = objective.loss(**given)
+        if not isinstance(first, Tensor):
+            raise PluginError(f"{what} returned no scalar tensor")
+        if not torch.equal(objective.loss(**given).nan_to_num(), first.nan_to_num()):
+            raise PluginError(
+                f"{what}: a second call returns another loss: keep nothing between two calls"
+            )
+        return first
+
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        require_same_twice(make, call, seed, what)
+
+
+def _given(objective: Objective) -> dict[str, Tensor]:
+    """Make what `loss` is given, always the same numbers."""
+    generator = torch.Generator().manual_seed(0)
+    context_dim, embed_dim = objective.context_dim, objective.embed_dim
+    sizes = {"final_NC": context_dim, "incoming_NC": context_dim, "embedded_NE": embed_dim}
+    found = {n: torch.randn(ROWS, size, generator=generator) for n, size in sizes.items()}
+    for name in objective.reads:
+        if name.startswith(TOKENS_AT):
+            found[name] = torch.arange(ROWS) % objective.vocab_size
+            found[name][-1] = NO_TOKEN
+        else:
+            of_table = name == EMBEDDING_MATRIX
+            shape = (objective.vocab_size, embed_dim) if of_table else (ROWS, context_dim)
+            found[name] = torch.randn(shape, generator=generator)
+    return found
