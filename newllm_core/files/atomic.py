@@ -3,6 +3,7 @@
 import glob
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,11 +67,14 @@ def sync(path: Path) -> None:
 @contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
     """Make a folder beside `path` for a file of the same name, and remove it afterwards."""
-    folder = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    folder = None
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Others may write the same file at once, from another thread or another machine.
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
         yield folder / path.name
     except OSError as error:
         raise InputError(f"cannot write {path}: {reason(error)}") from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)

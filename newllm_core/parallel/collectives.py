@@ -38,6 +38,7 @@ def process_group(device: torch.device) -> Iterator[None]:
         return
     with reaching_others():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        barrier()  # one that ends at once would keep others from getting here
     try:
         yield
     finally:
