@@ -21,6 +21,7 @@ from torch import Tensor
 from newllm_core import settings
 from newllm_core.checkpoint.kept import require_kept
 from newllm_core.checkpoint.metadata import SPLITS, STRUCTURED, model_shape
+from newllm_core.checkpoint.provenance import another_cell
 from newllm_core.config import Config
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import ConfigError, InputError, PluginError, reason
@@ -186,6 +187,9 @@ def load(
                     raise ValueError(f"its tokenizer has {size} tokens, its model {expected}")
     if checkpoint.altered and progress is not None:
         progress.warning(f"{path} is not as newllm wrote it: its content hash is another")
+    another = another_cell(config.model.cell, checkpoint.provenance)
+    if another and progress is not None:
+        progress.warning(f"{path}: {another}")
     checkpoint.model.to(device or torch.device("cpu"))
     return checkpoint
 

@@ -39,3 +39,12 @@ def provenance(config: Config, dataset: PreparedDataset) -> dict[str, Any]:
         "dataset_path": str(Path(dataset.path).resolve()),
         "plugins": plugins,
     }
+
+
+def another_cell(name: str, saved: dict[str, Any]) -> str | None:
+    """Return how the cell `name` is not the one of a checkpoint's `saved` provenance, if so."""
+    plugin = CELLS.find(name)
+    versions = [of["version"] for of in saved.get("plugins", []) if of["kind"] == CELLS.kind]
+    if plugin.is_own or versions in ([], [plugin.version]):
+        return None
+    return f"{CELLS.describe(plugin)} is not the one it was trained with, {versions[0]}"

@@ -107,6 +107,18 @@ def test_a_cell_from_a_file_passes_every_command(newllm, chain, data):
     assert [entry["error"] for entry in compared["checkpoints"]] == [None, None]
 
 
+def test_another_version_of_the_cell_is_warned_of(newllm, chain):
+    evaluate = ("contexts", "p1.safetensors", "--text=leaky.py", "--threads=1", "--plugin=leaky.py")
+    assert "warning" not in newllm(*evaluate, "--out=same.npy").err
+    FROM_FILES.clear()
+    Path("leaky.py").write_text(LEAKY.replace("0.5 * context", "0.6 * context"))
+    done = newllm(*evaluate, "--out=other.npy")
+    assert done.code == 0
+    (line,) = [line for line in done.err.splitlines() if "warning" in line]
+    assert "p1.safetensors: cell 'leaky' of file" in line
+    assert "is not the one it was trained with, sha256:" in line
+
+
 def test_what_a_cell_keeps_in_buffers_is_saved_with_it(newllm, data):
     drawn = "self.register_buffer('fixed', torch.randn(context_dim, context_dim) / 4)"
     kinds = "self.register_buffer('kinds', torch.tensor([True, False]))"
