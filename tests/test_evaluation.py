@@ -125,8 +125,7 @@ def test_memory_bounds_do_not_change_figures(monkeypatch):
     options = {"end_id": END, "head_weights": [1.0], "num_streams": 3, "warmup": 11}
     whole = evaluate(model, text, **options)
     monkeypatch.setattr(text_module, "ROWS_AT_ONCE", 14)
-    monkeypatch.setattr(evaluation, "LOGITS_IN_CACHE", 50)
-    monkeypatch.setattr(evaluation, "FEWEST_ROWS", 1)
+    monkeypatch.setattr(evaluation, "LOGITS_AT_ONCE", 50)
     assert evaluate(model, text, **options)["loss"] == pytest.approx(whole["loss"], rel=1e-12)
 
 

@@ -20,12 +20,8 @@ from newllm_core.runtime.precision import at_least_float32
 from newllm_core.runtime.progress import Progress, Silent, Task
 from newllm_core.trajectory.text import NUM_STREAMS, WARMUP_TOKENS, ContextChunk, contexts_of_text
 
-# Logits of so many (row, token) pairs exist at a time: the passes over them stay in a processor's
-# cache. A GPU waits less for few large ones.
-LOGITS_IN_CACHE = 2**21
-LOGITS_AT_ONCE = 2**25
-# Every part moves all weights of the head once: where they are many, it has at least so many rows.
-FEWEST_ROWS = 256
+# Logits of so many (row, token) pairs exist at a time, whatever the vocabulary.
+LOGITS_AT_ONCE = 2**23
 # Of the training split so many are predicted: enough to see overfitting.
 TRAIN_TOKENS = 8_192
 
@@ -186,9 +182,7 @@ def _score(model: LanguageModel, reading: ContextChunk) -> list[tuple[float, flo
     """Sum nats, their squares and hits of each head."""
     # Products are as narrow as the model's, which changes a mean by 2e-5 nats. What follows is made
     # in float32 at least (in bfloat16 it would be .0003 off), and summed in float64.
-    on_cpu = model.embedding.weight.device.type == "cpu"
-    logits = LOGITS_IN_CACHE if on_cpu else LOGITS_AT_ONCE
-    rows = max(FEWEST_ROWS, logits // model.vocab_size)
+    rows = max(1, LOGITS_AT_ONCE // model.vocab_size)
     scores = []
     contexts = reading.contexts[len(reading.contexts) - model.num_heads :]
     for head, context_NC in zip(model.heads(), contexts, strict=True):

@@ -17,10 +17,8 @@ from torch.autograd.function import once_differentiable
 
 from newllm_core.kernels import compiled
 
-# Logits of so many (row, token) pairs exist at a time, but of a large vocabulary those of more
-# rows: every part moves all weights of the head and their gradients once.
-LOGITS_AT_ONCE = 2**22
-FEWEST_ROWS = 512
+# Logits of so many (row, token) pairs exist at a time: enough for large matrix products.
+LOGITS_AT_ONCE = 2**25
 # A thread that has fewer to make is not worth starting.
 LEAST_LOGITS = 2**19
 # A column for the bias, and zeros that keep rows aligned.
@@ -57,7 +55,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         nats_N = inputs_NK.new_empty(len(inputs_NK), dtype=wide)
         grad_contexts = torch.empty_like(contexts_NC) if needs_contexts else None
         grad_head = torch.zeros_like(head_VK, dtype=weight_VC.dtype) if any(needs_head) else None
-        rows = max(FEWEST_ROWS, LOGITS_AT_ONCE // len(head_VK))
+        rows = max(1, LOGITS_AT_ONCE // len(head_VK))
         space_nV = inputs_NK.new_empty(min(rows, len(inputs_NK)), len(head_VK))
         for begin in range(0, len(inputs_NK), rows):
             here = slice(begin, begin + rows)

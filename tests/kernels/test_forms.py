@@ -64,8 +64,7 @@ def test_values_and_every_gradient_are_those_of_the_plain_twin(
     form, rows, vocab, threads, logits, precision, using_threads, monkeypatch
 ):
     using_threads(threads)
-    bounds = {"LOGITS_AT_ONCE": logits, "FEWEST_ROWS": 1, "LEAST_LOGITS": min(logits, 50)}
-    for name, value in bounds.items():
+    for name, value in (("LOGITS_AT_ONCE", logits), ("LEAST_LOGITS", min(logits, 50))):
         monkeypatch.setattr(cross_entropy, name, value)
     dtype = torch.float64 if precision == "float64" else torch.float32
     if precision == "float64":  # the loop in C has none: what is around it must be exact
