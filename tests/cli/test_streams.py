@@ -66,6 +66,7 @@ def test_a_signal_while_torch_is_imported_counts_afterwards(tmp_path, number):
         "print('importing', flush=True)\n"
         "try:\n    time.sleep(0.5)\n"
         "except BaseException:\n    print('swallowed')\n"
+        "print('imported', flush=True)\n"
     )
     program = (
         "from newllm_cli.signals import interrupt_on_signals\n"
@@ -73,7 +74,6 @@ def test_a_signal_while_torch_is_imported_counts_afterwards(tmp_path, number):
         "import sys, time\n"
         "sys.path.insert(0, '.')\n"
         "import torch\n"
-        "print('imported', flush=True)\n"
         "time.sleep(60)\n"
     )
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
