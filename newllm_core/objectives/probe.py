@@ -10,7 +10,7 @@ from torch import Tensor
 
 from newllm_core.errors import PluginError
 from newllm_core.objectives.base import EMBEDDING_MATRIX, NO_TOKEN, TOKENS_AT, Objective
-from newllm_core.runtime.repeatable import leaving_alone, require_same_twice
+from newllm_core.runtime.repeatable import NOTHING_KEPT, leaving_alone, require_same_twice
 
 ROWS = 8
 
@@ -20,14 +20,12 @@ def probe(make: Callable[[], Objective], seed: int, what: str) -> None:
 
     def call(objective: Objective) -> Tensor:
         given = _given(objective)
-        with leaving_alone(objective, lambda: f"{what}: loss"):
+        with leaving_alone(objective, f"{what}: loss"):
             first = objective.loss(**given)
         if not isinstance(first, Tensor):
             raise PluginError(f"{what} returned no scalar tensor")
         if not torch.equal(objective.loss(**given).nan_to_num(), first.nan_to_num()):
-            raise PluginError(
-                f"{what}: a second call returns another loss: keep nothing between two calls"
-            )
+            raise PluginError(f"{what}: a second call returns another loss: {NOTHING_KEPT}")
         return first
 
     with torch.random.fork_rng(devices=[]), torch.no_grad():

@@ -37,7 +37,7 @@ def probe(regularizer: Regularizer) -> str | None:
             raise PluginError(f"has parameters, which no optimizer trains ({', '.join(names)})")
         trial = copy.deepcopy(regularizer).cpu().train()
         twin = copy.deepcopy(trial)
-        with leaving_alone(None, lambda: "in its loss"):
+        with leaving_alone(None, "in its loss"):
             loss = trial(contexts_ND.requires_grad_(), tokens_N=tokens_N)
         if not (isinstance(loss, Tensor) and loss.ndim == 0):
             shown = f"shape {list(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)[:80]
@@ -54,7 +54,7 @@ def probe(regularizer: Regularizer) -> str | None:
                 "cannot be resumed: with the buffers of another it returns another loss; keep "
                 "statistics and seeds in buffers (register_buffer)"
             )
-        with leaving_alone(twin.eval(), lambda: "out of training: its loss"):
+        with leaving_alone(twin.eval(), "out of training: its loss"):
             twin(contexts_ND, tokens_N=tokens_N)
     if gradient_ND is None or not gradient_ND.any():
         return "has no gradient with respect to the contexts: it trains nothing"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from newllm_core.errors import PluginError
 
 Module = TypeVar("Module", bound=nn.Module)
+NOTHING_KEPT = "keep nothing between two calls"
 
 
 @contextmanager
@@ -21,15 +22,15 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def leaving_alone(module: nn.Module | None, what: Callable[[], str]) -> Iterator[None]:
+def leaving_alone(module: nn.Module | None, what: str) -> Iterator[None]:
     """Raise `PluginError` if the body, `what`, draws numbers or changes tensors of `module`."""
     held, numbers = tensors_of(module), _states()
     yield
     now = tensors_of(module)
     if changed := [name for name in held | now if not _same(held.get(name), now.get(name))]:
-        raise PluginError(f"{what()} changes {', '.join(changed)}: keep nothing between two calls")
+        raise PluginError(f"{what} changes {', '.join(changed)}: {NOTHING_KEPT}")
     if numbers != _states():
-        raise PluginError(f"{what()} draws torch's random numbers, as dropout does: use none")
+        raise PluginError(f"{what} draws torch's random numbers, as dropout does: use none")
 
 
 def require_same_twice(
@@ -69,6 +70,6 @@ def _same(one: tuple[Tensor, int] | None, other: tuple[Tensor, int] | None) -> b
 
 
 def _states() -> list[bytes]:
-    """Return where torch's own random streams are; nothing waits for a device."""
+    """Return where torch's own random streams are."""
     gpu = [torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else []
     return [state.numpy().tobytes() for state in (torch.get_rng_state(), *gpu)]

@@ -2,7 +2,15 @@
 
 import pytest
 
-BASE = "from newllm_core.regularizers.base import Regularizer\n"
+# Before it trains, a regularizer is called at most seven times to see whether it can be used.
+LATE = """from newllm_core.regularizers.base import Regularizer
+
+class Late(Regularizer):
+    calls = 0
+    def loss(self, contexts_ND, *, tokens_N):
+        type(self).calls += 1
+        is_late = type(self).calls > 7
+"""
 OBJECTIVE = "from newllm_core.objectives.base import Objective\n"
 
 
@@ -37,10 +45,8 @@ def test_what_an_objective_reads_in_vain_names_it(phase1, tmp_path, reads, said)
 
 def test_a_loss_that_breaks_during_training_names_the_plugin(site, phase1, tmp_path):
     source = (
-        f"{BASE}class Late(Regularizer):\n    calls = 0\n"
-        "    def loss(self, contexts_ND, *, tokens_N):\n"
-        "        type(self).calls += 1\n"
-        "        if type(self).calls > 7:\n            raise KeyError('late')\n"
+        f"{LATE}"
+        "        if is_late:\n            raise KeyError('late')\n"
         "        return contexts_ND.square().mean()\n"
     )
     site.install("newllm-late", {"late": "late_plugin:Late"}, late_plugin=source)
@@ -52,10 +58,7 @@ def test_a_loss_that_breaks_during_training_names_the_plugin(site, phase1, tmp_p
 
 def test_a_loss_that_becomes_no_tensor_names_the_plugin(phase1, tmp_path):
     (tmp_path / "late.py").write_text(
-        f"{BASE}class Late(Regularizer):\n    calls = 0\n"
-        "    def loss(self, contexts_ND, *, tokens_N):\n"
-        "        type(self).calls += 1\n"
-        "        return contexts_ND.square().mean() if type(self).calls < 8 else 0.5\n"
+        f"{LATE}        return contexts_ND.square().mean() if not is_late else 0.5\n"
     )
     done = phase1("--plugin", tmp_path / "late.py", "--reg", "late")
     assert "newllm_plugin_file" not in done.one_line("regularizer 'late' of file", "late.py:Late")
@@ -64,10 +67,8 @@ def test_a_loss_that_becomes_no_tensor_names_the_plugin(phase1, tmp_path):
 
 def test_a_loss_that_becomes_nan_names_the_plugin(site, phase1):
     source = (
-        f"{BASE}class Late(Regularizer):\n    calls = 0\n"
-        "    def loss(self, contexts_ND, *, tokens_N):\n"
-        "        type(self).calls += 1\n"
-        "        scale = float('nan') if type(self).calls > 7 else 1.0\n"
+        f"{LATE}"
+        "        scale = float('nan') if is_late else 1.0\n"
         "        return contexts_ND.square().mean() * scale\n"
     )
     site.install("newllm-late", {"late": "late_plugin:Late"}, late_plugin=source)

@@ -12,12 +12,11 @@ from torch import Tensor
 
 from newllm_core.errors import PluginError
 from newllm_core.model.cells.base import Cell
-from newllm_core.runtime.repeatable import tensors_of
+from newllm_core.runtime.repeatable import NOTHING_KEPT, tensors_of
 
 # What an optimizer trains and files hold.
 TRAINED = (torch.float32, torch.float64)
 KEPT = (*TRAINED, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
-NOTHING_KEPT = "keep nothing between two calls"
 # Relative to the largest value: fewer rows may round otherwise.
 ROUNDING = 1e-3
 

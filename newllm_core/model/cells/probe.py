@@ -44,7 +44,7 @@ def probe(name: str, cells: Sequence[Cell], seed: int) -> None:
     with torch.random.fork_rng(devices=[]), torch.enable_grad(), CELLS.blame(name):
         for cell in cells:
             require_kinds(cell, what)
-            with leaving_alone(cell, lambda: f"{what}: forward"):
+            with leaving_alone(cell, f"{what}: forward"):
                 found = cell(context=context, token=token)
             if not (isinstance(found, tuple | list) and len(found) == 2):
                 raise PluginError(
