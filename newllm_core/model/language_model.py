@@ -19,9 +19,8 @@ from newllm_core.errors import ConfigError
 from newllm_core.model.bigrams import Bigrams
 from newllm_core.model.cells.base import Cell
 from newllm_core.model.cells.probe import probe
-from newllm_core.model.delay import DelayLine
 from newllm_core.model.heads import TokenHead
-from newllm_core.model.slow import SlowUnits
+from newllm_core.model.memory import LinearMemory
 from newllm_core.plugins.guard import stdout_to_stderr
 from newllm_core.plugins.registry import CELLS
 from newllm_core.runtime.repeatable import seeded
@@ -94,7 +93,7 @@ class LanguageModel(nn.Module):
         context_dim: C.
         embedding: token embeddings [V, E]; a LayerNorm without parameters follows.
         blocks: the recurrence, of the first dimensions of the context.
-        counted: `slow` and `delay`, one after the other, of the last ones, where there are any.
+        memory: of the last ones, which are not learned; None without any.
         bigrams: counts that every head is mixed with, None without `head_bigrams`.
         token_output: heads, each a `TokenHead`; the last one may be tied to the embedding.
         cell_options: of the cell, all of them; `cell` gives those that are not its defaults.
@@ -144,12 +143,14 @@ class LanguageModel(nn.Module):
                 for count in config.layer_structure
             )
         self.cells()[-1].is_last = True
-        self.counted = nn.ModuleDict()
-        if config.slow_dims:
-            self.counted["slow"] = SlowUnits(config.slow_dims, config.embed_dim, config.slow_decays)
-        if config.delay_dims:
-            self.counted["delay"] = DelayLine(
-                config.delay_dims, config.embed_dim, config.delay_tokens
+        self.memory: LinearMemory | None = None
+        if config.slow_dims or config.delay_dims:
+            self.memory = LinearMemory(
+                config.embed_dim,
+                slow_dims=config.slow_dims,
+                slow_decays=config.slow_decays,
+                delay_dims=config.delay_dims,
+                delay_tokens=config.delay_tokens,
             )
         width = config.embed_dim if config.tie_weights or config.head_hidden else None
         sizes = (config.context_dim, self.vocab_size, width, config.head_hidden)
@@ -174,10 +175,6 @@ class LanguageModel(nn.Module):
     def cells(self) -> list[Cell]:
         """List every cell of every block, in the order in which a token passes them."""
         return list(self.blocks.cells())
-
-    def counted_units(self) -> list[SlowUnits | DelayLine]:
-        """List what makes the last dimensions of the context, in their order."""
-        return cast("list[SlowUnits | DelayLine]", list(self.counted.values()))
 
     def heads(self) -> list[TokenHead]:
         """List token heads, first block first."""
@@ -214,14 +211,12 @@ class LanguageModel(nn.Module):
 
     def read(self, *, context: Tensor, token: Tensor) -> list[list[Tensor]]:
         """Read one token as `step_layers` does, with products as whoever calls it has them."""
-        if not self.counted:
+        if self.memory is None:
             return self.blocks(context=context, token=token)
-        units = self.counted_units()
-        sizes = [self.config.learned_dims, *(unit.num_dims for unit in units)]
-        learned, *parts = context.split(sizes, -1)
-        counted = [unit(part, token) for unit, part in zip(units, parts, strict=True)]
+        learned, kept = context.tensor_split([self.config.learned_dims], -1)
+        kept = self.memory(kept, token)
         contexts = self.blocks(context=learned, token=token)
-        return [[torch.cat([c, *counted], -1) for c in of_block] for of_block in contexts]
+        return [[torch.cat([c, kept], -1) for c in of_block] for of_block in contexts]
 
     def logits(self, contexts: Sequence[Tensor], last: Tensor | None = None) -> list[Tensor]:
         """Make next-token logits [..., V] of every head from contexts [..., C] after each block.
@@ -271,8 +266,8 @@ class LanguageModel(nn.Module):
             # A LayerNorm follows the embedding, so this scale matters only to a tied head: it
             # gives logits of standard deviation one.
             self.embedding.weight.normal_(0, self.config.embed_dim**-0.5, generator=generator)
-        for name, unit in zip(self.counted, self.counted_units(), strict=True):
-            unit.initialise(random_stream(self.seed, name))
+        if self.memory is not None:
+            self.memory.initialise(random_stream(self.seed, "memory"))
         generator = random_stream(self.seed, "heads")
         for head in self.heads():
             head.initialise(HEAD_STD, generator, tied=head.weight is self.embedding.weight)

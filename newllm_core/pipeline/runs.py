@@ -21,7 +21,7 @@ from newllm_core.data.prepared import PreparedDataset
 from newllm_core.data.probe import choose_probes
 from newllm_core.files.lock import exclusive
 from newllm_core.kernels.door import describe
-from newllm_core.model.counted_dims import count_dims
+from newllm_core.model.count_memory import count_memory
 from newllm_core.model.counting import count_embeddings
 from newllm_core.model.embeddings import load_embeddings
 from newllm_core.model.language_model import LanguageModel
@@ -102,7 +102,7 @@ def run_phase1(
         if config.model.embeddings == "counts":
             table_VE = model.embedding.weight
             count_embeddings(table_VE, beginning, seed=model.seed, progress=progress)
-        count_dims(model, beginning, progress=progress)
+        count_memory(model, beginning, progress=progress)
         tokens = {"train": dataset.train.tokens, "validation": dataset.validation.tokens}
         progress.message(describe(setting=config.run.kernels, device=device))
         with begin(

@@ -1,0 +1,92 @@
+"""Counting what the memory that is not learned keeps of a token, before anything is trained.
+
+Shapes: T tokens, E embed_dim, B streams, D numbers of a state.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from newllm_core.model.language_model import LanguageModel
+from newllm_core.runtime.device import one_thread
+from newllm_core.runtime.progress import Progress, Task
+
+# So many tokens are read at most, in so many streams.
+MOST_TOKENS = 1 << 19
+MOST_STREAMS = 256
+# Of a number that is there 1: less is rounding.
+LEAST_VARIANCE = 1e-6
+
+
+@torch.no_grad()
+def count_memory(model: LanguageModel, tokens: np.ndarray, *, progress: Progress) -> None:
+    """Choose A, B and b of the memory so that m has mean 0 and covariance 1 in `tokens` [T].
+
+    Slow units of each decay read the directions in which averages of embedded tokens differ most
+    (principal components), the delay line those in which tokens themselves do. Where nothing
+    differs, m stays 0. Without a memory nothing is read.
+    """
+    memory, tokens = model.memory, tokens[:MOST_TOKENS]
+    if memory is None:
+        return
+    groups = list(memory.groups())
+    size, embed_dim = memory.read.shape
+    work = progress.task("counting dimensions", (len(groups) + 1) * len(tokens), "tokens")
+    # Sums of several threads are rounded differently.
+    with one_thread(), work as task:
+        identity_EE = torch.eye(embed_dim)
+        for decay, rows in groups:
+            fading = (decay * identity_EE, (1 - decay) * identity_EE, decay)
+            mean_E, covariance_EE = _moments(model, tokens, *fading, task)
+            variance_E, directions_EE = torch.linalg.eigh(covariance_EE)
+            kept = slice(-(rows.stop - rows.start), None)
+            variance_N, direction_NE = variance_E[kept].flip(0), directions_EE.T[kept].flip(0)
+            # Either sign would do; the same one whatever the library.
+            largest_N1 = direction_NE.abs().argmax(1, keepdim=True)
+            direction_NE *= direction_NE.gather(1, largest_N1).sign()
+            there_N = variance_N > LEAST_VARIANCE * mean_E.square().mean()
+            scale_N = torch.where(there_N, variance_N, torch.inf).rsqrt()
+            memory.read[rows] = ((1 - decay) * scale_N[:, None] * direction_NE).to(memory.read)
+        last = max((decay for decay, _ in groups), default=0.0)
+        transition, read = memory.transition, memory.read
+        mean_D, covariance_DD = _moments(model, tokens, transition, read, last, task)
+        variance_D, directions_DD = torch.linalg.eigh(covariance_DD)
+        there_D = variance_D > LEAST_VARIANCE
+        deviation_D = torch.where(there_D, variance_D, 0.0).sqrt()
+        inverse_D = torch.where(there_D, 1 / deviation_D, 0.0)
+        whiten_DD = directions_DD * inverse_D @ directions_DD.T
+        restore_DD = directions_DD * deviation_D @ directions_DD.T
+        raw_DD = transition.double()
+        memory.bias.copy_(whiten_DD @ (raw_DD @ mean_D - mean_D))
+        memory.read.copy_(whiten_DD @ read.double())
+        memory.transition.copy_(whiten_DD @ raw_DD @ restore_DD)
+    progress.message(f"counted {size:,} dimensions of the context in {len(tokens):,} tokens")
+
+
+def _moments(
+    model: LanguageModel,
+    tokens: np.ndarray,
+    transition_DD: Tensor,
+    read_DE: Tensor,
+    decay: float,
+    task: Task,
+) -> tuple[Tensor, Tensor]:
+    """Read `tokens` [T] in streams: mean [D] and covariance [D, D] of v <- A v + B x."""
+    count = max(1, min(MOST_STREAMS, int(len(tokens) * (1 - decay) / 20)))
+    ids = tokens[: len(tokens) // count * count]
+    ids_BT = torch.from_numpy(np.asarray(ids, np.int64)).view(count, -1)
+    state_BD = torch.zeros(count, len(transition_DD))
+    total_D = torch.zeros(len(transition_DD), dtype=torch.float64)
+    squares_DD = torch.diag(total_D)
+    # The first states of a stream stand for too few tokens.
+    skipped = min(ids_BT.shape[1] // 2, int(4 / (1 - decay)))
+    for place, ids_B in enumerate(ids_BT.unbind(1)):
+        state_BD = state_BD @ transition_DD.T + model.embed(ids_B) @ read_DE.T
+        if place >= skipped:
+            rows_BD = state_BD.double()
+            total_D += rows_BD.sum(0)
+            squares_DD += rows_BD.T @ rows_BD
+        task.advance(count)
+    num_rows = count * (ids_BT.shape[1] - skipped)
+    mean_D = total_D / num_rows
+    return mean_D, squares_DD / num_rows - mean_D.outer(mean_D)
