@@ -4,7 +4,6 @@ import json
 import resource
 import subprocess
 import sys
-from itertools import pairwise
 
 import pytest
 from tokenizers import Tokenizer
@@ -12,29 +11,19 @@ from tokenizers import Tokenizer
 from newllm_core.data.prepared import open_dataset
 from newllm_core.data.sources.base import Broken, Document
 from newllm_core.data.sources.text_file import TextFile
-from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import InputError, PluginError
 
-from .cases import Recorder, assert_one_line_error, run, write
-
-BAR = {"document_separator": "|"}
+from .cases import BAR, Recorder, assert_one_line_error, documents_of, run, write
 
 
 def prepare_text(tmp_path, text, options=BAR, **data):
     path = tmp_path / "a.txt"
     path.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8"))
-    data = {"source": "text-file", "val_token_policy": "keep"} | data
-    return run(tmp_path / "out", options, input=path, **data)
+    return run(tmp_path / "out", options, input=path, keep=True, **data)
 
 
 def texts_of(folder):
-    dataset = open_dataset(folder)
-    tokenizer = TextTokenizer.from_json(dataset.tokenizer_json)
-    return {
-        tokenizer.decode(split.tokens[start:end].tolist())
-        for split in (dataset.train, dataset.validation)
-        for start, end in pairwise(split.document_starts.tolist())
-    }
+    return {text for split in documents_of(folder) for text in split}
 
 
 def test_an_empty_corpus(tmp_path):
@@ -96,7 +85,7 @@ def test_empty_files_among_good_ones_are_left_out(tmp_path):
     folder.mkdir()
     for name, text in {"a": "one", "b": "", "c": " \n", "d": "two"}.items():
         write(folder / f"{name}.txt", text)
-    info = run(tmp_path / "out", source="text-dir", input=folder, val_token_policy="keep")
+    info = run(tmp_path / "out", source="text-dir", input=folder, keep=True)
     assert info.train.documents + info.validation.documents == 2
     assert texts_of(tmp_path / "out") == {"one", "two"}
 
@@ -116,8 +105,9 @@ def chat(text):
 
 def prepare_lines(tmp_path, lines, progress=None, **data):
     path = write(tmp_path / "chats.jsonl", "\n".join(lines))
-    data = {"source": "ultrachat", "val_token_policy": "keep"} | data
-    return run(tmp_path / "out", input=path, progress=progress, **data)
+    return run(
+        tmp_path / "out", source="ultrachat", input=path, progress=progress, keep=True, **data
+    )
 
 
 BROKEN = [
@@ -162,12 +152,7 @@ def test_nothing_but_broken_lines(tmp_path):
 def test_line_ends_and_marks_of_other_systems_in_json_lines(tmp_path):
     text = "\ufeff" + "\r\n".join([chat("one"), "", chat("two"), chat("three\r\n"), ""])
     (tmp_path / "chats.jsonl").write_bytes(text.encode("utf-8"))
-    info = run(
-        tmp_path / "out",
-        source="ultrachat",
-        input=tmp_path / "chats.jsonl",
-        val_token_policy="keep",
-    )
+    info = run(tmp_path / "out", source="ultrachat", input=tmp_path / "chats.jsonl", keep=True)
     assert (info.train.documents + info.validation.documents, info.broken) == (3, 0)
     assert texts_of(tmp_path / "out") == {"one", "two", "three\r\n"}
 
@@ -175,23 +160,17 @@ def test_line_ends_and_marks_of_other_systems_in_json_lines(tmp_path):
 def test_any_source_may_yield_what_is_broken(tmp_path, monkeypatch):
     found = [Document(text="one"), Broken("page 3: unreadable"), Document(text="two")]
     monkeypatch.setattr(TextFile, "documents", lambda self: iter(found))
-    info = run(
-        tmp_path / "out",
-        source="text-file",
-        input="x",
-        max_broken_share=0.5,
-        val_token_policy="keep",
-    )
+    info = run(tmp_path / "out", input="x", max_broken_share=0.5, keep=True)
     assert (info.train.documents, info.validation.documents, info.broken) == (1, 1, 1)
     with assert_one_line_error(InputError, "1 of 3 rows", "page 3: unreadable"):
-        run(tmp_path / "again", source="text-file", input="x")
+        run(tmp_path / "again", input="x")
 
 
 def test_a_document_that_never_ends_is_a_fault_of_its_source(tmp_path, monkeypatch):
     found = [Document(text="one"), Document(text="two", continues=True)]
     monkeypatch.setattr(TextFile, "documents", lambda self: iter(found))
     with assert_one_line_error(PluginError, "text-file", "continues, but nothing follows"):
-        run(tmp_path / "out", source="text-file", input="x")
+        run(tmp_path / "out", input="x")
 
 
 @pytest.fixture
@@ -213,12 +192,11 @@ def test_a_document_in_many_parts_is_the_document(tmp_path, small_parts, separat
     info = run(
         tmp_path / "out",
         BAR if separated else {},
-        source="text-file",
         input=train,
         val_source="text-dir",
         val_input=tmp_path / "val",
         tokenizer=tmp_path / "tokenizer.json",
-        val_token_policy="keep",
+        keep=True,
     )
     dataset = open_dataset(tmp_path / "out")
     plain = Tokenizer.from_str(bpe.to_json())
@@ -237,14 +215,7 @@ def test_a_bpe_is_trained_on_an_even_sample_of_a_large_text(tmp_path):
     prepare_text(tmp_path, text, vocab_size=400, tokenizer_bytes=4000)
     vocabulary = Tokenizer.from_str(open_dataset(tmp_path / "out").tokenizer_json).get_vocab()
     assert {"early", "later", "final"} <= vocabulary.keys()
-    run(
-        tmp_path / "again",
-        BAR,
-        source="text-file",
-        input=tmp_path / "a.txt",
-        tokenizer_bytes=4000,
-        progress=progress,
-    )
+    run(tmp_path / "again", BAR, input=tmp_path / "a.txt", tokenizer_bytes=4000, progress=progress)
     ((read, total, _),) = [c for label, c in progress.done.items() if "tokenizer" in label]
     assert total == 4000
     assert 3900 <= read <= 4000 + len("early number 1000")

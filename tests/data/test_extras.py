@@ -39,7 +39,7 @@ def test_local_rows_need_nothing(tmp_path, name):
     else:
         data = LINES.encode()
         path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
-    info = run(tmp_path / "out", source="rows", input=path, val_token_policy="keep")
+    info = run(tmp_path / "out", source="rows", input=path, keep=True)
     assert info.train.documents + info.validation.documents == len(ROWS)
 
 

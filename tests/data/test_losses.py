@@ -11,7 +11,7 @@ from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.evaluation.splits import evaluate_splits
 from newllm_core.model.language_model import LanguageModel
 
-from .cases import Recorder, run, write
+from .cases import BAR, Recorder, run, write
 from .layouts import LAYOUTS
 
 MADE = {name: TextTokenizer.adopt(made.to_str(), {"user"}) for name, made in LAYOUTS.items()}
@@ -65,15 +65,7 @@ def test_prepare_warns_and_evaluation_counts(tmp_path):
     lines = ["the cat sat on the mat.\n", "the 🙂 cat 🙂🙂 sat on 日本語 .\n"]
     text = write(tmp_path / "a.txt", "|".join(f"{line}{n}" for n in range(20) for line in lines))
     watcher = Recorder()
-    info = run(
-        tmp_path / "out",
-        {"document_separator": "|"},
-        source="text-file",
-        input=text,
-        tokenizer=path,
-        val_token_policy="keep",
-        progress=watcher,
-    )
+    info = run(tmp_path / "out", BAR, input=text, tokenizer=path, keep=True, progress=watcher)
     for name, split in info.splits.items():
         [warning] = [text for text in watcher.warnings if text.startswith(name + ":")]
         assert f"{split.unknown_share:.2%} of tokens are unknown" in warning
@@ -93,13 +85,6 @@ def test_prepare_warns_and_evaluation_counts(tmp_path):
 def test_a_tokenizer_of_bytes_warns_of_nothing(tmp_path):
     text = write(tmp_path / "a.txt", "the 🙂 cat|<s> é\n|the|cat")
     watcher = Recorder()
-    info = run(
-        tmp_path / "out",
-        {"document_separator": "|"},
-        source="text-file",
-        input=text,
-        val_token_policy="keep",
-        progress=watcher,
-    )
+    info = run(tmp_path / "out", BAR, input=text, keep=True, progress=watcher)
     assert (info.train.unknown_tokens, info.train.lost_bytes) == (0, 0)
     assert not [warning for warning in watcher.warnings if "unknown" in warning]

@@ -10,20 +10,14 @@ from newllm_core.data import prepared
 from newllm_core.data.prepared import open_dataset
 from newllm_core.errors import InputError
 
-from .cases import assert_one_line_error, run
+from .cases import BAR, assert_one_line_error, run
 
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory, byte_tokenizer):
     folder = tmp_path_factory.mktemp("original")
     (folder / "a.txt").write_text("ab|ba|aabb|bbaa", encoding="utf-8")
-    run(
-        folder / "out",
-        {"document_separator": "|"},
-        source="text-file",
-        input=folder / "a.txt",
-        tokenizer=byte_tokenizer,
-    )
+    run(folder / "out", BAR, input=folder / "a.txt", tokenizer=byte_tokenizer)
     return folder / "out"
 
 

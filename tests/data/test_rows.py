@@ -168,9 +168,7 @@ def test_what_is_left_out_or_renamed_is_said_once_and_counted(tmp_path):
     rows = [{"messages": [image, call, {"role": "user", "content": f"{n}"}]} for n in range(5)]
     path = lines(tmp_path / "a.jsonl", *rows, {"messages": []}, {"messages": []})
     progress = Recorder()
-    info = run(
-        tmp_path / "out", source="rows", input=path, val_token_policy="keep", progress=progress
-    )
+    info = run(tmp_path / "out", source="rows", input=path, keep=True, progress=progress)
     said = [line.partition("): ")[2] for line in progress.messages if line.startswith("source")]
     assert said == [
         "parts of messages that are no text are left out (5 times)",
