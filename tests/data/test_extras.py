@@ -1,6 +1,5 @@
 """What is read without the extra `datasets`, and what is said of the rest."""
 
-import gzip
 import json
 import sys
 
@@ -13,9 +12,9 @@ from newllm_core.data.sources.wikitext import WikiText
 from newllm_core.errors import ConfigError
 
 from .cases import assert_one_line_error, run
+from .containers import write_rows
 
 ROWS = [{"text": f"row {number} says {number * number}"} for number in range(60)]
-LINES = "\n".join(map(json.dumps, ROWS))
 
 
 @pytest.fixture(autouse=True)
@@ -31,14 +30,7 @@ def test_local_rows_need_nothing(tmp_path, name):
     path = tmp_path / name
     if name == "folder":
         path.mkdir()
-        (path / "a.jsonl").write_text(LINES, encoding="utf-8")
-    elif name == "a.csv":
-        path.write_text("\n".join(["text", *(row["text"] for row in ROWS)]), encoding="utf-8")
-    elif name == "a.json":
-        path.write_text(json.dumps(ROWS), encoding="utf-8")
-    else:
-        data = LINES.encode()
-        path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    write_rows(path / "a.jsonl" if name == "folder" else path, ROWS)
     info = run(tmp_path / "out", source="rows", input=path, keep=True)
     assert info.train.documents + info.validation.documents == len(ROWS)
 

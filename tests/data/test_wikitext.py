@@ -7,6 +7,7 @@ from newllm_core.data.sources.wikitext import WikiText, articles, split_files
 from newllm_core.errors import InputError
 
 from .cases import assert_one_line_error, joined
+from .containers import write_rows
 
 ONE = " \n = One = \n \n Text of one . \n \n = = Part = = \n \n = Goals ; A = \n More . \n"
 TWO = " \n = Two words = \n \n Text é . \n"
@@ -16,12 +17,8 @@ def found(path):
     return [(document.split, document.text) for document in WikiText(str(path)).documents()]
 
 
-def write_parquet(path, rows, column="text"):
-    import pyarrow
-    import pyarrow.parquet
-
-    pyarrow.parquet.write_table(pyarrow.table({column: rows}), path)
-    return path
+def write_parquet(path, texts, column="text"):
+    return write_rows(path, [{column: text} for text in texts])
 
 
 def test_articles_start_at_titles_between_blank_lines_only():
@@ -117,12 +114,6 @@ def test_inputs_that_cannot_be_read(tmp_path):
     (tmp_path / "empty.txt").touch()
     with assert_one_line_error(InputError, tmp_path / "empty.txt", "empty"):
         found(tmp_path / "empty.txt")
-
-
-def test_offline_hub_says_what_to_do(monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with assert_one_line_error(InputError, "Salesforce/wikitext", "--input"):
-        list(WikiText().documents())
 
 
 def test_real_wikitext_has_its_published_articles_and_words(shared_data):
