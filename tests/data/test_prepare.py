@@ -308,12 +308,6 @@ def test_a_source_that_breaks_its_contract_is_named(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_source_without_documents_is_an_error(tmp_path):
-    blank = write(tmp_path / "blank.txt", " \n ")
-    with assert_one_line_error(InputError, blank, "no documents"):
-        run(tmp_path / "out", input=blank)
-
-
 def test_unknown_sources_and_options(tmp_path):
     with assert_one_line_error(ConfigError, "text-fil", "did you mean 'text-file'"):
         run(tmp_path / "out", source="text-fil")

@@ -109,24 +109,6 @@ def test_a_pattern_must_be_relative(tmp_path):
         texts(TextDir(str(tmp_path), TextDirOptions(pattern="/abs/*.txt")))
 
 
-def test_inputs_that_cannot_be_read(tmp_path):
-    missing, empty = tmp_path / "missing.txt", tmp_path / "empty.txt"
-    empty.touch()
-    with assert_one_line_error(InputError, "text-file needs", "--input"):
-        texts(TextFile())
-    with assert_one_line_error(InputError, missing, "No such file", "--input"):
-        texts(TextFile(str(missing)))
-    with assert_one_line_error(InputError, empty, "is empty"):
-        texts(TextFile(str(empty)))
-    with assert_one_line_error(InputError, tmp_path, "is a folder"):
-        texts(TextFile(str(tmp_path)))
-    with assert_one_line_error(InputError, empty, "not a folder"):
-        texts(TextDir(str(empty)))
-    empty.unlink()
-    with assert_one_line_error(InputError, tmp_path, "no file named '*.txt'", "source.pattern"):
-        texts(TextDir(str(tmp_path)))
-
-
 def test_nothing_is_read_before_documents_are_asked_for(tmp_path):
     documents = TextFile(str(tmp_path / "missing.txt")).documents()
     with pytest.raises(InputError, match=r"missing\.txt"):

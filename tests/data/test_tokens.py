@@ -136,16 +136,6 @@ def test_ds_files_of_datatrove(tmp_path, dtype, monkeypatch):
             found(path)
 
 
-def test_inputs_that_cannot_be_read(tmp_path):
-    with assert_one_line_error(InputError, "tokens needs", ".safetensors"):
-        list(Tokens().documents())
-    (tmp_path / "empty.json").touch()
-    with assert_one_line_error(InputError, tmp_path / "empty.json", "empty"):
-        found(tmp_path / "empty.json")
-    with assert_one_line_error(InputError, tmp_path, "folder"):
-        found(tmp_path)
-
-
 @pytest.mark.parametrize(
     ("first", "kept"), [([1] * 16 + [250], [1] * 16), ([250] + [1] * 16, [1] * 9), ([250] * 9, [])]
 )

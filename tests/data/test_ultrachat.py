@@ -3,9 +3,7 @@ import pytest
 from newllm_core.data.sources import ultrachat
 from newllm_core.data.sources.base import Broken, Document, Message
 from newllm_core.data.sources.ultrachat import UltraChat
-from newllm_core.errors import InputError
 
-from .cases import assert_one_line_error
 from .containers import write_rows
 
 CHATS = [
@@ -72,19 +70,6 @@ def test_rows_that_are_no_chats_are_broken(tmp_path, row, parts):
     assert isinstance(broken, Broken)
     assert all(str(part) in broken.problem for part in (path, *parts))
     assert good == EXPECTED[0]
-
-
-def test_inputs_that_cannot_be_read(tmp_path):
-    with assert_one_line_error(InputError, tmp_path / "none.jsonl", "No such file"):
-        found(tmp_path / "none.jsonl")
-    with assert_one_line_error(InputError, tmp_path, "no file of rows", ".parquet"):
-        found(tmp_path)
-    (tmp_path / "a.doc").write_text("x", encoding="utf-8")
-    with assert_one_line_error(InputError, tmp_path / "a.doc", ".doc", ".parquet"):
-        found(tmp_path / "a.doc")
-    (tmp_path / "c.json").write_bytes(b"[")
-    with assert_one_line_error(InputError, tmp_path / "c.json"):
-        found(tmp_path / "c.json")
 
 
 def test_real_chats(shared_data):

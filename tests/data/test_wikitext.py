@@ -94,26 +94,13 @@ def test_a_folder_of_parquet_shards(tmp_path):
     ]
 
 
-def test_inputs_that_cannot_be_read(tmp_path):
-    with assert_one_line_error(InputError, tmp_path, "no training file", "train.txt"):
-        found(tmp_path)
+def test_files_that_cannot_be_told_apart_or_have_no_text(tmp_path):
     (tmp_path / "train.txt").write_text(ONE, encoding="utf-8")
     write_parquet(tmp_path / "train.parquet", [ONE], column="body")
     with assert_one_line_error(InputError, tmp_path, "train.parquet, train.txt"):
         split_files(tmp_path)
     with assert_one_line_error(InputError, tmp_path / "train.parquet", "'text'", "body"):
         found(tmp_path / "train.parquet")
-    (tmp_path / "bad.parquet").write_bytes(b"PAR1 no")
-    with assert_one_line_error(InputError, tmp_path / "bad.parquet", "parquet"):
-        found(tmp_path / "bad.parquet")
-    (tmp_path / "bad.txt").write_bytes(b"ok \xff")
-    with assert_one_line_error(InputError, tmp_path / "bad.txt", "offset 3"):
-        found(tmp_path / "bad.txt")
-    with assert_one_line_error(InputError, tmp_path / "none", "No such file"):
-        found(tmp_path / "none")
-    (tmp_path / "empty.txt").touch()
-    with assert_one_line_error(InputError, tmp_path / "empty.txt", "empty"):
-        found(tmp_path / "empty.txt")
 
 
 def test_real_wikitext_has_its_published_articles_and_words(shared_data):
