@@ -70,14 +70,6 @@ def input_file(source: str, given: str | None, what: str) -> Path:
     return path
 
 
-def input_folder(source: str, given: str | None, what: str) -> Path:
-    """Like `input_path`, for a folder."""
-    path = input_path(source, given, what)
-    if not path.is_dir():
-        raise InputError(f"{path} is not a folder, source {source} needs {what}")
-    return path
-
-
 def files_below(folder: Path, pattern: str = "*") -> list[Path]:
     """Return the files of a folder and below it, in the order of their relative paths.
 
