@@ -11,6 +11,8 @@ from tokenizers import (
     trainers,
 )
 
+from newllm_core.data.tokenizer import TextTokenizer
+
 BYTE_NAMES = [f"<0x{byte:02X}>" for byte in range(256)]
 TEXTS = ["the cat sat on the mat.\nça va, é 日本 <s> it's?\n"] * 20
 SPECIAL = ["<pad>", "<s>", "</s>", "<mask>"]
@@ -149,3 +151,4 @@ LAYOUTS = {
     "whole-text": whole_text(),
     "speech": speech(),
 }
+ADOPTED = {name: TextTokenizer.adopt(made.to_str(), {"user"}) for name, made in LAYOUTS.items()}

@@ -12,9 +12,7 @@ from newllm_core.evaluation.splits import evaluate_splits
 from newllm_core.model.language_model import LanguageModel
 
 from .cases import BAR, Recorder, run, write
-from .layouts import LAYOUTS
-
-MADE = {name: TextTokenizer.adopt(made.to_str(), {"user"}) for name, made in LAYOUTS.items()}
+from .layouts import ADOPTED, LAYOUTS
 
 
 def losses_of(tokenizer, *parts):
@@ -37,16 +35,16 @@ def losses_of(tokenizer, *parts):
     ],
 )
 def test_losses_are_counted_in_tokens_and_bytes(name, text, unknown, lost):
-    found = losses_of(MADE[name], text)
+    found = losses_of(ADOPTED[name], text)
     assert (found.unknown_tokens, found.lost_bytes) == (unknown, lost)
-    assert (found.tokens, found.bytes) == (len(MADE[name].encode(text)), len(text.encode()))
+    assert (found.tokens, found.bytes) == (len(ADOPTED[name].encode(text)), len(text.encode()))
 
 
 @pytest.mark.parametrize("name", ["unigram-bytes", "bpe-bytes", "unigram", "word-piece"])
 def test_a_text_in_parts_loses_what_the_whole_does(name):
     text = "the cat sat 🙂 on the mat. café 🙂 ﬁ the cat " * 30
-    parts = list(MADE[name].pieces([text], 50))
-    found, whole = losses_of(MADE[name], *parts), losses_of(MADE[name], text)
+    parts = list(ADOPTED[name].pieces([text], 50))
+    found, whole = losses_of(ADOPTED[name], *parts), losses_of(ADOPTED[name], text)
     assert (found.unknown_tokens, found.lost_bytes) == (whole.unknown_tokens, whole.lost_bytes)
     assert (whole.lost_bytes > 0) == (len(parts) > 1) == (name != "bpe-bytes")
 
