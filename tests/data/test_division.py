@@ -141,10 +141,7 @@ def test_half_a_surrogate_pair_is_no_text(spool):
         spool.append(Document(text="a\ud800"))
 
 
-@given(
-    names=st.lists(st.sampled_from("abcdefgh"), min_size=2),
-    fraction=st.floats(0, 0.9),
-)
+@given(names=st.lists(st.sampled_from("abcdefgh"), min_size=2), fraction=st.floats(0, 0.9))
 def test_a_choice_is_disjoint_complete_and_as_large_as_asked(shared_spool, names, fraction):
     if len(set(names)) < 2:
         names = [*names, "x", "y"]

@@ -89,10 +89,7 @@ USER, ASSISTANT = Message("user", "q"), Message("assistant", "a")
             {"messages": [{"role": "assistant", "content": None, "tool_calls": [{"id": 1}]}]},
             (Message("assistant", ""),),
         ),
-        (
-            {"messages": [{"role": "user", "content": [{"type": "image"}]}]},
-            (Message("user", ""),),
-        ),
+        ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, (Message("user", ""),)),
         ({"messages": None, "conversations": [{"role": "user", "content": "q"}]}, (USER,)),
     ],
 )

@@ -86,12 +86,7 @@ def test_a_folder_of_parquet_shards(tmp_path):
         write_parquet(tmp_path / f"train-0000{number}-of-00002.parquet", [text])
     write_parquet(tmp_path / "validation-00000-of-00001.parquet", [TWO])
     write_parquet(tmp_path / "test-00000-of-00001.parquet", [ONE])
-    assert found(tmp_path) == [
-        ("validation", TWO),
-        ("test", ONE),
-        ("train", ONE),
-        ("train", TWO),
-    ]
+    assert found(tmp_path) == [("validation", TWO), ("test", ONE), ("train", ONE), ("train", TWO)]
 
 
 def test_files_that_cannot_be_told_apart_or_have_no_text(tmp_path):
