@@ -11,6 +11,7 @@ from newllm_core.config import DataConfig
 from newllm_core.data.dataset_info import DatasetInfo
 from newllm_core.data.prepare import prepare
 from newllm_core.data.prepared import open_dataset
+from newllm_core.data.sources.base import DataSource
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import UserError
 
@@ -56,6 +57,11 @@ def assert_one_line_error(kind: type[UserError], *parts: str) -> Iterator[None]:
     assert len(message) < 500
     for part in parts:
         assert str(part) in message
+
+
+def read(source: type[DataSource], path: Path | str, **options) -> list:
+    """All that a source yields."""
+    return list(source(str(path), source.Options(**options)).documents())
 
 
 def run(
@@ -105,8 +111,10 @@ def contents_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def write(path: Path, text: str) -> Path:
-    path.write_text(text, encoding="utf-8", newline="")
+def write(path: Path, content: str | bytes) -> Path:
+    """Write a file and the folders that it is in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
     return path
 
 

@@ -42,6 +42,7 @@ def hub_library():
 
 def write_rows(path, rows):
     """Write rows as a path is named, and return it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     if path.name == "saved":
         hub_library().Dataset.from_list(rows).save_to_disk(str(path))
     elif path.suffix == ".parquet":

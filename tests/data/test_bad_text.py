@@ -17,8 +17,7 @@ from .cases import BAR, Recorder, assert_one_line_error, documents_of, run, writ
 
 
 def prepare_text(tmp_path, text, options=BAR, **data):
-    path = tmp_path / "a.txt"
-    path.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8"))
+    path = write(tmp_path / "a.txt", text)
     return run(tmp_path / "out", options, input=path, keep=True, **data)
 
 
@@ -72,7 +71,6 @@ def test_characters_that_are_seldom_seen_are_text(tmp_path):
 
 def test_empty_files_among_good_ones_are_left_out(tmp_path):
     folder = tmp_path / "folder"
-    folder.mkdir()
     for name, text in {"a": "one", "b": "", "c": " \n", "d": "two"}.items():
         write(folder / f"{name}.txt", text)
     info = run(tmp_path / "out", source="text-dir", input=folder, keep=True)
@@ -81,12 +79,10 @@ def test_empty_files_among_good_ones_are_left_out(tmp_path):
 
 
 def test_a_file_in_a_folder_that_is_no_text_is_named(tmp_path):
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    write(folder / "a.txt", "one")
-    (folder / "b.txt").write_bytes(b"two\xe9")
-    with assert_one_line_error(InputError, folder / "b.txt", "offset 3"):
-        run(tmp_path / "out", source="text-dir", input=folder)
+    write(tmp_path / "folder" / "a.txt", "one")
+    path = write(tmp_path / "folder" / "b.txt", b"two\xe9")
+    with assert_one_line_error(InputError, path, "offset 3"):
+        run(tmp_path / "out", source="text-dir", input=tmp_path / "folder")
 
 
 def chat(text):
@@ -141,8 +137,8 @@ def test_nothing_but_broken_lines(tmp_path):
 
 def test_line_ends_and_marks_of_other_systems_in_json_lines(tmp_path):
     text = "\ufeff" + "\r\n".join([chat("one"), "", chat("two"), chat("three\r\n"), ""])
-    (tmp_path / "chats.jsonl").write_bytes(text.encode("utf-8"))
-    info = run(tmp_path / "out", source="ultrachat", input=tmp_path / "chats.jsonl", keep=True)
+    path = write(tmp_path / "chats.jsonl", text)
+    info = run(tmp_path / "out", source="ultrachat", input=path, keep=True)
     assert (info.train.documents + info.validation.documents, info.broken) == (3, 0)
     assert texts_of(tmp_path / "out") == {"one", "two", "three\r\n"}
 
@@ -177,7 +173,6 @@ def test_a_document_in_many_parts_is_the_document(tmp_path, small_parts, separat
     (tmp_path / "tokenizer.json").write_text(bpe.to_json(), encoding="utf-8")
     long = "".join(f"the cat  sat {i}\non the é mat.\n\n" for i in range(400))
     train = write(tmp_path / "train.txt", f"{long}|the log" if separated else long)
-    (tmp_path / "val").mkdir()
     write(tmp_path / "val" / "b.txt", "the dog sat on the mat")
     info = run(
         tmp_path / "out",

@@ -13,7 +13,7 @@ from newllm_core.data.sources.wikitext import WikiText
 from newllm_core.errors import ConfigError, InputError
 from tests.cli.inside import CommandLine, save_checkpoint
 
-from .cases import BLANK, Recorder, assert_one_line_error, documents_of, run, write
+from .cases import BLANK, Recorder, assert_one_line_error, documents_of, read, run, write
 from .containers import PACK
 
 LINES = "".join(f"line {i} of é text\n\n" for i in range(30))
@@ -21,9 +21,7 @@ PARTS = {".gz": lambda data: gzip.compress(data[:50]) + gzip.compress(data[50:])
 
 
 def texts(path, **options):
-    return [
-        document.text for document in TextFile(str(path), TextFileOptions(**options)).documents()
-    ]
+    return [document.text for document in read(TextFile, path, **options)]
 
 
 @pytest.fixture
@@ -154,7 +152,6 @@ def test_names_of_files_are_bytes(tmp_path):
     assert open_dataset(out).info.data["input"] == info.source.input
     assert any("caf\\udce9.txt" in label for label in progress.done)
     folder = tmp_path / os.fsdecode(b"\xfe")
-    folder.mkdir()
     write(folder / os.fsdecode(b"\xfd.txt"), LINES)
     assert run(tmp_path / "b", BLANK, source="text-dir", input=folder, keep=True).hash == info.hash
     source.unlink()
@@ -276,9 +273,8 @@ ROWS = ("--source=rows",)
     ],
 )
 def test_advice_leads_somewhere(newllm, tmp_path, arguments, advice, followed):
-    (tmp_path / "notes").mkdir()
     for name, data in FILES.items():
-        (tmp_path / name).write_bytes(data)
+        write(tmp_path / name, data)
     start = ("prepare", *(() if "tokenizer" in advice else ("--vocab-size=300",)))
     keep = () if "policy" in advice else ("--val-token-policy=keep",)
     made = newllm(*start, *TEXT, "--input=crlf.txt", "--out=there", "--val-token-policy=keep")

@@ -145,7 +145,6 @@ def test_chats_have_role_tokens_and_bytes_of_contents(tmp_path):
 
 def test_a_test_split_is_written_whole_and_opened(tmp_path, byte_tokenizer):
     folder = tmp_path / "wiki"
-    folder.mkdir()
     for name, text in (("train", "ab\nba\n"), ("valid", "aba\nx\n"), ("test", "bb\nx\n")):
         write(folder / f"{name}.txt", text)
     info = run(tmp_path / "out", source="wikitext", input=folder, tokenizer=byte_tokenizer)
@@ -270,9 +269,7 @@ def test_a_separate_source_of_the_same_name_shares_its_options(tmp_path):
     train, val = write(tmp_path / "a.txt", "ab|ba|aa"), write(tmp_path / "b.txt", "bb|abab")
     common = {"input": train, "keep": True}
     assert run(tmp_path / "1", BAR, val_input=val, **common).validation.documents == 2
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    write(folder / "b.txt", "bb|abab")
+    folder = write(tmp_path / "folder" / "b.txt", "bb|abab").parent
     info = run(tmp_path / "2", BAR, val_source="text-dir", val_input=folder, **common)
     assert info.validation.documents == 1
     options = {"document_separator": None, "encoding": "utf-8", "pattern": "*.txt"}

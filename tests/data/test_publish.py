@@ -28,8 +28,8 @@ def test_what_is_not_a_prepared_data_set_is_never_deleted(tmp_path, corpus):
     for make in (
         lambda out: out.mkdir(),
         lambda out: out.write_text("mine", encoding="utf-8"),
-        lambda out: (out.mkdir(), write(out / "dataset.json", '{"format": "other"}')),
-        lambda out: (out.mkdir(), write(out / "dataset.json", "[")),
+        lambda out: write(out / "dataset.json", '{"format": "other"}'),
+        lambda out: write(out / "dataset.json", "["),
     ):
         out = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
         make(out)

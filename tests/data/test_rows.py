@@ -8,12 +8,12 @@ import pytest
 from pyarrow import parquet
 
 from newllm_core.data.sources.base import Broken, Document, Message, Note
-from newllm_core.data.sources.rows import Rows, RowsOptions
+from newllm_core.data.sources.rows import Rows
 from newllm_core.data.sources.ultrachat import UltraChat
 from newllm_core.data.sources.wikitext import WikiText
 from newllm_core.errors import InputError
 
-from .cases import Recorder, assert_one_line_error, run
+from .cases import Recorder, assert_one_line_error, read, run, write
 from .containers import CONTAINERS, hub_library, write_rows
 
 ODD = ['quoted "x", y', "CR\r\nLF\n\nend", "é\u2028𝄞\0", "\ufeffmark", " null", "NaN", "1.50"]
@@ -25,8 +25,7 @@ CHATS = [
 
 
 def found(path, **options):
-    documents = list(Rows(str(path), RowsOptions(**options)).documents())
-    return [document for document in documents if not isinstance(document, Note)]
+    return [found for found in read(Rows, path, **options) if not isinstance(found, Note)]
 
 
 @pytest.mark.parametrize("rows", [TEXTS, CHATS], ids=["texts", "chats"])
@@ -232,8 +231,7 @@ def test_csv_cells_are_texts_as_they_are(tmp_path, mark):
 
 
 def test_damaged_csv(tmp_path):
-    path = tmp_path / "a.csv"
-    path.write_text('id,text\n1,a\n2\n3,"b"c\n\n4,d\n', encoding="utf-8")
+    path = write(tmp_path / "a.csv", 'id,text\n1,a\n2\n3,"b"c\n\n4,d\n')
     documents = found(path)
     assert [getattr(document, "text", None) for document in documents] == ["a", None, None, "d"]
     assert "line 3 has 1 cells, the header 2" in documents[1].problem
@@ -247,7 +245,6 @@ def test_damaged_csv(tmp_path):
 
 
 def test_folders_are_read_in_order_and_divided_by_names(tmp_path):
-    (tmp_path / "inner").mkdir()
     write_rows(tmp_path / "inner" / "train-00000.jsonl", [{"text": "b"}])
     write_rows(tmp_path / "train.jsonl", [{"text": "c"}])
     write_rows(tmp_path / "a_valid.csv", [{"text": "v"}])
@@ -269,11 +266,9 @@ def test_saved_splits_and_folders_laid_out_like_the_hub(tmp_path):
     datasets.DatasetDict(of).save_to_disk(str(tmp_path / "saved"))
     expected = [Document(text=name, split=name) for name in ("validation", "train")]
     assert found(tmp_path / "saved") == expected
-    hub = tmp_path / "hub"
-    hub.mkdir()
-    for name, rows in of.items():
-        rows.to_json(hub / f"{name}.jsonl")
-    assert found(f"hub:{hub}") == expected
+    for name in of:
+        write_rows(tmp_path / "hub" / f"{name}.jsonl", [{"text": name}])
+    assert found(f"hub:{tmp_path / 'hub'}") == expected
 
 
 def test_a_url_is_read_like_a_file():

@@ -4,6 +4,7 @@ from newllm_core.data.sources import ultrachat
 from newllm_core.data.sources.base import Broken, Document, Message
 from newllm_core.data.sources.ultrachat import UltraChat
 
+from .cases import read
 from .containers import write_rows
 
 CHATS = [
@@ -16,23 +17,18 @@ EXPECTED = [
 ]
 
 
-def found(path):
-    return list(UltraChat(str(path)).documents())
-
-
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.parquet", ".hidden/a[1]*.jsonl"])
 def test_files(tmp_path, name):
     path = tmp_path / name
-    path.parent.mkdir(exist_ok=True)
     rows = [{"prompt": "p", "messages": messages} for messages in CHATS]
-    assert found(write_rows(path, rows)) == EXPECTED
+    assert read(UltraChat, write_rows(path, rows)) == EXPECTED
 
 
 def test_reading_leaves_nothing_in_the_cache(tmp_path, monkeypatch):
     cache = tmp_path / "cache"
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(cache))
     path = write_rows(tmp_path / "a.jsonl", [{"messages": CHATS[0]}])
-    assert found(path) == EXPECTED[:1]
+    assert read(UltraChat, path) == EXPECTED[:1]
     assert not cache.exists()
 
 
@@ -66,14 +62,14 @@ def test_rows_of_the_hub_keep_their_split(tmp_path, monkeypatch):
 )
 def test_rows_that_are_no_chats_are_broken(tmp_path, row, parts):
     path = write_rows(tmp_path / "a.jsonl", [row, {"messages": CHATS[0]}])
-    broken, good = found(path)
+    broken, good = read(UltraChat, path)
     assert isinstance(broken, Broken)
     assert all(str(part) in broken.problem for part in (path, *parts))
     assert good == EXPECTED[0]
 
 
 def test_real_chats(shared_data):
-    documents = found(shared_data / "ultrachat" / "ultrachat_800.jsonl")
+    documents = read(UltraChat, shared_data / "ultrachat" / "ultrachat_800.jsonl")
     assert len(documents) == 800
     assert sum(len(document.messages) for document in documents) == 3970
     assert {m.role for document in documents for m in document.messages} == {"user", "assistant"}

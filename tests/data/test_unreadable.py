@@ -9,14 +9,14 @@ from newllm_core.data.sources.ultrachat import UltraChat
 from newllm_core.data.sources.wikitext import WikiText
 from newllm_core.errors import InputError
 
-from .cases import assert_one_line_error
+from .cases import assert_one_line_error, read
 
 
 @pytest.mark.parametrize("source", [TextFile, TextDir, Tokens, UltraChat, WikiText])
 def test_missing_files(tmp_path, source):
     path = tmp_path / "none.txt"
     with assert_one_line_error(InputError, path, "No such file", "--input"):
-        list(source(str(path)).documents())
+        read(source, path)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_other_inputs(tmp_path, source, name, data, words):
     if data is not None:
         path.write_bytes(data)
     with assert_one_line_error(InputError, path, *words):
-        list(source(str(path)).documents())
+        read(source, path)
 
 
 @pytest.mark.parametrize(("source", "what"), [(TextFile, "text-file"), (Tokens, ".safetensors")])
