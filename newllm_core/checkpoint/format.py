@@ -115,7 +115,6 @@ def save(checkpoint: Checkpoint, path: Path, *, overwrite: bool) -> None:
     tensors |= {OBJECTIVE + name: tensor for name, tensor in checkpoint.objective.items()}
     for split, tokens in checkpoint.probes.items():
         tensors[PROBE + split] = tokens.to(torch.int32)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     shape = {name: getattr(model, name) for name in ("vocab_size", "num_heads", "seed")}
     shape["warmup"] = checkpoint.warmup
     metadata = {name: json.dumps(finite(getattr(checkpoint, name))) for name in STRUCTURED} | {
@@ -288,7 +287,7 @@ def _content_hash(metadata: Mapping[str, str], tensors: Iterable[tuple[str, Tens
     digest.update(json.dumps({k: metadata[k] for k in sorted(metadata) if k != HASH}).encode())
     for name, tensor in tensors:
         digest.update(name.encode("utf-8"))
-        digest.update(tensor.numpy().tobytes())
+        digest.update(tensor.detach().cpu().numpy().tobytes())
     return digest.hexdigest()
 
 
