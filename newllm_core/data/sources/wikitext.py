@@ -13,11 +13,11 @@ from newllm_core.data.sources.files import (
     format_of,
     input_file,
     input_path,
+    path_name,
     read_lines,
 )
-from newllm_core.data.sources.row_documents import documents_of
 from newllm_core.data.sources.row_files import Place, hub_parts, split_named
-from newllm_core.data.sources.rows import RowFileOptions, placed_rows
+from newllm_core.data.sources.row_readers import read_rows
 from newllm_core.errors import InputError
 
 REPOSITORY = "Salesforce/wikitext"
@@ -117,11 +117,15 @@ def _lines(place: Place) -> Iterator[str]:
     if isinstance(place, Path) and format_of(place) != ".parquet":
         yield from read_lines(place)
         return
-    for row in documents_of(placed_rows([(place, None)], RowFileOptions()), column="text"):
+    for row in read_rows(place):
         if isinstance(row, Broken):
             raise InputError(row.problem)
+        text = row.get("text")
+        if not isinstance(text, str):
+            has = ", ".join(row) or "nothing"
+            raise InputError(f"{path_name(place)} has no column 'text' (it has {has})")
         # The hub stores a blank line as "", but it is " \n" in WikiText's own files.
-        *lines, last = (row.text or BLANK_LINE).split("\n")
+        *lines, last = (text or BLANK_LINE).split("\n")
         yield from (line + "\n" for line in lines)
         if last:
             yield last + "\n"
