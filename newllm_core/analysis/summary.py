@@ -3,26 +3,19 @@
 Shapes: P passages, T values of each, S contexts in a row, C context_dim.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
+SUMMARY = ("mean", "median", "std", "min", "max")
 # Fewer passages are cut into so many parts together, which then count as passages.
 PARTS = 8
 
 
 def summary(values: Tensor) -> dict[str, float]:
     """Return mean, median, population standard deviation, minimum and maximum of `values` [n]."""
-    ordered = values.double().sort().values
-    count = len(ordered)
-    # torch.median takes the lower of two middle values; the usual median is their mean.
-    median = (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
-    return {
-        "mean": float(ordered.mean()),
-        "median": float(median),
-        "std": float(ordered.std(correction=0)),
-        "min": float(ordered[0]),
-        "max": float(ordered[-1]),
-    }
+    numbers = values.double().cpu().numpy()
+    return {name: float(getattr(np, name)(numbers)) for name in SUMMARY}
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:

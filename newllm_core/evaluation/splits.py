@@ -29,12 +29,12 @@ TRAIN_TOKENS = 8_192
 
 @dataclass(frozen=True)
 class Scores:
-    """What every head made of some tokens: nats, their squares and hits, summed."""
+    """What every head made of some tokens: nats, their squares and hits, summed [heads]."""
 
     num_tokens: int
-    nats: Sequence[float]
-    squares: Sequence[float]
-    hits: Sequence[float]
+    nats: np.ndarray
+    squares: np.ndarray
+    hits: np.ndarray
 
     def figures(
         self, head_weights: Sequence[float], counts: Mapping[str, float | None]
@@ -59,12 +59,8 @@ class Scores:
         count = self.num_tokens
         num_bytes, num_characters, num_words = (counts[f"num_{unit}"] for unit in UNITS)
         lost = _lost_nats(counts)
-        losses = [total / count for total in self.nats]
-        accuracies = [hits / count for hits in self.hits]
-        errors = [
-            max(0.0, squares / count - loss**2) ** 0.5 / count**0.5
-            for squares, loss in zip(self.squares, losses, strict=True)
-        ]
+        losses = self.nats / count
+        errors = np.sqrt(np.maximum(0, self.squares / count - losses**2) / count)
 
         def of_one(loss: float, error: float, accuracy: float) -> dict[str, Any]:
             total = loss * count + lost
@@ -81,7 +77,7 @@ class Scores:
             }
 
         # Heads are wrong about the same tokens: their errors add up as if they were one.
-        each = (losses, errors, accuracies)
+        each = [found.tolist() for found in (losses, errors, self.hits / count)]
         together = of_one(*(weighted_mean(of_heads, head_weights) for of_heads in each))
         heads = list(map(of_one, *each))
         return {**together, "num_tokens": count, **counts, "heads": heads}
@@ -168,7 +164,7 @@ def score(model: LanguageModel, readings: Iterable[ContextChunk], task: Task) ->
             sums += _score(model, reading)
         num_tokens += len(reading.positions_N)
         task.advance(len(reading.positions_N))
-    return Scores(num_tokens, *sums.T.tolist())
+    return Scores(num_tokens, *sums.T)
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """The figures of a report: where they are, what training changes, and how people read them."""
 
-import math
+import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -162,10 +162,9 @@ def figure_at(figures: Figures | None, path: Place) -> float | None:
     if value is None:
         return None
     if path[0] == "dimension_mean":
-        mean = sum(value) / len(value)
-        return math.dist(value, [mean] * len(value)) / len(value) ** 0.5
+        return statistics.pstdev(value)
     if path[0] == "dimension_variance":
-        chosen = {"min": min(value), "max": max(value), "mean": sum(value) / len(value)}
+        chosen = {"min": min(value), "max": max(value), "mean": statistics.fmean(value)}
         return chosen[str(path[1])]
     return look_up(figures, path)
 
