@@ -6,6 +6,7 @@ Shapes: P passages, T values of each, S contexts in a row, C context_dim.
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 SUMMARY = ("mean", "median", "std", "min", "max")
 # Fewer passages are cut into so many parts together, which then count as passages.
@@ -23,11 +24,8 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
 
     Two zero vectors count as equal (1), one as orthogonal (0): they look as alike as they are.
     """
-    a, b = a.double(), b.double()
-    norm_a, norm_b = a.norm(dim=-1), b.norm(dim=-1)
-    both_zero = (norm_a == 0) & (norm_b == 0)
-    a = a / torch.where(norm_a == 0, 1.0, norm_a)[..., None]
-    b = b / torch.where(norm_b == 0, 1.0, norm_b)[..., None]
+    a, b = (F.normalize(x.double(), dim=-1, eps=1e-300) for x in (a, b))
+    both_zero = ~(a.any(dim=-1) | b.any(dim=-1))
     return torch.where(both_zero, 1.0, (a * b).sum(-1).clamp(-1, 1))
 
 
