@@ -98,7 +98,11 @@ def _matrix_figures(rows: Rows, config: AnalysisConfig, seed: int) -> dict[str, 
 
 
 def _vector_figures(values_N: Tensor) -> dict[str, Any]:
-    counts, edges = np.histogram(values_N.numpy(), HISTOGRAM_BINS)
+    low, high = float(values_N.min()), float(values_N.max())
+    if not high > low:
+        low, high = low - 0.5, high + 0.5
+    counts = torch.histc(values_N, HISTOGRAM_BINS, low, high)  # numpy refuses values too close
+    width = (high - low) / HISTOGRAM_BINS
     return {
         "shape": [len(values_N)],
         "num_values": len(values_N),
@@ -106,7 +110,7 @@ def _vector_figures(values_N: Tensor) -> dict[str, Any]:
         "values": summary(values_N),
         "sparsity": distribution(values_N[:, None])["sparsity"],
         "histogram": {
-            "centres": ((edges[:-1] + edges[1:]) / 2).tolist(),
+            "centres": [low + (bin + 0.5) * width for bin in range(HISTOGRAM_BINS)],
             "shares": (counts / len(values_N)).tolist(),
         },
     }

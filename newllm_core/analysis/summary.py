@@ -24,7 +24,8 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
 
     Two zero vectors count as equal (1), one as orthogonal (0): they look as alike as they are.
     """
-    a, b = (F.normalize(x.double(), dim=-1, eps=1e-300) for x in (a, b))
+    # The squares of anything shorter vanish.
+    a, b = (F.normalize(x.double(), dim=-1, eps=1e-150) for x in (a, b))
     both_zero = ~(a.any(dim=-1) | b.any(dim=-1))
     return torch.where(both_zero, 1.0, (a * b).sum(-1).clamp(-1, 1))
 
