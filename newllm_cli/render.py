@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from newllm_core.analysis.report.figures import fixed, short
+from newllm_core.analysis.report.figures import fixed, look_up, short
 from newllm_core.data.losses import losses_in_words
 
 PER_CHARACTER = ("bits_per_character", "bits/char")
@@ -96,15 +96,15 @@ def _fixed(value: float | None, shape: str) -> str:
 def render_quickstart(results: dict[str, Any], console: Console) -> None:
     """Show the whole run in one table, validation figures only."""
     report = results["analysis"]
-    trained, control = report["validation"], report["random_control"]["validation"] or {}
+    trained, control = report["validation"], report["random_control"]["validation"]
     table = _table("in short, on validation text", "figure", "trained", "untrained")
-    for label, key in (
-        ("CVFP: contexts change in a 4th reading by", "repeat_drift"),
-        ("dimensions used, ER/D", "effective_rank_ratio"),
-        ("same contexts for different tokens, cosine", "token_dependency"),
-        ("growth of a disturbance per token, λ", "lyapunov_exponent"),
+    for label, path in (
+        ("CVFP: contexts change in a 4th reading by", ("repeat_drift", "third_to_fourth")),
+        ("dimensions used, ER/D", ("effective_rank_ratio",)),
+        ("same contexts for different tokens, cosine", ("token_dependency", "mean_cosine")),
+        ("growth of a disturbance per token, λ", ("lyapunov_exponent", "mean")),
     ):
-        table.add_row(label, *(_figure(split.get(key)) for split in (trained, control)))
+        table.add_row(label, *(_figure(look_up(split, path)) for split in (trained, control)))
     # An untrained head was shown a part of the text only: its loss holds for all of it, but a byte
     # there is not the same share of a token.
     whole = results["phase2"]["validation"]
@@ -116,10 +116,7 @@ def render_quickstart(results: dict[str, Any], console: Console) -> None:
     console.print(table)
 
 
-def _figure(value: Any) -> str:  # noqa: ANN401 - a number, or the mapping that holds its mean
-    if isinstance(value, dict):
-        names = ("third_to_fourth", "mean", "mean_cosine")
-        value = next((value[name] for name in names if name in value), None)
+def _figure(value: float | None) -> str:
     return _fixed(value, ".3f" if value is None or value == 0 or abs(value) >= 1e-3 else ".0e")
 
 

@@ -77,24 +77,6 @@ def equal_probes(probes: Mapping[str, Tensor], warmup: int) -> dict[str, Tensor]
     return {split: tokens[:passages, :length] for split, tokens in probes.items()}
 
 
-def read_finite(
-    recurrence: Recurrence,
-    probes: Mapping[str, Tensor],
-    warmup: int,
-    *,
-    on_read: Callable[[int], None] = nobody,
-) -> dict[str, ProbeContexts]:
-    """Read as `read_splits` does, or raise `DivergedError`: a context is not finite."""
-    read = read_splits(recurrence, probes, warmup, on_read=on_read)
-    if splits := exploded(read):
-        raise DivergedError(
-            f"contexts of the {' and '.join(splits)} passages are not finite: the recurrence "
-            "explodes (train with a smaller model.init_std, or with cell.layernorm_mix near 1 "
-            "where the cell has that)"
-        )
-    return read
-
-
 def read_splits(
     recurrence: Recurrence,
     probes: Mapping[str, Tensor],
@@ -132,6 +114,17 @@ def read_splits(
 def exploded(read: Mapping[str, ProbeContexts]) -> list[str]:
     """Return the splits with a context that is not finite."""
     return [split for split, of in read.items() if not bool(of.trajectory.isfinite().all())]
+
+
+def require_finite(read: dict[str, ProbeContexts]) -> dict[str, ProbeContexts]:
+    """Return what was read, or raise `DivergedError`: a context is not finite."""
+    if splits := exploded(read):
+        raise DivergedError(
+            f"contexts of the {' and '.join(splits)} passages are not finite: the recurrence "
+            "explodes (train with a smaller model.init_std, or with cell.layernorm_mix near 1 "
+            "where the cell has that)"
+        )
+    return read
 
 
 def random_signs(like_C: Tensor, seed: int) -> Tensor:

@@ -11,8 +11,8 @@ from newllm_core.analysis.contexts import (
     ProbeContexts,
     exploded,
     probe_places,
-    read_finite,
     read_splits,
+    require_finite,
     sketched_sections,
 )
 from newllm_core.analysis.dynamics import dynamics, exponent_of, tokens_to_read
@@ -68,8 +68,8 @@ class Examiner:
             worthwhile_threads(recurrence, rows),
             progress.task("reading probes", total, "tokens") as task,
         ):
-            read = read_finite(recurrence, probes, self.warmup, on_read=task.advance)
-            found = self.figures(recurrence, read, task)
+            read = read_splits(recurrence, probes, self.warmup, on_read=task.advance)
+            found = self.figures(recurrence, require_finite(read), task)
             if control is not None:
                 read = read_splits(control, probes, self.warmup, on_read=task.advance)
                 for split in exploded(read):

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 
 from newllm_core.analysis.analyze import Tokens, examine
-from newllm_core.analysis.foreign.base import Network
-from newllm_core.analysis.foreign.named import named
+from newllm_core.analysis.foreign.base import Network, named
 from newllm_core.analysis.foreign.step_file import open_step_file
 from newllm_core.checkpoint.format import is_checkpoint
 from newllm_core.config.values import shown
