@@ -14,19 +14,12 @@ from newllm_cli.foreign import (
     is_foreign,
     named_or_step_file,
 )
-from newllm_cli.options import (
-    OF_TRAINING,
-    HtmlOption,
-    JsonOption,
-    OverwriteOption,
-    PngOption,
-    Settings,
-    with_settings,
-)
+from newllm_cli.options import HtmlOption, JsonOption, OverwriteOption, PngOption, with_settings
 from newllm_core.pipeline.commands import OF_PROBES
+from newllm_core.settings import Settings
 
 
-@with_settings("analysis", "run", without=(*OF_PROBES, *OF_TRAINING))
+@with_settings("analysis", "run", without=OF_PROBES)
 def analyze(
     given: Settings,
     checkpoint: Annotated[

@@ -5,17 +5,10 @@ from typing import Annotated
 
 import typer
 
-from newllm_cli.options import (
-    OF_TRAINING,
-    EncodingOption,
-    JsonOption,
-    OverwriteOption,
-    Settings,
-    with_settings,
-)
+from newllm_cli.options import EncodingOption, JsonOption, OverwriteOption, Settings, with_settings
 
 
-@with_settings("run", without=OF_TRAINING)
+@with_settings("run")
 def contexts(
     given: Settings,
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of any phase.", metavar="CKPT")],

@@ -5,15 +5,15 @@ from typing import Annotated
 
 import typer
 
-from newllm_cli.commands.phase2 import DataOption, language_model_summary
-from newllm_cli.options import OF_TRAINING, EncodingOption, JsonOption, Settings, with_settings
+from newllm_cli.commands.phase2 import DataOption
+from newllm_cli.options import EncodingOption, JsonOption, Settings, with_settings
 
 TrainedArgument = Annotated[
     Path, typer.Argument(help="Checkpoint whose heads were trained.", metavar="CKPT")
 ]
 
 
-@with_settings("run", without=OF_TRAINING)
+@with_settings("run")
 def evaluate(
     given: Settings,
     checkpoint: TrainedArgument,
@@ -73,8 +73,7 @@ def evaluate(
     loaded = load(checkpoint, given=given, progress=progress)
     loaded.require_trained_head()
     config = evaluation_config(given, loaded)
-    device = prepare_device(config.run)
-    loaded.model.to(device)
+    loaded.model.to(prepare_device(config.run))
     target = located(text) if text else dataset_of(loaded, data)
     source = {"file": str(target)} if isinstance(target, Path) else {"data": str(target.path)}
     with stdout_to_stderr():  # a plugin may print while it reads
@@ -82,10 +81,9 @@ def evaluate(
             loaded,
             target,
             config,
-            device=device,
             progress=progress,
             split=split,
             encoding=encoding or UTF8,
         )
-    summary = language_model_summary(checkpoint, source | figures)
+    summary = {"schema": 1, "checkpoint": str(checkpoint), **source, **figures}
     show(summary, render_language_model, json=json)

@@ -7,17 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from newllm_cli.commands.evaluate import TrainedArgument
-from newllm_cli.options import (
-    OF_TRAINING,
-    EncodingOption,
-    JsonOption,
-    OverwriteOption,
-    Settings,
-    with_settings,
-)
+from newllm_cli.options import EncodingOption, JsonOption, OverwriteOption, Settings, with_settings
 
 
-@with_settings("generation", "run", without=OF_TRAINING)
+@with_settings("generation", "run")
 def generate(
     given: Settings,
     checkpoint: TrainedArgument,

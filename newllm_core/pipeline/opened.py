@@ -86,7 +86,7 @@ class OpenedCheckpoint:
     @property
     def device(self) -> torch.device:
         """Return where the model computes."""
-        return self.model.embedding.weight.device
+        return self.model.device
 
     def contexts(self, text: str) -> Tensor:
         """Make the context after each token of a text, exactly: [T, C], on the model's device.
@@ -132,7 +132,6 @@ class OpenedCheckpoint:
             self.checkpoint,
             text,
             config,
-            device=self.device,
             progress=Silent(),
             split=split,
             encoding=known_encoding(encoding, "encoding"),

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from newllm_core.checkpoint.run_state import identity_of
 from newllm_core.config import Config
 from newllm_core.data.prepared import PreparedDataset
 from newllm_core.data.probe import choose_probes
-from newllm_core.files.lock import exclusive
 from newllm_core.kernels.door import describe
 from newllm_core.model.counted_dims import count_dims
 from newllm_core.model.counting import count_embeddings
@@ -32,11 +30,11 @@ from newllm_core.regularizers.make import make_regularizers
 from newllm_core.runtime.precision import products_in
 from newllm_core.runtime.progress import Progress
 from newllm_core.runtime.trackers.base import Tracker
-from newllm_core.training.phase1.loss import REGULARIZER, regularizer_weight
-from newllm_core.training.phase1.trainer import Phase1Result, train_phase1
+from newllm_core.training.phase1.loss import REGULARIZER, Phase1Loss, regularizer_weight
+from newllm_core.training.phase1.trainer import Phase1Result, Phase1Trainer
 from newllm_core.training.phase2.extra_terms import make_objective
 from newllm_core.training.phase2.run import train_phase2
-from newllm_core.training.resume import begin, finished, prepare_place
+from newllm_core.training.resume import begin, finished, writing
 
 # What a run depends on, and must be the same to resume it.
 PHASE1_SECTIONS = ("run", "model", "phase1", "cell", "objective", "regularizer", "analysis")
@@ -65,8 +63,7 @@ def run_phase1(
         DivergedError: a loss or gradient is not finite; the state before is saved.
         Interrupted: the run was asked to stop; its state is saved.
     """
-    with _writing(out):
-        prepare_place(out, overwrite=overwrite, resume=resume)
+    with writing(out, overwrite=overwrite, resume=resume):
         model = LanguageModel(
             config.model, dataset.info.vocab_size, cell=config.cell, seed=config.run.seed
         )
@@ -94,8 +91,7 @@ def run_phase1(
             spec = config.model.embeddings_file
             progress.message(load_embeddings(model, spec, added_tokens=added))
         identity = identity_of(config, PHASE1_SECTIONS, dataset.hash, model)
-        if resume and (done := finished(out, identity)) is not None:
-            progress.message(f"{out} is finished: there is nothing left to do")
+        if resume and (done := finished(out, identity, progress)) is not None:
             return done
         # Counts follow from settings and data, which the identity has already.
         beginning = dataset.train.tokens[: config.model.counted_tokens]
@@ -111,18 +107,16 @@ def run_phase1(
             probes, warmup = choose_probes(tokens, config.analysis)
             with sharded(model, config.run, device, through_time=False) as trained:
                 with products_in(trained, config.run, device):
-                    result = train_phase1(
-                        trained,
-                        objective,
-                        regularizers,
+                    loss = Phase1Loss(trained, objective, regularizers, config.phase1).to(device)
+                    result = Phase1Trainer(
+                        loss,
                         tokens,
                         config,
                         end_id=int(dataset.info.end_id),
-                        device=device,
                         log=saver.log,
                         progress=progress,
                         saver=saver,
-                    )
+                    ).run()
                 gate = measure_health(trained, probes, warmup, config, progress=progress)
             _warn_of_vacuous(result, config, progress)
             checkpoint = Checkpoint(
@@ -141,11 +135,6 @@ def run_phase1(
             if collectives.rank() == 0:
                 checkpoints.save(checkpoint, out, overwrite=overwrite or resume)
     return checkpoint
-
-
-def _writing(out: Path) -> AbstractContextManager[None]:
-    """Return the lock of `out` for the first process, which is the one that writes."""
-    return exclusive(out) if collectives.rank() == 0 else nullcontext()
 
 
 def _warn_of_vacuous(result: Phase1Result, config: Config, progress: Progress) -> None:
@@ -169,7 +158,6 @@ def run_phase2(
     out: Path,
     *,
     overwrite: bool,
-    device: torch.device,
     progress: Progress,
     trackers: Sequence[type[Tracker]] = (),
     resume: bool = False,
@@ -181,12 +169,11 @@ def run_phase2(
         InputError: as `run_phase1`, or the dataset is not the checkpoint's.
         ConfigError, DivergedError, Interrupted: as `run_phase1`.
     """
-    with _writing(out):
-        prepare_place(out, overwrite=overwrite, resume=resume)
+    with writing(out, overwrite=overwrite, resume=resume):
         identity = identity_of(config, PHASE2_SECTIONS, dataset.hash, checkpoint.model)
-        if resume and (done := finished(out, identity)) is not None:
-            progress.message(f"{out} is finished: there is nothing left to do")
+        if resume and (done := finished(out, identity, progress)) is not None:
             return done
+        device = checkpoint.model.device
         gate = _pass_gate(checkpoint, config, progress)
         known = checkpoint.provenance | {"identity": identity}
         checkpoint = replace(checkpoint, gate=gate, provenance=known)
@@ -199,7 +186,6 @@ def run_phase2(
                     checkpoint,
                     dataset,
                     config,
-                    device=device,
                     progress=progress,
                     log=saver.log,
                     scratch=out.parent,

@@ -15,8 +15,9 @@ from newllm_core.regularizers.base import Regularizer
 from newllm_core.runtime.runlog import RunLog, metrics_path
 from newllm_core.training.phase1 import measure
 from newllm_core.training.phase1 import windows as walk
+from newllm_core.training.phase1.loss import Phase1Loss
 from newllm_core.training.phase1.measure import model_figures
-from newllm_core.training.phase1.trainer import train_phase1
+from newllm_core.training.phase1.trainer import Phase1Trainer
 from newllm_core.training.phase1.windows import Window
 from newllm_core.training.phase2.extra_terms import make_objective
 from newllm_core.trajectory.sequential import rollout
@@ -71,9 +72,8 @@ def train(section=None, *, text=TEXT, regularizers=None, objective=None, log=Non
         regularizers = make_regularizers(config, len(model.cells()) if every_layer else 1)
     if objective is None:
         objective, _ = make_objective(config.phase1.objective, config, model)
-    cpu = torch.device("cpu")
-    result = train_phase1(model, objective, regularizers, text, config, device=cpu, log=log)
-    return model, result
+    loss = Phase1Loss(model, objective, regularizers, config.phase1)
+    return model, Phase1Trainer(loss, text, config, log=log).run()
 
 
 def short(length):

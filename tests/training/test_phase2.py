@@ -15,7 +15,6 @@ from newllm_core.training.phase2 import measure
 from newllm_core.training.phase2.run import train_phase2
 from tests.few import FEW
 
-CPU = torch.device("cpu")
 SMALL = dataset(documents=6)
 PROBES = AnalysisConfig(**FEW["analysis"])
 FAST = {"epochs": 3, "learning_rate": 0.03, "num_streams": 8, "bptt": 16, "batch_tokens": 100}
@@ -25,7 +24,7 @@ def run(start, data=None, *, seed=0, **options):
     config = Config(
         phase2=Phase2Config(**FAST | options), run=RunConfig(seed=seed), analysis=PROBES
     )
-    return train_phase2(start, data or dataset(), config, device=CPU)
+    return train_phase2(start, data or dataset(), config)
 
 
 def parameters(model):
@@ -65,7 +64,7 @@ def test_frozen_contexts_improve_the_loss_and_change_heads_only(tmp_path):
     start = checkpoint()
     before = parameters(start.model)
     config = Config(phase2=Phase2Config(**FAST, freeze_context=True))
-    trained = train_phase2(start, dataset(), config, device=CPU, scratch=tmp_path)
+    trained = train_phase2(start, dataset(), config, scratch=tmp_path)
     heads = {"token_output.0.weight", "token_output.0.bias"}
     assert changed(before, parameters(trained.model)) == heads
     losses = [entry["validation"]["loss"] for entry in trained.results["epochs"]]
@@ -216,7 +215,7 @@ def test_max_tokens_bounds_what_is_read(tmp_path):
             config, phase2=dataclasses.replace(config.phase2, max_tokens=320)
         )
         with RunLog(path) as log:
-            train_phase2(checkpoint(), dataset(), config, device=CPU, log=log)
+            train_phase2(checkpoint(), dataset(), config, log=log)
         events = [json.loads(line) for line in metrics_path(path).read_text().splitlines()]
         steps = [event for event in events if event["event"] == "step"]
         # 8 streams of 40 tokens make windows of 16, 16, 8; batches of 100 make four.

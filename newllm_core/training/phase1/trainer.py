@@ -18,11 +18,8 @@ from newllm_core.checkpoint.run_state import State
 from newllm_core.config import Config
 from newllm_core.errors import DivergedError
 from newllm_core.files.npy_files import release_pages
-from newllm_core.model.language_model import LanguageModel
-from newllm_core.objectives.base import Objective
 from newllm_core.parallel import collectives
 from newllm_core.parallel.collectives import by_sharding
-from newllm_core.regularizers.base import Regularizer
 from newllm_core.runtime.device import steps_between_checks
 from newllm_core.runtime.progress import Progress, Silent, Task
 from newllm_core.runtime.runlog import RunLog
@@ -47,7 +44,11 @@ class Phase1Result:
 
 
 class Phase1Trainer:
-    """The loop: windows, iterations, batches. `train_phase1` is the way in."""
+    """The loop: windows, iterations, batches. Trains blocks and objective of `loss` in place.
+
+    `tokens` [T] are of "train" and "validation", `end_id` closes their documents, if any does. The
+    run goes on from what `saver` resumes, if anything.
+    """
 
     def __init__(
         self,
@@ -83,7 +84,14 @@ class Phase1Trainer:
         self.statistics = self._statistics()
 
     def run(self) -> Phase1Result:
-        """Train on every window in turn."""
+        """Train on every window in turn.
+
+        Raises:
+            DivergedError: a loss or gradient is not finite.
+            Interrupted: the run was asked to stop; its state is saved.
+        """
+        if self.saver is not None:
+            self.saver.begin(self)
         config, windows = self.config, self.windows
         work = windows.work(windows.num_tokens)
         if work == 0:
@@ -267,34 +275,3 @@ class Phase1Trainer:
             f"{self.iteration}, after {read:,} tokens); try a lower --learning-rate, "
             "--dist-reg-weight or --init-std" + plugin_at_fault(what, self.config)
         )
-
-
-def train_phase1(
-    model: LanguageModel,
-    objective: Objective,
-    regularizers: list[Regularizer],
-    tokens: Mapping[str, np.ndarray],
-    config: Config,
-    *,
-    end_id: int = -1,
-    device: torch.device,
-    log: RunLog | None = None,
-    progress: Progress | None = None,
-    saver: Saver | None = None,
-) -> Phase1Result:
-    """Train the blocks of `model`, and `objective`, in place.
-
-    `tokens` [T] are of "train" and "validation", `end_id` closes their documents, if any does. The
-    run goes on from what `saver` resumes, if anything.
-
-    Raises:
-        DivergedError: a loss or gradient is not finite.
-        Interrupted: the run was asked to stop; its state is saved.
-    """
-    loss = Phase1Loss(model, objective, regularizers, config.phase1).to(device)
-    trainer = Phase1Trainer(
-        loss, tokens, config, end_id=end_id, progress=progress, log=log, saver=saver
-    )
-    if saver is not None:
-        saver.begin(trainer)
-    return trainer.run()

@@ -6,8 +6,6 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-import torch
-
 from newllm_core.checkpoint.format import Checkpoint
 from newllm_core.config import Config, Phase2Config
 from newllm_core.data.prepared import PreparedDataset
@@ -27,7 +25,6 @@ def train_phase2(
     dataset: PreparedDataset,
     config: Config,
     *,
-    device: torch.device,
     progress: Progress | None = None,
     log: RunLog | None = None,
     scratch: Path | None = None,
@@ -55,8 +52,8 @@ def train_phase2(
         beginning = dataset.train.tokens[: model.config.counted_tokens]
         end_id = int(dataset.info.end_id)
         count_bigrams(model.bigrams, beginning, end_id=end_id, progress=progress)
-    extra = ExtraTerms(config, model, checkpoint.objective).to(device, model.embedding.weight.dtype)
-    shards = sharded(model, config.run, device, through_time=not options.freeze_context)
+    extra = ExtraTerms(config, model, checkpoint.objective).to(model.embedding.weight)
+    shards = sharded(model, config.run, model.device, through_time=not options.freeze_context)
     with shards as trained, ExitStack() as stack:
         parameters = trained_parameters(trained, extra, options)
         stack.enter_context(training_only(trained, parameters))
@@ -99,5 +96,5 @@ def _refuse_contradictions(
                 "leave out one of them"
             )
     checkpoint.require_tokenizer(dataset.tokenizer_json)
-    if min(len(dataset.train.tokens), options.max_tokens or len(dataset.train.tokens)) < 2:
+    if len(dataset.train.tokens) < 2:
         raise InputError("there are fewer than two training tokens: prepare more text")
