@@ -1,8 +1,7 @@
 """Training as functions: from a dataset to a checkpoint, from a checkpoint to the next."""
 
-import dataclasses
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,15 +107,8 @@ def run_phase1(
             with sharded(model, config.run, device, through_time=False) as trained:
                 with products_in(trained, config.run, device):
                     loss = Phase1Loss(trained, objective, regularizers, config.phase1).to(device)
-                    result = Phase1Trainer(
-                        loss,
-                        tokens,
-                        config,
-                        end_id=int(dataset.info.end_id),
-                        log=saver.log,
-                        progress=progress,
-                        saver=saver,
-                    ).run()
+                    end_id = int(dataset.info.end_id)
+                    result = Phase1Trainer(loss, tokens, config, end_id=end_id, saver=saver).run()
                 gate = measure_health(trained, probes, warmup, config, progress=progress)
             _warn_of_vacuous(result, config, progress)
             checkpoint = Checkpoint(
@@ -182,15 +174,7 @@ def run_phase2(
             out, identity, config.run, resume=resume, trackers=trackers, progress=progress
         ) as saver:
             with products_in(checkpoint.model, config.run, device):
-                trained = train_phase2(
-                    checkpoint,
-                    dataset,
-                    config,
-                    progress=progress,
-                    log=saver.log,
-                    scratch=out.parent,
-                    saver=saver,
-                )
+                trained = train_phase2(checkpoint, dataset, config, saver=saver)
             trained.model.product_dtype = None  # a copy, made while the precision was set
             if not config.phase2.freeze_context:  # these are of the blocks before
                 kept = {name: told for name, told in gate.items() if name not in SPLITS}
@@ -211,5 +195,5 @@ def _pass_gate(checkpoint: Checkpoint, config: Config, progress: Progress) -> di
         )
     check_gate(health, training, config, untrained=config.phase2.untrained_blocks)
     untrained = training["untrained_blocks"] or training["weight_change"] == 0
-    thresholds = dataclasses.asdict(config.gate)
+    thresholds = asdict(config.gate)
     return {**health, "thresholds": thresholds, "untrained_blocks": untrained}

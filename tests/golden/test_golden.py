@@ -85,19 +85,8 @@ def prepared():
     )
 
 
-class Steps:
-    """A log that keeps the figures of steps."""
-
-    def __init__(self):
-        self.found = []
-
-    def write(self, event, **values):
-        if event == "step":
-            self.found.append([values["gradient_norm"], values["terms"]["cross-entropy"]])
-
-
 @pytest.mark.parametrize("name", FIGURES["phase2"])
-def test_phase2_and_text(name):
+def test_phase2_and_text(saver, name):
     case, heads = phase2_cases()[name]
     config = settings.resolve(case)
     start = Checkpoint(
@@ -108,9 +97,11 @@ def test_phase2_and_text(name):
         probes={split: torch.zeros(1, 4).long() for split in SPLITS},
         warmup=1,
     )
-    log, expected = Steps(), FIGURES["phase2"][name]
-    trained = train_phase2(start, prepared(), config, log=log)
-    agree(log.found, expected["steps"])
+    expected = FIGURES["phase2"][name]
+    trained = train_phase2(start, prepared(), config, saver=saver)
+    lines = map(json.loads, saver.log.path.read_text().splitlines())
+    steps = [line for line in lines if line["event"] == "step"]
+    agree([[s["gradient_norm"], s["terms"]["cross-entropy"]] for s in steps], expected["steps"])
     epochs = trained.results["epochs"]
     for entry in epochs:
         for split in SPLITS:

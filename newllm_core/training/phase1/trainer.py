@@ -21,7 +21,7 @@ from newllm_core.files.npy_files import release_pages
 from newllm_core.parallel import collectives
 from newllm_core.parallel.collectives import by_sharding
 from newllm_core.runtime.device import steps_between_checks
-from newllm_core.runtime.progress import Progress, Silent, Task
+from newllm_core.runtime.progress import Silent, Task
 from newllm_core.runtime.runlog import RunLog
 from newllm_core.training.pass_meter import NORM, PassMeter
 from newllm_core.training.phase1.engines import Batch, batches
@@ -57,14 +57,12 @@ class Phase1Trainer:
         config: Config,
         *,
         end_id: int = -1,
-        progress: Progress | None = None,
-        log: RunLog | None = None,
         saver: Saver | None = None,
     ) -> None:
         self.config, self.whole_config = config.phase1, config
         self.seed = config.run.seed
-        self.progress = progress or Silent()
-        self.log = log or RunLog(None)
+        self.progress = saver.progress if saver else Silent()
+        self.log = saver.log if saver else RunLog(None)
         self.saver = saver
         self.loss = loss
         self.model = loss.model
