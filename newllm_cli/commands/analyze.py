@@ -74,9 +74,6 @@ def analyze(
     config = given.resolve()
     seed = config.run.seed if given.sets("run", "seed") else None
     check_outputs(html, png, overwrite=overwrite)
-
-    from newllm_core.runtime.device import prepare_device
-
     checkpoint = named_or_step_file(checkpoint)
     foreign = is_foreign(checkpoint, kind, embedding, tokens)
     render: Callable[..., object] = partial(render_analysis, whole_history=history == "all")
@@ -91,6 +88,7 @@ def analyze(
             )
         elif foreign:
             from newllm_core.analysis.foreign.opening import examine_file
+            from newllm_core.runtime.device import prepare_device
 
             report = examine_file(
                 checkpoint,
@@ -107,12 +105,7 @@ def analyze(
             from newllm_core.checkpoint.format import load
 
             report = analyze_checkpoint(
-                load(
-                    checkpoint,
-                    given=given,
-                    device=prepare_device(config.run),
-                    progress=progress,
-                ),
+                load(checkpoint, given=given, progress=progress),
                 config=config,
                 checkpoint_path=checkpoint,
                 seed=seed,

@@ -66,14 +66,12 @@ def evaluate(
     from newllm_core.pipeline.commands import dataset_of
     from newllm_core.pipeline.trained import evaluation_config, run_evaluate
     from newllm_core.plugins.guard import stdout_to_stderr
-    from newllm_core.runtime.device import prepare_device
 
     known_encoding(encoding or UTF8, "--encoding")
     progress = StderrProgress(given)
     loaded = load(checkpoint, given=given, progress=progress)
     loaded.require_trained_head()
     config = evaluation_config(given, loaded)
-    loaded.model.to(prepare_device(config.run))
     target = located(text) if text else dataset_of(loaded, data)
     source = {"file": str(target)} if isinstance(target, Path) else {"data": str(target.path)}
     with stdout_to_stderr():  # a plugin may print while it reads

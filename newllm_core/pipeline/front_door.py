@@ -180,10 +180,8 @@ def expand(
     from newllm_core.checkpoint.format import load
     from newllm_core.pipeline.opened import OpenedCheckpoint
     from newllm_core.pipeline.trained import run_expand
-    from newllm_core.runtime.device import prepare_device
 
-    device = prepare_device(config.run)
-    loaded = load(source, given=given, device=device, progress=progress)
+    loaded = load(source, given=given, progress=progress)
     made = run_expand(
         loaded,
         commands.dataset_of(loaded, data),
