@@ -9,12 +9,7 @@ import torch
 from torch import Tensor
 
 from newllm_core.errors import PluginError
-from newllm_core.objectives.base import (
-    EMBEDDING_MATRIX,
-    NO_TOKEN,
-    Objective,
-    check_reads,
-)
+from newllm_core.objectives.base import EMBEDDING_MATRIX, NO_TOKEN, Objective, check_reads
 from newllm_core.objectives.probe import given_to
 from newllm_core.runtime.repeatable import seeded
 from newllm_core.testing.modules import (
