@@ -31,6 +31,7 @@ from newllm_core.files.strict_json import finite, parse_json
 from newllm_core.files.tensor_files import open_tensors, save_tensors
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.plugins.registry import CELLS
+from newllm_core.runtime.device import prepare_device
 from newllm_core.runtime.progress import Progress
 from newllm_core.settings import Settings
 
@@ -144,11 +145,10 @@ def load(
     device: torch.device | None = None,
     progress: Progress | None = None,
 ) -> Checkpoint:
-    """Read and validate a checkpoint, and put its model on `device`.
+    """Read and validate a checkpoint, and put its model on `device`, or where `given` says.
 
-    What is `given` must not contradict what it decides, see `require_kept`.
-
-    One that is valid but not as newllm wrote it is `altered`, of which `progress` is warned.
+    What is `given` must not contradict what it decides, see `require_kept`. One that is valid
+    but not as newllm wrote it is `altered`, of which `progress` is warned.
 
     Raises:
         InputError: missing, truncated, foreign, of a newer format, or with tensors that do not
@@ -156,6 +156,8 @@ def load(
         ConfigError: a setting contradicts it.
         PluginError: its cell cannot be imported or made.
     """
+    if device is None and given is not None:
+        device = prepare_device(given.resolve().run)
     with open_tensors(path, "checkpoint") as file:
         metadata = file.metadata() or {}
         if metadata.get("format") != FORMAT:
