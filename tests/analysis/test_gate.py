@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from newllm_core.analysis.analyze import analyze
+from newllm_core.analysis.criteria import CRITERIA
 from newllm_core.analysis.health import health_of, measure_health, weight_change
 from newllm_core.analysis.quality_gate import check_gate, gate_failures
 from newllm_core.analysis.sections import mean_cosine
@@ -32,6 +33,7 @@ HEALTHY = {
     "token_cosine": 0.4,
     "lyapunov_exponent": -0.2,
     "tokens_remembered": 4.0,
+    "tokens_kept": 3.8,
 }
 CONFIG = Config(phase1=Phase1Config(dist_reg_weight=0.2))
 
@@ -106,7 +108,7 @@ def test_a_copy_is_refused_though_its_rank_is_fine():
         ({"norm_ratio": 0.001}, "contexts are nearly zero (norm/sqrt(D) ", "layernorm_mix=1"),
         ({"drift": 0.4}, "CVFP does not hold (drift ", "--max-iterations 8"),
         ({"lyapunov_exponent": 0.4}, "0.4, above gate.max_exponent", "--init-std 0.0"),
-        ({"tokens_remembered": 0.0}, "tokens cannot be read back (tokens kept ", "--init-std"),
+        ({"tokens_kept": 0.0}, "tokens cannot be read back (tokens kept ", "--init-std"),
         ({"converged": 0.0}, "contexts do not settle (converged ", "--max-iterations 8"),
     ],
 )
@@ -176,7 +178,7 @@ def test_thresholds_are_the_configured_ones():
     check_gate(of({"step_cosine": 0.99}), TRAINED, lenient)
 
 
-@pytest.mark.parametrize("figure", sorted(set(HEALTHY) - {"num_tokens", "context_dim"}))
+@pytest.mark.parametrize("figure", sorted({c.figure for c in CRITERIA.values()}))
 def test_what_is_not_a_number_does_not_pass(figure):
     assert "train nan" in refusal(of({figure: float("nan")}))
     assert "no number" in refusal(of({figure: None}))
