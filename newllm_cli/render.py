@@ -49,7 +49,10 @@ def render_phase1(summary: dict[str, Any], console: Console) -> None:
         ]
         listed = ", ".join(dict.fromkeys(weak))
         but = f" (weak: {listed})" if weak else ": CVFP holds, contexts are diverse"
-        console.print(f"phase 1 succeeded on train and validation{but}", soft_wrap=True)
+        done = f"succeeded on train and validation{but}"
+        if any(v["status"] == "degenerate" for v in verdict["verdicts"]):
+            done = "trained nothing: a start for phase 2, as phase2.untrained_blocks allows"
+        console.print(f"phase 1 {done}", soft_wrap=True)
     else:
         console.print(f"phase 1 FAILED: {verdict['reason']}", style="bold red", soft_wrap=True)
     console.print(f"next: newllm analyze {summary['checkpoint']}", soft_wrap=True)

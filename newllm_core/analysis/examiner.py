@@ -132,7 +132,8 @@ class Examiner:
         """
         found = token_memory(self._labelled(read))
         guessed = token_memory(self._labelled(of_last_token(recurrence, read)))["by_lag"]
-        kept = max(0.0, found["total"] - sum(guessed[1:]))
+        pairs = zip(found["by_lag"][1:], guessed[1:], strict=True)
+        kept = found["by_lag"][0] + sum(max(0.0, told - guess) for told, guess in pairs)
         return {"token_memory": found | {"by_last_token": guessed, "kept": kept}}
 
     def _more(self, recurrence: Recurrence, read: ProbeContexts) -> dict[str, Any]:
