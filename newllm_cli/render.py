@@ -80,7 +80,8 @@ def render_language_model(summary: dict[str, Any], console: Console) -> None:
                 f"{row['accuracy']:.2%}",
                 _fixed(row["bits_per_byte"], ".4f"),
             )
-    console.print(table)
+    if splits:  # heads that nobody has trained yet have no figures
+        console.print(table)
     for split in splits:
         shares = [summary[split].get(name) for name in ("unknown_share", "lost_share")]
         if any(shares):
