@@ -14,6 +14,8 @@ from newllm_core.analysis.sections import mean_cosine
 from newllm_core.config import Config, GateConfig, ModelConfig, Phase1Config
 from newllm_core.errors import GateRefused
 from newllm_core.model.language_model import LanguageModel
+from newllm_core.pipeline.runs import _pass_gate
+from newllm_core.runtime.progress import Silent
 
 from . import planted
 
@@ -68,6 +70,17 @@ def test_a_healthy_model_passes_with_figures_that_fit_json():
     assert set(health["train"]) == set(HEALTHY)
     check_gate(health, TRAINED, CONFIG)
     check_gate(of(), TRAINED, CONFIG)
+
+
+def test_figures_that_an_older_version_did_not_measure_are_measured_now():
+    checkpoint = planted.checkpoint_of(planted.healthy())
+    health = measured(checkpoint.model)
+    older = {split: dict(found) for split, found in health.items()}
+    del older["train"]["tokens_kept"]
+    checkpoint = dataclasses.replace(checkpoint, gate=older)
+    options = dataclasses.replace(checkpoint.config.phase2, untrained_blocks=True)
+    config = dataclasses.replace(checkpoint.config, phase2=options)
+    assert _pass_gate(checkpoint, config, Silent())["train"] == health["train"]
 
 
 @pytest.mark.parametrize(

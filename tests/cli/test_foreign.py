@@ -58,7 +58,7 @@ def test_a_file_with_a_step_is_examined(newllm, tmp_path):
         (("analyze", "ids.npy", "--tokens", "ids.npy"), 2, "ids.npy is a matrix: leave out"),
         (
             ("analyze", "leaky.py", "--tokens", "ids.npy", "--tokens", "data"),
-            *(2, "--tokens data: a folder of newllm prepare has two texts: give one --tokens"),
+            *(2, "--tokens data: a folder has two texts already: give it alone"),
         ),
         (("analyze", "leaky.py", "--tokens", "none.txt"), 3, "no such file of --tokens: none.txt"),
         (("analyze", "leaky.py", "--tokens", "below.npy"), 3, "has the id -1"),
