@@ -38,7 +38,7 @@ def render_phase1(summary: dict[str, Any], console: Console) -> None:
     names = ("drift", "effective_rank_ratio", "mean_cosine", "step_cosine", "lyapunov_exponent")
     for split in ("train", "validation"):
         found = summary["gate"][split]
-        table.add_row(split, *(short(found[name], "-") for name in (*names, "tokens_remembered")))
+        table.add_row(split, *(short(found[name], "-") for name in (*names, "tokens_kept")))
     console.print(table)
     for term in summary["vacuous_terms"]:
         console.print(f"vacuous term: {term} (its gradient was zero throughout)")
@@ -49,7 +49,10 @@ def render_phase1(summary: dict[str, Any], console: Console) -> None:
         ]
         listed = ", ".join(dict.fromkeys(weak))
         but = f" (weak: {listed})" if weak else ": CVFP holds, contexts are diverse"
-        console.print(f"phase 1 succeeded on train and validation{but}", soft_wrap=True)
+        done = f"succeeded on train and validation{but}"
+        if any(v["status"] == "degenerate" for v in verdict["verdicts"]):
+            done = "trained nothing: a start for phase 2, as phase2.untrained_blocks allows"
+        console.print(f"phase 1 {done}", soft_wrap=True)
     else:
         console.print(f"phase 1 FAILED: {verdict['reason']}", style="bold red", soft_wrap=True)
     console.print(f"next: newllm analyze {summary['checkpoint']}", soft_wrap=True)
@@ -77,7 +80,8 @@ def render_language_model(summary: dict[str, Any], console: Console) -> None:
                 f"{row['accuracy']:.2%}",
                 _fixed(row["bits_per_byte"], ".4f"),
             )
-    console.print(table)
+    if splits:  # heads that nobody has trained yet have no figures
+        console.print(table)
     for split in splits:
         shares = [summary[split].get(name) for name in ("unknown_share", "lost_share")]
         if any(shares):

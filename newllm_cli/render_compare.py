@@ -31,6 +31,7 @@ CONTEXTS = {
     "echo left at the end": ("echo_state", "index"),
     "sweeps to 1%": ("sweeps", "measured", "1%"),
     "tokens remembered": ("token_memory", "total"),
+    "tokens kept": ("token_memory", "kept"),
 }
 HEADS = [(label, ("language_model", "validation", key)) for key, label in LANGUAGE_MODEL.items()]
 # The label of a figure or setting, and a cell for every checkpoint.

@@ -10,7 +10,7 @@ K numbers kept of a context (C, but of very long ones).
 
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -30,6 +30,8 @@ PLACES = 4093
 SHOWN_DIMENSIONS = 4096
 # Probes are fitted to a quarter of the places, which the tokens of a text can still determine.
 FOLDS_FOR_PROBES = 4
+# Numbers of contexts that are held at once beside those of the probes.
+HELD_NUMBERS = 2**24
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,17 @@ class ProbeContexts:
         chosen = torch.linspace(0, len(self.tokens) - 1, count).round().long()
         tokens = self.tokens[:, self.tokens.shape[1] - self.trajectory.shape[1] + 1 :]
         return self.trajectory[chosen, : steps + 1], tokens[chosen, :steps], self.ends[0, chosen]
+
+
+def of_last_token(recurrence: Recurrence, read: ProbeContexts) -> ProbeContexts:
+    """Return the contexts of a reader that begins anew before every token that counts."""
+    types_U, place_PT = torch.unique(read.tokens, return_inverse=True)
+    at_once = max(1, HELD_NUMBERS // recurrence.context_dim)
+    found = [
+        recurrence.kept(recurrence.read(recurrence.start(len(some_u)), some_u))
+        for some_u in types_U.split(at_once)
+    ]
+    return replace(read, trajectory=torch.cat(found)[place_PT])
 
 
 def equal_probes(probes: Mapping[str, Tensor], warmup: int) -> dict[str, Tensor]:

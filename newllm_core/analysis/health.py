@@ -36,6 +36,7 @@ def health_of(figures: Figures) -> dict[str, Any]:
         "token_cosine": figures["token_dependency"]["mean_cosine"],
         "lyapunov_exponent": figures["lyapunov_exponent"]["mean"],
         "tokens_remembered": figures["token_memory"]["total"],
+        "tokens_kept": figures["token_memory"]["kept"],
     }
 
 

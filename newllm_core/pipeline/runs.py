@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from newllm_core.analysis.criteria import CRITERIA
 from newllm_core.analysis.health import measure_health, training_of
 from newllm_core.analysis.quality_gate import check_gate
 from newllm_core.checkpoint import format as checkpoints
@@ -187,9 +188,11 @@ def run_phase2(
 def _pass_gate(checkpoint: Checkpoint, config: Config, progress: Progress) -> dict[str, Any]:
     """Judge the contexts that heads are to be trained on; what the new checkpoint says of them."""
     training = training_of(checkpoint)
-    # Phase 1 measures its blocks; those that Phase 2 has changed since are measured now.
+    # Phase 1 measures its blocks; those that Phase 2 has changed since are measured now, and what
+    # an older version did not measure.
     health = {split: found for split, found in checkpoint.gate.items() if split in SPLITS}
-    if len(health) < len(SPLITS):
+    judged = {criterion.figure for criterion in CRITERIA.values()}
+    if not all(judged <= health.get(split, {}).keys() for split in SPLITS):
         health = measure_health(
             checkpoint.model, checkpoint.probes, checkpoint.warmup, config, progress=progress
         )

@@ -138,6 +138,8 @@ def _read_tokens(paths: Sequence[Path], network: Network) -> Tokens:
 
 
 def _ids(path: Path, network: Network) -> np.ndarray:
+    if path.is_dir():
+        raise ConfigError(f"--tokens {path}: a folder has two texts already: give it alone")
     if path.suffix == ".npy":
         ids = open_array(path, ".npy file of token ids")
         if ids.dtype.kind not in "iu":

@@ -28,7 +28,7 @@ TILES: list[tuple[str, tuple[str, ...]]] = [
     ("effective rank / dimensions", ("effective_rank_ratio",)),
     ("Lyapunov exponent λ", ("lyapunov_exponent", "mean")),
     ("memory horizon, tokens", ("memory_horizon",)),
-    ("tokens remembered", ("token_memory", "total")),
+    ("tokens kept", ("token_memory", "kept")),
 ]
 ALONG_TEXT = (
     "Growth of a small disturbance by each token of the first passage, ln: red where it grows, "

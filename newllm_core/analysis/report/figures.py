@@ -66,6 +66,7 @@ FIGURES: list[tuple[str, Place]] = [
     ("  whole text", ("sweeps", "measured_text", "0.01%")),
     ("tokens remembered", ("token_memory", "total")),
     ("  standard error", ("token_memory", "stderr")),
+    ("  kept, not guessed from last", ("token_memory", "kept")),
     ("memory capacity", ("memory_capacity", "total")),
     ("first of the spectrum", ("lyapunov_spectrum", "exponents", 0, "mean")),
     ("  last that was measured", ("lyapunov_spectrum", "exponents", -1, "mean")),
