@@ -81,6 +81,15 @@ def test_verdicts_come_before_charts_and_numbers(report):
     assert "in every section, on both splits" in html
 
 
+def test_small_and_large_values_are_not_shown_as_nothing():
+    report = planted.healthy_report()
+    first, second, *_ = report["verdicts"]
+    first["value"], second["value"] = 7.2e-6, -2.5e9
+    verdicts = analysis_page(report).partition("<h2>Charts</h2>")[0]
+    assert "7e−06" in verdicts
+    assert "−2e+09" in verdicts
+
+
 def test_a_report_on_one_text_speaks_of_no_second_one():
     report = planted.healthy_report()
     report["validation"] = report["random_control"]["validation"] = None
