@@ -21,7 +21,8 @@ from newllm_core.model.language_model import LanguageModel
 from newllm_core.plugins.registry import REGULARIZERS
 from newllm_core.runtime.device import prepare_device
 from newllm_core.runtime.precision import products_in
-from newllm_core.training.phase1.trainer import train_phase1
+from newllm_core.training.phase1.loss import Phase1Loss
+from newllm_core.training.phase1.trainer import Phase1Trainer
 from newllm_core.training.phase2.extra_terms import make_objective
 
 VOCAB_SIZE = 8192
@@ -70,7 +71,8 @@ def peak_of(preset: str, file: Path) -> int:
     objective, _ = make_objective(config.phase1.objective, config, model)
     regularizers, _ = REGULARIZERS.make(config.phase1.reg, config.regularizer, model.context_dim)
     with products_in(model, config.run, device):
-        train_phase1(model, objective, regularizers, splits, config, device=device)
+        loss = Phase1Loss(model, objective, regularizers, config.phase1).to(device)
+        Phase1Trainer(loss, splits, config).run()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

@@ -18,7 +18,7 @@ from newllm_core import settings
 from newllm_core.config import SECTIONS
 from newllm_core.config.option import check_number
 from newllm_core.config.values import convert
-from newllm_core.settings import Settings
+from newllm_core.settings import Settings, text_of
 
 SEPARATOR = "__"
 # Keys of `run` that mean something only where a model is trained.
@@ -101,11 +101,12 @@ def number_option(
 
 
 def with_settings(
-    *sections: str, without: tuple[str, ...] = ()
+    *sections: str, without: tuple[str, ...] = (), trains: bool = False
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command `--config`, `--set`, `--plugin` and a flag for every field of `sections`.
 
-    Those in `without` are left out. The command receives `given`, the `Settings` they make.
+    Those in `without` are left out, and so are those of training unless it `trains`. The command
+    receives `given`, the `Settings` they make.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -126,7 +127,7 @@ def with_settings(
         own = [p for p in inspect.signature(command).parameters.values() if p.name != "given"]
         generated = dict(COMMON)
         for section in sections:
-            generated |= _flags(section, without)
+            generated |= _flags(section, without if trains else (*without, *OF_TRAINING))
         kind = inspect.Parameter.KEYWORD_ONLY
         parameters = [parameter.replace(kind=kind) for parameter in own]
         parameters += [
@@ -156,7 +157,7 @@ def _flags(section: str, without: tuple[str, ...]) -> dict[str, Any]:
         option = typer.Option(
             f"--{name}{negative}",
             help=spec.metadata["help"],
-            show_default=shown_value(spec.default) or "none",
+            show_default=text_of(spec.default) or "none",
             metavar=_metavar(kind, spec.metadata.get("choices")),
             rich_help_panel=panel,
         )
@@ -191,13 +192,6 @@ def _metavar(kind: Any, choices: tuple[str, ...] | None) -> str | None:  # noqa:
         return None
     known = {int: "INTEGER", float: "NUMBER", str: "TEXT", tuple[str, ...]: "TEXT"}
     return "|".join(choices) if choices else known.get(kind, "LIST")
-
-
-def shown_value(value: object) -> str:
-    """Return the value of a setting as one gives it."""
-    if isinstance(value, tuple | list):
-        return ",".join(str(part) for part in value)
-    return str(value).lower() if isinstance(value, bool | type(None)) else str(value)
 
 
 def use_plugin_files(paths: list[Path] | None) -> None:

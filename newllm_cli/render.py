@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from newllm_core.analysis.report.figures import fixed, short
+from newllm_core.analysis.report.figures import fixed, look_up, short
 from newllm_core.data.losses import losses_in_words
 
 PER_CHARACTER = ("bits_per_character", "bits/char")
@@ -38,7 +38,7 @@ def render_phase1(summary: dict[str, Any], console: Console) -> None:
     names = ("drift", "effective_rank_ratio", "mean_cosine", "step_cosine", "lyapunov_exponent")
     for split in ("train", "validation"):
         found = summary["gate"][split]
-        table.add_row(split, *(short(found[name], "-") for name in (*names, "tokens_remembered")))
+        table.add_row(split, *(short(found[name], "-") for name in (*names, "tokens_kept")))
     console.print(table)
     for term in summary["vacuous_terms"]:
         console.print(f"vacuous term: {term} (its gradient was zero throughout)")
@@ -49,7 +49,10 @@ def render_phase1(summary: dict[str, Any], console: Console) -> None:
         ]
         listed = ", ".join(dict.fromkeys(weak))
         but = f" (weak: {listed})" if weak else ": CVFP holds, contexts are diverse"
-        console.print(f"phase 1 succeeded on train and validation{but}", soft_wrap=True)
+        done = f"succeeded on train and validation{but}"
+        if any(v["status"] == "degenerate" for v in verdict["verdicts"]):
+            done = "trained nothing: a start for phase 2, as phase2.untrained_blocks allows"
+        console.print(f"phase 1 {done}", soft_wrap=True)
     else:
         console.print(f"phase 1 FAILED: {verdict['reason']}", style="bold red", soft_wrap=True)
     console.print(f"next: newllm analyze {summary['checkpoint']}", soft_wrap=True)
@@ -77,7 +80,8 @@ def render_language_model(summary: dict[str, Any], console: Console) -> None:
                 f"{row['accuracy']:.2%}",
                 _fixed(row["bits_per_byte"], ".4f"),
             )
-    console.print(table)
+    if splits:  # heads that nobody has trained yet have no figures
+        console.print(table)
     for split in splits:
         shares = [summary[split].get(name) for name in ("unknown_share", "lost_share")]
         if any(shares):
@@ -96,15 +100,15 @@ def _fixed(value: float | None, shape: str) -> str:
 def render_quickstart(results: dict[str, Any], console: Console) -> None:
     """Show the whole run in one table, validation figures only."""
     report = results["analysis"]
-    trained, control = report["validation"], report["random_control"]["validation"] or {}
+    trained, control = report["validation"], report["random_control"]["validation"]
     table = _table("in short, on validation text", "figure", "trained", "untrained")
-    for label, key in (
-        ("CVFP: contexts change in a 4th reading by", "repeat_drift"),
-        ("dimensions used, ER/D", "effective_rank_ratio"),
-        ("same contexts for different tokens, cosine", "token_dependency"),
-        ("growth of a disturbance per token, λ", "lyapunov_exponent"),
+    for label, path in (
+        ("CVFP: contexts change in a 4th reading by", ("repeat_drift", "third_to_fourth")),
+        ("dimensions used, ER/D", ("effective_rank_ratio",)),
+        ("same contexts for different tokens, cosine", ("token_dependency", "mean_cosine")),
+        ("growth of a disturbance per token, λ", ("lyapunov_exponent", "mean")),
     ):
-        table.add_row(label, *(_figure(split.get(key)) for split in (trained, control)))
+        table.add_row(label, *(_figure(look_up(split, path)) for split in (trained, control)))
     # An untrained head was shown a part of the text only: its loss holds for all of it, but a byte
     # there is not the same share of a token.
     whole = results["phase2"]["validation"]
@@ -116,10 +120,7 @@ def render_quickstart(results: dict[str, Any], console: Console) -> None:
     console.print(table)
 
 
-def _figure(value: Any) -> str:  # noqa: ANN401 - a number, or the mapping that holds its mean
-    if isinstance(value, dict):
-        names = ("third_to_fourth", "mean", "mean_cosine")
-        value = next((value[name] for name in names if name in value), None)
+def _figure(value: float | None) -> str:
     return _fixed(value, ".3f" if value is None or value == 0 or abs(value) >= 1e-3 else ".0e")
 
 

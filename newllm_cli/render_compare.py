@@ -8,15 +8,15 @@ from rich.table import Table
 from rich.text import Text
 
 from newllm_cli.render_analysis import COLOURS, plain_table
-from newllm_core.analysis.criteria import SECTIONS, Figures
+from newllm_core.analysis.criteria import Figures
 from newllm_core.analysis.report.compare_page import setting
 from newllm_core.analysis.report.figures import (
     LANGUAGE_MODEL,
     figure_rows,
+    health_rows,
     last_text,
     look_up,
     number,
-    worst_verdicts,
 )
 
 # So many fit beside the labels; more get tables of their own.
@@ -31,6 +31,7 @@ CONTEXTS = {
     "echo left at the end": ("echo_state", "index"),
     "sweeps to 1%": ("sweeps", "measured", "1%"),
     "tokens remembered": ("token_memory", "total"),
+    "tokens kept": ("token_memory", "kept"),
 }
 HEADS = [(label, ("language_model", "validation", key)) for key, label in LANGUAGE_MODEL.items()]
 # The label of a figure or setting, and a cell for every checkpoint.
@@ -75,18 +76,10 @@ def _table(title: str, letters: Sequence[str], rows: Sequence[Row]) -> Table:
 
 
 def _health(entries: Sequence[Figures]) -> list[Row]:
-    worst = [worst_verdicts(entry) for entry in entries]
     return [
-        (section.replace("_", " "), [_sign(verdicts, section) for verdicts in worst])
-        for section in SECTIONS
+        (label, [Text(cell, style=COLOURS.get(cell, "")) for cell in cells])
+        for label, cells in health_rows(entries)
     ]
-
-
-def _sign(verdicts: Mapping[str, Figures], section: str) -> Text:
-    if section not in verdicts:  # nobody asks how a foreign network was trained
-        return Text("–" if verdicts else "explodes")
-    status = verdicts[section]["status"]
-    return Text(status, style=COLOURS[status])
 
 
 def _contexts(entries: Sequence[Figures]) -> list[Row]:

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from newllm_cli.options import shown_value
 from newllm_core.plugins.listing import BROKEN, CLASH, IGNORED, NOT_ALLOWED, OK, Entry
+from newllm_core.settings import text_of
 
 COLOURS = {OK: "green", BROKEN: "bold red", CLASH: "bold red", IGNORED: "yellow"}
 
@@ -48,7 +48,7 @@ def render_plugin(details: Mapping[str, Any], console: Console) -> None:
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False)
     for option in details["options"]:
-        setting = f"{details['section']}.{option['name']}={shown_value(option['default'])}"
+        setting = f"{details['section']}.{option['name']}={text_of(option['default'])}"
         console.print(f"\n  {setting}   {_values(option)}", soft_wrap=True)
         if option["help"]:
             console.print(f"      {option['help']}", soft_wrap=True)

@@ -57,7 +57,10 @@ class Settings:
         Keys of `sections`, but those in `without`, are keywords, as they are flags of the command;
         `preset` and `config` are what `--config` means, and `settings`, `{section: {key: value}}`,
         is for everything else. `ConfigError` for an unknown keyword, section, key or preset.
+        A `Settings` as `settings`, and nothing else, is what it is.
         """
+        if list(keywords) == ["settings"] and isinstance(keywords["settings"], Settings):
+            return keywords["settings"]
         given = dict(keywords)
         file, preset = given.pop("config", None), given.pop("preset", None)
         if file is not None and preset is not None:
@@ -227,22 +230,15 @@ def _hint(section: str, key: str) -> str:
 
 
 def text_of(value: Any) -> str:  # noqa: ANN401
-    """Write a value as `--set` does, so that flags, files and keywords compare."""
+    """Write a value as one gives it with `--set`, so that flags, files and keywords compare."""
     if isinstance(value, list | tuple):
         return ",".join(map(str, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return str(value).lower() if isinstance(value, bool | None) else str(value)
 
 
 def to_dict(config: Config) -> dict[str, dict[str, Any]]:
     """Return plain nested dictionaries, fit for JSON; `resolve` reads them back."""
-    return {
-        spec.name: (
-            dict(getattr(config, spec.name))
-            if spec.name in PLUGIN_SECTIONS
-            else dataclasses.asdict(getattr(config, spec.name))
-        )
-        for spec in dataclasses.fields(config)
-    }
+    return dataclasses.asdict(config)
 
 
 def _checked(section: str, values: Mapping[str, Any]) -> dict[str, Any]:

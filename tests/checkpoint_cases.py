@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 
 from newllm_core.checkpoint.format import Checkpoint, load
 from newllm_core.checkpoint.metadata import GATE_FIGURES
@@ -68,6 +70,12 @@ def make(num_heads=1, objective="cvfp", options=None, of_objective=None, **shape
         results={"train": {"loss": 1e-17}, "validation": {"loss": None}},
         provenance={"torch": "x", "dataset_path": "data", "plugins": []},
     )
+
+
+def contents(path):
+    """Tensors and metadata of a file."""
+    with safe_open(path, framework="pt") as file:
+        return load_file(path), file.metadata()
 
 
 def refused(path):

@@ -9,8 +9,10 @@ import pytest
 import torch
 import typer.main
 
+from newllm_core.config import RunConfig
 from newllm_core.kernels import door
 from newllm_core.runtime.device import available_devices
+from newllm_core.runtime.progress import Silent
 
 # Whatever the machine's habit: hundreds of processes would compile the same files again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -54,6 +56,16 @@ def exact_device(device):
 @pytest.fixture
 def generator():
     return torch.Generator().manual_seed(1234)
+
+
+@pytest.fixture
+def saver(tmp_path):
+    """That of a run which will write `run.safetensors`."""
+    from newllm_core.training.resume import begin
+
+    out, options = tmp_path / "run.safetensors", {"resume": False, "trackers": ()}
+    with begin(out, {}, RunConfig(), progress=Silent(), **options) as saver:
+        yield saver
 
 
 @pytest.fixture

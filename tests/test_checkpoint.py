@@ -2,21 +2,17 @@
 
 import json
 import struct
+from dataclasses import asdict
 from dataclasses import replace as replaced
 from types import SimpleNamespace
 
 import pytest
 import torch
-from checkpoint_cases import BIAS, SHAPES, V, make, refused
-from safetensors import safe_open
+from checkpoint_cases import BIAS, SHAPES, V, contents, make, refused
 from safetensors.torch import load_file, save_file
 
 from newllm_core import settings
-from newllm_core.checkpoint.format import (
-    FORMAT_VERSION,
-    load,
-    save,
-)
+from newllm_core.checkpoint.format import FORMAT_VERSION, load, save
 from newllm_core.checkpoint.metadata import STRUCTURED
 from newllm_core.checkpoint.provenance import provenance
 from newllm_core.data.dataset_info import SourceInfo
@@ -89,9 +85,7 @@ def test_what_was_altered_is_said(path):
     written = replaced(make(), tokenizer_json="")
     save(written, path, overwrite=False)
     assert not load(path).altered
-    tensors = load_file(path)
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
+    tensors, metadata = contents(path)
 
     def altered():
         save_file(tensors, path, metadata)
@@ -118,14 +112,12 @@ def test_what_was_altered_is_said(path):
 
 def test_the_file_holds_tensors_and_text_only(path):
     save(make(), path, overwrite=False)
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
-        names = set(file.keys())
+    tensors, metadata = contents(path)
     assert metadata["format"] == "newllm"
     assert metadata["format_version"] == str(FORMAT_VERSION)
     assert json.loads(metadata["config"])["model"]["context_dim"] == 13
     assert json.loads(metadata["vacuous_terms"]) == ["regularizer"]
-    assert {"probe.train", "probe.validation", "embedding.weight"} <= names
+    assert {"probe.train", "probe.validation", "embedding.weight"} <= tensors.keys()
     header = path.read_bytes()[8:]
     assert header.startswith(b"{")
     assert b"pickle" not in header
@@ -161,14 +153,7 @@ def test_provenance_names_versions_dataset_and_plugins(monkeypatch):
             "version": "1.2",
             "target": "mine.reg:Mine",
         },
-        {
-            "kind": "data source",
-            "name": "table",
-            "input": "a.csv",
-            "options": {"text_column": "text"},
-            "distribution": "newllm-tables",
-            "version": "0.1",
-        },
+        {"kind": "data source"} | asdict(source),
     ]
 
 

@@ -1,14 +1,15 @@
 """The one-file format, damaged: refused in one line, whatever is wrong."""
 
 import json
+from itertools import product
 
 import pytest
 import torch
-from checkpoint_cases import BIAS, SHAPES, V, make, refused
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from checkpoint_cases import BIAS, SHAPES, V, contents, make, refused
+from safetensors.torch import save_file
 
 from newllm_core.checkpoint.format import FORMAT_VERSION, load, save
+from newllm_core.checkpoint.metadata import STRUCTURED
 from newllm_core.errors import PluginError
 
 
@@ -23,9 +24,7 @@ def damage(path):
 
     def rewrite(change, **shape):
         save(make(**shape), path, overwrite=True)
-        tensors = load_file(path)
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
+        tensors, metadata = contents(path)
         change(tensors, metadata)
         save_file(tensors, path, metadata)
         return refused(path)
@@ -56,43 +55,34 @@ def test_files_of_other_kinds(path):
     assert "not a newllm checkpoint" in refused(path)
 
 
-@pytest.mark.parametrize("version", ["1", str(FORMAT_VERSION + 1), "", "one", None])
-def test_other_format_versions(damage, version):
-    def change(tensors, metadata):
-        metadata.pop("format_version")
-        if version is not None:
-            metadata["format_version"] = version
+def changed(key, content):
+    """What puts `content` at a key of the metadata; nothing if it is None."""
 
-    message = damage(change)
-    assert f"format version {version!r}" in message
-    assert f"reads {FORMAT_VERSION}" in message
-
-
-@pytest.mark.parametrize(
-    "key", ["config", "model", "history", "vacuous_terms", "gate", "results", "provenance"]
-)
-@pytest.mark.parametrize("content", ["", "{", "not json", None])
-def test_metadata_that_are_not_json_or_missing(damage, key, content):
     def change(tensors, metadata):
         metadata.pop(key)
         if content is not None:
             metadata[key] = content
 
-    assert "damaged checkpoint" in damage(change)
+    return change
 
 
-@pytest.mark.parametrize("key", ["tokenizer", "phase"])
-def test_missing_text(damage, key):
-    assert "damaged checkpoint" in damage(lambda tensors, metadata: metadata.pop(key))
+@pytest.mark.parametrize("version", ["1", str(FORMAT_VERSION + 1), "", "one", None])
+def test_other_format_versions(damage, version):
+    message = damage(changed("format_version", version))
+    assert f"format version {version!r}" in message
+    assert f"reads {FORMAT_VERSION}" in message
 
 
-@pytest.mark.parametrize("key", ["config", "model"])
-@pytest.mark.parametrize("content", ["5", "[]", "null", '"text"', "{}", '{"run": 3}'])
-def test_metadata_of_the_wrong_kind(damage, key, content):
-    def change(tensors, metadata):
-        metadata[key] = content
-
-    assert "damaged checkpoint" in damage(change)
+@pytest.mark.parametrize(
+    ("key", "content"),
+    [
+        *product(["config", "model", *STRUCTURED], ["", "{", "not json", None]),
+        *product(["config", "model"], ["5", "[]", "null", '"text"', "{}", '{"run": 3}']),
+        *product(["tokenizer", "phase"], [None]),
+    ],
+)
+def test_metadata_that_are_missing_or_of_another_kind(damage, key, content):
+    assert "damaged checkpoint" in damage(changed(key, content))
 
 
 @pytest.mark.parametrize("shape", ["plain", "tied"])
@@ -114,35 +104,33 @@ def test_a_shape_that_does_not_fit_the_tensors(damage, shape, key, value):
     assert "damaged checkpoint" in damage(change, **SHAPES[shape])
 
 
+def configured(metadata, section, values):
+    config = json.loads(metadata["config"])
+    config[section] |= values
+    metadata["config"] = json.dumps(config)
+
+
 @pytest.mark.parametrize(
-    "changed",
+    ("section", "values"),
     [
-        {"model": {"context_dim": 12}},
-        {"model": {"layer_structure": [1]}},
-        {"model": {"no_such_key": 1}},
-        {"model": {"cell": "gru"}},
-        {"cell": {"hidden_dim": 5}},
-        {"cell": {"no_such_key": 1}},
+        ("model", {"context_dim": 12}),
+        ("model", {"layer_structure": [1]}),
+        ("model", {"no_such_key": 1}),
+        ("model", {"cell": "gru"}),
+        ("cell", {"hidden_dim": 5}),
+        ("cell", {"no_such_key": 1}),
     ],
 )
-def test_a_config_that_does_not_fit_the_tensors(damage, changed):
-    def change(tensors, metadata):
-        config = json.loads(metadata["config"])
-        for section, values in changed.items():
-            config[section] |= values
-        metadata["config"] = json.dumps(config)
-
-    assert "damaged checkpoint" in damage(change)
+def test_a_config_that_does_not_fit_the_tensors(damage, section, values):
+    message = damage(lambda tensors, metadata: configured(metadata, section, values))
+    assert "damaged checkpoint" in message
 
 
 def test_a_cell_that_is_not_there_is_named_and_nothing_is_called_damaged(path):
     save(make(), path, overwrite=False)
-    tensors = load_file(path)
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
-    config = json.loads(metadata["config"])
-    config["model"]["cell"] = "leaky"
-    save_file(tensors, path, metadata | {"config": json.dumps(config)})
+    tensors, metadata = contents(path)
+    configured(metadata, "model", {"cell": "leaky"})
+    save_file(tensors, path, metadata)
     with pytest.raises(PluginError) as caught:
         load(path)
     message = str(caught.value)

@@ -14,19 +14,12 @@ from newllm_cli.foreign import (
     is_foreign,
     named_or_step_file,
 )
-from newllm_cli.options import (
-    OF_TRAINING,
-    HtmlOption,
-    JsonOption,
-    OverwriteOption,
-    PngOption,
-    Settings,
-    with_settings,
-)
+from newllm_cli.options import HtmlOption, JsonOption, OverwriteOption, PngOption, with_settings
 from newllm_core.pipeline.commands import OF_PROBES
+from newllm_core.settings import Settings
 
 
-@with_settings("analysis", "run", without=(*OF_PROBES, *OF_TRAINING))
+@with_settings("analysis", "run", without=OF_PROBES)
 def analyze(
     given: Settings,
     checkpoint: Annotated[
@@ -81,9 +74,6 @@ def analyze(
     config = given.resolve()
     seed = config.run.seed if given.sets("run", "seed") else None
     check_outputs(html, png, overwrite=overwrite)
-
-    from newllm_core.runtime.device import prepare_device
-
     checkpoint = named_or_step_file(checkpoint)
     foreign = is_foreign(checkpoint, kind, embedding, tokens)
     render: Callable[..., object] = partial(render_analysis, whole_history=history == "all")
@@ -98,6 +88,7 @@ def analyze(
             )
         elif foreign:
             from newllm_core.analysis.foreign.opening import examine_file
+            from newllm_core.runtime.device import prepare_device
 
             report = examine_file(
                 checkpoint,
@@ -114,12 +105,7 @@ def analyze(
             from newllm_core.checkpoint.format import load
 
             report = analyze_checkpoint(
-                load(
-                    checkpoint,
-                    given=given,
-                    device=prepare_device(config.run),
-                    progress=progress,
-                ),
+                load(checkpoint, given=given, progress=progress),
                 config=config,
                 checkpoint_path=checkpoint,
                 seed=seed,

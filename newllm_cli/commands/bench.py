@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from newllm_cli.options import OF_TRAINING, JsonOption, Settings, number_option, with_settings
+from newllm_cli.options import JsonOption, Settings, number_option, with_settings
 from newllm_core.settings import PRESET_PREFIX, Layer, from_file
 
 ENGINES = ("naive", "online", "streams", "parallel")
@@ -13,7 +13,7 @@ PRESET, REG = "cvfp-768", "ema-variance"
 # Rows say their precision, and one process measures.
 
 
-@with_settings("run", without=("seed", "precision", *OF_TRAINING))
+@with_settings("run", without=("seed", "precision"))
 def bench(
     given: Settings,
     preset: Annotated[

@@ -7,19 +7,12 @@ from typing import Annotated
 import typer
 
 from newllm_cli.foreign import EmbeddingOption, ForeignOption, TokensOption
-from newllm_cli.options import (
-    OF_TRAINING,
-    HtmlOption,
-    JsonOption,
-    OverwriteOption,
-    PngOption,
-    Settings,
-    with_settings,
-)
+from newllm_cli.options import HtmlOption, JsonOption, OverwriteOption, PngOption, with_settings
 from newllm_core.pipeline.commands import OF_PROBES
+from newllm_core.settings import Settings
 
 
-@with_settings("analysis", "run", without=(*OF_PROBES, *OF_TRAINING))
+@with_settings("analysis", "run", without=OF_PROBES)
 def compare(
     given: Settings,
     checkpoints: Annotated[

@@ -5,17 +5,10 @@ from typing import Annotated
 
 import typer
 
-from newllm_cli.options import (
-    OF_TRAINING,
-    EncodingOption,
-    JsonOption,
-    OverwriteOption,
-    Settings,
-    with_settings,
-)
+from newllm_cli.options import EncodingOption, JsonOption, OverwriteOption, Settings, with_settings
 
 
-@with_settings("run", without=OF_TRAINING)
+@with_settings("run")
 def contexts(
     given: Settings,
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of any phase.", metavar="CKPT")],
@@ -44,21 +37,19 @@ def contexts(
     from newllm_cli.progress import StderrProgress
     from newllm_cli.streams import text_chunks
 
-    config = given.resolve()
+    given.resolve()  # a mistyped setting is reported before torch is loaded
 
     from newllm_core.checkpoint.format import load
     from newllm_core.data.sources.files import located, text_bytes
     from newllm_core.evaluation.contexts import output_files, write_contexts
     from newllm_core.files.names import refuse_source
     from newllm_core.plugins.guard import stdout_to_stderr
-    from newllm_core.runtime.device import prepare_device
 
     chunks = text_chunks(text, encoding)
     refuse_source(checkpoint, out)
     output_files(out, overwrite=overwrite)
     progress = StderrProgress(given)
-    device = prepare_device(config.run)
-    loaded = load(checkpoint, given=given, device=device, progress=progress)
+    loaded = load(checkpoint, given=given, progress=progress)
     size = text_bytes(located(text), encoding)
     # A plugin may print while it reads.
     with stdout_to_stderr(), progress.task("reading", size, "bytes") as task:

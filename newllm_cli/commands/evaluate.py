@@ -5,15 +5,15 @@ from typing import Annotated
 
 import typer
 
-from newllm_cli.commands.phase2 import DataOption, language_model_summary
-from newllm_cli.options import OF_TRAINING, EncodingOption, JsonOption, Settings, with_settings
+from newllm_cli.commands.phase2 import DataOption
+from newllm_cli.options import EncodingOption, JsonOption, Settings, with_settings
 
 TrainedArgument = Annotated[
     Path, typer.Argument(help="Checkpoint whose heads were trained.", metavar="CKPT")
 ]
 
 
-@with_settings("run", without=OF_TRAINING)
+@with_settings("run")
 def evaluate(
     given: Settings,
     checkpoint: TrainedArgument,
@@ -66,15 +66,12 @@ def evaluate(
     from newllm_core.pipeline.commands import dataset_of
     from newllm_core.pipeline.trained import evaluation_config, run_evaluate
     from newllm_core.plugins.guard import stdout_to_stderr
-    from newllm_core.runtime.device import prepare_device
 
     known_encoding(encoding or UTF8, "--encoding")
     progress = StderrProgress(given)
     loaded = load(checkpoint, given=given, progress=progress)
     loaded.require_trained_head()
     config = evaluation_config(given, loaded)
-    device = prepare_device(config.run)
-    loaded.model.to(device)
     target = located(text) if text else dataset_of(loaded, data)
     source = {"file": str(target)} if isinstance(target, Path) else {"data": str(target.path)}
     with stdout_to_stderr():  # a plugin may print while it reads
@@ -82,10 +79,9 @@ def evaluate(
             loaded,
             target,
             config,
-            device=device,
             progress=progress,
             split=split,
             encoding=encoding or UTF8,
         )
-    summary = language_model_summary(checkpoint, source | figures)
+    summary = {"schema": 1, "checkpoint": str(checkpoint), **source, **figures}
     show(summary, render_language_model, json=json)

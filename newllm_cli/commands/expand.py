@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 from newllm_cli.commands.phase2 import CheckpointArgument, DataOption, language_model_summary
-from newllm_cli.options import OF_TRAINING, JsonOption, OverwriteOption, Settings, with_settings
+from newllm_cli.options import JsonOption, OverwriteOption, Settings, with_settings
 
 
-@with_settings("run", without=OF_TRAINING)
+@with_settings("run")
 def expand(
     given: Settings,
     checkpoint: CheckpointArgument,
@@ -30,12 +30,16 @@ def expand(
     from newllm_cli.output import show
     from newllm_cli.progress import StderrProgress
     from newllm_cli.render import render_language_model
-    from newllm_core.pipeline import commands
+    from newllm_core.pipeline import front_door
     from newllm_core.plugins.guard import stdout_to_stderr
 
     with stdout_to_stderr():  # a plugin may print while it is measured
-        path, expanded = commands.expand(
-            given, checkpoint, data, out, overwrite=overwrite, progress=StderrProgress(given)
+        made = front_door.expand(
+            checkpoint,
+            data=data,
+            out=out,
+            overwrite=overwrite,
+            progress=StderrProgress(given),
+            settings=given,
         )
-    summary = language_model_summary(path, expanded.results)
-    show(summary, render_language_model, json=json)
+    show(language_model_summary(made), render_language_model, json=json)

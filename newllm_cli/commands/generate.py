@@ -7,17 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from newllm_cli.commands.evaluate import TrainedArgument
-from newllm_cli.options import (
-    OF_TRAINING,
-    EncodingOption,
-    JsonOption,
-    OverwriteOption,
-    Settings,
-    with_settings,
-)
+from newllm_cli.options import EncodingOption, JsonOption, OverwriteOption, Settings, with_settings
 
 
-@with_settings("generation", "run", without=OF_TRAINING)
+@with_settings("generation", "run")
 def generate(
     given: Settings,
     checkpoint: TrainedArgument,
@@ -82,15 +75,13 @@ def generate(
     from newllm_core.generation.session import Session
     from newllm_core.generation.writer import Tail, encode_prompt
     from newllm_core.plugins.guard import stdout_to_stderr
-    from newllm_core.runtime.device import prepare_device
 
     if save_state is not None:
         states.refuse_to_replace(save_state, overwrite=overwrite)
     if prompt_file is not None:
         prompt = "".join(text_chunks(prompt_file, encoding))
-    device = prepare_device(config.run)
     progress = StderrProgress(given)
-    loaded = load(checkpoint, given=given, device=device, progress=progress)
+    loaded = load(checkpoint, given=given, progress=progress)
     loaded.require_trained_head()
     tokenizer = TextTokenizer.from_json(loaded.tokenizer_json)
     ids = encode_prompt(tokenizer, prompt or "")

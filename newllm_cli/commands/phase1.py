@@ -5,20 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from newllm_cli.options import (
-    JsonOption,
-    OverwriteOption,
-    ResumeOption,
-    Settings,
-    TrackOption,
-    with_settings,
-)
+from newllm_cli.options import JsonOption, OverwriteOption, ResumeOption, TrackOption, with_settings
+from newllm_core.settings import Settings
 
 if TYPE_CHECKING:
-    from newllm_core.checkpoint.format import Checkpoint
+    from newllm_core.pipeline.opened import OpenedCheckpoint
 
 
-@with_settings("phase1", "model", "run")
+@with_settings("phase1", "model", "run", trains=True)
 def phase1(
     given: Settings,
     data: Annotated[
@@ -58,34 +52,35 @@ def phase1(
     from newllm_cli.processes import is_first_process, run_progress
     from newllm_cli.render import render_phase1
     from newllm_core.errors import GateRefused
-    from newllm_core.pipeline import commands
+    from newllm_core.pipeline import front_door
     from newllm_core.plugins.guard import stdout_to_stderr
 
     with stdout_to_stderr():  # a plugin may print while it trains
-        path, checkpoint = commands.phase1(
-            given,
-            data,
-            out,
+        made = front_door.phase1(
+            data=data,
+            out=out,
             overwrite=overwrite,
             resume=resume,
             track=track or (),
             progress=run_progress(given),
+            settings=given,
         )
     if not is_first_process():
         return
-    summary = phase1_summary(path, checkpoint)
+    summary = phase1_summary(made)
     show(summary, render_phase1, json=json)
     if require_healthy and not summary["verdict"]["succeeded"]:
         raise GateRefused(f"phase 1 failed: {summary['verdict']['reason']}")
 
 
-def phase1_summary(path: Path, checkpoint: "Checkpoint") -> dict[str, Any]:
+def phase1_summary(made: "OpenedCheckpoint") -> dict[str, Any]:
     """What `phase1` ends with."""
     from newllm_core.analysis.quality_gate import phase1_verdict
 
+    checkpoint = made.checkpoint
     return {
         "schema": 1,
-        "checkpoint": str(path),
+        "checkpoint": str(made.path),
         "iterations": len(checkpoint.history),
         "last_iteration": checkpoint.history[-1] if checkpoint.history else None,
         "vacuous_terms": checkpoint.vacuous_terms,

@@ -1,18 +1,15 @@
 """`newllm phase2`: train the token heads."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from newllm_cli.options import (
-    JsonOption,
-    OverwriteOption,
-    ResumeOption,
-    Settings,
-    TrackOption,
-    with_settings,
-)
+from newllm_cli.options import JsonOption, OverwriteOption, ResumeOption, TrackOption, with_settings
+from newllm_core.settings import Settings
+
+if TYPE_CHECKING:
+    from newllm_core.pipeline.opened import OpenedCheckpoint
 
 CheckpointArgument = Annotated[
     Path, typer.Argument(help="Checkpoint to start from.", metavar="CKPT")
@@ -23,7 +20,7 @@ DataOption = Annotated[
 ]
 
 
-@with_settings("phase2", "gate", "run")
+@with_settings("phase2", "gate", "run", trains=True)
 def phase2(
     given: Settings,
     checkpoint: CheckpointArgument,
@@ -46,26 +43,24 @@ def phase2(
     from newllm_cli.output import show
     from newllm_cli.processes import is_first_process, run_progress
     from newllm_cli.render import render_language_model
-    from newllm_core.pipeline import commands
+    from newllm_core.pipeline import front_door
     from newllm_core.plugins.guard import stdout_to_stderr
 
     with stdout_to_stderr():  # a plugin may print while it trains
-        path, trained = commands.phase2(
-            given,
+        made = front_door.phase2(
             checkpoint,
-            data,
-            out,
+            data=data,
+            out=out,
             overwrite=overwrite,
             resume=resume,
             track=track or (),
             progress=run_progress(given),
+            settings=given,
         )
-    if not is_first_process():
-        return
-    summary = language_model_summary(path, trained.results)
-    show(summary, render_language_model, json=json)
+    if is_first_process():
+        show(language_model_summary(made), render_language_model, json=json)
 
 
-def language_model_summary(path: Path, results: dict[str, Any]) -> dict[str, Any]:
+def language_model_summary(made: "OpenedCheckpoint") -> dict[str, Any]:
     """What `phase2` and `expand` end with."""
-    return {"schema": 1, "checkpoint": str(path), **results}
+    return {"schema": 1, "checkpoint": str(made.path), **made.checkpoint.results}

@@ -55,9 +55,7 @@ def plugins(
     else:
         render_plugins(entries, console())
         if check:
-            console().print(
-                "Data sources are imported and made; check_data_source reads one.", soft_wrap=True
-            )
+            print("Data sources are imported and made; check_data_source reads one.")
     # Every claimant of a clash has the same line.
     problems = dict.fromkeys(e.problem for e in entries if e.status in PROBLEMS)
     for problem in [*problems, *damaged(), *unknown_allowed(os.environ.get(ALLOW_LIST))]:
@@ -110,13 +108,11 @@ def new(
         newllm plugins new spread-out --kind regularizer
         newllm plugins new leaky --kind cell --out my-cell
     """
-    from newllm_cli.output import console, print_json
+    from newllm_cli.output import print_json
     from newllm_core.plugins.scaffold import new_plugin
 
     folder = new_plugin(name, kind, out)
     if json:
         print_json({"schema": 1, "kind": kind, "folder": str(folder)})
-        return
-    console().print(
-        f"wrote {folder}; next: cd {folder} && make install && make test", soft_wrap=True
-    )
+    else:
+        print(f"wrote {folder}; next: cd {folder} && make install && make test")

@@ -5,17 +5,10 @@ from typing import Annotated
 
 import typer
 
-from newllm_cli.options import (
-    OF_TRAINING,
-    EncodingOption,
-    JsonOption,
-    OverwriteOption,
-    Settings,
-    with_settings,
-)
+from newllm_cli.options import EncodingOption, JsonOption, OverwriteOption, Settings, with_settings
 
 
-@with_settings("data", "run", without=OF_TRAINING)
+@with_settings("data", "run")
 def prepare(
     given: Settings,
     out: Annotated[

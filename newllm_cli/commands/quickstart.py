@@ -1,6 +1,7 @@
 """`newllm quickstart`: everything once, on the documentation inside Python."""
 
 import time
+from itertools import chain, count
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from newllm_cli.options import JsonOption, Settings, with_settings
 PROMPT = "Return the"
 
 
-@with_settings("run")
+@with_settings("run", trains=True)
 def quickstart(
     given: Settings,
     out: Annotated[
@@ -39,12 +40,14 @@ def quickstart(
     )
     from newllm_cli.render_analysis import render_analysis
     from newllm_core.errors import InputError
+    from newllm_core.pipeline import front_door
     from newllm_core.pipeline.commands import prepare_dataset
     from newllm_core.plugins.guard import stdout_to_stderr
     from newllm_core.settings import from_file
 
     began = time.monotonic()
-    config = given.resolve(from_file("preset:quickstart"))
+    given.layers.insert(0, from_file("preset:quickstart"))
+    config = given.resolve()
     folder = out or _free_folder()
     if folder.exists():
         raise InputError(f"{folder} exists: choose another --out")
@@ -67,46 +70,29 @@ def quickstart(
     from newllm_cli.commands.phase1 import phase1_summary
     from newllm_cli.commands.phase2 import language_model_summary
     from newllm_core.analysis.analyze import analyze
-    from newllm_core.data.prepared import open_dataset
-    from newllm_core.data.tokenizer import TextTokenizer
-    from newllm_core.generation.session import Session
-    from newllm_core.generation.writer import Writer
-    from newllm_core.pipeline.runs import run_phase1, run_phase2
-    from newllm_core.pipeline.trained import run_expand
-    from newllm_core.runtime.device import prepare_device
 
-    dataset = open_dataset(folder / "data")
-    device = prepare_device(config.run)
-    common: dict[str, Any] = {"overwrite": False, "device": device, "progress": progress}
+    common: dict[str, Any] = {"progress": progress, "settings": given}
 
     stage(2, "phase 1: train the update until contexts settle and stay diverse")
-    path = folder / "phase1.safetensors"
-    checkpoint = run_phase1(config, dataset, path, **common)
-    show("phase1", phase1_summary(path, checkpoint), render_phase1)
+    made = front_door.phase1(data=folder / "data", out=folder / "phase1.safetensors", **common)
+    show("phase1", phase1_summary(made), render_phase1)
 
     stage(3, "analyze the contexts, next to the same model untrained")
-    report = analyze(
-        checkpoint, config=config, checkpoint_path=path, device=device, progress=progress
-    )
+    report = analyze(made.checkpoint, config=config, checkpoint_path=made.path, progress=progress)
     show("analysis", report, render_analysis)
 
+    phase2, expand = front_door.phase2, front_door.expand
     steps = (
-        ("phase2", "phase2", run_phase2, "phase 2: train one token head, and the blocks with it"),
-        ("expand", "expanded", run_expand, "expand: clone the head to every block"),
-        ("heads", "heads", run_phase2, "phase 2 for all heads"),
+        ("phase2", "phase2", phase2, "phase 2: train one token head, and the blocks with it"),
+        ("expand", "expanded", expand, "expand: clone the head to every block"),
+        ("heads", "heads", phase2, "phase 2 for all heads"),
     )
     for number, (name, file, step, text) in enumerate(steps, start=4):
         stage(number, text)
-        path = folder / f"{file}.safetensors"
-        checkpoint = step(checkpoint, dataset, config, path, **common)
-        show(name, language_model_summary(path, checkpoint.results), render_language_model)
+        made = step(made, out=folder / f"{file}.safetensors", **common)
+        show(name, language_model_summary(made), render_language_model)
 
-    tokenizer = TextTokenizer.from_json(checkpoint.tokenizer_json)
-    end_id = tokenizer.end_id
-    session = Session(checkpoint.model, config.generation, seed=config.run.seed, start_id=end_id)
-    writer = Writer(session, tokenizer)
-    writer.read(tokenizer.encode(PROMPT))
-    sample = "".join(writer.write(config.generation.max_tokens, {end_id}))
+    sample = made.generate(PROMPT, settings=given)
     results |= {"sample": PROMPT + sample, "seconds": time.monotonic() - began}
     if json:
         print_json(results)
@@ -114,14 +100,11 @@ def quickstart(
         render_quickstart(results, console())
         render_sample(PROMPT, sample, console())
     progress.message(f"done in {results['seconds']:.0f} s; everything is in {folder}")
-    progress.message(f"write with it: newllm generate {path} --prompt '{PROMPT}'")
+    progress.message(f"write with it: newllm generate {made.path} --prompt '{PROMPT}'")
 
 
 def _free_folder() -> Path:
     """The first of runs/quickstart, runs/quickstart-2, … that does not exist."""
-    folder = Path("runs") / "quickstart"
-    number = 2
-    while folder.exists():
-        folder = folder.with_name(f"quickstart-{number}")
-        number += 1
-    return folder
+    later = (f"quickstart-{number}" for number in count(2))
+    folders = (Path("runs") / name for name in chain(["quickstart"], later))
+    return next(folder for folder in folders if not folder.exists())

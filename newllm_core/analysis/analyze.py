@@ -45,14 +45,13 @@ def analyze(
     checkpoint_path: Path | str,
     config: Config | None = None,
     seed: int | None = None,
-    device: torch.device | None = None,
     progress: Progress | None = None,
     with_control: bool = True,
 ) -> dict[str, Any]:
     """Return everything there is to say about a checkpoint, fit for JSON.
 
-    How much is looked at, thresholds and seed are the checkpoint's own by default; the model is
-    moved to `device`, if one is given. Untrained blocks are looked at `with_control`.
+    How much is looked at, thresholds and seed are the checkpoint's own by default. Untrained blocks
+    are looked at `with_control`.
 
     Returns:
         `train`, `validation`, `random_control`, `differences` and `verdicts`, all measured now;
@@ -66,8 +65,6 @@ def analyze(
     """
     progress = progress or Silent()
     model = checkpoint.model
-    if device is not None:
-        model.to(device)
     probes = equal_probes({split: checkpoint.probes[split] for split in SPLITS}, checkpoint.warmup)
     saved = checkpoint.config
     seed = saved.run.seed if seed is None else seed

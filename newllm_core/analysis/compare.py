@@ -68,8 +68,9 @@ def compare(
             "leave out --tokens, --as and --embedding"
         )
     entries: list[dict[str, Any]] = []
-    configs: list[tuple[str, Config] | None] = []
-    provenances: list[Mapping[str, Any] | None] = []
+    # Settings and plugins of each, None of a network that newllm did not make.
+    configs: list[dict[str, Any] | None] = []
+    plugins: list[dict[str, str] | None] = []
     for number, (path, name) in enumerate(zip(paths, names, strict=True), 1):
         progress.message(f"[{number}/{len(paths)}] {name}")
         shown = ("phase", "parameters", *SPLITS, "verdicts", "error", "language_model")
@@ -77,13 +78,13 @@ def compare(
         report_of: Callable[..., dict[str, Any]]
         if path in foreign:
             configs.append(None)
-            provenances.append(None)
+            plugins.append(None)
             opened = partial(examine_file, path, tokens or (), kind=kind, embedding=embedding)
             report_of = partial(opened, seed=seed or 0, device=device)
         else:
             checkpoint = load(path, given=given, device=device, progress=progress)
-            configs.append((checkpoint.phase, checkpoint.config))
-            provenances.append(checkpoint.provenance)
+            configs.append(flat_settings(checkpoint.phase, checkpoint.config))
+            plugins.append(plugin_versions(checkpoint.provenance))
             entry["phase"] = checkpoint.phase
             entry["parameters"] = sum(p.numel() for p in checkpoint.model.parameters())
             entry["language_model"] = _language_model(checkpoint)
@@ -99,32 +100,17 @@ def compare(
         {
             "schema": SCHEMA,
             "checkpoints": entries,
-            "config_differences": config_differences(configs),
-            "plugin_differences": plugin_differences(provenances),
+            "config_differences": differences(configs),
+            "plugin_differences": differences(plugins),
         }
     )
 
 
-def config_differences(checkpoints: Sequence[tuple[str, Config] | None]) -> dict[str, list[Any]]:
-    """Return `section.key` of settings that are not the same in all checkpoints, with their values.
+def differences(found: Sequence[Mapping[str, Any] | None]) -> dict[str, list[Any]]:
+    """Return what is not the same in all, with the values of each; None where there is no such.
 
-    Given are phase and config of each, None of a network that newllm did not make. Settings of
-    Phase 2 are compared among those that went through it.
+    Settings of Phase 2 are compared among those that went through it.
     """
-    return _differences([found and _flat(*found) for found in checkpoints])
-
-
-def plugin_differences(
-    provenances: Sequence[Mapping[str, Any] | None],
-) -> dict[str, list[str | None]]:
-    """Return `KIND distribution` and `KIND version` of plugins that are not the same in all.
-
-    Given is what each checkpoint says of itself, None of a network that newllm did not make.
-    """
-    return _differences([found and _plugins(found) for found in provenances])
-
-
-def _differences(found: Sequence[Mapping[str, Any] | None]) -> dict[str, list[Any]]:
     rows = {}
     known = [of_one for of_one in found if of_one is not None]
     for key in dict.fromkeys(key for of_one in known for key in of_one):
@@ -135,7 +121,8 @@ def _differences(found: Sequence[Mapping[str, Any] | None]) -> dict[str, list[An
     return rows
 
 
-def _flat(phase: str, config: Config) -> dict[str, Any]:
+def flat_settings(phase: str, config: Config) -> dict[str, Any]:
+    """Return `section.key` of the settings of a checkpoint of that phase, with their values."""
     return {
         f"{name}.{key}": "none" if value is None else value
         for name, section in settings.to_dict(config).items()
@@ -144,7 +131,8 @@ def _flat(phase: str, config: Config) -> dict[str, Any]:
     }
 
 
-def _plugins(provenance: Mapping[str, Any]) -> dict[str, str]:
+def plugin_versions(provenance: Mapping[str, Any]) -> dict[str, str]:
+    """Return `KIND distribution` and `KIND version` of the plugins that made a checkpoint."""
     found: dict[str, str] = {}
     for record in provenance.get("plugins", []):
         for key in ("distribution", "version"):

@@ -10,7 +10,7 @@ K numbers kept of a context (C, but of very long ones).
 
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -30,6 +30,8 @@ PLACES = 4093
 SHOWN_DIMENSIONS = 4096
 # Probes are fitted to a quarter of the places, which the tokens of a text can still determine.
 FOLDS_FOR_PROBES = 4
+# Numbers of contexts that are held at once beside those of the probes.
+HELD_NUMBERS = 2**24
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,17 @@ class ProbeContexts:
         return self.trajectory[chosen, : steps + 1], tokens[chosen, :steps], self.ends[0, chosen]
 
 
+def of_last_token(recurrence: Recurrence, read: ProbeContexts) -> ProbeContexts:
+    """Return the contexts of a reader that begins anew before every token that counts."""
+    types_U, place_PT = torch.unique(read.tokens, return_inverse=True)
+    at_once = max(1, HELD_NUMBERS // recurrence.context_dim)
+    found = [
+        recurrence.kept(recurrence.read(recurrence.start(len(some_u)), some_u))
+        for some_u in types_U.split(at_once)
+    ]
+    return replace(read, trajectory=torch.cat(found)[place_PT])
+
+
 def equal_probes(probes: Mapping[str, Tensor], warmup: int) -> dict[str, Tensor]:
     """Return passages of every split, cut to the same number and length, or raise `InputError`."""
     passages = min(len(tokens) for tokens in probes.values())
@@ -75,24 +88,6 @@ def equal_probes(probes: Mapping[str, Tensor], warmup: int) -> dict[str, Tensor]
             f"of {warmup}: too few to analyse; train on a longer text"
         )
     return {split: tokens[:passages, :length] for split, tokens in probes.items()}
-
-
-def read_finite(
-    recurrence: Recurrence,
-    probes: Mapping[str, Tensor],
-    warmup: int,
-    *,
-    on_read: Callable[[int], None] = nobody,
-) -> dict[str, ProbeContexts]:
-    """Read as `read_splits` does, or raise `DivergedError`: a context is not finite."""
-    read = read_splits(recurrence, probes, warmup, on_read=on_read)
-    if splits := exploded(read):
-        raise DivergedError(
-            f"contexts of the {' and '.join(splits)} passages are not finite: the recurrence "
-            "explodes (train with a smaller model.init_std, or with cell.layernorm_mix near 1 "
-            "where the cell has that)"
-        )
-    return read
 
 
 def read_splits(
@@ -132,6 +127,17 @@ def read_splits(
 def exploded(read: Mapping[str, ProbeContexts]) -> list[str]:
     """Return the splits with a context that is not finite."""
     return [split for split, of in read.items() if not bool(of.trajectory.isfinite().all())]
+
+
+def require_finite(read: dict[str, ProbeContexts]) -> dict[str, ProbeContexts]:
+    """Return what was read, or raise `DivergedError`: a context is not finite."""
+    if splits := exploded(read):
+        raise DivergedError(
+            f"contexts of the {' and '.join(splits)} passages are not finite: the recurrence "
+            "explodes (train with a smaller model.init_std, or with cell.layernorm_mix near 1 "
+            "where the cell has that)"
+        )
+    return read
 
 
 def random_signs(like_C: Tensor, seed: int) -> Tensor:

@@ -94,7 +94,7 @@ CRITERIA: dict[str, Criterion] = {
         ("starts are forgotten", "starts are hardly forgotten", "chaotic: starts never meet"),
     ),
     "memory": Criterion(
-        *("tokens_remembered", "tokens kept", "tokens_remembered", True),
+        *("tokens_kept", "tokens kept", "tokens_remembered", True),
         ("earlier tokens can be read", "little but the last token", "tokens cannot be read back"),
     ),
 }
@@ -122,7 +122,7 @@ def verdicts(
 def judge(section: str, split: str, health: Figures, config: Config) -> Verdict:
     """Return the verdict of one section on one split."""
     criterion = CRITERIA[section]
-    value = health[criterion.figure]
+    value = health.get(criterion.figure)
     good = getattr(config.healthy, criterion.healthy_option)
     least = getattr(config.gate, criterion.gate_option(split))
     # What is not a number is degenerate.

@@ -10,9 +10,10 @@ from torch import Tensor
 from newllm_core.analysis.contexts import (
     ProbeContexts,
     exploded,
+    of_last_token,
     probe_places,
-    read_finite,
     read_splits,
+    require_finite,
     sketched_sections,
 )
 from newllm_core.analysis.dynamics import dynamics, exponent_of, tokens_to_read
@@ -68,8 +69,8 @@ class Examiner:
             worthwhile_threads(recurrence, rows),
             progress.task("reading probes", total, "tokens") as task,
         ):
-            read = read_finite(recurrence, probes, self.warmup, on_read=task.advance)
-            found = self.figures(recurrence, read, task)
+            read = read_splits(recurrence, probes, self.warmup, on_read=task.advance)
+            found = self.figures(recurrence, require_finite(read), task)
             if control is not None:
                 read = read_splits(control, probes, self.warmup, on_read=task.advance)
                 for split in exploded(read):
@@ -92,7 +93,7 @@ class Examiner:
         below = self.config.phase1.convergence_threshold
         found = dynamics(recurrence, read, converged_below=below, **given)
         for split, of_split in read.items():
-            memory = {"token_memory": token_memory(self._labelled(of_split))}
+            memory = self._memory(recurrence, of_split)
             found[split] = self._split(recurrence, of_split) | found[split] | memory
         if self.text is None:
             return found
@@ -122,6 +123,18 @@ class Examiner:
         counted = probe_places(read)[:, -read.tokens.shape[1] :]
         frequent = config.memory_tokens if frequent is None else frequent
         return label(counted, read.passages, lags=config.memory_lags, frequent=frequent)
+
+    def _memory(self, recurrence: Recurrence, read: ProbeContexts) -> dict[str, Any]:
+        """Return token memory, and what is `kept` of it beyond guesses from the last token.
+
+        Where texts have a pattern, the last token says much about those before it. Contexts that
+        have read nothing else show how much: `by_last_token`.
+        """
+        found = token_memory(self._labelled(read))
+        guessed = token_memory(self._labelled(of_last_token(recurrence, read)))["by_lag"]
+        pairs = zip(found["by_lag"][1:], guessed[1:], strict=True)
+        kept = found["by_lag"][0] + sum(max(0.0, told - guess) for told, guess in pairs)
+        return {"token_memory": found | {"by_last_token": guessed, "kept": kept}}
 
     def _more(self, recurrence: Recurrence, read: ProbeContexts) -> dict[str, Any]:
         values = self.values

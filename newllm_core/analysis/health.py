@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from newllm_core.analysis.contexts import equal_probes, read_finite
+from newllm_core.analysis.contexts import equal_probes, read_splits, require_finite
 from newllm_core.analysis.criteria import Figures
 from newllm_core.analysis.dynamics import tokens_to_read
 from newllm_core.analysis.examiner import Examiner
@@ -36,6 +36,7 @@ def health_of(figures: Figures) -> dict[str, Any]:
         "token_cosine": figures["token_dependency"]["mean_cosine"],
         "lyapunov_exponent": figures["lyapunov_exponent"]["mean"],
         "tokens_remembered": figures["token_memory"]["total"],
+        "tokens_kept": figures["token_memory"]["kept"],
     }
 
 
@@ -62,8 +63,8 @@ def measure_health(
         worthwhile_threads(recurrence, sum(map(len, passages.values()))),
         (progress or Silent()).task("measuring health", total, "tokens") as task,
     ):
-        read = read_finite(recurrence, passages, warmup, on_read=task.advance)
-        figures = examiner.figures(recurrence, read, task)
+        read = read_splits(recurrence, passages, warmup, on_read=task.advance)
+        figures = examiner.figures(recurrence, require_finite(read), task)
     return {split: health_of(of_split) for split, of_split in figures.items()}
 
 

@@ -101,7 +101,7 @@ def _vector_figures(values_N: Tensor) -> dict[str, Any]:
     low, high = float(values_N.min()), float(values_N.max())
     if not high > low:
         low, high = low - 0.5, high + 0.5
-    counts = torch.histc(values_N, HISTOGRAM_BINS, low, high)
+    counts = torch.histc(values_N, HISTOGRAM_BINS, low, high)  # numpy refuses values too close
     width = (high - low) / HISTOGRAM_BINS
     return {
         "shape": [len(values_N)],

@@ -44,13 +44,13 @@ def check_gate(
 
 
 def phase1_verdict(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return whether Phase 1 `succeeded` by the criteria of the gate, and if not the `reason`."""
+    """Return whether Phase 1 `succeeded`: the gate lets it pass. If not there is a `reason`."""
     config = checkpoint.config
     health = {split: checkpoint.gate[split] for split in SPLITS}
     training = training_of(checkpoint)
-    judged = verdicts(health, training, config)
-    failed = [verdict for verdict in judged if verdict["status"] == DEGENERATE]
+    failed = gate_failures(health, training, config, untrained=config.phase2.untrained_blocks)
     reason = _said(failed, health, config) if failed else None
+    judged = verdicts(health, training, config)
     return {"succeeded": not failed, "reason": reason, "verdicts": judged}
 
 

@@ -48,20 +48,12 @@ def norm_summary(matrix: Tensor | Rows) -> dict[str, float]:
 def moments(matrix: Tensor | Rows) -> tuple[Tensor, Tensor]:
     """Return mean and population variance of every column of `matrix` [N, D], float64 [D] each.
 
-    Chunks are merged as Chan, Golub & LeVeque (1979) do: a large mean costs no digits.
+    The mean is known before squares are summed: a large one costs no digits.
     """
-    count = 0
-    mean: Tensor | float = 0.0
-    squares: Tensor | float = 0.0
-    for chunk in Rows.of(matrix).chunks():
-        own = chunk.mean(dim=0)
-        total = count + len(chunk)
-        delta = own - mean
-        mean = mean + delta * (len(chunk) / total)
-        squares = squares + (chunk - own).square().sum(0)
-        squares = squares + delta.square() * (count * len(chunk) / total)
-        count = total
-    return torch.as_tensor(mean), torch.as_tensor(squares) / count
+    rows = Rows.of(matrix)
+    mean_D = torch.as_tensor(sum(chunk.sum(0) for chunk in rows.chunks())) / rows.num_rows
+    squares_D = sum((chunk - mean_D).square().sum(0) for chunk in rows.chunks())
+    return mean_D, torch.as_tensor(squares_D) / rows.num_rows
 
 
 def distribution(matrix: Tensor | Rows) -> dict[str, Any]:

@@ -8,6 +8,7 @@ Shapes: N rows, B streams, P passages, T tokens, C numbers in a state, K numbers
 
 import dataclasses
 import math
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
@@ -202,9 +203,8 @@ class Layout:
         for (name, tensor), like in zip(found, self._like, strict=True):
             shape, expected = list(tensor.shape), [batch, *like.shape[1:]]
             if shape != expected:
-                pairs = list(zip(shape, expected, strict=False))
-                grows = len(shape) == len(expected) and pairs[0][0] == batch
-                grows = grows and all(now >= before for now, before in pairs)
+                grows = len(shape) == len(expected) and shape[0] == batch
+                grows = grows and all(map(operator.ge, shape, expected))
                 why = ": a state that grows with the text is no recurrence" if grows else ""
                 raise ConfigError(f"{name} of shape {shape}, expected {expected}{why}")
             if tensor.is_complex() != like.is_complex():

@@ -3,26 +3,20 @@
 Shapes: P passages, T values of each, S contexts in a row, C context_dim.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+SUMMARY = ("mean", "median", "std", "min", "max")
 # Fewer passages are cut into so many parts together, which then count as passages.
 PARTS = 8
 
 
 def summary(values: Tensor) -> dict[str, float]:
     """Return mean, median, population standard deviation, minimum and maximum of `values` [n]."""
-    ordered = values.double().sort().values
-    count = len(ordered)
-    # torch.median takes the lower of two middle values; the usual median is their mean.
-    median = (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
-    return {
-        "mean": float(ordered.mean()),
-        "median": float(median),
-        "std": float(ordered.std(correction=0)),
-        "min": float(ordered[0]),
-        "max": float(ordered[-1]),
-    }
+    numbers = values.double().cpu().numpy()
+    return {name: float(getattr(np, name)(numbers)) for name in SUMMARY}
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:
@@ -30,11 +24,9 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
 
     Two zero vectors count as equal (1), one as orthogonal (0): they look as alike as they are.
     """
-    a, b = a.double(), b.double()
-    norm_a, norm_b = a.norm(dim=-1), b.norm(dim=-1)
-    both_zero = (norm_a == 0) & (norm_b == 0)
-    a = a / torch.where(norm_a == 0, 1.0, norm_a)[..., None]
-    b = b / torch.where(norm_b == 0, 1.0, norm_b)[..., None]
+    # The squares of anything shorter vanish.
+    a, b = (F.normalize(x.double(), dim=-1, eps=1e-150) for x in (a, b))
+    both_zero = ~(a.any(dim=-1) | b.any(dim=-1))
     return torch.where(both_zero, 1.0, (a * b).sum(-1).clamp(-1, 1))
 
 

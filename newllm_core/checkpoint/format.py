@@ -31,6 +31,7 @@ from newllm_core.files.strict_json import finite, parse_json
 from newllm_core.files.tensor_files import open_tensors, save_tensors
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.plugins.registry import CELLS
+from newllm_core.runtime.device import prepare_device
 from newllm_core.runtime.progress import Progress
 from newllm_core.settings import Settings
 
@@ -115,7 +116,6 @@ def save(checkpoint: Checkpoint, path: Path, *, overwrite: bool) -> None:
     tensors |= {OBJECTIVE + name: tensor for name, tensor in checkpoint.objective.items()}
     for split, tokens in checkpoint.probes.items():
         tensors[PROBE + split] = tokens.to(torch.int32)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     shape = {name: getattr(model, name) for name in ("vocab_size", "num_heads", "seed")}
     shape["warmup"] = checkpoint.warmup
     metadata = {name: json.dumps(finite(getattr(checkpoint, name))) for name in STRUCTURED} | {
@@ -145,11 +145,10 @@ def load(
     device: torch.device | None = None,
     progress: Progress | None = None,
 ) -> Checkpoint:
-    """Read and validate a checkpoint, and put its model on `device`.
+    """Read and validate a checkpoint, and put its model on `device`, or where `given` says.
 
-    What is `given` must not contradict what it decides, see `require_kept`.
-
-    One that is valid but not as newllm wrote it is `altered`, of which `progress` is warned.
+    What is `given` must not contradict what it decides, see `require_kept`. One that is valid
+    but not as newllm wrote it is `altered`, of which `progress` is warned.
 
     Raises:
         InputError: missing, truncated, foreign, of a newer format, or with tensors that do not
@@ -157,6 +156,8 @@ def load(
         ConfigError: a setting contradicts it.
         PluginError: its cell cannot be imported or made.
     """
+    if device is None and given is not None:
+        device = prepare_device(given.resolve().run)
     with open_tensors(path, "checkpoint") as file:
         metadata = file.metadata() or {}
         if metadata.get("format") != FORMAT:
@@ -288,7 +289,7 @@ def _content_hash(metadata: Mapping[str, str], tensors: Iterable[tuple[str, Tens
     digest.update(json.dumps({k: metadata[k] for k in sorted(metadata) if k != HASH}).encode())
     for name, tensor in tensors:
         digest.update(name.encode("utf-8"))
-        digest.update(tensor.numpy().tobytes())
+        digest.update(tensor.detach().cpu().numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -45,5 +45,7 @@ class GateConfig(Section, name="gate"):
         0.05, "Largest Lyapunov exponent; at 0.05 neighbouring contexts part by e in 20 tokens."
     )
     min_tokens_remembered: float = option(
-        0.5, "Least sum of tokens read back; below 0.5 not even the token just read.", low=0
+        0.5,
+        "Least sum of tokens read back beyond guesses from the last one; below 0.5 not even that.",
+        low=0,
     )

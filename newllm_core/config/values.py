@@ -64,16 +64,11 @@ def _parse(text: str, hint: type[Any], where: str) -> Any:  # noqa: ANN401
         if text.lower() not in truth:
             raise _wrong(text, hint, where)
         return truth[text.lower()]
-    if hint in (int, float):
-        try:
-            return hint(text.replace("_", ""))
-        except ValueError as error:
-            raise _wrong(text, hint, where) from error
     try:
-        return parse_json(text)
+        return hint(text.replace("_", ""))
     except ValueError as error:
         raise _wrong(text, hint, where) from error
 
 
 def _wrong(value: object, hint: type[Any], where: str) -> ConfigError:
-    return ConfigError(f"{where} is {shown(value)}: expected {WORDS.get(hint, hint.__name__)}")
+    return ConfigError(f"{where} is {shown(value)}: expected {WORDS[hint]}")

@@ -10,7 +10,6 @@ that no text can have, and nothing to look for in a text.
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from newllm_core.data.tokenizer_library import LARGEST_ID, load_tokenizer, rules
@@ -23,29 +22,18 @@ HIDDEN = "\ufdd0\ufdd0"
 BYTE_NAMES = {f"<0x{byte:02X}>": byte for byte in range(256)}
 
 
-@dataclass(frozen=True)
-class ControlTokens:
-    """What a `tokenizer.json` records.
+def read_control_tokens(spec: dict[str, Any]) -> tuple[str, dict[str, int], int]:
+    """Return what a parsed `tokenizer.json` records; `LookupError` or `TypeError` without it.
 
-    Attributes:
-        end: the token that closes a document.
-        ids: of the end token and the roles' tokens.
-        base_vocab_size: one more than the largest id before newllm added tokens.
+    That is the token that closes a document, the ids of this and of the roles' tokens, and one more
+    than the largest id before newllm added tokens.
     """
-
-    end: str
-    ids: dict[str, int]
-    base_vocab_size: int
-
-
-def read_control_tokens(spec: dict[str, Any]) -> ControlTokens:
-    """Return the record in a parsed `tokenizer.json`; `LookupError` or `TypeError` without one."""
     ids = _recorded(spec)
     base = ids.pop(_BASE)
     end = spec["post_processor"]["single"][-1]["SpecialToken"]["id"]
     if end not in ids or type(base) is not int or base < 0:
         raise LookupError("its record of control tokens is damaged")
-    return ControlTokens(end, ids, base)
+    return end, ids, base
 
 
 def add_control_tokens(text: str, roles: Sequence[str]) -> str:

@@ -163,10 +163,8 @@ def _open_split(folder: Path, split: str, counts: SplitInfo, info: DatasetInfo) 
     import numpy as np
 
     tokens_path, starts_path, bytes_path = (folder / name.format(split) for name in SPLIT_FILES)
-    if not counts.tokens:
-        raise InputError(f"{tokens_path} is empty: {AGAIN}")
     dtype = np.dtype(DTYPES[info.dtype])
-    if info.files[tokens_path.name].size != counts.tokens * dtype.itemsize:
+    if not 0 < counts.tokens * dtype.itemsize == info.files[tokens_path.name].size:
         raise InputError(f"{tokens_path} does not hold {counts.tokens:,} tokens: {AGAIN}")
     tokens = np.memmap(tokens_path, dtype=dtype, mode="r")
     starts, sizes = open_array(starts_path), open_array(bytes_path)

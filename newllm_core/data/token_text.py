@@ -36,12 +36,11 @@ class TokenText:
         for name, number in vocabulary.items():
             if not name.startswith(HIDDEN):
                 self.spellings[number] = name
-        for token in spec["added_tokens"]:  # as a normalizer makes them
-            number = vocabulary[token["content"]]
-            self.spellings[number] = tokenizer.id_to_token(number)
         self._written = list(self.spellings)
         for token in spec["added_tokens"]:
             number, word = vocabulary[token["content"]], token["content"]
+            # As a normalizer makes them.
+            self.spellings[number] = self._written[number] = tokenizer.id_to_token(number)
             if self._letters:
                 self._written[number] = "".join(LETTERS[byte] for byte in word.encode("utf-8"))
             # With marks for spaces where the decoder takes them for that, not in other letters.

@@ -50,9 +50,9 @@ class TextTokenizer:
     def __init__(self, text: str) -> None:
         try:
             spec = json.loads(text)
-            control = read_control_tokens(spec)
-            ids = hide_special_tokens(spec, control.ids)
-            if any(ids[HIDDEN + name] != number for name, number in control.ids.items()):
+            end, control, self.base_vocab_size = read_control_tokens(spec)
+            ids = hide_special_tokens(spec, control)
+            if any(ids[HIDDEN + name] != number for name, number in control.items()):
                 raise LookupError("its ids are not those that it records")
             self._tokenizer = load_tokenizer(spec, json.dumps(spec))
             self._text_of = TokenText(self._tokenizer, spec)
@@ -62,9 +62,8 @@ class TextTokenizer:
         except Exception as error:  # a description may lack anything
             raise InputError(f"not a tokenizer that newllm wrote: {reason(error)}") from error
         self.is_byte_level = self._text_of.is_byte_level
-        self.base_vocab_size = control.base_vocab_size
-        self.end_id = control.ids[control.end]
-        self.role_ids = {name[2:-2]: i for name, i in control.ids.items() if name != control.end}
+        self.end_id = control.pop(end)
+        self.role_ids = {name[2:-2]: number for name, number in control.items()}
         self.vocab_size = len(self._text_of.spellings)
         self._text = text
 

@@ -6,7 +6,7 @@ written in Rust, panics at some of them with pages of text on stderr.
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from newllm_core.errors import InputError, reason
@@ -27,7 +27,12 @@ def panics_contained(trusted: bool = False) -> Iterator[None]:
     Nobody else may print to stderr meanwhile; of a `trusted` tokenizer no panic is expected, and
     stderr is left alone.
     """
-    kept = None if trusted else _silence_stderr()
+    kept = None
+    if not trusted:
+        with suppress(OSError):  # it may be closed
+            kept = os.dup(2)
+            with open(os.devnull, "wb") as nothing:
+                os.dup2(nothing.fileno(), 2)
     try:
         yield
     except BaseException as error:
@@ -82,14 +87,3 @@ def _growth(rule: Any) -> float:  # noqa: ANN401 - any part of a description
     for part in rule.values() if isinstance(rule, dict) else rule if isinstance(rule, list) else ():
         growth = min(growth * _growth(part), MOST_GROWTH + 1.0)
     return growth
-
-
-def _silence_stderr() -> int | None:
-    try:
-        kept = os.dup(2)
-    except OSError:
-        return None
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 2)
-    os.close(nothing)
-    return kept

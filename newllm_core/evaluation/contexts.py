@@ -30,10 +30,9 @@ from newllm_core.trajectory.sequential import rollout
 FORMAT = "newllm contexts"
 # So many contexts exist at a time.
 TOKENS_AT_ONCE = 4096
-# More than the numbers in a header can make it differ.
-LARGEST_LENGTH = 1 << 60
-# Of an array of any length: numpy leaves room for that.
-NPY_HEADER = 128
+# Bytes of a header: numpy leaves room for any length, and three shapes, a hash and a version take
+# less than half of the other.
+HEADERS = {".npy": 128, ".safetensors": 1024}
 COPIED_AT_ONCE = 1 << 20
 # What is written of each token: name, type in memory, type in safetensors files.
 TENSORS = (("contexts", "<f4", "F32"), ("tokens", "<i8", "I64"), ("offsets", "<i8", "I64"))
@@ -115,25 +114,22 @@ def write_contexts(
         with ExitStack() as opened:
             files = [opened.enter_context(part.open("wb+")) for part in parts]
             # Headers say how long the text is, so they come last; space is kept for them.
+            room = HEADERS[out.suffix]
+            for file in files:
+                file.seek(room)
+            length = _fill(files, read, task, name)
+            shapes = ((length, dim), (length,), (length, 2))  # of `TENSORS`
             if out.suffix == ".npy":
-                for file in files:
-                    file.seek(NPY_HEADER)
-                length = _fill(files, read, task, name)
-                for file, (_, dtype, _), shape in zip(
-                    files, TENSORS, _shapes(length, dim), strict=True
-                ):
+                for file, (_, dtype, _), shape in zip(files, TENSORS, shapes, strict=True):
                     file.seek(0)
                     described = {"descr": dtype, "fortran_order": False, "shape": shape}
                     np.lib.format.write_array_header_1_0(file, described)
             else:
-                size = len(_safetensors_header(_shapes(LARGEST_LENGTH, dim), metadata))
-                files[0].seek(size)
-                length = _fill(files, read, task, name)
                 for other in files[1:]:
-                    other.seek(0)
+                    other.seek(room)
                     shutil.copyfileobj(other, files[0], COPIED_AT_ONCE)
                 files[0].seek(0)
-                files[0].write(_safetensors_header(_shapes(length, dim), metadata, size))
+                files[0].write(_safetensors_header(shapes, metadata, room))
         for part, path in zip(parts[1:], paths[1:], strict=False):
             write_atomically(path, part.replace)
 
@@ -161,13 +157,8 @@ def _fill(files: Sequence[BinaryIO], read: Iterable[TokenContexts], task: Task, 
     return length
 
 
-def _shapes(length: int, dim: int) -> list[tuple[int, ...]]:
-    """Return the shape of each of `TENSORS`."""
-    return [(length, dim), (length,), (length, 2)]
-
-
 def _safetensors_header(
-    shapes: Sequence[tuple[int, ...]], metadata: dict[str, str], size: int | None = None
+    shapes: Sequence[tuple[int, ...]], metadata: dict[str, str], size: int
 ) -> bytes:
     """Describe all three tensors, in `size` bytes: the format allows spaces at the end."""
     header: dict[str, Any] = {"__metadata__": metadata}
@@ -176,9 +167,7 @@ def _safetensors_header(
         end = begin + int(dtype[-1]) * math.prod(shape)
         header[name] = {"dtype": kind, "shape": shape, "data_offsets": [begin, end]}
         begin = end
-    text = json.dumps(header).encode()
-    wanted = (8 + len(text) + 7) // 8 * 8 if size is None else size
-    return (wanted - 8).to_bytes(8, "little") + text.ljust(wanted - 8)
+    return (size - 8).to_bytes(8, "little") + json.dumps(header).encode().ljust(size - 8)
 
 
 def output_files(out: Path, *, overwrite: bool) -> list[Path]:

@@ -4,7 +4,7 @@ Shapes: N rows (tokens), V vocabulary, C context_dim.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from newllm_core.runtime.precision import at_least_float32
 from newllm_core.runtime.progress import Progress, Silent, Task
 from newllm_core.trajectory.text import NUM_STREAMS, WARMUP_TOKENS, ContextChunk, contexts_of_text
 
+UNITS = ("bytes", "characters", "words")
 # Logits of so many (row, token) pairs exist at a time, whatever the vocabulary.
 LOGITS_AT_ONCE = 2**23
 # Of the training split so many are predicted: enough to see overfitting.
@@ -28,45 +29,41 @@ TRAIN_TOKENS = 8_192
 
 @dataclass(frozen=True)
 class Scores:
-    """What every head made of some tokens: nats, their squares and hits, summed."""
+    """What every head made of some tokens: nats, their squares and hits, summed [heads]."""
 
     num_tokens: int
-    nats: Sequence[float]
-    squares: Sequence[float]
-    hits: Sequence[float]
+    nats: np.ndarray
+    squares: np.ndarray
+    hits: np.ndarray
 
     def figures(
-        self,
-        head_weights: Sequence[float],
-        *,
-        num_bytes: int | None,
-        num_words: int | None,
-        num_characters: int | None,
-        unknown_share: float | None,
-        lost_share: float | None,
+        self, head_weights: Sequence[float], counts: Mapping[str, float | None]
     ) -> dict[str, Any]:
-        """Return figures of tokens that stand for so much text; None is what is not known.
+        """Return figures of tokens that stand for so much text.
 
         Bytes that tokens do not give back are no part of the loss: figures per byte, character and
         word count them with 8 bits each.
 
+        Args:
+            head_weights: what each head counts when they are taken together.
+            counts: `num_bytes`, `num_characters`, `num_words`, `unknown_share` and `lost_share` of
+                the text; None is what is not known.
+
         Returns:
-            The arguments and `num_tokens`; `loss` (nats per token), `loss_stderr` (its standard
+            `counts` and `num_tokens`; `loss` (nats per token), `loss_stderr` (its standard
             error if tokens were independent), `perplexity`, `accuracy`, `bits_per_byte`,
             `bits_per_byte_stderr`, `bits_per_character` and `word_perplexity` of the heads together
             (perplexities from the mean loss); under `heads` the same of each head. A figure that
             does not exist (words of Japanese, an exponential out of range) is None.
         """
         count = self.num_tokens
-        losses = [total / count for total in self.nats]
-        accuracies = [hits / count for hits in self.hits]
-        errors = [
-            max(0.0, squares / count - loss**2) ** 0.5 / count**0.5
-            for squares, loss in zip(self.squares, losses, strict=True)
-        ]
+        num_bytes, num_characters, num_words = (counts[f"num_{unit}"] for unit in UNITS)
+        lost = _lost_nats(counts)
+        losses = self.nats / count
+        errors = np.sqrt(np.maximum(0, self.squares / count - losses**2) / count)
 
         def of_one(loss: float, error: float, accuracy: float) -> dict[str, Any]:
-            total = loss * count + _lost_nats(num_bytes, lost_share)
+            total = loss * count + lost
             bits, bits_error = total / math.log(2), error * count / math.log(2)
             return {
                 "loss": loss,
@@ -80,17 +77,10 @@ class Scores:
             }
 
         # Heads are wrong about the same tokens: their errors add up as if they were one.
-        each = (losses, errors, accuracies)
+        each = [found.tolist() for found in (losses, errors, self.hits / count)]
         together = of_one(*(weighted_mean(of_heads, head_weights) for of_heads in each))
-        counts = {
-            "num_tokens": count,
-            "num_bytes": num_bytes,
-            "num_characters": num_characters,
-            "num_words": num_words,
-            "unknown_share": unknown_share,
-            "lost_share": lost_share,
-        }
-        return together | counts | {"heads": list(map(of_one, *each))}
+        heads = list(map(of_one, *each))
+        return {**together, "num_tokens": count, **counts, "heads": heads}
 
 
 def evaluate(
@@ -130,14 +120,14 @@ def evaluate(
     )
     with (progress or Silent()).task(label, num_tokens, "tokens") as task:
         scores = score(model, readings, task)
-    return scores.figures(
-        head_weights,
-        num_bytes=num_bytes or None,
-        num_words=text.num_words if whole else None,
-        num_characters=text.num_characters if whole else None,
-        unknown_share=text.unknown_share,
-        lost_share=text.lost_share,
-    )
+    counts = {
+        "num_bytes": num_bytes or None,
+        "num_characters": text.num_characters if whole else None,
+        "num_words": text.num_words if whole else None,
+        "unknown_share": text.unknown_share,
+        "lost_share": text.lost_share,
+    }
+    return scores.figures(head_weights, counts)
 
 
 def evaluate_splits(
@@ -174,7 +164,7 @@ def score(model: LanguageModel, readings: Iterable[ContextChunk], task: Task) ->
             sums += _score(model, reading)
         num_tokens += len(reading.positions_N)
         task.advance(len(reading.positions_N))
-    return Scores(num_tokens, *sums.T.tolist())
+    return Scores(num_tokens, *sums.T)
 
 
 @torch.no_grad()
@@ -216,17 +206,16 @@ def without_line_ends(figures: dict[str, Any], num_line_ends: int | None) -> dic
     words = None if words is None or num_line_ends is None else words - num_line_ends
 
     def added(of_one: dict[str, Any]) -> dict[str, Any]:
-        lost = _lost_nats(figures["num_bytes"], figures["lost_share"])
-        total = of_one["loss"] * figures["num_tokens"] + lost
+        total = of_one["loss"] * figures["num_tokens"] + _lost_nats(figures)
         return of_one | {"whitespace_word_perplexity": _exp(total / words) if words else None}
 
     heads = [added(head) for head in figures["heads"]]
     return added(figures) | {"num_whitespace_words": words, "heads": heads}
 
 
-def _lost_nats(num_bytes: int | None, lost_share: float | None) -> float:
+def _lost_nats(counts: Mapping[str, Any]) -> float:
     """Return what it takes to write lost bytes as they are."""
-    return (num_bytes or 0) * (lost_share or 0.0) * math.log(256)
+    return (counts["num_bytes"] or 0) * (counts["lost_share"] or 0.0) * math.log(256)
 
 
 def _exp(value: float) -> float | None:

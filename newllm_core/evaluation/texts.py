@@ -21,7 +21,7 @@ from newllm_core.data.sources.files import (
 )
 from newllm_core.data.tokenizer import PIECE_CHARACTERS, TextTokenizer
 from newllm_core.errors import InputError
-from newllm_core.evaluation.splits import score, without_line_ends
+from newllm_core.evaluation.splits import UNITS, score, without_line_ends
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.runtime.progress import Progress, Silent, Task
 from newllm_core.trajectory.text import contexts_of_segments
@@ -68,15 +68,9 @@ def evaluate_text(
         readings = contexts_of_segments(model, segments, end_id=tokenizer.end_id)
         scores = score(model, readings, read)
     info = read.counts.info(1, min_space_share)
-    figures = scores.figures(
-        head_weights,
-        num_bytes=info.bytes,
-        num_words=info.words,
-        num_characters=info.characters,
-        unknown_share=info.unknown_share,
-        lost_share=info.lost_share,
-    )
-    return without_line_ends(figures, read.counts.line_ends)
+    counts = {f"num_{unit}": getattr(info, unit) for unit in UNITS}
+    counts |= {"unknown_share": info.unknown_share, "lost_share": info.lost_share}
+    return without_line_ends(scores.figures(head_weights, counts), read.counts.line_ends)
 
 
 class _Text(Task):

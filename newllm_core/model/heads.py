@@ -6,6 +6,7 @@ Shapes: C context_dim, E embed_dim, H hidden units, V vocabulary.
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -119,14 +120,9 @@ def head_weights(configured: Sequence[float], num_heads: int) -> list[float]:
     Raises:
         ConfigError: every weight of this many heads is zero.
     """
-    last = len(configured) - 1
-    weights = []
-    for head in range(num_heads):
-        place = last * head / (num_heads - 1) if num_heads > 1 else float(last)
-        below = min(int(place), max(last - 1, 0))
-        share = place - below
-        above = min(below + 1, last)
-        weights.append((1 - share) * configured[below] + share * configured[above])
+    # From the last one down: of one place the first is taken.
+    places = np.linspace(len(configured) - 1, 0, num_heads)[::-1]
+    weights: list[float] = np.interp(places, range(len(configured)), configured).tolist()
     if not sum(weights) > 0:
         raise ConfigError(
             f"phase2.head_weights leaves no weight above zero for {num_heads} head(s)"

@@ -164,6 +164,11 @@ class LanguageModel(nn.Module):
         self.embedding.requires_grad_(config.embeddings_file is None)
 
     @property
+    def device(self) -> torch.device:
+        """Return where it computes."""
+        return self.embedding.weight.device
+
+    @property
     def num_heads(self) -> int:
         """Count token heads; with fewer heads than blocks, heads read the last blocks."""
         return len(self.token_output)
@@ -198,7 +203,7 @@ class LanguageModel(nn.Module):
         dtype = self.product_dtype
         # For one row, rounding the weights takes longer than using them.
         enabled = dtype is not None and rows > 1
-        return torch.autocast(self.embedding.weight.device.type, dtype=dtype, enabled=enabled)
+        return torch.autocast(self.device.type, dtype=dtype, enabled=enabled)
 
     def step(self, *, context: Tensor, token: Tensor) -> list[Tensor]:
         """Read token x_t [N, E] from c_{t-1} [N, C]: the context [N, C] after each block."""
@@ -258,7 +263,7 @@ class LanguageModel(nn.Module):
         # Initial weights are drawn on the processor, so that they are the same on every device.
         blocks = copy.deepcopy(self.blocks).cpu()
         self._initialise_blocks(blocks)
-        return blocks.to(self.embedding.weight.device)
+        return blocks.to(self.device)
 
     def _initialise(self) -> None:
         generator = random_stream(self.seed, "embedding")

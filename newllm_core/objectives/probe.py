@@ -19,7 +19,7 @@ def probe(make: Callable[[], Objective], seed: int, what: str) -> None:
     """Raise `PluginError` if the loss of what `make` makes depends on calls before or on chance."""
 
     def call(objective: Objective) -> Tensor:
-        given = _given(objective)
+        given = given_to(objective)
         with leaving_alone(objective, f"{what}: loss"):
             first = objective.loss(**given)
         if not isinstance(first, Tensor):
@@ -32,18 +32,18 @@ def probe(make: Callable[[], Objective], seed: int, what: str) -> None:
         require_same_twice(make, call, seed, what)
 
 
-def _given(objective: Objective) -> dict[str, Tensor]:
-    """Make what `loss` is given, always the same numbers."""
+def given_to(objective: Objective, rows: int = ROWS, known: int = ROWS - 1) -> dict[str, Tensor]:
+    """Make what `loss` is given, always the same numbers; of tokens the first `known` exist."""
     generator = torch.Generator().manual_seed(0)
     context_dim, embed_dim = objective.context_dim, objective.embed_dim
     sizes = {"final_NC": context_dim, "incoming_NC": context_dim, "embedded_NE": embed_dim}
-    found = {n: torch.randn(ROWS, size, generator=generator) for n, size in sizes.items()}
-    for name in objective.reads:
+    found = {n: torch.randn(rows, size, generator=generator) for n, size in sizes.items()}
+    for seed, name in enumerate(sorted(objective.reads)):
         if name.startswith(TOKENS_AT):
-            found[name] = torch.arange(ROWS) % objective.vocab_size
-            found[name][-1] = NO_TOKEN
+            ids_N = torch.arange(seed, seed + rows) % objective.vocab_size
+            found[name] = ids_N.where(torch.arange(rows) < known, NO_TOKEN)
         else:
             of_table = name == EMBEDDING_MATRIX
-            shape = (objective.vocab_size, embed_dim) if of_table else (ROWS, context_dim)
+            shape = (objective.vocab_size, embed_dim) if of_table else (rows, context_dim)
             found[name] = torch.randn(shape, generator=generator)
     return found

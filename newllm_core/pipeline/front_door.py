@@ -11,20 +11,20 @@ if there is one, and `track` names trackers that get the figures too, such as "t
 is printed: whoever wants to watch passes a `newllm_core.runtime.progress.Progress`.
 """
 
+import os
 from collections.abc import Sequence
-from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from newllm_core.files.names import refuse_source, require_checkpoint_place
 from newllm_core.pipeline import commands
+from newllm_core.pipeline.commands import RUNS, Place
 from newllm_core.runtime.progress import Progress, Silent
 from newllm_core.settings import Settings
 
 if TYPE_CHECKING:
     from newllm_core.data.prepared import PreparedDataset
     from newllm_core.pipeline.opened import OpenedCheckpoint
-
-Place = str | PathLike[str]
 
 
 def prepare(
@@ -44,7 +44,7 @@ def prepare(
     """
     folder, _ = commands.prepare(
         Settings.of_keywords(("data", "run"), keywords),
-        _path(out),
+        None if out is None else Path(out),
         document_separator=document_separator,
         encoding=encoding,
         overwrite=overwrite,
@@ -71,16 +71,41 @@ def phase1(
     the checkpoint to write, runs/phase1.safetensors by default. Keywords are keys of `phase1`,
     `model` and `run`.
     """
-    made = commands.phase1(
-        Settings.of_keywords(("phase1", "model", "run"), keywords),
-        _path(data),
-        _path(out),
-        overwrite=overwrite,
-        resume=resume,
-        track=[track] if isinstance(track, str) else track,
-        progress=progress or Silent(),
-    )
-    return _opened(*made)
+    given = Settings.of_keywords(("phase1", "model", "run"), keywords)
+    progress = progress or Silent()
+    config = given.resolve()
+    # Mistakes are reported before data is prepared.
+    commands.check_new_model(given, config)
+    trackers = commands.load_trackers(track)
+    path = _path(out, "phase1.safetensors")
+    require_checkpoint_place(path, overwrite=overwrite or resume)
+    folder = _path(data, "data")
+    # With torchrun the others wait for the first one where processes meet.
+    if data is None and not folder.exists() and int(os.environ.get("RANK", "0")) == 0:
+        progress.message(
+            f"no prepared data yet: preparing {config.data.source} into {folder} first"
+        )
+        commands.prepare_dataset(config, folder, overwrite=False, progress=progress)
+
+    from newllm_core.data.prepared import open_dataset
+    from newllm_core.parallel.collectives import process_group
+    from newllm_core.pipeline.opened import OpenedCheckpoint
+    from newllm_core.pipeline.runs import run_phase1
+    from newllm_core.runtime.device import prepare_device
+
+    device = prepare_device(config.run)
+    with process_group(device):
+        made = run_phase1(
+            config,
+            open_dataset(folder),
+            path,
+            overwrite=overwrite,
+            device=device,
+            progress=progress,
+            trackers=trackers,
+            resume=resume,
+        )
+    return OpenedCheckpoint(made, path)
 
 
 def phase2(
@@ -100,17 +125,36 @@ def phase2(
     was trained on; `out` is the checkpoint to write, runs/phase2.safetensors by default. Keywords
     are keys of `phase2`, `gate` and `run`.
     """
-    made = commands.phase2(
-        Settings.of_keywords(("phase2", "gate", "run"), keywords),
-        Path(checkpoint),
-        _path(data),
-        _path(out),
-        overwrite=overwrite,
-        resume=resume,
-        track=[track] if isinstance(track, str) else track,
-        progress=progress or Silent(),
-    )
-    return _opened(*made)
+    given = Settings.of_keywords(("phase2", "gate", "run"), keywords)
+    source, path = Path(checkpoint), _path(out, "phase2.safetensors")
+    commands.refuse_idle(given, given.resolve(), "phase2")
+    refuse_source(source, path)
+    require_checkpoint_place(path, overwrite=overwrite or resume)
+    trackers = commands.load_trackers(track)
+
+    from newllm_core.checkpoint.format import load
+    from newllm_core.parallel.collectives import process_group
+    from newllm_core.pipeline.opened import OpenedCheckpoint
+    from newllm_core.pipeline.runs import run_phase2
+    from newllm_core.pipeline.trained import phase2_config
+    from newllm_core.runtime.device import prepare_device
+
+    loaded = load(source, progress=progress)
+    config = phase2_config(given, loaded)
+    device = prepare_device(config.run)
+    loaded.model.to(device)
+    with process_group(device):
+        made = run_phase2(
+            loaded,
+            commands.dataset_of(loaded, data),
+            config,
+            path,
+            overwrite=overwrite,
+            progress=progress or Silent(),
+            trackers=trackers,
+            resume=resume,
+        )
+    return OpenedCheckpoint(made, path)
 
 
 def expand(
@@ -127,22 +171,27 @@ def expand(
     `checkpoint` and `data` are as for `phase2`; `out` is the checkpoint to write,
     runs/expanded.safetensors by default. Keywords are keys of `run`.
     """
-    made = commands.expand(
-        Settings.of_keywords(("run",), keywords),
-        Path(checkpoint),
-        _path(data),
-        _path(out),
+    given = Settings.of_keywords(("run",), keywords)
+    source, path = Path(checkpoint), _path(out, "expanded.safetensors")
+    refuse_source(source, path)
+    require_checkpoint_place(path, overwrite=overwrite)
+    config = given.resolve()
+
+    from newllm_core.checkpoint.format import load
+    from newllm_core.pipeline.opened import OpenedCheckpoint
+    from newllm_core.pipeline.trained import run_expand
+
+    loaded = load(source, given=given, progress=progress)
+    made = run_expand(
+        loaded,
+        commands.dataset_of(loaded, data),
+        config,
+        path,
         overwrite=overwrite,
         progress=progress or Silent(),
     )
-    return _opened(*made)
+    return OpenedCheckpoint(made, path)
 
 
-def _path(given: Place | None) -> Path | None:
-    return None if given is None else Path(given)
-
-
-def _opened(path: Path, checkpoint: Any) -> "OpenedCheckpoint":  # noqa: ANN401
-    from newllm_core.pipeline.opened import OpenedCheckpoint
-
-    return OpenedCheckpoint(checkpoint, path)
+def _path(given: Place | None, name: str) -> Path:
+    return RUNS / name if given is None else Path(given)

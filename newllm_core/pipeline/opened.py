@@ -24,7 +24,6 @@ from newllm_core.generation.writer import Writer, encode_prompt
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.pipeline.commands import OF_PROBES
 from newllm_core.pipeline.trained import evaluation_config, run_evaluate
-from newllm_core.runtime.device import prepare_device
 from newllm_core.runtime.progress import Silent
 from newllm_core.settings import Settings
 
@@ -43,8 +42,7 @@ def open_checkpoint(path: str | PathLike[str], *, device: str = "auto") -> "Open
         InputError: the file is missing, damaged or foreign.
     """
     given = Settings(None, {} if device == "auto" else {"run": {"device": device}})
-    where = prepare_device(given.resolve().run)
-    return OpenedCheckpoint(load(Path(path), device=where), Path(path))
+    return OpenedCheckpoint(load(Path(path), given=given), Path(path))
 
 
 class OpenedCheckpoint:
@@ -86,7 +84,7 @@ class OpenedCheckpoint:
     @property
     def device(self) -> torch.device:
         """Return where the model computes."""
-        return self.model.embedding.weight.device
+        return self.model.device
 
     def contexts(self, text: str) -> Tensor:
         """Make the context after each token of a text, exactly: [T, C], on the model's device.
@@ -132,7 +130,6 @@ class OpenedCheckpoint:
             self.checkpoint,
             text,
             config,
-            device=self.device,
             progress=Silent(),
             split=split,
             encoding=known_encoding(encoding, "encoding"),

@@ -1,14 +1,13 @@
 """Training as functions: from a dataset to a checkpoint, from a checkpoint to the next."""
 
-import dataclasses
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from newllm_core.analysis.criteria import CRITERIA
 from newllm_core.analysis.health import measure_health, training_of
 from newllm_core.analysis.quality_gate import check_gate
 from newllm_core.checkpoint import format as checkpoints
@@ -19,7 +18,6 @@ from newllm_core.checkpoint.run_state import identity_of
 from newllm_core.config import Config
 from newllm_core.data.prepared import PreparedDataset
 from newllm_core.data.probe import choose_probes
-from newllm_core.files.lock import exclusive
 from newllm_core.kernels.door import describe
 from newllm_core.model.count_memory import count_memory
 from newllm_core.model.counting import count_embeddings
@@ -32,11 +30,11 @@ from newllm_core.regularizers.make import make_regularizers
 from newllm_core.runtime.precision import products_in
 from newllm_core.runtime.progress import Progress
 from newllm_core.runtime.trackers.base import Tracker
-from newllm_core.training.phase1.loss import REGULARIZER, regularizer_weight
-from newllm_core.training.phase1.trainer import Phase1Result, train_phase1
+from newllm_core.training.phase1.loss import REGULARIZER, Phase1Loss, regularizer_weight
+from newllm_core.training.phase1.trainer import Phase1Result, Phase1Trainer
 from newllm_core.training.phase2.extra_terms import make_objective
 from newllm_core.training.phase2.run import train_phase2
-from newllm_core.training.resume import begin, finished, prepare_place
+from newllm_core.training.resume import begin, finished, writing
 
 # What a run depends on, and must be the same to resume it.
 PHASE1_SECTIONS = ("run", "model", "phase1", "cell", "objective", "regularizer", "analysis")
@@ -65,8 +63,7 @@ def run_phase1(
         DivergedError: a loss or gradient is not finite; the state before is saved.
         Interrupted: the run was asked to stop; its state is saved.
     """
-    with _writing(out):
-        prepare_place(out, overwrite=overwrite, resume=resume)
+    with writing(out, overwrite=overwrite, resume=resume):
         model = LanguageModel(
             config.model, dataset.info.vocab_size, cell=config.cell, seed=config.run.seed
         )
@@ -94,8 +91,7 @@ def run_phase1(
             spec = config.model.embeddings_file
             progress.message(load_embeddings(model, spec, added_tokens=added))
         identity = identity_of(config, PHASE1_SECTIONS, dataset.hash, model)
-        if resume and (done := finished(out, identity)) is not None:
-            progress.message(f"{out} is finished: there is nothing left to do")
+        if resume and (done := finished(out, identity, progress)) is not None:
             return done
         # Counts follow from settings and data, which the identity has already.
         beginning = dataset.train.tokens[: config.model.counted_tokens]
@@ -111,18 +107,9 @@ def run_phase1(
             probes, warmup = choose_probes(tokens, config.analysis)
             with sharded(model, config.run, device, through_time=False) as trained:
                 with products_in(trained, config.run, device):
-                    result = train_phase1(
-                        trained,
-                        objective,
-                        regularizers,
-                        tokens,
-                        config,
-                        end_id=int(dataset.info.end_id),
-                        device=device,
-                        log=saver.log,
-                        progress=progress,
-                        saver=saver,
-                    )
+                    loss = Phase1Loss(trained, objective, regularizers, config.phase1).to(device)
+                    end_id = int(dataset.info.end_id)
+                    result = Phase1Trainer(loss, tokens, config, end_id=end_id, saver=saver).run()
                 gate = measure_health(trained, probes, warmup, config, progress=progress)
             _warn_of_vacuous(result, config, progress)
             checkpoint = Checkpoint(
@@ -141,11 +128,6 @@ def run_phase1(
             if collectives.rank() == 0:
                 checkpoints.save(checkpoint, out, overwrite=overwrite or resume)
     return checkpoint
-
-
-def _writing(out: Path) -> AbstractContextManager[None]:
-    """Return the lock of `out` for the first process, which is the one that writes."""
-    return exclusive(out) if collectives.rank() == 0 else nullcontext()
 
 
 def _warn_of_vacuous(result: Phase1Result, config: Config, progress: Progress) -> None:
@@ -169,7 +151,6 @@ def run_phase2(
     out: Path,
     *,
     overwrite: bool,
-    device: torch.device,
     progress: Progress,
     trackers: Sequence[type[Tracker]] = (),
     resume: bool = False,
@@ -181,12 +162,11 @@ def run_phase2(
         InputError: as `run_phase1`, or the dataset is not the checkpoint's.
         ConfigError, DivergedError, Interrupted: as `run_phase1`.
     """
-    with _writing(out):
-        prepare_place(out, overwrite=overwrite, resume=resume)
+    with writing(out, overwrite=overwrite, resume=resume):
         identity = identity_of(config, PHASE2_SECTIONS, dataset.hash, checkpoint.model)
-        if resume and (done := finished(out, identity)) is not None:
-            progress.message(f"{out} is finished: there is nothing left to do")
+        if resume and (done := finished(out, identity, progress)) is not None:
             return done
+        device = checkpoint.model.device
         gate = _pass_gate(checkpoint, config, progress)
         known = checkpoint.provenance | {"identity": identity}
         checkpoint = replace(checkpoint, gate=gate, provenance=known)
@@ -195,16 +175,7 @@ def run_phase2(
             out, identity, config.run, resume=resume, trackers=trackers, progress=progress
         ) as saver:
             with products_in(checkpoint.model, config.run, device):
-                trained = train_phase2(
-                    checkpoint,
-                    dataset,
-                    config,
-                    device=device,
-                    progress=progress,
-                    log=saver.log,
-                    scratch=out.parent,
-                    saver=saver,
-                )
+                trained = train_phase2(checkpoint, dataset, config, saver=saver)
             trained.model.product_dtype = None  # a copy, made while the precision was set
             if not config.phase2.freeze_context:  # these are of the blocks before
                 kept = {name: told for name, told in gate.items() if name not in SPLITS}
@@ -217,13 +188,15 @@ def run_phase2(
 def _pass_gate(checkpoint: Checkpoint, config: Config, progress: Progress) -> dict[str, Any]:
     """Judge the contexts that heads are to be trained on; what the new checkpoint says of them."""
     training = training_of(checkpoint)
-    # Phase 1 measures its blocks; those that Phase 2 has changed since are measured now.
+    # Phase 1 measures its blocks; those that Phase 2 has changed since are measured now, and what
+    # an older version did not measure.
     health = {split: found for split, found in checkpoint.gate.items() if split in SPLITS}
-    if len(health) < len(SPLITS):
+    judged = {criterion.figure for criterion in CRITERIA.values()}
+    if not all(judged <= health.get(split, {}).keys() for split in SPLITS):
         health = measure_health(
             checkpoint.model, checkpoint.probes, checkpoint.warmup, config, progress=progress
         )
     check_gate(health, training, config, untrained=config.phase2.untrained_blocks)
     untrained = training["untrained_blocks"] or training["weight_change"] == 0
-    thresholds = dataclasses.asdict(config.gate)
+    thresholds = asdict(config.gate)
     return {**health, "thresholds": thresholds, "untrained_blocks": untrained}

@@ -5,8 +5,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from newllm_core import settings
 from newllm_core.checkpoint import format as checkpoints
 from newllm_core.checkpoint.format import Checkpoint
@@ -56,7 +54,6 @@ def run_expand(
     out: Path,
     *,
     overwrite: bool,
-    device: torch.device,
     progress: Progress,
 ) -> Checkpoint:
     """Clone the head to every block, evaluate each if it was trained, save as `out`."""
@@ -67,7 +64,7 @@ def run_expand(
         progress.message(f"{expanded.model.num_heads} heads, none of them trained: newllm phase2")
     else:
         weights = head_weights(checkpoint.config.phase2.head_weights, expanded.model.num_heads)
-        with products_in(expanded.model, config.run, device):
+        with products_in(expanded.model, config.run, expanded.model.device):
             expanded.results = evaluate_splits(
                 expanded.model, dataset, head_weights=weights, progress=progress
             )
@@ -81,16 +78,15 @@ def run_evaluate(
     target: PreparedDataset | Path | str,
     config: Config,
     *,
-    device: torch.device,
     progress: Progress,
     split: str | None = None,
     encoding: str = UTF8,
 ) -> dict[str, dict[str, Any]]:
     """Return figures of every head on a data set ("train", "validation"), or on a text ("text").
 
-    `target` is a data set, the path of a file of that `encoding`, or a text itself. The model is on
-    `device`; `config` (see `evaluation_config`) has the precision and the weights of heads. With
-    `split` only this one of a data set is read, and all of it: the way to see "test".
+    `target` is a data set, the path of a file of that `encoding`, or a text itself; `config` (see
+    `evaluation_config`) has the precision and the weights of heads. With `split` only this one of a
+    data set is read, and all of it: the way to see "test".
 
     Raises:
         InputError: the head was never trained, the data set has another tokenizer or no such
@@ -100,7 +96,7 @@ def run_evaluate(
     model = checkpoint.model
     weights = head_weights(config.phase2.head_weights, model.num_heads)
     tokenizer = TextTokenizer.from_json(checkpoint.tokenizer_json)
-    with products_in(model, config.run, device):
+    with products_in(model, config.run, model.device):
         given: dict[str, Any] = {"head_weights": weights, "progress": progress}
         if isinstance(target, str | Path):
             given |= {"min_space_share": checkpoint.config.data.min_space_share}

@@ -81,11 +81,7 @@ def _description(registry: Registry, plugin: Plugin) -> dict[str, Any]:
         if option["default"] is not None
     ]
     return {
-        "name": plugin.name,
-        "kind": plugin.kind,
-        "distribution": plugin.distribution,
-        "version": plugin.version,
-        "target": plugin.target,
+        **plugin.named(),
         "description": source.summary or plugin.about,
         "file": str(source.path),
         "line": source.line,
@@ -127,11 +123,7 @@ def _entry(registry: Registry, plugin: Plugin, claimants: list[Plugin], *, check
         source, missing = None, f"{registry.describe(plugin)} cannot be imported: {error}"
     status, problem = _status(registry, plugin, claimants, missing, check=check)
     return Entry(
-        name=plugin.name,
-        kind=plugin.kind,
-        distribution=plugin.distribution,
-        version=plugin.version,
-        target=plugin.target,
+        **plugin.named(),
         description=(source and source.summary) or plugin.about,
         status=status,
         problem=problem,

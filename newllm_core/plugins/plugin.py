@@ -46,6 +46,11 @@ class Plugin:
         """Return where the plugin comes from, for messages."""
         return f"{self.distribution} {self.version} ({self.target})"
 
+    def named(self) -> dict[str, str]:
+        """Return what it is called and who has it, fit for JSON."""
+        fields = ("name", "kind", "distribution", "version", "target")
+        return {field: getattr(self, field) for field in fields}
+
     def raised(self, error: BaseException) -> str:
         """Return what its code raised, on one line, and where in its code."""
         module = _module_name(self.file) if self.file else self.target.partition(":")[0]

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from newllm_core.errors import PluginError
 from newllm_core.plugins.registry import REGULARIZERS
 from newllm_core.regularizers.base import Regularizer
 from newllm_core.regularizers.probe import probe, probe_batch
@@ -29,14 +28,11 @@ def make_regularizers(
     what = REGULARIZERS.describe(plugin)
     contexts_ND, tokens_N = probe_batch(context_dim)
     with REGULARIZERS.blame(name):
-        try:
-            remark = probe(made[0])
-        except PluginError as error:
-            raise PluginError(f"{what} {error}") from error
+        remark = probe(made[0], what)
         require_same_twice(
             lambda: REGULARIZERS.make(name, given, context_dim)[0][0],
             lambda each: each(contexts_ND, tokens_N=tokens_N),
             seed,
             what,
         )
-    return made, options, f"{what} {remark}" if remark else None
+    return made, options, remark

@@ -21,8 +21,8 @@ def probe_batch(context_dim: int, num_contexts: int = NUM_CONTEXTS) -> tuple[Ten
     return noise_ND * (0.5 + scale_D.abs()) + 0.5 * shift_D, tokens_N
 
 
-def probe(regularizer: Regularizer) -> str | None:
-    """Call a copy of `regularizer` once; a line about its gradient if it has none.
+def probe(regularizer: Regularizer, what: str) -> str | None:
+    """Call a copy of `regularizer`, or `what`, once; a line about its gradient if it has none.
 
     Statistics and random numbers of the run are left as they are.
 
@@ -34,16 +34,18 @@ def probe(regularizer: Regularizer) -> str | None:
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         names = [name for name, _ in regularizer.named_parameters()]
         if names:
-            raise PluginError(f"has parameters, which no optimizer trains ({', '.join(names)})")
+            raise PluginError(
+                f"{what} has parameters, which no optimizer trains ({', '.join(names)})"
+            )
         trial = copy.deepcopy(regularizer).cpu().train()
         twin = copy.deepcopy(trial)
-        with leaving_alone(None, "in its loss"):
+        with leaving_alone(None, f"{what} in its loss"):
             loss = trial(contexts_ND.requires_grad_(), tokens_N=tokens_N)
         if not (isinstance(loss, Tensor) and loss.ndim == 0):
             shown = f"shape {list(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)[:80]
-            raise PluginError(f"returns no scalar tensor but {shown}")
+            raise PluginError(f"{what} returns no scalar tensor but {shown}")
         if not loss.isfinite():
-            raise PluginError(f"returns {loss.item()} for ordinary contexts")
+            raise PluginError(f"{what} returns {loss.item()} for ordinary contexts")
         gradient_ND = None
         if loss.requires_grad:
             (gradient_ND,) = torch.autograd.grad(loss, contexts_ND, allow_unused=True)
@@ -51,13 +53,13 @@ def probe(regularizer: Regularizer) -> str | None:
         pair = [each(contexts_ND / 2, tokens_N=tokens_N) for each in (trial, twin)]
         if not torch.equal(*(loss.nan_to_num() for loss in pair)):
             raise PluginError(
-                "cannot be resumed: with the buffers of another it returns another loss; keep "
-                "statistics and seeds in buffers (register_buffer)"
+                f"{what} cannot be resumed: with the buffers of another it returns another loss; "
+                "keep statistics and seeds in buffers (register_buffer)"
             )
-        with leaving_alone(twin.eval(), "out of training: its loss"):
+        with leaving_alone(twin.eval(), f"{what} out of training: its loss"):
             twin(contexts_ND, tokens_N=tokens_N)
     if gradient_ND is None or not gradient_ND.any():
-        return "has no gradient with respect to the contexts: it trains nothing"
+        return f"{what} has no gradient with respect to the contexts: it trains nothing"
     if not gradient_ND.isfinite().all():
-        raise PluginError("has a gradient that is not finite for ordinary contexts")
+        raise PluginError(f"{what} has a gradient that is not finite for ordinary contexts")
     return None

@@ -9,13 +9,8 @@ import torch
 from torch import Tensor
 
 from newllm_core.errors import PluginError
-from newllm_core.objectives.base import (
-    EMBEDDING_MATRIX,
-    NO_TOKEN,
-    TOKENS_AT,
-    Objective,
-    check_reads,
-)
+from newllm_core.objectives.base import EMBEDDING_MATRIX, NO_TOKEN, Objective, check_reads
+from newllm_core.objectives.probe import given_to
 from newllm_core.runtime.repeatable import seeded
 from newllm_core.testing.modules import (
     NOTHING,
@@ -27,7 +22,6 @@ from newllm_core.testing.modules import (
     moved,
     no_global_numbers,
     scalar,
-    values,
 )
 from newllm_core.testing.report import Failed, checks_of, run_checks
 
@@ -63,21 +57,10 @@ class _Case:
 
     def given(self, rows: int = ROWS, *, known: int | None = None) -> Given:
         """Make what `loss` is given; of other tokens only the first `known` exist."""
-        found = {
-            "final_NC": values(rows, CONTEXT_DIM, seed=1),
-            "incoming_NC": values(rows, CONTEXT_DIM, seed=2),
-            "embedded_NE": values(rows, EMBED_DIM, seed=3),
-        }
         # As at the edge of a text: not every row has a token so many places away.
         known = rows - rows // 4 if known is None else known
-        for seed, name in enumerate(sorted(self.bare().reads), start=4):
-            if name.startswith(TOKENS_AT):
-                ids_N = torch.arange(seed, seed + rows) % VOCAB_SIZE
-                found[name] = ids_N.where(torch.arange(rows) < known, NO_TOKEN)
-            else:
-                shape = (VOCAB_SIZE, EMBED_DIM) if name == EMBEDDING_MATRIX else (rows, CONTEXT_DIM)
-                found[name] = values(*shape, seed=seed)
-        return found
+        found = given_to(self.bare(), rows, known)
+        return {n: v.double() if v.is_floating_point() else v for n, v in found.items()}
 
     def loss(self, objective: Objective, given: Given, what: str = "ordinary input") -> Tensor:
         return scalar(objective.loss(**given), what)

@@ -212,13 +212,22 @@ def begin(
             path.unlink(missing_ok=True)
 
 
-def prepare_place(checkpoint: Path, *, overwrite: bool, resume: bool) -> None:
-    """Sweep what killed runs left, and refuse what a new run would destroy.
+@contextmanager
+def writing(checkpoint: Path, *, overwrite: bool, resume: bool) -> Iterator[None]:
+    """Hold the lock of `checkpoint` in the first process, which is the one that writes.
+
+    What killed runs left is swept, what a new run would destroy refused.
 
     Raises:
-        InputError: the checkpoint, the state of an unfinished run or the figures of a finished one
-            exist, or another file has the name of the state.
+        InputError: somebody else is writing it; it, the state of an unfinished run or the figures
+            of a finished one exist; or another file has the name of the state.
     """
+    with exclusive(checkpoint) if collectives.rank() == 0 else nullcontext():
+        _prepare_place(checkpoint, overwrite=overwrite, resume=resume)
+        yield
+
+
+def _prepare_place(checkpoint: Path, *, overwrite: bool, resume: bool) -> None:
     path, figures = state_path(checkpoint), metrics_path(checkpoint)
     run_state.refuse_foreign(path)
     if collectives.rank() == 0:
@@ -244,8 +253,8 @@ def prepare_place(checkpoint: Path, *, overwrite: bool, resume: bool) -> None:
         )
 
 
-def finished(checkpoint: Path, identity: Identity) -> Checkpoint | None:
-    """Return the checkpoint, if the run that was to write it has done so.
+def finished(checkpoint: Path, identity: Identity, progress: Progress) -> Checkpoint | None:
+    """Return the checkpoint and say so, if the run that was to write it has done so.
 
     Raises:
         ConfigError: it was written by a run with other settings.
@@ -260,4 +269,5 @@ def finished(checkpoint: Path, identity: Identity) -> Checkpoint | None:
     run_state.require_same(checkpoint, done.provenance.get("identity", {}), identity)
     collectives.barrier()
     path.unlink(missing_ok=True)  # its run ended between writing one and removing the other
+    progress.message(f"{checkpoint} is finished: there is nothing left to do")
     return done

@@ -60,7 +60,9 @@ def statuses(checkpoint, **options):
 
 
 def test_a_healthy_model_is_healthy_everywhere(device):
-    found, report = statuses(planted.checkpoint_of(planted.healthy()), device=device)
+    checkpoint = planted.checkpoint_of(planted.healthy())
+    checkpoint.model.to(device)
+    found, report = statuses(checkpoint)
     assert set(found.values()) == {"healthy"}
     train = report["train"]
     assert train["effective_rank_ratio"] > 0.9

@@ -9,8 +9,9 @@ from rich.console import Console
 from newllm_cli.render_compare import render_compare
 from newllm_core.analysis.compare import (
     compare,
-    config_differences,
-    plugin_differences,
+    differences,
+    flat_settings,
+    plugin_versions,
     short_names,
 )
 from newllm_core.analysis.report.compare_page import compare_page
@@ -130,19 +131,20 @@ def test_settings_that_differ():
         phase2=Phase2Config(epochs=9),
         run=RunConfig(threads=2),
     )
-    assert config_differences([("phase1", base), ("phase1", other)]) == {
+    first = flat_settings("phase1", base)
+    assert differences([first, flat_settings("phase1", other)]) == {
         "model.init_std": [0.1, 0.05],
         "phase1.reg": ["covariance-ema", "distribution"],
     }
-    later = config_differences([("phase1", base), ("phase2", base), ("phase2", other)])
+    later = differences([first, *(flat_settings("phase2", config) for config in (base, other))])
     assert later["phase2.epochs"] == [None, 3, 9]
-    assert config_differences([("phase1", base)]) == {}
+    assert differences([first]) == {}
 
 
 def test_options_that_only_some_plugins_have():
     base = Config(regularizer={"momentum": 0.9, "form": None})
     other = Config(regularizer={"momentum": 0.9, "margin": 2.0}, source={"columns": "a"})
-    found = config_differences([("phase1", base), ("phase1", other)])
+    found = differences([flat_settings("phase1", config) for config in (base, other)])
     assert found == {
         "regularizer.form": ["none", None],
         "regularizer.margin": [None, 2.0],
@@ -155,17 +157,12 @@ def test_plugins_that_differ(comparison):
         own = {"kind": "data source", "distribution": "newllm", "version": "1"}
         return {"plugins": [{"kind": "regularizer", **regularizer}, own]}
 
-    found = plugin_differences(
-        [
-            made_with(distribution="newllm-x", version="1.2"),
-            made_with(distribution="newllm-x", version="1.3"),
-            {},
-            None,
-        ]
-    )
+    old, new = (made_with(distribution="newllm-x", version=v) for v in ("1.2", "1.3"))
+    found = differences([*map(plugin_versions, (old, new, {})), None])
     assert found["regularizer version"] == ["1.2", "1.3", None, None]
     assert found["data source version"] == ["1", "1", None, None]
-    assert plugin_differences([made_with(distribution="newllm", version="1"), None]) == {}
+    own = plugin_versions(made_with(distribution="newllm", version="1"))
+    assert differences([own, None]) == {}
     found = {key: values[:3] for key, values in found.items()}
     lines = printed(comparison | {"plugin_differences": found})
     row = next(line for line in lines if line.startswith("regularizer version"))

@@ -2,7 +2,7 @@ import pytest
 import torch
 from recurrence import text_formula
 
-from newllm_core.analysis.contexts import equal_probes, read_finite
+from newllm_core.analysis.contexts import equal_probes, read_splits, require_finite
 from newllm_core.analysis.recurrence import ModelRecurrence
 from newllm_core.errors import DivergedError, InputError
 
@@ -13,7 +13,7 @@ from . import planted
 def test_contexts_are_those_of_the_naive_recurrence(warmup, exact_device):
     model = planted.healthy().double().to(exact_device)
     tokens = torch.randint(planted.VOCAB, (3, 150), generator=torch.Generator().manual_seed(0))
-    read = read_finite(ModelRecurrence(model), {"train": tokens}, warmup)["train"]
+    read = read_splits(ModelRecurrence(model), {"train": tokens}, warmup)["train"]
     for passage, ids, trajectory in zip(tokens, read.tokens, read.trajectory, strict=True):
         whole = text_formula(model, passage, model.start(1)[0])
         assert torch.equal(ids, passage[warmup:])
@@ -38,5 +38,6 @@ def test_contexts_that_explode_are_refused_by_name():
     model = planted.healthy()
     with torch.no_grad():
         model.cells()[0].network.to_context.bias.fill_(float("inf"))
+    probes = {"validation": torch.zeros(1, 4, dtype=torch.long)}
     with pytest.raises(DivergedError, match="validation passages are not finite"):
-        read_finite(ModelRecurrence(model), {"validation": torch.zeros(1, 4, dtype=torch.long)}, 0)
+        require_finite(read_splits(ModelRecurrence(model), probes, 0))

@@ -291,6 +291,28 @@ def test_long_states_are_sketched_with_their_error_said():
     assert found["token_memory"]["by_lag"][0] > 0.8
 
 
+def test_a_network_without_memory_keeps_one_token_whatever_it_can_guess():
+    """Text that counts from 0 to 9 again and again, with now and then another number."""
+    other = torch.rand(4_000, generator=torch.Generator().manual_seed(1)) < 0.05
+    random = maps.random_tokens(1, 4_000, 10)[0]
+    tokens = torch.where(other, random, torch.arange(4_000) % 10)
+    codes = maps.draw(10, 30)
+    forgets = examine(lambda c, ids: codes[ids] + 0 * c, tokens, start=zeros(30), config=SMALL)
+    memory = forgets["train"]["token_memory"]
+    assert memory["total"] > 4
+    assert memory["kept"] == pytest.approx(memory["by_lag"][0], abs=1e-6)
+    (verdict,) = [v for v in forgets["verdicts"] if v["section"] == "memory"]
+    assert verdict["status"] == "weak"
+    shift = torch.zeros(30, 30, dtype=torch.float64)
+    shift[10:, :20] = torch.eye(20)
+    placed = torch.eye(10, 30, dtype=torch.float64)
+    holds = examine(lambda c, ids: c @ shift.T + placed[ids], tokens, start=zeros(30), config=SMALL)
+    assert holds["train"]["token_memory"]["kept"] > 1.5
+    # Nothing can be guessed of independent tokens: what is remembered is kept.
+    holds = examine(lambda c, ids: c @ shift.T + placed[ids], random, start=zeros(30), config=SMALL)
+    assert holds["train"]["token_memory"]["kept"] == pytest.approx(3, abs=0.05)
+
+
 def test_contributions_are_those_of_reading_it_again_with_another_token():
     step = linear_step(maps.with_spectrum([0.7, 0.6, 0.5]), vocab=2)
     recurrence = Stepped(step, zeros(3))

@@ -7,12 +7,15 @@ import pytest
 import torch
 
 from newllm_core.analysis.analyze import analyze
+from newllm_core.analysis.criteria import CRITERIA
 from newllm_core.analysis.health import health_of, measure_health, weight_change
 from newllm_core.analysis.quality_gate import check_gate, gate_failures
 from newllm_core.analysis.sections import mean_cosine
 from newllm_core.config import Config, GateConfig, ModelConfig, Phase1Config
 from newllm_core.errors import GateRefused
 from newllm_core.model.language_model import LanguageModel
+from newllm_core.pipeline.runs import _pass_gate
+from newllm_core.runtime.progress import Silent
 
 from . import planted
 
@@ -32,6 +35,7 @@ HEALTHY = {
     "token_cosine": 0.4,
     "lyapunov_exponent": -0.2,
     "tokens_remembered": 4.0,
+    "tokens_kept": 3.8,
 }
 CONFIG = Config(phase1=Phase1Config(dist_reg_weight=0.2))
 
@@ -66,6 +70,17 @@ def test_a_healthy_model_passes_with_figures_that_fit_json():
     assert set(health["train"]) == set(HEALTHY)
     check_gate(health, TRAINED, CONFIG)
     check_gate(of(), TRAINED, CONFIG)
+
+
+def test_figures_that_an_older_version_did_not_measure_are_measured_now():
+    checkpoint = planted.checkpoint_of(planted.healthy())
+    health = measured(checkpoint.model)
+    older = {split: dict(found) for split, found in health.items()}
+    del older["train"]["tokens_kept"]
+    checkpoint = dataclasses.replace(checkpoint, gate=older)
+    options = dataclasses.replace(checkpoint.config.phase2, untrained_blocks=True)
+    config = dataclasses.replace(checkpoint.config, phase2=options)
+    assert _pass_gate(checkpoint, config, Silent())["train"] == health["train"]
 
 
 @pytest.mark.parametrize(
@@ -106,7 +121,7 @@ def test_a_copy_is_refused_though_its_rank_is_fine():
         ({"norm_ratio": 0.001}, "contexts are nearly zero (norm/sqrt(D) ", "layernorm_mix=1"),
         ({"drift": 0.4}, "CVFP does not hold (drift ", "--max-iterations 8"),
         ({"lyapunov_exponent": 0.4}, "0.4, above gate.max_exponent", "--init-std 0.0"),
-        ({"tokens_remembered": 0.0}, "tokens cannot be read back (tokens kept ", "--init-std"),
+        ({"tokens_kept": 0.0}, "tokens cannot be read back (tokens kept ", "--init-std"),
         ({"converged": 0.0}, "contexts do not settle (converged ", "--max-iterations 8"),
     ],
 )
@@ -176,7 +191,7 @@ def test_thresholds_are_the_configured_ones():
     check_gate(of({"step_cosine": 0.99}), TRAINED, lenient)
 
 
-@pytest.mark.parametrize("figure", sorted(set(HEALTHY) - {"num_tokens", "context_dim"}))
+@pytest.mark.parametrize("figure", sorted({c.figure for c in CRITERIA.values()}))
 def test_what_is_not_a_number_does_not_pass(figure):
     assert "train nan" in refusal(of({figure: float("nan")}))
     assert "no number" in refusal(of({figure: None}))

@@ -166,14 +166,6 @@ def test_sparkline_keeps_both_ends_when_thinned():
     assert (len(line), line[0], line[1], line[-1]) == (20, "█", "▁", "▅")
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [(None, "–"), (16384, "16,384"), (0.0, "0"), (0.12345, "0.1235"), (1.2e-5, "1.20e-05")],
-)
-def test_number(value, expected):
-    assert number(value) == expected
-
-
 def test_rendering_needs_no_torch():
     code = "import sys, newllm_cli.render_analysis; print('torch' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -81,6 +81,15 @@ def test_verdicts_come_before_charts_and_numbers(report):
     assert "in every section, on both splits" in html
 
 
+def test_small_and_large_values_are_not_shown_as_nothing():
+    report = planted.healthy_report()
+    first, second, *_ = report["verdicts"]
+    first["value"], second["value"] = 7.2e-6, -2.5e9
+    verdicts = analysis_page(report).partition("<h2>Charts</h2>")[0]
+    assert "7e−06" in verdicts
+    assert "−2e+09" in verdicts
+
+
 def test_a_report_on_one_text_speaks_of_no_second_one():
     report = planted.healthy_report()
     report["validation"] = report["random_control"]["validation"] = None
@@ -257,7 +266,11 @@ def test_ticks_are_short_at_any_size(value, text):
         (123456.7, "123,457"),
         (12.3456, "12.35"),
         (0.000123, "1.23e-04"),
+        (0.12345, "0.1235"),
+        (1.2e-5, "1.20e-05"),
         (3.0, "3"),
+        (0.0, "0"),
+        (16384, "16,384"),
         (97_709_646, "97,709,646"),
         (None, "–"),
     ],
@@ -278,4 +291,3 @@ def test_ticks_of_powers():
     fine = log_ticks(math.log10(40), math.log10(600))
     assert [tick_text(value, log=True) for value in fine] == ["50", "100", "200", "500"]
     assert [tick_text(v, log=True) for v in (-6.0, -2.0, 0.0)] == ["10⁻⁶", "0.01", "1"]
-    assert tick_text(25000.0) == "25k"

@@ -22,6 +22,8 @@ TEXT = "the cat sat on the mat.\nça va, é? 日本\n"
 
 @dataclass
 class Done:
+    """How a command ended."""
+
     code: int
     out: str
     err: str
@@ -29,6 +31,17 @@ class Done:
     @property
     def json(self):
         return json.loads(self.out)
+
+    @property
+    def lines(self):
+        return self.err.splitlines()
+
+    def one_line(self, *parts):
+        """The only line on stderr that begins like an error, which has every part."""
+        (line,) = [line for line in self.lines if line.startswith("newllm: ")]
+        assert all(part in line for part in parts), line
+        assert "Traceback" not in self.err
+        return line
 
 
 class CommandLine:

@@ -56,6 +56,10 @@ def test_a_file_with_a_step_is_examined(newllm, tmp_path):
         (("analyze", "leaky.py", "--as", "grru", "--tokens", "ids.npy"), 2, "did you mean 'gru'"),
         (("analyze", "ids.npy", "--as", "gru"), 2, "ids.npy is a matrix: leave out --as"),
         (("analyze", "ids.npy", "--tokens", "ids.npy"), 2, "ids.npy is a matrix: leave out"),
+        (
+            ("analyze", "leaky.py", "--tokens", "ids.npy", "--tokens", "data"),
+            *(2, "--tokens data: a folder has two texts already: give it alone"),
+        ),
         (("analyze", "leaky.py", "--tokens", "none.txt"), 3, "no such file of --tokens: none.txt"),
         (("analyze", "leaky.py", "--tokens", "below.npy"), 3, "has the id -1"),
         (("analyze", "none.py", "--tokens", "ids.npy"), 3, "no such plugin: none.py"),

@@ -184,6 +184,14 @@ def test_untrained_blocks_are_asked_for_by_name_and_remembered(trained):
     )
     assert made.code == 0
     assert "phase 1 FAILED: untrained: no weight of the blocks moved" in made.out
+    allowed = run(
+        *("phase1", "--data=data", *TINY, "--set=phase2.untrained_blocks=true"),
+        *("--cell=mogrifier", "--max-iterations=0", "--require-healthy"),
+        "--out=runs/allowed.safetensors",
+        cwd=folder,
+    )
+    assert allowed.code == 0
+    assert "phase 1 trained nothing: a start for phase 2" in allowed.out
     start = ("phase2", "runs/start.safetensors", "--epochs=1", *STEPS)
     refused = run(*start, "--out=runs/no.safetensors", cwd=folder)
     assert refused.code == 6
@@ -207,6 +215,7 @@ def test_heads_for_every_block_without_a_phase2_in_between(trained):
     made = run("expand", "runs/phase1.safetensors", "--out=runs/four.safetensors", cwd=folder)
     assert made.code == 0
     assert "none of them trained" in made.err
+    assert made.out == ""  # there is no figure to show
     assert run("generate", "runs/four.safetensors", cwd=folder).code == 3
     heads = run(
         *("phase2", "runs/four.safetensors", "--epochs=1", *STEPS),

@@ -61,7 +61,7 @@ def test_what_is_trained_as_newllm_is_what_phase_2_trains(conditions):
         phase="phase1", probes=probes, warmup=warmup,
     )  # fmt: skip
     whole = dataclasses.replace(checkpoint.config, phase2=config, run=conditions.run)
-    theirs = train_phase2(checkpoint, conditions.dataset, whole, device=torch.device("cpu"))
+    theirs = train_phase2(checkpoint, conditions.dataset, whole)
     ours = contestant.train(setting, 5, 4000, "float32", test=False)
     expected = theirs.results["validation"]["bits_per_byte"]
     assert ours["validation"] == pytest.approx(expected, rel=1e-5)

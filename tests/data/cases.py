@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,13 @@ import pytest
 from newllm_core.config import DataConfig
 from newllm_core.data.dataset_info import DatasetInfo
 from newllm_core.data.prepare import prepare
+from newllm_core.data.prepared import open_dataset
+from newllm_core.data.sources.base import DataSource
+from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import UserError
+
+# How texts are separated into documents.
+BLANK, BAR = {"document_separator": r"\n\n"}, {"document_separator": "|"}
 
 
 class Recorder:
@@ -53,12 +59,38 @@ def assert_one_line_error(kind: type[UserError], *parts: str) -> Iterator[None]:
         assert str(part) in message
 
 
-def run(out: Path, options=None, *, seed=0, overwrite=False, progress=None, **data) -> DatasetInfo:
-    """`prepare` with byte-sized vocabularies unless told otherwise."""
+def read(source: type[DataSource], path: Path | str, **options) -> list:
+    """All that a source yields."""
+    return list(source(str(path), source.Options(**options)).documents())
+
+
+def run(
+    out: Path, options=None, *, seed=0, overwrite=False, progress=None, keep=False, **data
+) -> DatasetInfo:
+    """`prepare` a text file with a byte-sized vocabulary unless told otherwise.
+
+    `keep` is short for a policy that is seldom the point.
+    """
+    data = {"source": "text-file"} | data
     if "tokenizer" not in data:
         data["vocab_size"] = data.get("vocab_size", 300)
+    if keep:
+        data["val_token_policy"] = "keep"
     config = DataConfig(**{key: str(v) if isinstance(v, Path) else v for key, v in data.items()})
     return prepare(config, options or {}, out, seed=seed, overwrite=overwrite, progress=progress)
+
+
+def documents_of(folder: Path, written=TextTokenizer.decode) -> list[list[str]]:
+    """The documents of every split of a prepared folder, as `written(tokenizer, ids)`."""
+    dataset = open_dataset(folder)
+    tokenizer = TextTokenizer.from_json(dataset.tokenizer_json)
+    return [
+        [
+            written(tokenizer, split.tokens[start:end].tolist())
+            for start, end in pairwise(split.document_starts)
+        ]
+        for split in map(dataset.split, dataset.info.splits)
+    ]
 
 
 def spelled_out(tokenizer, ids) -> str:
@@ -79,8 +111,10 @@ def contents_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def write(path: Path, text: str) -> Path:
-    path.write_text(text, encoding="utf-8", newline="")
+def write(path: Path, content: str | bytes) -> Path:
+    """Write a file and the folders that it is in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
     return path
 
 

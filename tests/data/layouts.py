@@ -11,12 +11,19 @@ from tokenizers import (
     trainers,
 )
 
+from newllm_core.data.tokenizer import TextTokenizer
+
 BYTE_NAMES = [f"<0x{byte:02X}>" for byte in range(256)]
 TEXTS = ["the cat sat on the mat.\nça va, é 日本 <s> it's?\n"] * 20
 SPECIAL = ["<pad>", "<s>", "</s>", "<mask>"]
 WORDS = ["the", "cat", "##s", "sat", "ça", "on", "mat", ".", ",", "##ly", "é", "<", ">", "s", "/"]
 WIDE = normalizers.Replace("＜/s＞", "</s>")
 FROM_MARKS = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+
+
+def numbered(*pieces):
+    """A vocabulary of these pieces."""
+    return {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
 
 
 def add(tokenizer, *special):
@@ -55,8 +62,7 @@ def byte_level(*, ignore_merges=False):
 
 def word_piece(*, lowercase=False):
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    vocabulary = {word: number for number, word in enumerate([*special, *WORDS])}
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer = Tokenizer(models.WordPiece(numbered(*special, *WORDS), unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
@@ -64,22 +70,13 @@ def word_piece(*, lowercase=False):
 
 
 def unigram(*, fallback):
-    pieces = [
-        "<pad>",
-        "</s>",
-        "<unk>",
-        "<s>",
-        *(BYTE_NAMES if fallback else ()),
-        "▁",
-        *"thecasonm.é日<>/,",
+    pieces = ["<pad>", "</s>", "<unk>", "<s>", *(BYTE_NAMES if fallback else ()), "▁"]
+    pieces += [*"thecasonm.é日<>/,", "▁the", "▁cat", "at", "<mask>", "k"]
+    scored = [
+        (piece, 0.0 if piece[:1] == "<" else -2.0 - number / 99)
+        for number, piece in enumerate(pieces)
     ]
-    pieces += ["▁the", "▁cat", "at", "<mask>", "k"]
-    scores = [
-        0.0 if piece[:1] == "<" else -2.0 - number / 99 for number, piece in enumerate(pieces)
-    ]
-    tokenizer = Tokenizer(
-        models.Unigram(list(zip(pieces, scores, strict=True)), unk_id=2, byte_fallback=fallback)
-    )
+    tokenizer = Tokenizer(models.Unigram(scored, unk_id=2, byte_fallback=fallback))
     tokenizer.normalizer = normalizers.Sequence([WIDE, normalizers.NFKC()])
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     metaspace = decoders.Metaspace()
@@ -92,10 +89,9 @@ def unigram(*, fallback):
 def sentence_piece_bpe(*, normalizer):
     """As Llama 2 and Gemma: with and without a space before the text."""
     pieces = ["<unk>", "<s>", "</s>", *BYTE_NAMES, "▁", *"thecasonm.,é<>/s", "▁t", "he"]
-    vocabulary = {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
     merges = [("▁", "t"), ("h", "e")]
     tokenizer = Tokenizer(
-        models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+        models.BPE(numbered(*pieces), merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
     )
     tokenizer.normalizer = normalizer
     strip = [decoders.Strip(" ", 1, 0)] if isinstance(normalizer, normalizers.Sequence) else []
@@ -105,8 +101,9 @@ def sentence_piece_bpe(*, normalizer):
 
 def words_end():
     """As GPT and CLIP: a mark where a word ends."""
-    letters = [*"thecasonmé<>/.", *(f"{letter}</w>" for letter in "thecasonmé<>/.")]
-    vocabulary = {piece: number for number, piece in enumerate([*letters, "th", "he</w>", "<unk>"])}
+    letters = "thecasonmé<>/."
+    ends = (f"{letter}</w>" for letter in letters)
+    vocabulary = numbered(*letters, *ends, "th", "he</w>", "<unk>")
     merges = [("t", "h"), ("h", "e</w>")]
     tokenizer = Tokenizer(
         models.BPE(vocabulary, merges, unk_token="<unk>", end_of_word_suffix="</w>")
@@ -117,9 +114,7 @@ def words_end():
 
 
 def words():
-    vocabulary = {
-        word: number for number, word in enumerate(["?", "</s>", "<s>", "the", "cat", "日"])
-    }
+    vocabulary = numbered("?", "</s>", "<s>", "the", "cat", "日")
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="?"))
     tokenizer.normalizer = WIDE
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -128,15 +123,12 @@ def words():
 
 def whole_text():
     """No rules at all: the model is given the whole text."""
-    return add(Tokenizer(models.WordLevel({"?": 0, "</s>": 1, "<s>": 2}, unk_token="?")))
+    return add(Tokenizer(models.WordLevel(numbered("?", "</s>", "<s>"), unk_token="?")))
 
 
 def speech():
     """As Wav2Vec2: a letter that comes twice is one, `|` is a space."""
-    letters = {
-        letter: number
-        for number, letter in enumerate(["<pad>", "<s>", "</s>", "<unk>", *"|thecas"])
-    }
+    letters = numbered("<pad>", "<s>", "</s>", "<unk>", *"|thecas")
     tokenizer = Tokenizer(models.WordLevel(letters, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
     tokenizer.decoder = decoders.CTC(pad_token="<pad>", word_delimiter_token="|")
@@ -159,3 +151,4 @@ LAYOUTS = {
     "whole-text": whole_text(),
     "speech": speech(),
 }
+ADOPTED = {name: TextTokenizer.adopt(made.to_str(), {"user"}) for name, made in LAYOUTS.items()}

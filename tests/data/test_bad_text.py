@@ -4,7 +4,6 @@ import json
 import resource
 import subprocess
 import sys
-from itertools import pairwise
 
 import pytest
 from tokenizers import Tokenizer
@@ -12,38 +11,24 @@ from tokenizers import Tokenizer
 from newllm_core.data.prepared import open_dataset
 from newllm_core.data.sources.base import Broken, Document
 from newllm_core.data.sources.text_file import TextFile
-from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import InputError, PluginError
 
-from .cases import Recorder, assert_one_line_error, run, write
-
-BAR = {"document_separator": "|"}
+from .cases import BAR, Recorder, assert_one_line_error, documents_of, run, write
 
 
 def prepare_text(tmp_path, text, options=BAR, **data):
-    path = tmp_path / "a.txt"
-    path.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8"))
-    data = {"source": "text-file", "val_token_policy": "keep"} | data
-    return run(tmp_path / "out", options, input=path, **data)
+    path = write(tmp_path / "a.txt", text)
+    return run(tmp_path / "out", options, input=path, keep=True, **data)
 
 
 def texts_of(folder):
-    dataset = open_dataset(folder)
-    tokenizer = TextTokenizer.from_json(dataset.tokenizer_json)
-    return {
-        tokenizer.decode(split.tokens[start:end].tolist())
-        for split in (dataset.train, dataset.validation)
-        for start, end in pairwise(split.document_starts.tolist())
-    }
+    return {text for split in documents_of(folder) for text in split}
 
 
 def test_an_empty_corpus(tmp_path):
-    with assert_one_line_error(InputError, "is empty"):
-        prepare_text(tmp_path, "")
-    with assert_one_line_error(InputError, "no documents with any text"):
-        prepare_text(tmp_path, " \n|\t| \u3000\n")
-    with assert_one_line_error(InputError, "no documents with any text"):
-        prepare_text(tmp_path, "\ufeff")
+    for text in (" \n|\t| \u3000\n", "\ufeff"):
+        with assert_one_line_error(InputError, "a.txt", "no documents with any text"):
+            prepare_text(tmp_path, text)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt"]
 
 
@@ -74,40 +59,30 @@ def test_a_long_line_without_any_space(tmp_path, monkeypatch):
 def test_bytes_that_are_no_text(tmp_path):
     with assert_one_line_error(InputError, "not UTF-8", "offset 3", "convert it"):
         prepare_text(tmp_path, b"abc\xff|d")
-    with assert_one_line_error(InputError, "not UTF-8", "offset 0"):
-        prepare_text(tmp_path, "abc|d".encode("utf-16"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt"]
 
 
 def test_characters_that_are_seldom_seen_are_text(tmp_path):
     odd = ["nul\0inside", "cr\r\nlf\r", "\ufeffmark", "\x1b[31m", "\U0010ffff", "\x85x\u2028"]
-    prepare_text(tmp_path, "|".join(odd))
+    prepare_text(tmp_path, "\ufeff" + "|".join(odd))
     # A byte order mark is one at the beginning of a file only.
     assert texts_of(tmp_path / "out") == set(odd)
 
 
-def test_a_byte_order_mark_is_no_text(tmp_path):
-    prepare_text(tmp_path, "\ufeffa|b")
-    assert texts_of(tmp_path / "out") == {"a", "b"}
-
-
 def test_empty_files_among_good_ones_are_left_out(tmp_path):
     folder = tmp_path / "folder"
-    folder.mkdir()
     for name, text in {"a": "one", "b": "", "c": " \n", "d": "two"}.items():
         write(folder / f"{name}.txt", text)
-    info = run(tmp_path / "out", source="text-dir", input=folder, val_token_policy="keep")
+    info = run(tmp_path / "out", source="text-dir", input=folder, keep=True)
     assert info.train.documents + info.validation.documents == 2
     assert texts_of(tmp_path / "out") == {"one", "two"}
 
 
 def test_a_file_in_a_folder_that_is_no_text_is_named(tmp_path):
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    write(folder / "a.txt", "one")
-    (folder / "b.txt").write_bytes(b"two\xe9")
-    with assert_one_line_error(InputError, folder / "b.txt", "offset 3"):
-        run(tmp_path / "out", source="text-dir", input=folder)
+    write(tmp_path / "folder" / "a.txt", "one")
+    path = write(tmp_path / "folder" / "b.txt", b"two\xe9")
+    with assert_one_line_error(InputError, path, "offset 3"):
+        run(tmp_path / "out", source="text-dir", input=tmp_path / "folder")
 
 
 def chat(text):
@@ -116,8 +91,9 @@ def chat(text):
 
 def prepare_lines(tmp_path, lines, progress=None, **data):
     path = write(tmp_path / "chats.jsonl", "\n".join(lines))
-    data = {"source": "ultrachat", "val_token_policy": "keep"} | data
-    return run(tmp_path / "out", input=path, progress=progress, **data)
+    return run(
+        tmp_path / "out", source="ultrachat", input=path, progress=progress, keep=True, **data
+    )
 
 
 BROKEN = [
@@ -161,13 +137,8 @@ def test_nothing_but_broken_lines(tmp_path):
 
 def test_line_ends_and_marks_of_other_systems_in_json_lines(tmp_path):
     text = "\ufeff" + "\r\n".join([chat("one"), "", chat("two"), chat("three\r\n"), ""])
-    (tmp_path / "chats.jsonl").write_bytes(text.encode("utf-8"))
-    info = run(
-        tmp_path / "out",
-        source="ultrachat",
-        input=tmp_path / "chats.jsonl",
-        val_token_policy="keep",
-    )
+    path = write(tmp_path / "chats.jsonl", text)
+    info = run(tmp_path / "out", source="ultrachat", input=path, keep=True)
     assert (info.train.documents + info.validation.documents, info.broken) == (3, 0)
     assert texts_of(tmp_path / "out") == {"one", "two", "three\r\n"}
 
@@ -175,23 +146,17 @@ def test_line_ends_and_marks_of_other_systems_in_json_lines(tmp_path):
 def test_any_source_may_yield_what_is_broken(tmp_path, monkeypatch):
     found = [Document(text="one"), Broken("page 3: unreadable"), Document(text="two")]
     monkeypatch.setattr(TextFile, "documents", lambda self: iter(found))
-    info = run(
-        tmp_path / "out",
-        source="text-file",
-        input="x",
-        max_broken_share=0.5,
-        val_token_policy="keep",
-    )
+    info = run(tmp_path / "out", input="x", max_broken_share=0.5, keep=True)
     assert (info.train.documents, info.validation.documents, info.broken) == (1, 1, 1)
     with assert_one_line_error(InputError, "1 of 3 rows", "page 3: unreadable"):
-        run(tmp_path / "again", source="text-file", input="x")
+        run(tmp_path / "again", input="x")
 
 
 def test_a_document_that_never_ends_is_a_fault_of_its_source(tmp_path, monkeypatch):
     found = [Document(text="one"), Document(text="two", continues=True)]
     monkeypatch.setattr(TextFile, "documents", lambda self: iter(found))
     with assert_one_line_error(PluginError, "text-file", "continues, but nothing follows"):
-        run(tmp_path / "out", source="text-file", input="x")
+        run(tmp_path / "out", input="x")
 
 
 @pytest.fixture
@@ -208,17 +173,15 @@ def test_a_document_in_many_parts_is_the_document(tmp_path, small_parts, separat
     (tmp_path / "tokenizer.json").write_text(bpe.to_json(), encoding="utf-8")
     long = "".join(f"the cat  sat {i}\non the é mat.\n\n" for i in range(400))
     train = write(tmp_path / "train.txt", f"{long}|the log" if separated else long)
-    (tmp_path / "val").mkdir()
     write(tmp_path / "val" / "b.txt", "the dog sat on the mat")
     info = run(
         tmp_path / "out",
         BAR if separated else {},
-        source="text-file",
         input=train,
         val_source="text-dir",
         val_input=tmp_path / "val",
         tokenizer=tmp_path / "tokenizer.json",
-        val_token_policy="keep",
+        keep=True,
     )
     dataset = open_dataset(tmp_path / "out")
     plain = Tokenizer.from_str(bpe.to_json())
@@ -237,14 +200,7 @@ def test_a_bpe_is_trained_on_an_even_sample_of_a_large_text(tmp_path):
     prepare_text(tmp_path, text, vocab_size=400, tokenizer_bytes=4000)
     vocabulary = Tokenizer.from_str(open_dataset(tmp_path / "out").tokenizer_json).get_vocab()
     assert {"early", "later", "final"} <= vocabulary.keys()
-    run(
-        tmp_path / "again",
-        BAR,
-        source="text-file",
-        input=tmp_path / "a.txt",
-        tokenizer_bytes=4000,
-        progress=progress,
-    )
+    run(tmp_path / "again", BAR, input=tmp_path / "a.txt", tokenizer_bytes=4000, progress=progress)
     ((read, total, _),) = [c for label, c in progress.done.items() if "tokenizer" in label]
     assert total == 4000
     assert 3900 <= read <= 4000 + len("early number 1000")

@@ -93,9 +93,7 @@ def test_long_documents_are_written_and_read_in_parts(spool, kind, monkeypatch):
     assert len(read) > 3
     assert [part.continues for part in read] == [True] * (len(read) - 2) + [False, False]
     parts = [getattr(part, kind) for part in read[:-1]]
-    assert ("" if kind == "text" else ()).__class__(
-        "".join(parts) if kind == "text" else sum(parts, ())
-    ) == whole
+    assert ("".join(parts) if kind == "text" else sum(parts, ())) == whole
     if kind == "text":
         assert next(spool.documents(everything(found))) == Document(text=whole)
 
@@ -111,14 +109,9 @@ def test_a_document_that_continues_must_do_so(spool):
 
 
 def test_documents_without_contents_are_left_out(spool):
-    empty = (Message("user", ""),)
-    blank = (
-        Document(text=""),
-        Document(text=" \n\u2003"),
-        Document(messages=empty),
-        Document(tokens=()),
-    )
-    assert not any(spool.append(document) for document in blank)
+    for blank in ({"text": ""}, {"text": " \n\u2003"}, {"tokens": ()}):
+        assert not spool.append(Document(**blank))
+    assert not spool.append(Document(messages=(Message("user", ""),)))
     spool.append(Document(text=" ", continues=True))
     assert not spool.append(Document(text="\n"))
     add(spool, "a")
@@ -127,19 +120,19 @@ def test_documents_without_contents_are_left_out(spool):
 
 
 @pytest.mark.parametrize(
-    "document",
+    ("document", "what"),
     [
-        "text",
-        Document(),
-        Document(text="a", tokens=(1,)),
-        Document(text="a", split="tests"),
-        Document(tokens=(-1,)),
-        Document(tokens=(1 << 32,)),
-        Document(messages=(Message("user", "a"),), continues=True),
+        ("text", "str"),
+        (Document(), "a document with nothing: give one of text"),
+        (Document(text="a", tokens=(1,)), "a document with text and tokens: give one of text"),
+        (Document(text="a", split="tests"), "a document of the split 'tests'"),
+        (Document(tokens=(-1,)), "the token -1"),
+        (Document(tokens=(1 << 32,)), "the token 4294967296"),
+        (Document(messages=(Message("user", "a"),), continues=True), "a chat that continues"),
     ],
 )
-def test_sources_must_yield_documents(spool, document):
-    with assert_one_line_error(PluginError, "it yielded"):
+def test_sources_must_yield_documents(spool, document, what):
+    with assert_one_line_error(PluginError, f"it yielded {what}"):
         spool.append(document)
 
 
@@ -148,10 +141,7 @@ def test_half_a_surrogate_pair_is_no_text(spool):
         spool.append(Document(text="a\ud800"))
 
 
-@given(
-    names=st.lists(st.sampled_from("abcdefgh"), min_size=2),
-    fraction=st.floats(0, 0.9),
-)
+@given(names=st.lists(st.sampled_from("abcdefgh"), min_size=2), fraction=st.floats(0, 0.9))
 def test_a_choice_is_disjoint_complete_and_as_large_as_asked(shared_spool, names, fraction):
     if len(set(names)) < 2:
         names = [*names, "x", "y"]
@@ -258,12 +248,7 @@ def test_a_chosen_test_split_lacks_what_separate_validation_has(spool):
     own = documents(spool, *"abcd")
     division = divide(own, documents(spool, "a", "b", "x"), 0.05, 0.2)
     assert texts(spool, division.validation) == ["x"]
-    assert sorted(texts(spool, division.train) + texts(spool, division.test)) == [
-        "a",
-        "b",
-        "c",
-        "d",
-    ]
+    assert sorted(texts(spool, division.train) + texts(spool, division.test)) == [*"abcd"]
     assert len(division.test) == 1
     assert {*texts(spool, division.test)} < {"c", "d"}
 

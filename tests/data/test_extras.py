@@ -1,6 +1,5 @@
 """What is read without the extra `datasets`, and what is said of the rest."""
 
-import gzip
 import json
 import sys
 
@@ -12,10 +11,10 @@ from newllm_core.data.sources.ultrachat import UltraChat
 from newllm_core.data.sources.wikitext import WikiText
 from newllm_core.errors import ConfigError
 
-from .cases import assert_one_line_error, run
+from .cases import assert_one_line_error, run, write
+from .containers import write_rows
 
 ROWS = [{"text": f"row {number} says {number * number}"} for number in range(60)]
-LINES = "\n".join(map(json.dumps, ROWS))
 
 
 @pytest.fixture(autouse=True)
@@ -29,30 +28,20 @@ def bare(monkeypatch):
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.jsonl.gz", "folder"])
 def test_local_rows_need_nothing(tmp_path, name):
     path = tmp_path / name
-    if name == "folder":
-        path.mkdir()
-        (path / "a.jsonl").write_text(LINES, encoding="utf-8")
-    elif name == "a.csv":
-        path.write_text("\n".join(["text", *(row["text"] for row in ROWS)]), encoding="utf-8")
-    elif name == "a.json":
-        path.write_text(json.dumps(ROWS), encoding="utf-8")
-    else:
-        data = LINES.encode()
-        path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
-    info = run(tmp_path / "out", source="rows", input=path, val_token_policy="keep")
+    write_rows(path / "a.jsonl" if name == "folder" else path, ROWS)
+    info = run(tmp_path / "out", source="rows", input=path, keep=True)
     assert info.train.documents + info.validation.documents == len(ROWS)
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.jsonl.zst", "saved"])
 def test_a_missing_extra_is_one_helpful_line(tmp_path, name):
     path = tmp_path / name
+    given = path
     if name == "saved":
-        path.mkdir()
         files = {"_data_files": [{"filename": "data.arrow"}]}
-        (path / "state.json").write_text(json.dumps(files), encoding="utf-8")
+        write(path / "state.json", json.dumps(files))
         path = path / "data.arrow"
     path.write_bytes(b"x")
-    given = path.parent if name == "saved" else path
     with assert_one_line_error(
         ConfigError, path.suffix, "pyarrow", "pip install 'newllm[datasets]'"
     ):
@@ -61,8 +50,7 @@ def test_a_missing_extra_is_one_helpful_line(tmp_path, name):
 
 @pytest.mark.parametrize("fails", ["import absent", "raise ImportError('libarrow.so')"])
 def test_a_package_that_fails_is_not_called_missing(tmp_path, monkeypatch, fails):
-    (tmp_path / "pyarrow").mkdir()
-    (tmp_path / "pyarrow" / "__init__.py").write_text(fails, encoding="utf-8")
+    write(tmp_path / "pyarrow" / "__init__.py", fails)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "pyarrow")
     with pytest.raises(ImportError, match=r"absent|libarrow"):

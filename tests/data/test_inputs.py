@@ -1,38 +1,27 @@
 """How people bring text: compressed, on stdin, in other encodings, under any name; and advice."""
 
-import bz2
 import gzip
 import json
-import lzma
 import os
 
 import numpy as np
-import pyarrow
 import pytest
 
 from newllm_core.data.prepared import open_dataset
 from newllm_core.data.sources.text_file import TextFile, TextFileOptions, split_chunks
 from newllm_core.data.sources.wikitext import WikiText
-from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import ConfigError, InputError
 from tests.cli.inside import CommandLine, save_checkpoint
 
-from .cases import Recorder, assert_one_line_error, run, write
+from .cases import BLANK, Recorder, assert_one_line_error, documents_of, read, run, write
+from .containers import PACK
 
 LINES = "".join(f"line {i} of é text\n\n" for i in range(30))
-PACK = {
-    "a.txt.gz": lambda data: gzip.compress(data[:50]) + gzip.compress(data[50:]),
-    "a.txt.bz2": bz2.compress,
-    "a.txt.xz": lzma.compress,
-    "a.txt.zst": lambda data: pyarrow.Codec("zstd").compress(data).to_pybytes(),
-}
-BLANK = {"document_separator": r"\n\n"}
+PARTS = {".gz": lambda data: gzip.compress(data[:50]) + gzip.compress(data[50:])}
 
 
 def texts(path, **options):
-    return [
-        document.text for document in TextFile(str(path), TextFileOptions(**options)).documents()
-    ]
+    return [document.text for document in read(TextFile, path, **options)]
 
 
 @pytest.fixture
@@ -41,18 +30,16 @@ def newllm(monkeypatch, capsys, tmp_path):
     return CommandLine(monkeypatch, capsys)
 
 
-@pytest.mark.parametrize("name", PACK)
-def test_compressed_text_is_the_text(tmp_path, name):
-    path = tmp_path / name
-    path.write_bytes(PACK[name](LINES.encode()))
+@pytest.mark.parametrize(("ending", "pack"), (PACK | PARTS).items())
+def test_compressed_text_is_the_text(tmp_path, ending, pack):
+    path = tmp_path / f"a.txt{ending}"
+    data = pack(LINES.encode())
+    path.write_bytes(data)
     assert texts(path) == [LINES]
-    data = path.read_bytes()
-    path.write_bytes(data[: len(data) - 9])
-    with assert_one_line_error(InputError, path, name.rpartition(".")[2]):
-        texts(path)
-    path.write_bytes(b"plain text")
-    with assert_one_line_error(InputError, path, name.rpartition(".")[2]):
-        texts(path)
+    for damaged in (data[:-9], b"plain text"):
+        path.write_bytes(damaged)
+        with assert_one_line_error(InputError, path, ending[1:]):
+            texts(path)
 
 
 def test_wikitext_may_be_compressed(tmp_path):
@@ -73,7 +60,7 @@ def test_stdin_is_read_like_a_file(newllm, tmp_path):
     done = newllm("prepare", *common, "--source=rows", "--input=-", "--out=c", stdin=rows.encode())
     assert done.json["splits"]["train"]["documents"] == 28
     with assert_one_line_error(ConfigError, "stdin"):
-        run(tmp_path / "d", source="text-file", input="-", val_input="-")
+        run(tmp_path / "d", input="-", val_input="-")
     (tmp_path / "-").write_text("a file of that name|another", encoding="utf-8")
     assert texts("./-") == ["a file of that name|another"]
 
@@ -160,28 +147,16 @@ def test_names_of_files_are_bytes(tmp_path):
     write(source, LINES)
     out = tmp_path / os.fsdecode(b"out\xff")
     progress = Recorder()
-    keep = {"val_token_policy": "keep"}
-    info = run(out, BLANK, source="text-file", input=source, progress=progress, **keep)
+    info = run(out, BLANK, input=source, progress=progress, keep=True)
     assert info.source.input == str(tmp_path / "caf\\udce9.txt")
     assert open_dataset(out).info.data["input"] == info.source.input
     assert any("caf\\udce9.txt" in label for label in progress.done)
     folder = tmp_path / os.fsdecode(b"\xfe")
-    folder.mkdir()
     write(folder / os.fsdecode(b"\xfd.txt"), LINES)
-    assert run(tmp_path / "b", BLANK, source="text-dir", input=folder, **keep).hash == info.hash
+    assert run(tmp_path / "b", BLANK, source="text-dir", input=folder, keep=True).hash == info.hash
     source.unlink()
     with assert_one_line_error(InputError, "caf\\udce9.txt"):
-        run(tmp_path / "c", source="text-file", input=source)
-
-
-def held_out(folder):
-    dataset = open_dataset(folder)
-    tokenizer = TextTokenizer.from_json(dataset.tokenizer_json)
-    return [
-        tokenizer.decode(split.tokens.tolist())
-        for split in (dataset.train, dataset.validation, dataset.test)
-        if split is not None
-    ]
+        run(tmp_path / "c", input=source)
 
 
 @pytest.mark.parametrize("batch", [64, 1 << 20])
@@ -190,9 +165,9 @@ def test_one_long_text_is_divided_by_position(tmp_path, text, batch, monkeypatch
     monkeypatch.setattr("newllm_core.data.spool.BATCH_BYTES", batch)
     progress = Recorder()
     path = write(tmp_path / "a.txt", text)
-    shares = {"val_fraction": 0.2, "test_fraction": 0.1, "val_token_policy": "keep"}
-    run(tmp_path / "out", source="text-file", input=path, progress=progress, **shares)
-    parts = held_out(tmp_path / "out")
+    shares = {"val_fraction": 0.2, "test_fraction": 0.1}
+    run(tmp_path / "out", input=path, progress=progress, keep=True, **shares)
+    parts = [part for split in documents_of(tmp_path / "out") for part in split]
     assert "".join(parts) == text
     lengths = [len(part) / len(text) for part in parts]
     assert lengths == pytest.approx([0.7, 0.2, 0.1], abs=0.05)
@@ -202,14 +177,9 @@ def test_one_long_text_is_divided_by_position(tmp_path, text, batch, monkeypatch
 
 
 def test_ids_of_one_document_are_divided_by_position(tmp_path, byte_tokenizer):
-    np.arange(200, dtype="<u2").tofile(tmp_path / "train.bin")
-    run(
-        tmp_path / "out",
-        source="tokens",
-        input=tmp_path / "train.bin",
-        tokenizer=byte_tokenizer,
-        val_token_policy="keep",
-    )
+    path = tmp_path / "train.bin"
+    np.arange(200, dtype="<u2").tofile(path)
+    run(tmp_path / "out", source="tokens", input=path, tokenizer=byte_tokenizer, keep=True)
     dataset = open_dataset(tmp_path / "out")
     assert dataset.train.tokens.tolist() == [*range(190)]
     assert dataset.validation.tokens.tolist() == [*range(190, 200)]
@@ -219,34 +189,22 @@ def test_splits_that_exist_are_used_whatever_is_read_of_them(tmp_path):
     for name in ("train", "valid", "test"):
         articles = (f" \n = {name} {i} = \n \n text {i} . \n" for i in range(9))
         write(tmp_path / f"{name}.txt", "".join(articles))
-    info = run(
-        tmp_path / "out",
-        source="wikitext",
-        input=tmp_path,
-        max_documents=6,
-        val_token_policy="keep",
-    )
+    info = run(tmp_path / "out", source="wikitext", input=tmp_path, max_documents=6, keep=True)
     counts = {split: found.documents for split, found in info.splits.items()}
     assert counts == {"train": 6, "validation": 6, "test": 6}
-    train, validation, test = held_out(tmp_path / "out")
+    train, validation, test = map("".join, documents_of(tmp_path / "out"))
     assert ("train 5" in train, "valid 5" in validation, "test 5" in test) == (True, True, True)
     progress = Recorder()
     other = write(tmp_path / "other.txt", " \n = O = \n \n text . \n")
-    run(
-        *(tmp_path / "b",),
-        source="wikitext",
-        input=tmp_path,
-        val_input=other,
-        val_token_policy="keep",
-        progress=progress,
-    )
+    inputs = {"source": "wikitext", "input": tmp_path, "val_input": other}
+    run(tmp_path / "b", keep=True, progress=progress, **inputs)
     assert any("9 validation documents" in line for line in progress.messages)
 
 
 def test_much_that_is_dropped_is_a_warning(tmp_path, byte_tokenizer):
     train = write(tmp_path / "a.txt", "ab\n")
     val = write(tmp_path / "b.txt", "aba\n" + "x\n" * 199)
-    common = {"source": "text-file", "input": train, "tokenizer": byte_tokenizer}
+    common = {"input": train, "tokenizer": byte_tokenizer}
     progress = Recorder()
     run(tmp_path / "out", val_input=val, progress=progress, **common)
     (warning,) = progress.warnings
@@ -270,8 +228,7 @@ FILES = {
     "latin.jsonl": b'{"text": "caf\xe9"}\n{"text": "two"}\n',
     "unseen.txt": b"zz",
     "ids.json": b"[[1], [2]]",
-    "a.md": b"one\n\ntwo",
-    "wiki/valid.txt": b" \n = A = \n \n x \n",
+    "notes/a.md": b"one\n\ntwo",
 }
 TEXT = ("--source=text-file", r"--document-separator=\n\n")
 ROWS = ("--source=rows",)
@@ -316,11 +273,8 @@ ROWS = ("--source=rows",)
     ],
 )
 def test_advice_leads_somewhere(newllm, tmp_path, arguments, advice, followed):
-    for folder in ("wiki", "notes"):
-        (tmp_path / folder).mkdir()
     for name, data in FILES.items():
-        (tmp_path / name).write_bytes(data)
-    (tmp_path / "a.md").rename(tmp_path / "notes" / "a.md")
+        write(tmp_path / name, data)
     start = ("prepare", *(() if "tokenizer" in advice else ("--vocab-size=300",)))
     keep = () if "policy" in advice else ("--val-token-policy=keep",)
     made = newllm(*start, *TEXT, "--input=crlf.txt", "--out=there", "--val-token-policy=keep")

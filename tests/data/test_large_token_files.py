@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from newllm_core import settings
-from newllm_core.config import AnalysisConfig, DataConfig
+from newllm_core.config import AnalysisConfig
 from newllm_core.data.dataset_info import FileInfo, SplitInfo
-from newllm_core.data.prepare import prepare
 from newllm_core.data.prepared import open_dataset
 from newllm_core.data.probe import choose_probes
 from newllm_core.errors import InputError
@@ -22,6 +21,8 @@ from newllm_core.training.phase1.windows import Windows
 from newllm_core.training.phase2.fine_tuning import FineTuning
 from newllm_core.trajectory.text import contexts_of_text, inputs_at
 from tests.cli.conftest import write_corpus
+
+from .cases import BLANK, run
 
 TOKENS = (1 << 32) + 1000
 VOCABULARY = 300
@@ -102,11 +103,8 @@ def test_probes_reach_the_end(tokens):
 def test_a_whole_data_set(tmp_path):
     """Opened, which reads every token once."""
     corpus = write_corpus(tmp_path / "corpus.txt", documents=30)
-    options = DataConfig(
-        source="text-file", input=str(corpus), vocab_size=VOCABULARY, val_token_policy="keep"
-    )
     folder = tmp_path / "data"
-    info = prepare(options, {"document_separator": "\n\n"}, folder, seed=0)
+    info = run(folder, BLANK, input=corpus, vocab_size=VOCABULARY, keep=True)
     sparse(folder / "train.tokens")
     starts = np.array([0, TOKENS - 1500, TOKENS - 700, TOKENS])
     np.save(folder / "train.documents.npy", starts)

@@ -11,10 +11,8 @@ from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.evaluation.splits import evaluate_splits
 from newllm_core.model.language_model import LanguageModel
 
-from .cases import Recorder, run, write
-from .layouts import LAYOUTS
-
-MADE = {name: TextTokenizer.adopt(made.to_str(), {"user"}) for name, made in LAYOUTS.items()}
+from .cases import BAR, Recorder, run, write
+from .layouts import ADOPTED, LAYOUTS
 
 
 def losses_of(tokenizer, *parts):
@@ -37,16 +35,16 @@ def losses_of(tokenizer, *parts):
     ],
 )
 def test_losses_are_counted_in_tokens_and_bytes(name, text, unknown, lost):
-    found = losses_of(MADE[name], text)
+    found = losses_of(ADOPTED[name], text)
     assert (found.unknown_tokens, found.lost_bytes) == (unknown, lost)
-    assert (found.tokens, found.bytes) == (len(MADE[name].encode(text)), len(text.encode()))
+    assert (found.tokens, found.bytes) == (len(ADOPTED[name].encode(text)), len(text.encode()))
 
 
 @pytest.mark.parametrize("name", ["unigram-bytes", "bpe-bytes", "unigram", "word-piece"])
 def test_a_text_in_parts_loses_what_the_whole_does(name):
     text = "the cat sat 🙂 on the mat. café 🙂 ﬁ the cat " * 30
-    parts = list(MADE[name].pieces([text], 50))
-    found, whole = losses_of(MADE[name], *parts), losses_of(MADE[name], text)
+    parts = list(ADOPTED[name].pieces([text], 50))
+    found, whole = losses_of(ADOPTED[name], *parts), losses_of(ADOPTED[name], text)
     assert (found.unknown_tokens, found.lost_bytes) == (whole.unknown_tokens, whole.lost_bytes)
     assert (whole.lost_bytes > 0) == (len(parts) > 1) == (name != "bpe-bytes")
 
@@ -65,15 +63,7 @@ def test_prepare_warns_and_evaluation_counts(tmp_path):
     lines = ["the cat sat on the mat.\n", "the 🙂 cat 🙂🙂 sat on 日本語 .\n"]
     text = write(tmp_path / "a.txt", "|".join(f"{line}{n}" for n in range(20) for line in lines))
     watcher = Recorder()
-    info = run(
-        tmp_path / "out",
-        {"document_separator": "|"},
-        source="text-file",
-        input=text,
-        tokenizer=path,
-        val_token_policy="keep",
-        progress=watcher,
-    )
+    info = run(tmp_path / "out", BAR, input=text, tokenizer=path, keep=True, progress=watcher)
     for name, split in info.splits.items():
         [warning] = [text for text in watcher.warnings if text.startswith(name + ":")]
         assert f"{split.unknown_share:.2%} of tokens are unknown" in warning
@@ -93,13 +83,6 @@ def test_prepare_warns_and_evaluation_counts(tmp_path):
 def test_a_tokenizer_of_bytes_warns_of_nothing(tmp_path):
     text = write(tmp_path / "a.txt", "the 🙂 cat|<s> é\n|the|cat")
     watcher = Recorder()
-    info = run(
-        tmp_path / "out",
-        {"document_separator": "|"},
-        source="text-file",
-        input=text,
-        val_token_policy="keep",
-        progress=watcher,
-    )
+    info = run(tmp_path / "out", BAR, input=text, keep=True, progress=watcher)
     assert (info.train.unknown_tokens, info.train.lost_bytes) == (0, 0)
     assert not [warning for warning in watcher.warnings if "unknown" in warning]

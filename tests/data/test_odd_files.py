@@ -1,25 +1,24 @@
 """Files as spreadsheets, databases and other tools leave them."""
 
 import gzip
-import json
 
 import pyarrow
 import pytest
 from pyarrow import parquet
 
-from newllm_core.data.sources.rows import Rows, RowsOptions
+from newllm_core.data.sources.rows import Rows
 from newllm_core.data.sources.text_dir import TextDir
-from newllm_core.data.sources.text_file import TextFile, TextFileOptions
+from newllm_core.data.sources.text_file import TextFile
 from newllm_core.errors import InputError
 
-from .cases import assert_one_line_error
+from .cases import assert_one_line_error, read, write
+from .containers import write_rows
 
 TEXTS = ["a, b; c", "é | d", "e"]
 
 
 def texts(path, **options):
-    found = list(Rows(str(path), RowsOptions(**options)).documents())
-    return [getattr(part, "text", part) for part in found]
+    return [getattr(part, "text", part) for part in read(Rows, path, **options)]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +110,7 @@ def test_bytes_count_where_the_only_column_of_texts_is_guessed(tmp_path):
 
 def test_columns_within_columns(tmp_path):
     rows = [{"data": {"text": "x", "n": {"deep": "y"}}, "a.b": "z"}, {"data": "q"}]
-    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    write_rows(tmp_path / "a.jsonl", rows)
     for column, expected in (("data.text", "x"), ("data.n.deep", "y"), ("a.b", "z")):
         found, broken = texts(tmp_path / "a.jsonl", text=column)
         assert found == expected
@@ -122,11 +121,9 @@ def test_columns_within_columns(tmp_path):
 
 def test_hidden_files_are_no_text(tmp_path):
     for name in ("a.txt", ".a.txt", ".git/b.txt", "sub/.ipynb_checkpoints/c.txt", "sub/d.txt"):
-        path = tmp_path / ".home" / "texts" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(name)
-    found = [part.text for part in TextDir(str(tmp_path / ".home" / "texts")).documents()]
-    assert found == ["a.txt", "sub/d.txt"]
+        write(tmp_path / ".home" / "texts" / name, name)
+    found = read(TextDir, tmp_path / ".home" / "texts")
+    assert [part.text for part in found] == ["a.txt", "sub/d.txt"]
 
 
 @pytest.mark.parametrize(
@@ -140,9 +137,7 @@ def test_hidden_files_are_no_text(tmp_path):
 )
 def test_what_is_no_text_is_named(tmp_path, data, words):
     for name in ("a.txt", "a.jsonl", "a.csv"):
-        (tmp_path / name).write_bytes(data)
+        path = write(tmp_path / name, data)
         # An encoding in which every byte is a letter must not help.
-        source = TextFile if name == "a.txt" else Rows
-        options = TextFileOptions if name == "a.txt" else RowsOptions
         with assert_one_line_error(InputError, name, words):
-            list(source(str(tmp_path / name), options(encoding="latin-1")).documents())
+            read(TextFile if name == "a.txt" else Rows, path, encoding="latin-1")

@@ -7,14 +7,15 @@ from newllm_core.data import pieces as pieces_module
 from newllm_core.data.tokenizer import TextTokenizer
 from tests.generation.cases import TOKENIZERS
 
+from .layouts import numbered
+
 # White space of every kind, because that is where tokenizers are delicate.
 DELICATE = st.text(alphabet="the cat.,'s \n\r\t\x1c\x85\u2028é𝄞", max_size=80)
 
 
 def lines_matter():
     """As newer models split: line ends go together with the white space before them."""
-    made = TOKENIZERS["bpe"]()
-    tokenizer = Tokenizer.from_str(made.to_json())
+    tokenizer = Tokenizer.from_str(TOKENIZERS["bpe"]().to_json())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(r"\s*[\r\n]+|\s+(?!\S)|\s+|\w+|[^\w\s]+", "isolated"),
@@ -26,12 +27,10 @@ def lines_matter():
 
 def always_prefixed():
     """Every text gets a space in front: no cut makes no difference."""
-    vocabulary = {piece: number for number, piece in enumerate(["?", "▁", *"thecat", "▁t"])}
-    vocabulary = {piece: number for number, piece in enumerate(vocabulary)}
+    vocabulary = numbered("?", "▁", *"thecat", "▁t")
     tokenizer = Tokenizer(models.BPE(vocabulary, [("▁", "t")], unk_token="?"))
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
-    )
+    marks = [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    tokenizer.normalizer = normalizers.Sequence(marks)
     return TextTokenizer.adopt(tokenizer.to_str())
 
 

@@ -6,7 +6,7 @@ from newllm_core.data.sources import python_docs
 from newllm_core.data.sources.python_docs import PythonDocs, module_text
 from newllm_core.errors import ConfigError
 
-from .cases import assert_one_line_error
+from .cases import assert_one_line_error, write
 
 SOURCE = '''"""About the module."""
 raise SystemExit("never imported")
@@ -30,6 +30,7 @@ if True:
     def late():
         """About \\ud800 late."""
 '''
+DOC = '"""Doc."""'
 EXPECTED = """pkg.mod
 
 About the module.
@@ -61,33 +62,27 @@ def library(tmp_path, monkeypatch):
     return tmp_path
 
 
-def write(library, name, text='"""Doc."""'):
-    path = library / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8"))
-
-
 def test_docstrings_under_their_full_names(tmp_path):
-    write(tmp_path, "mod.py", SOURCE)
+    write(tmp_path / "mod.py", SOURCE)
     assert module_text("pkg.mod", tmp_path / "mod.py") == EXPECTED
 
 
 def test_modules_by_name_without_tests_and_foreign_packages(library):
     for name in ("b.py", "a/__init__.py", "a/z.py", "test.py", "a0.py"):
-        write(library, name)
+        write(library / name, DOC)
     for folder in ("site-packages", "test", "json/tests", "idlelib", "lib2to3"):
-        write(library, f"{folder}/x.py")
+        write(library / folder / "x.py", DOC)
     heads = [document.text.split("\n")[0] for document in PythonDocs().documents()]
     assert heads == ["a", "a.z", "a0", "b", "test"]
 
 
 def test_files_that_do_not_parse_are_left_out(library):
-    write(library, "good.py")
-    write(library, "latin.py", b'# coding: latin-1\n"""caf\xe9"""')
-    write(library, "syntax.py", '"""Doc."""\ndef')
-    write(library, "null.py", b'"""Doc."""\0')
-    write(library, "bytes.py", b'"""\xff"""')
-    write(library, "silent.py", "x = 1")
+    write(library / "good.py", DOC)
+    write(library / "latin.py", b'# coding: latin-1\n"""caf\xe9"""')
+    write(library / "syntax.py", '"""Doc."""\ndef')
+    write(library / "null.py", b'"""Doc."""\0')
+    write(library / "bytes.py", b'"""\xff"""')
+    write(library / "silent.py", "x = 1")
     texts = [document.text for document in PythonDocs().documents()]
     assert texts == ["good\n\nDoc.\n", "latin\n\ncafé\n"]
 

@@ -1,20 +1,20 @@
 """What rows say, and that it is the same in every container."""
 
-import bz2
 import csv
 import gzip
-import json
-import lzma
 
 import pyarrow
 import pytest
 from pyarrow import parquet
 
 from newllm_core.data.sources.base import Broken, Document, Message, Note
-from newllm_core.data.sources.rows import Rows, RowsOptions
+from newllm_core.data.sources.rows import Rows
+from newllm_core.data.sources.ultrachat import UltraChat
+from newllm_core.data.sources.wikitext import WikiText
 from newllm_core.errors import InputError
 
-from .cases import Recorder, assert_one_line_error, run
+from .cases import Recorder, assert_one_line_error, read, run, write
+from .containers import CONTAINERS, hub_library, write_rows
 
 ODD = ['quoted "x", y', "CR\r\nLF\n\nend", "é\u2028𝄞\0", "\ufeffmark", " null", "NaN", "1.50"]
 TEXTS = [{"id": f"{i}", "text": f"row {i} {ODD[i % len(ODD)]}"} for i in range(150)]
@@ -24,71 +24,13 @@ CHATS = [
 ]
 
 
-def dump(row):
-    return json.dumps(row, ensure_ascii=False)
-
-
-def write_csv(path, rows):
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def hub_library():
-    """Import it where it is used: every worker of pytest collects this file."""
-    import datasets
-
-    datasets.disable_progress_bars()
-    return datasets
-
-
-def save(path, rows):
-    hub_library().Dataset.from_list(rows).save_to_disk(str(path))
-
-
-def utf8(text):
-    return text.encode("utf-8", "surrogatepass")
-
-
-WRITERS = {
-    "a.jsonl": lambda path, rows: path.write_bytes(utf8("\n".join(map(dump, rows)))),
-    "a.ndjson": lambda path, rows: path.write_bytes(utf8("\r\n\r\n".join(map(dump, rows)))),
-    "a.json": lambda path, rows: path.write_bytes(utf8(json.dumps(rows, indent=1))),
-    "wrapped.json": lambda path, rows: path.write_bytes(utf8(dump({"data": rows, "of": 1}))),
-    "pretty.json": lambda path, rows: path.write_text(
-        "".join(json.dumps(r, indent=2) for r in rows)
-    ),
-    "array.jsonl": lambda path, rows: path.write_bytes(utf8(dump(rows))),
-    "a.parquet": lambda path, rows: parquet.write_table(pyarrow.Table.from_pylist(rows), path),
-    "saved": save,
-    "a.json.gz": lambda path, rows: path.write_bytes(gzip.compress(utf8(dump(rows)))),
-    "a.jsonl.bz2": lambda path, rows: path.write_bytes(
-        bz2.compress(utf8("\n".join(map(dump, rows))))
-    ),
-    "a.jsonl.xz": lambda path, rows: path.write_bytes(
-        lzma.compress(utf8("\n".join(map(dump, rows))))
-    ),
-    "a.jsonl.zst": lambda path, rows: path.write_bytes(
-        pyarrow.Codec("zstd").compress(utf8("\n".join(map(dump, rows)))).to_pybytes()
-    ),
-}
-
-
 def found(path, **options):
-    documents = list(Rows(str(path), RowsOptions(**options)).documents())
-    return [document for document in documents if not isinstance(document, Note)]
-
-
-def lines(path, *rows):
-    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    return path
+    return [found for found in read(Rows, path, **options) if not isinstance(found, Note)]
 
 
 @pytest.mark.parametrize("rows", [TEXTS, CHATS], ids=["texts", "chats"])
 def test_equal_rows_give_equal_documents_in_every_container(tmp_path, rows, monkeypatch):
     monkeypatch.setattr("newllm_core.data.sources.json_rows.CHUNK_CHARACTERS", 50)
-    writers = WRITERS | ({"a.csv": write_csv} if rows is TEXTS else {})
     expected = [
         Document(text=row["text"])
         if rows is TEXTS
@@ -97,19 +39,15 @@ def test_equal_rows_give_equal_documents_in_every_container(tmp_path, rows, monk
         )
         for row in rows
     ]
-    for name, write in writers.items():
-        write(tmp_path / name, rows)
-        assert found(tmp_path / name) == expected, name
+    for name in CONTAINERS + ["a.csv"] * (rows is TEXTS):
+        assert found(write_rows(tmp_path / name, rows)) == expected, name
 
 
 def test_equal_rows_give_one_data_set(tmp_path):
     hashes = set()
-    for name in ("a.jsonl", "a.json", "a.parquet", "saved", "a.jsonl.zst"):
-        WRITERS[name](tmp_path / name, TEXTS)
-        info = run(tmp_path / f"out-{name}", source="rows", input=tmp_path / name)
-        hashes.add(info.hash)
-    write_csv(tmp_path / "a.csv", TEXTS)
-    hashes.add(run(tmp_path / "out", source="rows", input=tmp_path / "a.csv").hash)
+    for name in ("a.jsonl", "a.json", "a.parquet", "saved", "a.jsonl.zst", "a.csv"):
+        path = write_rows(tmp_path / name, TEXTS)
+        hashes.add(run(tmp_path / f"out-{name}", source="rows", input=path).hash)
     assert len(hashes) == 1
 
 
@@ -119,14 +57,14 @@ def test_one_odd_value_changes_no_other_row(tmp_path, name):
     content = [{"type": "text", "text": "x"}, {"type": "image", "url": "y"}]
     odd = {"messages": [{"role": "user", "content": content}]}
     plain = {"messages": [{"role": "user", "content": "line\n"}]}
-    lines(tmp_path / "in.jsonl", plain, odd, plain)
+    write_rows(tmp_path / "in.jsonl", [plain, odd, plain])
     if name in ("a.parquet", "saved"):
         mixed = hub_library().Dataset.from_json(
             str(tmp_path / "in.jsonl"), cache_dir=str(tmp_path / "c")
         )
         (mixed.to_parquet if name == "a.parquet" else mixed.save_to_disk)(str(tmp_path / name))
     else:
-        WRITERS[name](tmp_path / name, [plain, odd, plain])
+        write_rows(tmp_path / name, [plain, odd, plain])
     texts = [document.messages[0].content for document in found(tmp_path / name)]
     assert texts == ["line\n", "x", "line\n"]
 
@@ -150,27 +88,22 @@ USER, ASSISTANT = Message("user", "q"), Message("assistant", "a")
             {"messages": [{"role": "assistant", "content": None, "tool_calls": [{"id": 1}]}]},
             (Message("assistant", ""),),
         ),
-        (
-            {"messages": [{"role": "user", "content": [{"type": "image"}]}]},
-            (Message("user", ""),),
-        ),
+        ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, (Message("user", ""),)),
         ({"messages": None, "conversations": [{"role": "user", "content": "q"}]}, (USER,)),
     ],
 )
 def test_spellings_of_chats(tmp_path, row, messages):
     expected = messages or (USER, ASSISTANT)
-    assert found(lines(tmp_path / "a.jsonl", row)) == [Document(messages=expected)]
+    assert found(write_rows(tmp_path / "a.jsonl", [row])) == [Document(messages=expected)]
 
 
 def test_what_is_left_out_or_renamed_is_said_once_and_counted(tmp_path):
     image = {"role": "human", "content": [{"type": "image"}, {"type": "text", "text": "see"}]}
     call = {"role": "assistant", "content": None, "function_call": {"name": "f"}}
     rows = [{"messages": [image, call, {"role": "user", "content": f"{n}"}]} for n in range(5)]
-    path = lines(tmp_path / "a.jsonl", *rows, {"messages": []}, {"messages": []})
+    path = write_rows(tmp_path / "a.jsonl", [*rows, {"messages": []}, {"messages": []}])
     progress = Recorder()
-    info = run(
-        tmp_path / "out", source="rows", input=path, val_token_policy="keep", progress=progress
-    )
+    info = run(tmp_path / "out", source="rows", input=path, keep=True, progress=progress)
     said = [line.partition("): ")[2] for line in progress.messages if line.startswith("source")]
     assert said == [
         "parts of messages that are no text are left out (5 times)",
@@ -205,8 +138,7 @@ def test_what_is_left_out_or_renamed_is_said_once_and_counted(tmp_path):
 def test_a_value_of_another_type_breaks_its_row_alone(tmp_path, row):
     good = {"text": "good"}
     for name in ("a.jsonl", "a.json"):
-        WRITERS[name](tmp_path / name, [good, row, good])
-        first, broken, last = found(tmp_path / name)
+        first, broken, last = found(write_rows(tmp_path / name, [good, row, good]))
         assert first == last == Document(text="good")
         assert isinstance(broken, Broken)
         assert f"{tmp_path / name}: " in broken.problem
@@ -277,16 +209,16 @@ def test_damaged_arrays_are_refused_with_the_place(tmp_path, data):
 
 
 def test_the_only_column_of_texts_is_guessed_and_said(tmp_path):
-    path = lines(tmp_path / "a.jsonl", {"id": 1, "body": "x"}, {"id": 2, "body": "y"})
+    path = write_rows(tmp_path / "a.jsonl", [{"id": 1, "body": "x"}, {"id": 2, "body": "y"}])
     note, *documents = Rows(str(path)).documents()
     assert "'body'" in note.text
     assert documents == [Document(text="x"), Document(text="y")]
-    two = lines(tmp_path / "b.jsonl", {"title": "t", "body": "x"})
+    two = write_rows(tmp_path / "b.jsonl", [{"title": "t", "body": "x"}])
     (broken,) = found(two)
     assert "source.text" in broken.problem
     assert "title, body" in broken.problem
     assert found(two, text="body") == [Document(text="x")]
-    late = lines(tmp_path / "c.jsonl", {"prompt": "p"}, {"text": "x"})
+    late = write_rows(tmp_path / "c.jsonl", [{"prompt": "p"}, {"text": "x"}])
     assert [type(document) for document in found(late)] == [Broken, Document]
 
 
@@ -299,8 +231,7 @@ def test_csv_cells_are_texts_as_they_are(tmp_path, mark):
 
 
 def test_damaged_csv(tmp_path):
-    path = tmp_path / "a.csv"
-    path.write_text('id,text\n1,a\n2\n3,"b"c\n\n4,d\n', encoding="utf-8")
+    path = write(tmp_path / "a.csv", 'id,text\n1,a\n2\n3,"b"c\n\n4,d\n')
     documents = found(path)
     assert [getattr(document, "text", None) for document in documents] == ["a", None, None, "d"]
     assert "line 3 has 1 cells, the header 2" in documents[1].problem
@@ -314,10 +245,9 @@ def test_damaged_csv(tmp_path):
 
 
 def test_folders_are_read_in_order_and_divided_by_names(tmp_path):
-    (tmp_path / "inner").mkdir()
-    lines(tmp_path / "inner" / "train-00000.jsonl", {"text": "b"})
-    lines(tmp_path / "train.jsonl", {"text": "c"})
-    write_csv(tmp_path / "a_valid.csv", [{"text": "v"}])
+    write_rows(tmp_path / "inner" / "train-00000.jsonl", [{"text": "b"}])
+    write_rows(tmp_path / "train.jsonl", [{"text": "c"}])
+    write_rows(tmp_path / "a_valid.csv", [{"text": "v"}])
     (tmp_path / ".hidden.json").write_text("{")
     (tmp_path / "dataset_info.json").write_text("{}")
     documents = found(tmp_path)
@@ -336,11 +266,9 @@ def test_saved_splits_and_folders_laid_out_like_the_hub(tmp_path):
     datasets.DatasetDict(of).save_to_disk(str(tmp_path / "saved"))
     expected = [Document(text=name, split=name) for name in ("validation", "train")]
     assert found(tmp_path / "saved") == expected
-    hub = tmp_path / "hub"
-    hub.mkdir()
-    for name, rows in of.items():
-        rows.to_json(hub / f"{name}.jsonl")
-    assert found(f"hub:{hub}") == expected
+    for name in of:
+        write_rows(tmp_path / "hub" / f"{name}.jsonl", [{"text": name}])
+    assert found(f"hub:{tmp_path / 'hub'}") == expected
 
 
 def test_a_url_is_read_like_a_file():
@@ -355,10 +283,18 @@ def test_a_url_is_read_like_a_file():
         list(read_rows("memory://b.jsonl"))
 
 
-def test_offline_hub_says_what_to_do(monkeypatch):
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        (Rows("hub:someone/something:config"), "someone/something"),
+        (UltraChat(), "HuggingFaceH4/ultrachat_200k"),
+        (WikiText(), "Salesforce/wikitext"),
+    ],
+)
+def test_offline_hub_says_what_to_do(monkeypatch, source, name):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with assert_one_line_error(InputError, "someone/something", "--input"):
-        found("hub:someone/something:config")
+    with assert_one_line_error(InputError, name, "--input"):
+        list(source.documents())
 
 
 @pytest.mark.parametrize(

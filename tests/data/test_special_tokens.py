@@ -13,9 +13,8 @@ from newllm_core.data.control_tokens import HIDDEN
 from newllm_core.data.sources.base import Document, Message
 from newllm_core.data.tokenizer import TextTokenizer
 
-from .layouts import LAYOUTS, SPECIAL
+from .layouts import ADOPTED, LAYOUTS, SPECIAL
 
-MADE = {name: TextTokenizer.adopt(made.to_str(), {"user"}) for name, made in LAYOUTS.items()}
 WIDE_END = "＜/s＞"
 LITERALS = [*SPECIAL, "<unk>", "[SEP]", "[UNK]", "<|endoftext|>", "<|user|>", WIDE_END, "<0x41>"]
 ORDINARY = [" ", "  ", "\n", "the", "cat", "sat", "café", "ça", "日本語", "日", ".", "𝄞", "ſ", "'s"]
@@ -31,51 +30,51 @@ def without_text(tokenizer):
     return {i for i in ids if tokenizer.spelling(i) is None} - {tokenizer.unknown_id}
 
 
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("name", ADOPTED)
 @settings(max_examples=40)
 @given(text=texts(*LITERALS, *ORDINARY, "<tab>", "Straße", HIDDEN[0], HIDDEN + "<s>"))
 def test_no_text_yields_one_and_the_file_alone_sees_to_it(name, text):
-    tokenizer = MADE[name]
+    tokenizer = ADOPTED[name]
     ids = tokenizer.encode(text)
     assert not set(ids) & without_text(tokenizer)
     plain = Tokenizer.from_str(tokenizer.to_json())
     assert plain.encode(text).ids == [*ids, tokenizer.end_id]
 
 
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("name", ADOPTED)
 @settings(max_examples=25)
 @given(text=st.lists(st.sampled_from(ORDINARY), max_size=8).map("".join))
 def test_ordinary_text_has_the_ids_that_the_tokenizer_had(name, text):
     known = LAYOUTS[name].encode(text, add_special_tokens=False).ids
-    assert MADE[name].encode(text) == known
+    assert ADOPTED[name].encode(text) == known
 
 
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("name", ADOPTED)
 @pytest.mark.parametrize("copied", [pickle.dumps, deepcopy])
 def test_a_copy_is_as_safe(name, copied):
-    copy = copied(MADE[name])
+    copy = copied(ADOPTED[name])
     copy = pickle.loads(copy) if isinstance(copy, bytes) else copy
     for literal in LITERALS:
-        assert copy.encode(literal) == MADE[name].encode(literal)
+        assert copy.encode(literal) == ADOPTED[name].encode(literal)
 
 
 @pytest.mark.parametrize("name", LOSSLESS)
 @pytest.mark.parametrize("literal", LITERALS)
 def test_literals_are_text_that_comes_back(name, literal):
     text = f"the {literal} café{literal}{literal}"
-    assert MADE[name].decode(MADE[name].encode(text)) == text
+    assert ADOPTED[name].decode(ADOPTED[name].encode(text)) == text
 
 
 def test_literals_come_back_where_a_model_looks_for_the_likeliest_pieces():
     text = "the <pad> <s></s> <mask><unk> <0x41>"
-    ids = MADE["unigram-bytes"].encode(text)
-    assert MADE["unigram-bytes"].decode(ids) == text
-    assert MADE["unigram-bytes"].unknown_id not in ids
+    ids = ADOPTED["unigram-bytes"].encode(text)
+    assert ADOPTED["unigram-bytes"].decode(ids) == text
+    assert ADOPTED["unigram-bytes"].unknown_id not in ids
 
 
 @pytest.mark.parametrize("name", ["words", "unigram", "unigram-bytes"])
 def test_documents_have_one_end_whatever_a_normalizer_makes_of_them(name):
-    tokenizer = MADE[name]
+    tokenizer = ADOPTED[name]
     texts = [f"the {WIDE_END} cat{WIDE_END}", WIDE_END, f"{WIDE_END}</s>"]
     documents = [Document(text=text) for text in texts]
     chat = Document(messages=(Message("user", f"<|user|>{WIDE_END}"),))
@@ -86,7 +85,7 @@ def test_documents_have_one_end_whatever_a_normalizer_makes_of_them(name):
 
 
 def test_a_file_that_shows_its_special_tokens_is_read_as_safely():
-    tokenizer = MADE["unigram"]
+    tokenizer = ADOPTED["unigram"]
     plain = Tokenizer.from_str(LAYOUTS["unigram"].to_str())
     plain.add_special_tokens(["<|user|>"])
     record = json.loads(tokenizer.to_json())["post_processor"]
@@ -114,7 +113,7 @@ def test_what_stands_for_unknown_text_ends_no_document():
 
 
 def test_added_words_that_are_letters_of_bytes_are_text():
-    made = MADE["byte-level"]  # has é added
+    made = ADOPTED["byte-level"]  # has é added
     assert b"".join(map(made.bytes_of, made.encode("é"))) == "é".encode()
     assert made.decode(made.encode("é 驗 é")) == "é 驗 é"
 

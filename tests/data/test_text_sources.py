@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from newllm_core.data.sources.files import read_chunks, read_lines
-from newllm_core.data.sources.text_dir import TextDir, TextDirOptions
+from newllm_core.data.sources.text_dir import TextDir
 from newllm_core.data.sources.text_file import (
     TextFile,
     TextFileOptions,
@@ -15,33 +15,27 @@ from newllm_core.data.sources.text_file import (
 )
 from newllm_core.errors import ConfigError, InputError
 
-from .cases import assert_one_line_error, joined
+from .cases import assert_one_line_error, joined, read, write
 
 
-def texts(source):
-    return [document.text for document in source.documents()]
-
-
-def write(path, data):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data if isinstance(data, bytes) else data.encode("utf-8"))
-    return str(path)
+def texts(path, source=TextFile, **options):
+    return [document.text for document in read(source, path, **options)]
 
 
 def test_a_file_without_separator_is_one_document_byte_for_byte(tmp_path):
     content = "é\r\nline\rx\x85\u2028\n\n 𝄞 "
-    assert texts(TextFile(write(tmp_path / "a.txt", content))) == [content]
+    assert texts(write(tmp_path / "a.txt", content)) == [content]
 
 
 def test_the_separator_is_found_anywhere_and_belongs_to_no_document(tmp_path):
     path = write(tmp_path / "a.txt", "one\ntwo\n\nthree\n\n\n\n \n\nfour")
-    found = texts(TextFile(path, TextFileOptions(r"\n\n")))
+    found = texts(path, document_separator=r"\n\n")
     assert found == ["one\ntwo", "three", "four"]  # blank parts are none
 
 
 def test_a_separator_of_a_line_of_its_own(tmp_path):
     path = write(tmp_path / "a.txt", "a --- b\n---\nc")
-    assert texts(TextFile(path, TextFileOptions(r"\n---\n"))) == ["a --- b", "c"]
+    assert texts(path, document_separator=r"\n---\n") == ["a --- b", "c"]
 
 
 @given(
@@ -74,7 +68,7 @@ def test_reading_in_small_chunks(tmp_path_factory, text, size):
 
 def test_a_byte_order_mark_is_no_text(tmp_path):
     path = write(tmp_path / "a.txt", b"\xef\xbb\xbfx\xef\xbb\xbf")
-    assert texts(TextFile(path)) == ["x\ufeff"]
+    assert texts(path) == ["x\ufeff"]
 
 
 @pytest.mark.parametrize(
@@ -88,8 +82,7 @@ def test_a_byte_order_mark_is_no_text(tmp_path):
 )
 @pytest.mark.parametrize("chunk_bytes", [1, 2, 3, 1 << 20])
 def test_bytes_that_are_not_utf8_are_located(tmp_path, data, offset, byte, chunk_bytes):
-    path = tmp_path / "a.txt"
-    path.write_bytes(data)
+    path = write(tmp_path / "a.txt", data)
     with assert_one_line_error(InputError, path, f"offset {offset};", byte):
         list(text_documents(path, None, chunk_bytes))
 
@@ -98,33 +91,15 @@ def test_a_folder_is_read_recursively_in_the_order_of_relative_paths(tmp_path):
     for name in ("b.txt", "a/z.txt", "a/b/c.txt", "a.txt", "a/skip.md", "empty.txt"):
         write(tmp_path / name, "" if name == "empty.txt" else name)
     (tmp_path / "folder.txt").mkdir()
-    assert texts(TextDir(str(tmp_path))) == ["a/b/c.txt", "a/z.txt", "a.txt", "b.txt"]
-    assert texts(TextDir(str(tmp_path), TextDirOptions(pattern="*.md"))) == ["a/skip.md"]
-    split = TextDir(str(tmp_path), TextDirOptions(pattern="a/*.txt", document_separator="/"))
-    assert texts(split) == ["a", "z.txt"]
+    assert texts(tmp_path, TextDir) == ["a/b/c.txt", "a/z.txt", "a.txt", "b.txt"]
+    assert texts(tmp_path, TextDir, pattern="*.md") == ["a/skip.md"]
+    split = texts(tmp_path, TextDir, pattern="a/*.txt", document_separator="/")
+    assert split == ["a", "z.txt"]
 
 
 def test_a_pattern_must_be_relative(tmp_path):
     with assert_one_line_error(ConfigError, "source.pattern", "/abs/*.txt"):
-        texts(TextDir(str(tmp_path), TextDirOptions(pattern="/abs/*.txt")))
-
-
-def test_inputs_that_cannot_be_read(tmp_path):
-    missing, empty = tmp_path / "missing.txt", tmp_path / "empty.txt"
-    empty.touch()
-    with assert_one_line_error(InputError, "text-file needs", "--input"):
-        texts(TextFile())
-    with assert_one_line_error(InputError, missing, "No such file", "--input"):
-        texts(TextFile(str(missing)))
-    with assert_one_line_error(InputError, empty, "is empty"):
-        texts(TextFile(str(empty)))
-    with assert_one_line_error(InputError, tmp_path, "is a folder"):
-        texts(TextFile(str(tmp_path)))
-    with assert_one_line_error(InputError, empty, "not a folder"):
-        texts(TextDir(str(empty)))
-    empty.unlink()
-    with assert_one_line_error(InputError, tmp_path, "no file named '*.txt'", "source.pattern"):
-        texts(TextDir(str(tmp_path)))
+        texts(tmp_path, TextDir, pattern="/abs/*.txt")
 
 
 def test_nothing_is_read_before_documents_are_asked_for(tmp_path):

@@ -18,7 +18,7 @@ from newllm_core.data.sources.base import Document, Message
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import ConfigError, InputError
 
-from .cases import assert_one_line_error, encode_document, spelled_out
+from .cases import assert_one_line_error, encode_document, spelled_out, write
 
 # White space of every kind, because that is where pre-tokenizers are delicate.
 DELICATE = st.text(alphabet="ab1.,'s \n\r\t\x1c\x85\u2028é𝄞", max_size=60)
@@ -270,11 +270,10 @@ def test_training_is_the_same_in_another_process(bpe):
 
 
 def write_gpt2(folder, vocabulary_name, merges_name):
-    folder.mkdir()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {letter: index for index, letter in enumerate([*alphabet, "th", "<|endoftext|>"])}
-    (folder / vocabulary_name).write_text(json.dumps(vocabulary), encoding="utf-8")
-    (folder / merges_name).write_text("#version: 0.2\nt h\n", encoding="utf-8")
+    write(folder / vocabulary_name, json.dumps(vocabulary))
+    write(folder / merges_name, "#version: 0.2\nt h\n")
     return folder
 
 
@@ -320,8 +319,7 @@ def test_tokenizer_errors(tmp_path):
         load_base(DataConfig(tokenizer="gpt2", tokenizer_path=str(tmp_path)))
     with assert_one_line_error(ConfigError, "tokenizer_path", "gpt2"):
         load_base(DataConfig(tokenizer_path=str(tmp_path)))
-    broken = tmp_path / "tokenizer.json"
-    broken.write_text('{"model": 3}', encoding="utf-8")
+    broken = write(tmp_path / "tokenizer.json", '{"model": 3}')
     with assert_one_line_error(InputError, broken, "not a tokenizer.json"):
         load_base(DataConfig(tokenizer=str(broken)))
     broken.write_bytes(b"\xff\xfe")

@@ -1,13 +1,11 @@
-import json
-
 import pytest
 
 from newllm_core.data.sources import ultrachat
 from newllm_core.data.sources.base import Broken, Document, Message
 from newllm_core.data.sources.ultrachat import UltraChat
-from newllm_core.errors import InputError
 
-from .cases import assert_one_line_error
+from .cases import read
+from .containers import write_rows
 
 CHATS = [
     [{"role": "user", "content": "Hé?\nTwo lines"}, {"role": "assistant", "content": "Yes."}],
@@ -19,46 +17,25 @@ EXPECTED = [
 ]
 
 
-def write(path, rows):
-    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
-    joined = "\n".join(lines) if path.suffix == ".jsonl" else "[" + ",".join(lines) + "]"
-    path.write_text(joined, encoding="utf-8")
-    return path
-
-
-def found(path):
-    return list(UltraChat(str(path)).documents())
-
-
-@pytest.mark.parametrize("name", ["a.jsonl", "a.json", ".hidden/a[1]*.jsonl"])
-def test_json_files(tmp_path, name):
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.parquet", ".hidden/a[1]*.jsonl"])
+def test_files(tmp_path, name):
     path = tmp_path / name
-    path.parent.mkdir(exist_ok=True)
     rows = [{"prompt": "p", "messages": messages} for messages in CHATS]
-    assert found(write(path, rows)) == EXPECTED
-
-
-def test_parquet_files(tmp_path):
-    import pyarrow
-    import pyarrow.parquet
-
-    path = tmp_path / "a.parquet"
-    pyarrow.parquet.write_table(pyarrow.table({"messages": CHATS}), path)
-    assert found(path) == EXPECTED
+    assert read(UltraChat, write_rows(path, rows)) == EXPECTED
 
 
 def test_reading_leaves_nothing_in_the_cache(tmp_path, monkeypatch):
     cache = tmp_path / "cache"
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(cache))
-    path = write(tmp_path / "a.jsonl", [{"messages": CHATS[0]}])
-    assert found(path) == EXPECTED[:1]
+    path = write_rows(tmp_path / "a.jsonl", [{"messages": CHATS[0]}])
+    assert read(UltraChat, path) == EXPECTED[:1]
     assert not cache.exists()
 
 
 def test_rows_of_the_hub_keep_their_split(tmp_path, monkeypatch):
     """A folder laid out like the hub's; `train_gen` is another kind of rows."""
     for split in ("train_sft", "test_sft", "train_gen"):
-        write(tmp_path / f"{split}.jsonl", [{"messages": CHATS[0]}])
+        write_rows(tmp_path / f"{split}.jsonl", [{"messages": CHATS[0]}])
     files = "".join(
         f"\n  - split: {split}\n    path: {split}.jsonl"
         for split in ("train_sft", "test_sft", "train_gen")
@@ -84,34 +61,15 @@ def test_rows_of_the_hub_keep_their_split(tmp_path, monkeypatch):
     ],
 )
 def test_rows_that_are_no_chats_are_broken(tmp_path, row, parts):
-    path = write(tmp_path / "a.jsonl", [row, {"messages": CHATS[0]}])
-    broken, good = found(path)
+    path = write_rows(tmp_path / "a.jsonl", [row, {"messages": CHATS[0]}])
+    broken, good = read(UltraChat, path)
     assert isinstance(broken, Broken)
     assert all(str(part) in broken.problem for part in (path, *parts))
     assert good == EXPECTED[0]
 
 
-def test_inputs_that_cannot_be_read(tmp_path):
-    with assert_one_line_error(InputError, tmp_path / "none.jsonl", "No such file"):
-        found(tmp_path / "none.jsonl")
-    with assert_one_line_error(InputError, tmp_path, "no file of rows", ".parquet"):
-        found(tmp_path)
-    (tmp_path / "a.doc").write_text("x", encoding="utf-8")
-    with assert_one_line_error(InputError, tmp_path / "a.doc", ".doc", ".parquet"):
-        found(tmp_path / "a.doc")
-    (tmp_path / "c.json").write_bytes(b"[")
-    with assert_one_line_error(InputError, tmp_path / "c.json"):
-        found(tmp_path / "c.json")
-
-
-def test_offline_hub_says_what_to_do(monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with assert_one_line_error(InputError, "HuggingFaceH4/ultrachat_200k", "--input"):
-        list(UltraChat().documents())
-
-
 def test_real_chats(shared_data):
-    documents = found(shared_data / "ultrachat" / "ultrachat_800.jsonl")
+    documents = read(UltraChat, shared_data / "ultrachat" / "ultrachat_800.jsonl")
     assert len(documents) == 800
     assert sum(len(document.messages) for document in documents) == 3970
     assert {m.role for document in documents for m in document.messages} == {"user", "assistant"}

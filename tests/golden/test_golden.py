@@ -16,14 +16,14 @@ from newllm_core.data.prepared import PreparedDataset, TokenSplit
 from newllm_core.generation.session import Session
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.plugins.registry import REGULARIZERS
-from newllm_core.training.phase1.trainer import train_phase1
+from newllm_core.training.phase1.loss import Phase1Loss
+from newllm_core.training.phase1.trainer import Phase1Trainer
 from newllm_core.training.phase2.extra_terms import make_objective
 from newllm_core.training.phase2.run import train_phase2
 from tests.golden.cases import END, V, phase1_cases, phase2_cases, splits
 
 FIGURES = json.loads((Path(__file__).parent / "figures.json").read_text())
 SPLITS = splits()
-CPU = torch.device("cpu")
 
 
 def agree(found, expected, where=""):
@@ -66,9 +66,8 @@ def test_phase1(name):
         count=len(model.cells()) if every_layer else 1,
     )
     tokens = {split: ids for split, (ids, _) in SPLITS.items()}
-    result = train_phase1(
-        model, objective.double(), regularizers, tokens, config, end_id=END, device=CPU
-    )
+    loss = Phase1Loss(model, objective.double(), regularizers, config.phase1)
+    result = Phase1Trainer(loss, tokens, config, end_id=END).run()
     agree(result.history, FIGURES["phase1"][name])
 
 
@@ -86,19 +85,8 @@ def prepared():
     )
 
 
-class Steps:
-    """A log that keeps the figures of steps."""
-
-    def __init__(self):
-        self.found = []
-
-    def write(self, event, **values):
-        if event == "step":
-            self.found.append([values["gradient_norm"], values["terms"]["cross-entropy"]])
-
-
 @pytest.mark.parametrize("name", FIGURES["phase2"])
-def test_phase2_and_text(name):
+def test_phase2_and_text(saver, name):
     case, heads = phase2_cases()[name]
     config = settings.resolve(case)
     start = Checkpoint(
@@ -109,9 +97,11 @@ def test_phase2_and_text(name):
         probes={split: torch.zeros(1, 4).long() for split in SPLITS},
         warmup=1,
     )
-    log, expected = Steps(), FIGURES["phase2"][name]
-    trained = train_phase2(start, prepared(), config, device=CPU, log=log)
-    agree(log.found, expected["steps"])
+    expected = FIGURES["phase2"][name]
+    trained = train_phase2(start, prepared(), config, saver=saver)
+    lines = map(json.loads, saver.log.path.read_text().splitlines())
+    steps = [line for line in lines if line["event"] == "step"]
+    agree([[s["gradient_norm"], s["terms"]["cross-entropy"]] for s in steps], expected["steps"])
     epochs = trained.results["epochs"]
     for entry in epochs:
         for split in SPLITS:

@@ -17,7 +17,6 @@ from newllm_core.training.phase2.run import train_phase2
 if os.environ.get("NEWLLM_RUN_KERNELS") == "off":
     pytest.skip("NEWLLM_RUN_KERNELS=off: every form is plain", allow_module_level=True)
 
-CPU = torch.device("cpu")
 PLAIN = {"cross-entropy": plain_cross_entropy}
 FORMS = [pytest.param(form, id=f"{form.operation}-{form.device}") for form in door.FORMS]
 DIMS = 7
@@ -217,7 +216,7 @@ def test_turning_forms_off_changes_no_loss_beyond_rounding(freeze, monkeypatch):
             {"phase2": section | {"freeze_context": freeze}, "run": {"kernels": setting}}
         )
         made = len(calls)
-        results = train_phase2(checkpoint(), dataset(documents=6), config, device=CPU).results
+        results = train_phase2(checkpoint(), dataset(documents=6), config).results
         assert (len(calls) > made) == (setting == "auto" and compiled.is_usable())
         losses[setting] = [
             [entry["terms"]["cross-entropy"], entry["validation"]["loss"]]

@@ -1,16 +1,14 @@
 """Distributions that exist only in a folder, and the command line run in this process."""
 
-import json
 import sys
-from dataclasses import dataclass
 
 import pytest
 
-from newllm_cli.__main__ import main
 from newllm_core.config import DataConfig
 from newllm_core.data.prepare import prepare
 from newllm_core.plugins.plugin import FROM_FILES
 from newllm_core.plugins.registry import REGISTRIES
+from tests.cli.inside import CommandLine
 from tests.few import FEW_FLAGS
 
 GROUPS = {registry.kind: registry.group for registry in REGISTRIES}
@@ -51,46 +49,10 @@ def no_files():
     FROM_FILES.clear()
 
 
-@dataclass
-class Done:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self):
-        return json.loads(self.out)
-
-    @property
-    def lines(self):
-        return self.err.splitlines()
-
-    def one_line(self, *parts):
-        """The only line on stderr that begins like an error, which has every part."""
-        (line,) = [line for line in self.lines if line.startswith("newllm: ")]
-        assert all(part in line for part in parts), line
-        assert "Traceback" not in self.err
-        return line
-
-
 @pytest.fixture
 def newllm(monkeypatch, capfd):
     """Run a command line; colours and width are those of a pipe."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["newllm", *map(str, arguments)])
-        capfd.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code or 0
-        out, err = capfd.readouterr()
-        return Done(code, out, err)
-
-    return run
+    return CommandLine(monkeypatch, capfd)
 
 
 @pytest.fixture(scope="session")

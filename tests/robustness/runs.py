@@ -80,16 +80,12 @@ CASES = {
 def train(case, home, out, *, resume=True, overwrite=False, progress=None, device="cpu", **layers):
     """The run of `case`; `home` holds the data and, for Phase 2, a checkpoint to start from."""
     config = settings.resolve(COMMON, CASES[case], layers)
-    options = {
-        "overwrite": overwrite,
-        "resume": resume,
-        "device": torch.device(device),
-        "progress": progress or Silent(),
-    }
+    options = {"overwrite": overwrite, "resume": resume, "progress": progress or Silent()}
+    device = torch.device(device)
     dataset = open_dataset(home / "data")
     if "phase1" in CASES[case]:
-        return run_phase1(config, dataset, out, **options)
-    base = checkpoints.load(home / "base.safetensors")
+        return run_phase1(config, dataset, out, device=device, **options)
+    base = checkpoints.load(home / "base.safetensors", device=device)
     return run_phase2(base, dataset, config, out, **options)
 
 

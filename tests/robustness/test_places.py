@@ -126,7 +126,7 @@ def test_a_second_run_of_the_same_place_is_refused(home, tmp_path, reference):
 def test_expand_waits_for_nobody_and_replaces_nothing(home, tmp_path):
     out = tmp_path / "run.safetensors"
     base, data = checkpoints.load(home / "base.safetensors"), open_dataset(home / "data")
-    where = {"overwrite": False, "device": torch.device("cpu"), "progress": Silent()}
+    where = {"overwrite": False, "progress": Silent()}
     with exclusive(out), pytest.raises(InputError, match="another newllm is writing"):
         run_expand(base, data, base.config, out, **where)
     assert names(tmp_path) == []

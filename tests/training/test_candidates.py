@@ -97,6 +97,6 @@ def test_the_last_steps_compare_with_all(monkeypatch, frozen):
         candidates=3,
         candidates_share=0.75,
     )
-    train_phase2(checkpoint(), data, Config(phase2=options), device=torch.device("cpu"))
+    train_phase2(checkpoint(), data, Config(phase2=options))
     rows = len(data.train.tokens) if frozen else len(data.train.tokens) // 8 * 8
     assert drawn == [3] * math.ceil(0.75 * 2 * math.ceil(rows / 64))

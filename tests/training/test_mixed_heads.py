@@ -22,7 +22,7 @@ def run(start, **options):
     config = Config(
         phase2=Phase2Config(**FAST | options), analysis=AnalysisConfig(**FEW["analysis"])
     )
-    return train_phase2(start, dataset(), config, device=torch.device("cpu"))
+    return train_phase2(start, dataset(), config)
 
 
 def loss_of(trained):

@@ -16,7 +16,7 @@ from newllm_core.objectives.base import NO_TOKEN, Objective, check_reads, tokens
 from newllm_core.settings import resolve
 from newllm_core.training.phase1.engines import batches
 from newllm_core.training.phase1.loss import Phase1Loss
-from newllm_core.training.phase1.trainer import Phase1Trainer, train_phase1
+from newllm_core.training.phase1.trainer import Phase1Trainer
 from newllm_core.training.phase2.extra_terms import ExtraTerms
 from newllm_core.training.phase2.fine_tuning import FineTuning
 
@@ -96,6 +96,9 @@ class Remembers:
 
     def __init__(self, at):
         self.left, self.kept = at, None
+
+    def begin(self, trainer):
+        """Nothing is resumed."""
 
     @contextmanager
     def step(self, state):
@@ -218,7 +221,7 @@ def test_an_objective_with_parameters_is_trained():
     model, recorder = make_model(), Recorder(D, E, V).double()
     recorder.reads = ()
     regularizers = list(make_loss(model, config).regularizers)
-    train_phase1(model, recorder, regularizers, TEXT, config, device=CPU)
+    Phase1Trainer(Phase1Loss(model, recorder, regularizers, config.phase1), TEXT, config).run()
     assert recorder.scale.item() == pytest.approx(1 - 2 * config.phase1.learning_rate, rel=1e-4)
 
 

@@ -12,11 +12,11 @@ from newllm_core.errors import DivergedError
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.plugins.registry import REGULARIZERS
 from newllm_core.regularizers.base import Regularizer
-from newllm_core.runtime.runlog import RunLog, metrics_path
 from newllm_core.training.phase1 import measure
 from newllm_core.training.phase1 import windows as walk
+from newllm_core.training.phase1.loss import Phase1Loss
 from newllm_core.training.phase1.measure import model_figures
-from newllm_core.training.phase1.trainer import train_phase1
+from newllm_core.training.phase1.trainer import Phase1Trainer
 from newllm_core.training.phase1.windows import Window
 from newllm_core.training.phase2.extra_terms import make_objective
 from newllm_core.trajectory.sequential import rollout
@@ -62,7 +62,7 @@ def make_regularizers(config, count=1):
     return REGULARIZERS.make(config.phase1.reg, config.regularizer, D, count=count)[0]
 
 
-def train(section=None, *, text=TEXT, regularizers=None, objective=None, log=None, **given):
+def train(section=None, *, text=TEXT, regularizers=None, objective=None, saver=None, **given):
     """A trained model and what happened."""
     config = make_config(section, **given)
     model = make_model(config)
@@ -71,9 +71,8 @@ def train(section=None, *, text=TEXT, regularizers=None, objective=None, log=Non
         regularizers = make_regularizers(config, len(model.cells()) if every_layer else 1)
     if objective is None:
         objective, _ = make_objective(config.phase1.objective, config, model)
-    cpu = torch.device("cpu")
-    result = train_phase1(model, objective, regularizers, text, config, device=cpu, log=log)
-    return model, result
+    loss = Phase1Loss(model, objective, regularizers, config.phase1)
+    return model, Phase1Trainer(loss, text, config, saver=saver).run()
 
 
 def short(length):
@@ -252,12 +251,10 @@ def test_the_reconstruction_objective_trains_blocks_and_decoder():
     assert list(result.history[-1]["sweep_terms"]) == ["reconstruction"]
 
 
-def test_the_log_has_a_line_for_every_iteration(tmp_path):
-    path = tmp_path / "run.safetensors"
-    with RunLog(path) as log:
-        _, result = train(log=log, max_iterations=3)
-    lines = [json.loads(line) for line in metrics_path(path).read_text().splitlines()]
-    assert metrics_path(path).name == "run.metrics.jsonl"
+def test_the_log_has_a_line_for_every_iteration(saver):
+    _, result = train(saver=saver, max_iterations=3)
+    assert saver.log.path.name == "run.metrics.jsonl"
+    lines = [json.loads(line) for line in saver.log.path.read_text().splitlines()]
     assert lines == [{"event": "iteration"} | entry for entry in result.history]
     assert len(lines) == 3
 

@@ -10,22 +10,20 @@ from newllm_core.analysis.analyze import analyze
 from newllm_core.checkpoint import format as checkpoints
 from newllm_core.config import AnalysisConfig, Config, Phase2Config, RunConfig
 from newllm_core.errors import ConfigError, DivergedError, InputError
-from newllm_core.runtime.runlog import RunLog, metrics_path
 from newllm_core.training.phase2 import measure
 from newllm_core.training.phase2.run import train_phase2
 from tests.few import FEW
 
-CPU = torch.device("cpu")
 SMALL = dataset(documents=6)
 PROBES = AnalysisConfig(**FEW["analysis"])
 FAST = {"epochs": 3, "learning_rate": 0.03, "num_streams": 8, "bptt": 16, "batch_tokens": 100}
 
 
-def run(start, data=None, *, seed=0, **options):
+def run(start, data=None, *, seed=0, saver=None, **options):
     config = Config(
         phase2=Phase2Config(**FAST | options), run=RunConfig(seed=seed), analysis=PROBES
     )
-    return train_phase2(start, data or dataset(), config, device=CPU)
+    return train_phase2(start, data or dataset(), config, saver=saver)
 
 
 def parameters(model):
@@ -61,16 +59,16 @@ def test_fine_tuning_beats_counting_tokens_and_leaves_the_given_checkpoint_alone
     assert all(p.grad is None for p in trained.model.parameters())
 
 
-def test_frozen_contexts_improve_the_loss_and_change_heads_only(tmp_path):
+def test_frozen_contexts_improve_the_loss_and_change_heads_only(saver, tmp_path):
     start = checkpoint()
     before = parameters(start.model)
     config = Config(phase2=Phase2Config(**FAST, freeze_context=True))
-    trained = train_phase2(start, dataset(), config, device=CPU, scratch=tmp_path)
+    trained = train_phase2(start, dataset(), config, saver=saver)
     heads = {"token_output.0.weight", "token_output.0.bias"}
     assert changed(before, parameters(trained.model)) == heads
     losses = [entry["validation"]["loss"] for entry in trained.results["epochs"]]
     assert losses[-1] < losses[0] - 0.1
-    assert list(tmp_path.iterdir()) == []
+    assert {file.name for file in tmp_path.iterdir()} == {"run.metrics.jsonl", "run.resume"}
 
 
 def test_every_head_learns_in_both_modes():
@@ -208,20 +206,14 @@ def test_train_figures_cover_no_more_than_validation():
     assert results["train"]["num_tokens"] == 300
 
 
-def test_max_tokens_bounds_what_is_read(tmp_path):
-    path = tmp_path / "run.safetensors"
-    for freeze in (False, True):
-        config = Config(phase2=Phase2Config(**FAST | {"epochs": 1, "freeze_context": freeze}))
-        config = dataclasses.replace(
-            config, phase2=dataclasses.replace(config.phase2, max_tokens=320)
-        )
-        with RunLog(path) as log:
-            train_phase2(checkpoint(), dataset(), config, device=CPU, log=log)
-        events = [json.loads(line) for line in metrics_path(path).read_text().splitlines()]
-        steps = [event for event in events if event["event"] == "step"]
-        # 8 streams of 40 tokens make windows of 16, 16, 8; batches of 100 make four.
-        assert len(steps) == (4 if freeze else 3)
-        assert [e["epoch"] for e in events if e["event"] == "epoch"] == [0, 1]
+@pytest.mark.parametrize("freeze", [False, True])
+def test_max_tokens_bounds_what_is_read(saver, freeze):
+    run(checkpoint(), epochs=1, freeze_context=freeze, max_tokens=320, saver=saver)
+    events = [json.loads(line) for line in saver.log.path.read_text().splitlines()]
+    steps = [event for event in events if event["event"] == "step"]
+    # 8 streams of 40 tokens make windows of 16, 16, 8; batches of 100 make four.
+    assert len(steps) == (4 if freeze else 3)
+    assert [e["epoch"] for e in events if e["event"] == "epoch"] == [0, 1]
 
 
 @pytest.mark.parametrize("freeze", [False, True])

@@ -13,11 +13,7 @@ from newllm_core.settings import resolve
 from newllm_core.training.phase2.context_store import ContextStore
 from newllm_core.training.phase2.extra_terms import ExtraTerms
 from newllm_core.training.phase2.fine_tuning import FineTuning
-from newllm_core.training.phase2.frozen import (
-    SEGMENT_ROWS,
-    FrozenContexts,
-    store_contexts,
-)
+from newllm_core.training.phase2.frozen import SEGMENT_ROWS, FrozenContexts
 from newllm_core.training.phase2.source import Terms, drop
 from newllm_core.training.phase2.steps import Steps, one_cycle
 
@@ -211,7 +207,8 @@ def test_frozen_contexts_are_those_of_one_carried_stream(tmp_path):
     start = checkpoint(num_heads=2, cell="gated")
     tokens = dataset().train.tokens[:1100]
     with ContextStore(tmp_path, len(tokens), (2, 16)) as store:
-        store_contexts(start.model, tokens, store, end_id=END, progress=Silent())
+        options = {"end_id": END, "config": Phase2Config(), "weights": [1.0, 1.0]}
+        FrozenContexts(start.model, tokens, store=store, seed=0, **options).fill(Silent())
         stored = store.read(0, len(tokens))
     with torch.no_grad():
         exact = text_formula(start.model, [END, *tokens[:-1].tolist()], torch.zeros(16))

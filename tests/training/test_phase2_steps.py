@@ -47,6 +47,6 @@ def test_every_epoch_reads_its_streams_from_the_start():
         epochs=2, learning_rate=0.0, dropout=0.0, num_streams=8, bptt=16, weight_decay=0.0
     )
     data = dataset(documents=6)
-    trained = train_phase2(checkpoint(), data, Config(phase2=config), device=torch.device("cpu"))
+    trained = train_phase2(checkpoint(), data, Config(phase2=config))
     _, first, second = trained.results["epochs"]
     assert first["terms"] == second["terms"]

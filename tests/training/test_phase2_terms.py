@@ -18,14 +18,12 @@ from newllm_core.training.phase2.run import train_phase2
 from tests.data.cases import run as prepare
 from tests.open_gate import OPEN_GATE
 
-CPU = torch.device("cpu")
-
 
 def phase2_of(start, *, phase1=None, options=None, of_regularizer=None, **phase2):
     fast = {"epochs": 1, "num_streams": 8, "learning_rate": 0.03}
     layer = {"phase2": fast | phase2, "phase1": phase1 or {}, "objective": options or {}}
     config = resolve(layer | {"regularizer": of_regularizer or {}})
-    return train_phase2(start, dataset(documents=6), config, device=CPU)
+    return train_phase2(start, dataset(documents=6), config)
 
 
 def trained_decoder(start, **options):
@@ -142,9 +140,10 @@ def test_what_phase1_trained_is_in_the_checkpoint_and_phase2_starts_from_it(tmp_
         {"phase1": {"max_tokens": 500, "max_iterations": 2}, "phase2": {"epochs": 0}},
         {"gate": OPEN_GATE},
     )
-    given = {"overwrite": False, "device": CPU, "progress": Silent()}
-    trained = run_phase1(config, data, tmp_path / "one.safetensors", **given)
-    saved = load(tmp_path / "one.safetensors")
+    given = {"overwrite": False, "progress": Silent()}
+    one = tmp_path / "one.safetensors"
+    trained = run_phase1(config, data, one, device=torch.device("cpu"), **given)
+    saved = load(one)
     assert set(saved.objective) == {"output.weight", "output.bias"}
     assert saved.config.objective == {"decoder": "linear", "context_weight": 0.7}
     initial, _ = make_objective("reconstruction", config, trained.model)

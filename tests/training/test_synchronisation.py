@@ -20,7 +20,7 @@ from newllm_core.training.phase1.trainer import Phase1Trainer
 from newllm_core.training.phase2.context_store import ContextStore
 from newllm_core.training.phase2.extra_terms import ExtraTerms, make_objective
 from newllm_core.training.phase2.fine_tuning import FineTuning
-from newllm_core.training.phase2.frozen import FrozenContexts, store_contexts
+from newllm_core.training.phase2.frozen import FrozenContexts
 from newllm_core.training.phase2.steps import Steps, trained_parameters, training_only
 
 TOKENS = dataset(documents=5).train.tokens
@@ -107,8 +107,8 @@ def phase2_steps(device, tmp_path, *, shape=None, count=3, **phase2):
     steps.change.looks = False
     with ContextStore(tmp_path, len(TOKENS), (model.num_heads, 16)) as store:
         if config.phase2.freeze_context:
-            store_contexts(model, TOKENS, store, end_id=END, progress=Silent())
             source = FrozenContexts(model, TOKENS, store=store, seed=0, **options)
+            source.fill(Silent())
         else:
             source = FineTuning(model, TOKENS, extra=extra, **options)
         losses = source.losses(torch.Generator(device).manual_seed(0))

@@ -5,7 +5,7 @@ Its name is what `newllm analyze --as` takes.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,11 @@ import torch
 from torch import Tensor
 
 from newllm_core.analysis.stepped import Step
-from newllm_core.errors import ConfigError, InputError, reason
+from newllm_core.errors import ConfigError, InputError, PluginError, UserError, reason
 from newllm_core.files.tensor_files import open_tensors
+from newllm_core.plugins.plugin import Plugin
+
+FUNCTIONS = ("step", "control", "encode", "text")
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,26 @@ class Network:
     encode: Callable[[str], list[int]] | None = None
     text: Callable[[int], str] | None = None
     values: Tensor | None = None
+
+
+def named(network: Network, what: str, plugin: Plugin) -> Network:
+    """Return the network with functions that raise one line about `what`, which `plugin` is."""
+
+    def blaming(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any) -> Any:  # noqa: ANN401 - a step, or what reads and shows a text
+            try:
+                return function(*given)
+            except UserError:
+                raise
+            except (Exception, SystemExit) as error:
+                ids = f" for token ids up to {int(given[1].max())}" if len(given) > 1 else ""
+                raise PluginError(f"{what}: {name} failed{ids}: {plugin.raised(error)}") from error
+
+        return call
+
+    found = {name: getattr(network, name) for name in FUNCTIONS}
+    blamed: dict[str, Any] = {name: blaming(name, f) for name, f in found.items() if f}
+    return replace(network, **blamed)
 
 
 class Foreign(ABC):

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 
 from newllm_core.analysis.analyze import Tokens, examine
-from newllm_core.analysis.foreign.base import Network
-from newllm_core.analysis.foreign.named import named
+from newllm_core.analysis.foreign.base import Network, named
 from newllm_core.analysis.foreign.step_file import open_step_file
 from newllm_core.checkpoint.format import is_checkpoint
 from newllm_core.config.values import shown
@@ -139,6 +138,8 @@ def _read_tokens(paths: Sequence[Path], network: Network) -> Tokens:
 
 
 def _ids(path: Path, network: Network) -> np.ndarray:
+    if path.is_dir():
+        raise ConfigError(f"--tokens {path}: a folder has two texts already: give it alone")
     if path.suffix == ".npy":
         ids = open_array(path, ".npy file of token ids")
         if ids.dtype.kind not in "iu":

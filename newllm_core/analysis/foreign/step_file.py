@@ -14,8 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from newllm_core.analysis.foreign.base import Network
-from newllm_core.analysis.foreign.named import named
+from newllm_core.analysis.foreign.base import Network, named
 from newllm_core.errors import PluginError
 from newllm_core.plugins.guard import stdout_to_stderr
 from newllm_core.plugins.plugin import Plugin, import_file

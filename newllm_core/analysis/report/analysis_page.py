@@ -19,6 +19,7 @@ from newllm_core.analysis.report.figures import (
     number,
     printable,
     shape_text,
+    short,
     unhealthy,
 )
 from newllm_core.analysis.report.html import chart_grid, figure_table, page, section, status, table
@@ -28,7 +29,7 @@ TILES: list[tuple[str, tuple[str, ...]]] = [
     ("effective rank / dimensions", ("effective_rank_ratio",)),
     ("Lyapunov exponent λ", ("lyapunov_exponent", "mean")),
     ("memory horizon, tokens", ("memory_horizon",)),
-    ("tokens remembered", ("token_memory", "total")),
+    ("tokens kept", ("token_memory", "kept")),
 ]
 ALONG_TEXT = (
     "Growth of a small disturbance by each token of the first passage, ln: red where it grows, "
@@ -91,7 +92,9 @@ def _verdict_table(verdicts: Sequence[Figures]) -> str:
     rows = []
     for name, found in by_section(verdicts).items():
         cells = [
-            status(found[split]["status"], _value(found[split]["value"])) if split in found else "–"
+            status(found[split]["status"], short(found[split]["value"]).replace("-", "−"))
+            if split in found
+            else "–"
             for split in splits
         ]
         limit = next(iter(found.values()))["healthy_if"]
@@ -145,13 +148,6 @@ def _tiles(report: Figures) -> str:
 
 def _tile(value: float | None) -> str:
     return "–" if value is None else f"{value:.3g}".replace("-", "−")
-
-
-def _value(value: float | None) -> str:
-    if value is None:
-        return "–"
-    shown = f"{value:.2f}" if abs(value) < 1000 else f"{value:.0e}"
-    return shown.replace("-", "−")
 
 
 def _differences(differences: Figures) -> str:

@@ -70,7 +70,7 @@ def split_charts(columns: Columns) -> list[Chart]:
             key="memory",
             title="Tokens read back from the context",
             caption="What a linear probe recovers of the token so many steps back: 1 is all of it, "
-            "0 no more than guessing by frequency.",
+            "0 no more than guessing by frequency. What the last token tells of others counts in.",
             x_label="steps back",
             y_label="tokens remembered",
             markers=True,

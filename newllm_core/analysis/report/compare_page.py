@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from html import escape
 
-from newllm_core.analysis.criteria import SECTIONS, Figures
+from newllm_core.analysis.criteria import STATUSES, Figures
 from newllm_core.analysis.report.chart import Chart
 from newllm_core.analysis.report.charts import ROLES, split_charts
 from newllm_core.analysis.report.figures import (
     LANGUAGE_MODEL,
     figure_rows,
+    health_rows,
     last_text,
     number,
-    worst_verdicts,
 )
 from newllm_core.analysis.report.html import chart_grid, figure_table, page, section, status, table
 
@@ -72,18 +72,10 @@ def setting(value: object) -> str:
 
 
 def _health(entries: Sequence[Figures]) -> str:
-    worst = [worst_verdicts(entry) for entry in entries]
-    rows = []
-    for name in SECTIONS:
-        cells = [
-            status(verdicts[name]["status"])
-            if name in verdicts
-            else "–"
-            if verdicts
-            else "explodes"
-            for verdicts in worst
-        ]
-        rows.append([escape(name.replace("_", " ")), *cells])
+    rows = [
+        [escape(label), *(status(cell) if cell in STATUSES else cell for cell in cells)]
+        for label, cells in health_rows(entries)
+    ]
     return table(["section", *(entry["name"] for entry in entries)], rows)
 
 

@@ -1,10 +1,10 @@
 """The figures of a report: where they are, what training changes, and how people read them."""
 
-import math
+import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from newllm_core.analysis.criteria import HEALTHY, STATUSES, Figures
+from newllm_core.analysis.criteria import HEALTHY, SECTIONS, STATUSES, Figures
 
 # Keys, and places in lists.
 Place = tuple[str | int, ...]
@@ -66,6 +66,7 @@ FIGURES: list[tuple[str, Place]] = [
     ("  whole text", ("sweeps", "measured_text", "0.01%")),
     ("tokens remembered", ("token_memory", "total")),
     ("  standard error", ("token_memory", "stderr")),
+    ("  kept, not guessed from last", ("token_memory", "kept")),
     ("memory capacity", ("memory_capacity", "total")),
     ("first of the spectrum", ("lyapunov_spectrum", "exponents", 0, "mean")),
     ("  last that was measured", ("lyapunov_spectrum", "exponents", -1, "mean")),
@@ -162,10 +163,9 @@ def figure_at(figures: Figures | None, path: Place) -> float | None:
     if value is None:
         return None
     if path[0] == "dimension_mean":
-        mean = sum(value) / len(value)
-        return math.dist(value, [mean] * len(value)) / len(value) ** 0.5
+        return statistics.pstdev(value)
     if path[0] == "dimension_variance":
-        chosen = {"min": min(value), "max": max(value), "mean": sum(value) / len(value)}
+        chosen = {"min": min(value), "max": max(value), "mean": statistics.fmean(value)}
         return chosen[str(path[1])]
     return look_up(figures, path)
 
@@ -208,14 +208,17 @@ def last_text(entry: Figures) -> tuple[str, Figures | None]:
     return name, entry[name]
 
 
-def worst_verdicts(report: Figures) -> dict[str, Figures]:
-    """Return for each section the verdict of the split that fares worse; {} without verdicts."""
-    worst: dict[str, Figures] = {}
-    for verdict in report["verdicts"] or []:
-        known = worst.setdefault(verdict["section"], verdict)
-        if STATUSES.index(verdict["status"]) > STATUSES.index(known["status"]):
-            worst[verdict["section"]] = verdict
-    return worst
+def health_rows(entries: Sequence[Figures]) -> Iterator[tuple[str, list[str]]]:
+    """Yield each section and its status in the columns of a comparison, that of the worse split."""
+    judged = [by_section(entry["verdicts"] or []) for entry in entries]
+
+    def cell(found: dict[str, dict[str, Figures]], section: str) -> str:
+        if section not in found:  # nobody asks how a foreign network was trained
+            return "–" if found else "explodes"
+        return max((v["status"] for v in found[section].values()), key=STATUSES.index)
+
+    for section in SECTIONS:
+        yield section.replace("_", " "), [cell(found, section) for found in judged]
 
 
 def by_section(verdicts: Sequence[Figures]) -> dict[str, dict[str, Figures]]:

@@ -47,12 +47,15 @@ def table(
     words: Sequence[int] = (),
     kind: str = "",
 ) -> str:
-    """Return a table of HTML cells; columns of `words` may wrap; `kind` is a class of the style."""
+    """Return a table of HTML cells; a first one that begins with a space is indented.
+
+    Columns of `words` may wrap; `kind` is a class of the style.
+    """
 
     def cell(tag: str, index: int, html: str) -> str:
         chosen = ' class="words"' if index in words else ""
-        if tag == "td" and index == 0 and html.startswith("&nbsp;"):
-            chosen, html = ' class="indent"', html.replace("&nbsp;", "")
+        if index == 0 and html.startswith(" "):
+            chosen, html = ' class="indent"', html.strip()
         return f"<{tag}{chosen}>{html}</{tag}>"
 
     head = "".join(cell("th", i, escape(text)) for i, text in enumerate(headings))
@@ -70,11 +73,8 @@ def figure_table(
     names: Iterable[str], columns: Iterable[Mapping[str, Any] | None], *first: Sequence[str]
 ) -> str:
     """Return every figure of every column, below the rows that come `first`."""
-    rows = list(first)
-    for label, cells in figure_rows(columns):
-        shown = "&nbsp;" + escape(label.strip()) if label.startswith(" ") else escape(label)
-        rows.append([shown, *cells])
-    return table(["figure", *names], rows)
+    figures = ([escape(label), *cells] for label, cells in figure_rows(columns))
+    return table(["figure", *names], [*first, *figures])
 
 
 def status(name: str, value: str = "") -> str:

@@ -70,14 +70,6 @@ def input_file(source: str, given: str | None, what: str) -> Path:
     return path
 
 
-def input_folder(source: str, given: str | None, what: str) -> Path:
-    """Like `input_path`, for a folder."""
-    path = input_path(source, given, what)
-    if not path.is_dir():
-        raise InputError(f"{path} is not a folder, source {source} needs {what}")
-    return path
-
-
 def files_below(folder: Path, pattern: str = "*") -> list[Path]:
     """Return the files of a folder and below it, in the order of their relative paths.
 
@@ -268,12 +260,10 @@ def unicode_text(text: str, name: str) -> str:
     return text
 
 
-def read_lines(
-    path: Path, chunk_bytes: int = CHUNK_BYTES, encoding: str | None = None
-) -> Iterator[str]:
+def read_lines(path: Path, chunk_bytes: int = CHUNK_BYTES) -> Iterator[str]:
     """Yield the lines of a text file with their ends; only a line feed ends a line."""
     held: list[str] = []  # of a line that goes on; joined once, however long it is
-    for chunk in read_chunks(path, chunk_bytes, encoding):
+    for chunk in read_chunks(path, chunk_bytes):
         first, *lines = chunk.split("\n")
         held.append(first)
         for line in lines:

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from newllm_core.config import option
 from newllm_core.data.sources.base import Document
-from newllm_core.data.sources.files import files_below, input_folder
+from newllm_core.data.sources.files import files_below, input_path
 from newllm_core.data.sources.text_file import TextFile, TextFileOptions, text_documents
 from newllm_core.errors import ConfigError, InputError
 
@@ -28,12 +27,10 @@ class TextDir(TextFile):
 
     def documents(self) -> Iterator[Document]:
         """Yield the documents of every file; `InputError` without any, or of another encoding."""
-        folder = input_folder("text-dir", self.input, "a folder of text files")
-        for path in self._files(folder):
-            yield from text_documents(path, self.separator, encoding=self.encoding)
-
-    def _files(self, folder: Path) -> list[Path]:
-        pattern = self.options.pattern
+        what, pattern = "a folder of text files", self.options.pattern
+        folder = input_path("text-dir", self.input, what)
+        if not folder.is_dir():
+            raise InputError(f"{folder} is not a folder, source text-dir needs {what}")
         try:
             found = files_below(folder, pattern)
         except (ValueError, NotImplementedError) as error:
@@ -42,4 +39,5 @@ class TextDir(TextFile):
             ) from error
         if not found:
             raise InputError(f"{folder} has no file named {pattern!r}: set source.pattern")
-        return found
+        for path in found:
+            yield from text_documents(path, self.separator, encoding=self.encoding)

@@ -29,8 +29,7 @@ class TextFileOptions:
     """How a file becomes documents."""
 
     document_separator: str | None = option(
-        None,
-        r"Text between documents, such as \n\n (escapes: \n \r \t \\); it belongs to neither.",
+        None, r"Text between documents, such as \n\n (escapes: \n \r \t \\); it belongs to neither."
     )
     encoding: str = option(UTF8, "Encoding of the text.")
 

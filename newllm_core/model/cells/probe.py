@@ -1,8 +1,12 @@
-"""One call of every cell before hours of training: does it keep the least of its contract?
+"""A few calls of every cell before hours of training: does it keep the least of its contract?
+
+It must be a formula: the same rows give the same, whoever asks, when and beside whom. What breaks
+this would end in figures that nobody can repeat.
 
 Shapes: N rows, C context_dim, E embed_dim.
 """
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -10,12 +14,21 @@ from torch import Tensor
 
 from newllm_core.errors import PluginError
 from newllm_core.model.cells.base import Cell
-from newllm_core.model.cells.formula import require_formula, require_kinds
 from newllm_core.plugins.registry import CELLS
-from newllm_core.runtime.repeatable import leaving_alone, require_same_twice
+from newllm_core.runtime.repeatable import (
+    NOTHING_KEPT,
+    leaving_alone,
+    require_same_twice,
+    tensors_of,
+)
 
 ROWS = 3
 STD = 0.1
+# What an optimizer trains and files hold.
+TRAINED = (torch.float32, torch.float64)
+KEPT = (*TRAINED, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
+# Relative to the largest value: fewer rows may round otherwise.
+ROUNDING = 1e-3
 
 
 def probe(name: str, cells: Sequence[Cell], seed: int) -> None:
@@ -43,7 +56,7 @@ def probe(name: str, cells: Sequence[Cell], seed: int) -> None:
     given = {"context": context, "token": token}
     with torch.random.fork_rng(devices=[]), torch.enable_grad(), CELLS.blame(name):
         for cell in cells:
-            require_kinds(cell, what)
+            _require_kinds(cell, what)
             with leaving_alone(cell, f"{what}: forward"):
                 found = cell(context=context, token=token)
             if not (isinstance(found, tuple | list) and len(found) == 2):
@@ -53,7 +66,7 @@ def probe(name: str, cells: Sequence[Cell], seed: int) -> None:
             _require_like("context", found[0], context, what)
             if not cell.is_last:  # nobody reads the last token
                 _require_like("token", found[1], token, what)
-            require_formula(cell, context, token, found[0], what)
+            _require_formula(cell, context, token, found[0], what)
             context, token = found
         require_same_twice(lambda: _like(cells[0], seed), lambda cell: cell(**given)[0], seed, what)
         trained = [parameter for parameter in parameters if parameter.requires_grad]
@@ -83,3 +96,37 @@ def _described(found: object) -> str:
     if isinstance(found, Tensor):
         return f"{str(found.dtype).removeprefix('torch.')} of shape {list(found.shape)}"
     return f"a {type(found).__name__}"
+
+
+def _require_kinds(cell: Cell, what: str) -> None:
+    """Raise `PluginError` for numbers that cannot be trained or saved."""
+    parameters = dict(cell.named_parameters())
+    for name, (tensor, _) in tensors_of(cell).items():
+        if tensor.dtype not in (TRAINED if name in parameters else KEPT):
+            raise PluginError(
+                f"{what}: {name} is {str(tensor.dtype).removeprefix('torch.')}: parameters are "
+                "float32 (of a complex number two; convert in forward), whole numbers buffers"
+            )
+
+
+def _require_formula(
+    cell: Cell, context: Tensor, token: Tensor, updated_NC: Tensor, what: str
+) -> None:
+    """Raise `PluginError` if the context [N, C] that `cell` made depends on more than was given."""
+
+    def again(rows: int, problem: str, tolerance: float = 0.0) -> None:
+        found = cell(context=context[:rows], token=token[:rows])[0]
+        exact = updated_NC[:rows]
+        if not ((found - exact).abs() <= tolerance * exact.abs().max()).all():
+            raise PluginError(f"{what}: {problem}")
+
+    rows = len(context)
+    again(rows, f"a second call returns something else: {NOTHING_KEPT}")
+    again(1, "a row alone becomes something else than beside others: mix no rows", ROUNDING)
+    cell.eval()
+    again(rows, "forward depends on self.training: do the same in both")
+    cell.train()
+    try:
+        copy.deepcopy(cell)
+    except Exception as error:
+        raise PluginError(f"{what}: after a call it cannot be copied: {NOTHING_KEPT}") from error

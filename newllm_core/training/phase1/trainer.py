@@ -18,13 +18,10 @@ from newllm_core.checkpoint.run_state import State
 from newllm_core.config import Config
 from newllm_core.errors import DivergedError
 from newllm_core.files.npy_files import release_pages
-from newllm_core.model.language_model import LanguageModel
-from newllm_core.objectives.base import Objective
 from newllm_core.parallel import collectives
 from newllm_core.parallel.collectives import by_sharding
-from newllm_core.regularizers.base import Regularizer
 from newllm_core.runtime.device import steps_between_checks
-from newllm_core.runtime.progress import Progress, Silent, Task
+from newllm_core.runtime.progress import Silent, Task
 from newllm_core.runtime.runlog import RunLog
 from newllm_core.training.pass_meter import NORM, PassMeter
 from newllm_core.training.phase1.engines import Batch, batches
@@ -47,7 +44,11 @@ class Phase1Result:
 
 
 class Phase1Trainer:
-    """The loop: windows, iterations, batches. `train_phase1` is the way in."""
+    """The loop: windows, iterations, batches. Trains blocks and objective of `loss` in place.
+
+    `tokens` [T] are of "train" and "validation", `end_id` closes their documents, if any does. The
+    run goes on from what `saver` resumes, if anything.
+    """
 
     def __init__(
         self,
@@ -56,14 +57,12 @@ class Phase1Trainer:
         config: Config,
         *,
         end_id: int = -1,
-        progress: Progress | None = None,
-        log: RunLog | None = None,
         saver: Saver | None = None,
     ) -> None:
         self.config, self.whole_config = config.phase1, config
         self.seed = config.run.seed
-        self.progress = progress or Silent()
-        self.log = log or RunLog(None)
+        self.progress = saver.progress if saver else Silent()
+        self.log = saver.log if saver else RunLog(None)
         self.saver = saver
         self.loss = loss
         self.model = loss.model
@@ -83,7 +82,14 @@ class Phase1Trainer:
         self.statistics = self._statistics()
 
     def run(self) -> Phase1Result:
-        """Train on every window in turn."""
+        """Train on every window in turn.
+
+        Raises:
+            DivergedError: a loss or gradient is not finite.
+            Interrupted: the run was asked to stop; its state is saved.
+        """
+        if self.saver is not None:
+            self.saver.begin(self)
         config, windows = self.config, self.windows
         work = windows.work(windows.num_tokens)
         if work == 0:
@@ -267,34 +273,3 @@ class Phase1Trainer:
             f"{self.iteration}, after {read:,} tokens); try a lower --learning-rate, "
             "--dist-reg-weight or --init-std" + plugin_at_fault(what, self.config)
         )
-
-
-def train_phase1(
-    model: LanguageModel,
-    objective: Objective,
-    regularizers: list[Regularizer],
-    tokens: Mapping[str, np.ndarray],
-    config: Config,
-    *,
-    end_id: int = -1,
-    device: torch.device,
-    log: RunLog | None = None,
-    progress: Progress | None = None,
-    saver: Saver | None = None,
-) -> Phase1Result:
-    """Train the blocks of `model`, and `objective`, in place.
-
-    `tokens` [T] are of "train" and "validation", `end_id` closes their documents, if any does. The
-    run goes on from what `saver` resumes, if anything.
-
-    Raises:
-        DivergedError: a loss or gradient is not finite.
-        Interrupted: the run was asked to stop; its state is saved.
-    """
-    loss = Phase1Loss(model, objective, regularizers, config.phase1).to(device)
-    trainer = Phase1Trainer(
-        loss, tokens, config, end_id=end_id, progress=progress, log=log, saver=saver
-    )
-    if saver is not None:
-        saver.begin(trainer)
-    return trainer.run()

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from newllm_core.checkpoint.run_state import State
-from newllm_core.model.language_model import LanguageModel
 from newllm_core.parallel import collectives
 from newllm_core.runtime.device import to_device
 from newllm_core.runtime.progress import Progress
@@ -23,22 +22,6 @@ from newllm_core.trajectory.text import contexts_of_text
 # Neighbouring rows that are read together; every pool of them is shuffled row by row.
 SEGMENT_ROWS = 256
 POOL_BYTES = 64 * 2**20
-
-
-def store_contexts(
-    model: LanguageModel,
-    tokens: np.ndarray,
-    store: ContextStore,
-    *,
-    end_id: int,
-    progress: Progress,
-) -> None:
-    """Fill `store` with what the heads read, computed as evaluation computes it."""
-    with progress.task("computing contexts", len(tokens), "tokens") as task:
-        for chunk in contexts_of_text(model, tokens, end_id=end_id):
-            read_NKC = torch.stack(chunk.contexts[-model.num_heads :], dim=1)
-            store.write(chunk.positions_N, read_NKC.cpu().numpy())
-            task.advance(len(chunk.positions_N))
 
 
 @dataclass(eq=False)
@@ -60,6 +43,14 @@ class FrozenContexts(Source):
         self.begin_epoch()
         self.num_tokens = len(self.tokens)
         self.num_steps = -(-self.num_tokens // self.config.batch_tokens)
+
+    def fill(self, progress: Progress) -> None:
+        """Fill `store` with what the heads read, computed as evaluation computes it."""
+        with progress.task("computing contexts", self.num_tokens, "tokens") as task:
+            for chunk in contexts_of_text(self.model, self.tokens, end_id=self.end_id):
+                read_NKC = torch.stack(chunk.contexts[-self.model.num_heads :], dim=1)
+                self.store.write(chunk.positions_N, read_NKC.cpu().numpy())
+                task.advance(len(chunk.positions_N))
 
     def begin_epoch(self) -> None:
         """Begin another order."""

@@ -2,11 +2,7 @@
 
 import copy
 import dataclasses
-import tempfile
 from contextlib import ExitStack
-from pathlib import Path
-
-import torch
 
 from newllm_core.checkpoint.format import Checkpoint
 from newllm_core.config import Config, Phase2Config
@@ -14,8 +10,7 @@ from newllm_core.data.prepared import PreparedDataset
 from newllm_core.errors import ConfigError, InputError
 from newllm_core.model.counting import count_bigrams
 from newllm_core.parallel.sharding import sharded
-from newllm_core.runtime.progress import Progress, Silent
-from newllm_core.runtime.runlog import RunLog
+from newllm_core.runtime.progress import Silent
 from newllm_core.training.phase2.extra_terms import ExtraTerms, is_wanted
 from newllm_core.training.phase2.steps import trained_parameters, training_only
 from newllm_core.training.phase2.trainer import Phase2Trainer
@@ -23,20 +18,12 @@ from newllm_core.training.resume import Saver
 
 
 def train_phase2(
-    checkpoint: Checkpoint,
-    dataset: PreparedDataset,
-    config: Config,
-    *,
-    device: torch.device,
-    progress: Progress | None = None,
-    log: RunLog | None = None,
-    scratch: Path | None = None,
-    saver: Saver | None = None,
+    checkpoint: Checkpoint, dataset: PreparedDataset, config: Config, *, saver: Saver | None = None
 ) -> Checkpoint:
     """Train the heads of a checkpoint, which stays as it is, and unless they are frozen its blocks.
 
-    Frozen contexts are kept in the folder `scratch` meanwhile, the system's by default. The run
-    goes on from what `saver` resumes, if anything.
+    Frozen contexts are kept meanwhile where `saver` will write the checkpoint, or in the system's
+    folder. The run goes on from what it resumes, if anything.
 
     Returns:
         A checkpoint with the trained model; `results` holds the figures of its weights under
@@ -48,22 +35,21 @@ def train_phase2(
         DivergedError: a loss or gradient is not finite.
         Interrupted: the run was asked to stop; its state is saved.
     """
-    options, progress = config.phase2, progress or Silent()
+    options = config.phase2
     _refuse_contradictions(checkpoint, dataset, options)
     model = copy.deepcopy(checkpoint.model)
     if model.bigrams is not None:
         beginning = dataset.train.tokens[: model.config.counted_tokens]
         end_id = int(dataset.info.end_id)
+        progress = saver.progress if saver else Silent()
         count_bigrams(model.bigrams, beginning, end_id=end_id, progress=progress)
-    extra = ExtraTerms(config, model, checkpoint.objective).to(device, model.embedding.weight.dtype)
-    shards = sharded(model, config.run, device, through_time=not options.freeze_context)
+    extra = ExtraTerms(config, model, checkpoint.objective).to(model.embedding.weight)
+    shards = sharded(model, config.run, model.device, through_time=not options.freeze_context)
     with shards as trained, ExitStack() as stack:
         parameters = trained_parameters(trained, extra, options)
         stack.enter_context(training_only(trained, parameters))
-        run = Phase2Trainer(
-            trained, extra, checkpoint, dataset, config, parameters, progress, log, saver
-        )
-        run.open_source(scratch or Path(tempfile.gettempdir()), stack)
+        run = Phase2Trainer(trained, extra, checkpoint, dataset, config, parameters, saver)
+        run.open_source(stack)
         if saver is not None:
             saver.begin(run)
         results = run.train()
@@ -99,5 +85,5 @@ def _refuse_contradictions(
                 "leave out one of them"
             )
     checkpoint.require_tokenizer(dataset.tokenizer_json)
-    if min(len(dataset.train.tokens), options.max_tokens or len(dataset.train.tokens)) < 2:
+    if len(dataset.train.tokens) < 2:
         raise InputError("there are fewer than two training tokens: prepare more text")

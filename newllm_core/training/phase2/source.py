@@ -103,7 +103,7 @@ class Source:
 
     def tokens_at(self, positions: np.ndarray) -> tuple[Tensor, Tensor]:
         """Look up the tokens before some positions, and those at them, of the same shape."""
-        device = self.model.embedding.weight.device
+        device = self.model.device
         before = inputs_at(self.tokens, positions, self.end_id)
         at_them = self.tokens[positions].astype(np.int64)
         return (

@@ -5,6 +5,7 @@ same function, always the same part, so that epochs are compared on equal tokens
 the best validation loss are the ones that are kept, be they the first, and evaluated whole.
 """
 
+import tempfile
 import time
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
@@ -21,13 +22,13 @@ from newllm_core.kernels.door import choose
 from newllm_core.model.heads import head_weights
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.runtime.device import steps_between_checks
-from newllm_core.runtime.progress import Progress
+from newllm_core.runtime.progress import Silent
 from newllm_core.runtime.runlog import RunLog
 from newllm_core.training.pass_meter import NORM, PassMeter
 from newllm_core.training.phase2.context_store import ContextStore
 from newllm_core.training.phase2.extra_terms import ExtraTerms
 from newllm_core.training.phase2.fine_tuning import FineTuning
-from newllm_core.training.phase2.frozen import FrozenContexts, store_contexts
+from newllm_core.training.phase2.frozen import FrozenContexts
 from newllm_core.training.phase2.head_loss import plain_cross_entropy
 from newllm_core.training.phase2.measure import Measurements
 from newllm_core.training.phase2.steps import Steps
@@ -50,8 +51,6 @@ class Phase2Trainer:
         dataset: PreparedDataset,
         config: Config,
         parameters: list[torch.nn.Parameter],
-        progress: Progress,
-        log: RunLog | None,
         saver: Saver | None,
     ) -> None:
         self.model = model
@@ -59,8 +58,8 @@ class Phase2Trainer:
         self.config = config.phase2
         self.seed = config.run.seed
         self.parameters = parameters
-        self.progress = progress
-        self.log = log or RunLog(None)
+        self.progress = saver.progress if saver else Silent()
+        self.log = saver.log if saver else RunLog(None)
         self.saver = saver
         self.tokens = dataset.train.tokens[: self.config.max_tokens]
         self.end_id = int(dataset.info.end_id)
@@ -73,13 +72,13 @@ class Phase2Trainer:
         kernels = config.run.kernels
         self.head_loss = choose("cross-entropy", plain_cross_entropy, like, setting=kernels)
         self.measure = Measurements(
-            model, extra, checkpoint, dataset, config, self.weights, progress
+            model, extra, checkpoint, dataset, config, self.weights, self.progress
         )
         self.history: list[dict[str, Any]] = []
         self.best = 0
         self.kept = self._weights()
 
-    def open_source(self, scratch: Path, stack: ExitStack) -> None:
+    def open_source(self, stack: ExitStack) -> None:
         """Make what an epoch reads; `stack` closes it."""
         config = self.config
         count = sum(p.numel() for p in self.parameters)
@@ -96,16 +95,14 @@ class Phase2Trainer:
         }
         if config.freeze_context:
             shape = (self.model.num_heads, self.model.context_dim)
+            scratch = self.saver.checkpoint.parent if self.saver else Path(tempfile.gettempdir())
             store = stack.enter_context(ContextStore(scratch, len(self.tokens), shape))
+            frozen = FrozenContexts(self.model, self.tokens, store=store, seed=self.seed, **common)
             # Not part of the state: the same weights make the same contexts again.
             with self.saver.interruption.interrupt_immediately() if self.saver else nullcontext():
                 if config.epochs > 0:
-                    store_contexts(
-                        self.model, self.tokens, store, end_id=self.end_id, progress=self.progress
-                    )
-            self.source: FrozenContexts | FineTuning = FrozenContexts(
-                self.model, self.tokens, store=store, seed=self.seed, **common
-            )
+                    frozen.fill(self.progress)
+            self.source: FrozenContexts | FineTuning = frozen
         else:
             if self.model.config.tie_weights and not self.model.embedding.weight.requires_grad:
                 self.progress.warning(

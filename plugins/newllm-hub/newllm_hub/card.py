@@ -26,7 +26,7 @@ HEALTH = {
     "effective_rank_ratio": "effective rank / dimensions",
     "mean_cosine": "mean cosine of two contexts",
     "step_cosine": "cosine of a context and the next",
-    "token_cosine": "cosine of contexts after the same token",
+    "token_cosine": "cosine of what two tokens make of one context",
     "lyapunov_exponent": "Lyapunov exponent per token",
     "tokens_remembered": "tokens remembered",
 }

@@ -13,9 +13,9 @@ def tokenizer_json(text: str) -> str:
     documents. Other special tokens stay out of the reach of texts, and are none when decoded.
     """
     spec = json.loads(text)
-    control = read_control_tokens(spec)
-    ids = hide_special_tokens(spec, control.ids)
-    names = {HIDDEN + name: name for name in control.ids}
+    end, control, _ = read_control_tokens(spec)
+    ids = hide_special_tokens(spec, control)
+    names = {HIDDEN + name: name for name in control}
     vocabulary = spec["model"]["vocab"]
     if isinstance(vocabulary, dict):
         renamed = {names.get(name, name): number for name, number in vocabulary.items()}
@@ -33,22 +33,21 @@ def tokenizer_json(text: str) -> str:
         for name, number in sorted(ids.items(), key=lambda item: item[1])
         if name.startswith(HIDDEN)
     ]
-    end = {"SpecialToken": {"id": control.end, "type_id": 0}}
+    end_piece = {"SpecialToken": {"id": end, "type_id": 0}}
     first, second = ({"Sequence": {"id": name, "type_id": 0}} for name in "AB")
-    of_end = {"id": control.end, "ids": [control.ids[control.end]], "tokens": [control.end]}
+    of_end = {"id": end, "ids": [control[end]], "tokens": [end]}
     spec["post_processor"] = {
         "type": "TemplateProcessing",
-        "single": [end, first],
-        "pair": [end, first, second],
-        "special_tokens": {control.end: of_end},
+        "single": [end_piece, first],
+        "pair": [end_piece, first, second],
+        "special_tokens": {end: of_end},
     }
     return json.dumps(spec, ensure_ascii=False)
 
 
 def tokenizer_config(text: str) -> dict[str, Any]:
     """Return `tokenizer_config.json`, with a chat template if the tokenizer has roles."""
-    control = read_control_tokens(json.loads(text))
-    end = control.end
+    end, control, _ = read_control_tokens(json.loads(text))
     config: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": end,
@@ -59,7 +58,7 @@ def tokenizer_config(text: str) -> dict[str, Any]:
         "clean_up_tokenization_spaces": False,
         "model_input_names": ["input_ids", "attention_mask"],
     }
-    if len(control.ids) > 1:
+    if len(control) > 1:
         config["chat_template"] = CHAT_TEMPLATE
     return config
 

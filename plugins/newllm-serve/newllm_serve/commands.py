@@ -7,11 +7,11 @@ from typing import Annotated
 import typer
 
 from newllm_cli.commands.evaluate import TrainedArgument
-from newllm_cli.options import OF_TRAINING, Settings, number_option, with_settings
+from newllm_cli.options import Settings, number_option, with_settings
 from newllm_serve.limits import Limits
 
 
-@with_settings("generation", "run", without=OF_TRAINING)
+@with_settings("generation", "run")
 def serve(
     given: Settings,
     checkpoint: TrainedArgument,
