@@ -14,17 +14,25 @@ from newllm_core.runtime.progress import Progress, Task
 # So many tokens are read at most, in so many streams.
 MOST_TOKENS = 1 << 19
 MOST_STREAMS = 256
-# Of a number that is there 1: less is rounding.
+# Of the mean square of an average: a direction of less variance is rounding.
 LEAST_VARIANCE = 1e-6
+# Share of the identity in the covariance that coordinates are made equal by. Without it, numbers
+# that hardly differ would be as large as all others, and heads would read them worse.
+SHRINKAGE = 0.25
 
 
 @torch.no_grad()
 def count_memory(model: LanguageModel, tokens: np.ndarray, *, progress: Progress) -> None:
-    """Choose A, B and b of the memory so that m has mean 0 and covariance 1 in `tokens` [T].
+    """Choose A, B and b of the memory from `tokens` [T].
 
     Slow units of each decay read the directions in which averages of embedded tokens differ most
-    (principal components), the delay line those in which tokens themselves do. Where nothing
-    differs, m stays 0. Without a memory nothing is read.
+    (principal components), the delay line those in which tokens themselves do, each scaled to
+    variance 1. Where nothing differs they read nothing. All numbers v together then become
+
+        m = P (v - mean v)        P = ((1 - γ) cov v + γ I)^(-1/2)
+
+    which is ZCA (Bell & Sejnowski 1997) by a covariance with shrinkage γ (Ledoit & Wolf 2004).
+    Without a memory nothing is read.
     """
     memory, tokens = model.memory, tokens[:MOST_TOKENS]
     if memory is None:
@@ -51,10 +59,8 @@ def count_memory(model: LanguageModel, tokens: np.ndarray, *, progress: Progress
         transition, read = memory.transition, memory.read
         mean_D, covariance_DD = _moments(model, tokens, transition, read, last, task)
         variance_D, directions_DD = torch.linalg.eigh(covariance_DD)
-        there_D = variance_D > LEAST_VARIANCE
-        deviation_D = torch.where(there_D, variance_D, 0.0).sqrt()
-        inverse_D = torch.where(there_D, 1 / deviation_D, 0.0)
-        whiten_DD = directions_DD * inverse_D @ directions_DD.T
+        deviation_D = (SHRINKAGE + (1 - SHRINKAGE) * variance_D.clamp(min=0)).sqrt()
+        whiten_DD = directions_DD / deviation_D @ directions_DD.T
         restore_DD = directions_DD * deviation_D @ directions_DD.T
         raw_DD = transition.double()
         memory.bias.copy_(whiten_DD @ (raw_DD @ mean_D - mean_D))
@@ -75,7 +81,9 @@ def _moments(
     count = max(1, min(MOST_STREAMS, int(len(tokens) * (1 - decay) / 20)))
     ids = tokens[: len(tokens) // count * count]
     ids_BT = torch.from_numpy(np.asarray(ids, np.int64)).view(count, -1)
-    state_BD = torch.zeros(count, len(transition_DD))
+    # Every stream begins as if its first token had been read for ever.
+    settled_DE = torch.linalg.solve(torch.eye(len(transition_DD)) - transition_DD, read_DE)
+    state_BD = model.embed(ids_BT[:, 0]) @ settled_DE.T
     total_D = torch.zeros(len(transition_DD), dtype=torch.float64)
     squares_DD = torch.diag(total_D)
     # The first states of a stream stand for too few tokens.

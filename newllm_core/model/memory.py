@@ -14,16 +14,16 @@ class LinearMemory(nn.Module):
 
         m_t = A m_{t-1} + B x_t + b
 
-    As it is made, b is 0 and m is (s, r), slow units and a delay line,
+    As it is made, b is 0 and m is (s, r), slow units and a delay line:
 
         s_t = d s_{t-1} + (1 - d) V x_t        r_t = (W x_t, r_{t-1} without its last R / K numbers)
 
-    Counted (`count_memory.count_memory`), it is the same in coordinates that have mean 0 and
-    covariance 1 in training text: what an average says is what the delay line does not. Nothing of
-    it is ever trained.
+    Counted (`count_memory.count_memory`), it is the same in other coordinates: their mean is 0 in
+    training text, and what averages say is mostly what the delay line does not. Nothing of it is
+    ever trained.
 
     Sources: slow units of Mikolov et al. 2014 (arXiv 1412.7753), whose V is learned; delays of
-    Waibel et al. 1989 (time-delay networks); the coordinates of Bell & Sejnowski 1997 (ZCA).
+    Waibel et al. 1989 (time-delay networks).
 
     Attributes:
         decay: d of every slow dimension [S]; parts of them, as equal as can be, have each decay.
