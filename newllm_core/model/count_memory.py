@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from newllm_core.model.language_model import LanguageModel
+from newllm_core.model.memory import memory_groups
 from newllm_core.runtime.device import one_thread
 from newllm_core.runtime.progress import Progress, Task
 
@@ -37,7 +38,7 @@ def count_memory(model: LanguageModel, tokens: np.ndarray, *, progress: Progress
     memory, tokens = model.memory, tokens[:MOST_TOKENS]
     if memory is None:
         return
-    groups = list(memory.groups())
+    groups = memory_groups(model.config)
     size, embed_dim = memory.read.shape
     work = progress.task("counting dimensions", (len(groups) + 1) * len(tokens), "tokens")
     # Sums of several threads are rounded differently.
@@ -55,7 +56,7 @@ def count_memory(model: LanguageModel, tokens: np.ndarray, *, progress: Progress
             there_N = variance_N > LEAST_VARIANCE * mean_E.square().mean()
             scale_N = torch.where(there_N, variance_N, torch.inf).rsqrt()
             memory.read[rows] = ((1 - decay) * scale_N[:, None] * direction_NE).to(memory.read)
-        last = max((decay for decay, _ in groups), default=0.0)
+        last = max(decay for decay, _ in groups)
         transition, read = memory.transition, memory.read
         mean_D, covariance_DD = _moments(model, tokens, transition, read, last, task)
         variance_D, directions_DD = torch.linalg.eigh(covariance_DD)

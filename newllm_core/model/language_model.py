@@ -143,15 +143,8 @@ class LanguageModel(nn.Module):
                 for count in config.layer_structure
             )
         self.cells()[-1].is_last = True
-        self.memory: LinearMemory | None = None
-        if config.slow_dims or config.delay_dims:
-            self.memory = LinearMemory(
-                config.embed_dim,
-                slow_dims=config.slow_dims,
-                slow_decays=config.slow_decays,
-                delay_dims=config.delay_dims,
-                delay_tokens=config.delay_tokens,
-            )
+        kept = config.context_dim - config.learned_dims
+        self.memory = LinearMemory(kept, config.embed_dim) if kept else None
         width = config.embed_dim if config.tie_weights or config.head_hidden else None
         sizes = (config.context_dim, self.vocab_size, width, config.head_hidden)
         pairs = config.head_bigrams
@@ -272,7 +265,7 @@ class LanguageModel(nn.Module):
             # gives logits of standard deviation one.
             self.embedding.weight.normal_(0, self.config.embed_dim**-0.5, generator=generator)
         if self.memory is not None:
-            self.memory.initialise(random_stream(self.seed, "memory"))
+            self.memory.initialise(self.config, random_stream(self.seed, "memory"))
         generator = random_stream(self.seed, "heads")
         for head in self.heads():
             head.initialise(HEAD_STD, generator, tied=head.weight is self.embedding.weight)

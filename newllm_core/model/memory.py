@@ -3,10 +3,10 @@
 Shapes: N rows, E embed_dim, S slow dimensions, R dimensions of the delay line, M = S + R.
 """
 
-from collections.abc import Iterator, Sequence
-
 import torch
 from torch import Tensor, nn
+
+from newllm_core.config import ModelConfig
 
 
 class LinearMemory(nn.Module):
@@ -26,8 +26,6 @@ class LinearMemory(nn.Module):
     Waibel et al. 1989 (time-delay networks).
 
     Attributes:
-        decay: d of every slow dimension [S]; parts of them, as equal as can be, have each decay.
-        num_read: R / K, numbers of each token that the delay line holds.
         transition: A [M, M].
         read: B [M, E].
         bias: b [M].
@@ -37,48 +35,22 @@ class LinearMemory(nn.Module):
     read: Tensor
     bias: Tensor
 
-    def __init__(
-        self,
-        embed_dim: int,
-        *,
-        slow_dims: int,
-        slow_decays: Sequence[float],
-        delay_dims: int,
-        delay_tokens: int,
-    ) -> None:
+    def __init__(self, num_dims: int, embed_dim: int) -> None:
         super().__init__()
-        size = slow_dims + delay_dims
-        self.decay = [
-            slow_decays[number * len(slow_decays) // slow_dims] for number in range(slow_dims)
-        ]
-        self.num_read = delay_dims // delay_tokens
-        self.register_buffer("transition", torch.zeros(size, size))
-        self.register_buffer("read", torch.zeros(size, embed_dim))
-        self.register_buffer("bias", torch.zeros(size))
+        self.register_buffer("transition", torch.zeros(num_dims, num_dims))
+        self.register_buffer("read", torch.zeros(num_dims, embed_dim))
+        self.register_buffer("bias", torch.zeros(num_dims))
 
-    def groups(self) -> Iterator[tuple[float, slice]]:
-        """Yield the decay and the dimensions of every group that reads tokens."""
-        slow_dims = len(self.decay)
-        for decay in dict.fromkeys(self.decay):
-            first = self.decay.index(decay)
-            yield decay, slice(first, first + self.decay.count(decay))
-        if self.num_read:
-            yield 0.0, slice(slow_dims, slow_dims + self.num_read)
-
-    def initialise(self, generator: torch.Generator) -> None:
+    def initialise(self, config: ModelConfig, generator: torch.Generator) -> None:
         """Draw V and W so that numbers are as large as what is learned, until they are counted."""
-        size, embed_dim = self.read.shape
-        slow_dims = len(self.decay)
-        decay_S = torch.tensor(self.decay)
-        self.transition.zero_()
-        self.transition.diagonal()[:slow_dims] = decay_S
-        if self.num_read:
-            moved = torch.arange(slow_dims + self.num_read, size)
-            self.transition[moved, moved - self.num_read] = 1
-        self.read.zero_()
-        for decay, rows in self.groups():
-            drawn = torch.randn(rows.stop - rows.start, embed_dim, generator=generator)
-            self.read[rows] = drawn * ((1 - decay**2) / embed_dim) ** 0.5
+        for decay, rows in memory_groups(config):
+            drawn = torch.randn(self.read[rows].shape, generator=generator)
+            self.read[rows] = drawn * ((1 - decay**2) / config.embed_dim) ** 0.5
+            self.transition.diagonal()[rows] = decay
+        if config.delay_dims:
+            step = config.delay_dims // config.delay_tokens
+            moved = torch.arange(config.slow_dims + step, len(self.bias))
+            self.transition[moved, moved - step] = 1
 
     def forward(self, memory: Tensor, token: Tensor) -> Tensor:
         """Return m_t [N, M] from m_{t-1} and the token x_t [N, E]."""
@@ -86,3 +58,16 @@ class LinearMemory(nn.Module):
         # Rounded again and again, what is kept would fade.
         with torch.autocast(memory.device.type, enabled=False):
             return nn.functional.linear(memory, self.transition) + read
+
+
+def memory_groups(config: ModelConfig) -> list[tuple[float, slice]]:
+    """Return the decay and the dimensions of M of every group that reads tokens.
+
+    Slow dimensions are divided among the decays, as equally as can be; of a delay line the first
+    R / K dimensions read, at decay 0.
+    """
+    slow, decays = config.slow_dims, config.slow_decays
+    bounds = [-(-number * slow // len(decays)) for number in range(len(decays) + 1)]
+    groups = [(d, slice(*bounds[n : n + 2])) for n, d in enumerate(decays)]
+    groups.append((0.0, slice(slow, slow + config.delay_dims // config.delay_tokens)))
+    return [(decay, rows) for decay, rows in groups if rows.start < rows.stop]

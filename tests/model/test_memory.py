@@ -9,6 +9,7 @@ from newllm_core.config import ModelConfig
 from newllm_core.errors import ConfigError
 from newllm_core.model import count_memory
 from newllm_core.model.language_model import LanguageModel
+from newllm_core.model.memory import memory_groups
 from newllm_core.runtime.progress import Silent
 from newllm_core.trajectory.sequential import unroll
 from newllm_core.trajectory.single import SingleStream
@@ -138,8 +139,9 @@ def test_slow_ones_tell_what_a_text_is_about():
 
 
 def test_parts_as_equal_as_can_be_have_each_decay():
-    memory = LanguageModel(ModelConfig(slow_dims=7, slow_decays=(0.5, 0.95)), 40).memory
-    assert memory.decay == [0.5] * 4 + [0.95] * 3
+    config = ModelConfig(slow_dims=7, slow_decays=(0.5, 0.95), delay_dims=6, delay_tokens=3)
+    assert memory_groups(config) == [(0.5, slice(0, 4)), (0.95, slice(4, 7)), (0.0, slice(7, 9))]
+    assert memory_groups(ModelConfig(slow_dims=1)) == [(0.8, slice(0, 1))]
     assert "as equal as can be" in ModelConfig.__dataclass_fields__["slow_decays"].metadata["help"]
 
 

@@ -8,9 +8,8 @@ from torch import nn
 from newllm_core.model.bigrams import Bigrams
 from newllm_core.model.cells.gru import GruUnit
 from newllm_core.model.cells.network import MixedNorm, UpdateNetwork
-from newllm_core.model.delay import DelayLine
 from newllm_core.model.heads import HiddenLayer
-from newllm_core.model.slow import SlowUnits
+from newllm_core.model.memory import LinearMemory
 from newllm_core.plugins.registry import CELLS
 
 # What cells and heads are made of, in an order in which they can be defined.
@@ -19,8 +18,7 @@ PARTS: tuple[type[nn.Module], ...] = (
     UpdateNetwork,
     GruUnit,
     HiddenLayer,
-    SlowUnits,
-    DelayLine,
+    LinearMemory,
     Bigrams,
 )
 # Where training begins, and what options there are: neither is needed any more.

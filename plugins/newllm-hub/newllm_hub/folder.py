@@ -22,7 +22,7 @@ COMPANION_FORMAT = "newllm-companion"
 
 def name_in_folder(name: str, num_heads: int) -> str | None:
     """Return what a tensor of a checkpoint is called in `MODEL`; None if it is not there."""
-    if re.match(r"(embedding|blocks|counted|bigrams)\.", name):
+    if re.match(r"(embedding|blocks|memory|bigrams)\.", name):
         return name
     last = f"token_output.{num_heads - 1}."
     if not name.startswith(last):

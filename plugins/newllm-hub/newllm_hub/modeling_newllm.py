@@ -38,10 +38,7 @@ class NewllmConfig(PreTrainedConfig):
         cell: the update rule, one of `CELLS`.
         cell_options: of the update rule, all of them.
         layer_structure: cells in each block.
-        slow_dims: dimensions of the context, after the learned ones: averages of what was read.
-        slow_decays: what is left of parts of these, as equal as can be, after each token.
-        delay_dims: dimensions of the context, the last ones, that hold the last tokens.
-        delay_tokens: how many tokens these hold.
+        memory_dims: dimensions of the context, the last ones, that were not learned.
         head_hidden: units of the hidden layer of the head, if it has one.
         head_reads_token: whether the head reads the last token too.
         head_bigrams: pairs of tokens whose counts the head is mixed with, if it is.
@@ -57,10 +54,7 @@ class NewllmConfig(PreTrainedConfig):
     cell: str = "residual"
     cell_options: dict[str, Any] | None = None
     layer_structure: list[int] | None = None
-    slow_dims: int = 0
-    slow_decays: list[float] | None = None
-    delay_dims: int = 0
-    delay_tokens: int = 1
+    memory_dims: int = 0
     head_hidden: int = 0
     head_reads_token: bool = False
     head_bigrams: int = 0
@@ -70,12 +64,6 @@ class NewllmConfig(PreTrainedConfig):
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
     pad_token_id: int | None = None
-
-    @property
-    def parts(self) -> list[int]:
-        """Return how many dimensions of the context are learned, slow, and hold last tokens."""
-        counted = (self.slow_dims, self.delay_dims)
-        return [self.context_dim - sum(counted), *counted]
 
     @property
     def layer_types(self) -> list[str]:
@@ -103,7 +91,8 @@ class Block(nn.Module):
     def __init__(self, config: NewllmConfig, count: int) -> None:
         super().__init__()
         options = SimpleNamespace(**config.cell_options or {})
-        cell, sizes = CELLS[config.cell], (config.parts[0], config.embed_dim)
+        learned_dims = config.context_dim - config.memory_dims
+        cell, sizes = CELLS[config.cell], (learned_dims, config.embed_dim)
         self.layers = nn.ModuleList(cell(*sizes, options) for _ in range(count))
 
     def forward(self, context: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,13 +118,9 @@ class NewllmForCausalLM(PreTrainedModel, GenerationMixin):
         self.embedding = nn.Embedding(config.vocab_size, embed_dim)
         self.blocks = nn.ModuleList(Block(config, n) for n in config.layer_structure or [1])
         self.blocks[-1].layers[-1].is_last = True
-        self.counted = nn.ModuleDict()
-        if config.slow_dims:
-            units = SlowUnits  # noqa: F821 - the end of the file defines it
-            self.counted["slow"] = units(config.slow_dims, embed_dim, config.slow_decays)
-        if config.delay_dims:
-            line = DelayLine  # noqa: F821 - as above
-            self.counted["delay"] = line(config.delay_dims, embed_dim, config.delay_tokens)
+        if config.memory_dims:
+            memory = LinearMemory  # noqa: F821 - the end of the file defines it
+            self.memory = memory(config.memory_dims, embed_dim)
         width = embed_dim if config.tie_word_embeddings or config.head_hidden else context_dim
         if config.head_hidden:
             layer = HiddenLayer  # noqa: F821 - as above
@@ -237,17 +222,15 @@ class NewllmForCausalLM(PreTrainedModel, GenerationMixin):
         context_BC = self.embedding.weight.new_zeros(shape) if state is None else state.clone()
         if attention_mask is not None:
             attention_mask = attention_mask[:, -x_BTE.shape[1] :, None].bool()
-        sizes = [size for size in self.config.parts if size]
+        learned_dims = self.config.context_dim - self.config.memory_dims
         contexts = []
         for t, x_BE in enumerate(x_BTE.unbind(1)):
             before, token = context_BC, x_BE
-            context_BC, *parts = before.split(sizes, -1)
+            context_BC, kept = before.tensor_split([learned_dims], -1)
             for block in self.blocks:
                 context_BC, token = block(context_BC, token)
-            if parts:
-                units = zip(self.counted.values(), parts, strict=True)
-                counted = (unit(part, x_BE) for unit, part in units)
-                context_BC = torch.cat([context_BC, *counted], -1)
+            if self.config.memory_dims:
+                context_BC = torch.cat([context_BC, self.memory(kept, x_BE)], -1)
             if attention_mask is not None:
                 context_BC = torch.where(attention_mask[:, t], context_BC, before)
             contexts.append(context_BC)
