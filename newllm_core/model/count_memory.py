@@ -15,6 +15,8 @@ from newllm_core.runtime.progress import Progress, Task
 # So many tokens are read at most, in so many streams.
 MOST_TOKENS = 1 << 19
 MOST_STREAMS = 256
+# An average is of little more than this many times 1 / (1 - decay) tokens.
+FADED = 4
 # Of the mean square of an average: a direction of less variance is rounding.
 LEAST_VARIANCE = 1e-6
 # Share of the identity in the covariance that coordinates are made equal by. Without it, numbers
@@ -45,8 +47,8 @@ def count_memory(model: LanguageModel, tokens: np.ndarray, *, progress: Progress
     with one_thread(), work as task:
         identity_EE = torch.eye(embed_dim)
         for decay, rows in groups:
-            fading = (decay * identity_EE, (1 - decay) * identity_EE, decay)
-            mean_E, covariance_EE = _moments(model, tokens, *fading, task)
+            fading = (decay * identity_EE, (1 - decay) * identity_EE)
+            mean_E, covariance_EE = _moments(model, tokens, *fading, FADED / (1 - decay), task)
             variance_E, directions_EE = torch.linalg.eigh(covariance_EE)
             kept = slice(-(rows.stop - rows.start), None)
             variance_N, direction_NE = variance_E[kept].flip(0), directions_EE.T[kept].flip(0)
@@ -56,9 +58,11 @@ def count_memory(model: LanguageModel, tokens: np.ndarray, *, progress: Progress
             there_N = variance_N > LEAST_VARIANCE * mean_E.square().mean()
             scale_N = torch.where(there_N, variance_N, torch.inf).rsqrt()
             memory.read[rows] = ((1 - decay) * scale_N[:, None] * direction_NE).to(memory.read)
-        last = max(decay for decay, _ in groups)
+        lasting = max(FADED / (1 - decay) for decay, _ in groups)
+        if model.config.delay_dims:
+            lasting = max(lasting, model.config.delay_tokens)
         transition, read = memory.transition, memory.read
-        mean_D, covariance_DD = _moments(model, tokens, transition, read, last, task)
+        mean_D, covariance_DD = _moments(model, tokens, transition, read, lasting, task)
         variance_D, directions_DD = torch.linalg.eigh(covariance_DD)
         deviation_D = (SHRINKAGE + (1 - SHRINKAGE) * variance_D.clamp(min=0)).sqrt()
         whiten_DD = directions_DD / deviation_D @ directions_DD.T
@@ -75,11 +79,14 @@ def _moments(
     tokens: np.ndarray,
     transition_DD: Tensor,
     read_DE: Tensor,
-    decay: float,
+    lasting: float,
     task: Task,
 ) -> tuple[Tensor, Tensor]:
-    """Read `tokens` [T] in streams: mean [D] and covariance [D, D] of v <- A v + B x."""
-    count = max(1, min(MOST_STREAMS, int(len(tokens) * (1 - decay) / 20)))
+    """Read `tokens` [T] in streams: mean [D] and covariance [D, D] of v <- A v + B x.
+
+    What was read is seen in v for so many tokens: it is `lasting`.
+    """
+    count = max(1, min(MOST_STREAMS, int(len(tokens) / lasting / 5)))
     ids = tokens[: len(tokens) // count * count]
     ids_BT = torch.from_numpy(np.asarray(ids, np.int64)).view(count, -1)
     # Every stream begins as if its first token had been read for ever.
@@ -88,7 +95,7 @@ def _moments(
     total_D = torch.zeros(len(transition_DD), dtype=torch.float64)
     squares_DD = torch.diag(total_D)
     # The first states of a stream stand for too few tokens.
-    skipped = min(ids_BT.shape[1] // 2, int(4 / (1 - decay)))
+    skipped = min(ids_BT.shape[1] // 2, int(lasting))
     for place, ids_B in enumerate(ids_BT.unbind(1)):
         state_BD = state_BD @ transition_DD.T + model.embed(ids_B) @ read_DE.T
         if place >= skipped:

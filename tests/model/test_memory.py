@@ -119,6 +119,16 @@ def test_counted_numbers_tell_what_was_asked_and_overlap_less():
     np.testing.assert_allclose(after, before / (0.75 * before + 0.25), rtol=0.05, atol=0.01)
 
 
+def test_a_long_delay_line_is_counted_where_it_is_full():
+    model = count(topics(5000), delay_dims=48, delay_tokens=24, embed_dim=32)
+    found = memories(model, topics(20_000)).double().numpy()
+    # Whatever came first was not taken for the text: tokens of all places differ as much.
+    variances = np.linalg.eigvalsh(np.cov(found.T))
+    assert np.abs(found.mean(0)).max() < 0.2
+    assert 0.3 < variances[0]
+    assert variances[-1] < 1.4
+
+
 def principal(rows, number):
     """The `number` directions in which rows differ most, in columns."""
     return np.linalg.svd(rows - rows.mean(0), full_matrices=False)[2][:number].T
