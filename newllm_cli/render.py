@@ -38,7 +38,7 @@ def render_phase1(summary: dict[str, Any], console: Console) -> None:
     names = ("drift", "effective_rank_ratio", "mean_cosine", "step_cosine", "lyapunov_exponent")
     for split in ("train", "validation"):
         found = summary["gate"][split]
-        table.add_row(split, *(short(found[name], "-") for name in (*names, "tokens_kept")))
+        table.add_row(split, *(short(found.get(name), "-") for name in (*names, "tokens_kept")))
     console.print(table)
     for term in summary["vacuous_terms"]:
         console.print(f"vacuous term: {term} (its gradient was zero throughout)")

@@ -85,6 +85,16 @@ def test_metadata_that_are_missing_or_of_another_kind(damage, key, content):
     assert "damaged checkpoint" in damage(changed(key, content))
 
 
+@pytest.mark.parametrize("figure", ["drift", "tokens_kept"])
+def test_a_figure_of_the_gate_that_is_no_number(damage, figure):
+    def change(tensors, metadata):
+        gate = json.loads(metadata["gate"])
+        gate["train"][figure] = "3.8"
+        metadata["gate"] = json.dumps(gate)
+
+    assert f"gate.train.{figure} is no number" in damage(change)
+
+
 @pytest.mark.parametrize("shape", ["plain", "tied"])
 @pytest.mark.parametrize(
     ("key", "value"),

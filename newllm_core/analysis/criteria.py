@@ -108,12 +108,14 @@ def verdicts(
     """Judge every section of every split by the thresholds in `healthy` and `gate`.
 
     `health` is for each split what `health.health_of` returns; for `training` see `judge_training`:
-    there is none of a network that newllm did not train. The `value` of a verdict is None where a
-    figure is not a number; `healthy_if` is the healthy threshold in words.
+    there is none of a network that newllm did not train. A figure that an older version did not
+    measure is not judged. The `value` of a verdict is None where a figure is not a number;
+    `healthy_if` is the healthy threshold in words.
     """
     judged = []
-    for section in CRITERIA:
-        judged += [judge(section, split, health[split], config) for split in health]
+    for section, criterion in CRITERIA.items():
+        measured = [split for split in health if criterion.figure in health[split]]
+        judged += [judge(section, split, health[split], config) for split in measured]
         if section == "convergence" and training is not None:
             judged += [judge_training(split, training) for split in health]
     return judged
@@ -122,7 +124,7 @@ def verdicts(
 def judge(section: str, split: str, health: Figures, config: Config) -> Verdict:
     """Return the verdict of one section on one split."""
     criterion = CRITERIA[section]
-    value = health.get(criterion.figure)
+    value = health[criterion.figure]
     good = getattr(config.healthy, criterion.healthy_option)
     least = getattr(config.gate, criterion.gate_option(split))
     # What is not a number is degenerate.

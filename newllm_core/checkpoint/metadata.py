@@ -60,11 +60,14 @@ def vacuous_terms(value: Any) -> list[str]:  # noqa: ANN401
 
 
 def gate(value: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Return every figure of the gate, for each split that was measured."""
+    """Return every figure of the gate, for each split that was measured.
+
+    Older versions had those of `GATE_FIGURES`; there may be others.
+    """
     for split in SPLITS:
         if split in _require(value, dict, "gate"):
             figures = _require(value[split], dict, f"gate.{split}")
-            wanted = {name: figures[name] for name in GATE_FIGURES}
+            wanted = {name: figures[name] for name in GATE_FIGURES} | figures
             _require_figures(wanted, wanted, f"gate.{split}")
             for name in ("num_tokens", "context_dim"):
                 if type(figures.get(name)) is not int or figures[name] < 1:

@@ -2,10 +2,14 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
+from newllm_cli.commands.phase1 import phase1_summary
+from newllm_cli.render import render_phase1
 from newllm_core.analysis.analyze import analyze
 from newllm_core.analysis.criteria import CRITERIA
 from newllm_core.analysis.health import health_of, measure_health, weight_change
@@ -14,6 +18,7 @@ from newllm_core.analysis.sections import mean_cosine
 from newllm_core.config import Config, GateConfig, ModelConfig, Phase1Config
 from newllm_core.errors import GateRefused
 from newllm_core.model.language_model import LanguageModel
+from newllm_core.pipeline.opened import OpenedCheckpoint
 from newllm_core.pipeline.runs import _pass_gate
 from newllm_core.runtime.progress import Silent
 
@@ -81,6 +86,20 @@ def test_figures_that_an_older_version_did_not_measure_are_measured_now():
     options = dataclasses.replace(checkpoint.config.phase2, untrained_blocks=True)
     config = dataclasses.replace(checkpoint.config, phase2=options)
     assert _pass_gate(checkpoint, config, Silent())["train"] == health["train"]
+
+
+def test_a_run_that_an_older_version_finished_is_shown_without_what_it_did_not_measure(capsys):
+    """`newllm phase1 --resume` where nothing is left to do."""
+    older = of()
+    for figures in older.values():
+        del figures["tokens_kept"]
+    checkpoint = dataclasses.replace(planted.checkpoint_of(planted.healthy()), gate=older)
+    summary = phase1_summary(OpenedCheckpoint(checkpoint, Path("run.safetensors")))
+    verdicts = summary["verdict"]["verdicts"]
+    assert {v["section"] for v in verdicts if v["status"] == "degenerate"} <= {"training"}
+    assert "memory" not in {v["section"] for v in verdicts}
+    render_phase1(summary, Console(width=100))
+    assert capsys.readouterr().out.count(" - ") == 2
 
 
 @pytest.mark.parametrize(
