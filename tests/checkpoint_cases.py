@@ -27,6 +27,7 @@ SHAPES = {
     "mingru": {"cell": "mingru"},
     "hidden-units": {"options": {"hidden_dim": 17, "layernorm_mix": 0.5}},
     "learned": {"options": {"residual": "learned", "depth": 3}},
+    "memory": {"context_dim": 19, "slow_dims": 2, "delay_dims": 4, "delay_tokens": 2},
     "pretrained": {"embeddings": "somewhere.safetensors:wte"},
 }
 

@@ -136,6 +136,14 @@ def test_a_config_that_does_not_fit_the_tensors(damage, section, values):
     assert "damaged checkpoint" in message
 
 
+def test_what_another_version_keeps_is_not_called_damage_alone(damage):
+    def change(tensors, metadata):
+        tensors["counted.slow.weight"] = tensors.pop("memory.read")
+
+    message = damage(change, **SHAPES["memory"])
+    assert "another version wrote it, or tensors do not fit: counted.slow.weight" in message
+
+
 def test_a_cell_that_is_not_there_is_named_and_nothing_is_called_damaged(path):
     save(make(), path, overwrite=False)
     tensors, metadata = contents(path)

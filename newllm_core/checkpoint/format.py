@@ -230,7 +230,7 @@ def _rebuild(config: Config, metadata: dict[str, str], file: Any) -> Checkpoint:
     wanted = _tensors(model)
     if set(wanted) != set(stored):
         difference = ", ".join(sorted(set(wanted) ^ set(stored))[:4])
-        raise ValueError(f"tensors do not fit the config: {difference}")
+        raise ValueError(f"another version wrote it, or tensors do not fit: {difference}")
     for name, parameter in wanted.items():
         _fill(parameter, stored[name], name)
     if model.bigrams is not None:
