@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 from typer.models import ParameterInfo
 
 from newllm_core.errors import ConfigError
@@ -47,6 +47,12 @@ class HelpfulCommand(TyperCommand):
         for title, records in options_by_section(self, ctx).items():
             with formatter.section(title):
                 formatter.write_dl(records)
+
+
+class HelpfulGroup(TyperGroup):
+    """Commands of one kind, with examples as `HelpfulCommand` shows them."""
+
+    format_help_text = HelpfulCommand.format_help_text
 
 
 def opening_nothing(command: Callable[..., Any]) -> Callable[..., Any]:

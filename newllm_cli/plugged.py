@@ -58,7 +58,7 @@ class CommandGroup(TyperGroup):
 
         found = [first for first, *_ in COMMANDS.plugins().values()]
         records = [
-            (plugin.name, f"{plugin.distribution}: {plugin.about}")
+            (plugin.name, ": ".join(filter(None, (plugin.distribution, plugin.about))))
             for plugin in found
             if plugin.name not in self.commands
         ]

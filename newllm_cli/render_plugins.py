@@ -52,7 +52,7 @@ def render_plugin(details: Mapping[str, Any], console: Console) -> None:
         console.print(f"\n  {setting}   {_values(option)}", soft_wrap=True)
         if option["help"]:
             console.print(f"      {option['help']}", soft_wrap=True)
-    if not details["options"]:
+    if details["section"] and not details["options"]:
         console.print("no options")
     console.print(f"\nexample: {details['example']}", soft_wrap=True)
 

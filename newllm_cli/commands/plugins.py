@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from newllm_cli.help import HelpfulCommand
+from newllm_cli.help import HelpfulCommand, HelpfulGroup
 from newllm_cli.options import JsonOption, PluginOption, use_plugin_files
 
 plugins_app = typer.Typer(
+    cls=HelpfulGroup,
     invoke_without_command=True,
     rich_markup_mode=None,
-    help="List what can be plugged in, check it, start a new plugin.",
 )
 
 
@@ -26,17 +26,14 @@ def plugins(
     plugin: PluginOption = None,
     json: JsonOption = False,
 ) -> None:
-    """List every cell, objective, regularizer and data source without importing any.
+    """List what can be plugged in, check it, start a new plugin.
 
     NEWLLM_PLUGINS=name,name allows only those plugins or distributions besides newllm's own.
 
     Examples:
         newllm plugins
-
         newllm plugins --check
-
         newllm plugins show ema-variance
-
         newllm plugins new spread-out --kind regularizer
     """
     if context.invoked_subcommand is not None:

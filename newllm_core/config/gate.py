@@ -12,7 +12,7 @@ class GateConfig(Section, name="gate"):
     max_drift: float = option(
         0.03,
         "CVFP: largest change of contexts from the third reading of a passage to the fourth, as a "
-        "share of their norm; untrained blocks are at 0.05 and more.",
+        "share of their norm.",
         low=0,
     )
     min_converged: float = share(0.1, "Least share of tokens whose contexts forget a random start.")

@@ -7,7 +7,7 @@ from typing import Any
 from newllm_core.errors import ConfigError, PluginError
 from newllm_core.plugins.guard import ConformanceError, stdout_to_stderr
 from newllm_core.plugins.locate import ClassSource, ModuleMissing, find_class, imported_source
-from newllm_core.plugins.lookup import Registry
+from newllm_core.plugins.lookup import TO_FIND_IT, Registry
 from newllm_core.plugins.options import describe_options
 from newllm_core.plugins.plugin import Plugin, kebab_case
 from newllm_core.plugins.registry import REGISTRIES
@@ -62,7 +62,7 @@ def describe_plugins(name: str) -> list[dict[str, Any]]:
     found = [registry for registry in REGISTRIES if name in registry.plugins()]
     if not found:
         known = [known for registry in REGISTRIES for known in registry.plugins()]
-        raise ConfigError(unknown(f"plugin {name!r}", kebab_case(name), known))
+        raise ConfigError(f"{unknown(f'plugin {name!r}', kebab_case(name), known)}; {TO_FIND_IT}")
     return [_description(registry, registry.find(name)) for registry in found]
 
 

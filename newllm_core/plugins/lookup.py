@@ -25,6 +25,8 @@ from newllm_core.plugins.options import options_problem
 from newllm_core.plugins.plugin import ALLOW_LIST, FROM_FILES, Plugin, kebab_case, normal
 from newllm_core.settings import make_section, unknown
 
+TO_FIND_IT = "give --plugin FILE.py or install the package that has it"
+
 
 @dataclass(frozen=True)
 class Registry:
@@ -79,7 +81,7 @@ class Registry:
             known = list(plugins) or ["none: is newllm installed (pip install -e .)?"]
             as_named = kebab_case(name)  # somebody may give the name of the class
             others = [f"{r.kind} ({r.usage(as_named)})" for r in ALL if as_named in r.plugins()]
-            advice = "give --plugin FILE.py or install the package that has it"
+            advice = TO_FIND_IT
             if others and as_named not in plugins:
                 advice = f"{as_named!r} is the name of another kind: {', '.join(others)}"
             raise ConfigError(f"{unknown(f'{self.kind} {name!r}', as_named, known)}; {advice}")

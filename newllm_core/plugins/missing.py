@@ -24,7 +24,7 @@ def missing_plugins(provenance: Mapping[str, Any]) -> list[str]:
             if registry.find(name).distribution == distribution:
                 continue
         from_file = distribution == "file"
-        what = f"the file {record.get('target', '')}" if from_file else distribution
+        what = record.get("target", "a file") if from_file else distribution
         remedy = "give it with --plugin" if from_file else "install it"
         lines.append(
             f"{registry.kind} {name!r} of {what} {record['version']} is not here: {remedy} "

@@ -52,6 +52,6 @@ RECURRENCES = Registry(
     base="newllm_core.analysis.foreign.base:Foreign",
     command="analyze FILE --as {name}",
 )
-COMMANDS = Registry(kind="command", command="{name}")
+COMMANDS = Registry(kind="command", command="{name} --help")
 REGISTRIES = (CELLS, OBJECTIVES, REGULARIZERS, DATA_SOURCES, TRACKERS, RECURRENCES, COMMANDS)
 ALL[:] = REGISTRIES

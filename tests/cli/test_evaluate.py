@@ -66,6 +66,9 @@ def test_words_are_counted_with_and_without_line_ends(newllm, made):
             ("whitespace_word_perplexity", len(text.split())),
         ):
             assert figures[key] == pytest.approx(math.exp(nats / words))
+    said = f"perplexity {found['whitespace_word_perplexity']:.2f} per word, "
+    shown = newllm("evaluate", path).out
+    assert f"validation: {said}{found['num_whitespace_words']:,} without line ends" in shown
 
 
 def test_a_text_has_the_figures_of_the_same_text_prepared(newllm, made):

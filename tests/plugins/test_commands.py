@@ -37,7 +37,8 @@ def test_a_command_of_another_distribution_is_like_newllms_own(site, newllm):
     assert "  newllm count abc\n" in shown
     done = newllm("plugins", "show", "count")
     assert "count: command of newllm-x 1.2 (counting:count)" in done.out
-    assert "example: newllm count" in done.out
+    assert "example: newllm count --help" in done.out
+    assert "no options" not in done.out  # only those of newllm's settings could be listed
 
 
 def test_help_and_listing_import_none(site, newllm):
@@ -55,6 +56,12 @@ def test_help_and_listing_import_none(site, newllm):
     done = newllm("count")
     assert done.code == 4
     done.one_line("command 'count' of newllm-x 1.2", "RuntimeError", "on import")
+
+
+def test_a_command_without_a_summary_has_no_colon(site, newllm):
+    site.install("newllm-x", {"count": "counting:count"}, kind="command", counting=SOURCE)
+    (line,) = [line for line in newllm("--help").out.splitlines() if "newllm-x" in line]
+    assert line.split() == ["count", "newllm-x"]
 
 
 @pytest.mark.parametrize("target", ["counting:NOTHING", "counting:absent", "counting"])

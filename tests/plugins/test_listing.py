@@ -99,7 +99,13 @@ def test_the_example_that_show_gives_runs(newllm, phase1):
 def test_show_an_unknown_name(newllm):
     done = newllm("plugins", "show", "ema")
     assert done.code == 2
-    done.one_line("unknown plugin 'ema'", "ema-variance", "wikitext")
+    done.one_line("unknown plugin 'ema'", "ema-variance", "wikitext", "give --plugin FILE.py")
+
+
+def test_the_help_has_examples_and_what_limits_plugins(newllm):
+    shown = newllm("plugins", "--help").out
+    assert "NEWLLM_PLUGINS=name,name allows only" in shown
+    assert "\n  newllm plugins show ema-variance\n" in shown
 
 
 def test_show_a_class_that_no_statement_made(site, newllm):

@@ -48,5 +48,13 @@ def test_a_file_that_is_not_given_again(newllm, phase1, tmp_path):
     FROM_FILES.clear()
     done = newllm("analyze", tmp_path / "phase1.safetensors")
     assert done.code == 0
-    assert f"regularizer 'gone' of the file {path}:Gone sha256:" in done.err
+    assert f"regularizer 'gone' of {path}:Gone sha256:" in done.err
     assert "give it with --plugin to train like this again (analysis does not need it)" in done.err
+
+
+def test_a_data_source_of_a_file_whose_name_is_not_known():
+    from newllm_core.plugins.missing import missing_plugins
+
+    record = {"kind": "data source", "name": "gone", "distribution": "file", "version": "sha256:1"}
+    (line,) = missing_plugins({"plugins": [record]})
+    assert line.startswith("data source 'gone' of a file sha256:1 is not here: give it with")
