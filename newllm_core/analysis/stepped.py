@@ -179,7 +179,10 @@ class Layout:
     def __init__(self, start: Any) -> None:  # noqa: ANN401 - any nest
         found = list(leaves(start))
         if not found:
-            raise ConfigError("start holds no tensor: give the state before any token, batch one")
+            raise ConfigError(
+                "start holds no tensor: give the state before any token, batch one, such as "
+                "start = torch.zeros(1, 64)"
+            )
         for name, tensor in found:
             if not (tensor.is_floating_point() or tensor.is_complex()):
                 raise ConfigError(f"start: {name} is {tensor.dtype}, a state is of real numbers")
