@@ -3,6 +3,9 @@
 Shapes: T tokens, E embed_dim, B streams, D numbers of a state.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -47,22 +50,19 @@ def count_memory(model: LanguageModel, tokens: np.ndarray, *, progress: Progress
     with one_thread(), work as task:
         identity_EE = torch.eye(embed_dim)
         for decay, rows in groups:
-            fading = (decay * identity_EE, (1 - decay) * identity_EE)
-            mean_E, covariance_EE = _moments(model, tokens, *fading, FADED / (1 - decay), task)
-            variance_E, directions_EE = torch.linalg.eigh(covariance_EE)
-            kept = slice(-(rows.stop - rows.start), None)
-            variance_N, direction_NE = variance_E[kept].flip(0), directions_EE.T[kept].flip(0)
-            # Either sign would do; the same one whatever the library.
-            largest_N1 = direction_NE.abs().argmax(1, keepdim=True)
-            direction_NE *= direction_NE.gather(1, largest_N1).sign()
-            there_N = variance_N > LEAST_VARIANCE * mean_E.square().mean()
-            scale_N = torch.where(there_N, variance_N, torch.inf).rsqrt()
-            memory.read[rows] = ((1 - decay) * scale_N[:, None] * direction_NE).to(memory.read)
+            fade = partial(torch.lerp, weight=decay)
+            lasting = FADED / (1 - decay)
+            mean_E, covariance_EE = _moments(model, tokens, fade, identity_EE, lasting, task)
+            found_NE = _principal(mean_E, covariance_EE, rows.stop - rows.start)
+            memory.read[rows] = (1 - decay) * found_NE.to(memory.read)
         lasting = max(FADED / (1 - decay) for decay, _ in groups)
         if model.config.delay_dims:
             lasting = max(lasting, model.config.delay_tokens)
         transition, read = memory.transition, memory.read
-        mean_D, covariance_DD = _moments(model, tokens, transition, read, lasting, task)
+        settled_DE = torch.linalg.solve(torch.eye(size) - transition, read)
+        mean_D, covariance_DD = _moments(
+            model, tokens, lambda x, v: memory(v, x), settled_DE, lasting, task
+        )
         variance_D, directions_DD = torch.linalg.eigh(covariance_DD)
         deviation_D = (SHRINKAGE + (1 - SHRINKAGE) * variance_D.clamp(min=0)).sqrt()
         whiten_DD = directions_DD / deviation_D @ directions_DD.T
@@ -74,30 +74,41 @@ def count_memory(model: LanguageModel, tokens: np.ndarray, *, progress: Progress
     progress.message(f"counted {size:,} dimensions of the context in {len(tokens):,} tokens")
 
 
+def _principal(mean_E: Tensor, covariance_EE: Tensor, number: int) -> Tensor:
+    """Return the directions of most variance, scaled to variance 1 [N, E]; 0 where there is none."""
+    variance_E, directions_EE = torch.linalg.eigh(covariance_EE)
+    variance_N, direction_NE = variance_E[-number:].flip(0), directions_EE.T[-number:].flip(0)
+    # Either sign would do; the same one whatever the library.
+    largest_N1 = direction_NE.abs().argmax(1, keepdim=True)
+    direction_NE *= direction_NE.gather(1, largest_N1).sign()
+    there_N = variance_N > LEAST_VARIANCE * mean_E.square().mean()
+    return torch.where(there_N, variance_N, torch.inf).rsqrt()[:, None] * direction_NE
+
+
 def _moments(
     model: LanguageModel,
     tokens: np.ndarray,
-    transition_DD: Tensor,
-    read_DE: Tensor,
+    step: Callable[[Tensor, Tensor], Tensor],
+    settled_DE: Tensor,
     lasting: float,
     task: Task,
 ) -> tuple[Tensor, Tensor]:
-    """Read `tokens` [T] in streams: mean [D] and covariance [D, D] of v <- A v + B x.
+    """Read `tokens` [T] in streams: mean [D] and covariance [D, D] of v <- `step`(x, v).
 
-    What was read is seen in v for so many tokens: it is `lasting`.
+    What was read is seen in v for so many tokens: it is `lasting`. If x is read again and again, v
+    becomes `settled_DE` x.
     """
     count = max(1, min(MOST_STREAMS, int(len(tokens) / lasting / 5)))
     ids = tokens[: len(tokens) // count * count]
     ids_BT = torch.from_numpy(np.asarray(ids, np.int64)).view(count, -1)
     # Every stream begins as if its first token had been read for ever.
-    settled_DE = torch.linalg.solve(torch.eye(len(transition_DD)) - transition_DD, read_DE)
     state_BD = model.embed(ids_BT[:, 0]) @ settled_DE.T
-    total_D = torch.zeros(len(transition_DD), dtype=torch.float64)
+    total_D = torch.zeros(len(settled_DE), dtype=torch.float64)
     squares_DD = torch.diag(total_D)
     # The first states of a stream stand for too few tokens.
     skipped = min(ids_BT.shape[1] // 2, int(lasting))
     for place, ids_B in enumerate(ids_BT.unbind(1)):
-        state_BD = state_BD @ transition_DD.T + model.embed(ids_B) @ read_DE.T
+        state_BD = step(model.embed(ids_B), state_BD)
         if place >= skipped:
             rows_BD = state_BD.double()
             total_D += rows_BD.sum(0)
