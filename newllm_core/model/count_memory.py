@@ -75,7 +75,7 @@ def count_memory(model: LanguageModel, tokens: np.ndarray, *, progress: Progress
 
 
 def _principal(mean_E: Tensor, covariance_EE: Tensor, number: int) -> Tensor:
-    """Return the directions of most variance, scaled to variance 1 [N, E]; 0 where there is none."""
+    """Return directions of most variance, scaled to variance 1 [N, E]; 0 where there is none."""
     variance_E, directions_EE = torch.linalg.eigh(covariance_EE)
     variance_N, direction_NE = variance_E[-number:].flip(0), directions_EE.T[-number:].flip(0)
     # Either sign would do; the same one whatever the library.
