@@ -56,7 +56,8 @@ class FineTuning(Source):
 
     def load_state(self, state: State) -> None:
         """Take over what `state` gave."""
-        self.context_BC = state.tensors["context_BC"].to(self.context_BC.device)
+        # A copy lies where tensors do: elsewhere products of it would be rounded otherwise.
+        self.context_BC = state.tensors["context_BC"].to(self.context_BC.device, copy=True)
 
     def losses(self, generator: torch.Generator, *, skip: int = 0) -> Iterator[Terms]:
         """Yield losses from window `skip` on; a step is made with each before the next is made."""
@@ -90,7 +91,7 @@ class FineTuning(Source):
                 ).items():
                     total = total + self.extra.weights[name] * term
                     plain[name] = term.detach()
-            self.context_BC = collectives.gather(contexts[-1][:, -1].detach(), streams)
+            self.context_BC = collectives.gather(contexts[-1][:, -1].detach().contiguous(), streams)
             yield Terms(total, plain, self.num_streams * len(steps))
 
     def _embed(self, ids_BT: Tensor, generator: torch.Generator, rows: Sequence[int]) -> Tensor:
