@@ -12,8 +12,9 @@ from newllm_core.data.prepared import PreparedDataset, TokenSplit
 from newllm_core.errors import ConfigError
 from newllm_core.runtime.progress import Progress
 
-# Validation text that tuning looks at, in whole documents.
-VALIDATION_TOKENS = 32_768
+# Validation text that tuning looks at, in whole documents: a quarter of it cannot tell apart
+# settings that differ by .005 bits per byte.
+VALIDATION_TOKENS = 131_072
 
 
 @dataclass(frozen=True)
