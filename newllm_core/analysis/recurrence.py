@@ -96,7 +96,7 @@ class ModelRecurrence(Recurrence):
 
     def vocabulary(self) -> Tensor:
         """Return every id: each has an embedding."""
-        return torch.arange(self.model.vocab_size, device=self.model.embedding.weight.device)
+        return torch.arange(self.model.vocab_size, device=self.model.device)
 
     def rollout(
         self, tokens_BT: Tensor, start_BC: Tensor, *, warmup: int = 0

@@ -90,7 +90,17 @@ class ModelConfig(Section, name="model"):
     @property
     def learned_dims(self) -> int:
         """Count the dimensions of the context that the update makes, the first ones."""
-        return self.context_dim - self.slow_dims - self.delay_dims
+        return self.context_dim - self.memory_dims
+
+    @property
+    def memory_dims(self) -> int:
+        """Count the dimensions of the context that are not learned, the last ones."""
+        return self.slow_dims + self.delay_dims
+
+    @property
+    def delay_numbers(self) -> int:
+        """Count the numbers of each token that a delay line holds."""
+        return self.delay_dims // self.delay_tokens
 
     @property
     def embeddings_file(self) -> str | None:
@@ -107,7 +117,7 @@ class ModelConfig(Section, name="model"):
 
         Not where sections are made: a key may be replaced before another one is.
         """
-        of_token = max(self.slow_dims, self.delay_dims // self.delay_tokens)
+        of_token = max(self.slow_dims, self.delay_numbers)
         if of_token > self.embed_dim:
             raise ConfigError(
                 f"model.slow_dims and delay_dims take {of_token} of a token, and model.embed_dim "

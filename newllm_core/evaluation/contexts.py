@@ -63,7 +63,7 @@ def contexts_in_order(
     The text follows the end token, as a generated one does. One stream is exact; it cannot be
     read in parallel, so that it takes a step of the model for every token.
     """
-    start = torch.tensor([[tokenizer.end_id]], device=model.embedding.weight.device)
+    start = torch.tensor([[tokenizer.end_id]], device=model.device)
     context_1C = rollout(model, start, model.start(1))[:, -1]
     begin = 0
     for piece in tokenizer.pieces(chunks, PIECE_CHARACTERS):

@@ -143,8 +143,8 @@ class LanguageModel(nn.Module):
                 for count in config.layer_structure
             )
         self.cells()[-1].is_last = True
-        kept = config.context_dim - config.learned_dims
-        self.memory = LinearMemory(kept, config.embed_dim) if kept else None
+        kept = (config.memory_dims, config.embed_dim)
+        self.memory = LinearMemory(*kept) if config.memory_dims else None
         width = config.embed_dim if config.tie_weights or config.head_hidden else None
         sizes = (config.context_dim, self.vocab_size, width, config.head_hidden)
         pairs = config.head_bigrams

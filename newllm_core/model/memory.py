@@ -48,9 +48,8 @@ class LinearMemory(nn.Module):
             self.read[rows] = drawn * ((1 - decay**2) / config.embed_dim) ** 0.5
             self.transition.diagonal()[rows] = decay
         if config.delay_dims:
-            step = config.delay_dims // config.delay_tokens
-            moved = torch.arange(config.slow_dims + step, len(self.bias))
-            self.transition[moved, moved - step] = 1
+            moved = torch.arange(config.slow_dims + config.delay_numbers, config.memory_dims)
+            self.transition[moved, moved - config.delay_numbers] = 1
 
     def forward(self, memory: Tensor, token: Tensor) -> Tensor:
         """Return m_t [N, M] from m_{t-1} and the token x_t [N, E]."""
@@ -69,5 +68,5 @@ def memory_groups(config: ModelConfig) -> list[tuple[float, slice]]:
     slow, decays = config.slow_dims, config.slow_decays
     bounds = [-(-number * slow // len(decays)) for number in range(len(decays) + 1)]
     groups = [(d, slice(*bounds[n : n + 2])) for n, d in enumerate(decays)]
-    groups.append((0.0, slice(slow, slow + config.delay_dims // config.delay_tokens)))
+    groups.append((0.0, slice(slow, slow + config.delay_numbers)))
     return [(decay, rows) for decay, rows in groups if rows.start < rows.stop]

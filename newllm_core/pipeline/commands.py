@@ -74,8 +74,7 @@ def check_new_model(given: Settings, config: "Config") -> None:
 
     refuse_idle(given, config, "model")
     model = config.model
-    counts_dims = model.slow_dims or model.delay_dims
-    is_counted = model.embeddings == "counts" or counts_dims or model.head_bigrams
+    is_counted = model.embeddings == "counts" or model.memory_dims or model.head_bigrams
     if model.counted_tokens is not None and not is_counted:
         raise ConfigError(
             "model.counted_tokens says how much is counted: it needs --embeddings counts, "

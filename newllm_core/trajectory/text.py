@@ -71,7 +71,7 @@ def contexts_of_text(
     count = max(1, min(num_streams, length // max(1, 2 * warmup)))
     bounds = np.arange(count + 1, dtype=np.int64) * length // count
     starts_B1, ends_B1 = bounds[:-1, None], bounds[1:, None]
-    device = model.embedding.weight.device
+    device = model.device
     context_BC = model.start(count)
     chunk = max(1, ROWS_AT_ONCE // count)
 

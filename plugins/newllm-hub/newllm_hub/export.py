@@ -153,7 +153,7 @@ def _config(checkpoint: Checkpoint) -> dict[str, Any]:
         "cell": model.config.cell,
         "cell_options": model.cell_options,
         "layer_structure": list(model.config.layer_structure),
-        "memory_dims": model.config.context_dim - model.config.learned_dims,
+        "memory_dims": model.config.memory_dims,
         "head_hidden": model.config.head_hidden,
         "head_reads_token": model.config.head_reads_token,
         "head_bigrams": model.config.head_bigrams,

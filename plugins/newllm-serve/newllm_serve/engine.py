@@ -35,7 +35,7 @@ class Engine:
     def __init__(self, model: LanguageModel) -> None:
         self._model = model
         self._head = model.heads()[-1]
-        self._device = model.embedding.weight.device
+        self._device = model.device
         self._rows: list[Row] = []
         self._joining: list[Row] = []
         self._changed = threading.Condition()
