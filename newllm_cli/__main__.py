@@ -37,11 +37,15 @@ def _run() -> None:
 
 def _run_command() -> None:
     from newllm_cli.app import app
+    from newllm_cli.help import UsageError, in_one_line
     from newllm_cli.processes import how_to_continue, speaks
     from newllm_cli.streams import flush_output
 
     try:
-        app()
+        code = app(standalone_mode=False)
+    except UsageError as error:
+        print(in_one_line(error), file=sys.stderr)
+        sys.exit(error.exit_code)
     except UserError as error:
         if os.environ.get("NEWLLM_DEBUG") == "1":
             raise
@@ -50,12 +54,11 @@ def _run_command() -> None:
             if isinstance(error, Interrupted) and (how := how_to_continue()):
                 print(how, file=sys.stderr)
         sys.exit(error.exit_code)
-    except SystemExit as end:
-        if end.code == INTERRUPTED:  # what typer makes of Ctrl-C
-            raise KeyboardInterrupt from end
-        if not end.code:
-            flush_output()
-        raise
+    if code == INTERRUPTED:  # what typer makes of Ctrl-C
+        raise KeyboardInterrupt
+    if not code:
+        flush_output()
+    sys.exit(code)
 
 
 if __name__ == "__main__":

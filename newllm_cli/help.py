@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from typer import BadParameter
 from typer.core import TyperCommand, TyperGroup
 from typer.models import ParameterInfo
 
@@ -13,6 +14,8 @@ from newllm_core.errors import ConfigError
 LONGEST_SENTENCE = 200
 # What typer calls the types of values, and what settings call them.
 TYPES = {"<path>": "PATH", "<str>": "TEXT"}
+# What typer raises where a command line cannot be read; some versions of it have it from click.
+UsageError: Any = BadParameter.__base__
 
 
 class HelpfulCommand(TyperCommand):
@@ -53,6 +56,15 @@ class HelpfulGroup(TyperGroup):
     """Commands of one kind, with examples as `HelpfulCommand` shows them."""
 
     format_help_text = HelpfulCommand.format_help_text
+
+
+def in_one_line(error: Any) -> str:  # noqa: ANN401
+    """Word a `UsageError` as all errors are; of a command that is missing it is the whole help."""
+    message = str(error.format_message())
+    if message.startswith("Usage: "):
+        return message
+    where = f"; see {error.ctx.command_path} -h" if error.ctx else ""
+    return f"newllm: {message.rstrip('.')}{where}"
 
 
 def opening_nothing(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -12,12 +12,6 @@ from typer.main import get_command
 
 from newllm_cli.help import HelpfulCommand, opening_nothing
 
-# Whoever asks for one of these is told what to install.
-KNOWN = dict.fromkeys(("export", "import", "push", "pull", "lm-eval"), "newllm-hub") | {
-    "serve": "newllm-serve",
-    "sweep": "newllm-sweep",
-}
-
 
 class CommandGroup(TyperGroup):
     """newllm's own commands, and those of other distributions behind them."""
@@ -26,16 +20,15 @@ class CommandGroup(TyperGroup):
         """Return the command, importing it if it is another distribution's.
 
         Raises:
-            ConfigError: it is known but not installed, or not allowed.
+            ConfigError: it is newllm's but not installed, or not allowed.
             PluginError: it cannot be imported, is no function, or two distributions claim it.
         """
         own = super().get_command(ctx, cmd_name)
         if own is not None:
             return own
-        from newllm_core.errors import ConfigError
         from newllm_core.plugins.registry import COMMANDS
 
-        if cmd_name in COMMANDS.plugins():
+        if cmd_name in COMMANDS.plugins() or cmd_name in COMMANDS.published:
             settings = dict(self.context_settings)
             app = typer.Typer(
                 rich_markup_mode=None, context_settings=settings, add_completion=False
@@ -43,13 +36,11 @@ class CommandGroup(TyperGroup):
             command = opening_nothing(COMMANDS.load(cmd_name))
             app.command(cmd_name, cls=HelpfulCommand)(command)
             return get_command(app)
-        if cmd_name in KNOWN:
-            package = KNOWN[cmd_name]
-            raise ConfigError(
-                f"newllm {cmd_name} is a command of {package}: in newllm's repository, "
-                f"pip install ./plugins/{package}"
-            )
         return None
+
+    def invoke(self, ctx: Any) -> None:  # noqa: ANN401
+        """Run a command; what its function returns is not an exit code."""
+        super().invoke(ctx)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
         """List newllm's own commands, then the others and where each is from."""

@@ -11,7 +11,7 @@ newllm's own; unset, all may, and empty, none.
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from inspect import isfunction
 from pkgutil import resolve_name
@@ -41,6 +41,7 @@ class Registry:
             or raises `ConformanceError`.
         needed_for: what cannot be done without one that made a checkpoint.
         summary: what the class that `newllm plugins new` writes does.
+        published: names of newllm's own distributions beside this one, and which has each.
     """
 
     kind: str
@@ -50,6 +51,7 @@ class Registry:
     check: str = ""
     needed_for: str = ""
     summary: str = ""
+    published: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def group(self) -> str:
@@ -77,6 +79,12 @@ class Registry:
             PluginError: two claim `name` and the rule does not say who wins.
         """
         plugins = self.plugins()
+        if name not in plugins and name in self.published:
+            package = self.published[name]
+            raise ConfigError(
+                f"{self.kind} {name!r} is of {package}: in newllm's repository, "
+                f"pip install ./plugins/{package}"
+            )
         if name not in plugins:
             known = list(plugins) or ["none: is newllm installed (pip install -e .)?"]
             as_named = kebab_case(name)  # somebody may give the name of the class

@@ -32,6 +32,7 @@ REGULARIZERS = Registry(
     check="newllm_core.testing:check_regularizer",
     needed_for="to train like this again (analysis does not need it)",
     summary="Asks every dimension for the same standard deviation.",
+    published={"sigreg": "newllm-sigreg", "vicreg": "newllm-sigreg"},
 )
 DATA_SOURCES = Registry(
     kind="data source",
@@ -41,17 +42,28 @@ DATA_SOURCES = Registry(
     check="newllm_core.testing.data_source:check_making",
     needed_for="to prepare this data again (analysis does not need it)",
     summary="One document per line of a UTF-8 text file.",
+    published={"table": "newllm-tables"},
 )
 TRACKERS = Registry(
     kind="tracker",
     base="newllm_core.runtime.trackers.base:Tracker",
     command="phase1 --track {name}",
+    published=dict.fromkeys(("mlflow", "trackio", "wandb"), "newllm-trackers"),
 )
 RECURRENCES = Registry(
     kind="recurrence",
     base="newllm_core.analysis.foreign.base:Foreign",
     command="analyze FILE --as {name}",
+    published={"transformers": "newllm-hub"},
 )
-COMMANDS = Registry(kind="command", command="{name} --help")
+COMMANDS = Registry(
+    kind="command",
+    command="{name} --help",
+    published={
+        **dict.fromkeys(("export", "import", "lm-eval", "pull", "push"), "newllm-hub"),
+        "serve": "newllm-serve",
+        "sweep": "newllm-sweep",
+    },
+)
 REGISTRIES = (CELLS, OBJECTIVES, REGULARIZERS, DATA_SOURCES, TRACKERS, RECURRENCES, COMMANDS)
 ALL[:] = REGISTRIES

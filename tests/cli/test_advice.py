@@ -11,9 +11,14 @@ import pytest
 from typer.main import get_command
 
 from newllm_cli.app import app
-from newllm_cli.plugged import KNOWN
 from newllm_core.config import PLUGIN_SECTIONS, SECTIONS
-from newllm_core.plugins.registry import CELLS, DATA_SOURCES, OBJECTIVES, REGULARIZERS
+from newllm_core.plugins.registry import (
+    CELLS,
+    COMMANDS,
+    DATA_SOURCES,
+    OBJECTIVES,
+    REGULARIZERS,
+)
 
 ROOT = Path(__file__).parents[2]
 PLUGINS = {
@@ -94,8 +99,8 @@ def problems(name, text):
         said = re.match(r"newllm ((?:plugins )?[a-z][\w-]*)|(phase[12]) with ", part)
         named = said and (said[1] or said[2])
         named = None if named in PROSE else named
-        if named in KNOWN:
-            yield f"command {named} of {KNOWN[named]}, which need not be installed"
+        if named in COMMANDS.published:
+            yield f"command {named} of {COMMANDS.published[named]}, which need not be installed"
             continue
         if named and named not in commands():
             yield f"command {named}"

@@ -1,7 +1,14 @@
 """Commands of other distributions: listed without being imported, harmless when broken."""
 
+import tomllib
+from pathlib import Path
+
 import pytest
 
+from newllm_core.plugins.installed import installed
+from newllm_core.plugins.registry import REGISTRIES
+
+ROOT = Path(__file__).parents[2]
 SOURCE = '''
 from typing import Annotated
 
@@ -82,9 +89,33 @@ def test_two_claimants_clash_and_newllms_own_stays(site, newllm):
     assert listed.count(["evaluate"]) == 1
 
 
-def test_a_command_that_is_known_says_what_to_install(newllm, monkeypatch):
-    monkeypatch.setattr("newllm_cli.plugged.KNOWN", {"ship": "newllm-ships"})
-    done = newllm("ship", "a.safetensors")
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("serve a.safetensors", ["command 'serve' is of newllm-serve"]),
+        ("phase1 --track wandb", ["tracker 'wandb' is of newllm-trackers"]),
+        ("phase1 --reg sigreg", ["regularizer 'sigreg' is of newllm-sigreg"]),
+        ("prepare --source table --input a --out b", ["data source 'table' is of newllm-tables"]),
+    ],
+)
+def test_who_asks_for_what_newllm_has_elsewhere_is_told_where(
+    monkeypatch, newllm, arguments, words
+):
+    def own(kind, group):
+        return [plugin for plugin in installed(kind, group) if plugin.is_own]
+
+    monkeypatch.setattr("newllm_core.plugins.lookup.installed", own)
+    done = newllm(*arguments.split())
     assert done.code == 2
-    done.one_line("newllm ship is a command of newllm-ships", "pip install ./plugins/newllm-ships")
-    assert newllm("shop").code == 2
+    done.one_line(*words, "pip install ./plugins/newllm-")
+
+
+def test_what_newllm_has_elsewhere_is_listed_whole():
+    found = {}
+    for path in (ROOT / "plugins").glob("*/pyproject.toml"):
+        project = tomllib.loads(path.read_text())["project"]
+        for group, points in project["entry-points"].items():
+            found.setdefault(group, {}).update(dict.fromkeys(points, project["name"]))
+    assert len(found.pop("lm_eval.models")) == 1  # of another program
+    listed = {of.group: dict(of.published) for of in REGISTRIES if of.published}
+    assert listed == found

@@ -53,4 +53,6 @@ def told(entry: Mapping[str, Any]) -> str:
         values = (format(entry[name][split], shape) for split in ("train", "validation"))
         parts.append(f"{label} {' / '.join(values)}")
     losses = " ".join(f"{name} {value:.4f}" for name, value in entry["sweep_terms"].items())
-    return ", ".join(parts) + (f"; losses of the sweep: {losses}" if losses else "")
+    return f"{', '.join(parts)} (train / validation)" + (
+        f"; losses of the sweep: {losses}" if losses else ""
+    )
