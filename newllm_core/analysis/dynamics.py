@@ -141,7 +141,7 @@ def drift(
         after_PLK, context_PC = recurrence.rollout(tokens_PL, context_PC)
         moved_P = (after_PLK.double() - before_PLK.double()).square().sum(dim=(1, 2))
         size_P = after_PLK.double().square().sum(dim=(1, 2)).clamp(min=1e-300)
-        drifts.append(torch.where(moved_P > 0, (moved_P / size_P).sqrt(), 0.0))
+        drifts.append((moved_P / size_P).sqrt())
         before_PLK = after_PLK
         on_read(tokens_PL.numel())
     return torch.stack(drifts, dim=1)

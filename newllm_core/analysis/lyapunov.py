@@ -152,7 +152,7 @@ def kaplan_yorke_dimension(exponents: Sequence[float], dimensions: int) -> float
     """
     total = 0.0
     for number, exponent in enumerate(exponents):
-        if total + exponent < 0:
+        if not total + exponent >= 0:  # so that what is no number gives none
             return number + total / -exponent
         total += exponent
     return float(dimensions) if len(exponents) == dimensions else None

@@ -134,7 +134,7 @@ def mean_cosine(contexts_ND: Tensor) -> float:
 
     A row of zeros counts as orthogonal to all others; its norm gives it away.
     """
-    unit_ND = F.normalize(contexts_ND.double(), dim=1)
+    unit_ND = F.normalize(contexts_ND.double(), dim=1, eps=1e-150)
     count = len(unit_ND)
     total = unit_ND.sum(0).square().sum() - unit_ND.square().sum()
     return float(total / max(1, count * (count - 1)))

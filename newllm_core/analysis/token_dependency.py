@@ -63,7 +63,9 @@ def token_dependency(
         each_RC = some_rC.repeat_interleave(count, dim=0)
         after_RC = recurrence.read(each_RC, token_M.repeat(len(some_rC)))
         after_rMC = after_RC.view(len(some_rC), count, -1).double()
-        unit_rMC = F.normalize(after_rMC, dim=-1)
+        # Contexts of zeros are alike, however many tokens they ignore: they get one direction.
+        is_zero_rM1 = (after_rMC == 0).all(dim=-1, keepdim=True)
+        unit_rMC = F.normalize(torch.cat([after_rMC, is_zero_rM1], dim=-1), dim=-1, eps=1e-150)
         # Every pair is counted twice, and each token with itself: cosine 1, distance 0.
         cosines_rMM = (unit_rMC @ unit_rMC.mT).cpu()
         by_context.append((cosines_rMM.sum(dim=(1, 2)) - count) / (count * (count - 1)))

@@ -211,6 +211,12 @@ def test_a_map_of_period_two_drifts_after_odd_passages_only():
     assert even["by_repeat"] == [0.0, 0.0, 0.0]
 
 
+def test_contexts_that_overflow_while_a_passage_is_repeated_have_no_drift():
+    growing = maps.linear(1e50 * torch.eye(2).double(), shift=1.0)
+    found = repeat_drift(drift(growing, maps.random_tokens(3, 4, 4), readings=4))
+    assert math.isnan(found["third_to_fourth"])
+
+
 def test_the_drift_of_a_contraction_shrinks_by_its_rate_per_reading():
     model = maps.linear(0.9 * torch.eye(2).double(), shift=1.0)
     tokens = maps.random_tokens(5, 8, 6)

@@ -102,6 +102,7 @@ def test_kaplan_yorke_interpolates_where_the_sum_turns_negative():
     assert kaplan_yorke_dimension([-0.1], 5) == 0
     assert kaplan_yorke_dimension([0.2, 0.1], 2) == 2
     assert kaplan_yorke_dimension([0.2, 0.1], 3) is None
+    assert math.isnan(kaplan_yorke_dimension([0.2, math.nan], 2))
 
 
 def gru_step(model):

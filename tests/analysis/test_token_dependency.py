@@ -9,7 +9,7 @@ from newllm_core.analysis.token_dependency import token_dependency
 from newllm_core.config import AnalysisConfig
 from newllm_core.errors import InputError
 
-from . import planted
+from . import maps, planted
 
 CONFIG = AnalysisConfig()
 
@@ -24,6 +24,14 @@ def test_a_model_that_ignores_tokens_has_cosine_one():
     )
     assert found["mean_cosine"] == pytest.approx(1.0, abs=1e-12)
     assert found["mean_l2"] == 0
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-20])
+def test_contexts_without_length_that_ignore_tokens_have_cosine_one_too(scale):
+    ignoring = maps.Map(4, lambda c, x: scale * c)
+    found = token_dependency(ignoring, contexts()[:, :4], torch.arange(60), CONFIG, seed=0)
+    assert found["mean_cosine"] == pytest.approx(1.0, abs=1e-12)
+    assert found["std_cosine"] == pytest.approx(0.0, abs=1e-6)
 
 
 def test_equals_a_loop_over_contexts_and_pairs():
