@@ -81,7 +81,7 @@ def _principal(mean_E: Tensor, covariance_EE: Tensor, number: int) -> Tensor:
     # Either sign would do; the same one whatever the library.
     largest_N1 = direction_NE.abs().argmax(1, keepdim=True)
     direction_NE *= direction_NE.gather(1, largest_N1).sign()
-    there_N = variance_N > LEAST_VARIANCE * mean_E.square().mean()
+    there_N = variance_N > LEAST_VARIANCE * (mean_E.square() + covariance_EE.diagonal()).mean()
     return torch.where(there_N, variance_N, torch.inf).rsqrt()[:, None] * direction_NE
 
 

@@ -183,6 +183,16 @@ def test_of_a_text_without_differences_nothing_is_kept(tokens, shape):
     assert memories(model, np.zeros(200, np.int64)).abs().max() == 0
 
 
+def test_two_opposite_tokens_differ_in_one_direction_however_many_are_wanted():
+    config = ModelConfig(embed_dim=4, slow_dims=4, delay_dims=16, delay_tokens=4)
+    model = LanguageModel(config, 2)
+    with torch.no_grad():
+        model.embedding.weight[1] = -model.embedding.weight[0]
+    tokens = np.tile(np.array([0, 1, 1, 0], np.uint16), 256)
+    count_memory.count_memory(model, tokens, progress=Silent())
+    assert memories(model, tokens).abs().max() < 10
+
+
 @pytest.mark.parametrize(
     ("shape", "words"),
     [

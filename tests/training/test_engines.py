@@ -15,6 +15,7 @@ from naive_phase1 import (
 from recurrence import D, T, make_model
 
 from newllm_core.training.phase1.engines import batches
+from newllm_core.trajectory.sequential import rollout
 
 ENGINES = ("parallel", "streams", "online")
 MODEL = make_model(options={"hidden_dim": 3}, layer_structure=(1,))
@@ -74,6 +75,20 @@ def test_where_a_second_reading_begins(engine, start):
     assert torch.equal(begins[0], window.first_C)
     assert torch.equal(begins[1], window.first_C if start == "zero" else lasts[0])
     assert not torch.equal(lasts[0], window.first_C)
+
+
+@pytest.mark.parametrize(("length", "stream_tokens"), [(20, 4), (300, 4), (300, 100)])
+def test_streams_of_an_exact_reading_begin_after_tokens_of_their_window(length, stream_tokens):
+    config, window = make_config(exact_stream_tokens=stream_tokens).phase1, make_window(length)
+    model = make_model(cell="gated")
+    with torch.no_grad():
+        for cell in model.cells():
+            cell.gate.bias.fill_(-8.0)  # forgets within a few tokens
+    for batch in batches(model, window, config, torch.Generator(), exact=True):
+        token_NE = model.embed(window.tokens_T[batch.positions_N])
+        window.store(batch.positions_N, model.step(context=batch.incoming_NC, token=token_NE)[-1])
+    exact_1TC = rollout(model, window.tokens_T[None], window.first_C[None])
+    torch.testing.assert_close(window.current_TC, exact_1TC[0], rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("objective", ["cvfp", "reconstruction"])

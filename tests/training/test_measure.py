@@ -39,6 +39,11 @@ def test_a_contraction_converges_and_an_expansion_does_not():
     assert low < 0.1
 
 
+def test_the_last_passage_of_a_text_of_more_tokens_than_float32_can_count_is_within_it():
+    text = torch.tensor(1).expand(2**24 + 3 + 16 + 10)
+    assert measure(contraction(), text, convergence_steps=10)["converged_ratio"] > 0.7
+
+
 @pytest.mark.parametrize(
     ("warmup", "tokens", "steps", "passages"), [(5, 30, 10, 3), (0, 500, 500, 1), (7, 5, 9, 1)]
 )

@@ -65,7 +65,9 @@ def batches(
     `skip` batches are left out: their contexts are in the window already.
     """
     if exact:
-        num_streams = max(1, min(EXACT_ROWS, len(window) // config.exact_stream_tokens))
+        # None is shorter than what is read before it, which would begin before the window.
+        shortest = max(config.exact_stream_tokens, EXACT_WARMUP)
+        num_streams = max(1, min(EXACT_ROWS, len(window) // shortest))
         shape = (num_streams, max(1, EXACT_ROWS // num_streams))
         return _streams(model, window, *shape, skip=skip, warmup=EXACT_WARMUP)
     if config.engine == "parallel":

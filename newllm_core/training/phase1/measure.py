@@ -45,8 +45,10 @@ def model_figures(
     warmup = min(config.analysis.warmup_tokens, len(tokens_T) - length)
     passages = max(1, min(config.phase1.convergence_tokens, len(tokens_T)) // length)
     device = tokens_T.device
-    begins_P = torch.linspace(0, len(tokens_T) - warmup - length, passages, device=device).long()
-    tokens_PS = tokens_T[begins_P[:, None] + torch.arange(warmup + length, device=device)]
+    # In float32 the last passage of a very long text would begin beyond where it can.
+    begins_P = torch.linspace(0, len(tokens_T) - warmup - length, passages, dtype=torch.float64)
+    offsets_S = torch.arange(warmup + length, device=device)
+    tokens_PS = tokens_T[begins_P.long().to(device)[:, None] + offsets_S]
     own_PC = read_to_end(model, tokens_PS[:, :warmup], model.start(passages))
     random_PC = torch.randn(own_PC.shape, generator=generator, dtype=own_PC.dtype).to(device)
     # Zero has no scale; LayerNorm's stands in for it.
