@@ -140,7 +140,7 @@ class _Fitting:
         means_YD = sums_YD / counts_Y.clamp(min=1)[:, None]
         within_DD = (self.scatter_DD - sums_YD.T @ means_YD) / count
         variance = float(self.scatter_DD.diagonal().mean()) / count
-        within_DD.diagonal().add_(max(RIDGE * variance, 1e-30))
+        within_DD.diagonal().add_(max(RIDGE * variance, 1e-300))
         factor_DD, _ = torch.linalg.cholesky_ex(within_DD)
         weights_YD = torch.cholesky_solve(means_YD.T, factor_DD).T
         offset_Y = (weights_YD * means_YD).sum(dim=1) / 2

@@ -43,9 +43,18 @@ def test_contexts_that_ignore_tokens_remember_nothing():
     contexts = maps.draw(16, 300, 12)
     found = token_memory(label(contexts, maps.random_tokens(16, 300, 8), lags=6, frequent=64))
     assert found["total"] < 0.02
-    still = torch.ones(16, 300, 12)
-    constant = token_memory(label(still, maps.random_tokens(16, 300, 8), lags=6, frequent=64))
-    assert constant["total"] < 0.02
+    for value in (0.0, 1 / 3, 1e20):
+        still = torch.full((16, 300, 12), value)
+        constant = token_memory(label(still, maps.random_tokens(16, 300, 8), lags=6, frequent=64))
+        assert constant["total"] < 0.02
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e20])
+def test_what_is_remembered_does_not_depend_on_the_unit_of_contexts(scale):
+    tokens = maps.random_tokens(16, 100, 4)
+    contexts = torch.nn.functional.one_hot(tokens, 4).float()
+    found = token_memory(label(scale * contexts, tokens, lags=2, frequent=64))
+    assert found["total"] == pytest.approx(1, abs=0.02)
 
 
 def test_half_of_what_was_read_is_half_a_token():
