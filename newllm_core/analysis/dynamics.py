@@ -63,14 +63,14 @@ def dynamics(
     starts = torch.cat([*random, recurrence.start(len(own_PC))])
     twice = tokens_PT.repeat(2, 1), trajectory_PSK.repeat(2, 1, 1)
     from_random_PS, from_start_PS = distances(recurrence, *twice, starts, on_read=on_read).chunk(2)
-    if not bool(torch.isfinite(from_random_PS).all()):
+    count = len(texts[0])
+    if count > 1 and not bool(torch.isfinite(from_random_PS).all()):
         # Not every state is one from which a network can go on: take those of other passages.
         others_PC = torch.cat([of_split.roll(1, 0) for of_split in firsts])
         from_random_PS = distances(recurrence, tokens_PT, trajectory_PSK, others_PC)
     repeated_PL = tokens_PT[:, : config.repeated_tokens]
     drift_PR = drift(recurrence, repeated_PL, readings=config.readings, on_read=on_read)
 
-    count = len(texts[0])
     found = {}
     for index, split in enumerate(read):
         part = slice(index * count, (index + 1) * count)

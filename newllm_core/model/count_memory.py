@@ -48,7 +48,7 @@ def count_memory(model: LanguageModel, tokens: np.ndarray, *, progress: Progress
     work = progress.task("counting dimensions", (len(groups) + 1) * len(tokens), "tokens")
     # Sums of several threads are rounded differently.
     with one_thread(), work as task:
-        identity_EE = torch.eye(embed_dim)
+        identity_EE = torch.eye(embed_dim).to(memory.read)
         for decay, rows in groups:
             fade = partial(torch.lerp, weight=decay)
             lasting = FADED / (1 - decay)

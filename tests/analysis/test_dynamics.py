@@ -225,6 +225,16 @@ def test_the_drift_of_a_contraction_shrinks_by_its_rate_per_reading():
     assert float(moved[0, 3] / moved[0, 2]) == pytest.approx(0.9**8, rel=0.05)
 
 
+@pytest.mark.parametrize(("passages", "converged"), [(4, 1.0), (1, 0.0)])
+def test_starts_that_a_map_cannot_go_on_from_are_those_of_other_passages(passages, converged):
+    fragile = maps.Map(4, lambda c, x: torch.where(c < 0, torch.nan, 1e-4 * c) + x)
+    tokens = {"train": maps.random_tokens(passages, 40, 5) + 1}
+    found = dynamics(
+        fragile, read_splits(fragile, tokens, 8), AnalysisConfig(), converged_below=1e-3, seed=0
+    )
+    assert found["train"]["converged_ratio"] == converged
+
+
 def test_splits_side_by_side_are_those_alone():
     model = ModelRecurrence(make_model())
     tokens = {"train": draw_tokens(4, 60), "validation": draw_tokens(4, 60, seed=1)}

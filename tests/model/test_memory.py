@@ -21,9 +21,9 @@ DECAY = torch.tensor([0.75, 0.75, 0.5, 0.5]).double()
 SHAPE = {"slow_dims": S, "slow_decays": DECAYS, "delay_dims": F * K, "delay_tokens": K}
 
 
-def count(tokens, **shape):
+def count(tokens, dtype=torch.float32, **shape):
     """A model of 40 types of token whose memory is counted in `tokens`."""
-    model = LanguageModel(ModelConfig(**{"context_dim": 64} | shape), 40)
+    model = LanguageModel(ModelConfig(**{"context_dim": 64} | shape), 40).to(dtype)
     count_memory.count_memory(model, tokens, progress=Silent())
     return model
 
@@ -167,6 +167,14 @@ def test_the_same_is_counted_in_any_number_of_threads_and_of_what_was_asked():
 
     assert torch.equal(transition(tokens, 1), transition(tokens, 2))
     assert not torch.equal(transition(tokens, 1), transition(tokens[:2500], 1))
+
+
+def test_it_is_counted_in_float64_too():
+    shape = {"slow_dims": 4, "delay_dims": 8}
+    found, exact = (count(topics(5000), t, **shape).memory for t in (torch.float32, torch.float64))
+    for name, values in exact.named_buffers():
+        assert values.dtype == torch.float64
+        torch.testing.assert_close(found.get_buffer(name).double(), values, rtol=0, atol=1e-4)
 
 
 def test_no_more_than_a_limit_is_read(monkeypatch):
