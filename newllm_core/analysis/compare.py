@@ -48,9 +48,8 @@ def compare(
         `checkpoints`: for each the `train` and `validation` figures and `verdicts` of `analyze`
         (None with an `error` where contexts are not finite; `validation` is None of a network that
         read one text), and under `language_model` what its heads reach (None before Phase 2);
-        `config_differences` and `plugin_differences`: a list of
-        values for everything that is not the same in all, None where a checkpoint has no such
-        thing.
+        `config_differences` and `plugin_differences`: a list of values for everything that is not
+        the same in all, None where a checkpoint has no such thing.
 
     Raises:
         ConfigError: it is not said how a network is to be read, or what was said is for none.

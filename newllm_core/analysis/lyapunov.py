@@ -22,7 +22,7 @@ from newllm_core.config import AnalysisConfig
 
 # A vector that vanishes altogether has shrunk by this much: its logarithm must stay a number.
 SMALLEST_GROWTH = 1e-30
-# Below, a passage is too short for the vector to find its direction and a warm-up costs too much.
+# Of every passage the first eighth is left out, and never more tokens than these.
 DISCARDED_SHARE = 8
 MOST_DISCARDED = 64
 # Standard errors by which two halves of a text differ by more than chance.

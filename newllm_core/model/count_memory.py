@@ -95,17 +95,16 @@ def _moments(
 ) -> tuple[Tensor, Tensor]:
     """Read `tokens` [T] in streams: mean [D] and covariance [D, D] of v <- `step`(x, v).
 
-    What was read is seen in v for so many tokens: it is `lasting`. If x is read again and again, v
-    becomes `settled_DE` x.
+    After `lasting` tokens v has nearly forgotten where it began; a stream has at least five times
+    as many, if the text is long enough, and the first `lasting` are not counted (of a short stream
+    its first half). v begins as `settled_DE` x, what it tends to while the first token x repeats.
     """
     count = max(1, min(MOST_STREAMS, int(len(tokens) / lasting / 5)))
     ids = tokens[: len(tokens) // count * count]
     ids_BT = torch.from_numpy(np.asarray(ids, np.int64)).view(count, -1)
-    # Every stream begins as if its first token had been read for ever.
     state_BD = model.embed(ids_BT[:, 0]) @ settled_DE.T
     total_D = torch.zeros(len(settled_DE), dtype=torch.float64)
     squares_DD = torch.diag(total_D)
-    # The first states of a stream stand for too few tokens.
     skipped = min(ids_BT.shape[1] // 2, int(lasting))
     for place, ids_B in enumerate(ids_BT.unbind(1)):
         state_BD = step(model.embed(ids_B), state_BD)

@@ -37,8 +37,9 @@ def count_embeddings(
 ) -> None:
     """Fill a table of embeddings with vectors counted from `tokens` [T].
 
-    Rows get norm 1 on average and a tenth of their random start; tokens that do not occur keep
-    that alone. The same tokens and seed give the same vectors, whatever the number of threads.
+    Counted vectors have norm 1 on average, and a tenth of a row's random start is added to them;
+    rows of tokens that do not occur, or say nothing about neighbours, stay as they are. The same
+    tokens and seed give the same vectors, whatever the number of threads.
     """
     vocab_size, dim = table_VE.shape
     keys_P, weights_P = count_pairs(tokens, vocab_size, WINDOW, "counting neighbours", progress)
@@ -158,7 +159,12 @@ def count_bigrams(bigrams: Bigrams, tokens: np.ndarray, *, end_id: int, progress
 
 
 def _discounts(counts: np.ndarray) -> np.ndarray:
-    """Return D of counts 0, 1, 2, and 3 and more."""
+    """Return the discounts of counts 0, 1, 2, and 3 and more, all that there are being `counts`.
+
+        D(n) = n - (n + 1) Y N(n + 1) / N(n)    Y = N(1) / (N(1) + 2 N(2))
+
+    N(n) of the counts are n, and D(0) = 0 (Chen & Goodman 1999, section 3.6).
+    """
     of_count = [int((counts == n).sum()) for n in range(5)]
     if not all(of_count[1:]):
         return np.array(SHORT)

@@ -21,8 +21,8 @@ Drop = Callable[[Tensor], Tensor]
 class HiddenLayer(nn.Module):
     """A projection C -> E that is not linear: `skip(c) + output(GELU(hidden(c)) value(c))`.
 
-    What only tells a token in combination with something else (which is what a context that was
-    not trained for the next token holds) no linear map can read. The product is that of GEGLU
+    Contexts that were not trained for the next token often tell it only by two things together
+    (this token before, and that topic), which no linear map can read. The product is that of GEGLU
     (Shazeer 2020, arXiv 2002.05202).
     """
 
@@ -44,9 +44,9 @@ class HiddenLayer(nn.Module):
 class TokenHead(nn.Linear):
     """Logits of the next token: linear, C -> V, or through a projection, C -> E -> V.
 
-    Tied to the embeddings it needs one (Press & Wolf 2017, arXiv 1608.05859): a context need not
-    have the width of what the vocabulary, most of a small model, is stored in, nor resemble the
-    embedding of the token that follows.
+    A head whose `weight` is the table of embeddings (Press & Wolf 2017, arXiv 1608.05859) needs the
+    projection: a context need not be as wide as an embedding, nor resemble that of the token that
+    follows.
 
     Attributes:
         last_token: what is added to a context for the token that was read last [V, C]; None unless
@@ -131,7 +131,7 @@ def head_weights(configured: Sequence[float], num_heads: int) -> list[float]:
 
 
 def weighted_mean(values: Sequence[Value], weights: Sequence[float]) -> Value:
-    """Return together: `Σ w_k v_k / Σ w_k`, of numbers or tensors."""
+    """Return `Σ w_k v_k / Σ w_k` of numbers or tensors v, by weights w."""
     total = values[0] * weights[0]
     for value, weight in zip(values[1:], weights[1:], strict=True):
         total = total + value * weight

@@ -18,9 +18,9 @@ class LinearMemory(nn.Module):
 
         s_t = d s_{t-1} + (1 - d) V x_t        r_t = (W x_t, r_{t-1} without its last R / K numbers)
 
-    Counted (`count_memory.count_memory`), it is the same in other coordinates: their mean is 0 in
-    training text, and what averages say is mostly what the delay line does not. Nothing of it is
-    ever trained.
+    `count_memory.count_memory` then changes to coordinates whose mean is 0 in training text and
+    which correlate less: what comes from averages hardly repeats what the delay line says. No
+    gradient ever changes A, B or b.
 
     Sources: slow units of Mikolov et al. 2014 (arXiv 1412.7753), whose V is learned; delays of
     Waibel et al. 1989 (time-delay networks).
@@ -54,7 +54,7 @@ class LinearMemory(nn.Module):
     def forward(self, memory: Tensor, token: Tensor) -> Tensor:
         """Return m_t [N, M] from m_{t-1} and the token x_t [N, E]."""
         read = nn.functional.linear(token, self.read, self.bias).to(memory.dtype)
-        # Rounded again and again, what is kept would fade.
+        # Products of bfloat16 would round the whole memory anew at every token.
         with torch.autocast(memory.device.type, enabled=False):
             return nn.functional.linear(memory, self.transition) + read
 

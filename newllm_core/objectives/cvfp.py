@@ -29,7 +29,7 @@ class Cvfp(Objective):
 
     where c and c' come from readings of the same tokens that began in different states. The first
     also pulls towards what older weights said; the second is 0 exactly where the start is
-    forgotten. Alone, both forget: they are to be had with a regularizer.
+    forgotten. Contexts that are all the same have loss 0 too, so a regularizer has to be beside it.
 
     Source: github.com/rato-tokyo/new-llm, 2025.
     """

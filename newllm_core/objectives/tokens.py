@@ -38,10 +38,12 @@ class Tokens(Objective):
     over all rows and lags whose token exists: `past` lags k = 0, 1, … and `future` lags k = -1,
     -2, …. e are the embeddings as the recurrence reads them, candidates j the U different tokens
     that a batch holds, w is `context_weight`, d is `Linear(C -> 2C) -> ReLU -> Linear(2C -> C)`.
+    Squared lengths are summed over the batch before they are divided, and that of c_{t-1} counts
+    as N C / 1000 at least.
 
-    A token is thirteen bits, its embedding hundreds of numbers: this asks for the bits. Neither
-    term can be made smaller by shrinking contexts. No gradient reaches embeddings or the context
-    before.
+    A context has to say which token it was, not to give back the hundreds of numbers of its
+    embedding. Neither term can be made smaller by shrinking contexts. No gradient reaches
+    embeddings or the context before.
 
     Source: the loss is InfoNCE (van den Oord, Li & Vinyals 2018, arXiv 1807.03748, equation 4).
     """

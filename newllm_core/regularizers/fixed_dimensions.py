@@ -72,7 +72,7 @@ class FixedDimensions(Regularizer):
         self.register_buffer("strides_S", torch.tensor(strides), persistent=False)
 
     def loss(self, contexts_ND: Tensor, *, tokens_N: Tensor) -> Tensor:
-        """Share of energy outside the tokens' own dimensions, a scalar between 0 and 1."""
+        """Return the share of energy outside the tokens' own dimensions, a scalar in [0, 1]."""
         own_NK = own_dimensions(
             tokens_N, self.strides_S, context_dim=self.context_dim, count=self.num_dimensions
         )

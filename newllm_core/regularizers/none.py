@@ -12,5 +12,5 @@ class NoRegularizer(Regularizer):
     has_gradient = False
 
     def loss(self, contexts_ND: Tensor, *, tokens_N: Tensor) -> Tensor:
-        """Zero."""
+        """Return zero, a scalar without gradient."""
         return contexts_ND.new_zeros(())

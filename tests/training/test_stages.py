@@ -82,6 +82,6 @@ def test_what_is_of_the_model_is_told_apart_from_what_is_of_the_sweep():
         "sweep_terms": {"cvfp": 0.5},
     }
     assert told(entry) == (
-        "ER/D 0.900 / 0.800, converged 95.0% / 0.0%, pair cosine 0.010 / 0.020 (train / validation); "
-        "losses of the sweep: cvfp 0.5000"
+        "ER/D 0.900 / 0.800, converged 95.0% / 0.0%, pair cosine 0.010 / 0.020 "
+        "(train / validation); losses of the sweep: cvfp 0.5000"
     )

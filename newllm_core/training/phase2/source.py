@@ -119,10 +119,13 @@ def _nats(
 
 
 def mixture_loss(nats_N: Tensor, gate_N: Tensor, counted_N: Tensor) -> Tensor:
-    """Compute the mean nats of `(1 - g) p + g q`, g = σ(gate), for p that is not to change by it.
+    """Compute the mean nats of `(1 - g) p + g q`, with g = σ(gate), p the head's and q the counts'.
 
-    A head that were trained for what is left by the counts would soon be no match for them, and a
-    gate that closes teaches it nothing any more; so heads learn as they do without counts.
+    Only the gate learns from it: `nats_N` = -log p has no gradient, and the head has its own loss.
+    Trained by the mixture, a head would learn least where counts are trusted, fall behind them
+    there, and so be trusted even less.
+
+    Shapes: -log p, gate and log q [N].
     """
     own_N = F.logsigmoid(-gate_N) - nats_N
     return -torch.logaddexp(own_N, F.logsigmoid(gate_N) + counted_N).mean()
