@@ -39,7 +39,8 @@ class Tokens(Objective):
     -2, …. e are the embeddings as the recurrence reads them, candidates j the U different tokens
     that a batch holds, w is `context_weight`, d is `Linear(C -> 2C) -> ReLU -> Linear(2C -> C)`.
     Squared lengths are summed over the batch before they are divided, and that of c_{t-1} counts
-    as N C / 1000 at least.
+    as N C / 1000 at least. Of several processes each has a loss of its own share of a batch, whose
+    tokens are the candidates, so that here the loss depends on their number.
 
     A context has to say which token it was, not to give back the hundreds of numbers of its
     embedding. Neither term can be made smaller by shrinking contexts. No gradient reaches

@@ -5,6 +5,7 @@ from recurrence import text_formula
 from newllm_core.analysis.contexts import equal_probes, read_splits, require_finite
 from newllm_core.analysis.recurrence import ModelRecurrence
 from newllm_core.errors import DivergedError, InputError
+from newllm_core.trajectory.sequential import rollout
 
 from . import planted
 
@@ -21,6 +22,11 @@ def test_contexts_are_those_of_the_naive_recurrence(warmup, exact_device):
     expected = read.trajectory[:, min(warmup, 1) :].reshape(-1, planted.CONTEXT)
     torch.testing.assert_close(read.contexts, expected)
     assert len(read.contexts) == 3 * (150 - warmup)
+    # Whoever goes on from the starts of evenly spaced passages finds the trajectory again.
+    some, ids, starts = read.evenly(2, 10)
+    torch.testing.assert_close(some[:, 0], starts)
+    torch.testing.assert_close(some[:, 1:], rollout(model, ids, starts))
+    torch.testing.assert_close(some, read.trajectory[[0, 2], :11])
 
 
 def test_splits_are_cut_to_the_same_size():

@@ -217,6 +217,11 @@ def test_contexts_that_overflow_while_a_passage_is_repeated_have_no_drift():
     assert math.isnan(found["third_to_fourth"])
 
 
+def test_cvfp_is_judged_by_the_third_reading_and_the_fourth():
+    drift_PR = torch.tensor([[0.4, 0.3, 0.2, 0.1], [0.6, 0.5, 0.4, 0.3]]).double()
+    assert repeat_drift(drift_PR)["third_to_fourth"] == pytest.approx(0.3)
+
+
 def test_the_drift_of_a_contraction_shrinks_by_its_rate_per_reading():
     model = maps.linear(0.9 * torch.eye(2).double(), shift=1.0)
     tokens = maps.random_tokens(5, 8, 6)

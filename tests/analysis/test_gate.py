@@ -11,7 +11,9 @@ from rich.console import Console
 from newllm_cli.commands.phase1 import phase1_summary
 from newllm_cli.render import render_phase1
 from newllm_core.analysis.analyze import analyze
+from newllm_core.analysis.contexts import read_splits
 from newllm_core.analysis.criteria import CRITERIA
+from newllm_core.analysis.examiner import Examiner
 from newllm_core.analysis.health import health_of, measure_health, weight_change
 from newllm_core.analysis.quality_gate import check_gate, gate_failures
 from newllm_core.analysis.sections import mean_cosine
@@ -22,7 +24,7 @@ from newllm_core.pipeline.opened import OpenedCheckpoint
 from newllm_core.pipeline.runs import _pass_gate
 from newllm_core.runtime.progress import Silent
 
-from . import planted
+from . import maps, planted
 
 SPLITS = ("train", "validation")
 TRAINED = {"weight_change": 0.3, "vacuous_terms": [], "untrained_blocks": False}
@@ -60,6 +62,23 @@ def refusal(health, training=TRAINED, config=CONFIG, *, untrained=False):
 def measured(model):
     checkpoint = planted.checkpoint_of(model)
     return measure_health(model, checkpoint.probes, checkpoint.warmup, checkpoint.config)
+
+
+def test_health_is_that_of_contexts_of_which_none_is_typical():
+    """Contexts of one token, with norms of 1 to 9 and two thirds of their dimensions alive."""
+    tokens = torch.randint(planted.VOCAB, (16, 60), generator=torch.Generator().manual_seed(1))
+    rows = torch.randn(planted.VOCAB, 6, generator=torch.Generator().manual_seed(2)).double()
+    rows[:, 4:] = 0
+    rows = rows / rows.norm(dim=1, keepdim=True) * (1 + torch.arange(planted.VOCAB) % 9)[:, None]
+    model = maps.Map(6, lambda c, x: rows[x[:, 0].long()])
+    read = read_splits(model, {"train": tokens}, 8)
+    with Silent().task("", 1, "tokens") as task:
+        found = health_of(Examiner(Config(), warmup=8).figures(model, read, task)["train"])
+    contexts = rows[tokens[:, 8:]].flatten(0, 1)
+    assert found["norm_ratio"] == pytest.approx(float(contexts.norm(dim=1).mean()) / 6**0.5)
+    assert found["live_dimensions"] == pytest.approx(4 / 6)
+    assert found["num_tokens"] == 16 * 52
+    assert (found["drift"], found["converged"]) == (0, 1)
 
 
 def test_the_mean_cosine_is_that_of_all_pairs():
