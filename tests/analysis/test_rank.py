@@ -124,11 +124,12 @@ def test_gaussian_samples_reach_their_ceiling(shape):
     assert figures["effective_rank_ratio"] == figures["effective_rank"] / 150
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("rank", [1, 7, 20])
-def test_actual_rank_is_numpys(rank):
+def test_actual_rank_is_numpys(rank, dtype):
     generator = torch.Generator().manual_seed(rank)
-    left = torch.randn(300, rank, generator=generator)
-    matrix = left @ torch.randn(rank, 20, generator=generator)
+    left = torch.randn(300, rank, generator=generator, dtype=dtype)
+    matrix = left @ torch.randn(rank, 20, generator=generator, dtype=dtype)
     assert actual_rank(spectrum(matrix)[0], (300, 20), matrix.dtype) == rank
     assert np.linalg.matrix_rank(matrix.numpy()) == rank
 

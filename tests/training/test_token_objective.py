@@ -50,7 +50,8 @@ def formula(objective, values):
     first, _, second = objective.before
     hidden = F.relu(values["final_NC"] @ first.weight.T + first.bias)
     error = hidden @ second.weight.T + second.bias - values["incoming_NC"]
-    error = float((error**2).sum().detach() / (values["incoming_NC"] ** 2).sum())
+    length = max(float((values["incoming_NC"] ** 2).sum()), N * C / 1000)
+    error = float((error**2).sum().detach()) / length
     return sum(losses) / len(losses) / math.log(len(candidates)) + options.context_weight * error
 
 
@@ -63,8 +64,10 @@ def test_the_loss_is_that_of_the_formula_whatever_tokens_are_missing(options, ex
     values = {name: value.to(exact_device) for name, value in given(objective).items()}
     last = objective.places[-1]
     values[last][2:5] = NO_TOKEN
-    found = objective.loss(**values).item()
-    assert found == pytest.approx(formula(objective, values), rel=1e-9)
+    for scale in (1, 0.1, 0):
+        values["incoming_NC"] = values["incoming_NC"] * scale
+        found = objective.loss(**values).item()
+        assert found == pytest.approx(formula(objective, values), rel=1e-9)
 
 
 def test_it_asks_for_the_token_itself_those_before_and_those_to_come():
