@@ -17,7 +17,7 @@ from newllm_core.analysis.echo_state import (
     text_errors,
     typical_errors,
 )
-from newllm_core.analysis.lyapunov import log_growths, lyapunov_exponent
+from newllm_core.analysis.lyapunov import log_growths, lyapunov_exponent, lyapunov_spectra
 from newllm_core.analysis.recurrence import DIFFERENCES, EXACT, ModelRecurrence
 from newllm_core.analysis.summary import mean_and_error
 from newllm_core.config import AnalysisConfig, ModelConfig
@@ -103,6 +103,16 @@ def test_a_map_without_a_past_shrinks_by_the_smallest_number():
     found = exponent_of(maps.Map(2, lambda c, x: x.repeat(1, 2)))
     assert found["mean"] < -60
     assert math.isfinite(found["mean"])
+
+
+def test_a_spectrum_is_counted_once_vectors_have_found_their_directions():
+    shrink = torch.tensor([0.9, 0.8], dtype=torch.float64)
+    turning = maps.Map(2, lambda c, x: shrink * c + x)
+    read = read_splits(turning, {"train": maps.random_tokens(1, 260, 3)}, 2)
+    given = {"config": AnalysisConfig(), "seed": 0, "on_read": lambda count: None}
+    exponents = lyapunov_spectra(turning, read, **given)["train"]["exponents"]
+    wanted = shrink.log().tolist()
+    assert [exponent["mean"] for exponent in exponents] == pytest.approx(wanted, abs=1e-10)
 
 
 def test_one_passage_has_an_error_too():

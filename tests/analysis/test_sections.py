@@ -112,6 +112,7 @@ def test_sparsity_counts_what_is_nearly_zero():
 def test_live_dimensions():
     assert live_dimensions([0, 0, 0, 0], [1, 1, 1e-4, 0]) == 0.5
     assert live_dimensions([10, -10], [0.5, 0.5]) == 0
+    assert live_dimensions([0, 0], [1, 0.0075]) == 1  # a hundredth of the mean, not of the largest
     assert live_dimensions([0, 0], [0, 0]) == 0
 
 

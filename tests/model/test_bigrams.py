@@ -154,7 +154,7 @@ def test_evaluation_is_of_the_mixture(mixed):
 
 
 def test_the_loss_told_is_the_mixtures_and_heads_learn_as_without_counts(mixed):
-    contexts, (last, following) = draw(6, D), draw_tokens(2, 6)
+    contexts, (last, following) = draw(6, D).requires_grad_(), draw_tokens(2, 6)
     mixture = F.cross_entropy(mixed.logits([contexts], last)[0], following)
     config = Phase2Config(dropout=0.0)
     source = Source(mixed, np.empty(0, np.int64), end_id=0, config=config, weights=[1.0])
@@ -167,7 +167,7 @@ def test_the_loss_told_is_the_mixtures_and_heads_learn_as_without_counts(mixed):
     head = mixed.heads()[-1]
     for parts, of in (
         ([head.gate.weight, head.gate.bias], mixture),
-        ([head.weight, head.bias], alone),
+        ([head.weight, head.bias, contexts], alone),
     ):
         wanted = torch.autograd.grad(of, parts, retain_graph=True)
         found = torch.autograd.grad(total, parts, retain_graph=True)

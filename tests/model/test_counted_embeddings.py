@@ -43,6 +43,17 @@ def counted_pairs(tokens):
     return keys // V, keys % V, weights
 
 
+def test_a_tenth_of_the_random_start_tells_tokens_of_the_same_neighbours_apart():
+    once, twice = model(), model()
+    before = once.embedding.weight.detach().clone()
+    with torch.no_grad():
+        twice.embedding.weight *= 2
+    for made in (once, twice):
+        start(made, text())
+    found = (twice.embedding.weight - once.embedding.weight).detach()
+    torch.testing.assert_close(found, 0.1 * before, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("length", [0, 1, 3, 6, 7, 8, 60])
 def test_pairs_are_counted_once_wherever_a_chunk_ends(length, monkeypatch):
     monkeypatch.setattr(counted, "CHUNK_TOKENS", 7)
