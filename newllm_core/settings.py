@@ -17,7 +17,7 @@ from typing import Any
 from newllm_core.config import PLUGIN_SECTIONS, SECTIONS, Config
 from newllm_core.config.model import MOST_LAYERS
 from newllm_core.config.option import check_bounds
-from newllm_core.config.values import convert, shown
+from newllm_core.config.values import convert, plain, shown
 from newllm_core.errors import ConfigError, reason
 from newllm_core.files.from_strangers import read_text
 
@@ -78,8 +78,7 @@ class Settings:
             if key not in known:
                 own = ["config", "preset", "settings"]
                 raise ConfigError(unknown(f"keyword {key}", key, [*known, *own]))
-            plain = os.fspath(value) if isinstance(value, os.PathLike) else value
-            flags.setdefault(known[key], {})[key] = plain
+            flags.setdefault(known[key], {})[key] = value
         name = file if preset is None else f"{PRESET_PREFIX}{preset}"
         return cls(None if name is None else os.fspath(name), others, flags)
 
@@ -247,8 +246,9 @@ def _checked(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(unknown(f"section {section!r}", section, [*SECTIONS, *PLUGIN_SECTIONS]))
     if not isinstance(values, Mapping):
         raise ConfigError(f"{section} is {shown(values)}: it is a section and holds keys")
+    values = {key: plain(value) for key, value in values.items()}
     if section in PLUGIN_SECTIONS:
-        return dict(values)
+        return values
     known = [spec.name for spec in dataclasses.fields(SECTIONS[section])]
     shorthands = getattr(SECTIONS[section], "SHORTHANDS", {})
     checked: dict[str, Any] = {}

@@ -162,6 +162,11 @@ def test_nothing_is_printed(page, monkeypatch, tmp_path, capfd):
         (lambda: newllm.expand("none.safetensors", epochs=1), ConfigError, "keyword epochs"),
         (lambda: newllm.phase2("none.safetensors"), InputError, "no such checkpoint"),
         (lambda: newllm.open_checkpoint("none.safetensors"), InputError, "no such checkpoint"),
+        (lambda: newllm.open_checkpoint(None), ConfigError, "the checkpoint is None: expected a"),
+        (lambda: newllm.phase2(b"a"), ConfigError, "checkpoint is b'a': expected a path"),
+        (lambda: newllm.expand("a.safetensors", out=3), ConfigError, "out is 3: expected a path"),
+        (lambda: newllm.phase1(data=3), ConfigError, "data is 3: expected a path"),
+        (lambda: newllm.prepare(out=3), ConfigError, "out is 3: expected a path"),
         (lambda: newllm.open_checkpoint("a", device="gpu"), ConfigError, "auto, cpu, cuda"),
     ],
 )

@@ -5,7 +5,9 @@ import datetime
 import itertools
 import json
 
+import numpy as np
 import pytest
+import torch
 
 from newllm_core.config import (
     PLUGIN_SECTIONS,
@@ -177,6 +179,18 @@ def test_lists_of_one_and_of_numbers():
 )
 def test_every_way_to_write_a_truth(text, expected):
     assert resolve({"phase2": {"freeze_context": text}}).phase2.freeze_context is expected
+
+
+@pytest.mark.parametrize("library", [np, torch])
+def test_numbers_and_arrays_of_libraries(library):
+    one, half = library.ones((), dtype=library.int64), library.ones((), dtype=library.float32) / 2
+    model = {"context_dim": one, "layer_structure": library.ones(2, dtype=library.int64)}
+    made = resolve({"model": model, "phase1": {"learning_rate": half}, "cell": {"depth": one}})
+    assert (made.model.context_dim, made.model.layer_structure) == (1, (1, 1))
+    assert (made.phase1.learning_rate, made.cell) == (0.5, {"depth": 1})
+    assert type(made.cell["depth"]) is type(made.model.context_dim) is int
+    with pytest.raises(ConfigError, match=r"phase1.max_iterations is 0.5: expected a"):
+        resolve({"phase1": {"max_iterations": half}})
 
 
 def test_numbers_may_be_grouped():

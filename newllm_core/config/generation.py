@@ -23,6 +23,7 @@ class GenerationConfig(Section, name="generation"):
         "Divides the logits of tokens that came lately, if positive, and multiplies them if not "
         "(Keskar et al. 2019); 1 changes nothing.",
         low=0.01,
+        high=100,
     )
     penalty_tokens: int = option(64, "How many tokens back that is, prompt included.", low=0)
     stop: tuple[str, ...] = option(

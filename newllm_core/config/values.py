@@ -1,5 +1,6 @@
 """Values of settings: text and TOML become the types of their fields."""
 
+import os
 import types
 import typing
 from typing import Any
@@ -17,6 +18,15 @@ def shown(value: object) -> str:
         return str(value).lower()
     # What TOML reads as a date is not shown as Python would write it.
     return one_line(repr(value) if isinstance(value, str) else str(value), LONGEST_VALUE)
+
+
+def plain(value: Any) -> Any:  # noqa: ANN401 - what Python's users give
+    """Return what a file could say: numbers and arrays of numpy and torch, and paths, as such."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def convert(value: Any, hint: Any, where: str) -> Any:  # noqa: ANN401 - any TOML value, any annotation

@@ -40,9 +40,11 @@ def choose(
         largest = float(logits_V.max())
     if options.temperature == 0:
         return int(logits_V.argmax())
-    # The largest logit becomes 0 first: a tiny temperature must not make infinities.
+    # The largest logit becomes 0 first, and no temperature is rounded to 0: a tiny one must not
+    # make infinities.
+    temperature = max(options.temperature, float(np.finfo(logits_V.dtype).tiny))
     with np.errstate(over="ignore", under="ignore"):
-        weights_V = np.exp((logits_V - largest) / options.temperature)
+        weights_V = np.exp((logits_V - largest) / temperature)
     ids_V = None
     if options.top_k is not None and options.top_k < len(weights_V):
         least = np.partition(weights_V, -options.top_k)[-options.top_k]

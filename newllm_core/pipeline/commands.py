@@ -90,6 +90,14 @@ def check_new_model(given: Settings, config: "Config") -> None:
     REGULARIZERS.options(config.phase1.reg, config.regularizer)
 
 
+def path_of(given: Place, what: str) -> Path:
+    """Return a path that somebody gave; `ConfigError` if it is none."""
+    try:
+        return Path(given)
+    except TypeError as error:
+        raise ConfigError(f"{what} is {shown(given)}: expected a path") from error
+
+
 def dataset_of(checkpoint: "Checkpoint", data: Place | None) -> "PreparedDataset":
     """Open the dataset given, or the one that `checkpoint` was trained on."""
     from newllm_core.data.prepared import open_dataset
@@ -97,7 +105,7 @@ def dataset_of(checkpoint: "Checkpoint", data: Place | None) -> "PreparedDataset
     saved = checkpoint.provenance.get("dataset_path", "")
     if data is None and not os.path.isdir(saved):
         raise InputError(f"the checkpoint's dataset {saved} is gone: pass --data DIR")
-    return open_dataset(Path(saved if data is None else data))
+    return open_dataset(path_of(saved if data is None else data, "data"))
 
 
 def refuse_idle(given: Settings, config: "Config", section: str) -> None:

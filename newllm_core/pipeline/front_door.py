@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from newllm_core.files.names import refuse_source, require_checkpoint_place
 from newllm_core.pipeline import commands
-from newllm_core.pipeline.commands import RUNS, Place
+from newllm_core.pipeline.commands import RUNS, Place, path_of
 from newllm_core.runtime.progress import Progress, Silent
 from newllm_core.settings import Settings
 
@@ -44,7 +44,7 @@ def prepare(
     """
     folder, _ = commands.prepare(
         Settings.of_keywords(("data", "run"), keywords),
-        None if out is None else Path(out),
+        None if out is None else path_of(out, "out"),
         document_separator=document_separator,
         encoding=encoding,
         overwrite=overwrite,
@@ -77,9 +77,9 @@ def phase1(
     # Mistakes are reported before data is prepared.
     commands.check_new_model(given, config)
     trackers = commands.load_trackers(track)
-    path = _path(out, "phase1.safetensors")
+    path = _path(out, "out", "phase1.safetensors")
     require_checkpoint_place(path, overwrite=overwrite or resume)
-    folder = _path(data, "data")
+    folder = _path(data, "data", "data")
     # With torchrun the others wait for the first one where processes meet.
     if data is None and not folder.exists() and int(os.environ.get("RANK", "0")) == 0:
         progress.message(
@@ -126,7 +126,7 @@ def phase2(
     are keys of `phase2`, `gate` and `run`.
     """
     given = Settings.of_keywords(("phase2", "gate", "run"), keywords)
-    source, path = Path(checkpoint), _path(out, "phase2.safetensors")
+    source, path = path_of(checkpoint, "checkpoint"), _path(out, "out", "phase2.safetensors")
     commands.refuse_idle(given, given.resolve(), "phase2")
     refuse_source(source, path)
     require_checkpoint_place(path, overwrite=overwrite or resume)
@@ -172,7 +172,7 @@ def expand(
     runs/expanded.safetensors by default. Keywords are keys of `run`.
     """
     given = Settings.of_keywords(("run",), keywords)
-    source, path = Path(checkpoint), _path(out, "expanded.safetensors")
+    source, path = path_of(checkpoint, "checkpoint"), _path(out, "out", "expanded.safetensors")
     refuse_source(source, path)
     require_checkpoint_place(path, overwrite=overwrite)
     config = given.resolve()
@@ -193,5 +193,5 @@ def expand(
     return OpenedCheckpoint(made, path)
 
 
-def _path(given: Place | None, name: str) -> Path:
-    return RUNS / name if given is None else Path(given)
+def _path(given: Place | None, what: str, name: str) -> Path:
+    return RUNS / name if given is None else path_of(given, what)

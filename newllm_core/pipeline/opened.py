@@ -22,7 +22,7 @@ from newllm_core.evaluation.contexts import contexts_in_order
 from newllm_core.generation.session import Session
 from newllm_core.generation.writer import Writer, encode_prompt
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.pipeline.commands import OF_PROBES
+from newllm_core.pipeline.commands import OF_PROBES, path_of
 from newllm_core.pipeline.trained import evaluation_config, run_evaluate
 from newllm_core.runtime.progress import Silent
 from newllm_core.settings import Settings
@@ -42,7 +42,8 @@ def open_checkpoint(path: str | PathLike[str], *, device: str = "auto") -> "Open
         InputError: the file is missing, damaged or foreign.
     """
     given = Settings(None, {} if device == "auto" else {"run": {"device": device}})
-    return OpenedCheckpoint(load(Path(path), given=given), Path(path))
+    place = path_of(path, "the checkpoint")
+    return OpenedCheckpoint(load(place, given=given), place)
 
 
 class OpenedCheckpoint:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from newllm_core.errors import InputError
+from newllm_core.errors import InputError, reason
 
 GIBIBYTE = 2**30
 
@@ -26,6 +26,7 @@ class ContextStore:
     def __init__(self, folder: Path, num_rows: int, shape: tuple[int, int]) -> None:
         self.shape = shape
         self.row_bytes = 4 * shape[0] * shape[1]
+        self._folder = folder
         needed = num_rows * self.row_bytes
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -38,17 +39,28 @@ class ContextStore:
                 )
             self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
         except OSError as error:
-            what = f"cannot keep contexts in {folder}: {error.strerror or error}"
-            raise InputError(what) from error
+            raise self._unwritable(error) from error
 
     def write(self, positions_N: np.ndarray, rows_NKC: np.ndarray) -> None:
-        """Store rows at their positions; neighbours in a row are written together."""
+        """Store rows at their positions; neighbours in a row are written together.
+
+        Raises:
+            InputError: the disk is full.
+        """
         breaks = np.flatnonzero(np.diff(positions_N) != 1) + 1
         for positions, rows in zip(
             np.split(positions_N, breaks), np.split(rows_NKC, breaks), strict=True
         ):
-            self._file.seek(int(positions[0]) * self.row_bytes)
-            rows.astype(np.float32).tofile(self._file)
+            left = memoryview(rows.astype(np.float32).tobytes())
+            try:
+                self._file.seek(int(positions[0]) * self.row_bytes)
+                while left:  # of a disk that fills up the first part is written
+                    left = left[self._file.write(left) :]
+            except OSError as error:
+                raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> InputError:
+        return InputError(f"cannot keep contexts in {self._folder}: {reason(error)}")
 
     def read(self, first: int, count: int) -> np.ndarray:
         """Return `count` rows [N, K, C] from `first` on."""

@@ -71,6 +71,8 @@ def _loaded(whole: Path, source: Path) -> Checkpoint:
 def _companion(source: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors and metadata of a checkpoint that are not in the model's file."""
     path = source / folder.COMPANION
+    if not source.is_dir():
+        raise InputError(f"no such folder: {source}")
     if not path.is_file():
         raise InputError(
             f"{source} has no {folder.COMPANION}: copy it there from the folder that newllm export "

@@ -119,7 +119,7 @@ def test_folders_that_cannot_be_imported(folder, tmp_path):
     refused(act, COMPANION, "was not written by newllm export")
     (folder / COMPANION).unlink()
     refused(act, str(folder), f"has no {COMPANION}: copy it")
-    refused(lambda: import_checkpoint(tmp_path / "absent", out), "absent")
+    refused(lambda: import_checkpoint(tmp_path / "absent", out), "no such folder", "absent")
     assert not out.exists()
 
 

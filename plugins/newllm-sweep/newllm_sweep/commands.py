@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from newllm_cli.options import HtmlOption, JsonOption, number_option
+from newllm_cli.options import HtmlOption, JsonOption, OverwriteOption, number_option
 
 
 def sweep(
@@ -19,6 +19,7 @@ def sweep(
         str, typer.Option(help="Where they run: local, or slurm (extra: slurm).")
     ] = "local",
     html: HtmlOption = None,
+    overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Run many trials of other settings each, and say which are best.
@@ -35,6 +36,7 @@ def sweep(
     """
     from newllm_cli.output import console, print_json
     from newllm_cli.progress import StderrProgress
+    from newllm_cli.reports import check_outputs, write_outputs
     from newllm_core.errors import ConfigError
     from newllm_sweep.launch import run_workers, submit
     from newllm_sweep.plan import read_plan
@@ -44,6 +46,7 @@ def sweep(
 
     if executor not in ("local", "slurm"):
         raise ConfigError(f"--executor is {executor!r}: local or slurm")
+    check_outputs(html, None, overwrite=overwrite)
     plan = read_plan(plan_file)
     folder = out or Path("runs") / plan_file.stem
     progress = StderrProgress()
@@ -59,8 +62,7 @@ def sweep(
     report = sweep_report(plan, trials)
     for path in write_best(plan, trials):
         progress.message(f"wrote {path}")
-    if html is not None:
-        html.write_text(sweep_page(report, plan), encoding="utf-8")
+    write_outputs(html, None, lambda: sweep_page(report, plan), list, progress)
     if json:
         print_json(report)
     else:

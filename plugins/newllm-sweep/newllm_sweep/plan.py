@@ -2,17 +2,21 @@
 
 import hashlib
 import json
+import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from optuna.trial import BaseTrial, FixedTrial
+
 from newllm_core import settings
 from newllm_core.config import option
 from newllm_core.config.option import Section
 from newllm_core.errors import ConfigError, reason
 from newllm_core.files.from_strangers import read_text
+from newllm_core.files.strict_json import is_number
 
 DIRECTIONS = ("minimize", "maximize")
 # What a command writes into the folder of a trial, and how it goes on where it was killed.
@@ -98,6 +102,9 @@ def read_plan(path: Path) -> Plan:
     for key in given.keys() - known:
         raise ConfigError(f"{path}: unknown {key} (known: {', '.join(sorted(known))})")
     try:
+        for key in given.keys() - {"commands"}:
+            if not isinstance(given[key], dict):
+                raise ConfigError(f"{key} is no table: write [{key}] and its lines below")
         return _plan(given)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
@@ -105,7 +112,7 @@ def read_plan(path: Path) -> Plan:
 
 def _plan(given: Mapping[str, Any]) -> Plan:
     for key in ("parameters", "objectives"):
-        if not isinstance(given.get(key), dict) or not given[key]:
+        if not given.get(key):
             raise ConfigError(f"[{key}] is missing: it has at least one")
     for key, values in given["parameters"].items():
         _check_parameter(key, values)
@@ -117,7 +124,7 @@ def _plan(given: Mapping[str, Any]) -> Plan:
             raise ConfigError(f"objectives.{figure} is {direction!r}: {' or '.join(DIRECTIONS)}")
     for figure, bound in given.get("constraints", {}).items():
         _check_figure(figure, names)
-        numbers = isinstance(bound, dict) and all(type(v) in (int, float) for v in bound.values())
+        numbers = isinstance(bound, dict) and all(map(_is_finite, bound.values()))
         if not (numbers and bound and bound.keys() <= {"above", "below"}):
             raise ConfigError(f"constraints.{figure}: write {{ below = 0.0 }}, above, or both")
     pruning = None
@@ -127,6 +134,8 @@ def _plan(given: Mapping[str, Any]) -> Plan:
             raise ConfigError("[pruning] is for a single objective: leave one of them out")
         if pruning.run not in ("phase1", "phase2") or pruning.run not in names:
             raise ConfigError(f"pruning.run is {pruning.run!r}: a training command of this sweep")
+        if "." not in pruning.figure:
+            raise ConfigError(f"pruning.figure is {pruning.figure!r}: write EVENT.PLACE")
     return Plan(
         given["parameters"],
         commands,
@@ -147,14 +156,39 @@ def _check_parameter(key: str, values: Any) -> None:  # noqa: ANN401 - any TOML
         examples = values
     else:
         bounds = isinstance(values, dict) and values.keys() <= {"low", "high", "step", "log"}
-        if not bounds or not {"low", "high"} <= values.keys() or not values["low"] < values["high"]:
+        if (
+            not bounds
+            or not all(_is_finite(v) for place, v in values.items() if place != "log")
+            or not isinstance(values.get("log", False), bool)
+            or not {"low", "high"} <= values.keys()
+            or not values["low"] < values["high"]
+        ):
             raise ConfigError(
                 f"parameters.{key}: write a list of choices, or {{ low = 1, high = 9 }} and "
                 "step or log = true if need be"
             )
-        examples = [values["low"], values["high"]]
+        examples = [values["low"], values["high"], values["low"] + values.get("step", 0)]
+        try:
+            suggest(FixedTrial({key: values["low"]}), key, values)
+        except ValueError as error:  # such as a logarithm of 0
+            raise ConfigError(f"parameters.{key}: {reason(error)}") from error
     for value in examples:  # a mistyped key or bound is found before anything runs
         settings.resolve(settings.from_assignments([assignment(key, value)]))
+
+
+def suggest(trial: BaseTrial, key: str, values: Any) -> Any:  # noqa: ANN401 - as in the plan
+    """Have `trial` choose the value of a parameter."""
+    if isinstance(values, list):
+        return trial.suggest_categorical(key, values)
+    low, high, log = values["low"], values["high"], values.get("log", False)
+    step = values.get("step")
+    if all(type(value) is int for value in (low, high, step or 1)):
+        return trial.suggest_int(key, low, high, step=1 if step is None else step, log=log)
+    return trial.suggest_float(key, low, high, step=step, log=log)
+
+
+def _is_finite(value: Any) -> bool:  # noqa: ANN401 - any TOML
+    return is_number(value) and math.isfinite(value)
 
 
 def _commands(given: object) -> list[list[str]]:
@@ -171,9 +205,11 @@ def _commands(given: object) -> list[list[str]]:
         if name in names[:place]:
             raise ConfigError(f"commands: {name} comes twice, its figures could not be told apart")
         for word in commands[place]:
+            if word.partition("=")[0] == "--out":
+                raise ConfigError(f"commands: {name} writes into the folder of a trial: no --out")
             try:
                 word.format_map(dict.fromkeys(["trial", *names[:place]], ""))
-            except (LookupError, ValueError) as error:
+            except (AttributeError, LookupError, ValueError) as error:
                 raise ConfigError(
                     f"commands: {word!r} names {reason(error)}: {{trial}} or a command before it"
                 ) from error
@@ -181,8 +217,8 @@ def _commands(given: object) -> list[list[str]]:
 
 
 def _check_figure(figure: str, names: list[str]) -> None:
-    name, dot, _ = figure.partition(".")
-    if name not in names or not dot:
+    name, _, place = figure.partition(".")
+    if name not in names or not place:
         raise ConfigError(
             f"figure {figure}: write COMMAND.PLACE of its --json, with a command of this sweep "
             f"({', '.join(names)})"

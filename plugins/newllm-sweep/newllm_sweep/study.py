@@ -13,10 +13,11 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from newllm_core.errors import ConfigError
+from newllm_core.errors import ConfigError, InputError, reason
 from newllm_sweep.locks import JournalLock, locked, try_lock
 from newllm_sweep.plan import Plan
 
+JOURNAL = "journal.log"
 IDENTITY, VIOLATIONS, FAILURE = "identity", "violations", "failure"
 
 
@@ -56,31 +57,42 @@ class Trials:
 
     Raises:
         ConfigError: the folder has trials of another plan.
+        InputError: it cannot be written, or what is in it cannot be read.
     """
 
     def __init__(self, plan: Plan, folder: Path) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._plan = plan
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        file = folder / "journal.log"
-        backend = JournalFileBackend(str(file), lock_obj=JournalLock(folder / "journal.lock"))
-        with locked(folder / "sweep.lock"):
-            self._study = optuna.create_study(
-                storage=JournalStorage(backend),
-                study_name="sweep",
-                load_if_exists=True,
-                directions=list(plan.objectives.values()),
-                sampler=self._sampler(),
-                pruner=self._pruner(),
-            )
-            known = self._study.user_attrs.setdefault(IDENTITY, plan.identity)
-            self._study.set_user_attr(IDENTITY, known)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            known = self._open()
+        except OSError as error:
+            raise InputError(f"cannot write {folder}: {reason(error)}") from error
+        except (AssertionError, LookupError, TypeError, ValueError) as error:  # as Optuna has it
+            raise InputError(f"{folder / JOURNAL} is damaged: choose another --out") from error
         if known != plan.identity:
             raise ConfigError(
                 f"{folder} holds trials of another sweep: choose another --out, or put the file "
                 "back (only search.trials may grow)"
             )
+
+    def _open(self) -> Any:  # noqa: ANN401 - what somebody wrote
+        """Read the journal, or begin it; returns which sweep it is of."""
+        lock = JournalLock(self.folder / "journal.lock")
+        backend = JournalFileBackend(str(self.folder / JOURNAL), lock_obj=lock)
+        with locked(self.folder / "sweep.lock"):
+            self._study = optuna.create_study(
+                storage=JournalStorage(backend),
+                study_name="sweep",
+                load_if_exists=True,
+                directions=list(self._plan.objectives.values()),
+                sampler=self._sampler(),
+                pruner=self._pruner(),
+            )
+            known = self._study.user_attrs.setdefault(IDENTITY, self._plan.identity)
+            self._study.set_user_attr(IDENTITY, known)
+        return known
 
     def all(self) -> list[FrozenTrial]:
         """Return every trial so far, by number."""

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from newllm_core.errors import ConfigError, DivergedError, GateRefused, InputErr
 from newllm_core.files.strict_json import is_number
 from newllm_core.runtime.progress import Progress
 from newllm_core.runtime.runlog import metrics_path
-from newllm_sweep.plan import WRITES, Plan, assignment
+from newllm_sweep.plan import WRITES, Plan, assignment, suggest
 from newllm_sweep.study import Trials
 
 NEWLLM = (sys.executable, "-m", "newllm_cli")
@@ -51,7 +52,7 @@ def work(plan: Plan, trials: Trials, progress: Progress) -> None:
 
 
 def _run_trial(plan: Plan, trials: Trials, trial: Trial, lock: int, progress: Progress) -> None:
-    chosen = {key: _suggest(trial, key, values) for key, values in plan.parameters.items()}
+    chosen = {key: suggest(trial, key, values) for key, values in plan.parameters.items()}
     told = ", ".join(assignment(key, value) for key, value in chosen.items())
     progress.message(f"trial {trial.number} of {plan.search.trials}: {told}")
     run = TrialRun(plan, trials.folder_of(trial), trial, chosen, lock)
@@ -75,15 +76,6 @@ def _run_trial(plan: Plan, trials: Trials, trial: Trial, lock: int, progress: Pr
         shown = ", ".join(f"{n} = {v:.6g}" for n, v in zip(plan.objectives, values, strict=True))
         progress.message(f"trial {trial.number}: {shown}")
         trials.tell(trial, values, violations=violations)
-
-
-def _suggest(trial: Trial, key: str, values: Any) -> Any:  # noqa: ANN401 - as in the plan
-    if isinstance(values, list):
-        return trial.suggest_categorical(key, values)
-    low, high, log = values["low"], values["high"], bool(values.get("log"))
-    if type(low) is int and type(high) is int:
-        return trial.suggest_int(key, low, high, step=values.get("step", 1), log=log)
-    return trial.suggest_float(key, low, high, step=values.get("step"), log=log)
 
 
 class TrialRun:
@@ -150,22 +142,22 @@ class TrialRun:
 
     def _watch(self, name: str, process: subprocess.Popen[bytes]) -> None:
         pruning = self._plan.pruning
-        figures = metrics_path(Path(self._places[name])) if name in WRITES else None
+        if pruning is None or name != pruning.run:
+            process.wait()
+            return
+        figures = metrics_path(Path(self._places[name]))
         reported = 0
-        while True:
-            try:
+        while process.poll() is None:
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(SECONDS_BETWEEN_LOOKS)
-            except subprocess.TimeoutExpired:
-                pass
-            else:
-                return
-            if pruning is not None and figures is not None and name == pruning.run:
-                values = intermediate(figures, pruning.figure)
-                for step in range(reported, len(values)):
-                    self._trial.report(values[step], step)
-                if len(values) > reported and self._trial.should_prune():
-                    raise Pruned
-                reported = len(values)
+            values = intermediate(figures, pruning.figure)
+            for step in range(reported, len(values)):
+                self._trial.report(values[step], step)
+            if process.poll() is None and len(values) > reported and self._trial.should_prune():
+                raise Pruned
+            reported = len(values)
+        if process.returncode == 0 and not reported:
+            raise ConfigError(f"pruning.figure {pruning.figure}: no such number in {figures}")
 
 
 def intermediate(path: Path, figure: str) -> list[float]:
@@ -175,30 +167,34 @@ def intermediate(path: Path, figure: str) -> list[float]:
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     for line in lines:
         if line.endswith(b"\n") and (told := json.loads(line))["event"] == event:
-            value = _at(told, place)
-            if value is not None:
-                found.append(value)
-    return found
+            with suppress(LookupError):
+                found.append(_at(told, place))
+    return [value for value in found if value is not None]
 
 
 def figure_at(reports: Mapping[str, Any], place: str) -> float:
     """Return the figure COMMAND.PLACE.
 
     Raises:
-        Failed: there is no number there.
+        Failed: it is null, of something that was not finite.
+        ConfigError: there is no such figure: no trial would have it.
     """
-    value = _at(reports, place)
+    try:
+        value = _at(reports, place)
+    except LookupError as error:
+        raise ConfigError(f"there is no number {place} in the report") from error
     if value is None:
-        raise Failed(f"there is no number {place} in the report")
+        raise Failed(f"{place} is no finite number")
     return value
 
 
 def _at(value: Any, place: str) -> float | None:  # noqa: ANN401 - any JSON
     for part in place.split("."):
-        if isinstance(value, list) and part.isdigit() and int(part) < len(value):
-            value = value[int(part)]
-        elif isinstance(value, dict) and part in value:
-            value = value[part]
-        else:
-            return None
-    return float(value) if is_number(value) else None
+        if isinstance(value, list):
+            value = {str(number): inner for number, inner in enumerate(value)}
+        if not isinstance(value, dict):
+            raise LookupError(place)
+        value = value[part]
+    if value is not None and not is_number(value):
+        raise LookupError(place)
+    return value

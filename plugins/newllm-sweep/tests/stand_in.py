@@ -8,6 +8,17 @@ import sys
 import time
 from pathlib import Path
 
+PLAN = """
+commands = ["phase1 --data nowhere", "analyze {phase1}"]
+[search]
+trials = 12
+[parameters]
+"phase1.dist_reg_weight" = { low = 0.1, high = 0.8 }
+"phase1.max_iterations" = { low = 2, high = 6 }
+[objectives]
+"phase1.loss" = "minimize"
+"""
+
 
 def main(arguments):
     name, given = arguments[0], {}
@@ -32,7 +43,8 @@ def main(arguments):
             time.sleep(0.08)
         with (out.parent / "runs").open("a") as file:
             file.write("one\n")
-    print(json.dumps({"loss": (weight - 0.5) ** 2, "size": [iterations], "weight": weight}))
+    told = {"loss": (weight - 0.5) ** 2, "size": [iterations], "weight": weight, "none": None}
+    print(json.dumps(told))
 
 
 def work(plan_file, folder):
