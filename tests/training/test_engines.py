@@ -60,6 +60,23 @@ def test_incoming_contexts_are_the_definitions(engine, start, readings, length, 
         )
 
 
+@pytest.mark.parametrize("start", ["zero", "carry"])
+def test_a_window_that_refreshes_gives_the_newest_contexts_there_are(start):
+    config = make_config(batch_tokens=7, min_batch_tokens=7)
+    model = make_model()
+    window = make_window(T, start=start, readings=1)
+    window.refreshes = True
+    newest, fresh, from_fresh = dict(enumerate(window.previous_TC.clone())), set(), 0
+    for batch, terms in walk(make_loss(model, config), window, config):
+        for position, incoming_C in zip(batch.positions_N.tolist(), batch.incoming_NC, strict=True):
+            begin = window.first_C if start == "zero" else newest[T - 1]
+            assert torch.equal(incoming_C, newest[position - 1] if position else begin)
+            from_fresh += position - 1 in fresh
+        fresh.update(batch.positions_N.tolist())
+        newest |= dict(zip(batch.positions_N.tolist(), terms.contexts_NC, strict=True))
+    assert 0 < from_fresh < T - 1
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("start", ["zero", "carry"])
 def test_where_a_second_reading_begins(engine, start):

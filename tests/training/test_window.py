@@ -1,9 +1,11 @@
 """Two generations of contexts."""
 
+import numpy as np
 import pytest
 import torch
 
-from newllm_core.training.phase1.windows import Window
+from newllm_core.config import Phase1Config
+from newllm_core.training.phase1.windows import Window, Windows
 
 
 def make(start="carry", length=5):
@@ -47,3 +49,25 @@ def test_contexts_take_the_place_of_two_tables_and_no_more():
         window.finish_reading()
         assert {window.previous_TC.data_ptr(), window.current_TC.data_ptr()} == tables
     assert window.previous_TC.shape == window.current_TC.shape == (100, 3)
+
+
+@pytest.mark.parametrize("length", [10_000, 12_289, 30_001])
+def test_every_window_of_a_long_text_is_from_all_over_it(length):
+    windows = Windows(
+        {"train": np.arange(length), "validation": np.arange(4)},
+        Phase1Config(window_tokens=6_200),  # three parts of 2,066
+        start_C=torch.zeros(3),
+        end_id=0,
+        reads=(),
+        seed=0,
+    )
+    assert windows.count == -(-(-(-length // 3)) // 2066)
+    seen = []
+    for number in range(windows.count):
+        windows.go_to(number, torch.zeros(3))
+        assert windows.tokens_before(number) == sum(map(len, seen))
+        seen.append(windows.train.tokens_T)
+        parts = torch.tensor([length // 3 * k + 2066 * number for k in range(3)])
+        assert (torch.isin(parts + 5, seen[-1])).all() or number == windows.count - 1
+    assert len(seen[0]) == 3 * 2066
+    assert torch.cat(seen).sort().values.tolist() == list(range(length))

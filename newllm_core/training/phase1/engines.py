@@ -83,7 +83,8 @@ def _parallel(
 
     After k sweeps at fixed weights the first k contexts equal the sequential ones exactly; the
     others are off by what the recurrence still remembers after k tokens (Gonzalez et al., NeurIPS
-    2025). Shuffling makes a batch representative, which statistics of regularizers need: neighbours
+    2025). A window that `refreshes` its contexts has those of this reading where it has been
+    already. Shuffling makes a batch representative, which statistics of regularizers need: neighbours
     in a text resemble each other.
     """
     batch_tokens = min(
@@ -91,11 +92,10 @@ def _parallel(
     )
     num_batches = max(1, round(len(window) / batch_tokens))
     order = to_device(torch.randperm(len(window), generator=generator), window.tokens_T.device)
-    begin_C = window.begin_C.clone()
     for positions_N in order.tensor_split(num_batches)[skip:]:
         rows = collectives.rows_per_rank(len(positions_N))
         own_n = positions_N[collectives.own(rows)]
-        yield Batch(positions_N, incoming(window.previous_TC, begin_C, own_n), rows)
+        yield Batch(positions_N, incoming(window.previous_TC, window.begin_C, own_n), rows)
 
 
 def _streams(

@@ -98,7 +98,7 @@ class Phase1Trainer:
             f"phase 1: {windows.num_tokens:,} tokens in {windows.count} window(s), up to "
             f"{config.max_iterations} iterations of the first; {early_stop(config)}"
         )
-        read = windows.work(windows.number * config.window_tokens) + self.meter.tokens
+        read = windows.work(windows.tokens_before(windows.number)) + self.meter.tokens
         read += (self.iteration - 1) * len(windows.train)
         with self.progress.task("phase 1", work - read, "tokens") as task:
             while windows.number < windows.count:

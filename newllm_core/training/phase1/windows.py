@@ -16,6 +16,8 @@ from newllm_core.objectives.base import PREVIOUS, SECOND_READING, offsets, token
 from newllm_core.runtime.device import to_device
 
 TWIN = "twin_"
+# A window is made of parts of about so many tokens, from all over the text.
+PART_TOKENS = 2048
 
 
 @dataclass
@@ -27,6 +29,7 @@ class Window:
         start: "zero" (every reading begins at `first_C`) or "carry" (at the last context of the
             reading before).
         end_id: the token that closes a document; -1 where there is none.
+        refreshes: a new context takes the place of the one from the reading before at once.
         twin: the same tokens, read from another start, where an objective wants a second reading;
             it `is_twin`.
         readings: readings finished.
@@ -38,6 +41,7 @@ class Window:
     first_C: Tensor
     start: str
     end_id: int = -1
+    refreshes: bool = False
     twin: "Window | None" = None
     is_twin: bool = False
     readings: int = 0
@@ -86,6 +90,8 @@ class Window:
     def store(self, positions_N: Tensor, contexts_NC: Tensor) -> None:
         """Keep the new contexts of some positions."""
         self.current_TC[positions_N] = contexts_NC
+        if self.refreshes:
+            self.previous_TC[positions_N] = contexts_NC
 
     def finish_reading(self) -> None:
         """Make the reading under way the one before."""
@@ -117,6 +123,9 @@ class Window:
 class Windows:
     """The windows of training and validation text that are under way: `number` of `count`.
 
+    A text of several windows is divided into stretches, and every window takes the next part of
+    each: a text changes its subject, and an update that saw one subject last would fit that one.
+
     They are on the device of `start_C`, the state before the text, and `validation`, always the
     same text, is read from the same state as `train`. `seed` draws the start of a second reading,
     if the objective `reads` one.
@@ -140,16 +149,22 @@ class Windows:
         self.has_twins = SECOND_READING in reads
         self.seed = seed
         self.num_tokens = len(self.train_tokens)
-        self.count = -(-self.num_tokens // config.window_tokens)
+        num_parts = max(1, config.window_tokens // PART_TOKENS)
+        if self.num_tokens <= config.window_tokens:
+            num_parts = 1
+        self.bounds = np.arange(num_parts + 1) * self.num_tokens // num_parts
+        self.part_tokens = config.window_tokens // num_parts
+        self.count = -(-int(np.diff(self.bounds).max()) // self.part_tokens)
         self.go_to(0, start_C)
 
     def go_to(self, number: int, first_C: Tensor) -> None:
         """Begin window `number` in the state `first_C`; past the last one nothing changes."""
         self.number = number
         if number < self.count:
-            begin = number * self.config.window_tokens
-            ids = self.train_tokens[begin : begin + self.config.window_tokens]
-            self.train = self.window(ids, first_C)
+            begins = self.bounds[:-1] + number * self.part_tokens
+            ends = np.minimum(begins + self.part_tokens, self.bounds[1:])
+            parts = [self.train_tokens[slice(*at)] for at in zip(begins, ends, strict=True)]
+            self.train = self.window(np.concatenate(parts), first_C)
             self.validation = self.window(self.validation_tokens, self.train.first_C)
 
     def advance(self) -> None:
@@ -172,7 +187,9 @@ class Windows:
         """Make a window of token ids [T] that begins in the state `first_C`."""
         tokens_T = to_device(torch.from_numpy(np.array(ids, dtype=np.int64)), self.device)
         first_C = first_C.to(self.device)
-        options = self.config.start, self.end_id
+        # Later windows are trained on in one reading. With contexts from before it, nothing would
+        # show what its own steps add up to from token to token: all contexts drift the same way.
+        options = self.config.start, self.end_id, self.number > 0
         twin = None
         if self.has_twins:
             twin = Window(tokens_T, self._other_start(first_C), *options, is_twin=True)
@@ -195,7 +212,11 @@ class Windows:
         window = f"window {self.number + 1}/{self.count}, " if self.count > 1 else ""
         return f"{window}iteration {iteration}/{self.iterations()}"
 
+    def tokens_before(self, number: int) -> int:
+        """Count the tokens of the windows before window `number`."""
+        return int(np.minimum(np.diff(self.bounds), number * self.part_tokens).sum())
+
     def work(self, tokens: int) -> int:
         """Return the tokens to read, at most, for the first `tokens` of the text."""
-        first = min(tokens, self.config.window_tokens)
+        first = min(tokens, self.tokens_before(1))
         return first * self.iterations(0) + (tokens - first) * self.iterations(1)
