@@ -71,6 +71,7 @@ def test_same_weights_compares_two_readings_each_from_its_own_contexts(engine, s
             for found, wanted in zip(*gradients, strict=True):
                 torch.testing.assert_close(found, wanted, rtol=1e-8, atol=1e-10)
             window.store(at, terms.contexts_NC)
+            twin.store(at, terms.second_NC)
         window.finish_reading()
         for part, contexts in zip((window, twin), by_token, strict=True):
             torch.testing.assert_close(part.previous_TC, contexts.detach(), rtol=0, atol=1e-9)

@@ -84,8 +84,8 @@ def _parallel(
     After k sweeps at fixed weights the first k contexts equal the sequential ones exactly; the
     others are off by what the recurrence still remembers after k tokens (Gonzalez et al., NeurIPS
     2025). A window that `refreshes` its contexts has those of this reading where it has been
-    already. Shuffling makes a batch representative, which statistics of regularizers need: neighbours
-    in a text resemble each other.
+    already. Shuffling makes a batch representative, which statistics of regularizers need:
+    neighbours in a text resemble each other.
     """
     batch_tokens = min(
         config.batch_tokens, max(config.min_batch_tokens, len(window) // config.steps_per_window)

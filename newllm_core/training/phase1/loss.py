@@ -35,11 +35,13 @@ class Terms:
         weighted: weight times loss of every term that the run uses, by name.
         losses: the losses by name, without gradient.
         contexts_NC: the new contexts of all processes, detached.
+        second_NC: those of the second reading, if there is one.
     """
 
     weighted: dict[str, Tensor]
     losses: dict[str, Tensor]
     contexts_NC: Tensor
+    second_NC: Tensor | None = None
 
     @property
     def total(self) -> Tensor:
@@ -103,7 +105,8 @@ class Phase1Loss(nn.Module):
         rows, name = batch.rows_per_rank, self.config.objective
         tokens_N, incoming_NC = window.tokens_T[batch.positions_N], batch.incoming_NC.detach()
         second_NC = None if twin is None else self._read_twin(window, twin)
-        read = window.read(self.reads, batch.positions_N[batch.own], second_NC)
+        own_second_nC = None if second_NC is None else second_NC[batch.own]
+        read = window.read(self.reads, batch.positions_N[batch.own], own_second_nC)
         with self.model.narrow_products(len(incoming_NC)):
             x_NE = self.model.embed(tokens_N[batch.own]).detach()
             by_block = self.model.step_layers(context=incoming_NC, token=x_NE)
@@ -128,14 +131,12 @@ class Phase1Loss(nn.Module):
             weighted={name: self.weights[name] * loss for name, loss in losses.items()},
             losses={name: loss.detach() for name, loss in losses.items()},
             contexts_NC=all_NC.detach(),
+            second_NC=second_NC,
         )
 
     @torch.no_grad()
     def _read_twin(self, window: Window, batch: Batch) -> Tensor:
-        """Read this process's tokens once more, from the twin's contexts [n, C]."""
+        """Read the tokens once more, from the twin's contexts [N, C]."""
         token_NE = self.model.embed(window.tokens_T[batch.positions_N[batch.own]])
         contexts_NC = self.model.step(context=batch.incoming_NC, token=token_NE)[-1]
-        assert window.twin is not None
-        all_NC = collectives.gather(contexts_NC, batch.rows_per_rank)
-        window.twin.store(batch.positions_N, all_NC)
-        return contexts_NC
+        return collectives.gather(contexts_NC, batch.rows_per_rank)

@@ -210,7 +210,10 @@ class Phase1Trainer:
                 self.step.apply(norm, rate, losses)
         else:
             collectives.average(losses)
-        window.store(batch.positions_N, terms.contexts_NC)
+        failed = self.step.failed
+        window.store(batch.positions_N, terms.contexts_NC, failed=failed)
+        if window.twin is not None and terms.second_NC is not None:
+            window.twin.store(batch.positions_N, terms.second_NC, failed=failed)
         meter.count(terms.losses, len(batch.positions_N), norm)
 
     def _check(self, meter: PassMeter, window: Window, batch: Batch, *twin: Batch) -> None:

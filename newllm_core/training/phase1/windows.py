@@ -87,9 +87,18 @@ class Window:
             found[SECOND_READING] = second_nC
         return found
 
-    def store(self, positions_N: Tensor, contexts_NC: Tensor) -> None:
-        """Keep the new contexts of some positions."""
+    def store(
+        self, positions_N: Tensor, contexts_NC: Tensor, *, failed: Tensor | None = None
+    ) -> None:
+        """Keep the new contexts of some positions.
+
+        Where the step that was made with them `failed`, a scalar, the reading may be resumed from
+        before it: contexts of the reading before stay as they are.
+        """
         self.current_TC[positions_N] = contexts_NC
+        if self.refreshes and failed is not None:
+            before_NC = self.previous_TC[positions_N]
+            contexts_NC = torch.where(failed.bool(), before_NC, contexts_NC)
         if self.refreshes:
             self.previous_TC[positions_N] = contexts_NC
 
