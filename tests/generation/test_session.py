@@ -103,7 +103,7 @@ def test_only_what_came_lately_is_penalised_and_never_an_end(model):
         model.token_output[-1].bias += 50  # every logit is positive: what came loses to all others
 
     def text(**options):
-        return tokens(model, 12, temperature=0, repetition_penalty=1e6, **options)
+        return tokens(model, 12, temperature=0, repetition_penalty=100, **options)
 
     plain = tokens(model, 12, temperature=0)
     assert text(penalty_tokens=0) == plain
@@ -115,6 +115,6 @@ def test_only_what_came_lately_is_penalised_and_never_an_end(model):
     assert len({1, 2, 3, *chosen}) == VOCAB  # the prompt counts as well
     with torch.no_grad():
         model.token_output[-1].bias[7] = 1e9
-    session = session_of(model, temperature=0, repetition_penalty=1e6)
+    session = session_of(model, temperature=0, repetition_penalty=100)
     session.read([7])
     assert list(session.choose(3, ends={7})) == []
