@@ -176,8 +176,8 @@ def output_files(out: Path, *, overwrite: bool) -> list[Path]:
     Raises as `write_contexts` does, if one exists and must stay too.
     """
     if out.suffix not in (".safetensors", ".npy"):
-        name = out / "contexts" if os.path.isdir(out) else out
-        raise ConfigError(f"--out {out}: end it in .safetensors or .npy, as {name}.npy")
+        name = out / "contexts.npy" if os.path.isdir(out) else out.with_suffix(".npy")
+        raise ConfigError(f"--out {out}: end it in .safetensors or .npy, as {name}")
     others = OTHERS if out.suffix == ".npy" else ()
     paths = [out, *(out.with_suffix(f".{other}.npy") for other in others)]
     for path in paths:

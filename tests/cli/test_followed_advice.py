@@ -150,7 +150,7 @@ CASES = [
     ),
     (
         "contexts last.safetensors --text=train.txt --out=new.txt",
-        "end it in .safetensors or .npy",
+        "end it in .safetensors or .npy, as new.npy",
         "contexts last.safetensors --text=train.txt --out=new.npy",
     ),
     ("analyze two.safetensors --tensor=c", "it: a, b", "analyze two.safetensors --tensor=a"),
