@@ -90,7 +90,7 @@ def render_language_model(summary: dict[str, Any], console: Console) -> None:
         words = summary[split].get("num_whitespace_words")
         if words is not None:
             count = _fixed(summary[split]["whitespace_word_perplexity"], ".2f")
-            console.print(f"{split}: perplexity {count} per word, {words:,} without line ends")
+            console.print(f"{split}: perplexity {count} per word of {words:,} without line ends")
 
 
 def _fixed(value: float | None, shape: str) -> str:

@@ -66,7 +66,7 @@ def test_words_are_counted_with_and_without_line_ends(newllm, made):
             ("whitespace_word_perplexity", len(text.split())),
         ):
             assert figures[key] == pytest.approx(math.exp(nats / words))
-    said = f"perplexity {found['whitespace_word_perplexity']:.2f} per word, "
+    said = f"perplexity {found['whitespace_word_perplexity']:.2f} per word of "
     shown = newllm("evaluate", path).out
     assert f"validation: {said}{found['num_whitespace_words']:,} without line ends" in shown
 
