@@ -6,7 +6,13 @@ from typing import Annotated
 import typer
 
 from newllm_cli.commands.evaluate import TrainedArgument
-from newllm_cli.options import JsonOption, OverwriteOption, number_option
+from newllm_cli.options import (
+    JsonOption,
+    OverwriteOption,
+    PluginOption,
+    number_option,
+    use_plugin_files,
+)
 
 LicenseOption = Annotated[
     str | None,
@@ -27,6 +33,7 @@ def export(
     license_id: LicenseOption = None,
     language: LanguageOption = None,
     analysis: AnalysisOption = True,
+    plugin_files: PluginOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Write a model folder that Transformers loads without newllm.
@@ -42,6 +49,7 @@ def export(
     from newllm_cli.progress import StderrProgress
     from newllm_hub.export import export_folder
 
+    use_plugin_files(plugin_files)
     files = export_folder(
         checkpoint,
         to,
@@ -82,6 +90,7 @@ def push(
     license_id: LicenseOption = None,
     language: LanguageOption = None,
     analysis: AnalysisOption = True,
+    plugin_files: PluginOption = None,
 ) -> None:
     """Export a checkpoint and upload the folder to the Hugging Face hub.
 
@@ -95,6 +104,7 @@ def push(
     from newllm_cli.progress import StderrProgress
     from newllm_hub.hub import push_checkpoint
 
+    use_plugin_files(plugin_files)
     sizes = push_checkpoint(
         checkpoint,
         name,
@@ -143,6 +153,7 @@ def lm_eval(
     apply_chat_template: Annotated[
         bool, typer.Option("--apply-chat-template", help="Put questions as messages of a chat.")
     ] = False,
+    plugin_files: PluginOption = None,
     json: JsonOption = False,
 ) -> None:
     """Run tasks of lm-evaluation-harness on a checkpoint (extra: lm-eval).
@@ -155,6 +166,7 @@ def lm_eval(
     from newllm_cli.output import console, print_json
     from newllm_hub.run_lm_eval import run_tasks
 
+    use_plugin_files(plugin_files)
     report = run_tasks(
         checkpoint,
         [name for name in tasks.split(",") if name],

@@ -16,7 +16,9 @@ from typer.testing import CliRunner
 from newllm_cli.app import app
 from newllm_core.analysis.analyze import analyze
 from newllm_core.checkpoint.format import load
-from newllm_core.errors import ConfigError, InputError
+from newllm_core.errors import ConfigError, InputError, PluginError
+from newllm_core.plugins.files import use_file
+from newllm_core.plugins.plugin import FROM_FILES
 
 
 class FakeHub:
@@ -119,6 +121,29 @@ def test_commands(tmp_path):
         newllm(*export)
     with pytest.raises(InputError, match="cannot pull me/model"):
         newllm("pull", "me/model", "--to", tmp_path / "pulled")
+
+
+PLUGIN = """from torch import nn
+from newllm_core.model.cells.base import Cell
+class TriedOut(Cell):
+    "One matrix of the context, and the mean of the token."
+    def __init__(self, context_dim, embed_dim, options=None):
+        super().__init__(context_dim, embed_dim, options)
+        self.update = nn.Linear(context_dim, context_dim)
+    def forward(self, *, context, token):
+        return (self.update(context) + token.mean(-1, keepdim=True)).tanh(), token
+"""
+
+
+def test_cells_in_files_are_known_and_refused_for_what_they_are(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(PLUGIN)
+    use_file(file)
+    path = cases.write(cases.make(cell="tried-out"), tmp_path)
+    for command in (("export", path, "--to", tmp_path / "m"), ("push", path, "me/model")):
+        FROM_FILES.clear()
+        with pytest.raises(PluginError, match=r"'tried-out'.* cannot be exported"):
+            newllm(*command, "--plugin", file)
 
 
 def test_health_is_in_the_card(tmp_path):
