@@ -182,12 +182,26 @@ def test_later_tokens_change_nothing_before_them():
 def test_a_limit_takes_whole_documents():
     model, text = model_of(), text_of(100, documents=4)
     options = {"end_id": END, "head_weights": [1.0]}
-    for limit, documents in ((10, 1), (25, 1), (49, 1), (50, 2), (99, 3), (100, 4), (10**6, 4)):
+    for limit, documents in ((25, 1), (49, 1), (50, 2), (99, 3), (100, 4), (10**6, 4)):
         found = evaluate(model, text, max_tokens=limit, **options)
         assert found["num_tokens"] == 25 * documents
         assert found["num_bytes"] == 51 * documents
         for figure in ("word_perplexity", "bits_per_character", "num_characters"):
             assert (found[figure] is None) == (documents < 4)
+
+
+def test_a_limit_takes_the_beginning_of_a_longer_document():
+    model, text = model_of(), text_of(100, documents=4)
+    options = {"end_id": END, "head_weights": [1.0], "max_tokens": 10}
+    found = evaluate(model, text, bytes_of=lambda ids: 3 * len(ids), **options)
+    text.tokens, text.document_starts = text.tokens[:10], np.array([0, 10])
+    text.document_bytes = np.array([30])
+    whole = evaluate(model, text, **options)
+    assert (found["num_tokens"], found["num_bytes"]) == (10, 30)
+    assert [found[name] for name in ("loss", "bits_per_byte")] == [
+        whole[name] for name in ("loss", "bits_per_byte")
+    ]
+    assert evaluate(model, text_of(100), **options)["bits_per_byte"] is None
 
 
 def test_figures_that_do_not_exist_are_none():

@@ -4,15 +4,18 @@ Shapes: N rows (tokens), V vocabulary, C context_dim.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
+from newllm_core.data.measures import count_bytes
 from newllm_core.data.prepared import PreparedDataset, TokenSplit
+from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import InputError
 from newllm_core.model.heads import weighted_mean
 from newllm_core.model.language_model import LanguageModel
@@ -90,6 +93,7 @@ def evaluate(
     end_id: int,
     head_weights: Sequence[float],
     max_tokens: int | None = None,
+    bytes_of: Callable[[np.ndarray], int | None] = lambda tokens: None,
     num_streams: int = NUM_STREAMS,
     warmup: int = WARMUP_TOKENS,
     progress: Progress | None = None,
@@ -98,20 +102,24 @@ def evaluate(
     """Predict every token of `text` once, each from everything before it; constant memory.
 
     The first token is predicted from `end_id`, which closes documents. Of whole documents up to
-    `max_tokens` are used, at least one, so that bits per byte stay exact. For `num_streams` and
-    their `warmup` see `contexts_of_text`; a single stream is exact and slow.
+    `max_tokens` are used, so that bits per byte stay exact; of a first one that is longer its
+    beginning, with as many bytes as `bytes_of` finds in those tokens, if it knows. For
+    `num_streams` and their `warmup` see `contexts_of_text`; a single stream is exact and slow.
 
     Returns `Scores.figures`, where words and characters of a part of the text are not known.
     `InputError` if there are no tokens.
     """
     documents = max(0, len(text.document_starts) - 1)
-    if documents and max_tokens is not None:
+    if max_tokens is not None:
         fitting = int(np.searchsorted(text.document_starts, max_tokens, side="right")) - 1
-        documents = max(1, min(fitting, documents))
+        documents = min(fitting, documents)
     num_tokens = int(text.document_starts[documents])
+    num_bytes: int | None = int(np.sum(text.document_bytes[:documents], dtype=np.int64))
+    if num_tokens == 0 and max_tokens is not None:
+        num_tokens = min(max_tokens, len(text.tokens))
+        num_bytes = bytes_of(text.tokens[:num_tokens])
     if num_tokens == 0:
         raise InputError("there are no tokens to evaluate: prepare data with more documents")
-    num_bytes = int(np.sum(text.document_bytes[:documents], dtype=np.int64))
     # Words and characters are counted for the whole text only.
     whole = num_tokens == len(text.tokens)
 
@@ -143,7 +151,7 @@ def evaluate_splits(
     `max_tokens` is that of validation; all by default.
     """
     common: dict[str, Any] = {"end_id": int(dataset.info.end_id), "head_weights": head_weights}
-    common["progress"] = progress
+    common |= {"progress": progress, "bytes_of": partial(_bytes_of, dataset.tokenizer_json)}
     validation = evaluate(
         model, dataset.validation, max_tokens=max_tokens, label="evaluating validation", **common
     )
@@ -152,6 +160,12 @@ def evaluate_splits(
         model, dataset.train, max_tokens=max_tokens, label="evaluating train", **common
     )
     return {"train": train, "validation": validation}
+
+
+def _bytes_of(tokenizer_json: str, tokens: np.ndarray) -> int | None:
+    """Count bytes of the text that `tokens` stand for; None if they need not give it back."""
+    tokenizer = TextTokenizer.from_json(tokenizer_json)
+    return count_bytes(tokenizer.decode(tokens.tolist())) if tokenizer.is_lossless else None
 
 
 def score(model: LanguageModel, readings: Iterable[ContextChunk], task: Task) -> Scores:

@@ -86,3 +86,20 @@ def test_a_tokenizer_of_bytes_warns_of_nothing(tmp_path):
     info = run(tmp_path / "out", BAR, input=text, keep=True, progress=watcher)
     assert (info.train.unknown_tokens, info.train.lost_bytes) == (0, 0)
     assert not [warning for warning in watcher.warnings if "unknown" in warning]
+
+
+def test_bytes_of_the_beginning_of_a_document_are_known_where_tokens_give_it_back(tmp_path):
+    document = "the 🙂 cat sat on the mat. " * 40
+    text = write(tmp_path / "a.txt", "|".join([document, f"{document}é", document]))
+    word_piece = write(tmp_path / "tokenizer.json", LAYOUTS["word-piece"].to_str())
+    for folder, options in (("bytes", {}), ("words", {"tokenizer": word_piece})):
+        info = run(tmp_path / folder, BAR, input=text, keep=True, **options)
+        dataset = open_dataset(tmp_path / folder)
+        model = LanguageModel(ModelConfig(context_dim=4, embed_dim=4), info.vocab_size)
+        found = evaluate_splits(model, dataset, head_weights=[1], max_tokens=20)
+        for name, of_split in found.items():
+            assert of_split["num_tokens"] == 20
+            ids = dataset.split(name).tokens[:20].tolist()
+            read = TextTokenizer.from_json(dataset.tokenizer_json).decode(ids).encode()
+            assert of_split["num_bytes"] == (len(read) if folder == "bytes" else None)
+            assert (of_split["bits_per_byte"] is None) == (folder == "words")
