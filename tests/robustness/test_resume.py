@@ -15,12 +15,12 @@ from newllm_core.errors import ConfigError, DivergedError, InputError, Interrupt
 from newllm_core.generation.state import save_state as save_text
 from newllm_core.generation.writer import Tail
 from newllm_core.runtime.runlog import metrics_path
-from newllm_core.training import resume
 from newllm_core.training.phase1.loss import Phase1Loss
 from newllm_core.training.phase1.vacuity import VacuityGuard
 from newllm_core.training.phase2 import trainer as phase2
 from newllm_core.training.phase2.steps import Steps
 from newllm_core.training.phase2.trainer import Phase2Trainer
+from newllm_core.training.saver import RunSaver
 from tests.generation.cases import session_of
 from tests.robustness.runs import CASES, content, metrics, names, train
 
@@ -45,7 +45,7 @@ class Messages:
 @pytest.fixture
 def stop_after(monkeypatch):
     """Ask a run to stop at its n-th point, as a signal would; `points` counts them."""
-    point = resume.Saver.maybe_save
+    point = RunSaver.maybe_save
 
     def arrange(number):
         seen = []
@@ -56,7 +56,7 @@ def stop_after(monkeypatch):
                 self.interruption.asked = True
             point(self, state)
 
-        monkeypatch.setattr(resume.Saver, "maybe_save", counted)
+        monkeypatch.setattr(RunSaver, "maybe_save", counted)
         return seen
 
     return arrange
