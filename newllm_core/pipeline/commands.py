@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 
 from newllm_core.config.values import shown
 from newllm_core.errors import ConfigError, InputError
-from newllm_core.runtime.progress import Progress
 from newllm_core.settings import Settings, unknown
 
 if TYPE_CHECKING:
     from newllm_core.checkpoint.format import Checkpoint
     from newllm_core.config import Config
-    from newllm_core.data.prepared import DatasetInfo, PreparedDataset
+    from newllm_core.data.prepared import PreparedDataset
     from newllm_core.runtime.trackers.base import Tracker
 
 Place = str | os.PathLike[str]
@@ -33,39 +32,6 @@ DETAILS = {
         "train_embeddings": "not freeze_context",
     },
 }
-
-
-def prepare(
-    given: Settings,
-    out: Path | None,
-    *,
-    document_separator: str | None,
-    encoding: str | None,
-    overwrite: bool,
-    progress: Progress,
-) -> "tuple[Path, DatasetInfo]":
-    """Prepare what was asked for; returns the folder and what is in it."""
-    own = {"document_separator": document_separator, "encoding": encoding}
-    given.add({"source": {key: value for key, value in own.items() if value is not None}})
-    folder = out or RUNS / "data"
-    info = prepare_dataset(given.resolve(), folder, overwrite=overwrite, progress=progress)
-    return folder, info
-
-
-def prepare_dataset(
-    config: "Config", out: Path, *, overwrite: bool, progress: Progress
-) -> "DatasetInfo":
-    """Prepare what `config` says into `out`."""
-    from newllm_core.data.prepare import prepare as prepare_data
-
-    return prepare_data(
-        config.data,
-        config.source,
-        out,
-        seed=config.run.seed,
-        overwrite=overwrite,
-        progress=progress,
-    )
 
 
 def check_new_model(given: Settings, config: "Config") -> None:

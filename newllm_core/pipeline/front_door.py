@@ -42,16 +42,15 @@ def prepare(
     `encoding` that of text which is not UTF-8. Keywords are keys of `data` and `run`, such as
     `source`, `input`, `vocab_size`.
     """
-    folder, _ = commands.prepare(
-        Settings.of_keywords(("data", "run"), keywords),
-        None if out is None else path_of(out, "out"),
-        document_separator=document_separator,
-        encoding=encoding,
-        overwrite=overwrite,
-        progress=progress or Silent(),
-    )
+    given = Settings.of_keywords(("data", "run"), keywords)
+    own = {"document_separator": document_separator, "encoding": encoding}
+    given.add({"source": {key: value for key, value in own.items() if value is not None}})
+    folder = _path(out, "out", "data")
+
+    from newllm_core.data.prepare import prepare as prepare_data
     from newllm_core.data.prepared import open_dataset
 
+    prepare_data(given.resolve(), folder, overwrite=overwrite, progress=progress)
     return open_dataset(folder)
 
 
@@ -85,7 +84,9 @@ def phase1(
         progress.message(
             f"no prepared data yet: preparing {config.data.source} into {folder} first"
         )
-        commands.prepare_dataset(config, folder, overwrite=False, progress=progress)
+        from newllm_core.data.prepare import prepare as prepare_data
+
+        prepare_data(config, folder, progress=progress)
 
     from newllm_core.data.prepared import open_dataset
     from newllm_core.parallel.collectives import process_group

@@ -31,7 +31,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def dataset(folder):
     config = DataConfig(source="text-file", input=str(TEXT), vocab_size=1024)
-    prepare(config, {"document_separator": "\n\n"}, folder / "data", seed=0)
+    prepare(Config(data=config, source={"document_separator": "\n\n"}), folder / "data")
     return open_dataset(folder / "data")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from newllm_core.config import DataConfig
+from newllm_core.config import Config, DataConfig, RunConfig
 from newllm_core.data.dataset_info import DatasetInfo
 from newllm_core.data.prepare import prepare
 from newllm_core.data.prepared import open_dataset
@@ -76,8 +76,9 @@ def run(
         data["vocab_size"] = data.get("vocab_size", 300)
     if keep:
         data["val_token_policy"] = "keep"
-    config = DataConfig(**{key: str(v) if isinstance(v, Path) else v for key, v in data.items()})
-    return prepare(config, options or {}, out, seed=seed, overwrite=overwrite, progress=progress)
+    section = DataConfig(**{key: str(v) if isinstance(v, Path) else v for key, v in data.items()})
+    config = Config(data=section, source=options or {}, run=RunConfig(seed=seed))
+    return prepare(config, out, overwrite=overwrite, progress=progress)
 
 
 def documents_of(folder: Path, written=TextTokenizer.decode) -> list[list[str]]:

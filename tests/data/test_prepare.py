@@ -7,7 +7,7 @@ import numpy as np
 from rich.console import Console
 
 from newllm_cli.render import render_dataset
-from newllm_core.config import DataConfig
+from newllm_core.config import Config, DataConfig
 from newllm_core.data.prepare import prepare
 from newllm_core.data.prepared import open_dataset
 from newllm_core.data.sources.base import Document
@@ -66,9 +66,9 @@ def test_same_input_and_options_give_the_same_bytes_in_any_process(tmp_path, cor
     run(tmp_path / "b", BLANK, **options)
     code = (
         "import json, sys; from pathlib import Path;"
-        "from newllm_core.config import DataConfig; from newllm_core.data.prepare import prepare;"
+        "from newllm_core.data.prepare import prepare; from newllm_core.settings import resolve;"
         "out, options, source = sys.argv[1:];"
-        "prepare(DataConfig(**json.loads(options)), json.loads(source), Path(out), seed=0)"
+        "prepare(resolve({'data': json.loads(options), 'source': json.loads(source)}), Path(out))"
     )
     command = [sys.executable, "-c", code, tmp_path / "c", json.dumps(options), json.dumps(BLANK)]
     environment = {**os.environ, "PYTHONHASHSEED": "11", "RAYON_NUM_THREADS": "1"}
@@ -354,7 +354,7 @@ def test_wikitext_keeps_its_word_count(tmp_path, shared_data):
 
 
 def test_default_options_work_with_nothing_else(tmp_path):
-    info = prepare(DataConfig(max_documents=90), {}, tmp_path / "out", seed=0)
+    info = prepare(Config(data=DataConfig(max_documents=90)), tmp_path / "out")
     assert info.train.tokens > 50_000
     assert info.vocab_size == 8192
     tokens = open_dataset(tmp_path / "out").train.tokens

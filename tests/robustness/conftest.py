@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from newllm_core.config import DataConfig
+from newllm_core.config import Config, DataConfig
 from newllm_core.data.prepare import prepare
 from tests.cli.conftest import write_corpus
 from tests.robustness.runs import content, metrics, train
@@ -20,7 +20,7 @@ def home(tmp_path_factory):
         val_fraction=0.04,
         val_token_policy="keep",
     )
-    prepare(config, {"document_separator": "\n\n"}, folder / "data", seed=0)
+    prepare(Config(data=config, source={"document_separator": "\n\n"}), folder / "data")
     train("parallel", folder, folder / "base.safetensors", resume=False)
     return folder
 
