@@ -93,19 +93,12 @@ def phase1(
     from newllm_core.pipeline.opened import OpenedCheckpoint
     from newllm_core.pipeline.runs import run_phase1
     from newllm_core.runtime.device import prepare_device
+    from newllm_core.training.resume import Output
 
     device = prepare_device(config.run)
     with process_group(device):
-        made = run_phase1(
-            config,
-            open_dataset(folder),
-            path,
-            overwrite=overwrite,
-            device=device,
-            progress=progress,
-            trackers=trackers,
-            resume=resume,
-        )
+        output = Output(path, overwrite, resume, trackers, progress)
+        made = run_phase1(config, open_dataset(folder), output, device=device)
     return OpenedCheckpoint(made, path)
 
 
@@ -139,22 +132,15 @@ def phase2(
     from newllm_core.pipeline.runs import run_phase2
     from newllm_core.pipeline.trained import phase2_config
     from newllm_core.runtime.device import prepare_device
+    from newllm_core.training.resume import Output
 
     loaded = load(source, progress=progress)
     config = phase2_config(given, loaded)
     device = prepare_device(config.run)
     loaded.model.to(device)
     with process_group(device):
-        made = run_phase2(
-            loaded,
-            commands.dataset_of(loaded, data),
-            config,
-            path,
-            overwrite=overwrite,
-            progress=progress or Silent(),
-            trackers=trackers,
-            resume=resume,
-        )
+        output = Output(path, overwrite, resume, trackers, progress or Silent())
+        made = run_phase2(loaded, commands.dataset_of(loaded, data), config, output)
     return OpenedCheckpoint(made, path)
 
 
@@ -181,16 +167,11 @@ def expand(
     from newllm_core.checkpoint.format import load
     from newllm_core.pipeline.opened import OpenedCheckpoint
     from newllm_core.pipeline.trained import run_expand
+    from newllm_core.training.resume import Output
 
     loaded = load(source, given=given, progress=progress)
-    made = run_expand(
-        loaded,
-        commands.dataset_of(loaded, data),
-        config,
-        path,
-        overwrite=overwrite,
-        progress=progress or Silent(),
-    )
+    output = Output(path, overwrite, progress=progress or Silent())
+    made = run_expand(loaded, commands.dataset_of(loaded, data), config, output)
     return OpenedCheckpoint(made, path)
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from newllm_core.checkpoint import format as checkpoints
@@ -15,23 +16,33 @@ from newllm_core.files.atomic import refuse_existing, sweep
 from newllm_core.files.lock import exclusive
 from newllm_core.parallel import collectives
 from newllm_core.runtime.interruption import Interruption
-from newllm_core.runtime.progress import Progress
+from newllm_core.runtime.progress import Progress, Silent
 from newllm_core.runtime.runlog import RunLog, metrics_path
 from newllm_core.runtime.trackers.base import Tracker
 from newllm_core.training.saver import RunSaver
 
 
+@dataclass(frozen=True)
+class Output:
+    """Where a run writes, and who is told of it.
+
+    Attributes:
+        checkpoint: the file that it makes.
+        overwrite: replaces what is there.
+        resume: an unfinished run goes on from its state, and a finished one stays as it is.
+        trackers: get the run's figures too.
+    """
+
+    checkpoint: Path
+    overwrite: bool = False
+    resume: bool = False
+    trackers: Sequence[type[Tracker]] = ()
+    progress: Progress = field(default_factory=Silent)
+
+
 @contextmanager
-def begin(
-    checkpoint: Path,
-    identity: Identity,
-    config: RunConfig,
-    *,
-    resume: bool,
-    trackers: Sequence[type[Tracker]],
-    progress: Progress,
-) -> Iterator[RunSaver]:
-    """Open the files of the run that will write `checkpoint`, whose lock the caller holds.
+def begin(output: Output, identity: Identity, config: RunConfig) -> Iterator[RunSaver]:
+    """Open the files of the run that will write `output`, whose lock the caller holds.
 
     The state of an unfinished run is read (`resume`) or removed, and so it is once the block was
     left without an error: then the run is finished. One that fails before its first step leaves
@@ -41,13 +52,13 @@ def begin(
         ConfigError: the state is of a run with other settings.
         InputError: it is of a run on other data or cannot be read, or processes see other ones.
     """
-    path = state_path(checkpoint)
+    path, progress = state_path(output.checkpoint), output.progress
     first = collectives.rank() == 0
     state = None
-    if resume and path.exists():
+    if output.resume and path.exists():
         state = run_state.load_state(path, identity)
         progress.message(f"resuming from {path}")
-    elif resume:
+    elif output.resume:
         progress.message(f"nothing to resume (there is no {path}): starting afresh")
     # Files may be replaced between the readings of two processes, or be others on other machines.
     seen = json.dumps([identity, state and state.values])
@@ -56,14 +67,15 @@ def begin(
             "the processes of this run do not see the same settings, data or state: give all of "
             "them the same files, and start it again"
         )
-    if first and not resume:
+    if first and not output.resume:
         path.unlink(missing_ok=True)
     lines = state.values["lines"] if state is not None else 0
+    written = output.checkpoint if first else None
     with (
-        RunLog(checkpoint if first else None, trackers=trackers, resume_after=lines) as log,
+        RunLog(written, trackers=output.trackers, resume_after=lines) as log,
         Interruption() as interruption,
     ):
-        saver = RunSaver(checkpoint, identity, config, log, interruption, progress, state)
+        saver = RunSaver(output.checkpoint, identity, config, log, interruption, progress, state)
         try:
             yield saver
         except BaseException:
@@ -76,8 +88,8 @@ def begin(
 
 
 @contextmanager
-def writing(checkpoint: Path, *, overwrite: bool, resume: bool) -> Iterator[None]:
-    """Hold the lock of `checkpoint` in the first process, which is the one that writes.
+def writing(output: Output) -> Iterator[None]:
+    """Hold the lock of the checkpoint in the first process, which is the one that writes.
 
     What killed runs left is swept, what a new run would destroy refused.
 
@@ -85,12 +97,13 @@ def writing(checkpoint: Path, *, overwrite: bool, resume: bool) -> Iterator[None
         InputError: somebody else is writing it; it, the state of an unfinished run or the figures
             of a finished one exist; or another file has the name of the state.
     """
-    with exclusive(checkpoint) if collectives.rank() == 0 else nullcontext():
-        _prepare_place(checkpoint, overwrite=overwrite, resume=resume)
+    with exclusive(output.checkpoint) if collectives.rank() == 0 else nullcontext():
+        _prepare_place(output)
         yield
 
 
-def _prepare_place(checkpoint: Path, *, overwrite: bool, resume: bool) -> None:
+def _prepare_place(output: Output) -> None:
+    checkpoint, overwrite = output.checkpoint, output.overwrite
     path, figures = state_path(checkpoint), metrics_path(checkpoint)
     run_state.refuse_foreign(path)
     if collectives.rank() == 0:
@@ -106,7 +119,7 @@ def _prepare_place(checkpoint: Path, *, overwrite: bool, resume: bool) -> None:
             f"{figures} holds the figures of a run whose checkpoint is gone: choose another --out, "
             "or pass --overwrite to replace them"
         )
-    if resume:
+    if output.resume:
         return
     refuse_existing(checkpoint, overwrite=overwrite)
     if unfinished and not overwrite:
@@ -116,15 +129,15 @@ def _prepare_place(checkpoint: Path, *, overwrite: bool, resume: bool) -> None:
         )
 
 
-def finished(checkpoint: Path, identity: Identity, progress: Progress) -> Checkpoint | None:
-    """Return the checkpoint and say so, if the run that was to write it has done so.
+def finished(output: Output, identity: Identity) -> Checkpoint | None:
+    """Return the checkpoint and say so, if there is nothing to resume because the run has made it.
 
     Raises:
         ConfigError: it was written by a run with other settings.
         InputError: it was written by a run on other data, or cannot be read.
     """
-    path = state_path(checkpoint)
-    if not checkpoint.exists():
+    checkpoint, path = output.checkpoint, state_path(output.checkpoint)
+    if not (output.resume and checkpoint.exists()):
         return None
     if path.exists() and run_state.load_state(path, identity).values["replaces"]:
         return None
@@ -132,5 +145,5 @@ def finished(checkpoint: Path, identity: Identity, progress: Progress) -> Checkp
     run_state.require_same(checkpoint, done.provenance.get("identity", {}), identity)
     collectives.barrier()
     path.unlink(missing_ok=True)  # its run ended between writing one and removing the other
-    progress.message(f"{checkpoint} is finished: there is nothing left to do")
+    output.progress.message(f"{checkpoint} is finished: there is nothing left to do")
     return done
