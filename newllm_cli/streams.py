@@ -62,7 +62,7 @@ def flush_output() -> None:
 
 
 def discard_output() -> None:
-    """Nobody reads stdout any more: what it still holds must not fail when Python ends."""
+    """Drop what stdout still holds: nobody reads it, and it must not fail when Python ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

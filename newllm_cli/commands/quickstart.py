@@ -104,7 +104,7 @@ def quickstart(
 
 
 def _free_folder() -> Path:
-    """The first of runs/quickstart, runs/quickstart-2, … that does not exist."""
+    """Return the first of runs/quickstart, runs/quickstart-2, … that does not exist."""
     later = (f"quickstart-{number}" for number in count(2))
     folders = (Path("runs") / name for name in chain(["quickstart"], later))
     return next(folder for folder in folders if not folder.exists())

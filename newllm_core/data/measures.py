@@ -6,7 +6,7 @@ from newllm_core.data.sources.base import Document
 
 
 def contents(document: Document) -> tuple[str, ...]:
-    """The texts of a document: its text, or the contents of its messages; none for token ids."""
+    """Return the text of a document, or the contents of its messages; none for token ids."""
     if document.messages is not None:
         return tuple(message.content for message in document.messages)
     return () if document.text is None else (document.text,)
@@ -18,7 +18,7 @@ def count_bytes(text: str) -> int:
 
 
 def count_words(text: str) -> int:
-    """Words between white space plus line ends: the convention of WikiText's perplexities."""
+    """Count words between white space, and line ends: the convention of WikiText's perplexities."""
     # Line by line: a list of all words of a book takes many times its size.
     return sum(len(line.split()) for line in io.StringIO(text)) + text.count("\n")
 

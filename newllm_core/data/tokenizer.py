@@ -120,7 +120,7 @@ class TextTokenizer:
         return result
 
     def encodings(self, text: str) -> "Iterator[tuple[np.ndarray, list[tuple[int, int]]]]":
-        """Piece by piece the ids of a text, and for each the characters `[start, end)` of it."""
+        """Yield piece by piece the ids of a text, and for each the characters `[start, end)`."""
         start = 0
         for piece in self._pieces(text):
             with panics_contained(self.is_cut_at_words):
@@ -183,7 +183,7 @@ def _array(ids: Sequence[int]) -> "np.ndarray":
 
 
 def _is_plain_byte_level(spec: dict[str, Any]) -> bool:
-    """Whether `cut_at_words` makes no difference: GPT-2's rule for words, on the text as it is."""
+    """Say whether `cut_at_words` changes no ids: GPT-2's rule for words, on the text as it is."""
     splitter = spec.get("pre_tokenizer") or {}
     return (
         spec["model"]["type"] == "BPE"

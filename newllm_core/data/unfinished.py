@@ -71,7 +71,7 @@ def _escaped(data: bytes) -> bytes:
 
 
 def check_document(document: Any) -> int:  # noqa: ANN401 - whatever a source yielded
-    """The kind of a document; `PluginError` unless a source kept the contract of `Document`."""
+    """Return the kind of a document; `PluginError` where it breaks the contract of `Document`."""
     if not isinstance(document, Document):
         raise PluginError(f"it yielded {type(document).__name__}, expected Document")
     values = (document.text, document.messages, document.tokens)

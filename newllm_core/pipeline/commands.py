@@ -56,6 +56,11 @@ def check_new_model(given: Settings, config: "Config") -> None:
     REGULARIZERS.options(config.phase1.reg, config.regularizer)
 
 
+def is_first_process() -> bool:
+    """Say whether this process, maybe one of several, is the one that prepares and prints."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 def path_of(given: Place, what: str) -> Path:
     """Return a path that somebody gave; `ConfigError` if it is none."""
     try:

@@ -19,8 +19,8 @@ from newllm_core.runtime.interruption import Interruption
 from newllm_core.runtime.progress import Progress, Silent
 from newllm_core.runtime.runlog import RunLog
 
-# Twenty a second: how often a lock is asked for whose holder was killed a moment ago.
-LOCK_LOOKS = 5
+# A lock whose holder was killed a moment ago is asked for so often, so many seconds apart.
+LOCK_TRIES, LOCK_SECONDS = 5, 0.05
 
 
 class Saver:
@@ -42,7 +42,7 @@ class Saver:
         """Let a trainer take over what is resumed, or save its first state, before any figures."""
 
     def maybe_save(self, state: Callable[[], State]) -> None:
-        """Between two steps: save if it is time to, or if somebody asked the run to stop.
+        """Save, between two steps, if it is time to or somebody asked the run to stop.
 
         Raises:
             Interrupted: the run was asked to stop.
@@ -50,12 +50,12 @@ class Saver:
 
     @contextmanager
     def step(self, state: Callable[[], State]) -> Iterator[None]:
-        """Around a step: if it fails, the state from before it is kept."""
+        """Keep, where the step that is made inside fails, the state from before it."""
         yield
 
     @contextmanager
     def interruptible(self, state: Callable[[], State]) -> Iterator[None]:
-        """Around long work that changes nothing of the state: a signal ends it at once."""
+        """Let a signal end at once the long work inside, which changes nothing of the state."""
         yield
 
 
@@ -91,7 +91,7 @@ class RunSaver(Saver):
             trainer.load_state(self.resumed)
 
     def maybe_save(self, state: Callable[[], State]) -> None:
-        """Between two steps: save if it is time to, or if somebody asked the run to stop.
+        """Save, between two steps, if it is time to or somebody asked the run to stop.
 
         Raises:
             Interrupted: the run was asked to stop.
@@ -108,7 +108,7 @@ class RunSaver(Saver):
 
     @contextmanager
     def step(self, state: Callable[[], State]) -> Iterator[None]:
-        """Around a step: if it fails, the state from before it is kept."""
+        """Keep, where the step that is made inside fails, the state from before it."""
         try:
             # PyTorch itself sends messages where the model is sharded.
             with collectives.reaching_others("gloo", "NCCL") if self.sharded else nullcontext():
@@ -149,7 +149,7 @@ class RunSaver(Saver):
 
     @contextmanager
     def interruptible(self, state: Callable[[], State]) -> Iterator[None]:
-        """Around long work that changes nothing of the state: a signal ends it at once."""
+        """Let a signal end at once the long work inside, which changes nothing of the state."""
         # Sharded processes exchange messages here, which none may miss: they stop after it.
         immediately = nullcontext() if self.sharded else self.interruption.interrupt_immediately()
         try:
@@ -178,11 +178,11 @@ class RunSaver(Saver):
             return False
         # The kernel closes the files of a process that was killed one after the other: its
         # connections may be gone before its lock is.
-        for _ in range(LOCK_LOOKS):
+        for _ in range(LOCK_TRIES):
             with suppress(InputError):
                 stack.enter_context(exclusive(self.checkpoint))
                 return True
-            time.sleep(0.05)
+            time.sleep(LOCK_SECONDS)
         return False
 
     def _stop(self, state: Callable[[], State]) -> None:

@@ -43,7 +43,10 @@ def located(given: str | os.PathLike[str]) -> Path:
 
 
 def input_path(source: str, given: str | None, what: str) -> Path:
-    """The existing file or folder that `source` needs; `what` names its kind for messages."""
+    """Return the file or folder that `source` needs; `what` names its kind for messages.
+
+    `InputError` if it is not there.
+    """
     if not given:
         raise InputError(f"source {source} needs {what}: give it with --input PATH")
     path = located(given)
@@ -58,7 +61,7 @@ def input_path(source: str, given: str | None, what: str) -> Path:
 
 
 def input_file(source: str, given: str | None, what: str) -> Path:
-    """Like `input_path`, for a file that is not empty; a pipe could be read only once."""
+    """Return what `input_path` does; `InputError` too for a folder, a pipe or an empty file."""
     path = input_path(source, given, what)
     if path == STDIN:
         return path
