@@ -161,7 +161,7 @@ def _flags(section: str, without: tuple[str, ...]) -> dict[str, Any]:
             rich_help_panel=panel,
         )
         found[f"{section}{SEPARATOR}{spec.name}"] = Annotated[annotation | None, option]
-    for shorthand, target in getattr(section_type, "SHORTHANDS", {}).items():
+    for shorthand, target in section_type.SHORTHANDS.items():
         option = typer.Option(
             f"--{shorthand.replace('_', '-')}",
             help=f"Shorthand for --{target.replace('_', '-')} 1,1,… of so many blocks.",

@@ -62,6 +62,8 @@ class Section:
     """The section `name` of the configuration; its values are checked when it is made."""
 
     SECTION: ClassVar[str]
+    # Other keys that a section takes, and which of its fields each stands for.
+    SHORTHANDS: ClassVar[dict[str, str]] = {}
 
     def __init_subclass__(cls, name: str) -> None:
         cls.SECTION = name

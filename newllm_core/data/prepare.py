@@ -9,7 +9,6 @@ from newllm_core.config import Config, DataConfig
 from newllm_core.data.dataset_info import INFO_FILE, TOKENIZER_FILE, DatasetInfo
 from newllm_core.data.division import divide
 from newllm_core.data.documents import Selection
-from newllm_core.data.losses import warn_of_losses
 from newllm_core.data.make_tokenizer import load_base, train_bpe
 from newllm_core.data.measures import contents, count_bytes
 from newllm_core.data.pieces import cut_at_words
@@ -19,6 +18,7 @@ from newllm_core.data.reading import open_source, read_source
 from newllm_core.data.sources.files import STDIN
 from newllm_core.data.split_encoder import SplitEncoder, smallest_dtype, write_file
 from newllm_core.data.spool import Spool
+from newllm_core.data.text_counts import warn_of_lost_text
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import ConfigError, InputError
 from newllm_core.files.escapes import escaped
@@ -149,7 +149,7 @@ def _pieces(chunks: Iterable[str]) -> Iterator[str]:
 
 
 def _tell(info: DatasetInfo, max_dropped_share: float, progress: Progress) -> None:
-    warn_of_losses(info.splits, progress)
+    warn_of_lost_text(info.splits, progress)
     if info.duplicates_dropped:
         progress.message(
             f"dropped {info.duplicates_dropped:,} held-out documents that are in another split too"

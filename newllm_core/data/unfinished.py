@@ -15,8 +15,6 @@ LARGEST_TOKEN = (1 << 32) - 1
 # The digest is that of the document as a line of JSON.
 BEFORE = {TEXT: b'{"text": "', MESSAGES: b'{"messages": ', TOKENS: b'{"tokens": ['}
 AFTER = {TEXT: b'"}\n', MESSAGES: b"}\n", TOKENS: b"]}\n"}
-# What JSON escapes, but for quotes, backslashes and line feeds.
-CONTROL = bytes(byte for byte in range(32) if byte != 10)
 
 
 class Unfinished:
@@ -39,7 +37,7 @@ class Unfinished:
         """Take a part into account; its bytes in the spool."""
         if part.text is not None:
             data = utf8(part.text, "a document")
-            self._hash.update(_escaped(data))
+            self._hash.update(json.dumps(part.text, ensure_ascii=False)[1:-1].encode())
             self.size += len(data)
             self.blank = self.blank and (not part.text or part.text.isspace())
         elif part.messages is not None:
@@ -61,13 +59,6 @@ class Unfinished:
         """Return the digest of all parts."""
         self._hash.update(AFTER[self.kind])
         return self._hash.digest()
-
-
-def _escaped(data: bytes) -> bytes:
-    """Return what JSON writes between the quotes for a text of these UTF-8 bytes."""
-    if len(data.translate(None, CONTROL)) < len(data):  # seldom, and slower
-        return json.dumps(data.decode("utf-8"), ensure_ascii=False)[1:-1].encode("utf-8")
-    return data.replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b"\n", b"\\n")
 
 
 def check_document(document: Any) -> int:  # noqa: ANN401 - whatever a source yielded

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from newllm_core.config import DataConfig
-from newllm_core.data.losses import TextCounts
 from newllm_core.data.sources.files import (
     CHUNK_BYTES,
     UTF8,
@@ -19,6 +18,7 @@ from newllm_core.data.sources.files import (
     text_bytes,
     unicode_text,
 )
+from newllm_core.data.text_counts import TextCounts
 from newllm_core.data.tokenizer import PIECE_CHARACTERS, TextTokenizer
 from newllm_core.errors import InputError
 from newllm_core.evaluation.splits import UNITS, score, without_line_ends

@@ -19,17 +19,16 @@ Place = str | os.PathLike[str]
 RUNS = Path("runs")
 # A checkpoint holds its probes: these settings count when Phase 1 chooses them.
 OF_PROBES = ("probe_tokens", "probe_passages", "warmup_tokens")
-# Settings that say how something is done, and the setting that says whether it is, or ("not …") is
-# done otherwise.
+# Settings that have an effect only where another one is on (True) or off (False).
 DETAILS = {
-    "model": {"slow_decays": "slow_dims", "delay_tokens": "delay_dims"},
+    "model": {"slow_decays": ("slow_dims", True), "delay_tokens": ("delay_dims", True)},
     "phase2": {
-        "batch_tokens": "freeze_context",
-        "candidates_share": "candidates",
-        "bptt": "not freeze_context",
-        "num_streams": "not freeze_context",
-        "input_dropout": "not freeze_context",
-        "train_embeddings": "not freeze_context",
+        "batch_tokens": ("freeze_context", True),
+        "candidates_share": ("candidates", True),
+        "bptt": ("freeze_context", False),
+        "num_streams": ("freeze_context", False),
+        "input_dropout": ("freeze_context", False),
+        "train_embeddings": ("freeze_context", False),
     },
 }
 
@@ -82,10 +81,9 @@ def dataset_of(checkpoint: "Checkpoint", data: Place | None) -> "PreparedDataset
 def refuse_idle(given: Settings, config: "Config", section: str) -> None:
     """Refuse a flag without effect; files and the environment serve more than one command."""
     values = getattr(config, section)
-    for key, wanted in DETAILS[section].items():
-        switch = wanted.removeprefix("not ")
+    for key, (switch, wanted) in DETAILS[section].items():
         found = getattr(values, switch)
-        if key in given.flags.get(section, {}) and bool(found) == wanted.startswith("not "):
+        if key in given.flags.get(section, {}) and bool(found) != wanted:
             raise ConfigError(
                 f"{section}.{key} has no effect: {section}.{switch} is {shown(found)}"
             )
