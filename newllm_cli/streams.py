@@ -75,4 +75,4 @@ def text_chunks(file: str, encoding: str | None) -> Iterator[str]:
     """
     from newllm_core.data.sources.files import UTF8, known_encoding, located, read_chunks
 
-    return read_chunks(located(file), encoding=known_encoding(encoding or UTF8, "--encoding"))
+    return read_chunks(located(file), known_encoding(encoding or UTF8, "--encoding"))

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 # hundred bytes a token.
 PIECE_CHARACTERS = 1 << 16
 BATCH_CHARACTERS = 1 << 20
+# A single word would take any amount of memory.
+LONGEST_WORD = 1 << 20
 # Tokenizers with rules of their own read texts whole, up to this length.
 WHOLE_CHARACTERS = 1 << 22
 
@@ -168,7 +170,7 @@ class TextTokenizer:
         Pieces but the last have at least so many `characters`, and begin with white space.
         """
         if self.is_cut_at_words:
-            return cut_at_words(chunks, max(1, characters))
+            return cut_at_words(chunks, max(1, characters), LONGEST_WORD)
         return HarmlessCuts(self.encode, characters).pieces(chunks)
 
     def _pieces(self, text: str) -> Iterator[str]:

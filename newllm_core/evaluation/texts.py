@@ -11,7 +11,6 @@ import numpy as np
 
 from newllm_core.config import DataConfig
 from newllm_core.data.sources.files import (
-    CHUNK_BYTES,
     UTF8,
     path_name,
     read_chunks,
@@ -61,7 +60,7 @@ def evaluate_text(
         name, size = path_name(text), text_bytes(text, encoding)
         if size is not None:
             progress.message(f"evaluating {text}: {size:,} bytes")
-        chunks = read_chunks(text, min(CHUNK_BYTES, 16 * PIECE_CHARACTERS), encoding)
+        chunks = read_chunks(text, encoding)
     with progress.task("evaluating", size, "bytes") as task:
         read = _Text(tokenizer, task)
         segments = joined(read.encoded(chunks, name), SEGMENT_TOKENS)

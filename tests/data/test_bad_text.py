@@ -45,7 +45,7 @@ def test_one_character_cannot_be_divided(tmp_path):
 
 def test_a_long_line_without_any_space(tmp_path, monkeypatch):
     """A single word of any length is cut to be held; nothing of it is lost."""
-    monkeypatch.setattr("newllm_core.data.pieces.LONGEST_WORD", 5000)
+    monkeypatch.setattr("newllm_core.data.tokenizer.LONGEST_WORD", 5000)
     monkeypatch.setattr("newllm_core.data.spool.BATCH_BYTES", 3000)
     monkeypatch.setattr("newllm_core.data.sources.files.CHUNK_BYTES", 1000)
     long = "é" + "ab" * 40_000

@@ -175,9 +175,7 @@ def text_bytes(path: Path, encoding: str | None = None) -> int | None:
     return path.stat().st_size if same and path.is_file() else None
 
 
-def read_chunks(
-    path: Path, chunk_bytes: int = CHUNK_BYTES, encoding: str | None = None
-) -> Iterator[str]:
+def read_chunks(path: Path, encoding: str | None = None) -> Iterator[str]:
     """Yield the text of a file or stdin piece by piece, line ends as they are, without a BOM.
 
     It may be compressed. Where no encoding is given, it is UTF-8. `InputError`, with the byte
@@ -189,7 +187,7 @@ def read_chunks(
     at_start = True
     with opened(path) as file:
         while True:
-            data = file.read(chunk_bytes)
+            data = file.read(CHUNK_BYTES)
             if not consumed:
                 refuse_other_kinds(data, name)
             # The decoder keeps the bytes of an unfinished character for the next chunk, and
@@ -263,10 +261,10 @@ def unicode_text(text: str, name: str) -> str:
     return text
 
 
-def read_lines(path: Path, chunk_bytes: int = CHUNK_BYTES) -> Iterator[str]:
+def read_lines(path: Path) -> Iterator[str]:
     """Yield the lines of a text file with their ends; only a line feed ends a line."""
     held: list[str] = []  # of a line that goes on; joined once, however long it is
-    for chunk in read_chunks(path, chunk_bytes):
+    for chunk in read_chunks(path):
         first, *lines = chunk.split("\n")
         held.append(first)
         for line in lines:
