@@ -73,6 +73,7 @@ def text_chunks(file: str, encoding: str | None) -> Iterator[str]:
         ConfigError: there is no such encoding.
         InputError: it cannot be read, or is not in that encoding.
     """
-    from newllm_core.data.sources.files import UTF8, known_encoding, located, read_chunks
+    from newllm_core.data.sources.decoding import UTF8, known_encoding, read_chunks
+    from newllm_core.data.sources.files import located
 
     return read_chunks(located(file), known_encoding(encoding or UTF8, "--encoding"))

@@ -15,7 +15,7 @@ from newllm_core.data.pieces import cut_at_words
 from newllm_core.data.policy import ValidationPolicy
 from newllm_core.data.publish import NEW, publishing
 from newllm_core.data.reading import open_source, read_source
-from newllm_core.data.sources.files import STDIN
+from newllm_core.data.sources.opening import STDIN
 from newllm_core.data.split_encoder import SplitEncoder, smallest_dtype, write_file
 from newllm_core.data.spool import Spool
 from newllm_core.data.text_counts import warn_of_lost_text

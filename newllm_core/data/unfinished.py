@@ -8,7 +8,7 @@ from typing import Any
 from newllm_core.data.documents import DIGEST_BYTES, MESSAGES, SPLITS, TEXT, TOKENS
 from newllm_core.data.measures import contents, count_bytes
 from newllm_core.data.sources.base import Document, Message
-from newllm_core.data.sources.files import utf8
+from newllm_core.data.sources.decoding import utf8
 from newllm_core.errors import PluginError
 
 LARGEST_TOKEN = (1 << 32) - 1

@@ -10,13 +10,8 @@ from typing import Any
 import numpy as np
 
 from newllm_core.config import DataConfig
-from newllm_core.data.sources.files import (
-    UTF8,
-    path_name,
-    read_chunks,
-    text_bytes,
-    unicode_text,
-)
+from newllm_core.data.sources.decoding import UTF8, read_chunks, text_bytes, unicode_text
+from newllm_core.data.sources.opening import path_name
 from newllm_core.data.text_counts import TextCounts
 from newllm_core.data.tokenizer import PIECE_CHARACTERS, TextTokenizer
 from newllm_core.errors import InputError

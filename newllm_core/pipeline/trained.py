@@ -10,7 +10,7 @@ from newllm_core.checkpoint import format as checkpoints
 from newllm_core.checkpoint.format import Checkpoint
 from newllm_core.config import Config
 from newllm_core.data.prepared import PreparedDataset
-from newllm_core.data.sources.files import UTF8
+from newllm_core.data.sources.decoding import UTF8
 from newllm_core.data.text_stream import count_line_ends
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import ConfigError, InputError

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from newllm_core.data.sources.files import read_chunks, read_lines
+from newllm_core.data.sources.decoding import read_chunks, read_lines
 from newllm_core.data.sources.text_dir import TextDir
 from newllm_core.data.sources.text_file import (
     TextFile,
@@ -63,7 +63,7 @@ def test_reading_in_small_chunks(tmp_path_factory, text, size):
     path = tmp_path_factory.mktemp("chunks") / "a.txt"
     path.write_bytes(text.encode("utf-8"))
     expected = text.removeprefix("\ufeff")
-    with mock.patch("newllm_core.data.sources.files.CHUNK_BYTES", size):
+    with mock.patch("newllm_core.data.sources.decoding.CHUNK_BYTES", size):
         assert "".join(read_chunks(path)) == expected
         assert list(read_lines(path)) == re.findall(r"[^\n]*\n|[^\n]+", expected)
 
@@ -86,7 +86,7 @@ def test_a_byte_order_mark_is_no_text(tmp_path):
 def test_bytes_that_are_not_utf8_are_located(
     tmp_path, monkeypatch, data, offset, byte, chunk_bytes
 ):
-    monkeypatch.setattr("newllm_core.data.sources.files.CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr("newllm_core.data.sources.decoding.CHUNK_BYTES", chunk_bytes)
     path = write(tmp_path / "a.txt", data)
     with assert_one_line_error(InputError, path, f"offset {offset};", byte):
         list(text_documents(path, None))

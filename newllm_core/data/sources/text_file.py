@@ -10,13 +10,8 @@ from typing import Any
 from newllm_core.config import option
 from newllm_core.data.pieces import with_last
 from newllm_core.data.sources.base import DataSource, Document
-from newllm_core.data.sources.files import (
-    CHUNK_BYTES,
-    UTF8,
-    input_file,
-    known_encoding,
-    read_chunks,
-)
+from newllm_core.data.sources.decoding import CHUNK_BYTES, UTF8, known_encoding, read_chunks
+from newllm_core.data.sources.files import input_file
 from newllm_core.files.escapes import unescape
 
 LINE_END = r"(?>\r\n?|\n)"
