@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Iterator
 
-from newllm_core.data.sources.files import BYTE_ORDER_MARK
+from newllm_core.data.sources.decoding import BYTE_ORDER_MARK
 from newllm_core.errors import InputError
 from newllm_core.generation.chat import USER, Chat
 from newllm_core.runtime.interruption import Interruption

@@ -68,7 +68,7 @@ def in_one_line(error: Any) -> str:  # noqa: ANN401
 
 
 def opening_nothing(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Leave it to what reads a file to open it: that words errors as all others are."""
+    """Let no option open its file: what reads the file does, and words errors as all others."""
     for parameter in inspect.signature(command).parameters.values():
         for described in getattr(parameter.annotation, "__metadata__", ()):
             if isinstance(described, ParameterInfo):

@@ -5,7 +5,6 @@ Options are None unless given, so that a flag is told from a default and precede
 
 import dataclasses
 import inspect
-import types
 import typing
 from collections.abc import Callable
 from functools import wraps
@@ -17,7 +16,7 @@ import typer
 from newllm_core import settings
 from newllm_core.config import SECTIONS
 from newllm_core.config.option import check_number
-from newllm_core.config.values import convert
+from newllm_core.config.values import convert, without_none
 from newllm_core.settings import Settings, text_of
 
 SEPARATOR = "__"
@@ -150,7 +149,7 @@ def _flags(section: str, without: tuple[str, ...]) -> dict[str, Any]:
     for spec in dataclasses.fields(section_type):
         if spec.name in without:
             continue
-        kind = _without_none(hints[spec.name])
+        kind = without_none(hints[spec.name])
         annotation = _flag_type(kind)
         name = spec.name.replace("_", "-")
         negative = f"/--no-{name}" if annotation is bool else ""
@@ -162,7 +161,7 @@ def _flags(section: str, without: tuple[str, ...]) -> dict[str, Any]:
             rich_help_panel=panel,
         )
         found[f"{section}{SEPARATOR}{spec.name}"] = Annotated[annotation | None, option]
-    for shorthand, target in getattr(section_type, "SHORTHANDS", {}).items():
+    for shorthand, target in section_type.SHORTHANDS.items():
         option = typer.Option(
             f"--{shorthand.replace('_', '-')}",
             help=f"Shorthand for --{target.replace('_', '-')} 1,1,… of so many blocks.",
@@ -171,12 +170,6 @@ def _flags(section: str, without: tuple[str, ...]) -> dict[str, Any]:
         )
         found[f"{section}{SEPARATOR}{shorthand}"] = Annotated[int | None, option]
     return found
-
-
-def _without_none(hint: Any) -> Any:  # noqa: ANN401
-    if isinstance(hint, types.UnionType):
-        return next(part for part in typing.get_args(hint) if part is not type(None))
-    return hint
 
 
 def _flag_type(kind: Any) -> type[Any]:  # noqa: ANN401

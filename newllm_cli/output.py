@@ -11,7 +11,7 @@ NARROWEST = 80
 
 
 def console() -> Console:
-    """Where results go. Piped output has no colour and no wrapping narrower than 80 columns."""
+    """Make the console of results; piped ones have no colour, and at least 80 columns."""
     if sys.stdout.isatty():
         return plain_console()
     width = max(NARROWEST, Console().width)

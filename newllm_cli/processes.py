@@ -6,17 +6,13 @@ import sys
 from datetime import timedelta
 
 from newllm_core.errors import ProcessLost, UserError
+from newllm_core.pipeline.commands import is_first_process
 from newllm_core.runtime.progress import Progress, Silent
 from newllm_core.settings import Settings
 
 RESUMABLE = ("phase1", "phase2")
 # Torchrun listens before it starts anybody: only its own end keeps it from answering.
 LONGEST_ASKED = timedelta(seconds=20)
-
-
-def is_first_process() -> bool:
-    """Say whether this process prints."""
-    return int(os.environ.get("RANK", "0")) == 0
 
 
 def speaks(error: UserError) -> bool:

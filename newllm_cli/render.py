@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from newllm_core.analysis.report.figures import fixed, look_up, short
-from newllm_core.data.losses import losses_in_words
+from newllm_core.data.text_counts import lost_text_in_words
 
 PER_CHARACTER = ("bits_per_character", "bits/char")
 
@@ -85,7 +85,7 @@ def render_language_model(summary: dict[str, Any], console: Console) -> None:
     for split in splits:
         shares = [summary[split].get(name) for name in ("unknown_share", "lost_share")]
         if any(shares):
-            said = losses_in_words(*shares)
+            said = lost_text_in_words(*shares)
             console.print(f"{split}: {said}; bits per byte count those as 8 bits each")
         words = summary[split].get("num_whitespace_words")
         if words is not None:

@@ -98,7 +98,7 @@ def render_matrix(report: Figures, console: Console) -> None:
 
 
 def sparkline(values: Sequence[float | None], width: int = SPARK_WIDTH) -> str:
-    """`values` as one character each, smallest to largest; thinned to `width`, gaps for None."""
+    """Draw `values` as one character each; thinned to `width`, with gaps for None."""
     if len(values) > width:
         values = [values[i * (len(values) - 1) // (width - 1)] for i in range(width)]
     known = [value for value in values if value is not None]

@@ -62,7 +62,7 @@ def flush_output() -> None:
 
 
 def discard_output() -> None:
-    """Nobody reads stdout any more: what it still holds must not fail when Python ends."""
+    """Drop what stdout still holds: nobody reads it, and it must not fail when Python ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -73,6 +73,7 @@ def text_chunks(file: str, encoding: str | None) -> Iterator[str]:
         ConfigError: there is no such encoding.
         InputError: it cannot be read, or is not in that encoding.
     """
-    from newllm_core.data.sources.files import UTF8, known_encoding, located, read_chunks
+    from newllm_core.data.sources.decoding import UTF8, known_encoding, read_chunks
+    from newllm_core.data.sources.files import located
 
-    return read_chunks(located(file), encoding=known_encoding(encoding or UTF8, "--encoding"))
+    return read_chunks(located(file), known_encoding(encoding or UTF8, "--encoding"))

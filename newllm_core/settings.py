@@ -71,7 +71,7 @@ class Settings:
         known: dict[str, str] = {}
         for section in sections:
             names = [spec.name for spec in dataclasses.fields(SECTIONS[section])]
-            names += getattr(SECTIONS[section], "SHORTHANDS", {})
+            names += SECTIONS[section].SHORTHANDS
             known |= {name: section for name in names if name not in without}
         flags: dict[str, dict[str, Any]] = {}
         for key, value in given.items():
@@ -223,7 +223,7 @@ def _set(values: dict[str, Any], section: str, key: str, value: Any) -> None:  #
 
 
 def _hint(section: str, key: str) -> str:
-    shorthands = getattr(SECTIONS.get(section), "SHORTHANDS", {})
+    shorthands = {} if section in PLUGIN_SECTIONS else SECTIONS[section].SHORTHANDS
     short = [f"{section}.{name}" for name, target in shorthands.items() if target == key]
     return f" ({short[0]} is short for it)" if short else ""
 
@@ -250,7 +250,7 @@ def _checked(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
     if section in PLUGIN_SECTIONS:
         return values
     known = [spec.name for spec in dataclasses.fields(SECTIONS[section])]
-    shorthands = getattr(SECTIONS[section], "SHORTHANDS", {})
+    shorthands = SECTIONS[section].SHORTHANDS
     checked: dict[str, Any] = {}
     for key, value in values.items():
         if key in shorthands:

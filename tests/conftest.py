@@ -12,7 +12,6 @@ import typer.main
 from newllm_core.config import RunConfig
 from newllm_core.kernels import door
 from newllm_core.runtime.device import available_devices
-from newllm_core.runtime.progress import Silent
 
 # Whatever the machine's habit: hundreds of processes would compile the same files again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -61,10 +60,9 @@ def generator():
 @pytest.fixture
 def saver(tmp_path):
     """That of a run which will write `run.safetensors`."""
-    from newllm_core.training.resume import begin
+    from newllm_core.training.resume import Output, begin
 
-    out, options = tmp_path / "run.safetensors", {"resume": False, "trackers": ()}
-    with begin(out, {}, RunConfig(), progress=Silent(), **options) as saver:
+    with begin(Output(tmp_path / "run.safetensors"), {}, RunConfig()) as saver:
         yield saver
 
 

@@ -132,6 +132,7 @@ def test_long_words_and_short_texts_have_words(model, tokenizer, text):
 def test_the_size_of_pieces_changes_nothing(model, tokenizer, path, piece, monkeypatch):
     whole = evaluate_text(model, tokenizer, path, head_weights=[1, 1])
     monkeypatch.setattr(texts, "PIECE_CHARACTERS", piece)
+    monkeypatch.setattr("newllm_core.data.sources.decoding.CHUNK_BYTES", 16 * piece)
     assert evaluate_text(model, tokenizer, path, head_weights=[1, 1]) == whole
 
 
@@ -165,6 +166,7 @@ def test_memory_does_not_grow_with_the_text(tmp_path, monkeypatch):
     model = make_model(tokenizer.vocab_size, cell="mingru")
     path = tmp_path / "text.txt"
     monkeypatch.setattr(texts, "PIECE_CHARACTERS", 100)
+    monkeypatch.setattr("newllm_core.data.sources.decoding.CHUNK_BYTES", 1600)
     monkeypatch.setattr(texts, "SEGMENT_TOKENS", 60)
     peaks = []
     for copies in (50, 300, 4000):  # the first one fills caches

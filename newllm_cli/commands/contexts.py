@@ -40,7 +40,8 @@ def contexts(
     given.resolve()  # a mistyped setting is reported before torch is loaded
 
     from newllm_core.checkpoint.format import load
-    from newllm_core.data.sources.files import located, text_bytes
+    from newllm_core.data.sources.decoding import text_bytes
+    from newllm_core.data.sources.files import located
     from newllm_core.evaluation.contexts import output_files, write_contexts
     from newllm_core.files.names import refuse_source
     from newllm_core.plugins.guard import stdout_to_stderr

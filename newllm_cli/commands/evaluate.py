@@ -62,7 +62,8 @@ def evaluate(
     given.resolve()  # a mistyped setting is reported before torch is loaded
 
     from newllm_core.checkpoint.format import load
-    from newllm_core.data.sources.files import UTF8, known_encoding, located
+    from newllm_core.data.sources.decoding import UTF8, known_encoding
+    from newllm_core.data.sources.files import located
     from newllm_core.pipeline.commands import dataset_of
     from newllm_core.pipeline.trained import evaluation_config, run_evaluate
     from newllm_core.plugins.guard import stdout_to_stderr

@@ -49,10 +49,11 @@ def phase1(
         newllm phase1 --plugin spread_out.py --reg spread-out --set regularizer.margin=0.5
     """
     from newllm_cli.output import show
-    from newllm_cli.processes import is_first_process, run_progress
+    from newllm_cli.processes import run_progress
     from newllm_cli.render import render_phase1
     from newllm_core.errors import GateRefused
     from newllm_core.pipeline import front_door
+    from newllm_core.pipeline.commands import is_first_process
     from newllm_core.plugins.guard import stdout_to_stderr
 
     with stdout_to_stderr():  # a plugin may print while it trains
@@ -74,7 +75,7 @@ def phase1(
 
 
 def phase1_summary(made: "OpenedCheckpoint") -> dict[str, Any]:
-    """What `phase1` ends with."""
+    """Return what `phase1` ends with."""
     from newllm_core.analysis.quality_gate import phase1_verdict
 
     checkpoint = made.checkpoint

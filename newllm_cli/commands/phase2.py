@@ -41,9 +41,10 @@ def phase2(
         newllm phase2 runs/phase1.safetensors --freeze-context --epochs 5
     """
     from newllm_cli.output import show
-    from newllm_cli.processes import is_first_process, run_progress
+    from newllm_cli.processes import run_progress
     from newllm_cli.render import render_language_model
     from newllm_core.pipeline import front_door
+    from newllm_core.pipeline.commands import is_first_process
     from newllm_core.plugins.guard import stdout_to_stderr
 
     with stdout_to_stderr():  # a plugin may print while it trains
@@ -62,5 +63,5 @@ def phase2(
 
 
 def language_model_summary(made: "OpenedCheckpoint") -> dict[str, Any]:
-    """What `phase2` and `expand` end with."""
+    """Return what `phase2` and `expand` end with."""
     return {"schema": 1, "checkpoint": str(made.path), **made.checkpoint.results}

@@ -39,9 +39,9 @@ def quickstart(
         render_sample,
     )
     from newllm_cli.render_analysis import render_analysis
+    from newllm_core.data.prepare import prepare
     from newllm_core.errors import InputError
     from newllm_core.pipeline import front_door
-    from newllm_core.pipeline.commands import prepare_dataset
     from newllm_core.plugins.guard import stdout_to_stderr
     from newllm_core.settings import from_file
 
@@ -64,7 +64,7 @@ def quickstart(
 
     stage(1, f"prepare {config.data.source} (nothing is downloaded)")
     with stdout_to_stderr():  # a plugin may print while it reads
-        info = prepare_dataset(config, folder / "data", overwrite=False, progress=progress)
+        info = prepare(config, folder / "data", progress=progress)
     show("dataset", info.to_dict(), render_dataset, str(folder / "data"))
 
     from newllm_cli.commands.phase1 import phase1_summary
@@ -104,7 +104,7 @@ def quickstart(
 
 
 def _free_folder() -> Path:
-    """The first of runs/quickstart, runs/quickstart-2, … that does not exist."""
+    """Return the first of runs/quickstart, runs/quickstart-2, … that does not exist."""
     later = (f"quickstart-{number}" for number in count(2))
     folders = (Path("runs") / name for name in chain(["quickstart"], later))
     return next(folder for folder in folders if not folder.exists())

@@ -97,7 +97,7 @@ class Checkpoint:
             )
 
     def identity(self) -> str:
-        """SHA-256 of what its contexts and tokens mean: parameters, their shape, the tokenizer."""
+        """Return SHA-256 of what its contexts and tokens mean: parameters, shape, tokenizer."""
         found = hashlib.sha256()
         shape = [dataclasses.asdict(self.config.model), self.model.cell_options]
         found.update(json.dumps(shape).encode())

@@ -77,7 +77,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Return the reverse of `optimizer_tensors`."""
+    """Take over what `optimizer_tensors` gave."""
     state: dict[int, dict[str, Tensor]] = {}
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for name, value in tensors.items():
@@ -153,7 +153,7 @@ def _require_run_state(path: Path, metadata: Mapping[str, str]) -> None:
 
 @contextmanager
 def restoring(state: State) -> Iterator[None]:
-    """Around what takes over a state from a file: `InputError` if it does not fit the run."""
+    """Raise `InputError` where what takes over a state from a file fails: it does not fit."""
     try:
         yield
     except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:

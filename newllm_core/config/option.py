@@ -1,5 +1,6 @@
 """A setting: its type, only default, help text and bounds."""
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -49,7 +50,7 @@ def check_bounds(section: Any, name: str) -> None:  # noqa: ANN401 - any datacla
 
 def check_number(number: float, where: str, low: float | None, high: float | None) -> None:
     """Raise `ConfigError` if a number is not finite or outside its bounds."""
-    if not (number == number and abs(number) != float("inf")):
+    if not math.isfinite(number):
         raise ConfigError(f"{where} is {number}: it must be finite")
     if low is not None and number < low:
         raise ConfigError(f"{where} is {number}: at least {low:g}")
@@ -61,6 +62,8 @@ class Section:
     """The section `name` of the configuration; its values are checked when it is made."""
 
     SECTION: ClassVar[str]
+    # Other keys that a section takes, and which of its fields each stands for.
+    SHORTHANDS: ClassVar[dict[str, str]] = {}
 
     def __init_subclass__(cls, name: str) -> None:
         cls.SECTION = name

@@ -29,17 +29,23 @@ def plain(value: Any) -> Any:  # noqa: ANN401 - what Python's users give
     return value.tolist() if hasattr(value, "tolist") else value
 
 
+def without_none(hint: Any) -> Any:  # noqa: ANN401 - any annotation
+    """Return the type that a value has unless it is None."""
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        return next(part for part in typing.get_args(hint) if part is not type(None))
+    return hint
+
+
 def convert(value: Any, hint: Any, where: str) -> Any:  # noqa: ANN401 - any TOML value, any annotation
     """Return `value` as the type `hint`; text is parsed, other values must already fit."""
     if isinstance(value, int) and abs(value) >> INTEGER_BITS:
         raise ConfigError(f"{where} is a number of more than {INTEGER_BITS} bits")
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        inner = [part for part in typing.get_args(hint) if part is not type(None)]
+    if (kind := without_none(hint)) is not hint:
         # A file may be named null; an empty name is none.
-        nothing = ("",) if inner[0] is str else ("none", "null")
+        nothing = ("",) if kind is str else ("none", "null")
         if value is None or (isinstance(value, str) and value.lower() in nothing):
             return None
-        return convert(value, inner[0], where)
+        return convert(value, kind, where)
     if typing.get_origin(hint) is tuple:
         element = typing.get_args(hint)[0]
         if isinstance(value, str):

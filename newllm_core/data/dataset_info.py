@@ -50,12 +50,12 @@ class SplitInfo:
 
     @property
     def unknown_share(self) -> float | None:
-        """Share of unknown tokens."""
+        """Return the share of unknown tokens."""
         return None if self.unknown_tokens is None else self.unknown_tokens / max(self.tokens, 1)
 
     @property
     def lost_share(self) -> float | None:
-        """Share of lost bytes."""
+        """Return the share of lost bytes."""
         return None if self.lost_bytes is None else self.lost_bytes / max(self.bytes or 0, 1)
 
 
@@ -126,7 +126,7 @@ class DatasetInfo:
 
     @property
     def hash(self) -> str:
-        """One hash of every other file: the same for the same data, wherever it came from."""
+        """Return a hash of every other file: the same for the same data, wherever it came from."""
         lines = "".join(f"{self.files[name].sha256}  {name}\n" for name in sorted(self.files))
         return hashlib.sha256(lines.encode("utf-8")).hexdigest()
 

@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from typing import TypeVar
 
-# A single word would take any amount of memory.
-LONGEST_WORD = 1 << 20
 # So many characters on either side decide whether a cut makes a difference.
 MARGIN = 256
 # A tokenizer that minds so many cuts in a row probably minds every one.
@@ -88,9 +86,7 @@ def in_batches(
         yield batch
 
 
-def cut_at_words(
-    chunks: Iterable[str], characters: int, longest: int = LONGEST_WORD
-) -> Iterator[str]:
+def cut_at_words(chunks: Iterable[str], characters: int, longest: int) -> Iterator[str]:
     """Cut a text before a white space character that something visible follows.
 
     There it makes no difference to a byte-level BPE, in training or encoding: GPT-2's rule for

@@ -39,12 +39,12 @@ class PolicyReport:
 
     @property
     def dropped_line_share(self) -> float:
-        """Share of lines dropped."""
+        """Return the share of lines dropped."""
         return self.dropped_lines / max(self.lines, 1)
 
     @property
     def dropped_byte_share(self) -> float:
-        """Share of bytes dropped."""
+        """Return the share of bytes dropped."""
         return self.dropped_bytes / max(self.bytes, 1)
 
 

@@ -1,25 +1,24 @@
 """`prepare`: from a source to a folder of token files. Same input and options, same bytes."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
-from newllm_core.config import DataConfig
+from newllm_core.config import Config, DataConfig
 from newllm_core.data.dataset_info import INFO_FILE, TOKENIZER_FILE, DatasetInfo
 from newllm_core.data.division import divide
 from newllm_core.data.documents import Selection
-from newllm_core.data.losses import warn_of_losses
 from newllm_core.data.make_tokenizer import load_base, train_bpe
 from newllm_core.data.measures import contents, count_bytes
 from newllm_core.data.pieces import cut_at_words
 from newllm_core.data.policy import ValidationPolicy
 from newllm_core.data.publish import NEW, publishing
 from newllm_core.data.reading import open_source, read_source
-from newllm_core.data.sources.files import STDIN
+from newllm_core.data.sources.opening import STDIN
 from newllm_core.data.split_encoder import SplitEncoder, smallest_dtype, write_file
 from newllm_core.data.spool import Spool
+from newllm_core.data.text_counts import warn_of_lost_text
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import ConfigError, InputError
 from newllm_core.files.escapes import escaped
@@ -30,70 +29,63 @@ TRAINING_PIECE_CHARACTERS = 1 << 16
 
 
 def prepare(
-    config: DataConfig,
-    source_options: Mapping[str, Any],
-    out: Path,
-    *,
-    seed: int,
-    overwrite: bool = False,
-    progress: Progress | None = None,
+    config: Config, out: Path, *, overwrite: bool = False, progress: Progress | None = None
 ) -> DatasetInfo:
-    """Read the sources of `config` and write a prepared data set to the folder `out`.
+    """Read the sources of `config.data` and write a prepared data set to the folder `out`.
 
-    A validation source of the same name shares the `source_options`. The new folder appears only
-    when everything is written; `overwrite` replaces a prepared data set. `seed` is that of the
-    choice of held-out documents.
+    A validation source of the same name shares the options `config.source`. The new folder appears
+    only when everything is written; `overwrite` replaces a prepared data set. `config.run.seed` is
+    that of the choice of held-out documents.
 
     Raises:
         ConfigError: an unknown source or option.
         InputError: an input cannot be read or divided, or `out` is in the way.
         PluginError: a source cannot be loaded or breaks its contract.
     """
-    watcher: Progress = progress or Silent()
-    train_source = open_source(config.source, config.input, source_options)
+    progress, data, seed = progress or Silent(), config.data, config.run.seed
+    train_source = open_source(data.source, data.input, config.source)
     val_source = None
-    if config.val_source is not None or config.val_input is not None:
-        name = config.val_source or config.source
-        val_source = open_source(
-            name, config.val_input, source_options if name == config.source else {}
-        )
-    if config.input == config.val_input == str(STDIN):
+    if data.val_source is not None or data.val_input is not None:
+        name = data.val_source or data.source
+        shared = config.source if name == data.source else {}
+        val_source = open_source(name, data.val_input, shared)
+    if data.input == data.val_input == str(STDIN):
         raise ConfigError(
             "data.input and data.val_input are both stdin: give one of them as a file"
         )
-    base = load_base(config)
+    base = load_base(data)
     with (
         publishing(out, overwrite=overwrite) as work,
         closing(Spool(work / "spool", seed)) as spool,
     ):
-        documents, broken, blank = read_source(train_source, spool, config, watcher)
+        documents, broken, blank = read_source(train_source, spool, data, progress)
         separate = None
         if val_source is not None:
-            separate, more_broken, more_blank = read_source(val_source, spool, config, watcher)
+            separate, more_broken, more_blank = read_source(val_source, spool, data, progress)
             broken, blank = broken + more_broken, blank + more_blank
             unused = int(documents.of_split("validation").sum())
             if unused:
-                watcher.message(
+                progress.message(
                     f"{unused:,} validation documents of {train_source} give way to those given"
                 )
         if len(documents) == 1:
-            held_out = {"validation": 0.0 if separate else config.val_fraction}
-            held_out["test"] = config.test_fraction
+            held_out = {"validation": 0.0 if separate else data.val_fraction}
+            held_out["test"] = data.test_fraction
             documents = spool.cut(documents, held_out)
             for split in held_out:
                 share = documents.sizes[documents.of_split(split)].sum() / documents.sizes.sum()
                 if share:
                     said = f"{train_source} is one document: its last {share:.1%} are {split}"
-                    watcher.message(said)
-        division = divide(documents, separate, config.val_fraction, config.test_fraction)
+                    progress.message(said)
+        division = divide(documents, separate, data.val_fraction, data.test_fraction)
         if base is None:
-            tokenizer = _train_tokenizer(config, spool, division.train, watcher)
+            tokenizer = _train_tokenizer(data, spool, division.train, progress)
         else:
             tokenizer = TextTokenizer.adopt(base, spool.roles)
         folder = work / NEW
-        encoder = SplitEncoder(folder, spool, tokenizer, watcher, config.min_space_share)
+        encoder = SplitEncoder(folder, spool, tokenizer, progress, data.min_space_share)
         train, seen = encoder.write_whole("train", division.train, str(train_source))
-        policy = ValidationPolicy(config.val_token_policy, tokenizer, seen)
+        policy = ValidationPolicy(data.val_token_policy, tokenizer, seen)
         validation = encoder.write_validation(division, policy, str(val_source or train_source))
         test = None
         if division.test is not None:
@@ -111,7 +103,7 @@ def prepare(
             duplicates_dropped=division.duplicates_dropped + encoder.duplicates,
             source=train_source.info,
             val_source=None if val_source is None else val_source.info,
-            data=escaped(dataclasses.asdict(config)),
+            data=escaped(dataclasses.asdict(data)),
             seed=seed,
             files={TOKENIZER_FILE: tokenizer_file, **encoder.files},
             broken=broken,
@@ -119,7 +111,7 @@ def prepare(
             test=test,
         )
         write_file(folder / INFO_FILE, info.to_json().encode())
-    _tell(info, config.max_dropped_share, watcher)
+    _tell(info, data.max_dropped_share, progress)
     return info
 
 
@@ -157,7 +149,7 @@ def _pieces(chunks: Iterable[str]) -> Iterator[str]:
 
 
 def _tell(info: DatasetInfo, max_dropped_share: float, progress: Progress) -> None:
-    warn_of_losses(info.splits, progress)
+    warn_of_lost_text(info.splits, progress)
     if info.duplicates_dropped:
         progress.message(
             f"dropped {info.duplicates_dropped:,} held-out documents that are in another split too"

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 from newllm_core.data.dataset_info import DTYPES, SPLIT_FILES, FileInfo, SplitInfo
 from newllm_core.data.division import Division
 from newllm_core.data.documents import Selection
-from newllm_core.data.losses import TextCounts
 from newllm_core.data.measures import contents, count_bytes
 from newllm_core.data.pieces import in_batches
 from newllm_core.data.policy import ValidationPolicy
 from newllm_core.data.sources.base import Document
 from newllm_core.data.spool import BATCH_BYTES, Cut, Spool
+from newllm_core.data.text_counts import TextCounts
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import InputError
 from newllm_core.runtime.progress import Progress

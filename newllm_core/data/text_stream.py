@@ -29,7 +29,7 @@ def text_stream(
 
 
 def count_line_ends(tokenizer: TextTokenizer, tokens: "np.ndarray") -> int | None:
-    """Line feeds in the text of `tokens` [T]; None where tokens do not say what the text was."""
+    """Count line feeds in the text of `tokens` [T]; None where tokens do not say what it was."""
     import numpy as np
 
     if not tokenizer.is_byte_level:
@@ -100,7 +100,7 @@ class _WindowStream:
         return [self._shown, *self._ids]
 
     def _is_unfinished(self) -> bool:
-        """Whether the last bytes begin a character."""
+        """Say whether the last bytes begin a character that others must end."""
         data = b""
         for token in reversed(self._ids):
             part = self._tokenizer.bytes_of(token)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 # hundred bytes a token.
 PIECE_CHARACTERS = 1 << 16
 BATCH_CHARACTERS = 1 << 20
+# A single word would take any amount of memory.
+LONGEST_WORD = 1 << 20
 # Tokenizers with rules of their own read texts whole, up to this length.
 WHOLE_CHARACTERS = 1 << 22
 
@@ -120,7 +122,7 @@ class TextTokenizer:
         return result
 
     def encodings(self, text: str) -> "Iterator[tuple[np.ndarray, list[tuple[int, int]]]]":
-        """Piece by piece the ids of a text, and for each the characters `[start, end)` of it."""
+        """Yield piece by piece the ids of a text, and for each the characters `[start, end)`."""
         start = 0
         for piece in self._pieces(text):
             with panics_contained(self.is_cut_at_words):
@@ -168,7 +170,7 @@ class TextTokenizer:
         Pieces but the last have at least so many `characters`, and begin with white space.
         """
         if self.is_cut_at_words:
-            return cut_at_words(chunks, max(1, characters))
+            return cut_at_words(chunks, max(1, characters), LONGEST_WORD)
         return HarmlessCuts(self.encode, characters).pieces(chunks)
 
     def _pieces(self, text: str) -> Iterator[str]:
@@ -183,7 +185,7 @@ def _array(ids: Sequence[int]) -> "np.ndarray":
 
 
 def _is_plain_byte_level(spec: dict[str, Any]) -> bool:
-    """Whether `cut_at_words` makes no difference: GPT-2's rule for words, on the text as it is."""
+    """Say whether `cut_at_words` changes no ids: GPT-2's rule for words, on the text as it is."""
     splitter = spec.get("pre_tokenizer") or {}
     return (
         spec["model"]["type"] == "BPE"

@@ -8,15 +8,13 @@ from typing import Any
 from newllm_core.data.documents import DIGEST_BYTES, MESSAGES, SPLITS, TEXT, TOKENS
 from newllm_core.data.measures import contents, count_bytes
 from newllm_core.data.sources.base import Document, Message
-from newllm_core.data.sources.files import utf8
+from newllm_core.data.sources.decoding import utf8
 from newllm_core.errors import PluginError
 
 LARGEST_TOKEN = (1 << 32) - 1
 # The digest is that of the document as a line of JSON.
 BEFORE = {TEXT: b'{"text": "', MESSAGES: b'{"messages": ', TOKENS: b'{"tokens": ['}
 AFTER = {TEXT: b'"}\n', MESSAGES: b"}\n", TOKENS: b"]}\n"}
-# What JSON escapes, but for quotes, backslashes and line feeds.
-CONTROL = bytes(byte for byte in range(32) if byte != 10)
 
 
 class Unfinished:
@@ -39,7 +37,7 @@ class Unfinished:
         """Take a part into account; its bytes in the spool."""
         if part.text is not None:
             data = utf8(part.text, "a document")
-            self._hash.update(_escaped(data))
+            self._hash.update(json.dumps(part.text, ensure_ascii=False)[1:-1].encode())
             self.size += len(data)
             self.blank = self.blank and (not part.text or part.text.isspace())
         elif part.messages is not None:
@@ -63,15 +61,8 @@ class Unfinished:
         return self._hash.digest()
 
 
-def _escaped(data: bytes) -> bytes:
-    """Return what JSON writes between the quotes for a text of these UTF-8 bytes."""
-    if len(data.translate(None, CONTROL)) < len(data):  # seldom, and slower
-        return json.dumps(data.decode("utf-8"), ensure_ascii=False)[1:-1].encode("utf-8")
-    return data.replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b"\n", b"\\n")
-
-
 def check_document(document: Any) -> int:  # noqa: ANN401 - whatever a source yielded
-    """The kind of a document; `PluginError` unless a source kept the contract of `Document`."""
+    """Return the kind of a document; `PluginError` where it breaks the contract of `Document`."""
     if not isinstance(document, Document):
         raise PluginError(f"it yielded {type(document).__name__}, expected Document")
     values = (document.text, document.messages, document.tokens)

@@ -10,15 +10,9 @@ from typing import Any
 import numpy as np
 
 from newllm_core.config import DataConfig
-from newllm_core.data.losses import TextCounts
-from newllm_core.data.sources.files import (
-    CHUNK_BYTES,
-    UTF8,
-    path_name,
-    read_chunks,
-    text_bytes,
-    unicode_text,
-)
+from newllm_core.data.sources.decoding import UTF8, read_chunks, text_bytes, unicode_text
+from newllm_core.data.sources.opening import path_name
+from newllm_core.data.text_counts import TextCounts
 from newllm_core.data.tokenizer import PIECE_CHARACTERS, TextTokenizer
 from newllm_core.errors import InputError
 from newllm_core.evaluation.splits import UNITS, score, without_line_ends
@@ -61,7 +55,7 @@ def evaluate_text(
         name, size = path_name(text), text_bytes(text, encoding)
         if size is not None:
             progress.message(f"evaluating {text}: {size:,} bytes")
-        chunks = read_chunks(text, min(CHUNK_BYTES, 16 * PIECE_CHARACTERS), encoding)
+        chunks = read_chunks(text, encoding)
     with progress.task("evaluating", size, "bytes") as task:
         read = _Text(tokenizer, task)
         segments = joined(read.encoded(chunks, name), SEGMENT_TOKENS)

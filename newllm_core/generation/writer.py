@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from newllm_core.data.sources.files import unicode_text
+from newllm_core.data.sources.decoding import unicode_text
 from newllm_core.data.text_stream import text_stream
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.generation.session import Session

@@ -7,65 +7,30 @@ from typing import TYPE_CHECKING
 
 from newllm_core.config.values import shown
 from newllm_core.errors import ConfigError, InputError
-from newllm_core.runtime.progress import Progress
 from newllm_core.settings import Settings, unknown
 
 if TYPE_CHECKING:
     from newllm_core.checkpoint.format import Checkpoint
     from newllm_core.config import Config
-    from newllm_core.data.prepared import DatasetInfo, PreparedDataset
+    from newllm_core.data.prepared import PreparedDataset
     from newllm_core.runtime.trackers.base import Tracker
 
 Place = str | os.PathLike[str]
 RUNS = Path("runs")
 # A checkpoint holds its probes: these settings count when Phase 1 chooses them.
 OF_PROBES = ("probe_tokens", "probe_passages", "warmup_tokens")
-# Settings that say how something is done, and the setting that says whether it is, or ("not …") is
-# done otherwise.
+# Settings that have an effect only where another one is on (True) or off (False).
 DETAILS = {
-    "model": {"slow_decays": "slow_dims", "delay_tokens": "delay_dims"},
+    "model": {"slow_decays": ("slow_dims", True), "delay_tokens": ("delay_dims", True)},
     "phase2": {
-        "batch_tokens": "freeze_context",
-        "candidates_share": "candidates",
-        "bptt": "not freeze_context",
-        "num_streams": "not freeze_context",
-        "input_dropout": "not freeze_context",
-        "train_embeddings": "not freeze_context",
+        "batch_tokens": ("freeze_context", True),
+        "candidates_share": ("candidates", True),
+        "bptt": ("freeze_context", False),
+        "num_streams": ("freeze_context", False),
+        "input_dropout": ("freeze_context", False),
+        "train_embeddings": ("freeze_context", False),
     },
 }
-
-
-def prepare(
-    given: Settings,
-    out: Path | None,
-    *,
-    document_separator: str | None,
-    encoding: str | None,
-    overwrite: bool,
-    progress: Progress,
-) -> "tuple[Path, DatasetInfo]":
-    """Prepare what was asked for; returns the folder and what is in it."""
-    own = {"document_separator": document_separator, "encoding": encoding}
-    given.add({"source": {key: value for key, value in own.items() if value is not None}})
-    folder = out or RUNS / "data"
-    info = prepare_dataset(given.resolve(), folder, overwrite=overwrite, progress=progress)
-    return folder, info
-
-
-def prepare_dataset(
-    config: "Config", out: Path, *, overwrite: bool, progress: Progress
-) -> "DatasetInfo":
-    """Prepare what `config` says into `out`."""
-    from newllm_core.data.prepare import prepare as prepare_data
-
-    return prepare_data(
-        config.data,
-        config.source,
-        out,
-        seed=config.run.seed,
-        overwrite=overwrite,
-        progress=progress,
-    )
 
 
 def check_new_model(given: Settings, config: "Config") -> None:
@@ -90,6 +55,11 @@ def check_new_model(given: Settings, config: "Config") -> None:
     REGULARIZERS.options(config.phase1.reg, config.regularizer)
 
 
+def is_first_process() -> bool:
+    """Say whether this process, maybe one of several, is the one that prepares and prints."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 def path_of(given: Place, what: str) -> Path:
     """Return a path that somebody gave; `ConfigError` if it is none."""
     try:
@@ -111,10 +81,9 @@ def dataset_of(checkpoint: "Checkpoint", data: Place | None) -> "PreparedDataset
 def refuse_idle(given: Settings, config: "Config", section: str) -> None:
     """Refuse a flag without effect; files and the environment serve more than one command."""
     values = getattr(config, section)
-    for key, wanted in DETAILS[section].items():
-        switch = wanted.removeprefix("not ")
+    for key, (switch, wanted) in DETAILS[section].items():
         found = getattr(values, switch)
-        if key in given.flags.get(section, {}) and bool(found) == wanted.startswith("not "):
+        if key in given.flags.get(section, {}) and bool(found) != wanted:
             raise ConfigError(
                 f"{section}.{key} has no effect: {section}.{switch} is {shown(found)}"
             )

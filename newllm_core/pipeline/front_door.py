@@ -11,7 +11,6 @@ if there is one, and `track` names trackers that get the figures too, such as "t
 is printed: whoever wants to watch passes a `newllm_core.runtime.progress.Progress`.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,16 +41,15 @@ def prepare(
     `encoding` that of text which is not UTF-8. Keywords are keys of `data` and `run`, such as
     `source`, `input`, `vocab_size`.
     """
-    folder, _ = commands.prepare(
-        Settings.of_keywords(("data", "run"), keywords),
-        None if out is None else path_of(out, "out"),
-        document_separator=document_separator,
-        encoding=encoding,
-        overwrite=overwrite,
-        progress=progress or Silent(),
-    )
+    given = Settings.of_keywords(("data", "run"), keywords)
+    own = {"document_separator": document_separator, "encoding": encoding}
+    given.add({"source": {key: value for key, value in own.items() if value is not None}})
+    folder = _path(out, "out", "data")
+
+    from newllm_core.data.prepare import prepare as prepare_data
     from newllm_core.data.prepared import open_dataset
 
+    prepare_data(given.resolve(), folder, overwrite=overwrite, progress=progress)
     return open_dataset(folder)
 
 
@@ -81,30 +79,25 @@ def phase1(
     require_checkpoint_place(path, overwrite=overwrite or resume)
     folder = _path(data, "data", "data")
     # With torchrun the others wait for the first one where processes meet.
-    if data is None and not folder.exists() and int(os.environ.get("RANK", "0")) == 0:
+    if data is None and not folder.exists() and commands.is_first_process():
         progress.message(
             f"no prepared data yet: preparing {config.data.source} into {folder} first"
         )
-        commands.prepare_dataset(config, folder, overwrite=False, progress=progress)
+        from newllm_core.data.prepare import prepare as prepare_data
+
+        prepare_data(config, folder, progress=progress)
 
     from newllm_core.data.prepared import open_dataset
     from newllm_core.parallel.collectives import process_group
     from newllm_core.pipeline.opened import OpenedCheckpoint
     from newllm_core.pipeline.runs import run_phase1
     from newllm_core.runtime.device import prepare_device
+    from newllm_core.training.resume import Output
 
     device = prepare_device(config.run)
     with process_group(device):
-        made = run_phase1(
-            config,
-            open_dataset(folder),
-            path,
-            overwrite=overwrite,
-            device=device,
-            progress=progress,
-            trackers=trackers,
-            resume=resume,
-        )
+        output = Output(path, overwrite, resume, trackers, progress)
+        made = run_phase1(config, open_dataset(folder), output, device=device)
     return OpenedCheckpoint(made, path)
 
 
@@ -138,22 +131,15 @@ def phase2(
     from newllm_core.pipeline.runs import run_phase2
     from newllm_core.pipeline.trained import phase2_config
     from newllm_core.runtime.device import prepare_device
+    from newllm_core.training.resume import Output
 
     loaded = load(source, progress=progress)
     config = phase2_config(given, loaded)
     device = prepare_device(config.run)
     loaded.model.to(device)
     with process_group(device):
-        made = run_phase2(
-            loaded,
-            commands.dataset_of(loaded, data),
-            config,
-            path,
-            overwrite=overwrite,
-            progress=progress or Silent(),
-            trackers=trackers,
-            resume=resume,
-        )
+        output = Output(path, overwrite, resume, trackers, progress or Silent())
+        made = run_phase2(loaded, commands.dataset_of(loaded, data), config, output)
     return OpenedCheckpoint(made, path)
 
 
@@ -180,16 +166,11 @@ def expand(
     from newllm_core.checkpoint.format import load
     from newllm_core.pipeline.opened import OpenedCheckpoint
     from newllm_core.pipeline.trained import run_expand
+    from newllm_core.training.resume import Output
 
     loaded = load(source, given=given, progress=progress)
-    made = run_expand(
-        loaded,
-        commands.dataset_of(loaded, data),
-        config,
-        path,
-        overwrite=overwrite,
-        progress=progress or Silent(),
-    )
+    output = Output(path, overwrite, progress=progress or Silent())
+    made = run_expand(loaded, commands.dataset_of(loaded, data), config, output)
     return OpenedCheckpoint(made, path)
 
 

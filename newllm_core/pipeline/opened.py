@@ -15,7 +15,7 @@ from newllm_core.checkpoint.kept import require_kept
 from newllm_core.config import Config
 from newllm_core.config.values import convert, shown
 from newllm_core.data.prepared import PreparedDataset
-from newllm_core.data.sources.files import UTF8, known_encoding, unicode_text
+from newllm_core.data.sources.decoding import UTF8, known_encoding, unicode_text
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import ConfigError, InputError
 from newllm_core.evaluation.contexts import contexts_in_order

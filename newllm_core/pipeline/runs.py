@@ -1,8 +1,6 @@
 """Training as functions: from a dataset to a checkpoint, from a checkpoint to the next."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,12 +27,11 @@ from newllm_core.plugins.registry import REGULARIZERS
 from newllm_core.regularizers.make import make_regularizers
 from newllm_core.runtime.precision import products_in
 from newllm_core.runtime.progress import Progress
-from newllm_core.runtime.trackers.base import Tracker
 from newllm_core.training.phase1.loss import REGULARIZER, Phase1Loss, regularizer_weight
 from newllm_core.training.phase1.trainer import Phase1Result, Phase1Trainer
 from newllm_core.training.phase2.extra_terms import make_objective
 from newllm_core.training.phase2.run import train_phase2
-from newllm_core.training.resume import begin, finished, writing
+from newllm_core.training.resume import Output, begin, finished, writing
 
 # What a run depends on, and must be the same to resume it.
 PHASE1_SECTIONS = ("run", "model", "phase1", "cell", "objective", "regularizer", "analysis")
@@ -42,28 +39,20 @@ PHASE2_SECTIONS = ("run", "phase2", "objective", "regularizer", "gate", "analysi
 
 
 def run_phase1(
-    config: Config,
-    dataset: PreparedDataset,
-    out: Path,
-    *,
-    overwrite: bool,
-    device: torch.device,
-    progress: Progress,
-    trackers: Sequence[type[Tracker]] = (),
-    resume: bool = False,
+    config: Config, dataset: PreparedDataset, output: Output, *, device: torch.device
 ) -> Checkpoint:
-    """Train the blocks of a new model and save it as `out`.
-
-    With `resume` an unfinished run goes on from its state, and a finished one is returned as it is.
+    """Train the blocks of a new model and save it as `output` says.
 
     Raises:
-        InputError: `out` exists, somebody else is writing it, or the embeddings cannot be used.
+        InputError: the checkpoint exists or somebody else is writing it, or embeddings cannot be
+            used.
         ConfigError: an unknown regularizer or option, or other settings than those to resume.
         PluginError: the regularizer is broken.
         DivergedError: a loss or gradient is not finite; the state before is saved.
         Interrupted: the run was asked to stop; its state is saved.
     """
-    with writing(out, overwrite=overwrite, resume=resume):
+    progress = output.progress
+    with writing(output):
         model = LanguageModel(
             config.model, dataset.info.vocab_size, cell=config.cell, seed=config.run.seed
         )
@@ -91,7 +80,7 @@ def run_phase1(
             spec = config.model.embeddings_file
             progress.message(load_embeddings(model, spec, added_tokens=added))
         identity = identity_of(config, PHASE1_SECTIONS, dataset.hash, model)
-        if resume and (done := finished(out, identity, progress)) is not None:
+        if (done := finished(output, identity)) is not None:
             return done
         # Counts follow from settings and data, which the identity has already.
         beginning = dataset.train.tokens[: config.model.counted_tokens]
@@ -101,9 +90,7 @@ def run_phase1(
         count_memory(model, beginning, progress=progress)
         tokens = {"train": dataset.train.tokens, "validation": dataset.validation.tokens}
         progress.message(describe(setting=config.run.kernels, device=device))
-        with begin(
-            out, identity, config.run, resume=resume, trackers=trackers, progress=progress
-        ) as saver:
+        with begin(output, identity, config.run) as saver:
             probes, warmup = choose_probes(tokens, config.analysis)
             with sharded(model, config.run, device, through_time=False) as trained:
                 with products_in(trained, config.run, device):
@@ -125,8 +112,7 @@ def run_phase1(
                 gate=gate,
                 provenance=provenance(config, dataset) | {"identity": identity},
             )
-            if collectives.rank() == 0:
-                checkpoints.save(checkpoint, out, overwrite=overwrite or resume)
+            _save(checkpoint, output)
     return checkpoint
 
 
@@ -145,44 +131,39 @@ def _warn_of_vacuous(result: Phase1Result, config: Config, progress: Progress) -
 
 
 def run_phase2(
-    checkpoint: Checkpoint,
-    dataset: PreparedDataset,
-    config: Config,
-    out: Path,
-    *,
-    overwrite: bool,
-    progress: Progress,
-    trackers: Sequence[type[Tracker]] = (),
-    resume: bool = False,
+    checkpoint: Checkpoint, dataset: PreparedDataset, config: Config, output: Output
 ) -> Checkpoint:
-    """Pass the gate, train the heads (and blocks), save as `out`; `resume` is as in `run_phase1`.
+    """Pass the gate, train the heads (and blocks), and save them as `output` says.
 
     Raises:
         GateRefused: Phase 1 left contexts that are degenerate; nothing is written.
         InputError: as `run_phase1`, or the dataset is not the checkpoint's.
         ConfigError, DivergedError, Interrupted: as `run_phase1`.
     """
-    with writing(out, overwrite=overwrite, resume=resume):
+    with writing(output):
         identity = identity_of(config, PHASE2_SECTIONS, dataset.hash, checkpoint.model)
-        if resume and (done := finished(out, identity, progress)) is not None:
+        if (done := finished(output, identity)) is not None:
             return done
         device = checkpoint.model.device
-        gate = _pass_gate(checkpoint, config, progress)
+        gate = _pass_gate(checkpoint, config, output.progress)
         known = checkpoint.provenance | {"identity": identity}
         checkpoint = replace(checkpoint, gate=gate, provenance=known)
-        progress.message(describe(setting=config.run.kernels, device=device))
-        with begin(
-            out, identity, config.run, resume=resume, trackers=trackers, progress=progress
-        ) as saver:
+        output.progress.message(describe(setting=config.run.kernels, device=device))
+        with begin(output, identity, config.run) as saver:
             with products_in(checkpoint.model, config.run, device):
                 trained = train_phase2(checkpoint, dataset, config, saver=saver)
             trained.model.product_dtype = None  # a copy, made while the precision was set
             if not config.phase2.freeze_context:  # these are of the blocks before
                 kept = {name: told for name, told in gate.items() if name not in SPLITS}
                 trained = replace(trained, gate=kept)
-            if collectives.rank() == 0:
-                checkpoints.save(trained, out, overwrite=overwrite or resume)
+            _save(trained, output)
     return trained
+
+
+def _save(checkpoint: Checkpoint, output: Output) -> None:
+    if collectives.rank() == 0:
+        overwrite = output.overwrite or output.resume
+        checkpoints.save(checkpoint, output.checkpoint, overwrite=overwrite)
 
 
 def _pass_gate(checkpoint: Checkpoint, config: Config, progress: Progress) -> dict[str, Any]:

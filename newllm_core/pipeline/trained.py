@@ -10,19 +10,19 @@ from newllm_core.checkpoint import format as checkpoints
 from newllm_core.checkpoint.format import Checkpoint
 from newllm_core.config import Config
 from newllm_core.data.prepared import PreparedDataset
-from newllm_core.data.sources.files import UTF8
+from newllm_core.data.sources.decoding import UTF8
 from newllm_core.data.text_stream import count_line_ends
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import ConfigError, InputError
 from newllm_core.evaluation.splits import evaluate, evaluate_splits, without_line_ends
 from newllm_core.evaluation.texts import evaluate_text
-from newllm_core.files.atomic import refuse_existing
 from newllm_core.files.lock import exclusive
 from newllm_core.model.heads import head_weights
 from newllm_core.plugins.registry import CELLS
 from newllm_core.runtime.precision import products_in
 from newllm_core.runtime.progress import Progress
 from newllm_core.settings import Settings
+from newllm_core.training.resume import Output
 
 # A checkpoint decides these; phase 2 and analysis read them from it.
 CHECKPOINT_SECTIONS = ("data", "model", "phase1", "cell", "objective", "regularizer", "source")
@@ -48,16 +48,10 @@ def expand(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def run_expand(
-    checkpoint: Checkpoint,
-    dataset: PreparedDataset,
-    config: Config,
-    out: Path,
-    *,
-    overwrite: bool,
-    progress: Progress,
+    checkpoint: Checkpoint, dataset: PreparedDataset, config: Config, output: Output
 ) -> Checkpoint:
-    """Clone the head to every block, evaluate each if it was trained, save as `out`."""
-    refuse_existing(out, overwrite=overwrite)
+    """Clone the head to every block, evaluate each if it was trained, save as `output` says."""
+    progress = output.progress
     checkpoint.require_tokenizer(dataset.tokenizer_json)
     expanded = expand(checkpoint)
     if checkpoint.phase == "phase1":
@@ -68,8 +62,8 @@ def run_expand(
             expanded.results = evaluate_splits(
                 expanded.model, dataset, head_weights=weights, progress=progress
             )
-    with exclusive(out):
-        checkpoints.save(expanded, out, overwrite=overwrite)
+    with exclusive(output.checkpoint):
+        checkpoints.save(expanded, output.checkpoint, overwrite=output.overwrite)
     return expanded
 
 

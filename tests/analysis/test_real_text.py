@@ -15,7 +15,7 @@ from newllm_core.config import AnalysisConfig, Config, DataConfig, ModelConfig, 
 from newllm_core.data.prepare import prepare
 from newllm_core.data.prepared import open_dataset
 from newllm_core.pipeline.runs import run_phase1
-from newllm_core.runtime.progress import Silent
+from newllm_core.training.resume import Output
 
 TEXT = Path(__file__).parents[2].parent / "shared" / "data" / "tinyshakespeare" / "input.txt"
 SHAPE = {"context_dim": 64, "embed_dim": 64}
@@ -31,7 +31,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def dataset(folder):
     config = DataConfig(source="text-file", input=str(TEXT), vocab_size=1024)
-    prepare(config, {"document_separator": "\n\n"}, folder / "data", seed=0)
+    prepare(Config(data=config, source={"document_separator": "\n\n"}), folder / "data")
     return open_dataset(folder / "data")
 
 
@@ -44,9 +44,8 @@ def make(folder, dataset):
             phase1=Phase1Config(max_tokens=8192, convergence_tokens=2048, **phase1),
             analysis=AnalysisConfig(probe_tokens=4096, probe_passages=16, dynamics_steps=200),
         )
-        path = folder / "checkpoint.safetensors"
-        options = {"overwrite": True, "device": torch.device("cpu"), "progress": Silent()}
-        return run_phase1(config, dataset, path, **options)
+        output = Output(folder / "checkpoint.safetensors", overwrite=True)
+        return run_phase1(config, dataset, output, device=torch.device("cpu"))
 
     return run
 

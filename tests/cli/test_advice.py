@@ -123,7 +123,7 @@ def problems(name, text):
 @cache
 def _keys(section):
     if section in SECTIONS:
-        shorthands = getattr(SECTIONS[section], "SHORTHANDS", {})
+        shorthands = SECTIONS[section].SHORTHANDS
         return [*(spec.name for spec in dataclasses.fields(SECTIONS[section])), *shorthands]
     found = [PLUGINS[section].load(name).Options for name in PLUGINS[section].plugins()]
     return [spec.name for options in found for spec in dataclasses.fields(options)]

@@ -190,16 +190,17 @@ def test_memory_does_not_grow_with_the_text(tmp_path):
 import json, resource, torch
 from pathlib import Path
 from newllm_core.checkpoint.format import load
-from newllm_core.data.sources.files import read_chunks
+from newllm_core.data.sources import decoding
 from newllm_core.evaluation import contexts
 from newllm_core.runtime.progress import Task
 contexts.TOKENS_AT_ONCE = 64
+decoding.CHUNK_BYTES = 500
 contexts.PIECE_CHARACTERS = 500
 torch.set_num_threads(1)
 checkpoint = load(Path("a.safetensors"))
 peaks = []
 for name in ("short", "short", "long"):
-    chunks = read_chunks(Path(name + ".txt"), 500)
+    chunks = decoding.read_chunks(Path(name + ".txt"))
     contexts.write_contexts(checkpoint, chunks, Path(name + ".npy"), name=name, overwrite=True,
                             task=Task())
     peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)

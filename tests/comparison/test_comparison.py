@@ -297,7 +297,7 @@ def folder(tmp_path_factory):
             test_fraction=share,
             val_token_policy="keep",
         )
-        prepare(data, {"document_separator": "\n\n"}, folder / name, seed=0)
+        prepare(Config(data=data, source={"document_separator": "\n\n"}), folder / name)
     return folder
 
 

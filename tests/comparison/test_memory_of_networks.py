@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks import memory_of_networks
-from newllm_core.config import DataConfig
+from newllm_core.config import Config, DataConfig
 from newllm_core.data.prepare import prepare
 
 NETWORKS = ["GRU", "tiny, Phase 1, frozen"]
@@ -22,7 +22,7 @@ def folder(tmp_path):
         val_fraction=0.3,
         val_token_policy="keep",
     )
-    prepare(config, {}, tmp_path / "data", seed=0)
+    prepare(Config(data=config), tmp_path / "data")
     return tmp_path
 
 

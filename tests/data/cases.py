@@ -6,12 +6,14 @@ from itertools import groupby, pairwise
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
 
-from newllm_core.config import DataConfig
+from newllm_core.config import Config, DataConfig, RunConfig
 from newllm_core.data.dataset_info import DatasetInfo
 from newllm_core.data.prepare import prepare
 from newllm_core.data.prepared import open_dataset
-from newllm_core.data.sources.base import DataSource
+from newllm_core.data.sources.base import DataSource, Note
+from newllm_core.data.sources.rows import Rows
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import UserError
 
@@ -76,8 +78,9 @@ def run(
         data["vocab_size"] = data.get("vocab_size", 300)
     if keep:
         data["val_token_policy"] = "keep"
-    config = DataConfig(**{key: str(v) if isinstance(v, Path) else v for key, v in data.items()})
-    return prepare(config, options or {}, out, seed=seed, overwrite=overwrite, progress=progress)
+    section = DataConfig(**{key: str(v) if isinstance(v, Path) else v for key, v in data.items()})
+    config = Config(data=section, source=options or {}, run=RunConfig(seed=seed))
+    return prepare(config, out, overwrite=overwrite, progress=progress)
 
 
 def documents_of(folder: Path, written=TextTokenizer.decode) -> list[list[str]]:
@@ -128,3 +131,14 @@ def joined(parts: Iterable[tuple[str, bool]]) -> list[str]:
             begun = ""
     assert not begun
     return texts
+
+
+def found(path, **options):
+    """All documents and broken rows that `rows` yields."""
+    return [found for found in read(Rows, path, **options) if not isinstance(found, Note)]
+
+
+def word_level(*words, splitter=None):
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="?"))
+    tokenizer.pre_tokenizer = splitter or pre_tokenizers.WhitespaceSplit()
+    return tokenizer

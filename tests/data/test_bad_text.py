@@ -45,9 +45,9 @@ def test_one_character_cannot_be_divided(tmp_path):
 
 def test_a_long_line_without_any_space(tmp_path, monkeypatch):
     """A single word of any length is cut to be held; nothing of it is lost."""
-    monkeypatch.setattr("newllm_core.data.pieces.LONGEST_WORD", 5000)
+    monkeypatch.setattr("newllm_core.data.tokenizer.LONGEST_WORD", 5000)
     monkeypatch.setattr("newllm_core.data.spool.BATCH_BYTES", 3000)
-    monkeypatch.setattr("newllm_core.data.sources.files.CHUNK_BYTES", 1000)
+    monkeypatch.setattr("newllm_core.data.sources.decoding.CHUNK_BYTES", 1000)
     long = "é" + "ab" * 40_000
     info = prepare_text(tmp_path, f"{long}|short text", val_fraction=0)
     assert texts_of(tmp_path / "out") == {long, "short text"}
@@ -162,7 +162,7 @@ def test_a_document_that_never_ends_is_a_fault_of_its_source(tmp_path, monkeypat
 @pytest.fixture
 def small_parts(monkeypatch):
     monkeypatch.setattr("newllm_core.data.sources.text_file.CHUNK_BYTES", 512)
-    monkeypatch.setattr("newllm_core.data.sources.files.CHUNK_BYTES", 512)
+    monkeypatch.setattr("newllm_core.data.sources.decoding.CHUNK_BYTES", 512)
     monkeypatch.setattr("newllm_core.data.spool.BATCH_BYTES", 1000)
     monkeypatch.setattr("newllm_core.data.split_encoder.PART_CHARACTERS", 300)
 

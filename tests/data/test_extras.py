@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from newllm_core.data.sources.files import require_extra
+from newllm_core.data.sources.opening import require_extra
 from newllm_core.data.sources.rows import Rows
 from newllm_core.data.sources.ultrachat import UltraChat
 from newllm_core.data.sources.wikitext import WikiText

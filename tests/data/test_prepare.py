@@ -4,15 +4,12 @@ import subprocess
 import sys
 
 import numpy as np
-from rich.console import Console
 
-from newllm_cli.render import render_dataset
-from newllm_core.config import DataConfig
+from newllm_core.config import Config, DataConfig
 from newllm_core.data.prepare import prepare
 from newllm_core.data.prepared import open_dataset
 from newllm_core.data.sources.base import Document
 from newllm_core.data.sources.text_file import TextFile
-from newllm_core.data.split_encoder import smallest_dtype
 from newllm_core.errors import ConfigError, InputError, PluginError
 
 from .cases import (
@@ -66,9 +63,9 @@ def test_same_input_and_options_give_the_same_bytes_in_any_process(tmp_path, cor
     run(tmp_path / "b", BLANK, **options)
     code = (
         "import json, sys; from pathlib import Path;"
-        "from newllm_core.config import DataConfig; from newllm_core.data.prepare import prepare;"
+        "from newllm_core.data.prepare import prepare; from newllm_core.settings import resolve;"
         "out, options, source = sys.argv[1:];"
-        "prepare(DataConfig(**json.loads(options)), json.loads(source), Path(out), seed=0)"
+        "prepare(resolve({'data': json.loads(options), 'source': json.loads(source)}), Path(out))"
     )
     command = [sys.executable, "-c", code, tmp_path / "c", json.dumps(options), json.dumps(BLANK)]
     environment = {**os.environ, "PYTHONHASHSEED": "11", "RAYON_NUM_THREADS": "1"}
@@ -127,22 +124,6 @@ def test_nothing_left_is_an_error_and_leaves_nothing(tmp_path, byte_tokenizer):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "b.txt"]
 
 
-def test_chats_have_role_tokens_and_bytes_of_contents(tmp_path):
-    rows = [
-        {"messages": [{"role": role, "content": f"{word} é"} for role in ("user", "assistant")]}
-        for word in ("one", "two", "ten")
-    ]
-    path = write(tmp_path / "chats.jsonl", "\n".join(json.dumps(row) for row in rows))
-    info = run(tmp_path / "out", source="ultrachat", input=path, keep=True, vocab_size=265)
-    assert info.roles == {"assistant": info.end_id + 1, "user": info.end_id + 2}
-    assert info.vocab_size - info.base_vocab_size == 3
-    _, [text] = documents_of(tmp_path / "out", spelled_out)
-    word = text[len("<|user|>") :][:3]
-    assert text == f"<|user|>{word} é<|assistant|>{word} é<|endoftext|>"
-    assert (info.train.bytes, info.validation.bytes) == (4 * 6, 2 * 6)
-    assert (info.train.words, info.validation.words) == (8, 4)
-
-
 def test_a_test_split_is_written_whole_and_opened(tmp_path, byte_tokenizer):
     folder = tmp_path / "wiki"
     for name, text in (("train", "ab\nba\n"), ("valid", "aba\nx\n"), ("test", "bb\nx\n")):
@@ -177,92 +158,6 @@ def test_the_tokenizer_never_sees_the_test_split(tmp_path, corpus):
     run(tmp_path / "3", BLANK, test_fraction=0.2, progress=progress, input=corpus, keep=True)
     done = {label: counts[0] for label, counts in progress.done.items()}
     assert done["training the tokenizer"] == done["encoding train"] == info.train.bytes
-
-
-def test_validation_ids_made_by_hand(tmp_path, byte_bpe, byte_tokenizer):
-    train = write(tmp_path / "a.txt", "aé\n")
-    first, second = byte_bpe.encode("é"), [*byte_bpe.encode("a"), byte_bpe.end_id]
-    ids = write(tmp_path / "ids.json", json.dumps([first, second]))
-    info = run(
-        tmp_path / "out", input=train, val_source="tokens", val_input=ids, tokenizer=byte_tokenizer
-    )
-    dataset = open_dataset(tmp_path / "out")
-    assert dataset.validation.tokens.tolist() == [*first, *second]
-    assert dataset.validation.document_starts.tolist() == [0, 2, 4]
-    assert dataset.validation.document_bytes.tolist() == [0, 0]
-    assert dataset.validation.num_bytes is info.validation.words is None
-    assert info.val_source.name == "tokens"
-    write(ids, "[[9999]]")
-    with assert_one_line_error(InputError, ids, "9999"):
-        run(tmp_path / "out2", input=train, val_source="tokens", val_input=ids)
-
-
-def test_ids_have_no_bytes_words_or_characters(tmp_path, byte_tokenizer, capsys):
-    ids = write(tmp_path / "ids.json", json.dumps([[i, i + 1, 200, 201] for i in range(90)]))
-    progress = Recorder()
-    common = {"source": "tokens", "input": ids, "tokenizer": byte_tokenizer}
-    info = run(tmp_path / "out", progress=progress, keep=True, **common)
-    counts = info.to_dict()["splits"]["train"]
-    assert (counts["bytes"], counts["words"], counts["characters"]) == (None, None, None)
-    assert counts["tokens"] == 4 * counts["documents"]
-    assert f"encoding train: {counts['documents']} documents, {counts['tokens']:,} token ids" in (
-        progress.messages
-    )
-    assert progress.done["encoding train"] == [counts["tokens"], counts["tokens"], "token ids"]
-    assert not any("bytes" in message for message in progress.messages)
-    render_dataset("out", info.to_dict(), Console(width=100))
-    (row,) = (line for line in capsys.readouterr().out.splitlines() if "validation" in line)
-    assert [cell.strip() for cell in row.split("│")[4:6]] == ["-", "-"]
-    val = write(tmp_path / "val.json", "[[1, 2], [1, 250]]")
-    dropped = Recorder()
-    info = run(tmp_path / "dropped", progress=dropped, val_input=val, **common)
-    assert (info.policy.dropped_lines, info.policy.bytes) == (1, 0)
-    said = "dropped 50.00% of validation lines with 1 token types that train lacks"
-    assert any(said in warning for warning in dropped.warnings)
-
-
-def test_a_split_of_text_and_ids_has_no_figures_per_byte(tmp_path, monkeypatch, byte_tokenizer):
-    documents = [Document(text="some words"), Document(tokens=(1, 2)), Document(text="held out")]
-    monkeypatch.setattr(TextFile, "documents", lambda self: iter(documents))
-    info = run(tmp_path / "out", input="x", tokenizer=byte_tokenizer, val_fraction=0.3, keep=True)
-    dataset = open_dataset(tmp_path / "out")
-    texts = [split for split in info.splits.values() if split.bytes is not None]
-    assert len(texts) == 1
-    (mixed,) = (s for s in (dataset.train, dataset.validation) if s.num_bytes is None)
-    assert not mixed.document_bytes.any()
-
-
-def test_japanese_has_characters_and_no_words(tmp_path):
-    text = "吾輩は猫である。名前はまだ無い。\n"
-    path = write(tmp_path / "a.txt", "|".join(text * n for n in range(1, 9)))
-    info = run(tmp_path / "out", BAR, input=path)
-    assert info.train.words is info.validation.words is None
-    assert info.train.characters + info.validation.characters == 36 * len(text)
-    assert info.train.bytes + info.validation.bytes == 36 * len(text.encode())
-    lines = run(tmp_path / "b", BAR, input=path, min_space_share=0)
-    assert lines.train.words + lines.validation.words == 36 * 2
-    split = open_dataset(tmp_path / "out").train
-    assert (split.num_words, split.num_characters) == (None, info.train.characters)
-
-
-def test_ids_cannot_train_a_bpe(tmp_path):
-    ids = write(tmp_path / "ids.json", "[[1], [2]]")
-    with assert_one_line_error(InputError, "tokens", "--tokenizer"):
-        run(tmp_path / "out", source="tokens", input=ids)
-
-
-def test_ids_take_the_smallest_type_that_fits(tmp_path):
-    from tokenizers import Tokenizer, models
-
-    assert [smallest_dtype(size) for size in (65_535, 65_536)] == ["uint16", "uint16"]
-    words, dtype = 65_536, "uint32"
-    model = models.WordLevel({f"w{i}": i for i in range(words)}, unk_token="w0")
-    Tokenizer(model).save(str(tmp_path / "tokenizer.json"))
-    ids = write(tmp_path / "ids.json", f"[[{words}, 1], [1, {words}]]")
-    info = run(tmp_path / "out", source="tokens", input=ids, tokenizer=tmp_path / "tokenizer.json")
-    dataset = open_dataset(tmp_path / "out")
-    assert (info.vocab_size, info.dtype, dataset.train.tokens.dtype) == (words + 1, dtype, dtype)
-    assert sorted(dataset.train.tokens.tolist()) == [1, words]
 
 
 def test_a_separate_source_of_the_same_name_shares_its_options(tmp_path):
@@ -313,19 +208,6 @@ def test_unknown_sources_and_options(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_progress_says_beforehand_how_much_there_is_and_reaches_it(tmp_path, corpus):
-    progress = Recorder()
-    run(tmp_path / "out", BLANK, input=corpus, val_fraction=0, keep=True, progress=progress)
-    size = sum(len(p.encode()) for p in corpus.read_text(encoding="utf-8").split("\n\n"))
-    done = {label.split(" (")[0]: counts for label, counts in progress.done.items()}
-    assert done["reading source text-file"] == [20, None, "documents"]
-    train, validation = done["encoding train"], done["encoding validation"]
-    assert train[:2] == [train[0], train[0]]
-    assert done["training the tokenizer"] == train
-    assert train[0] + validation[0] == size
-    assert f"encoding train: 19 documents, {train[0]:,} bytes" in progress.messages
-
-
 def test_a_document_much_longer_than_a_batch(tmp_path):
     lines = "".join(f"line {i} of a long text.\n" for i in range(60_000))
     path = write(tmp_path / "long.txt", lines + "|short line 1 of a text.\n")
@@ -345,16 +227,8 @@ def test_importing_the_package_loads_nothing_heavy():
     assert done.stdout.decode().strip() == "set()"
 
 
-def test_wikitext_keeps_its_word_count(tmp_path, shared_data):
-    path = shared_data / "wikitext-2" / "valid.txt"
-    info = run(tmp_path / "out", source="wikitext", input=path, keep=True, vocab_size=2000)
-    assert info.train.documents + info.validation.documents == 60
-    assert info.train.words + info.validation.words == 217_646
-    assert info.train.bytes + info.validation.bytes == 1_121_681
-
-
 def test_default_options_work_with_nothing_else(tmp_path):
-    info = prepare(DataConfig(max_documents=90), {}, tmp_path / "out", seed=0)
+    info = prepare(Config(data=DataConfig(max_documents=90)), tmp_path / "out")
     assert info.train.tokens > 50_000
     assert info.vocab_size == 8192
     tokens = open_dataset(tmp_path / "out").train.tokens

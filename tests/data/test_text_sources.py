@@ -1,11 +1,12 @@
 import re
 from itertools import pairwise
+from unittest import mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from newllm_core.data.sources.files import read_chunks, read_lines
+from newllm_core.data.sources.decoding import read_chunks, read_lines
 from newllm_core.data.sources.text_dir import TextDir
 from newllm_core.data.sources.text_file import (
     TextFile,
@@ -62,8 +63,9 @@ def test_reading_in_small_chunks(tmp_path_factory, text, size):
     path = tmp_path_factory.mktemp("chunks") / "a.txt"
     path.write_bytes(text.encode("utf-8"))
     expected = text.removeprefix("\ufeff")
-    assert "".join(read_chunks(path, size)) == expected
-    assert list(read_lines(path, size)) == re.findall(r"[^\n]*\n|[^\n]+", expected)
+    with mock.patch("newllm_core.data.sources.decoding.CHUNK_BYTES", size):
+        assert "".join(read_chunks(path)) == expected
+        assert list(read_lines(path)) == re.findall(r"[^\n]*\n|[^\n]+", expected)
 
 
 def test_a_byte_order_mark_is_no_text(tmp_path):
@@ -81,10 +83,13 @@ def test_a_byte_order_mark_is_no_text(tmp_path):
     ],
 )
 @pytest.mark.parametrize("chunk_bytes", [1, 2, 3, 1 << 20])
-def test_bytes_that_are_not_utf8_are_located(tmp_path, data, offset, byte, chunk_bytes):
+def test_bytes_that_are_not_utf8_are_located(
+    tmp_path, monkeypatch, data, offset, byte, chunk_bytes
+):
+    monkeypatch.setattr("newllm_core.data.sources.decoding.CHUNK_BYTES", chunk_bytes)
     path = write(tmp_path / "a.txt", data)
     with assert_one_line_error(InputError, path, f"offset {offset};", byte):
-        list(text_documents(path, None, chunk_bytes))
+        list(text_documents(path, None))
 
 
 def test_a_folder_is_read_recursively_in_the_order_of_relative_paths(tmp_path):

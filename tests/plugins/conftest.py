@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from newllm_core.config import DataConfig
+from newllm_core.config import Config, DataConfig
 from newllm_core.data.prepare import prepare
 from newllm_core.plugins.plugin import FROM_FILES
 from newllm_core.plugins.registry import REGISTRIES
@@ -64,7 +64,7 @@ def dataset(tmp_path_factory):
     lines = [f"the {words[i % 4]} sat {i} times on the {words[i * 3 % 4]}\n\n" for i in range(200)]
     text.write_text("".join(lines))
     config = DataConfig(source="text-file", input=str(text), vocab_size=300)
-    prepare(config, {"document_separator": r"\n\n"}, folder / "data", seed=0)
+    prepare(Config(data=config, source={"document_separator": r"\n\n"}), folder / "data")
     return folder / "data"
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from newllm_core.training.resume import Saver
+from newllm_core.training.saver import RunSaver
 from tests.open_gate import OPEN_FLAGS
 
 OBJECTIVE = """
@@ -124,7 +124,7 @@ def test_statistics_of_a_regularizer_go_on_where_phase_2_stopped(
 ):
     said = "now = 0.9 * self.mean + error; self.mean = now.detach() if self.training else self.mean"
     plugin = write(tmp_path / "odd.py", REGULARIZER, MEAN, f"{said}; error = now")
-    one, maybe_save = tmp_path / "phase1.safetensors", Saver.maybe_save
+    one, maybe_save = tmp_path / "phase1.safetensors", RunSaver.maybe_save
     assert phase1().code == 0
     begun = ("phase2", one, *plugin, *OPEN_FLAGS, "--epochs=1", "--num-streams=2", "--bptt=8")
     begun += ("--reg-weight=0.5", "--max-tokens=128", "--json")
@@ -139,7 +139,7 @@ def test_statistics_of_a_regularizer_go_on_where_phase_2_stopped(
     stopped = []
     parts = (*begun, "--out", tmp_path / "parts.safetensors")
     with monkeypatch.context() as patch:
-        patch.setattr(Saver, "maybe_save", stop_after_three)
+        patch.setattr(RunSaver, "maybe_save", stop_after_three)
         assert newllm(*parts).code == 130
     resumed = newllm(*parts, "--resume")
     assert resumed.code == 0, resumed.err

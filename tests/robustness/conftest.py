@@ -2,8 +2,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from newllm_core.config import DataConfig
+from newllm_core.config import Config, DataConfig
 from newllm_core.data.prepare import prepare
+from newllm_core.training.saver import RunSaver
 from tests.cli.conftest import write_corpus
 from tests.robustness.runs import content, metrics, train
 
@@ -20,7 +21,7 @@ def home(tmp_path_factory):
         val_fraction=0.04,
         val_token_policy="keep",
     )
-    prepare(config, {"document_separator": "\n\n"}, folder / "data", seed=0)
+    prepare(Config(data=config, source={"document_separator": "\n\n"}), folder / "data")
     train("parallel", folder, folder / "base.safetensors", resume=False)
     return folder
 
@@ -40,3 +41,23 @@ def reference(home, tmp_path_factory):
         return made[case]
 
     return find
+
+
+@pytest.fixture
+def stop_after(monkeypatch):
+    """Ask a run to stop at its n-th point, as a signal would; `points` counts them."""
+    point = RunSaver.maybe_save
+
+    def arrange(number):
+        seen = []
+
+        def counted(self, state):
+            seen.append(number)
+            if len(seen) == number:
+                self.interruption.asked = True
+            point(self, state)
+
+        monkeypatch.setattr(RunSaver, "maybe_save", counted)
+        return seen
+
+    return arrange

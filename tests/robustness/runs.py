@@ -21,6 +21,7 @@ from newllm_core.parallel.collectives import process_group
 from newllm_core.pipeline.runs import run_phase1, run_phase2
 from newllm_core.runtime.progress import Silent
 from newllm_core.runtime.runlog import metrics_path
+from newllm_core.training.resume import Output
 from tests.few import FEW
 from tests.forked import SERVER
 from tests.open_gate import OPEN_GATE
@@ -80,13 +81,13 @@ CASES = {
 def train(case, home, out, *, resume=True, overwrite=False, progress=None, device="cpu", **layers):
     """The run of `case`; `home` holds the data and, for Phase 2, a checkpoint to start from."""
     config = settings.resolve(COMMON, CASES[case], layers)
-    options = {"overwrite": overwrite, "resume": resume, "progress": progress or Silent()}
+    output = Output(out, overwrite, resume, progress=progress or Silent())
     device = torch.device(device)
     dataset = open_dataset(home / "data")
     if "phase1" in CASES[case]:
-        return run_phase1(config, dataset, out, device=device, **options)
+        return run_phase1(config, dataset, output, device=device)
     base = checkpoints.load(home / "base.safetensors", device=device)
-    return run_phase2(base, dataset, config, out, **options)
+    return run_phase2(base, dataset, config, output)
 
 
 def start(case, home, out, **layers):

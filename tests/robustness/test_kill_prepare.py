@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from newllm_core.config import DataConfig
+from newllm_core.config import Config, DataConfig, RunConfig
 from newllm_core.data.prepare import prepare
 from tests.cli.conftest import write_corpus
 from tests.robustness.runs import SERVER, names
@@ -19,7 +19,8 @@ def write(corpus, out, seed):
         val_fraction=0.04,
         val_token_policy="keep",
     )
-    prepare(config, {"document_separator": "\n\n"}, out, seed=seed, overwrite=True)
+    source, run = {"document_separator": "\n\n"}, RunConfig(seed=seed)
+    prepare(Config(data=config, source=source, run=run), out, overwrite=True)
 
 
 def start(corpus, out, seed):

@@ -12,8 +12,8 @@ from newllm_core.data.prepared import open_dataset
 from newllm_core.errors import InputError
 from newllm_core.files.lock import exclusive
 from newllm_core.pipeline.trained import run_expand
-from newllm_core.runtime.progress import Silent
 from newllm_core.runtime.runlog import RunLog, metrics_path
+from newllm_core.training.resume import Output
 from tests.robustness import runs
 from tests.robustness.runs import SERVER, content, metrics, names, start, train
 
@@ -126,9 +126,8 @@ def test_a_second_run_of_the_same_place_is_refused(home, tmp_path, reference):
 def test_expand_waits_for_nobody_and_replaces_nothing(home, tmp_path):
     out = tmp_path / "run.safetensors"
     base, data = checkpoints.load(home / "base.safetensors"), open_dataset(home / "data")
-    where = {"overwrite": False, "progress": Silent()}
     with exclusive(out), pytest.raises(InputError, match="another newllm is writing"):
-        run_expand(base, data, base.config, out, **where)
+        run_expand(base, data, base.config, Output(out))
     assert names(tmp_path) == []
 
 

@@ -15,6 +15,7 @@ from newllm_core.checkpoint.run_state import state_path
 from newllm_core.errors import InputError
 from newllm_core.files.lock import exclusive
 from newllm_core.training import resume
+from newllm_core.training.saver import RunSaver
 from tests.forked import start
 from tests.robustness.runs import (
     CASES,
@@ -174,16 +175,16 @@ def test_processes_that_do_not_see_the_same_are_refused(home, tmp_path):
 
 def resumed_while_it_ends(case, home, out, layers):
     """The second of two processes is told to go on alone, and somebody resumes the run."""
-    write = resume.Saver._write
+    write = RunSaver._write
 
     def watched(saver, state):
         with pytest.raises(InputError, match="another newllm is writing"), exclusive(out):
             pass
         write(saver, state)
 
-    resume.Saver._write = watched
+    RunSaver._write = watched
     if torch.distributed.get_rank() == 0:
-        resume.Saver.maybe_save = lambda *_: os._exit(9)
+        RunSaver.maybe_save = lambda *_: os._exit(9)
     child(case, home, out, layers)
 
 

@@ -16,7 +16,7 @@ from newllm_core.model.language_model import LanguageModel
 from newllm_core.parallel import collectives as distributed
 from newllm_core.parallel.collectives import full_tensor, is_dtensor
 from newllm_core.parallel.sharding import sharded
-from newllm_core.training.resume import Saver
+from newllm_core.training.saver import RunSaver
 from newllm_core.trajectory.sequential import rollout, unroll
 from tests.robustness.runs import (
     child,
@@ -51,7 +51,7 @@ def test_the_losses_of_one_process(case, home, reference, tmp_path):
 
 def until_asked(case, home, out, layers):
     """A run whose second process, after some steps, waits to be asked to stop, or killed."""
-    maybe_save, looks = Saver.maybe_save, count()
+    maybe_save, looks = RunSaver.maybe_save, count()
 
     def wait(saver, state):
         waits = distributed.rank() == 1 and next(looks) >= 5
@@ -59,7 +59,7 @@ def until_asked(case, home, out, layers):
             time.sleep(0.01)
         maybe_save(saver, state)
 
-    Saver.maybe_save = wait
+    RunSaver.maybe_save = wait
     child(case, home, out, layers)
 
 

@@ -13,6 +13,7 @@ from recurrence import D, E, V, draw_tokens, make_model, token_formula
 from newllm_core.checkpoint.run_state import State
 from newllm_core.errors import PluginError
 from newllm_core.objectives.base import NO_TOKEN, Objective, check_reads, tokens_at
+from newllm_core.runtime.progress import Task
 from newllm_core.settings import resolve
 from newllm_core.training.phase1.engines import batches
 from newllm_core.training.phase1.loss import Phase1Loss
@@ -179,7 +180,8 @@ def test_phase1_reads_what_was_declared_and_nothing_across_a_windows_edge():
     text = {name: np.array(DOCUMENTS) for name in TEXT}
     loss = Phase1Loss(model, recorder, make_loss(model, config).regularizers, config.phase1)
     trainer = Phase1Trainer(loss, text, config, end_id=9)
-    trainer._read(trainer.windows.train, trainer.meter, torch.Generator(), exact=False, rate=None)
+    how = {"exact": False, "rate": None, "task": Task()}
+    trainer._read(trainer.windows.train, trainer.meter, torch.Generator(), **how)
     seen = recorder.seen
     assert set(seen[0]) == {*Recorder.reads, "incoming", "embedded"}
     # The window ends after place 3.

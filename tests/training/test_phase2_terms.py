@@ -11,10 +11,10 @@ from newllm_core.checkpoint.format import load
 from newllm_core.data.prepared import open_dataset
 from newllm_core.errors import ConfigError
 from newllm_core.pipeline.runs import run_phase1, run_phase2
-from newllm_core.runtime.progress import Silent
 from newllm_core.settings import resolve, to_dict
 from newllm_core.training.phase2.extra_terms import ExtraTerms, make_objective
 from newllm_core.training.phase2.run import train_phase2
+from newllm_core.training.resume import Output
 from tests.data.cases import run as prepare
 from tests.open_gate import OPEN_GATE
 
@@ -140,9 +140,8 @@ def test_what_phase1_trained_is_in_the_checkpoint_and_phase2_starts_from_it(tmp_
         {"phase1": {"max_tokens": 500, "max_iterations": 2}, "phase2": {"epochs": 0}},
         {"gate": OPEN_GATE},
     )
-    given = {"overwrite": False, "progress": Silent()}
     one = tmp_path / "one.safetensors"
-    trained = run_phase1(config, data, one, device=torch.device("cpu"), **given)
+    trained = run_phase1(config, data, Output(one), device=torch.device("cpu"))
     saved = load(one)
     assert set(saved.objective) == {"output.weight", "output.bias"}
     assert saved.config.objective == {"decoder": "linear", "context_weight": 0.7}
@@ -153,6 +152,6 @@ def test_what_phase1_trained_is_in_the_checkpoint_and_phase2_starts_from_it(tmp_
     config = resolve(
         to_dict(saved.config), {"phase2": {"objective": "reconstruction"}}, {"gate": OPEN_GATE}
     )
-    run_phase2(saved, data, config, tmp_path / "two.safetensors", **given)
+    run_phase2(saved, data, config, Output(tmp_path / "two.safetensors"))
     after = load(tmp_path / "two.safetensors").objective
     assert all(torch.equal(after[name], saved.objective[name]) for name in saved.objective)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from newllm_core.data.hub import asking_hub
 from newllm_core.data.sources.base import Split
-from newllm_core.data.sources.files import files_below, format_of, require_extra
+from newllm_core.data.sources.files import files_below
+from newllm_core.data.sources.opening import format_of, require_extra
 from newllm_core.errors import InputError
 from newllm_core.files.from_strangers import read_text
 from newllm_core.files.strict_json import parse_json

@@ -14,16 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from newllm_core.data.sources.base import Broken
-from newllm_core.data.sources.files import (
-    STDIN,
-    UTF8,
-    format_of,
-    opened,
-    opened_text,
-    path_name,
-    require_extra,
-)
+from newllm_core.data.sources.decoding import UTF8, opened_text
 from newllm_core.data.sources.json_rows import Row, line_rows, value_rows
+from newllm_core.data.sources.opening import STDIN, format_of, opened, path_name, require_extra
 from newllm_core.data.sources.row_files import Place
 from newllm_core.errors import InputError, reason
 

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from newllm_core.config import option
 from newllm_core.data.sources.base import Broken, DataSource, Document, Note
-from newllm_core.data.sources.files import UTF8, input_file, input_path, known_encoding, path_name
+from newllm_core.data.sources.decoding import UTF8, known_encoding
+from newllm_core.data.sources.files import input_file, input_path
+from newllm_core.data.sources.opening import path_name
 from newllm_core.data.sources.row_documents import Placed, documents_of
 from newllm_core.data.sources.row_files import Part, folder_parts, hub_parts
 from newllm_core.data.sources.row_readers import READERS, read_rows

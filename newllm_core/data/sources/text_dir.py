@@ -40,4 +40,4 @@ class TextDir(TextFile):
         if not found:
             raise InputError(f"{folder} has no file named {pattern!r}: set source.pattern")
         for path in found:
-            yield from text_documents(path, self.separator, encoding=self.encoding)
+            yield from text_documents(path, self.separator, self.encoding)

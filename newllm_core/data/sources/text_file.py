@@ -10,13 +10,8 @@ from typing import Any
 from newllm_core.config import option
 from newllm_core.data.pieces import with_last
 from newllm_core.data.sources.base import DataSource, Document
-from newllm_core.data.sources.files import (
-    CHUNK_BYTES,
-    UTF8,
-    input_file,
-    known_encoding,
-    read_chunks,
-)
+from newllm_core.data.sources.decoding import CHUNK_BYTES, UTF8, known_encoding, read_chunks
+from newllm_core.data.sources.files import input_file
 from newllm_core.files.escapes import unescape
 
 LINE_END = r"(?>\r\n?|\n)"
@@ -53,18 +48,18 @@ class TextFile(DataSource):
     def documents(self) -> Iterator[Document]:
         """Yield the parts of the file; `InputError` for none, or one of another encoding."""
         path = input_file("text-file", self.input, "a text file")
-        yield from text_documents(path, self.separator, encoding=self.encoding)
+        yield from text_documents(path, self.separator, self.encoding)
 
 
-def text_documents(
-    path: Path, separator: str | None, chunk_bytes: int = CHUNK_BYTES, encoding: str = UTF8
-) -> Iterator[Document]:
+def text_documents(path: Path, separator: str | None, encoding: str = UTF8) -> Iterator[Document]:
     """Yield the documents of one file, in parts where they are long.
 
     Those of white space alone are left out.
     """
-    chunks = read_chunks(path, chunk_bytes, encoding)
-    parts = with_last(chunks) if separator is None else split_chunks(chunks, separator)
+    chunks = read_chunks(path, encoding)
+    parts = with_last(chunks)
+    if separator is not None:
+        parts = split_chunks(chunks, separator, CHUNK_BYTES)
     begun = False
     for part, ends in parts:
         if begun or not ends or part.strip():
@@ -72,9 +67,7 @@ def text_documents(
         begun = not ends
 
 
-def split_chunks(
-    chunks: Iterable[str], separator: str, longest: int = CHUNK_BYTES
-) -> Iterator[tuple[str, bool]]:
+def split_chunks(chunks: Iterable[str], separator: str, longest: int) -> Iterator[tuple[str, bool]]:
     """Yield what is between separators, and whether it ends there.
 
     Line ends are those of any system, in the text and in the separator. A part longer than

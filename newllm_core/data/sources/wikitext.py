@@ -8,14 +8,9 @@ from pathlib import Path
 
 from newllm_core.config import option
 from newllm_core.data.sources.base import Broken, DataSource, Document, Split
-from newllm_core.data.sources.files import (
-    CHUNK_BYTES,
-    format_of,
-    input_file,
-    input_path,
-    path_name,
-    read_lines,
-)
+from newllm_core.data.sources.decoding import CHUNK_BYTES, read_lines
+from newllm_core.data.sources.files import input_file, input_path
+from newllm_core.data.sources.opening import format_of, path_name
 from newllm_core.data.sources.row_files import Place, hub_parts, split_named
 from newllm_core.data.sources.row_readers import read_rows
 from newllm_core.errors import InputError

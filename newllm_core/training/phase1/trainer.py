@@ -5,7 +5,6 @@ and ends with measurements at fixed weights (see `measure`). Heads are not train
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,8 +20,7 @@ from newllm_core.files.npy_files import release_pages
 from newllm_core.parallel import collectives
 from newllm_core.parallel.collectives import by_sharding
 from newllm_core.runtime.device import steps_between_checks
-from newllm_core.runtime.progress import Silent, Task
-from newllm_core.runtime.runlog import RunLog
+from newllm_core.runtime.progress import Task
 from newllm_core.training.pass_meter import NORM, PassMeter
 from newllm_core.training.phase1.engines import Batch, batches
 from newllm_core.training.phase1.loss import Phase1Loss, plugin_at_fault
@@ -30,7 +28,7 @@ from newllm_core.training.phase1.measure import figures_of_splits
 from newllm_core.training.phase1.stages import early_stop, learning_rate, stops, told
 from newllm_core.training.phase1.vacuity import VacuityGuard
 from newllm_core.training.phase1.windows import Window, Windows
-from newllm_core.training.resume import Saver
+from newllm_core.training.saver import Saver
 from newllm_core.training.step import OptimizerStep
 
 
@@ -61,9 +59,8 @@ class Phase1Trainer:
     ) -> None:
         self.config, self.whole_config = config.phase1, config
         self.seed = config.run.seed
-        self.progress = saver.progress if saver else Silent()
-        self.log = saver.log if saver else RunLog(None)
-        self.saver = saver
+        self.saver = saver or Saver()
+        self.progress, self.log = self.saver.progress, self.saver.log
         self.loss = loss
         self.model = loss.model
         self.parameters = [*self.model.blocks.parameters(), *loss.objective.parameters()]
@@ -88,8 +85,7 @@ class Phase1Trainer:
             DivergedError: a loss or gradient is not finite.
             Interrupted: the run was asked to stop; its state is saved.
         """
-        if self.saver is not None:
-            self.saver.begin(self)
+        self.saver.begin(self)
         config, windows = self.config, self.windows
         work = windows.work(windows.num_tokens)
         if work == 0:
@@ -129,7 +125,7 @@ class Phase1Trainer:
             terms = self._read(
                 windows.train, self.meter, generator, exact=exact, rate=rate, task=task
             )
-            with self.saver.interruptible(self.state) if self.saver else nullcontext():
+            with self.saver.interruptible(self.state):
                 of_validation, figures = self._measured(generator)
             entry = {
                 "validation_terms": {} if rate is None else of_validation,
@@ -156,7 +152,7 @@ class Phase1Trainer:
     def _measured(self, generator: torch.Generator) -> tuple[dict[str, float], dict[str, Any]]:
         """Measure at fixed weights: losses on validation text, and what is true of both splits."""
         train, validation = self.windows.train, self.windows.validation
-        terms = self._read(validation, PassMeter(), generator, exact=True, rate=None)
+        terms = self._read(validation, PassMeter(), generator, exact=True, rate=None, task=Task())
         tokens = {"train": train.tokens_T, "validation": validation.tokens_T}
         return terms, figures_of_splits(self.model, tokens, self.whole_config, generator)
 
@@ -168,26 +164,26 @@ class Phase1Trainer:
         *,
         exact: bool,
         rate: float | None,
-        task: Task | None = None,
+        task: Task,
     ) -> dict[str, float]:
         """Read the window once, from where `meter` is, training at `rate` if any: mean losses."""
         self.loss.train(rate is not None)
-        saver = self.saver if task is not None else None
+        is_train = window is self.windows.train
+        saver = self.saver if is_train else Saver()
         readings = [
             batches(self.model, part, self.config, drawn, exact=exact, skip=meter.batches)
             for part, drawn in window.with_twin(generator)
         ]
         with torch.set_grad_enabled(rate is not None):
             for batch, *twin in zip(*readings, strict=True):
-                with saver.step(self.state) if saver else nullcontext():
+                with saver.step(self.state):
                     self.make_step(window, batch, twin, meter, rate)
-                    if saver is not None:
+                    if is_train:
                         self.statistics = self._statistics()
                     if meter.tokens == len(window) or meter.batches % self.check_every == 0:
                         self._check(meter, window, batch, *twin)
-                if task is not None:
-                    task.advance(len(batch.positions_N))
-                if saver is not None and not meter.unread:
+                task.advance(len(batch.positions_N))
+                if not meter.unread:
                     saver.maybe_save(self.state)
         window.finish_reading()
         if not torch.isfinite(window.previous_TC).all():

@@ -10,11 +10,10 @@ from newllm_core.data.prepared import PreparedDataset
 from newllm_core.errors import ConfigError, InputError
 from newllm_core.model.counting import count_bigrams
 from newllm_core.parallel.sharding import sharded
-from newllm_core.runtime.progress import Silent
 from newllm_core.training.phase2.extra_terms import ExtraTerms, is_wanted
 from newllm_core.training.phase2.steps import trained_parameters, training_only
 from newllm_core.training.phase2.trainer import Phase2Trainer
-from newllm_core.training.resume import Saver
+from newllm_core.training.saver import Saver
 
 
 def train_phase2(
@@ -35,14 +34,13 @@ def train_phase2(
         DivergedError: a loss or gradient is not finite.
         Interrupted: the run was asked to stop; its state is saved.
     """
-    options = config.phase2
+    saver, options = saver or Saver(), config.phase2
     _refuse_contradictions(checkpoint, dataset, options)
     model = copy.deepcopy(checkpoint.model)
     if model.bigrams is not None:
         beginning = dataset.train.tokens[: model.config.counted_tokens]
         end_id = int(dataset.info.end_id)
-        progress = saver.progress if saver else Silent()
-        count_bigrams(model.bigrams, beginning, end_id=end_id, progress=progress)
+        count_bigrams(model.bigrams, beginning, end_id=end_id, progress=saver.progress)
     extra = ExtraTerms(config, model, checkpoint.objective).to(model.embedding.weight)
     shards = sharded(model, config.run, model.device, through_time=not options.freeze_context)
     with shards as trained, ExitStack() as stack:
@@ -50,8 +48,7 @@ def train_phase2(
         stack.enter_context(training_only(trained, parameters))
         run = Phase2Trainer(trained, extra, checkpoint, dataset, config, parameters, saver)
         run.open_source(stack)
-        if saver is not None:
-            saver.begin(run)
+        saver.begin(run)
         results = run.train()
     return dataclasses.replace(
         checkpoint,

@@ -5,10 +5,8 @@ same function, always the same part, so that epochs are compared on equal tokens
 the best validation loss are the ones that are kept, be they the first, and evaluated whole.
 """
 
-import tempfile
 import time
-from contextlib import ExitStack, nullcontext
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -22,8 +20,6 @@ from newllm_core.kernels.door import choose
 from newllm_core.model.heads import head_weights
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.runtime.device import steps_between_checks
-from newllm_core.runtime.progress import Silent
-from newllm_core.runtime.runlog import RunLog
 from newllm_core.training.pass_meter import NORM, PassMeter
 from newllm_core.training.phase2.context_store import ContextStore
 from newllm_core.training.phase2.extra_terms import ExtraTerms
@@ -32,7 +28,7 @@ from newllm_core.training.phase2.frozen import FrozenContexts
 from newllm_core.training.phase2.head_loss import plain_cross_entropy
 from newllm_core.training.phase2.measure import Measurements
 from newllm_core.training.phase2.steps import Steps
-from newllm_core.training.resume import Saver
+from newllm_core.training.saver import Saver
 
 # Random state, state of the source and statistics of the regularizer, after a step.
 Mark = tuple[torch.Tensor, State, dict[str, torch.Tensor]]
@@ -51,16 +47,14 @@ class Phase2Trainer:
         dataset: PreparedDataset,
         config: Config,
         parameters: list[torch.nn.Parameter],
-        saver: Saver | None,
+        saver: Saver,
     ) -> None:
         self.model = model
         self.extra = extra
         self.config = config.phase2
         self.seed = config.run.seed
         self.parameters = parameters
-        self.progress = saver.progress if saver else Silent()
-        self.log = saver.log if saver else RunLog(None)
-        self.saver = saver
+        self.saver, self.progress, self.log = saver, saver.progress, saver.log
         self.tokens = dataset.train.tokens[: self.config.max_tokens]
         self.end_id = int(dataset.info.end_id)
         self.weights = head_weights(self.config.head_weights, model.num_heads)
@@ -95,11 +89,11 @@ class Phase2Trainer:
         }
         if config.freeze_context:
             shape = (self.model.num_heads, self.model.context_dim)
-            scratch = self.saver.checkpoint.parent if self.saver else Path(tempfile.gettempdir())
+            scratch = self.saver.scratch
             store = stack.enter_context(ContextStore(scratch, len(self.tokens), shape))
             frozen = FrozenContexts(self.model, self.tokens, store=store, seed=self.seed, **common)
             # Not part of the state: the same weights make the same contexts again.
-            with self.saver.interruption.interrupt_immediately() if self.saver else nullcontext():
+            with self.saver.interruption.interrupt_immediately():
                 if config.epochs > 0:
                     frozen.fill(self.progress)
             self.source: FrozenContexts | FineTuning = frozen
@@ -141,7 +135,7 @@ class Phase2Trainer:
         best = self.history[self.best]
         whole = {split: best[split] for split in ("train", "validation")}
         if whole["validation"]["num_tokens"] < len(self.measure.dataset.validation.tokens):
-            with self.saver.interruptible(self.state) if self.saver else nullcontext():
+            with self.saver.interruptible(self.state):
                 whole["validation"] = self.measure.whole_validation(self.best)
         return {**whole, "best_epoch": best["epoch"], "epochs": self.history}
 
@@ -157,7 +151,7 @@ class Phase2Trainer:
         with self.progress.task(label, source.num_tokens - read_before, "tokens") as task:
             losses = source.losses(self.generator, skip=meter.batches)
             while True:
-                with self.saver.step(self.state) if self.saver else nullcontext():
+                with self.saver.step(self.state):
                     source.candidates = self.steps.candidates
                     terms = next(losses, None)
                     if terms is not None:
@@ -181,7 +175,7 @@ class Phase2Trainer:
                         gradient_norm=meter.last[NORM],
                         terms=figures,
                     )
-                if self.saver is not None and not meter.unread:
+                if not meter.unread:
                     self.saver.maybe_save(self.state)
         rate = None
         if meter.tokens > read_before:
@@ -252,7 +246,7 @@ class Phase2Trainer:
 
     def _figures(self, epoch: int, training: dict[str, Any]) -> dict[str, Any]:
         """Return what was measured after `epoch`."""
-        with self.saver.interruptible(self.state) if self.saver else nullcontext():
+        with self.saver.interruptible(self.state):
             entry = {"epoch": epoch, **training, **self.measure.after(epoch)}
         self.log.write("epoch", **entry)
         return entry

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from newllm_core.config import GenerationConfig
-from newllm_core.data.sources.files import unicode_text
+from newllm_core.data.sources.decoding import unicode_text
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import InputError, one_line
 from newllm_core.files.strict_json import is_number, parse_json

@@ -5,7 +5,7 @@ import torch
 from newllm_core import settings
 from newllm_core.checkpoint import format as checkpoints
 from newllm_core.checkpoint.metadata import GATE_FIGURES
-from newllm_core.config import DataConfig
+from newllm_core.config import Config, DataConfig
 from newllm_core.data.make_tokenizer import train_bpe
 from newllm_core.data.prepare import prepare
 from newllm_core.model.language_model import LanguageModel
@@ -27,7 +27,7 @@ class Home:
             val_fraction=0.2,
             val_token_policy="keep",
         )
-        prepare(config, {"document_separator": "|"}, folder / "data", seed=0)
+        prepare(Config(data=config, source={"document_separator": "|"}), folder / "data")
         self.checkpoint = folder / "model.safetensors"
         checkpoints.save(self._checkpoint(), self.checkpoint, overwrite=True)
 

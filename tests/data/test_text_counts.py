@@ -5,8 +5,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from newllm_core.config import ModelConfig
-from newllm_core.data.losses import TextCounts
 from newllm_core.data.prepared import open_dataset
+from newllm_core.data.text_counts import TextCounts
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.evaluation.splits import evaluate_splits
 from newllm_core.model.language_model import LanguageModel

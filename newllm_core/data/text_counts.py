@@ -66,17 +66,17 @@ class TextCounts:
         )
 
 
-def warn_of_losses(splits: Mapping[str, SplitInfo], progress: Progress) -> None:
+def warn_of_lost_text(splits: Mapping[str, SplitInfo], progress: Progress) -> None:
     """Say of which splits tokens do not give the text back."""
     for name, split in splits.items():
         if split.lost_share or split.unknown_share:
             progress.warning(
-                f"{name}: {losses_in_words(split.unknown_share, split.lost_share)}; a tokenizer "
+                f"{name}: {lost_text_in_words(split.unknown_share, split.lost_share)}; a tokenizer "
                 "of bytes (--tokenizer bpe) loses none"
             )
 
 
-def losses_in_words(unknown_share: float | None, lost_share: float | None) -> str:
+def lost_text_in_words(unknown_share: float | None, lost_share: float | None) -> str:
     """Return what a reader must know of a text that tokens do not give back."""
     return (
         f"{unknown_share or 0:.2%} of tokens are unknown, and {lost_share or 0:.2%} of bytes "

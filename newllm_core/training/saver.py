@@ -1,0 +1,191 @@
+"""When the state of a run is saved."""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from newllm_core.checkpoint import run_state
+from newllm_core.checkpoint.run_state import Identity, State, state_path
+from newllm_core.config import RunConfig
+from newllm_core.errors import DivergedError, InputError, Interrupted, PluginError, ProcessLost
+from newllm_core.files.lock import exclusive
+from newllm_core.parallel import collectives
+from newllm_core.parallel.sharding import is_sharded
+from newllm_core.runtime.interruption import Interruption
+from newllm_core.runtime.progress import Progress, Silent
+from newllm_core.runtime.runlog import RunLog
+
+# A lock whose holder was killed a moment ago is asked for so often, so many seconds apart.
+LOCK_TRIES, LOCK_SECONDS = 5, 0.05
+
+
+class Saver:
+    """Goes along with a run and saves its state. This one saves nothing: nobody will go on.
+
+    Attributes:
+        progress, log: what the trainer has to say, to people and in figures.
+        interruption: whether somebody asked the run to stop.
+        scratch: folder of files that nobody needs after the run.
+    """
+
+    def __init__(self) -> None:
+        self.progress: Progress = Silent()
+        self.log = RunLog(None)
+        self.interruption = Interruption()
+        self.scratch = Path(tempfile.gettempdir())
+
+    def begin(self, trainer: Any) -> None:  # noqa: ANN401
+        """Let a trainer take over what is resumed, or save its first state, before any figures."""
+
+    def maybe_save(self, state: Callable[[], State]) -> None:
+        """Save, between two steps, if it is time to or somebody asked the run to stop.
+
+        Raises:
+            Interrupted: the run was asked to stop.
+        """
+
+    @contextmanager
+    def step(self, state: Callable[[], State]) -> Iterator[None]:
+        """Keep, where the step that is made inside fails, the state from before it."""
+        yield
+
+    @contextmanager
+    def interruptible(self, state: Callable[[], State]) -> Iterator[None]:
+        """Let a signal end at once the long work inside, which changes nothing of the state."""
+        yield
+
+
+@dataclass(eq=False)
+class RunSaver(Saver):
+    """Writes the state of the run that will write `checkpoint`, for all of its processes."""
+
+    checkpoint: Path
+    identity: Identity
+    config: RunConfig
+    log: RunLog
+    interruption: Interruption
+    progress: Progress
+    resumed: State | None
+
+    def __post_init__(self) -> None:
+        self.path = state_path(self.checkpoint)
+        self.scratch = self.checkpoint.parent
+        self.replaces = self.checkpoint.exists()
+        # Then making a state takes all processes.
+        self.sharded = is_sharded(self.config)
+        # Whether anything was done that could be continued.
+        self.has_work = self.resumed is not None
+        self._saved_at = time.monotonic()
+
+    def begin(self, trainer: Any) -> None:  # noqa: ANN401
+        """Let a trainer take over what is resumed, or save its first state, before any figures."""
+        if self.resumed is None:
+            self.save(trainer.state())
+            self.has_work = False
+            return
+        with run_state.restoring(self.resumed):
+            trainer.load_state(self.resumed)
+
+    def maybe_save(self, state: Callable[[], State]) -> None:
+        """Save, between two steps, if it is time to or somebody asked the run to stop.
+
+        Raises:
+            Interrupted: the run was asked to stop.
+        """
+        # By the clock of the first: all must save at the same step.
+        waited = time.monotonic() - self._saved_at
+        due = collectives.rank() == 0 and waited >= self.config.save_interval_seconds
+        with self.step(state):
+            asked, due = collectives.any_process(self.interruption.asked, due)
+            if due and not asked:
+                self.save(state())
+        if asked:
+            self._stop(state)
+
+    @contextmanager
+    def step(self, state: Callable[[], State]) -> Iterator[None]:
+        """Keep, where the step that is made inside fails, the state from before it."""
+        try:
+            # PyTorch itself sends messages where the model is sharded.
+            with collectives.reaching_others("gloo", "NCCL") if self.sharded else nullcontext():
+                yield
+            self.has_work = True
+        except PluginError as error:
+            # Other processes need not have failed: sharded, they would wait for each other.
+            if self.has_work and not self.sharded:
+                self.save(state())
+                raise PluginError(
+                    f"{error}; the state before is in {self.path}: mend it and pass --resume"
+                ) from error
+            raise
+        except DivergedError as error:
+            self.save(state())
+            raise DivergedError(
+                f"{error}; the state before is in {self.path} (other settings begin anew, with "
+                "--overwrite)"
+            ) from error
+        except ProcessLost as error:
+            raise self._lost(error, state) from error
+
+    def _lost(self, error: ProcessLost, state: Callable[[], State]) -> ProcessLost:
+        """Return what one of the processes that are left says, after it has written what it can."""
+        self.has_work = True  # others may have done theirs
+        kept = f"the state before is in {self.path}"
+        with ExitStack() as stack:
+            speaks = collectives.rank() == 0 or self._replaces_first(stack)
+            if speaks and not self.sharded:
+                self._write(state())
+        if self.sharded and self.path.exists():
+            kept = f"its share of the model is lost, the state saved last is in {self.path}"
+        elif self.sharded:
+            kept = "its share of the model is lost, and no state was saved so far"
+        explained = ProcessLost(f"{error}; {kept}")
+        explained.speaks = speaks
+        return explained
+
+    @contextmanager
+    def interruptible(self, state: Callable[[], State]) -> Iterator[None]:
+        """Let a signal end at once the long work inside, which changes nothing of the state."""
+        # Sharded processes exchange messages here, which none may miss: they stop after it.
+        immediately = nullcontext() if self.sharded else self.interruption.interrupt_immediately()
+        try:
+            with self.step(state), immediately:
+                yield
+        except KeyboardInterrupt:
+            self._stop(state)
+
+    def save(self, state: State) -> None:
+        """Write the state and what belongs to it; the first process does it for all."""
+        if collectives.rank() == 0:
+            self._write(state)
+        self._saved_at = time.monotonic()
+
+    def _write(self, state: State) -> None:
+        self.has_work = True
+        values = {"lines": self.log.flush_to_disk(), "replaces": self.replaces}
+        run_state.save_state(State(state.tensors, state.values | values), self.path, self.identity)
+
+    def _replaces_first(self, stack: ExitStack) -> bool:
+        """Say whether the second process must write, since nobody holds the lock: now it does.
+
+        A run that is resumed meanwhile may not find that it is written to.
+        """
+        if collectives.rank() != 1:
+            return False
+        # The kernel closes the files of a process that was killed one after the other: its
+        # connections may be gone before its lock is.
+        for _ in range(LOCK_TRIES):
+            with suppress(InputError):
+                stack.enter_context(exclusive(self.checkpoint))
+                return True
+            time.sleep(LOCK_SECONDS)
+        return False
+
+    def _stop(self, state: Callable[[], State]) -> None:
+        self.progress.message(f"asked to stop: saving {self.path}")
+        self.save(state())
+        raise Interrupted(f"interrupted; the state is in {self.path}")
