@@ -36,16 +36,25 @@ def _run() -> None:
 
 
 def _run_command() -> None:
+    from typer import Abort
+
     from newllm_cli.app import app
-    from newllm_cli.help import UsageError, in_one_line
+    from newllm_cli.help import ClickException, in_one_line
     from newllm_cli.processes import how_to_continue, speaks
     from newllm_cli.streams import flush_output
 
     try:
         code = app(standalone_mode=False)
-    except UsageError as error:
+    except ClickException as error:
         print(in_one_line(error), file=sys.stderr)
         sys.exit(error.exit_code)
+    except Abort as error:
+        if error.__cause__ is not None:  # a file that ended too early: nobody was asked anything
+            raise
+        raise KeyboardInterrupt from error
+    except SystemExit as end:
+        # Of a reader that went away typer makes an error.
+        code = 0 if isinstance(end.__context__, BrokenPipeError) else end.code
     except UserError as error:
         if os.environ.get("NEWLLM_DEBUG") == "1":
             raise

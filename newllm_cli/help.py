@@ -14,8 +14,9 @@ from newllm_core.errors import ConfigError
 LONGEST_SENTENCE = 200
 # What typer calls the types of values, and what settings call them.
 TYPES = {"<path>": "PATH", "<str>": "TEXT"}
-# What typer raises where a command line cannot be read; some versions of it have it from click.
-UsageError: Any = BadParameter.__base__
+# What typer raises where a command line, or a file that it names, cannot be read; some versions of
+# it have it from click.
+ClickException: Any = BadParameter.__mro__[2]
 
 
 class HelpfulCommand(TyperCommand):
@@ -59,11 +60,12 @@ class HelpfulGroup(TyperGroup):
 
 
 def in_one_line(error: Any) -> str:  # noqa: ANN401
-    """Word a `UsageError` as all errors are; of a command that is missing it is the whole help."""
+    """Word a `ClickException` as all are; of a command that is missing it is the whole help."""
     message = str(error.format_message())
     if message.startswith("Usage: "):
         return message
-    where = f"; see {error.ctx.command_path} -h" if error.ctx else ""
+    ctx = getattr(error, "ctx", None)  # not every error has one
+    where = f"; see {ctx.command_path} -h" if ctx else ""
     return f"newllm: {message.rstrip('.')}{where}"
 
 

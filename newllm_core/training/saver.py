@@ -29,14 +29,17 @@ class Saver:
     Attributes:
         progress, log: what the trainer has to say, to people and in figures.
         interruption: whether somebody asked the run to stop.
-        scratch: folder of files that nobody needs after the run.
     """
 
     def __init__(self) -> None:
         self.progress: Progress = Silent()
         self.log = RunLog(None)
         self.interruption = Interruption()
-        self.scratch = Path(tempfile.gettempdir())
+
+    @property
+    def scratch(self) -> Path:
+        """Return the folder of files that nobody needs after the run."""
+        return Path(tempfile.gettempdir())  # which there need not be
 
     def begin(self, trainer: Any) -> None:  # noqa: ANN401
         """Let a trainer take over what is resumed, or save its first state, before any figures."""
@@ -73,13 +76,17 @@ class RunSaver(Saver):
 
     def __post_init__(self) -> None:
         self.path = state_path(self.checkpoint)
-        self.scratch = self.checkpoint.parent
         self.replaces = self.checkpoint.exists()
         # Then making a state takes all processes.
         self.sharded = is_sharded(self.config)
         # Whether anything was done that could be continued.
         self.has_work = self.resumed is not None
         self._saved_at = time.monotonic()
+
+    @property
+    def scratch(self) -> Path:
+        """Return the folder of files that nobody needs after the run."""
+        return self.checkpoint.parent
 
     def begin(self, trainer: Any) -> None:  # noqa: ANN401
         """Let a trainer take over what is resumed, or save its first state, before any figures."""

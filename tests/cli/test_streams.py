@@ -46,13 +46,17 @@ def test_json_for_a_stream_without_letters_loses_none():
     assert b'"text": "\\u00e9\\u65e5"' in done.stdout
 
 
-def test_a_reader_that_went_away_is_no_error():
-    arguments = ("plugins", "show", "covariance-ema", "--json")
+@pytest.mark.parametrize("arguments", ["plugins show covariance-ema --json", "--help"])
+def test_a_reader_that_went_away_is_no_error(arguments):
     ours, theirs = os.pipe()
     os.close(ours)
     buffered = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
     done = subprocess.run(
-        [*COMMAND, *arguments], stdout=theirs, stderr=subprocess.PIPE, text=True, env=buffered
+        [*COMMAND, *arguments.split()],
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=buffered,
     )
     os.close(theirs)
     assert (done.returncode, done.stderr) == (0, "")

@@ -79,6 +79,50 @@ def test_what_is_no_function_is_one_line(site, newllm, target):
     done.one_line("command 'count' of newllm-x 1.2")
 
 
+ENDS = """
+import sys
+
+import typer
+
+
+def end(how: str):
+    print("said")
+    if how == "returned":
+        return 3
+    exec(how, globals())
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [
+        ("returned", 0),
+        ("raise typer.Exit", 0),
+        ("raise typer.Exit(3)", 3),
+        ("sys.exit()", 0),
+        ("sys.exit(3)", 3),
+        ("sys.exit('why')", "why"),  # Python writes it, and makes 1 of it
+        ("raise typer.Abort", 130),
+        ("raise typer.BadParameter('why')", 2),
+        ("raise typer.BadParameter.__mro__[2]('why')", 1),
+    ],
+)
+def test_a_command_ends_as_it_says(site, newllm, how, code):
+    site.install("newllm-x", {"end": "ending:end"}, kind="command", ending=ENDS)
+    done = newllm("end", how)
+    assert (done.code, done.out) == (code, "said\n")
+    said = {130: ["interrupted"], 2: ["why"], 1: ["why"]}
+    if code in said:
+        done.one_line(*said[code])
+
+
+def test_a_file_that_ends_too_early_keeps_its_traceback(site, newllm):
+    site.install("newllm-x", {"end": "ending:end"}, kind="command", ending=ENDS)
+    with pytest.raises(RuntimeError) as caught:
+        newllm("end", "raise EOFError('cut off')")
+    assert str(caught.value.__cause__) == "cut off"
+
+
 def test_two_claimants_clash_and_newllms_own_stays(site, newllm):
     site.install("newllm-x", {"count": "counting:count"}, kind="command", counting=SOURCE)
     own = {"count": "counting:count", "evaluate": "counting:count"}

@@ -12,6 +12,7 @@ from newllm_core.checkpoint import format as checkpoints
 from newllm_core.checkpoint.run_state import state_path
 from newllm_core.errors import DivergedError, Interrupted
 from newllm_core.training.phase1.loss import Phase1Loss
+from newllm_core.training.phase1.trainer import Phase1Trainer
 from newllm_core.training.phase1.vacuity import VacuityGuard
 from newllm_core.training.phase2 import trainer as phase2
 from newllm_core.training.phase2.steps import Steps
@@ -68,6 +69,28 @@ def test_measurements_between_steps_can_be_interrupted(
     train(case, home, out)
     assert content(out) == reference(case).content
     assert metrics(out) == reference(case).metrics
+
+
+@pytest.mark.parametrize("case", ["parallel", "twins"])
+def test_a_reading_of_validation_text_can_be_interrupted(
+    case, home, reference, tmp_path, monkeypatch
+):
+    expected, out = reference(case), tmp_path / "run.safetensors"
+    make_step, calls = Phase1Trainer.make_step, []
+
+    def signalled(self, window, *arguments):
+        make_step(self, window, *arguments)
+        if window is self.windows.validation:
+            calls.append(self.windows.number)
+            if calls == [0, 0, 0, 1, 1]:  # trained in the second window, and read to the end
+                signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Phase1Trainer, "make_step", signalled)
+    with pytest.raises(Interrupted):
+        train(case, home, out)
+    train(case, home, out)
+    assert content(out) == expected.content
+    assert metrics(out) == expected.metrics
 
 
 def test_the_best_epoch_is_still_the_best_after_a_stop_in_a_later_one(

@@ -55,3 +55,12 @@ def test_later_windows_begin_with_an_exact_reading(windows):
     assert second.tokens_T.tolist() == TEXT["train"][300:600].tolist()
     exact = rollout(model, second.tokens_T[None], second.first_C[None])[0]
     assert torch.allclose(second.previous_TC, exact, atol=1e-5)
+
+
+def test_measuring_validation_text_needs_no_folder_for_temporary_files(monkeypatch):
+    def nowhere():
+        raise FileNotFoundError
+
+    monkeypatch.setattr("tempfile.gettempdir", nowhere)
+    _, result = train(max_tokens=100, max_iterations=2)
+    assert result.history[-1]["validation_terms"]["cvfp"] > 0

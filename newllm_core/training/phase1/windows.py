@@ -173,7 +173,10 @@ class Windows:
             begins = self.bounds[:-1] + number * self.part_tokens
             ends = np.minimum(begins + self.part_tokens, self.bounds[1:])
             parts = [self.train_tokens[slice(*at)] for at in zip(begins, ends, strict=True)]
-            self.train = self.window(np.concatenate(parts), first_C)
+            # Later windows are trained on in one reading. With contexts from before it, nothing
+            # would show what its own steps add up to from token to token: all contexts drift the
+            # same way.
+            self.train = self.window(np.concatenate(parts), first_C, refreshes=number > 0)
             self.validation = self.window(self.validation_tokens, self.train.first_C)
 
     def advance(self) -> None:
@@ -192,13 +195,11 @@ class Windows:
         self.train.restore(state.part("window"), finished)
         self.validation.restore(state.part("validation"), finished)
 
-    def window(self, ids: np.ndarray, first_C: Tensor) -> Window:
+    def window(self, ids: np.ndarray, first_C: Tensor, *, refreshes: bool = False) -> Window:
         """Make a window of token ids [T] that begins in the state `first_C`."""
         tokens_T = to_device(torch.from_numpy(np.array(ids, dtype=np.int64)), self.device)
         first_C = first_C.to(self.device)
-        # Later windows are trained on in one reading. With contexts from before it, nothing would
-        # show what its own steps add up to from token to token: all contexts drift the same way.
-        options = self.config.start, self.end_id, self.number > 0
+        options = self.config.start, self.end_id, refreshes
         twin = None
         if self.has_twins:
             twin = Window(tokens_T, self._other_start(first_C), *options, is_twin=True)
