@@ -25,7 +25,7 @@ from newllm_core.model.language_model import LanguageModel
 from newllm_core.parallel.collectives import full_tensor, shard_like
 
 FORMAT = "newllm-run"
-FORMAT_VERSION = "3"
+FORMAT_VERSION = "4"
 Identity = Mapping[str, Any]
 
 # Where and how fast a run is computed, and how often it is saved.
