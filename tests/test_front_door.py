@@ -167,6 +167,8 @@ def test_nothing_is_printed(page, monkeypatch, tmp_path, capfd):
         (lambda: newllm.expand("a.safetensors", out=3), ConfigError, "out is 3: expected a path"),
         (lambda: newllm.phase1(data=3), ConfigError, "data is 3: expected a path"),
         (lambda: newllm.prepare(out=3), ConfigError, "out is 3: expected a path"),
+        (lambda: newllm.phase1(track=3), ConfigError, "track is 3: expected a name"),
+        (lambda: newllm.phase1(track=[None]), ConfigError, "track is .None.: expected a name"),
         (lambda: newllm.open_checkpoint("a", device="gpu"), ConfigError, "auto, cpu, cuda"),
     ],
 )

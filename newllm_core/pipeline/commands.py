@@ -94,6 +94,8 @@ def load_trackers(names: str | Sequence[str]) -> "list[type[Tracker]]":
     from newllm_core.plugins.registry import TRACKERS
 
     chosen = [names] if isinstance(names, str) else names
+    if not isinstance(chosen, list | tuple) or not all(isinstance(name, str) for name in chosen):
+        raise ConfigError(f"track is {shown(names)}: expected a name or a list of names")
     found: list[type[Tracker]] = [TRACKERS.load(name) for name in dict.fromkeys(chosen)]
     for tracker in found:
         tracker.require()
