@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from newllm_core.data.measures import count_bytes
 from newllm_core.data.prepared import PreparedDataset, TokenSplit
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import InputError
@@ -165,7 +164,9 @@ def evaluate_splits(
 def _bytes_of(tokenizer_json: str, tokens: np.ndarray) -> int | None:
     """Count bytes of the text that `tokens` stand for; None if they need not give it back."""
     tokenizer = TextTokenizer.from_json(tokenizer_json)
-    return count_bytes(tokenizer.decode(tokens.tolist())) if tokenizer.is_lossless else None
+    if not tokenizer.is_lossless:
+        return None
+    return sum(len(tokenizer.bytes_of(token) or b"") for token in tokens.tolist())
 
 
 def score(model: LanguageModel, readings: Iterable[ContextChunk], task: Task) -> Scores:
