@@ -34,20 +34,20 @@ def prepare(
     from newllm_cli.output import console, print_json
     from newllm_cli.progress import StderrProgress
     from newllm_cli.render import render_dataset
-    from newllm_core.pipeline import front_door
+    from newllm_core.pipeline import commands
     from newllm_core.plugins.guard import stdout_to_stderr
 
     with stdout_to_stderr():  # a plugin may print while it reads
-        made = front_door.prepare(
-            out=out,
+        # Not through the front door, which opens what it wrote: that reads all of it once more.
+        folder, info = commands.prepare(
+            given,
+            out,
             document_separator=document_separator,
             encoding=encoding,
             overwrite=overwrite,
             progress=StderrProgress(given),
-            settings=given,
         )
-    folder, info = str(made.path), made.info.to_dict()
     if json:
-        print_json({"schema": 1, "dataset": folder, **info})
+        print_json({"schema": 1, "dataset": str(folder), **info.to_dict()})
     else:
-        render_dataset(folder, info, console())
+        render_dataset(str(folder), info.to_dict(), console())

@@ -22,11 +22,12 @@ from newllm_core.data.dataset_info import (
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import InputError, reason
 from newllm_core.files.from_strangers import read_text, regular_file
-from newllm_core.files.npy_files import open_array, release_pages
+from newllm_core.files.npy_files import open_array
 
 if TYPE_CHECKING:
     import numpy as np
 
+CHUNK_BYTES = 1 << 22
 # Larger token files are checked by size and largest id alone: their hash takes many seconds.
 LARGEST_HASHED = 1 << 32
 AGAIN = "prepare the data again"
@@ -131,20 +132,31 @@ def _how_to_prepare(path: Path) -> str:
 
 
 def _check_file(path: Path, info: DatasetInfo) -> None:
-    """Check the size and hash of a file."""
+    """Check size and hash, and of token files the largest id, in one reading of little memory."""
+    import numpy as np
+
     expected = info.files[path.name]
     if not os.path.lexists(path):
         raise InputError(f"{path} is missing: {AGAIN}")
     size = regular_file(path).stat().st_size
     if size != expected.size:
         raise InputError(f"{path} has {size:,} bytes, expected {expected.size:,}: {AGAIN}")
+    holds_tokens = path.suffix == ".tokens"
+    hashed = size <= LARGEST_HASHED
+    largest, digest = 0, hashlib.sha256()
     try:
         with path.open("rb") as file:
-            hashed = size <= LARGEST_HASHED
-            if hashed and hashlib.file_digest(file, "sha256").hexdigest() != expected.sha256:
-                raise InputError(f"{path} was altered, its hash is wrong: {AGAIN}")
+            while chunk := file.read(CHUNK_BYTES):
+                if hashed:
+                    digest.update(chunk)
+                if holds_tokens and not len(chunk) % np.dtype(DTYPES[info.dtype]).itemsize:
+                    largest = max(largest, int(np.frombuffer(chunk, DTYPES[info.dtype]).max()))
     except OSError as error:
         raise InputError(f"cannot read {path}: {reason(error)}") from error
+    if hashed and digest.hexdigest() != expected.sha256:
+        raise InputError(f"{path} was altered, its hash is wrong: {AGAIN}")
+    if largest >= info.vocab_size:
+        raise InputError(f"{path} holds id {largest} of {info.vocab_size}: {AGAIN}")
 
 
 def _open_split(folder: Path, split: str, counts: SplitInfo, info: DatasetInfo) -> TokenSplit:
@@ -155,10 +167,6 @@ def _open_split(folder: Path, split: str, counts: SplitInfo, info: DatasetInfo) 
     if not 0 < counts.tokens * dtype.itemsize == info.files[tokens_path.name].size:
         raise InputError(f"{tokens_path} does not hold {counts.tokens:,} tokens: {AGAIN}")
     tokens = np.memmap(tokens_path, dtype=dtype, mode="r")
-    largest = int(tokens.max())
-    release_pages(tokens)
-    if largest >= info.vocab_size:
-        raise InputError(f"{tokens_path} holds id {largest} of {info.vocab_size}: {AGAIN}")
     starts, sizes = open_array(starts_path), open_array(bytes_path)
     fits = (
         starts.dtype == sizes.dtype == np.int64

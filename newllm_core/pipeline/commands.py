@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 from newllm_core.config.values import shown
 from newllm_core.errors import ConfigError, InputError
+from newllm_core.runtime.progress import Progress
 from newllm_core.settings import Settings, unknown
 
 if TYPE_CHECKING:
     from newllm_core.checkpoint.format import Checkpoint
     from newllm_core.config import Config
+    from newllm_core.data.dataset_info import DatasetInfo
     from newllm_core.data.prepared import PreparedDataset
     from newllm_core.runtime.trackers.base import Tracker
 
@@ -31,6 +33,25 @@ DETAILS = {
         "train_embeddings": ("freeze_context", False),
     },
 }
+
+
+def prepare(
+    given: Settings,
+    out: Place | None,
+    *,
+    document_separator: str | None,
+    encoding: str | None,
+    overwrite: bool,
+    progress: Progress | None,
+) -> "tuple[Path, DatasetInfo]":
+    """Prepare what was asked for; returns the folder and what is in it."""
+    own = {"document_separator": document_separator, "encoding": encoding}
+    given.add({"source": {key: value for key, value in own.items() if value is not None}})
+    folder = RUNS / "data" if out is None else path_of(out, "out")
+
+    from newllm_core.data.prepare import prepare as prepare_data
+
+    return folder, prepare_data(given.resolve(), folder, overwrite=overwrite, progress=progress)
 
 
 def check_new_model(given: Settings, config: "Config") -> None:

@@ -41,15 +41,16 @@ def prepare(
     `encoding` that of text which is not UTF-8. Keywords are keys of `data` and `run`, such as
     `source`, `input`, `vocab_size`.
     """
-    given = Settings.of_keywords(("data", "run"), keywords)
-    own = {"document_separator": document_separator, "encoding": encoding}
-    given.add({"source": {key: value for key, value in own.items() if value is not None}})
-    folder = _path(out, "out", "data")
-
-    from newllm_core.data.prepare import prepare as prepare_data
     from newllm_core.data.prepared import open_dataset
 
-    prepare_data(given.resolve(), folder, overwrite=overwrite, progress=progress)
+    folder, _ = commands.prepare(
+        Settings.of_keywords(("data", "run"), keywords),
+        out,
+        document_separator=document_separator,
+        encoding=encoding,
+        overwrite=overwrite,
+        progress=progress,
+    )
     return open_dataset(folder)
 
 

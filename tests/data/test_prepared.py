@@ -163,7 +163,8 @@ def forge(folder, name, data):
     (folder / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
 
 
-def test_ids_outside_the_vocabulary(folder):
+def test_ids_outside_the_vocabulary(folder, monkeypatch):
+    monkeypatch.setattr("newllm_core.data.prepared.CHUNK_BYTES", 6)
     tokens = np.fromfile(folder / "train.tokens", "<u2")
     forge(folder, "train.tokens", tokens.tobytes())
     open_dataset(folder)

@@ -96,10 +96,10 @@ class Window:
         before it: contexts of the reading before stay as they are.
         """
         self.current_TC[positions_N] = contexts_NC
-        if self.refreshes and failed is not None:
-            before_NC = self.previous_TC[positions_N]
-            contexts_NC = torch.where(failed.bool(), before_NC, contexts_NC)
         if self.refreshes:
+            if failed is not None:
+                before_NC = self.previous_TC[positions_N]
+                contexts_NC = torch.where(failed.bool(), before_NC, contexts_NC)
             self.previous_TC[positions_N] = contexts_NC
 
     def finish_reading(self) -> None:
