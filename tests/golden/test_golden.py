@@ -26,27 +26,29 @@ FIGURES = json.loads((Path(__file__).parent / "figures.json").read_text())
 SPLITS = splits()
 
 
-def agree(found, expected, where=""):
-    """Assert that every figure is the same within 1e-9 of its size.
+def differences(found, expected, where=""):
+    """What is not the same within 1e-9 of its size: where, found, expected.
 
     A rank is a sum over singular values; LayerNorm makes one of them zero, of which the square root
     of rounding is left.
     """
     tolerance = 1e-6 if "effective_rank" in where else 1e-9
     if isinstance(expected, dict):
-        assert set(expected) <= set(found), where
-        for key, value in expected.items():
-            agree(found[key], value, f"{where}.{key}")
+        if not set(expected) <= set(found):
+            return [(where, set(found), set(expected))]
+        pairs = [(f"{where}.{key}", found[key], value) for key, value in expected.items()]
     elif isinstance(expected, list):
-        assert len(found) == len(expected), where
-        for index, pair in enumerate(zip(found, expected, strict=True)):
-            agree(*pair, f"{where}[{index}]")
+        if len(found) != len(expected):
+            return [(where, len(found), len(expected))]
+        pairs = [
+            (f"{where}[{index}]", *pair)
+            for index, pair in enumerate(zip(found, expected, strict=True))
+        ]
+    elif math.isclose(found, expected, rel_tol=tolerance, abs_tol=1e-13):
+        return []
     else:
-        assert math.isclose(found, expected, rel_tol=tolerance, abs_tol=1e-13), (
-            where,
-            found,
-            expected,
-        )
+        return [(where, found, expected)]
+    return [different for place, *pair in pairs for different in differences(*pair, place)]
 
 
 def make_model(config, **options):
@@ -68,7 +70,7 @@ def test_phase1(name):
     tokens = {split: ids for split, (ids, _) in SPLITS.items()}
     loss = Phase1Loss(model, objective.double(), regularizers, config.phase1)
     result = Phase1Trainer(loss, tokens, config, end_id=END).run()
-    agree(result.history, FIGURES["phase1"][name])
+    assert differences(result.history, FIGURES["phase1"][name]) == []
 
 
 def prepared():
@@ -101,13 +103,14 @@ def test_phase2_and_text(saver, name):
     trained = train_phase2(start, prepared(), config, saver=saver)
     lines = map(json.loads, saver.log.path.read_text().splitlines())
     steps = [line for line in lines if line["event"] == "step"]
-    agree([[s["gradient_norm"], s["terms"]["cross-entropy"]] for s in steps], expected["steps"])
+    norms_and_losses = [[s["gradient_norm"], s["terms"]["cross-entropy"]] for s in steps]
+    assert differences(norms_and_losses, expected["steps"]) == []
     epochs = trained.results["epochs"]
     for entry in epochs:
         for split in SPLITS:
             entry[split]["heads"] = [head["loss"] for head in entry[split]["heads"]]
-    agree(epochs, expected["epochs"])
-    agree([entry.get("terms", {}) for entry in epochs], expected["terms"])
+    assert differences(epochs, expected["epochs"]) == []
+    assert differences([entry.get("terms", {}) for entry in epochs], expected["terms"]) == []
     options = GenerationConfig(temperature=0.8, top_p=0.9)
     session = Session(trained.model, options, seed=5, start_id=END)
     assert list(session.choose(30)) == expected["generated"]
