@@ -12,6 +12,7 @@ import typer.main
 from newllm_core.config import RunConfig
 from newllm_core.kernels import door
 from newllm_core.runtime.device import available_devices
+from tests import second_device
 
 # Whatever the machine's habit: hundreds of processes would compile the same files again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -38,13 +39,30 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: "/robustness/" not in item.nodeid)
 
 
-@pytest.fixture(params=available_devices(), scope="session")
+SECOND = second_device.register() if second_device.IS_POSSIBLE else None
+
+
+@pytest.fixture
+def second(monkeypatch):
+    """The device of `second_device`."""
+    if SECOND is None:
+        pytest.skip("torch 2.10 and later can have a second device made of Python")
+    monkeypatch.setattr(torch, "Generator", second_device.Generator)
+    before = torch.__future__.get_swap_module_params_on_conversion()
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    yield torch.device(second_device.NAME)
+    torch.__future__.set_swap_module_params_on_conversion(before)
+
+
+@pytest.fixture(params=[*available_devices(), second_device.NAME])
 def device(request):
-    """Every device that there is here."""
+    """Every device that there is here, and the second one in the processor's memory."""
+    if request.param == second_device.NAME:
+        return request.getfixturevalue("second")
     return torch.device(request.param)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def exact_device(device):
     """Every device that knows float64."""
     if device.type == "mps":

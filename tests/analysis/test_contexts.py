@@ -17,7 +17,7 @@ def test_contexts_are_those_of_the_naive_recurrence(warmup, exact_device):
     read = read_splits(ModelRecurrence(model), {"train": tokens}, warmup)["train"]
     for passage, ids, trajectory in zip(tokens, read.tokens, read.trajectory, strict=True):
         whole = text_formula(model, passage, model.start(1)[0])
-        assert torch.equal(ids, passage[warmup:])
+        assert torch.equal(ids.cpu(), passage[warmup:])
         torch.testing.assert_close(trajectory, whole[max(0, warmup - 1) :])
     expected = read.trajectory[:, min(warmup, 1) :].reshape(-1, planted.CONTEXT)
     torch.testing.assert_close(read.contexts, expected)

@@ -20,6 +20,7 @@ from newllm_core.training.phase1.loss import Phase1Loss
 from newllm_core.training.phase1.trainer import Phase1Trainer
 from newllm_core.training.phase2.extra_terms import make_objective
 from newllm_core.training.phase2.run import train_phase2
+from tests import second_device
 from tests.golden.cases import END, V, phase1_cases, phase2_cases, splits
 
 FIGURES = json.loads((Path(__file__).parent / "figures.json").read_text())
@@ -51,14 +52,20 @@ def differences(found, expected, where=""):
     return [different for place, *pair in pairs for different in differences(*pair, place)]
 
 
-def make_model(config, **options):
-    return LanguageModel(config.model, V, cell=config.cell, **options).double()
+@pytest.fixture(params=["cpu", second_device.NAME])
+def place(request):
+    """Devices that draw the same random numbers."""
+    return torch.device("cpu") if request.param == "cpu" else request.getfixturevalue("second")
+
+
+def make_model(config, place, **options):
+    return LanguageModel(config.model, V, cell=config.cell, **options).double().to(place)
 
 
 @pytest.mark.parametrize("name", FIGURES["phase1"])
-def test_phase1(name):
+def test_phase1(name, place):
     config = settings.resolve(phase1_cases()[name])
-    model = make_model(config)
+    model = make_model(config, place)
     objective, _ = make_objective(config.phase1.objective, config, model)
     every_layer = config.phase1.apply_to == "every-layer"
     regularizers, _ = REGULARIZERS.make(
@@ -68,7 +75,8 @@ def test_phase1(name):
         count=len(model.cells()) if every_layer else 1,
     )
     tokens = {split: ids for split, (ids, _) in SPLITS.items()}
-    loss = Phase1Loss(model, objective.double(), regularizers, config.phase1)
+    regularizers = [regularizer.to(place) for regularizer in regularizers]
+    loss = Phase1Loss(model, objective.double().to(place), regularizers, config.phase1)
     result = Phase1Trainer(loss, tokens, config, end_id=END).run()
     assert differences(result.history, FIGURES["phase1"][name]) == []
 
@@ -88,11 +96,11 @@ def prepared():
 
 
 @pytest.mark.parametrize("name", FIGURES["phase2"])
-def test_phase2_and_text(saver, name):
+def test_phase2_and_text(saver, name, place):
     case, heads = phase2_cases()[name]
     config = settings.resolve(case)
     start = Checkpoint(
-        model=make_model(config, num_heads=heads, seed=3),
+        model=make_model(config, place, num_heads=heads, seed=3),
         config=config,
         tokenizer_json="{}",
         phase="phase1" if heads == 1 else "expand",

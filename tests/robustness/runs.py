@@ -71,6 +71,7 @@ CASES = {
         }
     },
     "fine-tuned": {"phase2": PHASE2},
+    "without-dropout": {"phase2": PHASE2 | {"dropout": 0.0}},
     "another-objective": {
         "phase2": PHASE2
         | {"objective": "reconstruction", "objective_weight": 0.1, "candidates": 16}

@@ -164,7 +164,7 @@ def test_divergence_keeps_the_state_before_it(
     assert content(out) == reference(case).content
 
 
-@pytest.mark.parametrize("case", ["streams", "fine-tuned"])
+@pytest.mark.parametrize("case", ["streams", "without-dropout"])  # devices draw other numbers
 def test_a_run_goes_on_where_it_was_on_another_device(
     device, case, home, reference, tmp_path, stop_after
 ):

@@ -84,7 +84,7 @@ def test_windows_equal_a_naive_computation_with_every_gradient(exact_device):
     for terms, (begin, end) in zip(source.losses(GENERATOR), windows, strict=True):
         expected, states = naive_window(model, tokens, weights, states, begin, end)
         torch.testing.assert_close(terms.total, expected, rtol=1e-10, atol=1e-10)
-        assert terms.plain["cross-entropy"] == pytest.approx(expected.item(), abs=1e-10)
+        assert terms.plain["cross-entropy"].item() == pytest.approx(expected.item(), abs=1e-10)
         assert terms.num_tokens == 3 * (end - begin)
         for a, b in zip(
             torch.autograd.grad(terms.total, parameters),

@@ -13,17 +13,17 @@ from newllm_core.trajectory.text import contexts_of_text, inputs_at
 B = 2
 
 
-@pytest.fixture(params=SHAPES.values(), ids=SHAPES, scope="module")
+@pytest.fixture(params=SHAPES.values(), ids=SHAPES)
 def model(request, exact_device):
     return make_model(**request.param).to(exact_device)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def text(exact_device):
     return draw_tokens(B, T).to(exact_device), draw(B, D, seed=7).to(exact_device)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def exact(model, text):
     with torch.no_grad():
         return naive(model, *text)

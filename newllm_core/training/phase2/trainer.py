@@ -238,7 +238,11 @@ class Phase2Trainer:
         run_state.load_parameters(self.parameters, state.part("parameter"))
         run_state.load_parameters(self.kept, state.part("kept"))
         run_state.load_optimizer(self.steps.optimizer, state.part("optimizer"))
-        self.generator.set_state(state.tensors["generator"])
+        drawn = state.tensors["generator"]
+        if drawn.shape == self.generator.get_state().shape:
+            self.generator.set_state(drawn)
+        else:  # of another kind of device, whose numbers this one cannot draw
+            self.generator.manual_seed(self.seed + self.steps.step)
         if self.extra.regularizer is not None:
             self.extra.regularizer.load_state_dict(state.part("regularizer"))
         self.source.load_state(State(state.part("source"), values["source"]))

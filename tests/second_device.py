@@ -1,0 +1,169 @@
+"""A second device in the memory of this process, for tests of what must run on any.
+
+Its tensors hold one of the processor each, and compute with it: results are exact. As on CUDA they
+meet no tensor of the processor in an operation, are read only once they are copied, and draw from
+generators whose states no other device takes.
+"""
+
+import torch
+from torch.utils import backend_registration
+
+NAME = "second"
+CPU = torch.device("cpu")
+IS_POSSIBLE = hasattr(backend_registration, "_setup_privateuseone_for_python_backend")
+# What makes tensors from none: all else in PyTorch is made of these.
+FACTORIES = (
+    *("empty.memory_format", "empty_strided", "arange.start_step", "linspace", "eye", "eye.m"),
+    *("randperm", "randperm.generator", "tril_indices", "triu_indices"),
+)
+BETWEEN_DEVICES = {"aten::_to_copy", "aten::copy_", "aten::to"}
+INDEXING = {"aten::_unsafe_index", "aten::index", "aten::index_put", "aten::index_put_"}
+NARROW = ("addmm", "baddbmm", "bmm", "linear", "matmul", "mm")  # under autocast
+
+
+class Held(torch.Tensor):
+    """A tensor of the second device; `held` is the one of the processor."""
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @staticmethod
+    def __new__(cls, held):
+        with torch.inference_mode(False):  # which tensors like this one do not know
+            made = torch.Tensor._make_wrapper_subclass(
+                cls,
+                held.shape,
+                strides=held.stride(),
+                storage_offset=held.storage_offset(),
+                dtype=held.dtype,
+                device=torch.device(NAME, 0),
+            )
+        made.held = held
+        return made
+
+    def __repr__(self):
+        return f"{self.held!r} of the second device"
+
+    def tolist(self):
+        """Wait for the device, and copy."""
+        return self.cpu().tolist()
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        schema = function._schema
+        if schema.name not in BETWEEN_DEVICES:
+            refuse_mixture(schema.name, args, kwargs)
+        result = function(*map(to_processor, args), **to_processor(kwargs))
+        if schema.is_mutable:  # what was given comes back, not another tensor that holds the same
+            given = dict(zip((a.name for a in schema.arguments), args, strict=False)) | kwargs
+            written = [given[a.name] for a in schema.arguments if _is_written(a)]
+            if not schema.returns:
+                return None
+            return written[0] if len(schema.returns) == 1 else tuple(written)
+        asked = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.device)]
+        return result if CPU in asked else to_second(result)
+
+
+def _is_written(argument):
+    return argument.alias_info is not None and argument.alias_info.is_write
+
+
+def refuse_mixture(name, args, kwargs):
+    """Fail as CUDA does; numbers may come from the processor, and so may indices."""
+    if name in INDEXING and isinstance(args[0], Held):
+        args = (args[0], *args[2:])
+    tensors = [*tensors_in((args, *kwargs.values()))]
+    others = [tensor for tensor in tensors if tensor.dim() and not isinstance(tensor, Held)]
+    if others and len(others) < len(tensors):
+        raise RuntimeError(f"{name}: expected all tensors to be on the same device")
+
+
+def tensors_in(values):
+    """Find tensors, in lists too."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from tensors_in(value)
+
+
+def to_processor(value):
+    """Return what a tensor of the second device holds."""
+    if isinstance(value, Held):
+        return value.held
+    if isinstance(value, torch.device):
+        return CPU
+    if isinstance(value, dict):
+        return {name: to_processor(inner) for name, inner in value.items()}
+    return type(value)(map(to_processor, value)) if isinstance(value, list | tuple) else value
+
+
+def to_second(value):
+    """Let a tensor of the processor be one of the second device."""
+    if isinstance(value, torch.Tensor):
+        return Held(value)
+    return type(value)(map(to_second, value)) if isinstance(value, list | tuple) else value
+
+
+class Generator(torch.Generator):
+    """The processor's, and of the second device one whose state is longer."""
+
+    def __new__(cls, device=CPU):
+        made = super().__new__(cls, CPU)
+        made.longer = 16 if torch.device(device).type == NAME else 0
+        return made
+
+    def get_state(self):
+        return torch.nn.functional.pad(super().get_state(), (0, self.longer))
+
+    def set_state(self, state):
+        own = super().get_state()
+        if len(state) != len(own) + self.longer:
+            raise RuntimeError("RNG state is wrong size")
+        super().set_state(state[: len(own)].clone())
+        return self
+
+
+def factory(function):
+    """Make with `function` what the second device is asked for."""
+
+    def make(*args, **kwargs):
+        return Held(function(*args, **kwargs | {"device": CPU}))
+
+    return make
+
+
+def copy_from(source, target, non_blocking=False):
+    """Copy between devices."""
+    to_processor(target).copy_(to_processor(source))
+    return target
+
+
+def narrow(function):
+    """Compute with numbers of autocast's type."""
+
+    def to_narrow(value):
+        fits = isinstance(value, torch.Tensor) and value.dtype is torch.float32
+        return value.to(torch.get_autocast_dtype(NAME)) if fits else value
+
+    def compute(*args, **kwargs):
+        with torch.autocast(NAME, enabled=False):
+            return function(*map(to_narrow, args), **kwargs)
+
+    return compute
+
+
+def register():
+    """Tell PyTorch of the device; it stays while what is returned does."""
+    backend_registration._setup_privateuseone_for_python_backend(NAME)
+    torch.get_device_module(NAME).get_amp_supported_dtype = lambda: [torch.bfloat16]
+    library, others = torch.library.Library("aten", "IMPL"), torch.library.Library("_", "IMPL")
+    for name in FACTORIES:
+        packet, _, overload = name.partition(".")
+        function = getattr(getattr(torch.ops.aten, packet), overload or "default")
+        library.impl(name, factory(function), "PrivateUse1")
+    library.impl("_copy_from", copy_from, "PrivateUse1")
+    others.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
+    for name in NARROW:
+        library.impl(name, narrow(getattr(torch.ops.aten, name)), "AutocastPrivateUse1")
+    return library, others
