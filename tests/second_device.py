@@ -5,6 +5,8 @@ meet no tensor of the processor in an operation, are read only once they are cop
 generators whose states no other device takes.
 """
 
+from functools import partial
+
 import torch
 from torch.utils import backend_registration
 
@@ -18,7 +20,14 @@ FACTORIES = (
 )
 BETWEEN_DEVICES = {"aten::_to_copy", "aten::copy_", "aten::to"}
 INDEXING = {"aten::_unsafe_index", "aten::index", "aten::index_put", "aten::index_put_"}
-NARROW = ("addmm", "baddbmm", "bmm", "linear", "matmul", "mm")  # under autocast
+# Under autocast on CUDA: products, and what is computed in float32.
+NARROW = ("addmm", "addmv", "baddbmm", "bmm", "linear", "matmul", "mm", "mv")
+WIDE = (
+    *("exp", "expm1", "layer_norm", "log", "log1p", "mse_loss", "nll_loss", "norm.Scalar"),
+    *("pow.Tensor_Scalar", "pow.Tensor_Tensor", "reciprocal", "rsqrt", "softplus"),
+    *("cumprod", "cumsum", "linalg_vector_norm", "log_softmax.int", "softmax.int", "sum"),
+    *("prod", "sum.dim_IntList", "native_layer_norm"),
+)
 
 
 class Held(torch.Tensor):
@@ -139,18 +148,25 @@ def copy_from(source, target, non_blocking=False):
     return target
 
 
-def narrow(function):
-    """Compute with numbers of autocast's type."""
+def casting(function, of, to):
+    """Give `function` the numbers of type `of` in the type that `to` says, as autocast does."""
 
-    def to_narrow(value):
-        fits = isinstance(value, torch.Tensor) and value.dtype is torch.float32
-        return value.to(torch.get_autocast_dtype(NAME)) if fits else value
+    def cast(value):
+        fits = isinstance(value, torch.Tensor) and value.dtype is of()
+        return value.to(to()) if fits else value
 
     def compute(*args, **kwargs):
+        args, kwargs = map(cast, args), {name: cast(value) for name, value in kwargs.items()}
         with torch.autocast(NAME, enabled=False):
-            return function(*map(to_narrow, args), **kwargs)
+            return function(*args, **kwargs)
 
     return compute
+
+
+def find(name):
+    """Return the operation of PyTorch."""
+    packet, _, overload = name.partition(".")
+    return getattr(getattr(torch.ops.aten, packet), overload or "default")
 
 
 def register():
@@ -159,11 +175,12 @@ def register():
     torch.get_device_module(NAME).get_amp_supported_dtype = lambda: [torch.bfloat16]
     library, others = torch.library.Library("aten", "IMPL"), torch.library.Library("_", "IMPL")
     for name in FACTORIES:
-        packet, _, overload = name.partition(".")
-        function = getattr(getattr(torch.ops.aten, packet), overload or "default")
-        library.impl(name, factory(function), "PrivateUse1")
+        library.impl(name, factory(find(name)), "PrivateUse1")
     library.impl("_copy_from", copy_from, "PrivateUse1")
     others.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
-    for name in NARROW:
-        library.impl(name, narrow(getattr(torch.ops.aten, name)), "AutocastPrivateUse1")
+    narrow = partial(torch.get_autocast_dtype, NAME)
+    wide = partial(getattr, torch, "float32")
+    for names, of, to in ((NARROW, wide, narrow), (WIDE, narrow, wide)):
+        for name in names:
+            library.impl(name, casting(find(name), of, to), "AutocastPrivateUse1")
     return library, others

@@ -83,3 +83,16 @@ def test_every_command_runs_on_another_device(on_device, tmp_path):
     assert there["generate"]["tokens"] == here["generate"]["tokens"]
     ours, others = (np.load(tmp_path / device / "read.npy") for device in found)
     np.testing.assert_allclose(ours, others, rtol=1e-3, atol=1e-3)
+
+
+def test_products_of_bfloat16_train_there(on_device, tmp_path):
+    losses = {}
+    for device in ("cpu", "second"):
+        (tmp_path / device).mkdir()
+        asked = commands(tmp_path / device)
+        on_device(device, *asked["phase1"], "--precision=bfloat16")
+        report = on_device(device, *asked["phase2"], "--precision=bfloat16")
+        losses[device] = [epoch["validation"]["loss"] for epoch in report["epochs"]]
+    untrained, trained = losses["second"]
+    assert trained < untrained - 0.02
+    assert losses["second"] == pytest.approx(losses["cpu"], abs=0.005)
