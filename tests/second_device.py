@@ -6,6 +6,7 @@ generators whose states no other device takes.
 """
 
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch.utils import backend_registration
@@ -31,12 +32,19 @@ WIDE = (
 
 
 class Held(torch.Tensor):
-    """A tensor of the second device; `held` is the one of the processor."""
+    """A tensor of the second device; `held` is the one of the processor.
+
+    Types that it has not are `refused`, as MPS refuses float64.
+    """
+
+    refused: ClassVar[set[torch.dtype]] = set()
 
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     @staticmethod
     def __new__(cls, held):
+        if held.dtype in cls.refused:
+            raise TypeError(f"the second device has no {held.dtype}")
         with torch.inference_mode(False):  # which tensors like this one do not know
             made = torch.Tensor._make_wrapper_subclass(
                 cls,

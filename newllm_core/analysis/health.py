@@ -15,6 +15,7 @@ from newllm_core.analysis.sections import live_dimensions
 from newllm_core.checkpoint.format import Checkpoint
 from newllm_core.config import Config
 from newllm_core.model.language_model import LanguageModel
+from newllm_core.runtime.device import where_exact
 from newllm_core.runtime.progress import Progress, Silent
 
 
@@ -84,6 +85,6 @@ def weight_change(model: LanguageModel) -> float:
     moved = norm = 0.0
     with torch.no_grad():
         for now, initial in pairs:
-            moved += float((now - initial).double().square().sum())
-            norm += float(initial.double().square().sum())
+            moved += float(where_exact(now - initial).double().square().sum())
+            norm += float(where_exact(initial).double().square().sum())
     return (moved / max(norm, 1e-30)) ** 0.5

@@ -6,6 +6,7 @@ A newllm model is one (`ModelRecurrence`), and so is any step that somebody else
 Shapes: N rows, B streams, T tokens, C context_dim, K numbers that are kept of a context.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -17,7 +18,7 @@ from torch.autograd import grad
 
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.parallel.sharding import is_divided
-from newllm_core.runtime.device import one_thread
+from newllm_core.runtime.device import WITHOUT_FLOAT64, one_thread
 from newllm_core.trajectory.sequential import rollout
 
 EXACT, DIFFERENCES = "exact", "differences"
@@ -77,9 +78,11 @@ class Recurrence(ABC):
 
 
 class ModelRecurrence(Recurrence):
-    """The recurrence of a newllm model."""
+    """The recurrence of a newllm model; of a copy on the processor where there is no float64."""
 
     def __init__(self, model: LanguageModel) -> None:
+        if model.device.type in WITHOUT_FLOAT64:
+            model = copy.deepcopy(model).cpu()
         self.model = model
         self.context_dim = model.context_dim
         self.largest_weight = max(p.numel() for p in model.blocks.parameters())

@@ -18,6 +18,7 @@ from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import InputError
 from newllm_core.model.heads import weighted_mean
 from newllm_core.model.language_model import LanguageModel
+from newllm_core.runtime.device import where_exact
 from newllm_core.runtime.precision import at_least_float32
 from newllm_core.runtime.progress import Progress, Silent, Task
 from newllm_core.trajectory.text import NUM_STREAMS, WARMUP_TOKENS, ContextChunk, contexts_of_text
@@ -191,7 +192,7 @@ def _score(model: LanguageModel, reading: ContextChunk) -> list[tuple[float, flo
     scores = []
     contexts = reading.contexts[len(reading.contexts) - model.num_heads :]
     for head, context_NC in zip(model.heads(), contexts, strict=True):
-        nats = torch.zeros(2, dtype=torch.float64, device=context_NC.device)
+        sums = []
         hits = torch.zeros((), dtype=torch.int64, device=context_NC.device)
         parts = (of_all.split(rows) for of_all in (context_NC, reading.inputs_N, reading.targets_N))
         for part_NC, inputs_N, targets_N in zip(*parts, strict=True):
@@ -199,14 +200,16 @@ def _score(model: LanguageModel, reading: ContextChunk) -> list[tuple[float, flo
             values_NV = at_least_float32(values_NV)
             reached_N = values_NV.gather(1, targets_N[:, None])[:, 0]
             if are_probabilities:
-                losses_N = -reached_N.double().log()
+                losses_N = -where_exact(reached_N).double().log()
             else:
-                losses_N = F.cross_entropy(values_NV, targets_N, reduction="none").double()
-            nats += torch.stack([losses_N.sum(), losses_N.square().sum()])
+                losses_N = F.cross_entropy(values_NV, targets_N, reduction="none")
+                losses_N = where_exact(losses_N).double()
+            sums.append(torch.stack([losses_N.sum(), losses_N.square().sum()]))
             # Targets that are the first of the largest; `argmax` of every row is slow.
             candidates = (reached_N == values_NV.amax(-1)).nonzero()[:, 0]
             hits += (values_NV[candidates].argmax(-1) == targets_N[candidates]).sum()
-        scores.append((float(nats[0]), float(nats[1]), int(hits)))
+        nats, squares = torch.stack(sums).sum(0).tolist()
+        scores.append((nats, squares, int(hits)))
     return scores
 
 

@@ -16,6 +16,7 @@ from newllm_core.errors import ConfigError
 # mallopt parameters of glibc (malloc.h).
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
+WITHOUT_FLOAT64 = {"mps"}
 
 
 def prepare_device(config: RunConfig) -> torch.device:
@@ -47,6 +48,11 @@ def available_devices() -> list[str]:
     """List the types of devices that torch can compute on here."""
     found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     return ["cpu", *(name for name, there in found.items() if there)]
+
+
+def where_exact(values: Tensor) -> Tensor:
+    """Copy `values` to the processor if their device has no float64."""
+    return values.cpu() if values.device.type in WITHOUT_FLOAT64 else values
 
 
 def steps_between_checks(config: RunConfig, device: torch.device) -> int:

@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 
 from newllm_core.config import RunConfig
 from newllm_core.runtime import device as devices
 from tests.cli.conftest import TINY
 from tests.cli.inside import CommandLine
 from tests.open_gate import OPEN
+from tests.second_device import Held
 
 # Whatever a model can have.
 MODEL = (
@@ -67,7 +69,17 @@ def on_device(second, trained, monkeypatch, capsys):
     return run
 
 
-def test_every_command_runs_on_another_device(on_device, tmp_path):
+@pytest.fixture(params=["as-cuda", "as-mps"])
+def precise(request, monkeypatch):
+    """The second device has float64, or none."""
+    if request.param == "as-mps":
+        monkeypatch.setattr(Held, "refused", {torch.float64})
+        devices.WITHOUT_FLOAT64.add("second")
+    yield
+    devices.WITHOUT_FLOAT64.discard("second")
+
+
+def test_every_command_runs_on_another_device(on_device, precise, tmp_path):
     found = {"cpu": {}, "second": {}}
     for device, reports in found.items():
         (tmp_path / device).mkdir()

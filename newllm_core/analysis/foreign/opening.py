@@ -19,6 +19,7 @@ from newllm_core.errors import ConfigError, InputError, PluginError
 from newllm_core.files.from_strangers import read_text, regular_file
 from newllm_core.files.npy_files import open_array
 from newllm_core.plugins.registry import RECURRENCES
+from newllm_core.runtime.device import WITHOUT_FLOAT64
 
 FOLDERS = "transformers"
 
@@ -100,7 +101,8 @@ def examine_file(
     untrained twin is looked at only `with_control`.
     """
     require_openable(path, tokens, kind)
-    device = device or torch.device("cpu")
+    if device is None or device.type in WITHOUT_FLOAT64:
+        device = torch.device("cpu")
     network = open_network(path, kind, embedding=embedding, seed=seed, device=device)
     report = examine(
         network.step,

@@ -14,6 +14,7 @@ from newllm_core.analysis.rank import effective_rank
 from newllm_core.analysis.sections import mean_cosine
 from newllm_core.config import Config
 from newllm_core.model.language_model import LanguageModel
+from newllm_core.runtime.device import where_exact
 from newllm_core.trajectory.sequential import read_to_end, rollout
 
 
@@ -56,7 +57,8 @@ def model_figures(
     random_PC *= scale / random_PC.norm(dim=1, keepdim=True)
     # Both in one reading: a step of a few hundred rows costs little more than one of half as many.
     starts = torch.cat([own_PC, random_PC])
-    own_PLC, other_PLC = rollout(model, tokens_PS[:, warmup:].repeat(2, 1), starts).chunk(2)
+    both_PLC = where_exact(rollout(model, tokens_PS[:, warmup:].repeat(2, 1), starts))
+    own_PLC, other_PLC = both_PLC.chunk(2)
     squared_PL = (own_PLC - other_PLC).square().mean(dim=-1)
     converged_PL = squared_PL < config.phase1.convergence_threshold
     rows_NC = own_PLC.flatten(0, 1)

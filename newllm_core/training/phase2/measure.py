@@ -107,12 +107,13 @@ class Measurements:
         return {"memory": found, "validation_terms": terms}
 
     def _terms(self, read: ProbeContexts) -> dict[str, float]:
-        contexts_PTC = read.trajectory[:, 1:]
-        inputs_PT = read.tokens[:, -contexts_PTC.shape[1] :]
+        trajectory_PSC = read.trajectory.to(self.model.device)
+        contexts_PTC = trajectory_PSC[:, 1:]
+        inputs_PT = read.tokens[:, -contexts_PTC.shape[1] :].to(self.model.device)
         found = self.extra.eval()(
             self.model,
             contexts_PTC,
-            start_BC=read.trajectory[:, 0],
+            start_BC=trajectory_PSC[:, 0],
             inputs_BT=inputs_PT,
             streams=[len(inputs_PT)] * collectives.size(),
             others=partial(_others, inputs_PT, int(self.dataset.info.end_id)),

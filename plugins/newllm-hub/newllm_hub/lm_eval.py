@@ -28,6 +28,7 @@ from newllm_core.generation.session import Session
 from newllm_core.generation.writer import Writer
 from newllm_core.pipeline.opened import open_checkpoint
 from newllm_core.pipeline.trained import evaluation_config
+from newllm_core.runtime.device import where_exact
 from newllm_core.runtime.precision import at_least_float32, products_in
 from newllm_core.settings import Settings
 from newllm_core.trajectory.sequential import unroll
@@ -210,5 +211,7 @@ class NewllmLM(TemplateLM):
         with model.narrow_products():
             logits_TV = model.predict(model.heads()[-1], contexts_TC, last_T)
         logits_TV = at_least_float32(logits_TV)
-        lost = F.cross_entropy(logits_TV, targets_T, reduction="none").double().sum()
-        return float(lost), bool((logits_TV.argmax(-1) == targets_T).all())
+        lost_T = F.cross_entropy(logits_TV, targets_T, reduction="none")
+        return float(where_exact(lost_T).double().sum()), bool(
+            (logits_TV.argmax(-1) == targets_T).all()
+        )
