@@ -5,7 +5,7 @@ import json
 import math
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,13 @@ READS = ("analyze", "evaluate")
 class Search(Section, name="search"):
     """How parameters are chosen."""
 
-    trials: int = option(20, "All in all.", low=1, high=100_000)
+    trials: int = option(20, "All in all; a grid has as many as it has.", low=1, high=100_000)
     seed: int = option(0, "Of what is tried.", low=0)
     sampler: str = option(
         "random",
-        "random: the same trials whoever runs them; tpe: learns from those that are done.",
-        choices=("random", "tpe"),
+        "random: the same trials whoever runs them; grid: every combination of choices; tpe: "
+        "learns from those that are done.",
+        choices=("random", "grid", "tpe"),
     )
 
 
@@ -141,10 +142,24 @@ def _plan(given: Mapping[str, Any]) -> Plan:
         commands,
         given["objectives"],
         given.get("constraints", {}),
-        settings.make_section(Search, "search", given.get("search", {})),
+        _search(given),
         pruning,
         given.get("slurm", {}),
     )
+
+
+def _search(given: Mapping[str, Any]) -> Search:
+    search = settings.make_section(Search, "search", given.get("search", {}))
+    if search.sampler != "grid":
+        return search
+    if "trials" in given["search"]:
+        raise ConfigError(
+            "search.trials: a grid has as many as there are combinations, leave it out"
+        )
+    for key, values in given["parameters"].items():
+        if not isinstance(values, list):
+            raise ConfigError(f"parameters.{key}: a grid takes a list of choices")
+    return replace(search, trials=math.prod(map(len, given["parameters"].values())))
 
 
 def _check_parameter(key: str, values: Any) -> None:  # noqa: ANN401 - any TOML

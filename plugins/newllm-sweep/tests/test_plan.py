@@ -32,6 +32,8 @@ from newllm_core.errors import ConfigError
         (("{phase1}", "{phase1.x}"), "a command before it"),
         (("[search]", '[pruning]\nrun = "phase1"\nfigure = "loss"\n[search]'), "EVENT.PLACE"),
         (("[search]", "[search"), "is not TOML"),
+        (("trials = 12", 'sampler = "grid"'), "a grid takes a list"),
+        (("trials = 12", 'trials = 12\nsampler = "grid"'), "leave it out"),
     ],
 )
 def test_a_mistake_in_the_plan_is_one_helpful_line(tmp_path, change, words):

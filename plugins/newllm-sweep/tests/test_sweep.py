@@ -107,6 +107,18 @@ def test_best_settings_and_page(tmp_path, stand_in_runs):
         swept(more.replace("0.8 }", "0.7 }"), tmp_path)
 
 
+def test_a_grid_makes_every_combination_once(tmp_path, stand_in_runs):
+    choices = {"{ low = 0.1, high = 0.8 }": "[0.2, 0.5, 0.7]", "{ low = 2, high = 6 }": "[3, 4]"}
+    text = PLAN.replace("trials = 12", 'sampler = "grid"')
+    for bounds, listed in choices.items():
+        text = text.replace(bounds, listed)
+    _, _, report = swept(text, tmp_path)
+    tried = [tuple(trial["parameters"].values()) for trial in report["trials"]]
+    assert tried == [(weight, count) for weight in (0.2, 0.5, 0.7) for count in (3, 4)]
+    with pytest.raises(ConfigError, match="at most 100000"):
+        swept(text.replace("[3, 4]", f"{[*range(2, 40_000)]}"), tmp_path)
+
+
 def test_several_objectives_and_constraints_give_a_front(tmp_path, stand_in_runs):
     text = PLAN.replace("12", "8") + '"phase1.size.0" = "maximize"\n'
     text += '[constraints]\n"analyze.weight" = { above = 0.3 }\n'
