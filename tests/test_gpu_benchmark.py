@@ -6,7 +6,10 @@ import pytest
 import torch
 
 from benchmarks.gpu import __main__ as gpu
+from benchmarks.gpu.recurrence import forms
 from benchmarks.gpu.timing import Place
+from benchmarks.gpu.training import preset
+from newllm_core.model.language_model import LanguageModel
 
 
 @pytest.fixture
@@ -38,6 +41,22 @@ def test_every_part_runs_on_another_device(part, second):
     rows = list(gpu.measured([part], Place(second, quick=True)))
     assert [row["case"] for row in rows if row.get("failed")] == []
     assert all(row["figure"] == 0 for row in rows if row["unit"] == "loss")
+
+
+def test_every_form_of_the_recurrence_can_be_made(monkeypatch):
+    def graphed(form, given, *, allow_unused_input=False):
+        wanted = [x for x in (*given, *form.parameters()) if x.requires_grad]
+        torch.autograd.grad(form(*given).sum(), wanted, allow_unused=allow_unused_input)
+        return form
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", graphed)
+    monkeypatch.setattr(torch, "compile", lambda form, *, mode: form)
+    place = Place(torch.device("cpu"), quick=True)
+    config = preset("tiny", place)
+    model = LanguageModel(config.model, 97, cell=config.cell)
+    given = torch.randn(3, 2, config.model.embed_dim, requires_grad=True), model.start(2)
+    made = [name for name, _ in forms(model, None, given, on_gpu=True)]
+    assert made == ["plain", "graph", "compiled"]
 
 
 def test_a_part_that_fails_says_so_and_the_others_follow(run, monkeypatch):
