@@ -14,8 +14,9 @@ class OptimizerStep:
     """Makes gradients, averages them over processes, clips them and steps.
 
     A processor looks at norm and losses first: it knows them already, and most steps need no
-    clipping. On another device the fused optimizer divides gradients and refuses what is not
-    finite (what `torch.amp.GradScaler` uses as well), so that nothing waits for the device.
+    clipping. On CUDA the fused optimizer divides gradients and refuses what is not finite (what
+    `torch.amp.GradScaler` uses as well), so that nothing waits for the device. On MPS it ignores
+    both, so that every step looks.
 
     The optimizer is made with `fused=True`; a `clip` of 0 sets gradients no limit.
 
@@ -31,7 +32,7 @@ class OptimizerStep:
         self.clip = clip
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.failed = torch.zeros((), device=self.parameters[0].device)
-        self.looks = self.failed.is_cpu
+        self.looks = self.failed.device.type in ("cpu", "mps")
 
     def backward(self, loss: Tensor, losses: Sequence[Tensor] = ()) -> Tensor:
         """Make the gradients of `loss`; returns their norm, a scalar.

@@ -39,6 +39,15 @@ def test_a_gradient_is_scaled_to_the_largest_norm_and_zero_sets_no_limit(clip, s
     assert moved(given).tolist() == pytest.approx(expected, rel=1e-4)
 
 
+def test_every_device_limits_a_gradient_and_refuses_one_that_is_not_finite(device):
+    given = [nn.Parameter(p.detach().to(device)) for p in parameters()]
+    step = OptimizerStep(torch.optim.SGD(given, lr=1.0, fused=True), clip=6.5)
+    for factor in (1, math.inf):
+        step.apply(step.backward(factor * pull(given)), rate=1.0)
+        here = [parameter.detach().cpu() for parameter in given]
+        assert moved(here).tolist() == pytest.approx([1.5, 2.0, 6.0], rel=1e-4)
+
+
 def test_every_group_gets_the_rate_and_is_clipped_with_the_others():
     given = parameters()
     groups = [{"params": [p], "lr": 10.0 * number} for number, p in enumerate(given, start=1)]

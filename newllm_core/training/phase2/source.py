@@ -157,10 +157,14 @@ def drop(
     """
     if share == 0:
         return values_NC
-    shape = (sum(rows), values_NC.shape[1])
-    # Four decisions from one draw of 64 bits: a Bernoulli draw each takes several times as long.
-    drawn = torch.empty(-(-math.prod(shape) // 4), dtype=torch.int64, device=values_NC.device)
-    drawn.random_(-(2**63), None, generator=generator)
+    shape, device = (sum(rows), values_NC.shape[1]), values_NC.device
+    if device.type == "mps":  # it draws no 64 bits
+        drawn = torch.empty(math.prod(shape), dtype=torch.int16, device=device)
+        drawn.random_(-(2**15), 2**15, generator=generator)
+    else:
+        # Four decisions from one draw: a Bernoulli draw each takes several times as long.
+        drawn = torch.empty(-(-math.prod(shape) // 4), dtype=torch.int64, device=device)
+        drawn.random_(-(2**63), None, generator=generator)
     chance = drawn.view(torch.int16)[: math.prod(shape)].view(shape)[collectives.own(rows)]
     kept = (chance >= round(share * 2**16) - 2**15).to(values_NC.dtype)
     return values_NC * kept.div_(1 - share)
