@@ -23,7 +23,7 @@ def prepare_device(config: RunConfig) -> torch.device:
     """Return the device that `--device` means; sets the number of threads and how memory is reused.
 
     Raises:
-        ConfigError: a GPU was asked for and is not there.
+        ConfigError: a GPU was asked for and is not there, or not one for each process.
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -38,6 +38,11 @@ def prepare_device(config: RunConfig) -> torch.device:
     if chosen == "cuda":
         # Each process that torchrun started on this machine takes a device of its own.
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        if (count := torch.cuda.device_count()) <= device.index:
+            raise ConfigError(
+                f"process {device.index + 1} of this machine has no CUDA device of its own, there "
+                f"are {count}: start as many with torchrun --nproc-per-node {count}"
+            )
         torch.cuda.set_device(device)
     if device.type == "cpu":
         keep_freed_memory()
@@ -64,9 +69,9 @@ def steps_between_checks(config: RunConfig, device: torch.device) -> int:
 
 def to_device(values: Tensor, device: torch.device) -> Tensor:
     """Copy values of the processor; to CUDA through pinned memory, without waiting for it."""
-    if device.type == "cuda":
-        return values.pin_memory().to(device, non_blocking=True)
-    return values.to(device)
+    if device.type in ("cpu", "mps"):
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
 
 
 @contextmanager

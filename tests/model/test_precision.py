@@ -135,6 +135,14 @@ def test_a_device_that_is_not_there_is_refused(name):
         prepare_device(RunConfig(device=name))
 
 
+def test_more_processes_than_devices_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(ConfigError, match=r"process 2 .* there are 1: .* --nproc-per-node 1"):
+        prepare_device(RunConfig(device="cuda"))
+
+
 def test_a_processor_checks_every_step_and_others_from_time_to_time():
     found = [steps_between_checks(RunConfig(), torch.device(name)) for name in ("cpu", "cuda")]
     assert found == [1, 50]
