@@ -113,6 +113,7 @@ def phase2_steps(device, tmp_path, *, shape=None, count=3, **phase2):
             source = FineTuning(model, TOKENS, extra=extra, **options)
         losses = source.losses(torch.Generator(device).manual_seed(0))
         with training_only(model, parameters), waits() as found:
+            source.candidates = steps.candidates
             for terms in itertools.islice(losses, count):
                 steps.make(terms)
                 meter.count(terms.plain, terms.num_tokens, steps.gradient_norm)
@@ -132,6 +133,11 @@ def phase2_steps(device, tmp_path, *, shape=None, count=3, **phase2):
 def test_a_step_of_heads(device, tmp_path, shape, freeze_context):
     found, _ = phase2_steps(device, tmp_path, shape=shape, freeze_context=freeze_context)
     assert found == []
+
+
+def test_a_step_among_candidates(device, tmp_path):
+    # It must know which tokens follow, and how many others there are.
+    assert phase2_steps(device, tmp_path, candidates=8)[0] == 3 * ["nonzero", "index"]
 
 
 @pytest.mark.parametrize("cell", sorted(CELLS.plugins()))

@@ -3,7 +3,7 @@
 A sampled softmax (Jean et al. 2015, arXiv 1412.2007, section 3). Every token that follows any row
 is a candidate, and others are drawn from the rest alike. The drawn ones stand for all of the rest,
 so their logits are raised by log(rest / drawn): the sum over candidates is right on average. How
-many tokens follow is known only when a GPU has found them, so every step waits for it once.
+many tokens follow is known only when a GPU has found them, so every step waits for it.
 
 Shapes: N rows (tokens), K candidates, C context_dim, V vocabulary.
 """
@@ -27,11 +27,14 @@ def draw_candidates(
         The candidates [K], targets first and in order; what is added to their logits [K]; how many
         of them are targets.
     """
-    targets_U = targets_N.unique()
-    order_V = torch.randperm(vocab_size, generator=generator, device=targets_N.device)
-    others = order_V[~torch.isin(order_V, targets_U)]
+    device = targets_N.device
+    follows_V = torch.zeros(vocab_size, dtype=torch.bool, device=device)
+    follows_V.index_fill_(0, targets_N, True)  # `follows_V[targets_N] = True` waits for a GPU
+    targets_U = follows_V.nonzero()[:, 0]
+    order_V = torch.randperm(vocab_size, generator=generator, device=device)
+    others = order_V[~follows_V[order_V]]
     chosen = others[:drawn]
-    raised_K = torch.zeros(len(targets_U) + len(chosen), device=targets_N.device)
+    raised_K = torch.zeros(len(targets_U) + len(chosen), device=device)
     if len(chosen):
         raised_K[len(targets_U) :] = math.log(len(others) / len(chosen))
     return torch.cat([targets_U, chosen]), raised_K, len(targets_U)
