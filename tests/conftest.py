@@ -39,6 +39,7 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: "/robustness/" not in item.nodeid)
 
 
+# Before the first gradient, which makes a thread for every device there is.
 SECOND = second_device.register() if second_device.IS_POSSIBLE else None
 
 
@@ -48,6 +49,7 @@ def second(monkeypatch):
     if SECOND is None:
         pytest.skip("torch 2.10 and later can have a second device made of Python")
     monkeypatch.setattr(torch, "Generator", second_device.Generator)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)  # which is CUDA's
     before = torch.__future__.get_swap_module_params_on_conversion()
     torch.__future__.set_swap_module_params_on_conversion(True)
     yield torch.device(second_device.NAME)

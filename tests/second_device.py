@@ -1,8 +1,8 @@
 """A second device in the memory of this process, for tests of what must run on any.
 
 Its tensors hold one of the processor each, and compute with it: results are exact. As on CUDA they
-meet no tensor of the processor in an operation, are read only once they are copied, and draw from
-generators whose states no other device takes.
+meet no tensor of the processor in an operation (but numbers, element by element), are read only
+once they are copied, and draw from generators of their own, whose states no other device takes.
 """
 
 from functools import partial
@@ -21,6 +21,8 @@ FACTORIES = (
 )
 BETWEEN_DEVICES = {"aten::_to_copy", "aten::copy_", "aten::to"}
 INDEXING = {"aten::_unsafe_index", "aten::index", "aten::index_put", "aten::index_put_"}
+# Where they are: PyTorch hands on other objects than it was given.
+OWN_GENERATORS = set()
 # Under autocast on CUDA: products, and what is computed in float32.
 NARROW = ("addmm", "addmv", "baddbmm", "bmm", "linear", "matmul", "mm", "mv")
 WIDE = (
@@ -68,12 +70,12 @@ class Held(torch.Tensor):
     def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         schema = function._schema
+        given = dict(zip((a.name for a in schema.arguments), args, strict=False)) | kwargs
+        written = [given[a.name] for a in schema.arguments if _is_written(a)]
         if schema.name not in BETWEEN_DEVICES:
-            refuse_mixture(schema.name, args, kwargs)
+            refuse_mixture(function, args, kwargs, written)
         result = function(*map(to_processor, args), **to_processor(kwargs))
         if schema.is_mutable:  # what was given comes back, not another tensor that holds the same
-            given = dict(zip((a.name for a in schema.arguments), args, strict=False)) | kwargs
-            written = [given[a.name] for a in schema.arguments if _is_written(a)]
             if not schema.returns:
                 return None
             return written[0] if len(schema.returns) == 1 else tuple(written)
@@ -85,14 +87,25 @@ def _is_written(argument):
     return argument.alias_info is not None and argument.alias_info.is_write
 
 
-def refuse_mixture(name, args, kwargs):
-    """Fail as CUDA does; numbers may come from the processor, and so may indices."""
+def refuse_mixture(function, args, kwargs, written):
+    """Fail as CUDA does; numbers to compute with may be the processor's, and so may indices."""
+    name = function._schema.name
+    takes_numbers = torch.Tag.pointwise in function.tags or name in INDEXING
     if name in INDEXING and isinstance(args[0], Held):
         args = (args[0], *args[2:])
-    tensors = [*tensors_in((args, *kwargs.values()))]
-    others = [tensor for tensor in tensors if tensor.dim() and not isinstance(tensor, Held)]
-    if others and len(others) < len(tensors):
+    given = (*args, *kwargs.values())
+    tensors = [*tensors_in(given)]
+    allowed = [t for t in tensors if isinstance(t, Held) or (takes_numbers and not t.dim())]
+    if len(allowed) < len(tensors) or not all(isinstance(t, Held) for t in tensors_in(written)):
         raise RuntimeError(f"{name}: expected all tensors to be on the same device")
+    require_own_generators(given)
+
+
+def require_own_generators(values):
+    """Fail as CUDA does where another device's generator is to draw."""
+    generators = [value for value in values if isinstance(value, torch._C.Generator)]
+    if any(generator._cdata not in OWN_GENERATORS for generator in generators):
+        raise RuntimeError(f"expected a generator of device type {NAME!r}")
 
 
 def tensors_in(values):
@@ -128,6 +141,7 @@ class Generator(torch.Generator):
     def __new__(cls, device=CPU):
         made = super().__new__(cls, CPU)
         made.longer = 16 if torch.device(device).type == NAME else 0
+        (OWN_GENERATORS.add if made.longer else OWN_GENERATORS.discard)(made._cdata)
         return made
 
     def get_state(self):
@@ -145,6 +159,7 @@ def factory(function):
     """Make with `function` what the second device is asked for."""
 
     def make(*args, **kwargs):
+        require_own_generators(kwargs.values())
         return Held(function(*args, **kwargs | {"device": CPU}))
 
     return make

@@ -12,6 +12,7 @@ WAITING = {
     "_unique",
     "_unique2",
     "equal",
+    "isin",
     "is_nonzero",
     "item",
     "masked_select",
@@ -29,15 +30,21 @@ class _Operations(TorchDispatchMode):
         self.found = found
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
         name = function._schema.name.removeprefix("aten::")
         waits = name in WAITING
         waits |= name == "repeat_interleave" and function._overloadname == "Tensor"
         if name in INDEXING:
             masks = [i for i in args[1] if i is not None and i.dtype in (torch.bool, torch.uint8)]
             waits |= bool(masks)
+        # A copy between devices; pinned memory is copied behind one's back.
+        if name == "_to_copy" and not kwargs.get("non_blocking"):
+            waits |= kwargs.get("device", args[0].device).type != args[0].device.type
+        if name == "copy_" and args[2:3] != (True,):
+            waits |= args[0].device.type != args[1].device.type
         if waits:
             self.found.append(name)
-        return function(*args, **(kwargs or {}))
+        return function(*args, **kwargs)
 
 
 class _Methods(TorchFunctionMode):

@@ -14,6 +14,10 @@ from torch import nn
         lambda there, here: nn.Linear(3, 2)(there),
         lambda there, here: here[there.long()],
         lambda there, here: there.numpy(),
+        lambda there, here: torch.stack([there[0], here[0]]),
+        lambda there, here: here.sum().add_(there.sum()),
+        lambda there, here: there.normal_(generator=torch.Generator(here.device)),
+        lambda there, here: torch.randperm(3, generator=torch.Generator(), device=there.device),
         lambda there, here: torch.Generator(there.device).set_state(torch.get_rng_state()),
     ],
 )
