@@ -42,9 +42,14 @@ class _Operations(TorchDispatchMode):
             waits |= kwargs.get("device", args[0].device).type != args[0].device.type
         if name == "copy_" and args[2:3] != (True,):
             waits |= args[0].device.type != args[1].device.type
-        if waits:
-            self.found.append(name)
-        return function(*args, **kwargs)
+        if not waits:
+            return function(*args, **kwargs)
+        self.found.append(name)
+        watch("default")
+        try:
+            return function(*args, **kwargs)
+        finally:
+            watch("error")
 
 
 class _Methods(TorchFunctionMode):
@@ -58,17 +63,19 @@ class _Methods(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
+def watch(mode):
+    """Set what CUDA does where the processor waits for it."""
+    if torch.cuda.is_available():
+        torch.cuda.set_sync_debug_mode(mode)
+
+
 @contextmanager
 def waits():
-    """Lists what waits for the device in the block; on CUDA anything that does is an error."""
+    """Lists what waits for the device in the block; on CUDA anything else that does is an error."""
     found = []
-    on_gpu = torch.cuda.is_available()
-    if on_gpu:
-        torch.cuda.synchronize()
-        torch.cuda.set_sync_debug_mode("error")
+    watch("error")
     try:
         with _Operations(found), _Methods(found):
             yield found
     finally:
-        if on_gpu:
-            torch.cuda.set_sync_debug_mode("default")
+        watch("default")
