@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from newllm_core.training.phase1.vacuity import VacuityGuard
+from tests.second_device import Held
 
 
 @pytest.fixture
@@ -76,3 +77,12 @@ def test_frozen_parameters_do_not_count(parameters):
         parameters[1].add_(13.0)
     assert guard.weight_change(parameters) == pytest.approx(1.0)
     assert guard.gradient_norms({"term": (frozen.sum() + 2 * parameters[1]).sum()}) == {"term": 2.0}
+
+
+def test_norms_of_a_state_go_on_where_there_is_no_float64(second, monkeypatch):
+    parameter = nn.Parameter(torch.tensor([3.0, 4.0]).to(second))
+    guard = VacuityGuard([parameter])
+    guard.largest = {"larger": 7.5, "smaller": 2.0}
+    monkeypatch.setattr(Held, "refused", {torch.float64})
+    guard.gradient_norms({name: parameter.square().sum() / 2 for name in guard.largest})
+    assert guard.largest == {"larger": 7.5, "smaller": 5.0}

@@ -28,7 +28,6 @@ class VacuityGuard:
 
     @largest.setter
     def largest(self, norms: Mapping[str, float]) -> None:
-        # On the processor: a scalar from there goes with tensors of any device.
         self._largest = {n: torch.tensor(norm, dtype=torch.float64) for n, norm in norms.items()}
 
     def gradient_norms(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -37,7 +36,8 @@ class VacuityGuard:
         for name, term in terms.items():
             norm = norms[name] = self.norm_of(term) if term.requires_grad else term.new_zeros(())
             # Of a norm that is not a number nothing is remembered.
-            self._largest[name] = torch.fmax(norm, self._largest.get(name, torch.zeros_like(norm)))
+            before = self._largest.get(name, torch.zeros_like(norm)).to(norm)
+            self._largest[name] = torch.fmax(norm, before)
         return norms
 
     def vacuous_terms(self) -> list[str]:
