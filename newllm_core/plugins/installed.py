@@ -60,7 +60,7 @@ def _read(places: tuple[tuple[str, int], ...]) -> tuple[list[Registered], list[s
     problems = []
     for distribution in distributions():
         try:
-            entries = list(distribution.entry_points)
+            entries = [e for e in distribution.entry_points if e.group.startswith("newllm.")]
         except Exception as error:  # text that is none, lines that are none
             place = getattr(distribution, "_path", None) or _facts(distribution)[0]
             problems.append(
@@ -68,7 +68,7 @@ def _read(places: tuple[tuple[str, int], ...]) -> tuple[list[Registered], list[s
                 f"({one_line(error)}): install it again or remove it"
             )
             continue
-        if entries:  # most register nothing: their metadata need not be parsed
+        if entries:  # most register nothing of ours: their metadata need not be parsed
             found.append((_facts(distribution), entries))
     return found, problems
 
