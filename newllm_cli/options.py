@@ -27,7 +27,7 @@ JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON document to stdout instead of tables.")
 ]
 HtmlOption = Annotated[
-    Path | None, typer.Option("--html", help="Write one self-contained page with charts.")
+    Path | None, typer.Option("--html", help="Write one page with charts, FILE.html.")
 ]
 PngOption = Annotated[
     Path | None, typer.Option("--png", help="Write the charts into this folder (extra: png).")

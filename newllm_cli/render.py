@@ -9,6 +9,7 @@ from rich.text import Text
 
 from newllm_core.analysis.report.figures import fixed, look_up, short
 from newllm_core.data.text_counts import lost_text_in_words
+from newllm_core.files.names import quoted
 
 PER_CHARACTER = ("bits_per_character", "bits/char")
 
@@ -28,7 +29,8 @@ def render_dataset(folder: str, info: dict[str, Any], console: Console) -> None:
         counts = (figures[key] for key in ("documents", "tokens", "bytes", "words"))
         table.add_row(split, *("-" if count is None else f"{count:,}" for count in counts))
     console.print(table)
-    console.print(f"vocabulary {info['vocab_size']:,}; next: newllm phase1 --data {folder}")
+    next_one = f"newllm phase1 --data {quoted(folder)}"
+    console.print(f"vocabulary {info['vocab_size']:,}; next: {next_one}", soft_wrap=True)
 
 
 def render_phase1(summary: dict[str, Any], console: Console) -> None:
@@ -55,7 +57,7 @@ def render_phase1(summary: dict[str, Any], console: Console) -> None:
         console.print(f"phase 1 {done}", soft_wrap=True)
     else:
         console.print(f"phase 1 FAILED: {verdict['reason']}", style="bold red", soft_wrap=True)
-    console.print(f"next: newllm analyze {summary['checkpoint']}", soft_wrap=True)
+    console.print(f"next: newllm analyze {quoted(summary['checkpoint'])}", soft_wrap=True)
 
 
 def render_language_model(summary: dict[str, Any], console: Console) -> None:

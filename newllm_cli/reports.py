@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from newllm_core.errors import InputError
+from newllm_core.errors import ConfigError, InputError
 from newllm_core.files.atomic import refuse_existing, require_writable, write_atomically
 from newllm_core.runtime.progress import Progress
 
@@ -17,7 +17,8 @@ def check_outputs(html: Path | None, png: Path | None, *, overwrite: bool) -> No
 
     Raises:
         InputError: the file or folder exists and `overwrite` is false.
-        ConfigError: PNG files are asked for and matplotlib is not there.
+        ConfigError: PNG files are asked for and matplotlib is not there, or the page is not called
+            one: with `overwrite` it might take the place of what is read.
     """
     if png is not None:
         from newllm_core.analysis.report.png import require_matplotlib
@@ -32,6 +33,8 @@ def check_outputs(html: Path | None, png: Path | None, *, overwrite: bool) -> No
                 f"{png} exists: choose another --png, or pass --overwrite to replace its charts"
             )
     if html is not None:
+        if html.suffix not in (".html", ".htm"):
+            raise ConfigError(f"--html {html}: end it in .html, as {html.stem or 'report'}.html")
         refuse_existing(html, overwrite=overwrite, option="--html")
 
 

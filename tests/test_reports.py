@@ -66,14 +66,16 @@ def test_png_without_matplotlib_is_refused_before_the_work(tmp_path, monkeypatch
 
 def test_places_that_cannot_be_written_are_noticed_before_the_work(tmp_path):
     (tmp_path / "file").touch()
+    (tmp_path / "folder.html").mkdir()
     missing = {"checkpoint": tmp_path / "none.safetensors"}
-    for html in (tmp_path, tmp_path / "file" / "a.html", tmp_path / ("y" * 255)):
+    too_long = f"{'y' * 250}.html"
+    for html in (tmp_path / "folder.html", tmp_path / "file" / "a.html", tmp_path / too_long):
         with pytest.raises(InputError, match=r"folder|cannot write"):
             analyze(**options(**missing, html=html))
     for png in (tmp_path / "file", tmp_path / "file" / "charts"):
         with pytest.raises(InputError, match=r"exists|cannot write"):
             analyze(**options(**missing, png=png))
-    assert [item.name for item in tmp_path.iterdir()] == ["file"]
+    assert {item.name for item in tmp_path.iterdir()} == {"file", "folder.html"}
 
 
 def test_no_name_is_read_as_markup(checkpoint, capsys):

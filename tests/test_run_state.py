@@ -48,6 +48,11 @@ def test_one_changed_byte_is_damage(path, what):
         ({"run.seed": 1}, ConfigError, "run.seed was 0, is 1"),
         ({"dataset": "x"}, InputError, "dataset was 'abc', is 'x'"),
         ({"phase1.new": 5}, ConfigError, "phase1.new was None, is 5"),
+        (
+            {f"phase1.new{i}": "long " * 50 for i in range(9)},
+            ConfigError,
+            "and 4 others.*pass --overwrite",
+        ),
     ],
 )
 def test_another_run_is_refused(path, changed, kind, message):

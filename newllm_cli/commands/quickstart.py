@@ -41,6 +41,7 @@ def quickstart(
     from newllm_cli.render_analysis import render_analysis
     from newllm_core.data.prepare import prepare
     from newllm_core.errors import InputError
+    from newllm_core.files.names import quoted
     from newllm_core.pipeline import front_door
     from newllm_core.plugins.guard import stdout_to_stderr
     from newllm_core.settings import from_file
@@ -100,7 +101,7 @@ def quickstart(
         render_quickstart(results, console())
         render_sample(PROMPT, sample, console())
     progress.message(f"done in {results['seconds']:.0f} s; everything is in {folder}")
-    progress.message(f"write with it: newllm generate {made.path} --prompt '{PROMPT}'")
+    progress.message(f"write with it: newllm generate {quoted(made.path)} --prompt '{PROMPT}'")
 
 
 def _free_folder() -> Path:

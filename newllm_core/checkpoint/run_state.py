@@ -27,6 +27,7 @@ from newllm_core.parallel.collectives import full_tensor, shard_like
 FORMAT = "newllm-run"
 FORMAT_VERSION = "4"
 Identity = Mapping[str, Any]
+MOST_SHOWN = 5
 
 # Where and how fast a run is computed, and how often it is saved.
 FREE_TO_CHANGE = (
@@ -179,12 +180,15 @@ def identity_of(
 
 
 def require_same(path: Path, saved: Identity, asked: Identity) -> None:
-    """Raise `ConfigError` where settings differ, `InputError` where only data do; name all keys."""
+    """Raise `ConfigError` where settings differ, `InputError` where only data do; name some."""
     asked = json.loads(json.dumps(asked))  # tuples are lists in JSON
     different = [key for key in sorted({**saved, **asked}) if saved.get(key) != asked.get(key)]
     if not different:
         return
-    shown = "; ".join(f"{key} was {saved.get(key)!r}, is {asked.get(key)!r}" for key in different)
+    first = different[:MOST_SHOWN]
+    shown = "; ".join(f"{key} was {saved.get(key)!r}, is {asked.get(key)!r}" for key in first)
+    if len(different) > len(first):
+        shown += f"; and {len(different) - len(first)} others"
     kind = ConfigError if any("." in key for key in different) else InputError
     raise kind(
         f"{path} is of another run ({shown}): --resume needs the same settings and data; to begin "

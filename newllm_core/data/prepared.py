@@ -22,6 +22,7 @@ from newllm_core.data.dataset_info import (
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import InputError, reason
 from newllm_core.files.from_strangers import read_text, regular_file
+from newllm_core.files.names import quoted
 from newllm_core.files.npy_files import open_array
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def open_dataset(path: str | Path) -> PreparedDataset:
     """
     folder = Path(path)
     if not os.path.exists(folder):
-        raise InputError(f"no prepared data at {folder}: run newllm prepare --out {folder}")
+        raise InputError(f"no prepared data at {folder}: run newllm prepare --out {quoted(folder)}")
     if not os.access(folder, os.R_OK):
         raise InputError(f"cannot read {folder}: permission denied")
     before = os.stat(folder)
@@ -126,9 +127,9 @@ def _how_to_prepare(path: Path) -> str:
         return f"it has no {INFO_FILE}: give the folder that newllm prepare --out DIR wrote"
     from newllm_core.data.sources.row_readers import source_of
 
-    folder = Path("runs") / path.name.partition(".")[0]
-    source = source_of(path)
-    return f"run newllm prepare --source {source} --input {path} --out {folder} and use {folder}"
+    folder, source = quoted(Path("runs") / path.name.partition(".")[0]), source_of(path)
+    command = f"newllm prepare --source {source} --input {quoted(path)} --out {folder}"
+    return f"run {command} and use {folder}"
 
 
 def _check_file(path: Path, info: DatasetInfo) -> None:

@@ -1,6 +1,7 @@
-"""Names of a checkpoint and of what lies beside it."""
+"""Names of a checkpoint and of what lies beside it, and as a command line has them."""
 
 import os
+import shlex
 from pathlib import Path
 
 from newllm_core.errors import ConfigError
@@ -30,3 +31,8 @@ def refuse_source(path: Path, out: Path) -> None:
 def beside(checkpoint: Path, ending: str) -> Path:
     """Return the path of `NAME.ending` beside the checkpoint `NAME.safetensors`."""
     return checkpoint.with_name(f"{checkpoint.name.removesuffix(SUFFIX)}.{ending}")
+
+
+def quoted(path: str | Path) -> str:
+    """Return a path as a shell takes it for one word, and a command for no option."""
+    return shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))

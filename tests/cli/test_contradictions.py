@@ -1,5 +1,7 @@
 """What is said twice and differently, or for nothing, is an error before any work is done."""
 
+from pathlib import Path
+
 import pytest
 
 from newllm_core.errors import ConfigError
@@ -137,4 +139,13 @@ def test_what_is_read_is_not_replaced(with_checkpoint, tmp_path, command):
     done = with_checkpoint(*command.split())
     assert done.code == 2
     assert "is the checkpoint that is read: choose another" in done.err.splitlines()[-1]
+    assert (tmp_path / OURS).read_bytes() == before
+
+
+@pytest.mark.parametrize("command", ["analyze", "compare"])
+def test_a_page_takes_no_checkpoints_place(with_checkpoint, tmp_path, command):
+    before = (tmp_path / OURS).read_bytes()
+    done = with_checkpoint(command, OURS, "--html", f"./{OURS}", "--overwrite")
+    assert done.code == 2
+    assert f"--html {OURS}: end it in .html, as {Path(OURS).stem}.html" in done.err
     assert (tmp_path / OURS).read_bytes() == before

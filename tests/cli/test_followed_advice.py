@@ -4,6 +4,7 @@ Of commands joined by `&&`, the last is the refused one again, or with what the 
 """
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -201,3 +202,16 @@ def test_advice_is_followed(monkeypatch, capsys, files, tmp_path, refused, advic
         else:
             assert done.code in (2, 3, 4, 5, 6), (done.code, done.err)
             assert advice in done.err.splitlines()[-1], done.err
+
+
+@pytest.mark.parametrize("name", ["a b", "it's", "-n", "a\nb", "very long " * 20])
+def test_what_is_next_may_be_pasted(monkeypatch, capsys, files, tmp_path, name):
+    monkeypatch.chdir(tmp_path)
+    newllm = CommandLine(monkeypatch, capsys)
+    text = ["--source=text-file", f"--input={files / 'train.txt'}", "--val-token-policy=keep"]
+    told = newllm("prepare", *text, f"--out={name}").out
+    for more in ([*FEW_FLAGS, "--max-iterations=0", f"--out={name}.safetensors"], ["--json"]):
+        after = shlex.split(told[told.index("next: newllm ") :])[2:]
+        done = newllm(*after, *more)
+        assert done.code == 0, done.err
+        told = done.out

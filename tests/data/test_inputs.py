@@ -17,6 +17,7 @@ from .cases import BLANK, Recorder, assert_one_line_error, documents_of, read, r
 from .containers import PACK
 
 LINES = "".join(f"line {i} of é text\n\n" for i in range(30))
+TEXT = ("--source=text-file", r"--document-separator=\n\n")
 PARTS = {".gz": lambda data: gzip.compress(data[:50]) + gzip.compress(data[50:])}
 
 
@@ -121,6 +122,16 @@ def test_other_encodings(tmp_path, encoding):
 def test_encodings_that_are_none(tmp_path, name):
     with assert_one_line_error(ConfigError, "source.encoding", "cp1252"):
         TextFile("x", TextFileOptions(encoding=name))
+
+
+@pytest.mark.parametrize("option", [("--source=rows", "a.jsonl"), (*TEXT, "a.txt")])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "punycode"])
+def test_text_that_is_not_in_the_encoding_given(newllm, tmp_path, option, encoding):
+    *source, name = option
+    write(tmp_path / name, b'{"text": "one"}\n{"text": "two"}\n"')
+    done = newllm("prepare", *source, f"--input={name}", f"--encoding={encoding}")
+    assert done.code == 3, done.err
+    assert f"{name} is not {encoding}".lower() in done.err.lower()
 
 
 @pytest.mark.parametrize(
@@ -230,7 +241,6 @@ FILES = {
     "ids.json": b"[[1], [2]]",
     "notes/a.md": b"one\n\ntwo",
 }
-TEXT = ("--source=text-file", r"--document-separator=\n\n")
 ROWS = ("--source=rows",)
 
 

@@ -9,6 +9,7 @@ from pyarrow import parquet
 from newllm_core.data.sources.rows import Rows
 from newllm_core.data.sources.text_dir import TextDir
 from newllm_core.data.sources.text_file import TextFile
+from newllm_core.data.sources.tokens import Tokens
 from newllm_core.errors import InputError
 
 from .cases import assert_one_line_error, read, write
@@ -117,6 +118,16 @@ def test_columns_within_columns(tmp_path):
         assert f"row 2 has no column {column!r}" in broken.problem
     (broken, _) = texts(tmp_path / "a.jsonl", text="none")
     assert "(it has data.text, data.n, a.b)" in broken.problem
+
+
+@pytest.mark.parametrize(
+    ("source", "name"), [(TextDir, "0.txt"), (Rows, "0.jsonl"), (Tokens, "0.ds")]
+)
+def test_a_link_to_what_is_gone_is_not_left_out(tmp_path, source, name):
+    write(tmp_path / f"a{name[1:]}", b'{"text": "one"}')
+    (tmp_path / name).symlink_to("gone")
+    with assert_one_line_error(InputError, tmp_path / name):
+        read(source, tmp_path)
 
 
 def test_hidden_files_are_no_text(tmp_path):

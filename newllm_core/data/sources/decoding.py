@@ -63,11 +63,11 @@ def read_chunks(path: Path, encoding: str | None = None) -> Iterator[str]:
             origin = consumed - len(decoder.getstate()[0])
             try:
                 text = decoder.decode(data, final=not data)
-            except UnicodeDecodeError as error:
-                byte = f"byte 0x{error.object[error.start]:02x} at offset {origin + error.start}"
+            except UnicodeError as error:
                 raise InputError(
-                    f"{name} is not {(encoding or UTF8).upper()}: {byte}; convert it to UTF-8"
-                    + (f", or say what it is: {_suggestion(error.object)}" if encoding else "")
+                    f"{name} is not {(encoding or UTF8).upper()}: {_place(error, origin)}; "
+                    "convert it to UTF-8"
+                    + (f", or say what it is: {_suggestion(data)}" if encoding else "")
                 ) from error
             consumed += len(data)
             if at_start and text:
@@ -84,6 +84,12 @@ def refuse_other_kinds(start: bytes, name: str) -> None:
     found = next((kind for first, kind in OTHER_KINDS.items() if start.startswith(first)), None)
     if found is not None:
         raise InputError(f"{name} is {found}")
+
+
+def _place(error: UnicodeError, origin: int) -> str:
+    if not isinstance(error, UnicodeDecodeError):
+        return reason(error)  # UTF-16 without its mark, for one: the whole text is of another kind
+    return f"byte 0x{error.object[error.start]:02x} at offset {origin + error.start}"
 
 
 def _suggestion(data: bytes) -> str:
@@ -107,7 +113,7 @@ def opened_text(path: Path | str, encoding: str, newline: str) -> Iterator[io.Te
                     f"{path_name(path)} is not UTF-8: say what it is, {_suggestion(start)}"
                 )
             yield text
-        except UnicodeDecodeError as error:
+        except UnicodeError as error:
             raise InputError(f"{path_name(path)} is not {encoding}: {reason(error)}") from error
         finally:
             text.detach()  # stdin stays open

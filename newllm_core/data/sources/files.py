@@ -50,10 +50,11 @@ def input_file(source: str, given: str | None, what: str) -> Path:
 def files_below(folder: Path, pattern: str = "*") -> list[Path]:
     """Return the files of a folder and below it, in the order of their relative paths.
 
-    Names that begin with a dot are left out: they are of tools, such as .git.
+    Names that begin with a dot are left out: they are of tools, such as .git. A link to what is
+    gone is not: reading it says so.
     """
     found = sorted(path.relative_to(folder).parts for path in folder.rglob(pattern))
     paths = (
         folder.joinpath(*names) for names in found if not any(n.startswith(".") for n in names)
     )
-    return [path for path in paths if path.is_file()]
+    return [path for path in paths if not path.is_dir()]

@@ -44,7 +44,8 @@ class Tokens(DataSource):
         files = [path]
         if path.is_dir():
             # A task of datatrove without documents leaves an empty one.
-            files = [file for file in files_below(path, "*.ds") if file.stat().st_size]
+            found = files_below(path, "*.ds")
+            files = [file for file in found if not file.is_file() or file.stat().st_size]
         if not files:
             raise InputError(f"the folder {path} has no .ds file: give {WHAT}")
         for file in files:
