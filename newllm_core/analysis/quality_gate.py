@@ -104,8 +104,9 @@ def _hint(
     if section in ("dynamics", "convergence", "cvfp"):
         return None if copies else f"phase1 with {smaller}, {more}"
     if section in ("identity_mapping", "token_dependency", "memory"):
-        change = larger if std < 0.05 else f"--objective reconstruction, {more}"
-        return f"phase1 with {change}"
+        told = config.phase1.objective == "reconstruction"
+        change = more if told else f"--objective reconstruction, {more}"
+        return f"phase1 with {larger if std < 0.05 else change}"
     if section == "zero_solution" and not normed:
         return "phase1 with --set cell.layernorm_mix=1"
     figures = health[split]

@@ -176,6 +176,15 @@ def test_every_failure_has_its_figure_its_threshold_and_a_hint(figures, said, hi
         assert hint in message.partition(". Try ")[2]
 
 
+def test_the_objective_that_a_run_had_is_not_advised():
+    copies = {"step_cosine": 0.982}
+    assert CONFIG.phase1.objective == "reconstruction"
+    assert refusal(of(copies)).endswith(". Try phase1 with --max-iterations 8")
+    tokens = dataclasses.replace(CONFIG, phase1=Phase1Config(objective="tokens"))
+    hint = "Try phase1 with --objective reconstruction, --max-iterations 8"
+    assert refusal(of(copies), config=tokens).endswith(hint)
+
+
 def test_hints_fit_the_failure():
     exploded = {"norm_ratio": 9.8e10, "mean_cosine": 0.999, "effective_rank_ratio": 0.01}
     message = refusal(of(exploded), config=dataclasses.replace(CONFIG, cell={"layernorm_mix": 0.0}))
