@@ -26,7 +26,7 @@ class ConformanceError(AssertionError):
     """
 
     def __init__(self, where: str, failures: list[str]) -> None:
-        super().__init__("\n  ".join([f"{where} fails {len(failures)} check(s):", *failures]))
+        super().__init__("\n  ".join([f"{where} fails in {len(failures)} way(s):", *failures]))
         self.failures = failures
 
 

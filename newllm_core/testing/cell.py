@@ -38,7 +38,7 @@ def check_cell(cell: type[Cell], options: Any = None) -> None:  # noqa: ANN401
     """Hold a cell to its contract, with these of its `Options` or the defaults.
 
     Raises:
-        ConformanceError: with one line for each check that failed.
+        ConformanceError: with one line for each way in which checks failed.
     """
     run_checks(cell, checks_of(_Case(cell, options)))
 

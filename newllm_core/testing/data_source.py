@@ -31,7 +31,7 @@ def check_data_source(
         options: an instance of its `Options`; the defaults if None.
 
     Raises:
-        ConformanceError: with one line for each check that failed.
+        ConformanceError: with one line for each way in which checks failed.
     """
     given = None if input is None else str(input)
     with tempfile.TemporaryDirectory(prefix="newllm-") as folder:

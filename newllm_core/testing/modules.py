@@ -74,9 +74,12 @@ def check_initialise(
         return dict(module.named_parameters())
 
     first, again, other = drawn(0), drawn(0), drawn(1)
-    left = [name for name, value in first.items() if not value.isfinite().all()]
+    left = [name for name, value in first.items() if value.isnan().any()]
     if left:
         raise Failed(f"it leaves {', '.join(left)} as it was; set every parameter")
+    infinite = [name for name, value in first.items() if value.isinf().any()]
+    if infinite:
+        raise Failed(f"it makes {', '.join(infinite)} infinite; look for log or division at 0")
     unequal = [name for name, value in first.items() if not torch.equal(value, again[name])]
     if unequal:
         raise Failed(f"{', '.join(unequal)} differs for the same seed; draw from the generator")
@@ -89,7 +92,13 @@ def check_initialise(
 
 
 def check_tensors(module: Module, call: Callable[[Module], object], what: str) -> None:
-    """See that `call`, which is `what`, changes no parameter and no buffer of `module`."""
+    """See that `module` has no other tensors, and `call`, which is `what`, changes none of them."""
+    plain = [n for part in module.modules() for n, v in vars(part).items() if isinstance(v, Tensor)]
+    if plain:
+        raise Failed(
+            f"{', '.join(plain)} is no parameter or buffer, and stays behind when the model moves "
+            "to another device; use register_buffer"
+        )
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     call(module)
     after = module.state_dict()

@@ -33,7 +33,7 @@ def check_objective(objective: type[Objective], options: Any = None) -> None:  #
     """Hold an objective to its contract, with these of its `Options` or the defaults.
 
     Raises:
-        ConformanceError: with one line for each check that failed.
+        ConformanceError: with one line for each way in which checks failed.
     """
     checks = checks_of(_Case(objective, options))
     # Where it reads what does not exist nothing can be given to it.

@@ -25,7 +25,7 @@ def check_regularizer(regularizer: type[Regularizer], options: Any = None) -> No
     """Hold a regularizer, with these of its `Options` or the defaults, to its contract.
 
     Raises:
-        ConformanceError: with one line for each check that failed.
+        ConformanceError: with one line for each way in which checks failed.
     """
     run_checks(regularizer, checks_of(_Case(regularizer, options)))
 

@@ -19,17 +19,21 @@ def run_checks(subject: type, checks: Mapping[str, Callable[[], object]]) -> Non
     """Run every check of a plugin's class.
 
     Raises:
-        ConformanceError: with one line for each check that failed.
+        ConformanceError: with one line for each way in which checks failed.
     """
-    failures = []
+    found: dict[str, list[str]] = {}
     for name, check in checks.items():
         try:
             check()
         except Failed as failure:
-            failures.append(f"{name}: {failure}")
+            found.setdefault(str(failure), []).append(name)
         except (Exception, SystemExit) as error:  # the plugin's own
             place = place_in(subject.__module__, error)
             at = f" ({place})" if place else ""
-            failures.append(f"{name}: it raised {one_line(error)}{at}")
-    if failures:
+            found.setdefault(f"it raised {one_line(error)}{at}", []).append(name)
+    if found:
+        failures = [
+            f"{first}: {said}" + (f" (also {', '.join(others)})" if others else "")
+            for said, (first, *others) in found.items()
+        ]
         raise ConformanceError(f"{subject.__module__}:{subject.__qualname__}", failures)

@@ -190,6 +190,18 @@ class Late(Leaky):
         return super().say(context, token)
 
 
+class Plain(Leaky):
+    def __init__(self, context_dim, embed_dim, options=None):
+        super().__init__(context_dim, embed_dim, options)
+        self.steps_C = torch.linspace(0, 1, context_dim)
+
+
+class Infinite(Leaky):
+    def initialise(self, std, generator):
+        super().initialise(std, generator)
+        self.map.bias.data.fill_(float("inf"))
+
+
 class InTraining(Leaky):
     def say(self, context, token):
         return super().say(context, token) * (1 if self.training else 0.9)
@@ -296,10 +308,12 @@ WRONG = [
     (Dropping, "repetition: forward draws from torch's global generator"),
     (Spectral, "tensors: forward changes map.parametrizations.weight.0._u, map.param"),
     (Late, "tensors: forward changes late"),
+    (Plain, "tensors: steps_C is no parameter or buffer, and stays behind when the model moves"),
     (InTraining, "training: a result is off by"),
     (Sharing, "two: they have the same map.bias; make it in __init__"),
     (InPlace, "inputs: the context or token it was given was changed; work on a copy"),
     (Uninitialised, "initialise: it leaves map.bias, norm.weight, norm.bias as it was"),
+    (Infinite, "initialise: it makes map.bias infinite; look for log or division at 0"),
     (GlobalNumbers, "initialise: initialise draws from torch's global generator"),
     (OwnNumbers, "initialise: map.weight is the same for another seed"),
     (NumbersOfTime, "initialise: map.weight differs for the same seed"),
