@@ -10,6 +10,7 @@ from rich.text import Text
 from newllm_core.analysis.report.figures import fixed, look_up, short
 from newllm_core.data.text_counts import lost_text_in_words
 from newllm_core.files.names import quoted
+from newllm_core.plugins.plugin import FROM_FILES
 
 PER_CHARACTER = ("bits_per_character", "bits/char")
 
@@ -57,7 +58,9 @@ def render_phase1(summary: dict[str, Any], console: Console) -> None:
         console.print(f"phase 1 {done}", soft_wrap=True)
     else:
         console.print(f"phase 1 FAILED: {verdict['reason']}", style="bold red", soft_wrap=True)
-    console.print(f"next: newllm analyze {quoted(summary['checkpoint'])}", soft_wrap=True)
+    files = "".join(f" --plugin {quoted(path)}" for path in FROM_FILES)
+    checkpoint = quoted(summary["checkpoint"])
+    console.print(f"next: newllm analyze {checkpoint}{files}", soft_wrap=True)
 
 
 def render_language_model(summary: dict[str, Any], console: Console) -> None:

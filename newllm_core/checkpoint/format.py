@@ -154,7 +154,7 @@ def load(
         InputError: missing, truncated, foreign, of a newer format, or with tensors that do not
             fit its config.
         ConfigError: a setting contradicts it.
-        PluginError: its cell cannot be imported or made.
+        PluginError: its cell cannot be imported or made, or is another one that does not fit.
     """
     if device is None and given is not None:
         device = prepare_device(given.resolve().run)
@@ -168,7 +168,7 @@ def load(
             )
         advice = "install the version that wrote it"
         require_version(path, metadata.get("format_version"), str(FORMAT_VERSION), advice)
-        with _refusing_damage(path):
+        with _refusing_damage(path, metadata):
             config = settings.resolve(parse_json(metadata["config"]))
         if given is not None:
             require_kept(given, config)
@@ -176,7 +176,7 @@ def load(
             CELLS.load(config.model.cell)
         except (ConfigError, PluginError) as error:
             raise PluginError(f"{path} cannot be used: {error}") from error
-        with _refusing_damage(path):
+        with _refusing_damage(path, metadata):
             checkpoint = _rebuild(config, metadata, file)
             tensors = ((name, file.get_tensor(name)) for name in sorted(file.keys()))
             found = _content_hash(metadata, tensors)
@@ -196,11 +196,23 @@ def load(
 
 
 @contextmanager
-def _refusing_damage(path: Path) -> Iterator[None]:
+def _refusing_damage(path: Path, metadata: dict[str, str]) -> Iterator[None]:
     try:
         yield
     except (ValueError, LookupError, ConfigError, InputError) as error:
+        if another := _another_cell(metadata):
+            raise PluginError(f"{path} cannot be used: {another}: {reason(error, 300)}") from error
         raise InputError(f"{path} is a damaged checkpoint: {reason(error, 300)}") from error
+
+
+def _another_cell(metadata: dict[str, str]) -> str | None:
+    """Return how the cell of that name is not the one of a checkpoint that does not fit it."""
+    try:
+        saved = STRUCTURED["provenance"](parse_json(metadata["provenance"]))
+        (name,) = (of["name"] for of in saved["plugins"] if of["kind"] == CELLS.kind)
+        return another_cell(name, saved)
+    except (ValueError, LookupError, ConfigError, InputError, PluginError):
+        return None
 
 
 def _rebuild(config: Config, metadata: dict[str, str], file: Any) -> Checkpoint:  # noqa: ANN401

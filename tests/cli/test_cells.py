@@ -119,6 +119,38 @@ def test_another_version_of_the_cell_is_warned_of(newllm, chain):
     assert "is not the one it was trained with, sha256:" in line
 
 
+OPTIONS = """
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class LeakyOptions:
+    rate: float = 0.5
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("self.read", "self.update", "tensors do not fit: blocks.0.layers.0.read.bias"),
+        ("rate:", "share:", "unknown key cell.rate of cell 'leaky'"),
+    ],
+)
+def test_another_version_of_the_cell_that_does_not_fit_is_no_damage(newllm, data, old, new, said):
+    leaky = OPTIONS + LEAKY.replace("(Cell):\n", "(Cell):\n    Options = LeakyOptions\n\n")
+    Path("leaky.py").write_text(leaky)
+    phase1 = ("phase1", "--data", data, "--cell=leaky", *SMALL, *FEW_FLAGS, "--plugin=leaky.py")
+    done = newllm(*phase1, "--set=cell.rate=0.4", "--out=p1.safetensors")
+    (following,) = [line for line in done.out.splitlines() if line.startswith("next: ")]
+    assert following == f"next: newllm analyze p1.safetensors --plugin {Path.cwd()}/leaky.py"
+    FROM_FILES.clear()
+    Path("later.py").write_text(leaky.replace(old, new))  # a file is imported once per process
+    done = newllm("analyze", "p1.safetensors", "--plugin=later.py")
+    assert done.code == 4
+    assert "is not the one it was trained with, sha256:" in done.err
+    assert said in done.err
+    assert "damaged" not in done.err
+
+
 def test_what_a_cell_keeps_in_buffers_is_saved_with_it(newllm, data):
     drawn = "self.register_buffer('fixed', torch.randn(context_dim, context_dim) / 4)"
     kinds = "self.register_buffer('kinds', torch.tensor([True, False]))"
