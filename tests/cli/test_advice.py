@@ -95,6 +95,7 @@ def messages():
 def problems(name, text):
     """What the message `text` of the file `name` names and does not exist."""
     places = next((of for start, of in OF_PLACE.items() if name.startswith(start)), commands())
+    text = re.sub(r"torchrun --\S+", "", text)  # its flags are not newllm's
     for part in re.split(r"(?=newllm [a-z]|\bphase[12] with )", text):
         said = re.match(r"newllm ((?:plugins )?[a-z][\w-]*)|(phase[12]) with ", part)
         named = said and (said[1] or said[2])
