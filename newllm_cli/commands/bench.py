@@ -68,6 +68,9 @@ def bench(
         measured.append({"phase1": {"window_tokens": 64 * batch}})
     if cell is not None:
         given.add({"model": {"cell": cell}})
+    for key in ("objective", "start", "engine"):
+        if key in given.layers[-1].get("phase1", {}):
+            raise ConfigError(f"bench chooses phase1.{key} itself, as published: leave it out")
     given.layers[:-1] = measured
     config = given.resolve({"phase1": {"reg": REG}})
 

@@ -75,6 +75,8 @@ def test_rows_are_selected(newllm):
         (("--kernels", "on"), "run.kernels is 'on'"),
         (("--batch", "many"), "--batch is 'many': expected a whole number"),
         (("--batch", "0"), "--batch is 0: at least 1"),
+        (("--set", "phase1.objective=tokens"), "bench chooses phase1.objective itself"),
+        (("--set", "phase1.start=carry"), "bench chooses phase1.start itself"),
     ],
 )
 def test_mistakes_are_one_line(newllm, options, said):
