@@ -241,16 +241,30 @@ def test_step_reads_only_ids_that_occur():
     assert set(report["differences"]["train_minus_control"]) >= {"lyapunov_exponent"}
 
 
-@pytest.mark.parametrize("how", ["numpy", "in place", "cut"])
+def test_a_step_may_write_in_the_state_that_it_gets():
+    matrix, inputs = maps.with_spectrum([0.9, 0.5, 0.2]), maps.draw(5, 3)
+    tokens = maps.random_tokens(1, 500, 5)[0]
+
+    def in_place(state, ids):
+        state.copy_(state @ matrix.T)
+        return state.add_(inputs[ids]).tanh_()
+
+    def pure(state, ids):
+        return (state @ matrix.T + inputs[ids]).tanh()
+
+    found, expected = (
+        examine(step, tokens, start=zeros(3), config=SMALL) for step in (in_place, pure)
+    )
+    assert found == expected
+
+
+@pytest.mark.parametrize("how", ["numpy", "cut"])
 def test_a_step_without_gradients_is_differenced(how):
     matrix = maps.with_spectrum([0.9, 0.5, 0.2])
 
     def step(state, ids):
         if how == "numpy":
             return torch.from_numpy(state.detach().numpy() @ matrix.numpy().T)
-        if how == "in place":
-            state.mul_(1.0)
-            return state @ matrix.T
         return state @ matrix.T + 0.5 * (state @ matrix.T).detach()
 
     rate = 1.5 if how == "cut" else 1.0
