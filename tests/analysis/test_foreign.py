@@ -64,6 +64,8 @@ def test_weights_of_torch_read_as_the_module_does(tmp_path, kind):
         ("gru", None, {}, "do not fit"),
         ("lstm", "other", {}, "none of that name"),
         ("lstm", None, {"second": torch.zeros(4, 5)}, "which tensor"),
+        ("lstm", None, {"embed.weight": torch.zeros(9, 4)}, r"no tensor \[V, 5\].*torch\.eye\(5\)"),
+        ("lstm", None, {"dec.weight_ih_l0": torch.zeros(24, 5)}, r"2 networks .*'dec\.', 'rnn\."),
         (None, None, {}, "give --as"),
         ("reservoir", None, {}, "no tensors W and Win"),
     ],
@@ -86,6 +88,12 @@ def random(*shape):
         ("gru", {"weight_ih_l1": random(18, 5)}, "no weights of one torch.nn.GRU"),
         ("gru", {"weight_ih_l0": random(18), "weight_hh_l0": random(18, 6)}, "do not fit"),
         ("rnn", {"weight_ih_l0": random(0, 5), "weight_hh_l0": random(0, 0)}, "do not fit"),
+        (
+            "rnn",
+            {"weight_ih_l0": random(6, 5), "weight_hh_l0": random(6, 6), "bias_hh_l0": random(6)},
+            "bias_ih_l0",
+        ),
+        ("reservoir", {"W": random(4, 4) * 1j, "Win": random(4, 5)}, "complex64, expected real"),
         ("reservoir", {"W": torch.tensor(1.0), "Win": random(4, 5)}, "expected \\[N, N\\]"),
         ("reservoir", {"W": random(0, 0), "Win": random(0, 5)}, "expected \\[N, N\\]"),
         ("reservoir", {"W": random(4, 4), "Win": random(4, 5), "bias": random(3)}, "bias has 3"),
@@ -97,6 +105,17 @@ def test_weights_of_odd_shapes_are_refused(tmp_path, kind, tensors, words):
     save_file({**tensors, "embed": random(9, 5)}, path)
     with pytest.raises(InputError, match=words):
         open_network(path, kind, embedding="embed", seed=0, device=CPU)
+
+
+def test_whole_numbers_in_a_file_count(tmp_path):
+    tensors = {"W": torch.eye(2).long(), "Win": torch.eye(2), "values": random(3, 2)}
+    marked = {"identity": torch.tensor(True), "bias": torch.tensor([2, 0])}
+    save_file(tensors | marked, tmp_path / "r.safetensors")
+    opened = open_network(
+        tmp_path / "r.safetensors", "reservoir", embedding=None, seed=0, device=CPU
+    )
+    found = opened.step(torch.tensor([[5.0, 7.0]]), torch.tensor([1]))
+    torch.testing.assert_close(found, torch.tensor([[7.0, 7.0]]) + tensors["values"][1])
 
 
 def test_what_ids_stand_for_may_be_of_another_precision_than_weights(tmp_path):
