@@ -132,12 +132,12 @@ def test_the_environment_stands_between_preset_and_keywords(page, monkeypatch):
 
 def test_nothing_is_printed(page, monkeypatch, tmp_path, capfd):
     monkeypatch.chdir(tmp_path)
-    data, threads = str(page[0] / "data"), {"threads": 1}
+    opened, threads = open_dataset(page[0] / "data"), {"threads": 1}
     book = {"source": "text-file", "input": page[0] / "book.txt", "vocab_size": 300}
     newllm.prepare(out="d", document_separator="\n\n", val_token_policy="keep", **book)
     shape = {"context_dim": 8, "embed_dim": 8, "layer_structure": [1, 1]}
     probes = {"analysis": FEW["analysis"]}
-    made = newllm.phase1(data=data, max_iterations=0, settings=probes, **shape, **threads)
+    made = newllm.phase1(data=opened, max_iterations=0, settings=probes, **shape, **threads)
     made = newllm.phase2(made, epochs=1, untrained_blocks=True, **OPEN_GATE, **threads)
     made = newllm.expand(made, **threads)
     assert made.model.num_heads == 2
@@ -154,6 +154,11 @@ def test_nothing_is_printed(page, monkeypatch, tmp_path, capfd):
         (lambda: newllm.phase1(preset="tny"), ConfigError, "did you mean 'tiny'"),
         (lambda: newllm.phase1(preset="tiny", config="a.toml"), ConfigError, "exclude each other"),
         (lambda: newllm.phase1(settings={"cel": {}}), ConfigError, "did you mean 'cell'"),
+        (lambda: newllm.phase1(config={"run": {}}), ConfigError, "config is .*: expected a path"),
+        (lambda: newllm.phase1(progress=True), ConfigError, "progress is true: expected a newllm"),
+        (lambda: newllm.phase2("a", progress=1), ConfigError, "progress is 1: expected a newllm"),
+        (lambda: newllm.expand("a", progress=1), ConfigError, "progress is 1: expected a newllm"),
+        (lambda: newllm.prepare(progress=print), ConfigError, "progress is .*: expected a newllm"),
         (lambda: newllm.phase1(settings=[1]), ConfigError, "settings is .1.: write {section"),
         (lambda: newllm.phase1(settings={"model": {3: 1}}), ConfigError, "unknown key model.3"),
         (lambda: newllm.phase1(preset=3), ConfigError, "unknown preset '3'"),
