@@ -225,6 +225,15 @@ def test_states_that_explode_and_texts_that_are_too_short_are_refused():
         examine(lambda c, x: c, tokens[:1], start=torch.zeros(1, 2))
 
 
+@pytest.mark.parametrize(
+    "tokens",
+    [torch.rand(700), torch.zeros(2, 3, 4).long(), torch.tensor(3), "text", None, [1, 2, 3]],
+)
+def test_what_is_no_text_of_token_ids_is_refused(tokens):
+    with pytest.raises(InputError, match="tokens: give whole numbers"):
+        examine(lambda c, x: c, tokens, start=torch.zeros(1, 2))
+
+
 def test_step_reads_only_ids_that_occur():
     seen = set()
     tokens = torch.tensor([2, 3, 5, 7, 11])[maps.random_tokens(1, 400, 5)[0]]

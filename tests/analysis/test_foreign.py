@@ -138,7 +138,7 @@ def test_ids_that_the_network_does_not_have_are_refused(tmp_path, tokens):
 def test_a_file_without_ids_is_refused(tmp_path):
     write(tmp_path / "w.safetensors", "gru")
     save_file({}, tmp_path / "none.safetensors")
-    with pytest.raises(InputError, match="give ids"):
+    with pytest.raises(InputError, match="give whole numbers"):
         examine_file(tmp_path / "w.safetensors", [tmp_path / "none.safetensors"], kind="gru")
 
 
@@ -170,7 +170,7 @@ def test_a_delay_line_has_the_capacity_of_its_places(places):
         lambda c, ids: c @ shift.T + values[ids] * inlet,
         maps.random_tokens(1, 6_000, 200)[0],
         start=torch.zeros(1, places, dtype=torch.float64),
-        values=values,
+        values=values.numpy(),
         config=Config(analysis=AnalysisConfig(memory_lags=places + 3, dynamics_steps=20)),
     )["train"]["memory_capacity"]
     assert found["by_lag"][:places] == pytest.approx([1.0] * places, abs=1e-3)
