@@ -183,6 +183,21 @@ def test_mistakes_are_the_errors_of_the_command_line(tmp_path, monkeypatch, call
         call()
 
 
+def test_a_default_type_that_no_checkpoint_has_is_refused(page, monkeypatch):
+    monkeypatch.chdir(page[0])
+    calls = (
+        lambda: newllm.phase1(data="data", out="runs/f64.safetensors", context_dim=8),
+        lambda: newllm.open_checkpoint("runs/a.safetensors"),
+    )
+    torch.set_default_dtype(torch.float64)
+    try:
+        for call in calls:
+            with pytest.raises(ConfigError, match=r"makes torch\.float64 by default"):
+                call()
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_what_a_checkpoint_cannot_do_is_said(page, monkeypatch):
     model = page[1]["model"]
     with pytest.raises(InputError, match="no trained head"):
