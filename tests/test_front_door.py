@@ -183,19 +183,26 @@ def test_mistakes_are_the_errors_of_the_command_line(tmp_path, monkeypatch, call
         call()
 
 
-def test_a_default_type_that_no_checkpoint_has_is_refused(page, monkeypatch):
+@pytest.mark.parametrize(
+    ("change", "default", "before"),
+    [
+        (torch.set_default_dtype, torch.float64, torch.float32),
+        (torch.set_default_device, "meta", None),
+    ],
+)
+def test_other_defaults_of_torch_are_refused(page, monkeypatch, change, default, before):
     monkeypatch.chdir(page[0])
     calls = (
         lambda: newllm.phase1(data="data", out="runs/f64.safetensors", context_dim=8),
         lambda: newllm.open_checkpoint("runs/a.safetensors"),
     )
-    torch.set_default_dtype(torch.float64)
+    change(default)
     try:
         for call in calls:
-            with pytest.raises(ConfigError, match=r"makes torch\.float64 by default"):
+            with pytest.raises(ConfigError, match=f"PyTorch makes .*{default} by default"):
                 call()
     finally:
-        torch.set_default_dtype(torch.float32)
+        change(before)
 
 
 def test_what_a_checkpoint_cannot_do_is_said(page, monkeypatch):
