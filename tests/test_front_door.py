@@ -227,7 +227,7 @@ def test_what_a_checkpoint_cannot_do_is_said(page, monkeypatch):
     for call, words in (
         (lambda: heads.contexts(["a", "b"]), "the text is .'a', 'b'.: expected text"),
         (lambda: heads.generate(3), "the prompt is 3: expected text"),
-        (lambda: heads.generate("The", stop=3), "stop is 3"),
+        (lambda: heads.generate("The", stop=3), "stop is 3: give a list such as a,b"),
         (lambda: heads.generate("The", stop=[3]), "stop is 3: expected text"),
         (lambda: heads.evaluate(["a"]), "the text is .'a'.: expected a text, a Path or"),
     ):
