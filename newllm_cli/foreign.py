@@ -34,15 +34,18 @@ def is_foreign(path: Path, *given: str | Sequence[Path] | None) -> bool:
 
 
 def named_or_step_file(path: Path | None) -> Path:
-    """Return the file that was named, or the `--plugin` file that has a step.
+    """Return the file that was named, or the one `--plugin` file that has a step.
 
     Raises:
-        ConfigError: neither was given.
+        ConfigError: neither was given, or several such files.
     """
     from newllm_core.errors import ConfigError
     from newllm_core.plugins.files import step_files
 
-    found = path or next(iter(step_files()), None)
-    if found is None:
+    found = [path] if path else step_files()
+    if len(found) > 1:
+        listed = " or ".join(map(str, found))
+        raise ConfigError(f"which step is to be analysed, {listed}? give one of them as FILE")
+    if not found:
         raise ConfigError("what is to be analysed? give a FILE, or --plugin FILE.py with a step")
-    return found
+    return found[0]

@@ -65,6 +65,8 @@ class Settings:
         file, preset = given.pop("config", None), given.pop("preset", None)
         if file is not None and preset is not None:
             raise ConfigError("config and preset exclude each other: give one of them")
+        if not isinstance(file, str | os.PathLike | None):
+            raise ConfigError(f"config is {shown(file)}: expected a path; settings takes a dict")
         others = given.pop("settings", None) or {}
         if not isinstance(others, Mapping):
             raise ConfigError(f"settings is {shown(others)}: write {{section: {{key: value}}}}")

@@ -132,12 +132,12 @@ def test_the_environment_stands_between_preset_and_keywords(page, monkeypatch):
 
 def test_nothing_is_printed(page, monkeypatch, tmp_path, capfd):
     monkeypatch.chdir(tmp_path)
-    data, threads = str(page[0] / "data"), {"threads": 1}
+    opened, threads = open_dataset(page[0] / "data"), {"threads": 1}
     book = {"source": "text-file", "input": page[0] / "book.txt", "vocab_size": 300}
     newllm.prepare(out="d", document_separator="\n\n", val_token_policy="keep", **book)
     shape = {"context_dim": 8, "embed_dim": 8, "layer_structure": [1, 1]}
     probes = {"analysis": FEW["analysis"]}
-    made = newllm.phase1(data=data, max_iterations=0, settings=probes, **shape, **threads)
+    made = newllm.phase1(data=opened, max_iterations=0, settings=probes, **shape, **threads)
     made = newllm.phase2(made, epochs=1, untrained_blocks=True, **OPEN_GATE, **threads)
     made = newllm.expand(made, **threads)
     assert made.model.num_heads == 2
@@ -154,6 +154,11 @@ def test_nothing_is_printed(page, monkeypatch, tmp_path, capfd):
         (lambda: newllm.phase1(preset="tny"), ConfigError, "did you mean 'tiny'"),
         (lambda: newllm.phase1(preset="tiny", config="a.toml"), ConfigError, "exclude each other"),
         (lambda: newllm.phase1(settings={"cel": {}}), ConfigError, "did you mean 'cell'"),
+        (lambda: newllm.phase1(config={"run": {}}), ConfigError, "config is .*: expected a path"),
+        (lambda: newllm.phase1(progress=True), ConfigError, "progress is true: expected a newllm"),
+        (lambda: newllm.phase2("a", progress=1), ConfigError, "progress is 1: expected a newllm"),
+        (lambda: newllm.expand("a", progress=1), ConfigError, "progress is 1: expected a newllm"),
+        (lambda: newllm.prepare(progress=print), ConfigError, "progress is .*: expected a newllm"),
         (lambda: newllm.phase1(settings=[1]), ConfigError, "settings is .1.: write {section"),
         (lambda: newllm.phase1(settings={"model": {3: 1}}), ConfigError, "unknown key model.3"),
         (lambda: newllm.phase1(preset=3), ConfigError, "unknown preset '3'"),
@@ -178,6 +183,28 @@ def test_mistakes_are_the_errors_of_the_command_line(tmp_path, monkeypatch, call
         call()
 
 
+@pytest.mark.parametrize(
+    ("change", "default", "before"),
+    [
+        (torch.set_default_dtype, torch.float64, torch.float32),
+        (torch.set_default_device, "meta", None),
+    ],
+)
+def test_other_defaults_of_torch_are_refused(page, monkeypatch, change, default, before):
+    monkeypatch.chdir(page[0])
+    calls = (
+        lambda: newllm.phase1(data="data", out="runs/f64.safetensors", context_dim=8),
+        lambda: newllm.open_checkpoint("runs/a.safetensors"),
+    )
+    change(default)
+    try:
+        for call in calls:
+            with pytest.raises(ConfigError, match=f"PyTorch makes .*{default} by default"):
+                call()
+    finally:
+        change(before)
+
+
 def test_what_a_checkpoint_cannot_do_is_said(page, monkeypatch):
     model = page[1]["model"]
     with pytest.raises(InputError, match="no trained head"):
@@ -200,7 +227,7 @@ def test_what_a_checkpoint_cannot_do_is_said(page, monkeypatch):
     for call, words in (
         (lambda: heads.contexts(["a", "b"]), "the text is .'a', 'b'.: expected text"),
         (lambda: heads.generate(3), "the prompt is 3: expected text"),
-        (lambda: heads.generate("The", stop=3), "stop is 3"),
+        (lambda: heads.generate("The", stop=3), "stop is 3: give a list such as a,b"),
         (lambda: heads.generate("The", stop=[3]), "stop is 3: expected text"),
         (lambda: heads.evaluate(["a"]), "the text is .'a'.: expected a text, a Path or"),
     ):

@@ -75,6 +75,8 @@ def analyze(
     seed = config.run.seed if given.sets("run", "seed") else None
     check_outputs(html, png, overwrite=overwrite)
     checkpoint = named_or_step_file(checkpoint)
+    if embedding is not None and kind is None and is_foreign(checkpoint):
+        raise ConfigError(f"{checkpoint} says itself what ids stand for: leave out --embedding")
     foreign = is_foreign(checkpoint, kind, embedding, tokens)
     render: Callable[..., object] = partial(render_analysis, whole_history=history == "all")
     page, charts = analysis_page, analysis_charts

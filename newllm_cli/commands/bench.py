@@ -10,6 +10,8 @@ from newllm_core.settings import PRESET_PREFIX, Layer, from_file
 ENGINES = ("naive", "online", "streams", "parallel")
 PRECISIONS = ("float32", "bfloat16")
 PRESET, REG = "cvfp-768", "ema-variance"
+# What rows differ in, and what all have alike so that they compute the same.
+FIXED = {"phase1": ("engine", "objective", "start"), "run": ("precision",)}
 # Rows say their precision, and one process measures.
 
 
@@ -42,6 +44,8 @@ def bench(
 ) -> None:
     """Measure Phase 1 beside the published per-token loop and the machine's own peak.
 
+    Every row has the published objective, cvfp.
+
     Examples:
         newllm bench
         newllm bench --preset tiny --engine parallel --engine naive --json
@@ -57,6 +61,14 @@ def bench(
         for value in values or ():
             if value not in known:
                 raise ConfigError(f"{name} {value!r}: choose from {', '.join(known)}")
+    fixed = FIXED | {"objective": tuple(given.flags.get("objective", {}))}
+    for section, keys in fixed.items():
+        for key in keys:
+            if key in given.flags.get(section, {}):
+                raise ConfigError(
+                    f"{section}.{key}: rows have --engine and --precision, and all of them the "
+                    "objective cvfp from a zero start; leave it out"
+                )
     if preset is not None and given.file is not None:
         raise ConfigError("--preset and --config both say what is measured: leave one out")
     file = given.file or PRESET_PREFIX + (preset or PRESET)
@@ -68,9 +80,6 @@ def bench(
         measured.append({"phase1": {"window_tokens": 64 * batch}})
     if cell is not None:
         given.add({"model": {"cell": cell}})
-    for key in ("objective", "start", "engine"):
-        if key in given.layers[-1].get("phase1", {}):
-            raise ConfigError(f"bench chooses phase1.{key} itself, as published: leave it out")
     given.layers[:-1] = measured
     config = given.resolve({"phase1": {"reg": REG}})
 

@@ -99,7 +99,7 @@ def examine(
     start: Any,  # noqa: ANN401 - a nest of tensors
     control: Step | None = None,
     warmup: int | None = None,
-    values: Tensor | None = None,
+    values: Tensor | np.ndarray | None = None,
     text: Callable[[int], str] | None = None,
     config: Config | None = None,
     seed: int = 0,
@@ -135,7 +135,7 @@ def examine(
         ConfigError: `start` is no state, or `values` do not fit.
         PluginError: what `step` returns is no state like `start`.
         DivergedError: a state is not finite.
-        InputError: the text is too short.
+        InputError: the text is too short, or holds anything but token ids.
     """
     where = "" if name == STEP else f"{name}: "
     recurrence = Stepped(step, start, seed=seed, name=f"{where}step")
@@ -149,6 +149,7 @@ def examine(
     )
     probes, warmup = _passages(tokens, warmup, config.analysis)
     if values is not None:
+        values = torch.as_tensor(values)
         values = values[:, None] if values.ndim == 1 else values
         highest = max(int(ids.max()) for ids in probes.values())
         if values.ndim != 2 or len(values) <= highest:
@@ -193,8 +194,11 @@ def _passages(
     pair = tokens if isinstance(tokens, tuple | list) else (tokens,)
     arrays = [np.asarray(x.detach().cpu() if isinstance(x, Tensor) else x) for x in pair]
     splits = dict(zip(SPLITS, arrays, strict=False))
-    if len(pair) > len(SPLITS) or any(not ids.size for ids in splits.values()):
-        raise InputError("tokens: give ids [T], or a pair of them, training and validation")
+    fit = [x.size and x.ndim in (1, 2) and x.dtype.kind in "iu" for x in arrays]
+    if len(pair) > len(SPLITS) or not all(fit):
+        raise InputError(
+            "tokens: give whole numbers [T] or [P, T], or a pair of them, training and validation"
+        )
     if any(ids.ndim == 2 for ids in splits.values()):
         warmup = config.warmup_tokens if warmup is None else warmup
         rows = {s: torch.from_numpy(np.atleast_2d(x).astype(np.int64)) for s, x in splits.items()}

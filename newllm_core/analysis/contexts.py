@@ -129,13 +129,14 @@ def exploded(read: Mapping[str, ProbeContexts]) -> list[str]:
     return [split for split, of in read.items() if not bool(of.trajectory.isfinite().all())]
 
 
-def require_finite(read: dict[str, ProbeContexts]) -> dict[str, ProbeContexts]:
-    """Return what was read, or raise `DivergedError`: a context is not finite."""
+def require_finite(
+    read: dict[str, ProbeContexts], recurrence: Recurrence
+) -> dict[str, ProbeContexts]:
+    """Return what `recurrence` read, or raise `DivergedError`: a context is not finite."""
     if splits := exploded(read):
         raise DivergedError(
             f"contexts of the {' and '.join(splits)} passages are not finite: the recurrence "
-            "explodes (train with a smaller model.init_std, or with cell.layernorm_mix near 1 "
-            "where the cell has that)"
+            f"explodes{recurrence.remedy}"
         )
     return read
 

@@ -70,7 +70,7 @@ class Examiner:
             progress.task("reading probes", total, "tokens") as task,
         ):
             read = read_splits(recurrence, probes, self.warmup, on_read=task.advance)
-            found = self.figures(recurrence, require_finite(read), task)
+            found = self.figures(recurrence, require_finite(read, recurrence), task)
             if control is not None:
                 read = read_splits(control, probes, self.warmup, on_read=task.advance)
                 for split in exploded(read):

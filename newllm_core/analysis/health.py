@@ -65,7 +65,7 @@ def measure_health(
         (progress or Silent()).task("measuring health", total, "tokens") as task,
     ):
         read = read_splits(recurrence, passages, warmup, on_read=task.advance)
-        figures = examiner.figures(recurrence, require_finite(read), task)
+        figures = examiner.figures(recurrence, require_finite(read, recurrence), task)
     return {split: health_of(of_split) for split, of_split in figures.items()}
 
 

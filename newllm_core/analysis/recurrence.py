@@ -34,6 +34,7 @@ class Recurrence(ABC):
     largest_weight: int  # numbers in its largest matrix, see `worthwhile_threads`
     derivative: str = EXACT  # how Jacobian-vector products are made
     derivative_error: float = 0.0  # of such a product, relative
+    remedy: str = ""  # what may help where contexts are not finite
     is_projected: bool = False  # whether `kept` holds a projection of a context, not all of it
 
     @abstractmethod
@@ -79,6 +80,11 @@ class Recurrence(ABC):
 
 class ModelRecurrence(Recurrence):
     """The recurrence of a newllm model; of a copy on the processor where there is no float64."""
+
+    remedy = (
+        " (train with a smaller model.init_std, or with cell.layernorm_mix near 1 where the cell "
+        "has that)"
+    )
 
     def __init__(self, model: LanguageModel) -> None:
         if model.device.type in WITHOUT_FLOAT64:

@@ -126,7 +126,7 @@ class Stepped(Recurrence):
         # Reverse passes over long states take five times as long, and their memory.
         apart = math.inf
         if not (self.is_projected and error < SMALL_ERROR):
-            # numpy, writing in place, …
+            # numpy, …
             with suppress(RuntimeError, NotImplementedError, TypeError, PluginError):
                 _, exact = exact_product(update, context_1C, vector_1C)
                 apart = float((exact - near).norm()) / size
@@ -215,7 +215,7 @@ class Layout:
         return torch.cat([_real(t).flatten(1).to(self.dtype) for _, t in found], dim=1)
 
     def nested(self, context_BC: Tensor) -> Any:  # noqa: ANN401 - any nest
-        """Return vectors [B, C] as the state that `step` takes."""
+        """Return vectors [B, C] as the state that `step` takes: a copy, in which it may write."""
         parts = context_BC.split(self.sizes, dim=1)
         return replaced(self._start, map(_as, parts, self._like))
 
@@ -225,5 +225,5 @@ def _real(tensor: Tensor) -> Tensor:
 
 
 def _as(part: Tensor, like: Tensor) -> Tensor:
-    shaped = part.reshape(len(part), *_real(like).shape[1:]).to(_real(like).dtype)
+    shaped = part.reshape(len(part), *_real(like).shape[1:]).to(_real(like).dtype, copy=True)
     return torch.view_as_complex(shaped.contiguous()) if like.is_complex() else shaped

@@ -51,7 +51,8 @@ def convert(value: Any, hint: Any, where: str) -> Any:  # noqa: ANN401 - any TOM
         if isinstance(value, str):
             value = _listed(value, element, where)
         if not isinstance(value, list | tuple):
-            raise ConfigError(f"{where} is {shown(value)}: give a list such as 1,1")
+            example = "a,b" if element is str else "1,1"
+            raise ConfigError(f"{where} is {shown(value)}: give a list such as {example}")
         return tuple(convert(part, element, where) for part in value)
     if isinstance(value, str) and hint is not str:
         parsed = _parse(value.strip(), hint, where)

@@ -57,7 +57,10 @@ class TokenSplit:
 
 @dataclass(frozen=True)
 class PreparedDataset:
-    """A folder that `prepare` wrote, its `dataset.json` and its splits; test is optional."""
+    """A folder that `prepare` wrote, its `dataset.json` and its splits; test is optional.
+
+    Wherever the path of such a folder is expected, this will do.
+    """
 
     path: Path
     info: DatasetInfo
@@ -65,6 +68,9 @@ class PreparedDataset:
     train: TokenSplit
     validation: TokenSplit
     test: TokenSplit | None = None
+
+    def __fspath__(self) -> str:
+        return str(self.path)
 
     @property
     def hash(self) -> str:

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from newllm_core.config.values import shown
+from newllm_core.errors import ConfigError
 from newllm_core.files.names import refuse_source, require_checkpoint_place
 from newllm_core.pipeline import commands
 from newllm_core.pipeline.commands import RUNS, Place, path_of
@@ -49,7 +51,7 @@ def prepare(
         document_separator=document_separator,
         encoding=encoding,
         overwrite=overwrite,
-        progress=progress,
+        progress=_watching(progress),
     )
     return open_dataset(folder)
 
@@ -71,7 +73,7 @@ def phase1(
     `model` and `run`.
     """
     given = Settings.of_keywords(("phase1", "model", "run"), keywords)
-    progress = progress or Silent()
+    progress = _watching(progress)
     config = given.resolve()
     # Mistakes are reported before data is prepared.
     commands.check_new_model(given, config)
@@ -120,6 +122,7 @@ def phase2(
     are keys of `phase2`, `gate` and `run`.
     """
     given = Settings.of_keywords(("phase2", "gate", "run"), keywords)
+    progress = _watching(progress)
     source, path = path_of(checkpoint, "checkpoint"), _path(out, "out", "phase2.safetensors")
     commands.refuse_idle(given, given.resolve(), "phase2")
     refuse_source(source, path)
@@ -139,7 +142,7 @@ def phase2(
     device = prepare_device(config.run)
     loaded.model.to(device)
     with process_group(device):
-        output = Output(path, overwrite, resume, trackers, progress or Silent())
+        output = Output(path, overwrite, resume, trackers, progress)
         made = run_phase2(loaded, commands.dataset_of(loaded, data), config, output)
     return OpenedCheckpoint(made, path)
 
@@ -159,6 +162,7 @@ def expand(
     runs/expanded.safetensors by default. Keywords are keys of `run`.
     """
     given = Settings.of_keywords(("run",), keywords)
+    progress = _watching(progress)
     source, path = path_of(checkpoint, "checkpoint"), _path(out, "out", "expanded.safetensors")
     refuse_source(source, path)
     require_checkpoint_place(path, overwrite=overwrite)
@@ -170,10 +174,18 @@ def expand(
     from newllm_core.training.resume import Output
 
     loaded = load(source, given=given, progress=progress)
-    output = Output(path, overwrite, progress=progress or Silent())
+    output = Output(path, overwrite, progress=progress)
     made = run_expand(loaded, commands.dataset_of(loaded, data), config, output)
     return OpenedCheckpoint(made, path)
 
 
 def _path(given: Place | None, what: str, name: str) -> Path:
     return RUNS / name if given is None else path_of(given, what)
+
+
+def _watching(progress: Progress | None) -> Progress:
+    if not isinstance(progress, Progress | None):
+        raise ConfigError(
+            f"progress is {shown(progress)}: expected a newllm_core.runtime.progress.Progress"
+        )
+    return progress or Silent()

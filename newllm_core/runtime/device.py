@@ -23,8 +23,20 @@ def prepare_device(config: RunConfig) -> torch.device:
     """Return the device that `--device` means; sets the number of threads and how memory is reused.
 
     Raises:
-        ConfigError: a GPU was asked for and is not there, or not one for each process.
+        ConfigError: a GPU was asked for and is not there, or not one for each process; or PyTorch
+            makes another type than float32 by default, which no checkpoint has, or puts on a GPU
+            what belongs to the processor.
     """
+    if (default := torch.get_default_dtype()) != torch.float32:
+        raise ConfigError(
+            f"PyTorch makes {default} by default, and newllm float32: call "
+            "torch.set_default_dtype(torch.float32) before"
+        )
+    if (place := torch.get_default_device()).type != "cpu":
+        raise ConfigError(
+            f"PyTorch makes tensors on {place} by default, and newllm where --device says: call "
+            "torch.set_default_device(None) before"
+        )
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     chosen = config.device

@@ -45,5 +45,7 @@ def test_contexts_that_explode_are_refused_by_name():
     with torch.no_grad():
         model.cells()[0].network.to_context.bias.fill_(float("inf"))
     probes = {"validation": torch.zeros(1, 4, dtype=torch.long)}
-    with pytest.raises(DivergedError, match="validation passages are not finite"):
-        require_finite(read_splits(ModelRecurrence(model), probes, 0))
+    recurrence = ModelRecurrence(model)
+    words = r"validation passages are not finite.*\(train with a smaller model\.init_std"
+    with pytest.raises(DivergedError, match=words):
+        require_finite(read_splits(recurrence, probes, 0), recurrence)

@@ -219,10 +219,19 @@ def test_a_state_that_grows_is_refused_in_one_line():
 
 def test_states_that_explode_and_texts_that_are_too_short_are_refused():
     tokens = maps.random_tokens(1, 700, 5)[0]
-    with pytest.raises(DivergedError, match="not finite"):
+    with pytest.raises(DivergedError, match=r"not finite: the recurrence explodes$"):
         examine(lambda c, x: 20 * c + 1, tokens, start=torch.zeros(1, 2))
     with pytest.raises(InputError, match="too few"):
         examine(lambda c, x: c, tokens[:1], start=torch.zeros(1, 2))
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [torch.rand(700), torch.zeros(2, 3, 4).long(), torch.tensor(3), "text", None, [1, 2, 3]],
+)
+def test_what_is_no_text_of_token_ids_is_refused(tokens):
+    with pytest.raises(InputError, match="tokens: give whole numbers"):
+        examine(lambda c, x: c, tokens, start=torch.zeros(1, 2))
 
 
 def test_step_reads_only_ids_that_occur():
@@ -241,16 +250,30 @@ def test_step_reads_only_ids_that_occur():
     assert set(report["differences"]["train_minus_control"]) >= {"lyapunov_exponent"}
 
 
-@pytest.mark.parametrize("how", ["numpy", "in place", "cut"])
+def test_a_step_may_write_in_the_state_that_it_gets():
+    matrix, inputs = maps.with_spectrum([0.9, 0.5, 0.2]), maps.draw(5, 3)
+    tokens = maps.random_tokens(1, 500, 5)[0]
+
+    def in_place(state, ids):
+        state.copy_(state @ matrix.T)
+        return state.add_(inputs[ids]).tanh_()
+
+    def pure(state, ids):
+        return (state @ matrix.T + inputs[ids]).tanh()
+
+    found, expected = (
+        examine(step, tokens, start=zeros(3), config=SMALL) for step in (in_place, pure)
+    )
+    assert found == expected
+
+
+@pytest.mark.parametrize("how", ["numpy", "cut"])
 def test_a_step_without_gradients_is_differenced(how):
     matrix = maps.with_spectrum([0.9, 0.5, 0.2])
 
     def step(state, ids):
         if how == "numpy":
             return torch.from_numpy(state.detach().numpy() @ matrix.numpy().T)
-        if how == "in place":
-            state.mul_(1.0)
-            return state @ matrix.T
         return state @ matrix.T + 0.5 * (state @ matrix.T).detach()
 
     rate = 1.5 if how == "cut" else 1.0

@@ -64,6 +64,8 @@ def test_weights_of_torch_read_as_the_module_does(tmp_path, kind):
         ("gru", None, {}, "do not fit"),
         ("lstm", "other", {}, "none of that name"),
         ("lstm", None, {"second": torch.zeros(4, 5)}, "which tensor"),
+        ("lstm", None, {"embed.weight": torch.zeros(9, 4)}, r"no tensor \[V, 5\].*torch\.eye\(5\)"),
+        ("lstm", None, {"dec.weight_ih_l0": torch.zeros(24, 5)}, r"2 networks .*'dec\.', 'rnn\."),
         (None, None, {}, "give --as"),
         ("reservoir", None, {}, "no tensors W and Win"),
     ],
@@ -86,6 +88,12 @@ def random(*shape):
         ("gru", {"weight_ih_l1": random(18, 5)}, "no weights of one torch.nn.GRU"),
         ("gru", {"weight_ih_l0": random(18), "weight_hh_l0": random(18, 6)}, "do not fit"),
         ("rnn", {"weight_ih_l0": random(0, 5), "weight_hh_l0": random(0, 0)}, "do not fit"),
+        (
+            "rnn",
+            {"weight_ih_l0": random(6, 5), "weight_hh_l0": random(6, 6), "bias_hh_l0": random(6)},
+            "bias_ih_l0",
+        ),
+        ("reservoir", {"W": random(4, 4) * 1j, "Win": random(4, 5)}, "complex64, expected real"),
         ("reservoir", {"W": torch.tensor(1.0), "Win": random(4, 5)}, "expected \\[N, N\\]"),
         ("reservoir", {"W": random(0, 0), "Win": random(0, 5)}, "expected \\[N, N\\]"),
         ("reservoir", {"W": random(4, 4), "Win": random(4, 5), "bias": random(3)}, "bias has 3"),
@@ -97,6 +105,17 @@ def test_weights_of_odd_shapes_are_refused(tmp_path, kind, tensors, words):
     save_file({**tensors, "embed": random(9, 5)}, path)
     with pytest.raises(InputError, match=words):
         open_network(path, kind, embedding="embed", seed=0, device=CPU)
+
+
+def test_whole_numbers_in_a_file_count(tmp_path):
+    tensors = {"W": torch.eye(2).long(), "Win": torch.eye(2), "values": random(3, 2)}
+    marked = {"identity": torch.tensor(True), "bias": torch.tensor([2, 0])}
+    save_file(tensors | marked, tmp_path / "r.safetensors")
+    opened = open_network(
+        tmp_path / "r.safetensors", "reservoir", embedding=None, seed=0, device=CPU
+    )
+    found = opened.step(torch.tensor([[5.0, 7.0]]), torch.tensor([1]))
+    torch.testing.assert_close(found, torch.tensor([[7.0, 7.0]]) + tensors["values"][1])
 
 
 def test_what_ids_stand_for_may_be_of_another_precision_than_weights(tmp_path):
@@ -119,7 +138,7 @@ def test_ids_that_the_network_does_not_have_are_refused(tmp_path, tokens):
 def test_a_file_without_ids_is_refused(tmp_path):
     write(tmp_path / "w.safetensors", "gru")
     save_file({}, tmp_path / "none.safetensors")
-    with pytest.raises(InputError, match="give ids"):
+    with pytest.raises(InputError, match="give whole numbers"):
         examine_file(tmp_path / "w.safetensors", [tmp_path / "none.safetensors"], kind="gru")
 
 
@@ -151,7 +170,7 @@ def test_a_delay_line_has_the_capacity_of_its_places(places):
         lambda c, ids: c @ shift.T + values[ids] * inlet,
         maps.random_tokens(1, 6_000, 200)[0],
         start=torch.zeros(1, places, dtype=torch.float64),
-        values=values,
+        values=values.numpy(),
         config=Config(analysis=AnalysisConfig(memory_lags=places + 3, dynamics_steps=20)),
     )["train"]["memory_capacity"]
     assert found["by_lag"][:places] == pytest.approx([1.0] * places, abs=1e-3)

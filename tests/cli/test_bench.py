@@ -75,8 +75,10 @@ def test_rows_are_selected(newllm):
         (("--kernels", "on"), "run.kernels is 'on'"),
         (("--batch", "many"), "--batch is 'many': expected a whole number"),
         (("--batch", "0"), "--batch is 0: at least 1"),
-        (("--set", "phase1.objective=tokens"), "bench chooses phase1.objective itself"),
-        (("--set", "phase1.start=carry"), "bench chooses phase1.start itself"),
+        (("--set", "phase1.start=carry"), "phase1.start: rows have --engine"),
+        (("--set", "phase1.objective=reconstruction"), "phase1.objective: rows have --engine"),
+        (("--set", "objective.decoder=mlp"), "objective.decoder: rows have --engine"),
+        (("--set", "run.precision=bfloat16"), "run.precision: rows have --engine"),
     ],
 )
 def test_mistakes_are_one_line(newllm, options, said):

@@ -23,7 +23,8 @@ def step(state, ids):
 @pytest.fixture
 def newllm(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "leaky.py").write_text(STEP)
+    for name in ("leaky.py", "other.py"):
+        (tmp_path / name).write_text(STEP)
     np.save(tmp_path / "ids.npy", np.random.default_rng(0).integers(0, 9, 500))
     np.save(tmp_path / "below.npy", np.arange(-1, 500))
     (tmp_path / "book.txt").write_text("the cat sat\n" * 40)
@@ -51,7 +52,9 @@ def test_a_file_with_a_step_is_examined(newllm, tmp_path):
     ("arguments", "code", "words"),
     [
         (("analyze",), 2, "what is to be analysed?"),
+        (("analyze", "--plugin=leaky.py", "--plugin=other.py"), 2, "other.py? give one"),
         (("analyze", "leaky.py"), 2, "has no text: give --tokens FILE"),
+        (("analyze", "leaky.py", "--embedding", "E"), 2, "leaky.py says itself what ids stand"),
         (("analyze", "leaky.py", "--tokens", "leaky.py"), 2, "the network has no tokenizer"),
         (("analyze", "leaky.py", "--as", "grru", "--tokens", "ids.npy"), 2, "did you mean 'gru'"),
         (("analyze", "ids.npy", "--as", "gru"), 2, "ids.npy is a matrix: leave out --as"),

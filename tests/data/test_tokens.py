@@ -68,6 +68,19 @@ def test_json_of_something_else(tmp_path, text):
         found(path)
 
 
+@pytest.mark.parametrize("text", ["null", "[1.0]"])
+def test_the_shapes_of_json_are_said(tmp_path, text):
+    path = write(tmp_path / "ids.json", text)
+    with assert_one_line_error(InputError, path, "integers of 32 bits, or a list of such lists"):
+        found(path)
+
+
+def test_a_folder_of_nothing_but_empty_files(tmp_path):
+    write(tmp_path / "0.ds", b"")
+    with assert_one_line_error(InputError, tmp_path, "no .ds file with token ids"):
+        found(tmp_path)
+
+
 def test_negative_ids(tmp_path):
     np.save(tmp_path / "ids.npy", np.array([1, -2]))
     with assert_one_line_error(InputError, tmp_path / "ids.npy", "-2"):

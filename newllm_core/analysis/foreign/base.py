@@ -86,7 +86,11 @@ class Foreign(ABC):
 
 
 def read_tensors(path: Path, device: torch.device) -> dict[str, Tensor]:
-    """Return every tensor of finite numbers in a safetensors file, half precision as float32."""
+    """Return every tensor of a safetensors file in float32, or float64 where it is that.
+
+    Raises:
+        InputError: it cannot be read, or a tensor is complex or not finite.
+    """
     found = {}
     with open_tensors(path) as file:
         for name in file.keys():  # noqa: SIM118 - it is no dictionary
@@ -94,11 +98,12 @@ def read_tensors(path: Path, device: torch.device) -> dict[str, Tensor]:
                 tensor = file.get_tensor(name)
             except (TypeError, AttributeError, ValueError) as error:  # types that torch lacks
                 raise InputError(f"tensor {name!r} of {path}: {reason(error)}") from error
-            if tensor.is_floating_point():
-                tensor = tensor if tensor.dtype == torch.float64 else tensor.float()
-                if not bool(torch.isfinite(tensor).all()):
-                    raise InputError(f"tensor {name!r} of {path} holds values that are not finite")
-                found[name] = tensor.to(device)
+            if tensor.is_complex():
+                raise InputError(f"tensor {name!r} of {path} is {tensor.dtype}, expected real ones")
+            tensor = tensor if tensor.dtype == torch.float64 else tensor.float()
+            if not bool(torch.isfinite(tensor).all()):
+                raise InputError(f"tensor {name!r} of {path} holds values that are not finite")
+            found[name] = tensor.to(device)
     return found
 
 
@@ -106,17 +111,21 @@ def table(tensors: dict[str, Tensor], asked: str | None, width: int, path: Path)
     """Return the matrix [V, width] that says what token ids stand for.
 
     Raises:
-        ConfigError: it was not named, and there is not just one matrix of that width.
+        ConfigError: it was not named, and there are several matrices of that width.
         InputError: the file has no such tensor.
     """
     fitting = [n for n, t in tensors.items() if t.ndim == 2 and t.shape[1] == width]
     if asked is None and len(fitting) == 1:
         return tensors[fitting[0]]
+    if asked is None and not fitting:
+        raise InputError(
+            f"{path} has no tensor [V, {width}] with what token ids stand for: add it to the file "
+            f"(for one-hot inputs torch.eye({width}))"
+        )
     if asked is None:
-        listed = ", ".join(fitting[:6]) or "none"
         raise ConfigError(
             f"{path}: which tensor [V, {width}] do token ids stand for? give --embedding NAME "
-            f"(of that width: {listed})"
+            f"(of that width: {', '.join(fitting[:6])})"
         )
     if asked not in fitting:
         shape = list(tensors[asked].shape) if asked in tensors else "none of that name"

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from newllm_core.analysis.foreign.base import Foreign, Network, read_tensors, table
 from newllm_core.analysis.stepped import Step
+from newllm_core.config.values import shown
 from newllm_core.errors import InputError
 
 WEIGHT = re.compile(r"(.*)weight_ih_l(\d+)$")
@@ -32,7 +33,13 @@ class TorchRnn(Foreign):
         """Open the file, see `Foreign.open`; its twin has weights as torch draws them."""
         tensors = read_tensors(path, device)
         layers = [match for name in tensors if (match := WEIGHT.match(name))]
-        prefix = layers[0][1] if layers else ""
+        prefixes = sorted({match[1] for match in layers})
+        if len(prefixes) > 1:
+            raise InputError(
+                f"{path} has {len(prefixes)} networks ({shown(prefixes)}): save one of them alone, "
+                "with what token ids stand for"
+            )
+        prefix = prefixes[0] if prefixes else ""
         own = {name.removeprefix(prefix): t for name, t in tensors.items() if _is_of(name, prefix)}
         kind = type(self).__name__.removeprefix("Torch").upper()
         first, recurrent = own.get("weight_ih_l0"), own.get("weight_hh_l0")
@@ -53,7 +60,7 @@ class TorchRnn(Foreign):
         embedded_VE = table(others, embedding, sizes[0], path).to(first)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            made = self.module(*sizes, bias="bias_ih_l0" in own)
+            made = self.module(*sizes, bias=any("bias" in name for name in own))
         control = made.to(first.device, first.dtype).requires_grad_(False)
         network = copy.deepcopy(control)
         try:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 WHAT = "a .json, .npy, .safetensors, .bin or .ds file of token ids, or a folder of .ds files"
-SHAPES = "a list of integers, or a list of such lists,"
+SHAPES = "a list of integers of 32 bits, or a list of such lists"
 MOST_BITS = 32
 # Larger ones are better kept as .npy, which is read a part at a time.
 LARGEST_JSON = 40_000_000
@@ -47,7 +47,7 @@ class Tokens(DataSource):
             found = files_below(path, "*.ds")
             files = [file for file in found if not file.is_file() or file.stat().st_size]
         if not files:
-            raise InputError(f"the folder {path} has no .ds file: give {WHAT}")
+            raise InputError(f"the folder {path} has no .ds file with token ids: give {WHAT}")
         for file in files:
             yield from _documents(input_file("tokens", str(file), WHAT))
 
@@ -75,7 +75,7 @@ def _from_json(path: Path) -> Iterator[Ids]:
         for item in ids:
             # bool is a subclass of int, and true is no token id
             if type(item) is not int or item.bit_length() > MOST_BITS:
-                raise InputError(f"{path} holds {shown(item)}, expected {SHAPES} of 32 bits")
+                raise InputError(f"{path} holds {shown(item)}, expected {SHAPES}")
         yield ids, False
 
 
