@@ -67,7 +67,8 @@ def commands() -> str:
 def _commands(group: Any, name: str, parent: Any) -> Iterator[str]:  # noqa: ANN401 - of typer
     context = typer.Context(group, info_name=name, parent=parent, **group.context_settings)
     yield from _command(group, context)
-    for inner, command in group.commands.items():
+    for inner in group.list_commands(context):
+        command = group.get_command(context, inner)
         if hasattr(command, "commands"):
             yield from _commands(command, inner, context)
         else:

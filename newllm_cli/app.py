@@ -1,13 +1,10 @@
 """The command tree."""
 
-from importlib import import_module
 from typing import Annotated
 
 import typer
 
-from newllm_cli.commands.plugins import plugins_app
-from newllm_cli.help import HelpfulCommand, opening_nothing
-from newllm_cli.plugged import CommandGroup
+from newllm_cli.group import CommandGroup
 
 EXIT_CODES = (
     "Exit codes: 0 fine, 1 bug, 2 usage or configuration, 3 a file missing, unreadable or in the "
@@ -42,14 +39,3 @@ def root(
     ] = False,
 ) -> None:
     """Train and study context-vector language models: one fixed-size vector is all the memory."""
-
-
-# In the order in which they are listed; each is the function of its name in the file of its name.
-COMMANDS = (
-    *("quickstart", "prepare", "phase1", "analyze", "compare", "phase2", "expand", "evaluate"),
-    *("contexts", "generate", "bench"),
-)
-for name in COMMANDS:
-    command = getattr(import_module(f"newllm_cli.commands.{name}"), name)
-    app.command(cls=HelpfulCommand)(opening_nothing(command))
-app.add_typer(plugins_app, name="plugins")

@@ -1,13 +1,11 @@
 """What all tests share."""
 
-import functools
 import os
 import sys
 
 import hypothesis
 import pytest
 import torch
-import typer.main
 
 from newllm_core.config import RunConfig
 from newllm_core.kernels import door
@@ -17,9 +15,6 @@ from tests import second_device
 # Whatever the machine's habit: hundreds of processes would compile the same files again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
-
-# The tree of commands, whose 35 ms every command in this process would spend again.
-typer.main.get_command = functools.cache(typer.main.get_command)
 
 # Bit-identical results, and small tensors gain nothing from more threads, of commands neither.
 torch.set_num_threads(1)

@@ -10,15 +10,16 @@ import typer
 from newllm_cli.help import HelpfulCommand, HelpfulGroup
 from newllm_cli.options import JsonOption, PluginOption, use_plugin_files
 
-plugins_app = typer.Typer(
+plugins = typer.Typer(
     cls=HelpfulGroup,
+    add_completion=False,
     invoke_without_command=True,
     rich_markup_mode=None,
 )
 
 
-@plugins_app.callback()
-def plugins(
+@plugins.callback()
+def listed(
     context: typer.Context,
     check: Annotated[
         bool, typer.Option("--check", help="Import and try each; exit 4 if one is broken.")
@@ -61,7 +62,7 @@ def plugins(
         raise typer.Exit(PluginError.exit_code)
 
 
-@plugins_app.command(cls=HelpfulCommand)
+@plugins.command(cls=HelpfulCommand)
 def show(
     name: Annotated[str, typer.Argument(help="Name of a plugin.", metavar="NAME")],
     plugin: PluginOption = None,
@@ -86,7 +87,7 @@ def show(
             render_plugin(details, console())
 
 
-@plugins_app.command(cls=HelpfulCommand)
+@plugins.command(cls=HelpfulCommand)
 def new(
     name: Annotated[
         str, typer.Argument(help="Name users will ask for, such as spread-out.", metavar="NAME")

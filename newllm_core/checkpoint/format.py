@@ -188,8 +188,7 @@ def load(
                     raise ValueError(f"its tokenizer has {size} tokens, its model {expected}")
     if checkpoint.altered and progress is not None:
         progress.warning(f"{path} is not as newllm wrote it: its content hash is another")
-    another = another_cell(config.model.cell, checkpoint.provenance)
-    if another and progress is not None:
+    if progress is not None and (another := another_cell(metadata)):
         progress.warning(f"{path}: {another}")
     checkpoint.model.to(device or torch.device("cpu"))
     return checkpoint
@@ -200,19 +199,9 @@ def _refusing_damage(path: Path, metadata: dict[str, str]) -> Iterator[None]:
     try:
         yield
     except (ValueError, LookupError, ConfigError, InputError) as error:
-        if another := _another_cell(metadata):
+        if another := another_cell(metadata):
             raise PluginError(f"{path} cannot be used: {another}: {reason(error, 300)}") from error
         raise InputError(f"{path} is a damaged checkpoint: {reason(error, 300)}") from error
-
-
-def _another_cell(metadata: dict[str, str]) -> str | None:
-    """Return how the cell of that name is not the one of a checkpoint that does not fit it."""
-    try:
-        saved = STRUCTURED["provenance"](parse_json(metadata["provenance"]))
-        (name,) = (of["name"] for of in saved["plugins"] if of["kind"] == CELLS.kind)
-        return another_cell(name, saved)
-    except (ValueError, LookupError, ConfigError, InputError, PluginError):
-        return None
 
 
 def _rebuild(config: Config, metadata: dict[str, str], file: Any) -> Checkpoint:  # noqa: ANN401

@@ -2,13 +2,17 @@
 
 import dataclasses
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from newllm_core.checkpoint.metadata import STRUCTURED
 from newllm_core.config import Config
 from newllm_core.data.prepared import PreparedDataset
+from newllm_core.errors import ConfigError, InputError, PluginError
+from newllm_core.files.strict_json import parse_json
 from newllm_core.plugins.registry import CELLS, DATA_SOURCES, OBJECTIVES, REGULARIZERS
 from newllm_core.runtime.version import newllm_version
 
@@ -41,10 +45,17 @@ def provenance(config: Config, dataset: PreparedDataset) -> dict[str, Any]:
     }
 
 
-def another_cell(name: str, saved: dict[str, Any]) -> str | None:
-    """Return how the cell `name` is not the one of a checkpoint's `saved` provenance, if so."""
-    plugin = CELLS.find(name)
-    versions = [of["version"] for of in saved.get("plugins", []) if of["kind"] == CELLS.kind]
-    if plugin.is_own or versions in ([], [plugin.version]):
+def another_cell(metadata: Mapping[str, str]) -> str | None:
+    """Return how the cell of that name is not the one of a checkpoint, if so.
+
+    The checkpoint's `metadata` are as they are in its file, which may be damaged.
+    """
+    try:
+        saved = STRUCTURED["provenance"](parse_json(metadata["provenance"]))
+        (cell,) = (of for of in saved["plugins"] if of["kind"] == CELLS.kind)
+        plugin = CELLS.find(cell["name"])
+    except (ValueError, LookupError, ConfigError, InputError, PluginError):
         return None
-    return f"{CELLS.describe(plugin)} is not the one it was trained with, {versions[0]}"
+    if plugin.is_own or cell["version"] == plugin.version:
+        return None
+    return f"{CELLS.describe(plugin)} is not the one it was trained with, {cell['version']}"

@@ -29,12 +29,12 @@ def prepare_device(config: RunConfig) -> torch.device:
     """
     if (default := torch.get_default_dtype()) != torch.float32:
         raise ConfigError(
-            f"PyTorch makes {default} by default, and newllm float32: call "
+            f"PyTorch makes {default} by default, and checkpoints are float32: call "
             "torch.set_default_dtype(torch.float32) before"
         )
     if (place := torch.get_default_device()).type != "cpu":
         raise ConfigError(
-            f"PyTorch makes tensors on {place} by default, and newllm where --device says: call "
+            f"PyTorch makes tensors on {place} by default, and --device says where: call "
             "torch.set_default_device(None) before"
         )
     if config.threads is not None:

@@ -60,8 +60,8 @@ def commands():
     found = {}
 
     def visit(command, words):
-        for name, inner in getattr(command, "commands", {}).items():
-            visit(inner, (*words, name))
+        for name in getattr(command, "commands", ()):
+            visit(command.get_command(None, name), (*words, name))
         options = [*command.params, *get_command(app).params]
         flags = {flag for option in options for flag in (*option.opts, *option.secondary_opts)}
         found[" ".join(words)] = {flag for flag in flags if flag.startswith("--")} | {"--help"}
