@@ -31,7 +31,7 @@ if KERNELS_OFF:  # for tests that resolve no environment as well
 
 def pytest_collection_modifyitems(items):
     """Begin with the files that take longest, so that no worker is left alone with one."""
-    items.sort(key=lambda item: "/robustness/" not in item.nodeid)
+    items.sort(key=lambda item: not ("/robustness/" in item.nodeid or "devices" in item.nodeid))
 
 
 # Before the first gradient, which makes a thread for every device there is.

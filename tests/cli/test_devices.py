@@ -17,7 +17,7 @@ MODEL = (
     *("--set=model.delay_tokens=2", "--set=model.head_hidden=8", "--set=model.head_bigrams=200"),
     "--set=model.head_reads_token=true",
 )
-TRAIN = (*OPEN, "--epochs=1", "--max-tokens=2000", "--dropout=0", "--candidates=16")
+TRAIN = (*OPEN, "--epochs=1", "--max-tokens=1000", "--dropout=0", "--candidates=16")
 
 
 def commands(folder):
