@@ -3,6 +3,9 @@
 import torch
 
 from newllm_core.analysis.recurrence import Recurrence
+from newllm_core.config import AnalysisConfig, Config
+
+SMALL = Config(analysis=AnalysisConfig(memory_lags=6, num_pairs=500, dependency_contexts=8))
 
 
 class Map(Recurrence):
@@ -49,3 +52,12 @@ def random_tokens(passages, length, vocab, seed=0):
 def draw(*shape, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def zeros(width):
+    return torch.zeros(1, width, dtype=torch.float64)
+
+
+def linear_step(matrix, vocab=5):
+    inlet = draw(vocab, len(matrix), seed=7)
+    return lambda state, ids: state @ matrix.T + inlet[ids]
