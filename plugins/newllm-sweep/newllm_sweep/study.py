@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -22,26 +23,19 @@ JOURNAL = "journal.log"
 IDENTITY, VIOLATIONS, FAILURE = "identity", "violations", "failure"
 
 
-class SeededSampler(BaseSampler):
+class SeededSampler(RandomSampler):
     """Draws each value from (seed, trial, parameter) alone: whoever asks, in whatever order."""
 
     def __init__(self, seed: int) -> None:
+        super().__init__(seed)
         self._seed = seed
-
-    def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, Any]:  # noqa: ANN401
-        """Return nothing: parameters are independent."""
-        return {}
-
-    def sample_relative(self, study: Any, trial: Any, search_space: Any) -> dict[str, Any]:  # noqa: ANN401
-        """Return nothing."""
-        return {}
 
     def sample_independent(
         self,
-        study: Any,  # noqa: ANN401
+        study: optuna.Study,
         trial: FrozenTrial,
         param_name: str,
-        param_distribution: Any,  # noqa: ANN401
+        param_distribution: BaseDistribution,
     ) -> Any:  # noqa: ANN401
         """Draw one value."""
         seed = zlib.crc32(f"{self._seed} {trial.number} {param_name}".encode())
@@ -49,19 +43,20 @@ class SeededSampler(BaseSampler):
         return drawn.sample_independent(study, trial, param_name, param_distribution)
 
 
-class GridSampler(SeededSampler):
+class GridSampler(RandomSampler):
     """Gives trial n the n-th combination of choices; those of the last parameter change first."""
 
     def __init__(self, parameters: Mapping[str, Sequence[Any]]) -> None:
+        super().__init__()
         combinations = itertools.product(*parameters.values())
         self._chosen = [dict(zip(parameters, chosen, strict=True)) for chosen in combinations]
 
     def sample_independent(
         self,
-        study: Any,  # noqa: ANN401
+        study: optuna.Study,
         trial: FrozenTrial,
         param_name: str,
-        param_distribution: Any,  # noqa: ANN401
+        param_distribution: BaseDistribution,
     ) -> Any:  # noqa: ANN401
         """Look up one value."""
         return self._chosen[trial.number][param_name]
