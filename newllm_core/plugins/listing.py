@@ -5,6 +5,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 from newllm_core.errors import ConfigError, PluginError
+from newllm_core.files.names import quoted
 from newllm_core.plugins.guard import ConformanceError, stdout_to_stderr
 from newllm_core.plugins.locate import ClassSource, ModuleMissing, find_class, imported_source
 from newllm_core.plugins.lookup import TO_FIND_IT, Registry
@@ -74,7 +75,7 @@ def _description(registry: Registry, plugin: Plugin) -> dict[str, Any]:
     source = imported_source(found)
     example = [registry.usage(plugin.name)]
     if plugin.file:
-        example.append(f"--plugin {plugin.file}")
+        example.append(f"--plugin {quoted(plugin.file)}")
     example += [
         f"--set {section}.{option['name']}={option['default']}"
         for option in options[:1]
