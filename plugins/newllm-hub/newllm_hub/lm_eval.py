@@ -211,7 +211,5 @@ class NewllmLM(TemplateLM):
         with model.narrow_products():
             logits_TV = model.predict(model.heads()[-1], contexts_TC, last_T)
         logits_TV = at_least_float32(logits_TV)
-        lost_T = F.cross_entropy(logits_TV, targets_T, reduction="none")
-        return float(where_exact(lost_T).double().sum()), bool(
-            (logits_TV.argmax(-1) == targets_T).all()
-        )
+        lost_T = where_exact(F.cross_entropy(logits_TV, targets_T, reduction="none")).double()
+        return float(lost_T.sum()), bool((logits_TV.argmax(-1) == targets_T).all())
