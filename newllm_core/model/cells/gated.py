@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from newllm_core.config.option import option, share
 from newllm_core.model.cells.base import Cell
 from newllm_core.model.cells.initialisation import draw, init_option
-from newllm_core.model.cells.network import MixedNorm, NetworkOptions, UpdateNetwork
+from newllm_core.model.cells.network import MixedNorm, NetworkOptions, UpdateNetwork, joined
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,9 @@ class GatedCell(Cell):
 
     def forward(self, *, context: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
         """Update `context` [..., C] by `token` [..., E]; returns the new pair."""
-        h_context, h_token = self.network(context, token, last=self.is_last)
-        gate = torch.sigmoid(self.gate(torch.cat([context, token], dim=-1)))
+        values = joined(context, token)
+        h_context, h_token = self.network(values, last=self.is_last)
+        gate = torch.sigmoid(self.gate(values))
         candidate = torch.tanh(h_context)
         new_context = candidate + gate * (context - candidate)
         if h_token is None:
