@@ -52,10 +52,12 @@ class CovarianceEma(Regularizer):
         # Autocast would round the product to bfloat16.
         with torch.autocast(contexts_ND.device.type, enabled=False):
             share = (1 - momentum) / len(contexts_ND)
+            # Both factors have the same gradient: one product makes it, and it counts twice below.
             covariance_DD = torch.addmm(
-                past_DD, contexts_ND.T, contexts_ND, beta=momentum, alpha=share
+                past_DD, contexts_ND.detach().T, contexts_ND, beta=momentum, alpha=share
             )
         if self.training:
             self.covariance_DD.copy_(covariance_DD.detach())
         identity_DD = torch.eye(self.context_dim, device=past_DD.device, dtype=past_DD.dtype)
-        return (covariance_DD - identity_DD).square().sum() / self.context_dim
+        distance = (covariance_DD - identity_DD).square().sum() / self.context_dim
+        return 2 * distance - distance.detach()
