@@ -19,7 +19,7 @@ check: $(VENV)/installed
 docs: $(VENV)/installed
 	$(VENV)/bin/python -m mkdocs build --strict
 
-$(VENV)/installed: pyproject.toml constraints.txt $(wildcard newllm_core/kernels/*.[ch])
+$(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@

@@ -45,6 +45,8 @@ def second(monkeypatch):
         pytest.skip("torch 2.10 and later can have a second device made of Python")
     monkeypatch.setattr(torch, "Generator", second_device.Generator)
     monkeypatch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)  # which is CUDA's
+    forms = [form._replace(devices=(*form.devices, second_device.NAME)) for form in door.FORMS]
+    monkeypatch.setattr(door, "FORMS", forms)  # those that there are on any
     before = torch.__future__.get_swap_module_params_on_conversion()
     torch.__future__.set_swap_module_params_on_conversion(True)
     yield torch.device(second_device.NAME)

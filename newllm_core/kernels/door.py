@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import torch
 from torch import Tensor
 
-from newllm_core.kernels import compiled, cross_entropy
+from newllm_core.kernels import cross_entropy
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -21,22 +21,20 @@ class Form(NamedTuple):
 
     Attributes:
         operation: what it computes, as `choose` is asked for it.
-        device: type of the device it is for.
+        devices: types of the devices it is for.
         dtypes: of what it is given.
         function: the form.
-        is_usable: says whether it can be used here.
     """
 
     operation: str
-    device: str
+    devices: tuple[str, ...]
     dtypes: tuple[torch.dtype, ...]
     function: Callable[..., Any]
-    is_usable: Callable[[], bool]
 
 
 FORMS = [
-    # No logits are kept; softmax and its gradient are one compiled loop.
-    Form("cross-entropy", "cpu", compiled.DTYPES, cross_entropy.cross_entropy, compiled.is_usable)
+    # No logits are kept, and their gradient takes their place.
+    Form("cross-entropy", ("cpu", "cuda", "mps"), (torch.float32,), cross_entropy.cross_entropy)
 ]
 
 
@@ -61,6 +59,5 @@ def _usable(setting: str, device: torch.device, dtype: torch.dtype) -> list[Form
     return [
         form
         for form in FORMS
-        if setting != "off" and form.device == device.type and dtype in form.dtypes
-        if form.is_usable()
+        if setting != "off" and device.type in form.devices and dtype in form.dtypes
     ]

@@ -1,7 +1,6 @@
 import pytest
 
 from newllm_core import benchmark as core
-from newllm_core.kernels import compiled
 
 from .conftest import run
 from .inside import CommandLine
@@ -110,14 +109,10 @@ def test_every_cell_has_every_row(newllm, options, weights):
 ONE_ROW = (*FAST, "--batch", 16, "--engine", "parallel", "--precision", "float32")
 
 
-@pytest.mark.parametrize("off", ["flag", "environment", "compiler", None])
+@pytest.mark.parametrize("off", ["flag", "environment", None])
 def test_a_table_says_which_forms_are_fast(newllm, monkeypatch, off):
     if off == "environment":
         monkeypatch.setenv("NEWLLM_RUN_KERNELS", "off")
-    elif off == "compiler":
-        monkeypatch.setattr(compiled, "library", lambda: None)
-    elif compiled.library() is None:
-        pytest.skip("the loop in C was not compiled when newllm was installed")
     done = newllm(*ONE_ROW, *(("--kernels", "off") if off == "flag" else ()))
     setting = "off" if off in ("flag", "environment") else "auto"
     used = "fast cross-entropy" if off is None else "every form is plain"

@@ -3,10 +3,9 @@
 import pytest
 
 from benchmarks.kernels import CASES, compare, head_pass, step_pass
-from newllm_core.kernels import compiled, door
+from newllm_core.kernels import door
 
 
-@pytest.mark.skipif(not compiled.is_usable(), reason="the loop in C was not compiled")
 @pytest.mark.parametrize("form", door.FORMS, ids=lambda form: form.operation)
 def test_a_form_and_its_twin_take_turns(form):
     plain, cases = CASES[form.operation]
