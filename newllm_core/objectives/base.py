@@ -113,8 +113,8 @@ def tokens_at(
     target_N = places_N + offset
     same_N = (target_N >= 0) & (target_N < length)
     # On the way from a token to a later one nothing may be closed, nor on the way back.
-    passed = range(offset) if offset > 0 else range(-1, offset - 1, -1)
-    for step in passed:
-        same_N &= lookup((places_N + step).clamp(0, length - 1)) != end_id
+    way = torch.arange(min(offset, 0), max(offset, 0), device=places_N.device)
+    passed_NS = lookup((places_N[:, None] + way).clamp(0, length - 1))
+    same_N &= (passed_NS != end_id).all(1)
     found_N = lookup(target_N.clamp(0, length - 1)).long()
     return torch.where(same_N, found_N, NO_TOKEN)
