@@ -40,17 +40,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
     dims, vocabulary = arguments.dims, arguments.vocabulary
-    device = prepare_device(RunConfig())
-    found = measure(dims, vocabulary, rounds=arguments.rounds, device=device)
+    run = RunConfig()
+    device = prepare_device(run)
+    found = measure(dims, vocabulary, rounds=arguments.rounds, device=device, run=run)
     print(f"{dims} dimensions, {vocabulary:,} tokens")
     print(f"products of the head {found['products']:10,.0f} tokens/s")
     print(f"whole step           {found['step']:10,.0f} tokens/s, ", end="")
     print(f"{found['step'] / found['products']:.0%}")
 
 
-def measure(dims: int, vocabulary: int, *, rounds: int, device: torch.device) -> dict[str, float]:
+def measure(
+    dims: int, vocabulary: int, *, rounds: int, device: torch.device, run: RunConfig
+) -> dict[str, float]:
     """Return tokens per second of a whole step and of the head's products, as training would."""
-    run = RunConfig()
     config = Phase2Config(freeze_context=True)
     rows = config.batch_tokens
     shape = ModelConfig(context_dim=dims, embed_dim=dims)

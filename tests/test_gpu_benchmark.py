@@ -40,7 +40,8 @@ def test_every_part_has_figures(run, part):
 def test_every_part_runs_on_another_device(part, second):
     rows = list(gpu.measured([part], Place(second, quick=True)))
     assert [row["case"] for row in rows if row.get("failed")] == []
-    assert all(row["figure"] == 0 for row in rows if row["unit"] == "loss")
+    # Adam divides gradients there, where the processor clips them first.
+    assert all(row["figure"] < 1e-7 for row in rows if row["unit"] == "loss")
 
 
 def test_every_form_of_the_recurrence_can_be_made(monkeypatch):

@@ -19,12 +19,13 @@ from benchmarks.peers.gru import Gru
 from benchmarks.peers.lstm import Lstm
 from newllm_core import settings
 from newllm_core.benchmark import NAIVE, VOCAB_SIZE, benchmark
-from newllm_core.config import Config, Phase2Config
+from newllm_core.config import Config, Phase2Config, RunConfig
+from newllm_core.kernels.door import choose
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.runtime.device import to_device
 from newllm_core.runtime.precision import products_in
 from newllm_core.training.phase2.fine_tuning import FineTuning
-from newllm_core.training.phase2.head_loss import plain_cross_entropy
+from newllm_core.training.phase2.head_loss import HeadLoss, plain_cross_entropy
 from newllm_core.training.phase2.source import Terms
 from newllm_core.training.phase2.steps import Steps
 
@@ -103,14 +104,17 @@ def step_of(kind: str, config: Config, place: Place) -> Callable[[], None]:
     length = options.num_streams * options.bptt * 16
     tokens = np.random.default_rng(0).integers(0, vocabulary(place), length)
     ours = LanguageModel(config.model, vocabulary(place), cell=config.cell).to(device)
+    like, kernels = ours.embedding.weight, config.run.kernels
+    head_loss = choose("cross-entropy", plain_cross_entropy, like, setting=kernels)
     if kind == "newllm":
-        source = FineTuning(ours, tokens, end_id=0, config=options, weights=[1.0])
+        common: dict[str, Any] = {"config": options, "weights": [1.0], "head_loss": head_loss}
+        source = FineTuning(ours, tokens, end_id=0, **common)
         generator = torch.Generator(device).manual_seed(0)
         epochs = (source.losses(generator) for _ in itertools.count())
         steps = Steps(ours, list(ours.parameters()), options, 1_000_000)
     else:
         peer = peer_of(kind, count_parameters(ours), vocabulary(place)).to(device)
-        epochs = (peer_losses(peer, tokens, options) for _ in itertools.count())
+        epochs = (peer_losses(peer, tokens, options, head_loss) for _ in itertools.count())
         steps = Steps(peer, list(peer.parameters()), options, 1_000_000)
     losses = itertools.chain.from_iterable(epochs)
 
@@ -133,7 +137,9 @@ def peer_of(kind: str, parameters: int, vocab_size: int) -> Peer:
     return make(solve_width(count, parameters, what=kind, steps=(8, 4, 2, 1)))
 
 
-def peer_losses(peer: Peer, tokens: np.ndarray, config: Phase2Config) -> Iterator[Terms]:
+def peer_losses(
+    peer: Peer, tokens: np.ndarray, config: Phase2Config, head_loss: HeadLoss
+) -> Iterator[Terms]:
     """Yield the loss of one window after another, under autocast where there is a GPU."""
     device = peer.embedding.weight.device
     state = peer.start(config.num_streams)
@@ -145,17 +151,29 @@ def peer_losses(peer: Peer, tokens: np.ndarray, config: Phase2Config) -> Iterato
         with torch.autocast(device.type, torch.bfloat16, enabled=enabled):
             y_BTE, state = peer(window_BT[:, :-1], [part.detach() for part in state])
             targets_N = window_BT[:, 1:].flatten()
-            loss, _ = plain_cross_entropy(
-                peer.head.weight, peer.head.bias, y_BTE.flatten(0, 1), targets_N
-            )
+            y_NE = y_BTE.flatten(0, 1)
+            loss, _ = head_loss(peer.head.weight, peer.head.bias, y_NE, targets_N)
         yield Terms(loss, {"cross-entropy": loss.detach()}, len(targets_N))
 
 
 def frozen(place: Place) -> Iterator[Row]:
-    """Measure heads on frozen contexts beside the products of the head."""
-    dims, vocab_size = place.size(768, 16), place.size(GPT2_VOCABULARY, 97)
-    place.begin_memory()
-    found = frozen_heads.measure(dims, vocab_size, rounds=place.size(7, 1), device=place.device)
-    label = f"{dims} dimensions, {vocab_size:,} tokens"
-    yield row(label, found["step"], "tokens/s", memory=place.memory())
-    yield row("  of the head's products", found["step"] / found["products"], "share", 0.6)
+    """Measure heads on frozen contexts, with and without fast forms, beside their products."""
+    dims = place.size(768, 16)
+    for vocab_size in (vocabulary(place), GPT2_VOCABULARY)[: place.size(2, 1)]:
+        is_large = vocab_size == GPT2_VOCABULARY
+        found = {}
+        for kernels in ("auto", "off"):
+            place.begin_memory()
+            measured = frozen_heads.measure(
+                dims,
+                vocab_size,
+                rounds=place.size(7, 1),
+                device=place.device,
+                run=RunConfig(kernels=kernels),
+            )
+            found[kernels] = measured
+            label = f"{dims} dimensions, {vocab_size:,} tokens, kernels {kernels}"
+            yield row(label, measured["step"], "tokens/s", memory=place.memory())
+        share = found["auto"]["step"] / found["auto"]["products"]
+        yield row("  of the head's products", share, "share", 0.6 if is_large else None)
+        yield row("  over kernels off", found["auto"]["step"] / found["off"]["step"], "x", 1.15)
