@@ -1,0 +1,42 @@
+"""`benchmarks.passes`: what is counted as a kernel, and how many bytes it moves."""
+
+import pytest
+import torch
+
+from benchmarks.passes import Passes, counted, phase1_step, phase2_step
+
+X, IDS = torch.ones(6, 4), torch.tensor([1, 0, 2])
+
+
+@pytest.mark.parametrize(
+    ("action", "kernels", "moved"),
+    [
+        (lambda: X + X, 1, 3 * 96),
+        (lambda: X.clone().add_(X), 2, 2 * 96 + 3 * 96),
+        (lambda: X.T[1:].view(3, 6), 0, 0),
+        (lambda: X @ X.T, 1, 0),
+        (lambda: X.to(torch.bfloat16), 1, 96 + 48),
+        (lambda: torch.softmax(X, -1, out=torch.empty(6, 4)), 1, 2 * 96),
+        (lambda: X[IDS], 1, 2 * 48),
+        (lambda: torch.empty(6, 4).index_put_((IDS,), X[:3]), 1, 2 * 48),
+    ],
+)
+def test_an_operation_reads_what_it_is_given_and_writes_what_it_returns(action, kernels, moved):
+    with Passes() as found:
+        action()
+    assert (found.kernels, found.moved) == (kernels, moved)
+
+
+def test_a_step_of_phase_1_makes_the_products_of_its_weights():
+    few, many = (counted(phase1_step("cvfp-16", tokens)) for tokens in (64, 128))
+    assert few["kernels"] == many["kernels"] < 400
+    # Forward, and back to weights and contexts (of the first cell to weights alone), and the
+    # regularizer's: all grow with the tokens.
+    assert many["flop"] == 2 * few["flop"] > 0
+    assert few["moved"] < many["moved"] < 2 * few["moved"]
+
+
+def test_kernels_of_a_step_through_time_grow_with_its_length():
+    short, long = (counted(phase2_step("cvfp-16", 4, length))["kernels"] for length in (4, 8))
+    longer = counted(phase2_step("cvfp-16", 4, 12))["kernels"]
+    assert long - short == longer - long > 0
