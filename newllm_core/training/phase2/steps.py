@@ -30,18 +30,23 @@ def trained_parameters(
 
 
 @contextmanager
-def training_only(model: nn.Module, parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Give gradients to `parameters` and no others of the model; afterwards as it was before."""
-    before = [(p, p.requires_grad) for p in model.parameters()]
+def training_only(model: LanguageModel, parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Give no gradient to embeddings and heads beside `parameters`; afterwards as it was before.
+
+    Blocks keep theirs, which no frozen context reaches: autocast rounds a weight once for all
+    tokens of a reading only if it may have a gradient.
+    """
+    trained = set(parameters)
+    parts = nn.ModuleList([model.embedding, model.token_output])
+    others = [p for p in parts.parameters() if p.requires_grad and p not in trained]
     try:
-        model.requires_grad_(False)
-        for parameter in parameters:
-            parameter.requires_grad_(True)
+        for parameter in others:
+            parameter.requires_grad_(False)
         yield
     finally:
-        for parameter, flag in before:
-            parameter.requires_grad_(flag)
-            parameter.grad = None
+        for parameter in others:
+            parameter.requires_grad_(True)
+        model.zero_grad(set_to_none=True)
 
 
 def one_cycle(step: int, *, total: int, peak: float, warmup_fraction: float) -> float:
