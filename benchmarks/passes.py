@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from newllm_core import settings
-from newllm_core.benchmark import VOCAB_SIZE, _Runner
+from newllm_core.benchmark import VOCAB_SIZE, Runner
 from newllm_core.config import RunConfig
 from newllm_core.kernels import cross_entropy
 from newllm_core.model.language_model import LanguageModel
@@ -88,7 +88,7 @@ def phase1_step(preset: str, tokens: int) -> Callable[[], object]:
     """Return what makes one step of `parallel` after another."""
     sizes = {"batch_tokens": tokens, "min_batch_tokens": tokens, "window_tokens": 2 * tokens}
     config = settings.resolve(settings.from_file(f"preset:{preset}"), {"phase1": sizes})
-    runner = _Runner(config, "parallel", "bfloat16", CPU)
+    runner = Runner(config, "parallel", "bfloat16", CPU)
     runner.trainer.step.looks = False
 
     def step() -> None:
