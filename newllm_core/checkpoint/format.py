@@ -138,6 +138,7 @@ def is_checkpoint(path: Path) -> bool:
         return bool((file.metadata() or {}).get("format") == FORMAT)
 
 
+@torch.inference_mode(False)  # which the caller may be in: the model may be trained on
 def load(
     path: Path,
     *,

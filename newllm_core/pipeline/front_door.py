@@ -137,10 +137,9 @@ def phase2(
     from newllm_core.runtime.device import prepare_device
     from newllm_core.training.resume import Output
 
-    loaded = load(source, progress=progress)
+    device = prepare_device(given.resolve().run)
+    loaded = load(source, device=device, progress=progress)
     config = phase2_config(given, loaded)
-    device = prepare_device(config.run)
-    loaded.model.to(device)
     with process_group(device):
         output = Output(path, overwrite, resume, trackers, progress)
         made = run_phase2(loaded, commands.dataset_of(loaded, data), config, output)

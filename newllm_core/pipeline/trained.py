@@ -5,6 +5,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from newllm_core import settings
 from newllm_core.checkpoint import format as checkpoints
 from newllm_core.checkpoint.format import Checkpoint
@@ -47,6 +49,7 @@ def expand(checkpoint: Checkpoint) -> Checkpoint:
     return dataclasses.replace(checkpoint, model=model, phase=phase, results={})
 
 
+@torch.inference_mode(False)  # which the caller may be in: the heads may be trained on
 def run_expand(
     checkpoint: Checkpoint, dataset: PreparedDataset, config: Config, output: Output
 ) -> Checkpoint:
