@@ -56,6 +56,8 @@ def test_a_report_is_not_overwritten_and_refused_before_the_work(tmp_path):
     with pytest.raises(InputError, match=r"exists: choose another --png, or pass --overwrite"):
         check_outputs(None, tmp_path, overwrite=False)
     check_outputs(None, tmp_path, overwrite=True)
+    with pytest.raises(InputError, match=r"a\.html is no folder: give another path"):
+        check_outputs(None, page, overwrite=True)
 
 
 def test_png_without_matplotlib_is_refused_before_the_work(tmp_path, monkeypatch):

@@ -216,8 +216,7 @@ def _rebuild(config: Config, metadata: dict[str, str], file: Any) -> Checkpoint:
     count = sum(math.prod(tensor.get_shape()) for tensor in stored.values())
 
     def refuse_far_off(expected: int) -> None:
-        # A config could ask for any amount of memory. What is not far off is made, to say which
-        # tensor does not fit.
+        # A config could ask for any memory; what is near is made, to say which tensor is wrong.
         if sum(config.model.layer_structure) > len(stored) or expected > 2 * count + SMALL:
             raise ValueError(f"tensors do not fit the config: {count:,} values, not {expected:,}")
 

@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from newllm_core.errors import ConfigError, InputError
+from newllm_core.errors import ConfigError, InputError, reason
 from newllm_core.plugins.registry import REGISTRIES
 from newllm_core.settings import unknown
 
@@ -64,5 +64,5 @@ def new_plugin(name: str, kind: str, folder: Path | None = None) -> Path:
             text = (templates / template).read_text(encoding="utf-8")
             (folder / target).write_text(Template(text).substitute(values), encoding="utf-8")
     except OSError as error:
-        raise InputError(f"cannot write {folder}: {error.strerror}") from error
+        raise InputError(f"cannot write {folder}: {reason(error)}") from error
     return folder

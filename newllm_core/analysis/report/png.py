@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from newllm_core.analysis.report.chart import Chart
-from newllm_core.errors import ConfigError, InputError
+from newllm_core.errors import ConfigError, InputError, reason
 
 INCHES = (6.0, 4.0)
 DOTS_PER_INCH = 160
@@ -46,7 +46,7 @@ def write_charts(charts: Sequence[Chart], folder: Path) -> list[Path]:
             figure.savefig(path)
             paths.append(path)
     except OSError as error:
-        raise InputError(f"cannot write charts to {folder}: {error.strerror or error}") from error
+        raise InputError(f"cannot write charts to {folder}: {reason(error)}") from error
     return paths
 
 
