@@ -24,6 +24,21 @@ def test_an_existing_folder_is_not_overwritten_unless_asked(tmp_path, corpus):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus.txt", "out"]
 
 
+@pytest.mark.parametrize("existing", [False, True])
+def test_a_link_stays_and_the_folder_that_it_points_to_is_replaced(tmp_path, corpus, existing):
+    out, folder = tmp_path / "out", tmp_path / "elsewhere" / "data"
+    out.symlink_to("elsewhere/data")
+    if existing:
+        run(folder, BLANK, input=corpus)
+        with assert_one_line_error(InputError, folder, "--overwrite"):
+            run(out, BLANK, input=corpus)
+    made = run(out, BLANK, seed=3, overwrite=existing, input=corpus)
+    assert out.is_symlink()
+    assert open_dataset(folder).hash == open_dataset(out).hash == made.hash
+    found = [sorted(path.name for path in where.iterdir()) for where in (tmp_path, folder.parent)]
+    assert found == [["corpus.txt", "elsewhere", "out"], ["data"]]
+
+
 def test_what_is_not_a_prepared_data_set_is_never_deleted(tmp_path, corpus):
     for make in (
         lambda out: out.mkdir(),

@@ -62,6 +62,7 @@ def export_folder(
         languages=languages,
         progress=watcher,
     )
+    to = Path(os.path.realpath(to))  # a link may lead to another disk, where no file can be moved
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=f".{to.name}.", dir=to.parent) as temporary:
