@@ -14,6 +14,7 @@ from newllm_core.files.lock import exclusive
 from newllm_core.pipeline.trained import run_expand
 from newllm_core.runtime.runlog import RunLog, metrics_path
 from newllm_core.training.resume import Output
+from tests.data.cases import Recorder
 from tests.robustness import runs
 from tests.robustness.runs import SERVER, content, metrics, names, start, train
 
@@ -126,8 +127,10 @@ def test_a_second_run_of_the_same_place_is_refused(home, tmp_path, reference):
 def test_expand_waits_for_nobody_and_replaces_nothing(home, tmp_path):
     out = tmp_path / "run.safetensors"
     base, data = checkpoints.load(home / "base.safetensors"), open_dataset(home / "data")
+    watching = Recorder()
     with exclusive(out), pytest.raises(InputError, match="another newllm is writing"):
-        run_expand(base, data, base.config, Output(out))
+        run_expand(base, data, base.config, Output(out, progress=watching))
+    assert watching.messages == []
     assert names(tmp_path) == []
 
 
