@@ -62,6 +62,15 @@ def test_a_run_whose_disk_is_full_goes_on_once_there_is_room(home, reference, tm
     assert metrics(out) == reference("streams").metrics
 
 
+def test_a_run_whose_disk_is_full_from_the_start_leaves_nothing(home, tmp_path):
+    out = tmp_path / "run.safetensors"
+    process = SERVER.Process(target=_limited, args=("streams", home, out, 4000))
+    process.start()
+    process.join()
+    assert process.exitcode == 3
+    assert names(tmp_path) == []
+
+
 def _limited(case, home, out, size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
     runs.child(case, home, out, SAVED_AT_EVERY_STEP)
