@@ -25,7 +25,7 @@ def check_outputs(html: Path | None, png: Path | None, *, overwrite: bool) -> No
         from newllm_core.analysis.report.png import require_matplotlib
 
         require_matplotlib()
-        if png.is_dir() and not overwrite:
+        if os.path.isdir(png) and not overwrite:
             raise InputError(
                 f"{png} exists: choose another --png, or pass --overwrite to replace its charts"
             )

@@ -45,3 +45,38 @@ def test_a_file_where_a_folder_should_be_is_named(newllm, made, arguments):
     assert done.code == 3
     done.one_line("below", "book.txt is no folder: give another path")
     assert sorted(made.iterdir()) == before
+
+
+# Too long for a name: as where a folder may not be entered, one cannot even ask whether it exists.
+LONG = "a" * 300
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("analyze", LONG),
+        ("analyze", "a.safetensors", f"--png={LONG}"),
+        ("analyze", "a.safetensors", "--as=gru", f"--tokens={LONG}"),
+        ("compare", "a.safetensors", f"{LONG}.safetensors"),
+        ("contexts", "a.safetensors", f"--text={LONG}", "--out=n.npy"),
+        ("evaluate", "a.safetensors", f"--data={LONG}"),
+        ("generate", "a.safetensors", f"--save-state={LONG}"),
+        ("phase1", f"--data={LONG}", "--out=n.safetensors"),
+        ("plugins", "new", "mine", "--kind=cell", f"--out={LONG}"),
+        ("prepare", "--source=text-file", "--input=train.txt", f"--out={LONG}"),
+        ("prepare", "--source=text-file", "--input=train.txt", f"--tokenizer={LONG}", "--out=n"),
+        *(
+            ("prepare", f"--source={source}", f"--input={LONG}", "--out=n")
+            for source in ("text-file", "text-dir", "rows", "tokens", "wikitext", "ultrachat")
+        ),
+        ("quickstart", f"--out={LONG}"),
+    ],
+)
+def test_what_cannot_be_looked_at_is_one_line(newllm, made, arguments):
+    if "--png" in arguments[-1]:
+        pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    before = sorted(made.iterdir())
+    done = newllm(*arguments)
+    assert done.code == 3
+    done.one_line(LONG)
+    assert sorted(made.iterdir()) == before
