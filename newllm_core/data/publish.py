@@ -59,6 +59,8 @@ def _check_free(out: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise InputError(f"{out} exists already: choose another --out, or give --overwrite")
+    if os.path.ismount(out):  # which cannot be exchanged
+        raise InputError(f"a disk is mounted at {out}: give a folder in it as --out")
     try:
         content = parse_json(read_text(out / INFO_FILE, limit=LARGEST_INFO))
         ours = isinstance(content, dict) and content.get("format") == FORMAT

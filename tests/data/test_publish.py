@@ -97,6 +97,15 @@ def test_a_failed_exchange_puts_the_old_folder_back(tmp_path, corpus, monkeypatc
     assert contents_of(out) == before
 
 
+def test_where_a_disk_is_mounted_no_folder_is_exchanged(tmp_path, corpus, monkeypatch):
+    run(tmp_path / "out", BLANK, input=corpus)
+    before = contents_of(tmp_path / "out")
+    monkeypatch.setattr("os.path.ismount", lambda path: path == tmp_path / "out")
+    with assert_one_line_error(InputError, "a disk is mounted at", tmp_path / "out"):
+        run(tmp_path / "out", BLANK, input=tmp_path / "gone.txt", overwrite=True)
+    assert contents_of(tmp_path / "out") == before
+
+
 def test_an_out_that_cannot_be_written(tmp_path, corpus):
     with assert_one_line_error(InputError, corpus / "out"):
         run(corpus / "out", BLANK, input=corpus)
