@@ -1,5 +1,6 @@
 """The `wikitext` source: articles of WikiText (Merity et al. 2016), from the hub or local files."""
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ class WikiText(DataSource):
             return found
         what = "a WikiText file, or a folder with train, valid and test files"
         path = input_path("wikitext", self.input, what)
-        if path.is_dir():
+        if os.path.isdir(path):
             return split_files(path)
         return {None: [input_file("wikitext", self.input, what)]}
 
@@ -69,7 +70,7 @@ def split_files(folder: Path) -> dict[Split | None, list[Place]]:
     found: dict[Split | None, list[Place]] = {"validation": [], "test": [], "train": []}
     for path in sorted(folder.iterdir()):
         split = split_named(path.name)
-        if path.is_file() and format_of(path) in SUFFIXES and split is not None:
+        if os.path.isfile(path) and format_of(path) in SUFFIXES and split is not None:
             found[split].append(path)
     if not found["train"]:
         raise InputError(f"{folder} has no training file: it needs one such as train.txt")
