@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Division:
-    """Documents of every split in the order of their source; `test` is None if none is wanted.
+    """Documents of every split in the order of their source; `test` has none if none is wanted.
 
     `duplicates_dropped` counts held-out documents left out because their content is in train, or
     for test in validation.
@@ -23,7 +23,7 @@ class Division:
 
     train: "np.ndarray"
     validation: "np.ndarray"
-    test: "np.ndarray | None"
+    test: "np.ndarray"
     duplicates_dropped: int
 
 
@@ -65,11 +65,10 @@ def divide(
     held_out = len(validation) + int(in_test.sum())
     if not chosen:  # a choice keeps duplicates together
         validation = _without(validation, "validation", train)
-    dropped = held_out - len(validation)
-    if not in_test.any():
-        return Division(train, validation, None, dropped)
-    test = _without(documents[in_test], "test", train, validation)
-    return Division(train, validation, test, dropped - len(test))
+    test = documents[in_test]
+    if len(test):
+        test = _without(test, "test", train, validation)
+    return Division(train, validation, test, held_out - len(validation) - len(test))
 
 
 def _without(documents: "np.ndarray", split: str, *others: "np.ndarray") -> "np.ndarray":

@@ -19,7 +19,7 @@ from newllm_core.data.reading import open_source, read_source
 from newllm_core.data.sources.opening import STDIN
 from newllm_core.data.split_encoder import SplitEncoder, smallest_dtype, write_file
 from newllm_core.data.spool import Spool
-from newllm_core.data.text_counts import warn_of_lost_text
+from newllm_core.data.text_counts import lost_text_in_words
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import ConfigError, InputError
 from newllm_core.files.escapes import escaped
@@ -93,7 +93,7 @@ def prepare(
         policy = ValidationPolicy(data.val_token_policy, tokenizer, seen)
         validation = encoder.write_validation(division, policy, str(val_source or train_source))
         test = None
-        if division.test is not None:
+        if len(division.test):
             test, _ = encoder.write_whole("test", division.test, str(train_source))
         tokenizer_file = write_file(folder / TOKENIZER_FILE, tokenizer.to_json().encode())
         info = DatasetInfo(
@@ -155,7 +155,12 @@ def _pieces(chunks: Iterable[str]) -> Iterator[str]:
 
 
 def _tell(info: DatasetInfo, max_dropped_share: float, progress: Progress) -> None:
-    warn_of_lost_text(info.splits, progress)
+    for name, split in info.splits.items():
+        if split.lost_share or split.unknown_share:
+            progress.warning(
+                f"{name}: {lost_text_in_words(split.unknown_share, split.lost_share)}; a tokenizer "
+                "of bytes (--tokenizer bpe) loses none"
+            )
     if info.duplicates_dropped:
         progress.message(
             f"dropped {info.duplicates_dropped:,} held-out documents that are in another split too"

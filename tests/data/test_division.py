@@ -213,7 +213,7 @@ def test_a_test_split_is_chosen_apart_and_leaves_validation_as_it_was(spool):
     found = documents(spool, *(letter * 10 for letter in "abcdefghijklmnopqrst"), *["aaa"] * 3)
     without = divide(found, None, 0.2)
     division = divide(found, None, 0.2, 0.3)
-    assert without.test is None
+    assert len(without.test) == 0
     assert division.validation.tolist() == without.validation.tolist()
     assert (
         0.3 * 209 <= extent(division.test)[0] < 0.3 * 209 + 10
