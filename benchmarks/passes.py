@@ -11,6 +11,7 @@ import argparse
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from newllm_core import settings
-from newllm_core.benchmark import VOCAB_SIZE, _Runner
+from newllm_core.benchmark import VOCAB_SIZE, Runner
 from newllm_core.config import RunConfig
 from newllm_core.kernels import cross_entropy
 from newllm_core.model.language_model import LanguageModel
@@ -30,6 +31,8 @@ from newllm_core.training.phase2.fine_tuning import FineTuning
 from newllm_core.training.phase2.steps import Steps
 
 CPU, RUN = torch.device("cpu"), RunConfig(precision="bfloat16")
+# Logits that exist at a time are a GPU's, not those of the processor that counts.
+AT_ONCE = {"cpu": cross_entropy.LOGITS_AT_ONCE["gpu"]}
 PRODUCTS = {"addmm", "bmm", "mm"}
 # They move what they return, not all that they are given.
 LOOKUPS = {"embedding", "gather", "index", "index_select", "nll_loss_forward"}
@@ -67,7 +70,8 @@ class Passes(TorchDispatchMode):
             self.moved += 2 * _size(given[-1])
         elif name not in PRODUCTS:
             read = given[:-1] if "out" in (kwargs or {}) else given
-            written = found or given[:1]
+            changed = zip(function._schema.arguments, args, strict=False)
+            written = found or _tensors([value for one, value in changed if one.is_write])
             self.moved += sum(map(_size, read)) + sum(map(_size, written))
         return made
 
@@ -88,7 +92,7 @@ def phase1_step(preset: str, tokens: int) -> Callable[[], object]:
     """Return what makes one step of `parallel` after another."""
     sizes = {"batch_tokens": tokens, "min_batch_tokens": tokens, "window_tokens": 2 * tokens}
     config = settings.resolve(settings.from_file(f"preset:{preset}"), {"phase1": sizes})
-    runner = _Runner(config, "parallel", "bfloat16", CPU)
+    runner = Runner(config, "parallel", "bfloat16", CPU)
     runner.trainer.step.looks = False
 
     def step() -> None:
@@ -112,7 +116,8 @@ def phase2_step(preset: str, streams: int, length: int) -> Callable[[], object]:
     losses = source.losses(torch.Generator())
 
     def step() -> None:
-        with products_in(model, RUN, CPU):
+        at_once = patch.dict(cross_entropy.LOGITS_AT_ONCE, AT_ONCE)
+        with products_in(model, RUN, CPU), at_once:
             steps.make(next(losses))
 
     return step

@@ -1,5 +1,6 @@
 """Options of commands that look into somebody else's networks."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -30,7 +31,7 @@ TokensOption = Annotated[
 
 def is_foreign(path: Path, *given: str | Sequence[Path] | None) -> bool:
     """Say whether a file is no checkpoint of newllm, by how it was given: with which options."""
-    return any(given) or path.suffix == ".py" or path.is_dir()
+    return any(given) or path.suffix == ".py" or os.path.isdir(path)
 
 
 def named_or_step_file(path: Path | None) -> Path:

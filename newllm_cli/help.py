@@ -66,6 +66,8 @@ def in_one_line(error: Any) -> str:  # noqa: ANN401
         return message
     ctx = getattr(error, "ctx", None)  # not every error has one
     where = f"; see {ctx.command_path} -h" if ctx else ""
+    if getattr(error, "option_name", "") == "--preset":  # which it is in Python, and of bench
+        message = "No such option: --preset: write --config preset:NAME, as in --config preset:tiny"
     return f"newllm: {message.rstrip('.')}{where}"
 
 

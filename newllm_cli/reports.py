@@ -1,5 +1,6 @@
 """Reports in files: where they may go, and writing them."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,14 +25,11 @@ def check_outputs(html: Path | None, png: Path | None, *, overwrite: bool) -> No
         from newllm_core.analysis.report.png import require_matplotlib
 
         require_matplotlib()
-        if not png.is_dir():
-            refuse_existing(png, overwrite=False, option="--png")
-        elif overwrite:
-            require_writable(png / "chart.png")
-        else:
+        if os.path.isdir(png) and not overwrite:
             raise InputError(
                 f"{png} exists: choose another --png, or pass --overwrite to replace its charts"
             )
+        require_writable(png / "chart.png" if os.path.lexists(png) else png)
     if html is not None:
         if html.suffix not in (".html", ".htm"):
             raise ConfigError(f"--html {html}: end it in .html, as {html.stem or 'report'}.html")

@@ -6,6 +6,7 @@ A message is one line: what is wrong, where, and what to do about it. Anything t
 
 import errno
 import os
+from pathlib import Path
 
 LONGEST_MESSAGE = 2000
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -22,8 +23,13 @@ def one_line(text: str, limit: int) -> str:
 def reason(error: BaseException, limit: int = 200) -> str:
     """Return what a foreign exception says, on one line of at most `limit` characters.
 
-    Where a disk is full, also what to do about it.
+    Where a disk is full, or a file is where a folder should be, also what to do about it.
     """
+    if isinstance(error, FileExistsError | NotADirectoryError) and error.filename is not None:
+        path = Path(os.fsdecode(error.filename))
+        for place in (path, *path.parents):
+            if os.path.lexists(place) and not os.path.isdir(place):
+                return f"{one_line(str(place), limit)} is no folder: give another path"
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
     text = one_line(str(said), limit) or type(error).__name__
     full = getattr(error, "errno", None) in FULL_DISK

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from newllm_core.errors import InputError
-from newllm_core.files.atomic import refuse_existing, write_atomically
+from newllm_core.files.atomic import refuse_existing, sweep, write_atomically
 
 
 def names(folder):
@@ -109,3 +109,39 @@ def test_what_exists_is_replaced_only_on_request(tmp_path):
     with pytest.raises(InputError, match=r"file exists: .*--overwrite") as caught:
         refuse_existing(path, overwrite=False)
     assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize("target", ["there", "gone"])
+def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path, target):
+    link, file = tmp_path / "link", tmp_path / target / "file"
+    link.symlink_to(f"{target}/file")
+    if target == "there":
+        file.parent.mkdir()
+        file.write_text("old")
+    with pytest.raises(InputError, match=r"link exists: .*--overwrite"):
+        refuse_existing(link, overwrite=False)
+    refuse_existing(link, overwrite=True)
+    seen = []
+
+    def write(temporary):
+        temporary.write_text("new")
+        seen.append(temporary.parent.parent)
+
+    write_atomically(link, write)
+    assert seen == [file.parent]  # a file can only take the place of another on its own disk
+    assert link.is_symlink()
+    assert file.read_text() == link.read_text() == "new"
+    assert [names(tmp_path), names(file.parent)] == [sorted(["link", target]), ["file"]]
+
+
+def test_a_link_to_a_folder_is_a_folder_in_the_way(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(InputError, match="link is a folder: choose another --out"):
+        refuse_existing(tmp_path / "link", overwrite=True)
+
+
+def test_what_a_killed_writer_left_is_swept_where_a_link_points_to(tmp_path):
+    (tmp_path / "there" / ".file.x.tmp").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("there/file")
+    sweep(tmp_path / "link")
+    assert names(tmp_path / "there") == []

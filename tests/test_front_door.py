@@ -205,6 +205,25 @@ def test_other_defaults_of_torch_are_refused(page, monkeypatch, change, default,
         change(before)
 
 
+def test_inference_mode_is_no_hindrance(page, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    made = {}
+    for name in ("plain", "inference"):
+        blocks = {"max_iterations": 2, "context_dim": 8, "embed_dim": 8, "settings": FEW}
+        heads = {"epochs": 1, "untrained_blocks": True, **OPEN_GATE}
+        with torch.inference_mode(name == "inference"):
+            data = page[0] / "data"
+            opened = newllm.phase1(data=data, out=f"{name}.safetensors", threads=1, **blocks)
+            model = newllm.phase2(opened, out=f"{name}-2.safetensors", threads=1, **heads)
+            model = newllm.expand(model, out=f"{name}-3.safetensors", threads=1)
+            opened = newllm.open_checkpoint(model)
+            text = opened.generate("The cat", max_tokens=5)
+        made[name] = (opened.analyze(), model.analyze(num_pairs=500), text)
+        for report in made[name][:2]:
+            del report["checkpoint"]
+    assert made["plain"] == made["inference"]
+
+
 def test_what_a_checkpoint_cannot_do_is_said(page, monkeypatch):
     model = page[1]["model"]
     with pytest.raises(InputError, match="no trained head"):

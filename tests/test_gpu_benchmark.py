@@ -8,8 +8,8 @@ import torch
 from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu.recurrence import forms
 from benchmarks.gpu.timing import Place
-from benchmarks.gpu.training import preset
-from newllm_core.model.language_model import LanguageModel
+from benchmarks.gpu.training import compiled, preset
+from newllm_core.model.language_model import LanguageModel, Recurrence
 
 
 @pytest.fixture
@@ -96,3 +96,14 @@ def test_without_a_cuda_device_it_is_refused(run):
     assert printed.out == ""
     assert printed.err.count("\n") == 1
     assert "torch finds no CUDA device" in printed.err
+
+
+def test_steps_of_compiled_cells_are_timed(monkeypatch):
+    made = []
+    monkeypatch.setattr(Recurrence, "compile", lambda blocks: made.append(blocks))
+    sizes = {"batch_tokens": 32, "min_batch_tokens": 32, "window_tokens": 128}
+    place = Place(torch.device("cpu"), quick=True)
+    (row,) = compiled(preset("tiny", place, phase1=sizes), place, rate=1e3)
+    assert row["figure"] > 0
+    assert row["first_call_seconds"] > 0
+    assert len(made) == 1

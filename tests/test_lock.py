@@ -52,6 +52,14 @@ def test_the_second_is_refused_and_the_third_comes_after_the_first(tmp_path):
     assert names(path.parent) == []
 
 
+def test_a_file_and_a_link_to_it_have_one_lock(tmp_path):
+    (tmp_path / "link").symlink_to("deep/file")
+    link, file = tmp_path / "link", tmp_path / "deep" / "file"
+    with exclusive(link), pytest.raises(InputError, match="another newllm"), exclusive(file):
+        pass
+    assert names(tmp_path / "deep") == []
+
+
 def test_an_error_inside_frees_the_lock(tmp_path):
     with pytest.raises(RuntimeError), exclusive(tmp_path / "file"):
         raise RuntimeError

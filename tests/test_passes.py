@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from benchmarks.passes import Passes, counted, phase1_step, phase2_step
+from newllm_core.kernels import cross_entropy
 
 X, IDS = torch.ones(6, 4), torch.tensor([1, 0, 2])
 
@@ -18,6 +19,7 @@ X, IDS = torch.ones(6, 4), torch.tensor([1, 0, 2])
         (lambda: X.to(torch.bfloat16), 1, 96 + 48),
         (lambda: torch.softmax(X, -1, out=torch.empty(6, 4)), 1, 2 * 96),
         (lambda: X[IDS], 1, 2 * 48),
+        (lambda: torch._foreach_add_([X.clone(), X.clone()], [X, X]), 3, 4 * 96 + 6 * 96),
         (lambda: torch.empty(6, 4).index_put_((IDS,), X[:3]), 1, 2 * 48),
     ],
 )
@@ -40,3 +42,9 @@ def test_kernels_of_a_step_through_time_grow_with_its_length():
     short, long = (counted(phase2_step("cvfp-16", 4, length))["kernels"] for length in (4, 8))
     longer = counted(phase2_step("cvfp-16", 4, 12))["kernels"]
     assert long - short == longer - long > 0
+
+
+def test_a_head_makes_as_many_logits_at_a_time_as_on_a_gpu(monkeypatch):
+    monkeypatch.setitem(cross_entropy.LOGITS_AT_ONCE, "cpu", 1)
+    few, many = (counted(phase2_step("cvfp-16", streams, 4))["kernels"] for streams in (2, 4))
+    assert few == many

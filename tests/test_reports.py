@@ -1,4 +1,5 @@
 import json
+import resource
 import sys
 
 import pytest
@@ -10,6 +11,8 @@ from newllm_cli.output import console
 from newllm_cli.progress import StderrProgress
 from newllm_cli.render import render_dataset
 from newllm_cli.reports import check_outputs
+from newllm_core.analysis.report.charts import history_charts
+from newllm_core.analysis.report.png import write_charts
 from newllm_core.checkpoint.format import save
 from newllm_core.errors import ConfigError, InputError
 
@@ -56,6 +59,8 @@ def test_a_report_is_not_overwritten_and_refused_before_the_work(tmp_path):
     with pytest.raises(InputError, match=r"exists: choose another --png, or pass --overwrite"):
         check_outputs(None, tmp_path, overwrite=False)
     check_outputs(None, tmp_path, overwrite=True)
+    with pytest.raises(InputError, match=r"a\.html is no folder: give another path"):
+        check_outputs(None, page, overwrite=True)
 
 
 def test_png_without_matplotlib_is_refused_before_the_work(tmp_path, monkeypatch):
@@ -89,3 +94,16 @@ def test_no_name_is_read_as_markup(checkpoint, capsys):
     shown = capsys.readouterr().out
     assert "dataset d[/x]" in shown
     assert "[b]" in shown
+
+
+def test_of_a_full_disk_no_half_picture_is_left(tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    charts = history_charts([{"sweep_terms": {"cvfp": loss}} for loss in (2.0, 1.0)])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
+    try:
+        with pytest.raises(InputError, match=r"cannot write .*loss.png: .*free some space"):
+            write_charts(charts, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())

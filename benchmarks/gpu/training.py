@@ -4,6 +4,8 @@ Shapes: B streams, T tokens of a window.
 """
 
 import itertools
+import statistics
+import time
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from typing import Any
@@ -18,7 +20,7 @@ from benchmarks.peers.base import Peer, count_parameters
 from benchmarks.peers.gru import Gru
 from benchmarks.peers.lstm import Lstm
 from newllm_core import settings
-from newllm_core.benchmark import NAIVE, VOCAB_SIZE, benchmark
+from newllm_core.benchmark import NAIVE, VOCAB_SIZE, Runner, benchmark
 from newllm_core.config import Config, Phase2Config, RunConfig
 from newllm_core.kernels.door import choose
 from newllm_core.model.language_model import LanguageModel
@@ -32,6 +34,8 @@ from newllm_core.training.phase2.steps import Steps
 GPT2_VOCABULARY = 50_257
 # Streams and window of a step: those of the presets, as many as fill a card, and no recurrence.
 WINDOWS = {"64 x 16": (64, 16), "1,024 x 16": (1024, 16), "1,024 x 1": (1024, 1)}
+# Compiling takes a part of a minute.
+COMPILED_AT = 8192
 PRESETS = ("tiny", "language-model", "language-model-hour")
 
 
@@ -50,7 +54,7 @@ def vocabulary(place: Place) -> int:
 def phase1(place: Place, peak: float) -> Iterator[Row]:
     """Measure Phase 1 in bfloat16 at growing batches, and the published loop."""
     for name in ("tiny", "cvfp-768"):
-        for batch in (512, 4096, 32_768) if not place.quick else (32,):
+        for batch in (512, 4096, 8192, 32_768) if not place.quick else (32,):
             sizes = {"batch_tokens": batch, "min_batch_tokens": batch, "window_tokens": 4 * batch}
             config = preset(name, place, phase1=sizes)
             place.begin_memory()
@@ -78,6 +82,19 @@ def phase1(place: Place, peak: float) -> Iterator[Row]:
             yield row("  of the peak", share, "share", 0.3 if is_headline else None)
             ratio = rate / rates[NAIVE, "float32"]
             yield row("  over the published loop", ratio, "x", 5000 if is_headline else None)
+            if batch == COMPILED_AT:
+                yield from compiled(config, place, rate)
+
+
+def compiled(config: Config, place: Place, rate: float) -> Iterator[Row]:
+    """Measure the same steps with cells that `torch.compile` made one kernel of."""
+    runner = Runner(config, "parallel", "bfloat16", place.device)
+    runner.model.blocks.compile()
+    begun = time.perf_counter()
+    runner.round()
+    first_s = time.perf_counter() - begun
+    found = statistics.median(runner.round() for _ in range(9))
+    yield row("  compiled cells over it", found / rate, "x", 1.15, first_call_seconds=first_s)
 
 
 def phase2(place: Place) -> Iterator[Row]:

@@ -12,6 +12,7 @@ from newllm_cli.options import EncodingOption, JsonOption, OverwriteOption, Sett
 
 @with_settings("generation", "run")
 def generate(
+    context: typer.Context,
     given: Settings,
     checkpoint: TrainedArgument,
     prompt: Annotated[str | None, typer.Option(help="What the text begins with.")] = None,
@@ -71,12 +72,16 @@ def generate(
 
     from newllm_core.checkpoint.format import load
     from newllm_core.data.tokenizer import TextTokenizer
+    from newllm_core.files.atomic import sweep
+    from newllm_core.files.lock import exclusive
     from newllm_core.generation import state as states
     from newllm_core.generation.session import Session
     from newllm_core.generation.writer import Tail, encode_prompt
     from newllm_core.plugins.guard import stdout_to_stderr
 
     if save_state is not None:
+        context.with_resource(exclusive(save_state, option="--save-state"))
+        sweep(save_state)
         states.refuse_to_replace(save_state, overwrite=overwrite)
     if prompt_file is not None:
         prompt = "".join(text_chunks(prompt_file, encoding))

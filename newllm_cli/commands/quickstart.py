@@ -1,5 +1,6 @@
 """`newllm quickstart`: everything once, on the documentation inside Python."""
 
+import os
 import time
 from itertools import chain, count
 from pathlib import Path
@@ -50,7 +51,7 @@ def quickstart(
     given.layers.insert(0, from_file("preset:quickstart"))
     config = given.resolve()
     folder = out or _free_folder()
-    if folder.exists():
+    if os.path.exists(folder):
         raise InputError(f"{folder} exists: choose another --out")
     progress = StderrProgress(given)
     results: dict[str, Any] = {"schema": 1, "folder": str(folder)}
@@ -108,4 +109,4 @@ def _free_folder() -> Path:
     """Return the first of runs/quickstart, runs/quickstart-2, … that does not exist."""
     later = (f"quickstart-{number}" for number in count(2))
     folders = (Path("runs") / name for name in chain(["quickstart"], later))
-    return next(folder for folder in folders if not folder.exists())
+    return next(folder for folder in folders if not os.path.exists(folder))

@@ -39,6 +39,7 @@ Text = Tensor | np.ndarray
 Tokens = Text | tuple[Text, Text]
 
 
+@torch.inference_mode(False)  # which the caller may be in: gradients are needed
 def analyze(
     checkpoint: Checkpoint,
     *,

@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -132,12 +133,13 @@ def save(checkpoint: Checkpoint, path: Path, *, overwrite: bool) -> None:
 
 def is_checkpoint(path: Path) -> bool:
     """Say whether a file is a checkpoint, and not somebody else's network; `InputError` if none."""
-    if path.suffix == ".py" or path.is_dir():
+    if path.suffix == ".py" or os.path.isdir(path):
         return False
     with open_tensors(path, "checkpoint") as file:
         return bool((file.metadata() or {}).get("format") == FORMAT)
 
 
+@torch.inference_mode(False)  # which the caller may be in: the model may be trained on
 def load(
     path: Path,
     *,
@@ -215,8 +217,7 @@ def _rebuild(config: Config, metadata: dict[str, str], file: Any) -> Checkpoint:
     count = sum(math.prod(tensor.get_shape()) for tensor in stored.values())
 
     def refuse_far_off(expected: int) -> None:
-        # A config could ask for any amount of memory. What is not far off is made, to say which
-        # tensor does not fit.
+        # A config could ask for any memory; what is near is made, to say which tensor is wrong.
         if sum(config.model.layer_structure) > len(stored) or expected > 2 * count + SMALL:
             raise ValueError(f"tensors do not fit the config: {count:,} values, not {expected:,}")
 
@@ -258,11 +259,9 @@ def _probe(stored: Any, split: str, shape: dict[str, Any]) -> Tensor:  # noqa: A
     tokens = stored[:].long()
     if not 0 <= int(tokens.min()) <= int(tokens.max()) < shape["vocab_size"]:
         raise ValueError(f"probe tokens of {split} are outside the vocabulary")
-    if shape["warmup"] >= tokens.shape[1]:
-        raise ValueError(
-            f"a warm-up of {shape['warmup']} leaves nothing of the probe tokens of {split}, "
-            f"{tokens.shape[1]} a passage"
-        )
+    warmup, length = shape["warmup"], tokens.shape[1]
+    if warmup >= length:
+        raise ValueError(f"a warm-up of {warmup} leaves nothing of passages of {length} ({split})")
     return tokens
 
 

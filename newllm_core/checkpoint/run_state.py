@@ -7,6 +7,7 @@ both JSON. Nothing in it belongs to one process of several.
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -137,9 +138,10 @@ def load_state(path: Path, identity: Identity) -> State:
 
 def refuse_foreign(path: Path) -> None:
     """Raise `InputError` if a readable file is at `path`, but no state of a run."""
-    if not path.exists():
+    if not os.path.exists(path):
         return
-    metadata: Mapping[str, str] = {"format": FORMAT}
+    # What cannot be read may be a damaged state; a folder cannot.
+    metadata: Mapping[str, str] = {} if os.path.isdir(path) else {"format": FORMAT}
     with suppress(InputError), open_tensors(path, "state") as file:
         metadata = file.metadata() or {}
     _require_run_state(path, metadata)

@@ -80,10 +80,10 @@ def train_bpe(texts: Iterable[str], vocab_size: int, roles: Collection[str]) -> 
 
 def _from_path(path: Path) -> str:
     """Return the `tokenizer.json` of a file or folder, or one made of GPT-2's two files."""
-    folder = path if path.is_dir() else path.parent
-    whole = path / TOKENIZER_FILE if path.is_dir() else path
-    pairs = [pair for pair in GPT2_FILES if path.is_dir() or path.name in pair]
-    if os.path.exists(whole) and (path.is_dir() or not pairs):
+    folder = path if os.path.isdir(path) else path.parent
+    whole = path / TOKENIZER_FILE if os.path.isdir(path) else path
+    pairs = [pair for pair in GPT2_FILES if os.path.isdir(path) or path.name in pair]
+    if os.path.exists(whole) and (os.path.isdir(path) or not pairs):
         return read_text(whole, "tokenizer")
     for vocabulary, merges in pairs:
         if os.path.exists(folder / vocabulary) and os.path.exists(folder / merges):

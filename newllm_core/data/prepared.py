@@ -129,7 +129,7 @@ def _open(folder: Path) -> PreparedDataset:
 
 def _how_to_prepare(path: Path) -> str:
     """Say what makes prepared data of a file of text or rows; of a folder, what it lacks."""
-    if path.is_dir():
+    if os.path.isdir(path):
         return f"it has no {INFO_FILE}: give the folder that newllm prepare --out DIR wrote"
     from newllm_core.data.sources.row_readers import source_of
 

@@ -24,7 +24,7 @@ def publishing(out: Path, *, overwrite: bool) -> Iterator[Path]:
     was. What a run that was killed left behind is swept up by the next. One run at a time: see
     `newllm_core.files.lock`. `InputError` if `out` may not be replaced or cannot be written.
     """
-    out = Path(os.path.abspath(out))  # not resolved: a link is replaced, not what it points to
+    out = Path(os.path.realpath(out))  # a link stays, what it points to is replaced
     with exclusive(out):
         work = out.parent / f".{out.name}.preparing"
         try:
@@ -59,6 +59,8 @@ def _check_free(out: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise InputError(f"{out} exists already: choose another --out, or give --overwrite")
+    if os.path.ismount(out):  # which cannot be exchanged
+        raise InputError(f"a disk is mounted at {out}: give a folder in it as --out")
     try:
         content = parse_json(read_text(out / INFO_FILE, limit=LARGEST_INFO))
         ours = isinstance(content, dict) and content.get("format") == FORMAT

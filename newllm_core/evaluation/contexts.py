@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -131,7 +132,7 @@ def write_contexts(
                 files[0].seek(0)
                 files[0].write(_safetensors_header(shapes, metadata, room))
         for part, path in zip(parts[1:], paths[1:], strict=False):
-            write_atomically(path, part.replace)
+            write_atomically(path, partial(shutil.move, part))  # maybe on another disk
 
     with exclusive(out):
         for path in paths:

@@ -207,7 +207,8 @@ def _score(model: LanguageModel, reading: ContextChunk) -> list[tuple[float, flo
             sums.append(torch.stack([losses_N.sum(), losses_N.square().sum()]))
             # Targets that are the first of the largest; `argmax` of every row is slow.
             candidates = (reached_N == values_NV.amax(-1)).nonzero()[:, 0]
-            hits += (values_NV[candidates].argmax(-1) == targets_N[candidates]).sum()
+            among_MV = values_NV.index_select(0, candidates)
+            hits += (among_MV.argmax(-1) == targets_N[candidates]).sum()
         nats, squares = torch.stack(sums).sum(0).tolist()
         scores.append((nats, squares, int(hits)))
     return scores

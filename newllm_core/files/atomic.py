@@ -1,4 +1,7 @@
-"""Files that are either the old one or the new one, never half of each."""
+"""Files that are either the old one or the new one, never half of each.
+
+A link stays: what it points to is replaced, or made, by a file that was written beside that.
+"""
 
 import glob
 import os
@@ -13,7 +16,7 @@ from newllm_core.errors import InputError, reason
 
 def refuse_existing(path: Path, *, overwrite: bool, option: str = "--out") -> None:
     """Raise `InputError` where `path`, given with `option`, could not be written after the work."""
-    if os.path.isdir(path) and not os.path.islink(path):
+    if os.path.isdir(path):
         raise InputError(f"{path} is a folder: choose another {option}")
     if os.path.lexists(path) and not overwrite:
         raise InputError(
@@ -33,7 +36,8 @@ def require_writable(path: Path) -> None:
 
 def sweep(path: Path) -> None:
     """Remove what killed writers of `path` left beside it; only for who holds its lock."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+    real = Path(os.path.realpath(path))
+    for left in real.parent.glob(f".{glob.escape(real.name)}.*.tmp"):
         shutil.rmtree(left, ignore_errors=True)
 
 
@@ -51,8 +55,9 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         beside = temporary.with_name("permissions")
         beside.touch()
         temporary.chmod(beside.stat().st_mode)
-        os.replace(temporary, path)
-        sync(path.parent)
+        real = Path(os.path.realpath(path))
+        os.replace(temporary, real)
+        sync(real.parent)
 
 
 def sync(path: Path) -> None:
@@ -69,9 +74,10 @@ def _temporary(path: Path) -> Iterator[Path]:
     """Make a folder beside `path` for a file of the same name, and remove it afterwards."""
     folder = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        real = Path(os.path.realpath(path))
+        real.parent.mkdir(parents=True, exist_ok=True)
         # Others may write the same file at once, from another thread or another machine.
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+        folder = Path(tempfile.mkdtemp(prefix=f".{real.name}.", suffix=".tmp", dir=real.parent))
         yield folder / path.name
     except OSError as error:
         raise InputError(f"cannot write {path}: {reason(error)}") from error

@@ -18,7 +18,7 @@ def exclusive(path: Path, *, option: str = "--out") -> Iterator[None]:
     `InputError`, which names the `option` that `path` was given with, if somebody else holds it.
     """
     try:
-        path = Path(os.path.abspath(path))
+        path = Path(os.path.realpath(path))  # a file has one lock, whatever links lead to it
         sidecar = path.parent / f".{path.name}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = _lock(sidecar)

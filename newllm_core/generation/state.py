@@ -7,6 +7,7 @@ what is not shown yet, and a hash of all of it.
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,7 +61,7 @@ class SavedState:
 def refuse_to_replace(path: Path, *, overwrite: bool) -> None:
     """Raise `InputError` if a state cannot be written to `path`, or would replace anything else."""
     refuse_existing(path, overwrite=overwrite, option="--save-state")
-    if path.exists():
+    if os.path.exists(path):
         with open_tensors(path, "state") as file:
             _require_state(path, file.metadata() or {})
 

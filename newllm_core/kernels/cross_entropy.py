@@ -61,8 +61,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
         for begin in range(0, max(1, len(inputs_NK)), rows):
             here = slice(begin, begin + rows)
             part_NK, targets_N = inputs_NK[here], all_targets_N[here]
-            gradient_NV = torch.mm(part_NK, head_VK.T, out=space_nV[: len(part_NK)])
-            torch.softmax(gradient_NV, -1, out=gradient_NV)
+            logits_NV = torch.mm(part_NK, head_VK.T, out=space_nV[: len(part_NK)])
+            # Processors and CUDA read a logit for the last time before they write in its place;
+            # Metal promises nothing.
+            place_NV = None if logits_NV.device.type == "mps" else logits_NV
+            gradient_NV = torch.softmax(logits_NV, -1, out=place_NV)
             chances_N = gradient_NV.gather(1, targets_N[:, None])[:, 0]
             nats_N[here] = -chances_N.to(wide).clamp(min=torch.finfo(dtype).tiny).log()
             gradient_NV[torch.arange(len(part_NK), device=part_NK.device), targets_N] -= 1

@@ -85,7 +85,7 @@ class Bigrams(nn.Module):
         p_UV = rest_U[:, None] * self.single
         given_M = (n_M - self._discount(n_M)) / total_U[rows_M]
         p_UV[rows_M, self.pairs[places_M] % self.vocab_size] += given_M
-        return p_UV[which_N]
+        return p_UV.index_select(0, which_N)
 
     def mix(self, logits: Tensor, gate: Tensor, last: Tensor) -> Tensor:
         """Return `(1 - σ(gate)) softmax(logits) + σ(gate) p` [..., V].

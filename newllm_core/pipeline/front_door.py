@@ -11,6 +11,7 @@ if there is one, and `track` names trackers that get the figures too, such as "t
 is printed: whoever wants to watch passes a `newllm_core.runtime.progress.Progress`.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,7 +83,7 @@ def phase1(
     require_checkpoint_place(path, overwrite=overwrite or resume)
     folder = _path(data, "data", "data")
     # With torchrun the others wait for the first one where processes meet.
-    if data is None and not folder.exists() and commands.is_first_process():
+    if data is None and not os.path.exists(folder) and commands.is_first_process():
         progress.message(
             f"no prepared data yet: preparing {config.data.source} into {folder} first"
         )
@@ -137,10 +138,9 @@ def phase2(
     from newllm_core.runtime.device import prepare_device
     from newllm_core.training.resume import Output
 
-    loaded = load(source, progress=progress)
+    device = prepare_device(given.resolve().run)
+    loaded = load(source, device=device, progress=progress)
     config = phase2_config(given, loaded)
-    device = prepare_device(config.run)
-    loaded.model.to(device)
     with process_group(device):
         output = Output(path, overwrite, resume, trackers, progress)
         made = run_phase2(loaded, commands.dataset_of(loaded, data), config, output)

@@ -38,6 +38,7 @@ PHASE1_SECTIONS = ("run", "model", "phase1", "cell", "objective", "regularizer",
 PHASE2_SECTIONS = ("run", "phase2", "objective", "regularizer", "gate", "analysis")
 
 
+@torch.inference_mode(False)  # which the caller may be in: gradients are needed
 def run_phase1(
     config: Config, dataset: PreparedDataset, output: Output, *, device: torch.device
 ) -> Checkpoint:
@@ -130,6 +131,7 @@ def _warn_of_vacuous(result: Phase1Result, config: Config, progress: Progress) -
         progress.warning(f"nothing was trained: {why}")
 
 
+@torch.inference_mode(False)
 def run_phase2(
     checkpoint: Checkpoint, dataset: PreparedDataset, config: Config, output: Output
 ) -> Checkpoint:

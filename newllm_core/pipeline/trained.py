@@ -5,6 +5,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from newllm_core import settings
 from newllm_core.checkpoint import format as checkpoints
 from newllm_core.checkpoint.format import Checkpoint
@@ -47,6 +49,7 @@ def expand(checkpoint: Checkpoint) -> Checkpoint:
     return dataclasses.replace(checkpoint, model=model, phase=phase, results={})
 
 
+@torch.inference_mode(False)  # which the caller may be in: the heads may be trained on
 def run_expand(
     checkpoint: Checkpoint, dataset: PreparedDataset, config: Config, output: Output
 ) -> Checkpoint:
@@ -54,15 +57,17 @@ def run_expand(
     progress = output.progress
     checkpoint.require_tokenizer(dataset.tokenizer_json)
     expanded = expand(checkpoint)
-    if checkpoint.phase == "phase1":
-        progress.message(f"{expanded.model.num_heads} heads, none of them trained: newllm phase2")
-    else:
-        weights = head_weights(checkpoint.config.phase2.head_weights, expanded.model.num_heads)
-        with products_in(expanded.model, config.run, expanded.model.device):
-            expanded.results = evaluate_splits(
-                expanded.model, dataset, head_weights=weights, progress=progress
-            )
     with exclusive(output.checkpoint):
+        if checkpoint.phase == "phase1":
+            progress.message(
+                f"{expanded.model.num_heads} heads, none of them trained: newllm phase2"
+            )
+        else:
+            weights = head_weights(checkpoint.config.phase2.head_weights, expanded.model.num_heads)
+            with products_in(expanded.model, config.run, expanded.model.device):
+                expanded.results = evaluate_splits(
+                    expanded.model, dataset, head_weights=weights, progress=progress
+                )
         checkpoints.save(expanded, output.checkpoint, overwrite=output.overwrite)
     return expanded
 

@@ -5,8 +5,9 @@ import re
 from importlib.resources import files
 from pathlib import Path
 from string import Template
+from tempfile import TemporaryDirectory
 
-from newllm_core.errors import ConfigError, InputError
+from newllm_core.errors import ConfigError, InputError, reason
 from newllm_core.plugins.registry import REGISTRIES
 from newllm_core.settings import unknown
 
@@ -58,11 +59,14 @@ def new_plugin(name: str, kind: str, folder: Path | None = None) -> Path:
         raise InputError(f"{folder} exists: choose another --out, or remove it")
     templates = files("newllm_core.plugins") / "templates"
     try:
-        folder.mkdir(parents=True)
-        (folder / "tests").mkdir()
-        for template, target in targets.items():
-            text = (templates / template).read_text(encoding="utf-8")
-            (folder / target).write_text(Template(text).substitute(values), encoding="utf-8")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+            made = Path(temporary) / "made"  # what is around it is private
+            (made / "tests").mkdir(parents=True)
+            for template, target in targets.items():
+                text = (templates / template).read_text(encoding="utf-8")
+                (made / target).write_text(Template(text).substitute(values), encoding="utf-8")
+            made.rename(folder)
     except OSError as error:
-        raise InputError(f"cannot write {folder}: {error.strerror}") from error
+        raise InputError(f"cannot write {folder}: {reason(error)}") from error
     return folder

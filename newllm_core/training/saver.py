@@ -172,9 +172,9 @@ class RunSaver(Saver):
         self._saved_at = time.monotonic()
 
     def _write(self, state: State) -> None:
-        self.has_work = True
         values = {"lines": self.log.flush_to_disk(), "replaces": self.replaces}
         run_state.save_state(State(state.tensors, state.values | values), self.path, self.identity)
+        self.has_work = True
 
     def _replaces_first(self, stack: ExitStack) -> bool:
         """Say whether the second process must write, since nobody holds the lock: now it does.

@@ -91,12 +91,12 @@ def contexts_of_text(
         contexts = _unroll(model, torch.from_numpy(inputs_BT).to(device), context_BC)
         context_BC = contexts[-1][:, -1]
         positions_N = positions_BT[exists_BT]
-        chosen_BT = torch.from_numpy(exists_BT).to(device)
+        chosen_N = torch.from_numpy(np.flatnonzero(exists_BT)).to(device)
         yield ContextChunk(
             positions_N,
             torch.from_numpy(inputs_BT[exists_BT]).to(device),
             torch.from_numpy(np.asarray(tokens[positions_N], np.int64)).to(device),
-            [of_block[chosen_BT] for of_block in contexts],
+            [of_block.flatten(0, 1).index_select(0, chosen_N) for of_block in contexts],
         )
     # No stream is longer than the last one, so it is the one that read nothing twice.
     return context_BC[-1:]

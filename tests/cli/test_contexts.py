@@ -1,7 +1,10 @@
 import json
+import os
 import resource
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -141,6 +144,23 @@ def test_nothing_is_overwritten_unasked(newllm, tmp_path, out):
     assert f"{last.name} exists" in refused.err
     assert newllm(*arguments, "--overwrite").code == 0
     assert last.read_bytes() != b"mine"
+
+
+@pytest.mark.parametrize("linked", ["c.npy", "c.tokens.npy"])
+def test_a_link_may_lead_to_another_disk(newllm, tmp_path, linked):
+    if not (os.path.isdir("/dev/shm") and os.access("/dev/shm", os.W_OK)):
+        pytest.skip("no other file system is known here")
+    arguments = ("contexts", "a.safetensors", "--text=text.txt", "--out=c.npy")
+    assert newllm(*arguments).code == 0
+    whole = (tmp_path / linked).read_bytes()
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as other:
+        (tmp_path / linked).unlink()
+        (tmp_path / linked).symlink_to(f"{other}/far.npy")
+        done = newllm(*arguments, "--overwrite")
+        assert done.code == 0, done.err
+        assert (tmp_path / linked).is_symlink()
+        assert Path(other, "far.npy").read_bytes() == whole
+        assert os.listdir(other) == ["far.npy"]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 
 from newllm_core.checkpoint import format as checkpoints
 from newllm_core.data.tokenizer import TextTokenizer
+from newllm_core.files.lock import exclusive
 from newllm_core.generation.state import save_state
 from newllm_core.generation.writer import Tail
 from tests.forked import start
@@ -129,6 +130,19 @@ def test_a_state_can_be_saved_over_itself_when_told_so(newllm, path):
     assert newllm(*again).code == 3
     first, second = (newllm(*again, "--overwrite").out for _ in range(2))
     assert first != second
+
+
+def test_two_cannot_save_one_state_and_the_second_is_told_before_its_work(newllm, path, tmp_path):
+    arguments = ("generate", path, "--prompt=the", "--max-tokens=5", "--save-state=a.state")
+    before = sorted(tmp_path.iterdir())
+    with exclusive(tmp_path / "a.state"):
+        done = newllm(*arguments)
+    assert (done.code, done.out) == (3, "")
+    done.one_line("another newllm is writing", "a.state: wait", "choose another --save-state")
+    assert sorted(tmp_path.iterdir()) == before
+    (tmp_path / ".a.state.x.tmp").mkdir()  # of one that was killed
+    assert newllm(*arguments).code == 0
+    assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "a.state"])
 
 
 @pytest.mark.parametrize(

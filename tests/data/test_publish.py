@@ -24,6 +24,21 @@ def test_an_existing_folder_is_not_overwritten_unless_asked(tmp_path, corpus):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus.txt", "out"]
 
 
+@pytest.mark.parametrize("existing", [False, True])
+def test_a_link_stays_and_the_folder_that_it_points_to_is_replaced(tmp_path, corpus, existing):
+    out, folder = tmp_path / "out", tmp_path / "elsewhere" / "data"
+    out.symlink_to("elsewhere/data")
+    if existing:
+        run(folder, BLANK, input=corpus)
+        with assert_one_line_error(InputError, folder, "--overwrite"):
+            run(out, BLANK, input=corpus)
+    made = run(out, BLANK, seed=3, overwrite=existing, input=corpus)
+    assert out.is_symlink()
+    assert open_dataset(folder).hash == open_dataset(out).hash == made.hash
+    found = [sorted(path.name for path in where.iterdir()) for where in (tmp_path, folder.parent)]
+    assert found == [["corpus.txt", "elsewhere", "out"], ["data"]]
+
+
 def test_what_is_not_a_prepared_data_set_is_never_deleted(tmp_path, corpus):
     for make in (
         lambda out: out.mkdir(),
@@ -80,6 +95,15 @@ def test_a_failed_exchange_puts_the_old_folder_back(tmp_path, corpus, monkeypatc
     with assert_one_line_error(InputError, out, "No space left"):
         run(out, BLANK, overwrite=True, seed=1, input=corpus)
     assert contents_of(out) == before
+
+
+def test_where_a_disk_is_mounted_no_folder_is_exchanged(tmp_path, corpus, monkeypatch):
+    run(tmp_path / "out", BLANK, input=corpus)
+    before = contents_of(tmp_path / "out")
+    monkeypatch.setattr("os.path.ismount", lambda path: path == tmp_path / "out")
+    with assert_one_line_error(InputError, "a disk is mounted at", tmp_path / "out"):
+        run(tmp_path / "out", BLANK, input=tmp_path / "gone.txt", overwrite=True)
+    assert contents_of(tmp_path / "out") == before
 
 
 def test_an_out_that_cannot_be_written(tmp_path, corpus):

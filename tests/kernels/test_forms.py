@@ -120,12 +120,9 @@ def test_gradients_that_nobody_wants_are_not_made(form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_no_rows_and_targets_of_another_type(form):
+def test_no_rows(form):
     head, contexts, targets = head_and_rows(6, 20, torch.float32)
-    function, wanted = form.function, F.cross_entropy(head(contexts), targets)
-    found, _ = function(head.weight, head.bias, contexts, targets.int())
-    assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
-    loss, nats = function(head.weight, head.bias, contexts[:0], targets[:0])
+    loss, nats = form.function(head.weight, head.bias, contexts[:0], targets[:0])
     assert nats.shape == (0,)
     (loss.nan_to_num() * 0).backward()
     assert not head.weight.grad.any()

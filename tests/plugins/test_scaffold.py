@@ -1,5 +1,6 @@
 """What `newllm plugins new` writes passes its own tests and plugs in."""
 
+import resource
 import tomllib
 
 import pytest
@@ -47,6 +48,18 @@ def test_names_that_cannot_be(name, newllm, tmp_path):
     assert done.code == 2
     done.one_line("cannot name a plugin")
     assert not (tmp_path / "x").exists()
+
+
+def test_a_folder_appears_whole_or_not_at_all(newllm, tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, before[1]))
+    try:
+        done = newllm("plugins", "new", "other", "--kind", "cell", "--out", tmp_path / "x")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert done.code == 3
+    done.one_line(f"cannot write {tmp_path / 'x'}: File too large; free some space")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_taken_names_and_folders(newllm, tmp_path):

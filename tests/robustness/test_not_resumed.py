@@ -172,6 +172,9 @@ def test_a_text_under_the_name_of_a_state_stays(home, reference, tmp_path):
         with pytest.raises(InputError, match=r"run\.resume is not the state of a newllm run"):
             train("parallel", home, out, **options)
     assert text.read_bytes() == before
+    (tmp_path / "other.resume").mkdir()  # nor does a folder become one
+    with pytest.raises(InputError, match=r"other\.resume is not the state of a newllm run"):
+        train("parallel", home, tmp_path / "other.safetensors", overwrite=True, resume=False)
     # A text's own ending is no business of a run.
     text = text.rename(out.with_suffix(".state"))
     train("parallel", home, out)

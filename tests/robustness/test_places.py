@@ -14,6 +14,7 @@ from newllm_core.files.lock import exclusive
 from newllm_core.pipeline.trained import run_expand
 from newllm_core.runtime.runlog import RunLog, metrics_path
 from newllm_core.training.resume import Output
+from tests.data.cases import Recorder
 from tests.robustness import runs
 from tests.robustness.runs import SERVER, content, metrics, names, start, train
 
@@ -59,6 +60,15 @@ def test_a_run_whose_disk_is_full_goes_on_once_there_is_room(home, reference, tm
     train("streams", home, out)
     assert content(out) == reference("streams").content
     assert metrics(out) == reference("streams").metrics
+
+
+def test_a_run_whose_disk_is_full_from_the_start_leaves_nothing(home, tmp_path):
+    out = tmp_path / "run.safetensors"
+    process = SERVER.Process(target=_limited, args=("streams", home, out, 4000))
+    process.start()
+    process.join()
+    assert process.exitcode == 3
+    assert names(tmp_path) == []
 
 
 def _limited(case, home, out, size):
@@ -126,8 +136,10 @@ def test_a_second_run_of_the_same_place_is_refused(home, tmp_path, reference):
 def test_expand_waits_for_nobody_and_replaces_nothing(home, tmp_path):
     out = tmp_path / "run.safetensors"
     base, data = checkpoints.load(home / "base.safetensors"), open_dataset(home / "data")
+    watching = Recorder()
     with exclusive(out), pytest.raises(InputError, match="another newllm is writing"):
-        run_expand(base, data, base.config, Output(out))
+        run_expand(base, data, base.config, Output(out, progress=watching))
+    assert watching.messages == []
     assert names(tmp_path) == []
 
 

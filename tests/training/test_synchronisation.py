@@ -9,6 +9,7 @@ from markov_text import END, VOCAB, checkpoint, dataset
 from synchronisation import waits
 
 from newllm_core import settings
+from newllm_core.kernels.door import choose
 from newllm_core.model.counting import count_bigrams
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.plugins.registry import CELLS, OBJECTIVES, REGULARIZERS
@@ -21,6 +22,7 @@ from newllm_core.training.phase2.context_store import ContextStore
 from newllm_core.training.phase2.extra_terms import ExtraTerms, make_objective
 from newllm_core.training.phase2.fine_tuning import FineTuning
 from newllm_core.training.phase2.frozen import FrozenContexts
+from newllm_core.training.phase2.head_loss import plain_cross_entropy
 from newllm_core.training.phase2.steps import Steps, trained_parameters, training_only
 
 TOKENS = dataset(documents=5).train.tokens
@@ -93,15 +95,21 @@ def test_a_step_with_a_second_reading(device):
     assert phase1_steps(device, **section)[0] == []
 
 
-def phase2_steps(device, tmp_path, *, shape=None, count=3, **phase2):
+def phase2_steps(device, tmp_path, *, shape=None, count=3, kernels="auto", **phase2):
     """What waits in some steps of heads or of everything."""
-    config = settings.resolve(SMALL, {"phase2": phase2})
+    config = settings.resolve(SMALL, {"phase2": phase2, "run": {"kernels": kernels}})
     model = checkpoint(**{"options": {}} | (shape or {})).model
     if model.bigrams is not None:
         count_bigrams(model.bigrams, TOKENS, end_id=END, progress=Silent())
     extra = ExtraTerms(config, model, {}).to(device)
     model.to(device)
-    options = {"end_id": END, "config": config.phase2, "weights": [1.0] * model.num_heads}
+    like, kernels = model.embedding.weight, config.run.kernels
+    options = {
+        "end_id": END,
+        "config": config.phase2,
+        "weights": [1.0] * model.num_heads,
+        "head_loss": choose("cross-entropy", plain_cross_entropy, like, setting=kernels),
+    }
     parameters = trained_parameters(model, extra, config.phase2)
     steps, meter = Steps(model, parameters, config.phase2, 100), PassMeter()
     steps.change.looks = False
@@ -130,9 +138,10 @@ def phase2_steps(device, tmp_path, *, shape=None, count=3, **phase2):
     [{}, {"num_heads": 2}, {"head_bigrams": 20}, {"tie_weights": True, "head_hidden": 8}],
     ids=["plain", "two-heads", "bigrams", "tied-hidden"],
 )
-def test_a_step_of_heads(device, tmp_path, shape, freeze_context):
-    found, _ = phase2_steps(device, tmp_path, shape=shape, freeze_context=freeze_context)
-    assert found == []
+@pytest.mark.parametrize("kernels", ["auto", "off"])
+def test_a_step_of_heads(device, tmp_path, shape, freeze_context, kernels):
+    given = {"shape": shape, "kernels": kernels, "freeze_context": freeze_context}
+    assert phase2_steps(device, tmp_path, **given)[0] == []
 
 
 def test_a_step_among_candidates(device, tmp_path):

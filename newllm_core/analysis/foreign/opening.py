@@ -1,5 +1,6 @@
 """`analyze FOREIGN`: a file or folder of any kind and a text, examined."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def open_network(
 
 def require_openable(path: Path, tokens: Sequence[Path], kind: str | None) -> None:
     """Raise `InputError` or `ConfigError` for what `examine_file` would find out after a while."""
-    if (path / INFO_FILE).exists():
+    if os.path.exists(path / INFO_FILE):
         raise InputError(
             f"{path} is prepared data, which other networks read as --tokens: give a checkpoint "
             "that was trained on it, as newllm phase1 --data makes one"
@@ -54,7 +55,7 @@ def require_openable(path: Path, tokens: Sequence[Path], kind: str | None) -> No
     if not tokens:
         raise ConfigError(f"{path} has no text: give --tokens FILE, token ids or a prepared folder")
     for file in tokens:
-        if not file.is_dir():
+        if not os.path.isdir(file):
             regular_file(file, "file of --tokens")
 
 
@@ -65,8 +66,8 @@ def _kind_of(path: Path, kind: str | None) -> str | None:
     if path.suffix == ".py":
         regular_file(path, "plugin")
         return None
-    if path.is_dir():
-        if not (path / "config.json").exists():
+    if os.path.isdir(path):
+        if not os.path.exists(path / "config.json"):
             raise InputError(f"{path} is a folder without a config.json: it holds no network")
         if FOLDERS not in RECURRENCES.plugins():
             raise ConfigError(
@@ -119,7 +120,7 @@ def examine_file(
 
 
 def _read_tokens(paths: Sequence[Path], network: Network) -> Tokens:
-    if len(paths) == 1 and paths[0].is_dir():
+    if len(paths) == 1 and os.path.isdir(paths[0]):
         dataset = open_dataset(paths[0])
         paths = [paths[0], paths[0]]
         found: list[np.ndarray] = [dataset.train.tokens, dataset.validation.tokens]
@@ -140,7 +141,7 @@ def _read_tokens(paths: Sequence[Path], network: Network) -> Tokens:
 
 
 def _ids(path: Path, network: Network) -> np.ndarray:
-    if path.is_dir():
+    if os.path.isdir(path):
         raise ConfigError(f"--tokens {path}: a folder has two texts already: give it alone")
     if path.suffix == ".npy":
         ids = open_array(path, ".npy file of token ids")

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from newllm_core.analysis.report.chart import Chart
-from newllm_core.errors import ConfigError, InputError
+from newllm_core.errors import ConfigError
+from newllm_core.files.atomic import write_atomically
 
 INCHES = (6.0, 4.0)
 DOTS_PER_INCH = 160
@@ -37,16 +38,12 @@ def write_charts(charts: Sequence[Chart], folder: Path) -> list[Path]:
     """Write a file for every chart into `folder`, named by its key; it may raise `InputError`."""
     figure_class = require_matplotlib()
     paths = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for chart in charts:
-            figure = figure_class(figsize=INCHES, dpi=DOTS_PER_INCH, layout="constrained")
-            _draw(chart, figure.subplots())
-            path = folder / f"{chart.key}.png"
-            figure.savefig(path)
-            paths.append(path)
-    except OSError as error:
-        raise InputError(f"cannot write charts to {folder}: {error.strerror or error}") from error
+    for chart in charts:
+        figure = figure_class(figsize=INCHES, dpi=DOTS_PER_INCH, layout="constrained")
+        _draw(chart, figure.subplots())
+        path = folder / f"{chart.key}.png"
+        write_atomically(path, figure.savefig)
+        paths.append(path)
     return paths
 
 

@@ -2,6 +2,7 @@
 
 import codecs
 import io
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,7 +41,7 @@ def known_encoding(name: str, option: str = "source.encoding") -> str:
 def text_bytes(path: Path, encoding: str | None = None) -> int | None:
     """Return how long a text is as UTF-8, where its file says so: packed or encoded ones do not."""
     same = format_of(path) == path.suffix.lower() and codecs.lookup(encoding or UTF8).name == UTF8
-    return path.stat().st_size if same and path.is_file() else None
+    return path.stat().st_size if same and os.path.isfile(path) else None
 
 
 def read_chunks(path: Path, encoding: str | None = None) -> Iterator[str]:

@@ -39,7 +39,7 @@ def input_file(source: str, given: str | None, what: str) -> Path:
     path = input_path(source, given, what)
     if path == STDIN:
         return path
-    if path.is_dir():
+    if os.path.isdir(path):
         raise InputError(f"{path} is a folder, source {source} needs {what}")
     regular_file(path)
     if path.stat().st_size == 0:
@@ -57,4 +57,4 @@ def files_below(folder: Path, pattern: str = "*") -> list[Path]:
     paths = (
         folder.joinpath(*names) for names in found if not any(n.startswith(".") for n in names)
     )
-    return [path for path in paths if not path.is_dir()]
+    return [path for path in paths if not os.path.isdir(path)]

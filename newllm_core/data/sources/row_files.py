@@ -43,12 +43,12 @@ def folder_parts(folder: Path, formats: Collection[str]) -> tuple[list[Part], li
     They may be compressed. A folder that `datasets.save_to_disk` wrote has the files that it lists.
     `InputError` if there is none.
     """
-    if (folder / SAVED_SPLITS).is_file():
+    if os.path.isfile(folder / SAVED_SPLITS):
         splits = _listed(folder / SAVED_SPLITS, "splits")
         others = f"give one of them with --input {splits[0]}" if splits else ""
         saved = {split.name: _listed(split / STATE, "_data_files") for split in splits}
         return _named(saved, str(folder), SPLIT_NAMES, others)
-    if (folder / STATE).is_file():
+    if os.path.isfile(folder / STATE):
         return [(path, None) for path in _listed(folder / STATE, "_data_files")], []
     found = [
         path

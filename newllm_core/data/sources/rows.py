@@ -1,5 +1,6 @@
 """The `rows` source: data sets as the world has them, from files, folders and the hub."""
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -62,7 +63,7 @@ class Rows(DataSource):
 def local_parts(source: str, given: str | None) -> tuple[list[Part], list[str]]:
     """Return the files that `source` was given, and what to say of them."""
     path = input_path(source, given, WHAT)
-    if path.is_dir():
+    if os.path.isdir(path):
         return folder_parts(path, READERS)
     return [(input_file(source, given, WHAT), None)], []
 

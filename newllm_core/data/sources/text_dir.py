@@ -1,5 +1,6 @@
 """The `text-dir` source: the text files of a folder and everything below it."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -29,7 +30,7 @@ class TextDir(TextFile):
         """Yield the documents of every file; `InputError` without any, or of another encoding."""
         what, pattern = "a folder of text files", self.options.pattern
         folder = input_path("text-dir", self.input, what)
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise InputError(f"{folder} is not a folder, source text-dir needs {what}")
         try:
             found = files_below(folder, pattern)

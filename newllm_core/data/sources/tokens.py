@@ -7,6 +7,7 @@ below it that end in `.ds`, by name. Pickles are never read.
 """
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,10 +43,10 @@ class Tokens(DataSource):
         """Yield the documents; `InputError` for another format or anything but integers from 0."""
         path = input_path("tokens", self.input, WHAT)
         files = [path]
-        if path.is_dir():
+        if os.path.isdir(path):
             # A task of datatrove without documents leaves an empty one.
             found = files_below(path, "*.ds")
-            files = [file for file in found if not file.is_file() or file.stat().st_size]
+            files = [file for file in found if not os.path.isfile(file) or file.stat().st_size]
         if not files:
             raise InputError(f"the folder {path} has no .ds file with token ids: give {WHAT}")
         for file in files:
@@ -105,7 +106,7 @@ def _from_ds(path: Path) -> Iterator[Ids]:
     import numpy as np
 
     index = path.with_name(f"{path.name}.index")
-    if not index.is_file():
+    if not os.path.isfile(index):
         raise InputError(f"{path} needs the ends of its documents: put {index.name} beside it")
     ends = _mapped(index, np.dtype("<u8")).astype(np.int64)
     size = path.stat().st_size

@@ -1,5 +1,6 @@
 """The `wikitext` source: articles of WikiText (Merity et al. 2016), from the hub or local files."""
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ class WikiText(DataSource):
             return hub_parts(REPOSITORY, self.options.name)[0]
         what = "a WikiText file, or a folder with train, valid and test files"
         path = input_path("wikitext", self.input, what)
-        if path.is_dir():
+        if os.path.isdir(path):
             return split_files(path)
         return [(input_file("wikitext", self.input, what), None)]
 
@@ -67,7 +68,7 @@ def split_files(folder: Path) -> list[Part]:
     found: dict[Split, list[Path]] = {"validation": [], "test": [], "train": []}
     for path in sorted(folder.iterdir()):
         split = split_named(path.name)
-        if path.is_file() and format_of(path) in SUFFIXES and split is not None:
+        if os.path.isfile(path) and format_of(path) in SUFFIXES and split is not None:
             found[split].append(path)
     if not found["train"]:
         raise InputError(f"{folder} has no training file: it needs one such as train.txt")

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from newllm_core.config.option import option, share
 from newllm_core.model.cells.base import Cell
 from newllm_core.model.cells.initialisation import draw, init_option
-from newllm_core.model.cells.network import MixedNorm, NetworkOptions, UpdateNetwork, joined
+from newllm_core.model.cells.network import MixedNorm, NetworkOptions, UpdateNetwork
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class GatedCell(Cell):
 
     def forward(self, *, context: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
         """Update `context` [..., C] by `token` [..., E]; returns the new pair."""
-        values = joined(context, token)
+        values = self.network.joined(context, token)
         h_context, h_token = self.network(values, last=self.is_last)
         gate = torch.sigmoid(self.gate(values))
         candidate = torch.tanh(h_context)

@@ -40,14 +40,6 @@ class MixedNorm(nn.LayerNorm):
         return normed if self.mix == 1 else (1 - self.mix) * z + self.mix * normed
 
 
-def joined(context: Tensor, token: Tensor) -> Tensor:
-    """Return `[c ; x]` [N, C + E], rounded once for all products that read it under autocast."""
-    values, device = torch.cat([context, token], dim=-1), context.device.type
-    if torch.is_autocast_enabled(device) and values.dtype == torch.float32:
-        return values.to(torch.get_autocast_dtype(device))
-    return values
-
-
 class UpdateNetwork(nn.Module):
     """`W [c ; x] + b`, or `depth` linear maps with ReLU between them, of H = `hidden_dim` units.
 
@@ -96,6 +88,14 @@ class UpdateNetwork(nn.Module):
         for layer, weight in parts:
             layer.weight.copy_(weight)
             layer.bias.zero_()
+
+    @staticmethod
+    def joined(context: Tensor, token: Tensor) -> Tensor:
+        """Return `[c ; x]` [N, C + E], under autocast rounded once for all products of it."""
+        values, device = torch.cat([context, token], dim=-1), context.device.type
+        if torch.is_autocast_enabled(device) and values.dtype == torch.float32:
+            return values.to(torch.get_autocast_dtype(device))
+        return values
 
     def forward(self, values: Tensor, *, last: bool) -> tuple[Tensor, Tensor | None]:
         """Map `values`, `[c ; x]`, to parts [N, C] and [N, E]; with `last` None for the second."""

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from newllm_core.config.option import option, share
 from newllm_core.model.cells.base import Cell
 from newllm_core.model.cells.initialisation import init_option
-from newllm_core.model.cells.network import MixedNorm, NetworkOptions, UpdateNetwork, joined
+from newllm_core.model.cells.network import MixedNorm, NetworkOptions, UpdateNetwork
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ class ResidualCell(Cell):
 
     def forward(self, *, context: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
         """Update `context` [..., C] by `token` [..., E]; returns the new pair."""
-        u_context, u_token = self.network(joined(context, token), last=self.is_last)
+        values = self.network.joined(context, token)
+        u_context, u_token = self.network(values, last=self.is_last)
         if not self.network.has_hidden_units:
             u_context = F.relu(u_context)
             u_token = None if u_token is None else F.relu(u_token)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from newllm_core.errors import ConfigError, InputError
+from newllm_core.errors import ConfigError, InputError, reason
 from newllm_core.runtime.trackers.base import Tracker
 
 
@@ -33,7 +33,7 @@ class TensorBoard(Tracker):
                 old.unlink()
             self._writer = writer(str(folder))
         except OSError as error:
-            raise InputError(f"cannot write {folder}: {error.strerror or error}") from error
+            raise InputError(f"cannot write {folder}: {reason(error)}") from error
 
     def write(self, event: str, step: int, figures: Mapping[str, float]) -> None:
         """Add a scalar for every number."""

@@ -82,7 +82,7 @@ class Window:
             for name, offset in offsets(reads).items()
         }
         if PREVIOUS in reads:
-            found[PREVIOUS] = self.previous_TC[positions_n]
+            found[PREVIOUS] = self.previous_TC.index_select(0, positions_n)
         if second_nC is not None:
             found[SECOND_READING] = second_nC
         return found
@@ -98,7 +98,7 @@ class Window:
         self.current_TC[positions_N] = contexts_NC
         if self.refreshes:
             if failed is not None:
-                before_NC = self.previous_TC[positions_N]
+                before_NC = self.previous_TC.index_select(0, positions_N)
                 contexts_NC = torch.where(failed.bool(), before_NC, contexts_NC)
             self.previous_TC[positions_N] = contexts_NC
 

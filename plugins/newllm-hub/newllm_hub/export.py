@@ -62,6 +62,7 @@ def export_folder(
         languages=languages,
         progress=watcher,
     )
+    to = Path(os.path.realpath(to))  # a link may lead to another disk, where no file can be moved
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=f".{to.name}.", dir=to.parent) as temporary:
@@ -83,11 +84,11 @@ def export_folder(
 
 def refuse_to_replace(to: Path, *, overwrite: bool) -> None:
     """Raise `InputError` if `to` has anything but what `overwrite` lets be replaced."""
-    if to.is_dir() and not any(to.iterdir()):
+    if os.path.isdir(to) and not any(to.iterdir()):
         return
-    if to.exists() and not (to.is_dir() and (to / folder.COMPANION).is_file()):
+    if os.path.exists(to) and not (os.path.isdir(to) and os.path.isfile(to / folder.COMPANION)):
         raise InputError(f"{to} is there and is no exported model: choose another --to")
-    if to.exists() and not overwrite:
+    if os.path.exists(to) and not overwrite:
         raise InputError(f"{to} exists: choose another --to, or pass --overwrite to replace it")
 
 

@@ -1,6 +1,7 @@
 """From a model folder back to a checkpoint, also after training in Transformers."""
 
 import dataclasses
+import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -71,9 +72,9 @@ def _loaded(whole: Path, source: Path) -> Checkpoint:
 def _companion(source: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors and metadata of a checkpoint that are not in the model's file."""
     path = source / folder.COMPANION
-    if not source.is_dir():
+    if not os.path.isdir(source):
         raise InputError(f"no such folder: {source}")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(
             f"{source} has no {folder.COMPANION}: copy it there from the folder that newllm export "
             "wrote"

@@ -150,6 +150,11 @@ def test_only_exported_folders_are_replaced(chat, folder, tmp_path):
     for place in (tmp_path, chat):
         refused(lambda place=place: to(place, overwrite=True), "no exported model")
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+    (tmp_path / "link").symlink_to("far/away")
+    for overwrite in (False, True):
+        to(tmp_path / "link", overwrite=overwrite)
+    assert (tmp_path / "link").is_symlink()
+    assert [path.name for path in (tmp_path / "far").iterdir()] == ["away"]
 
 
 def test_what_cannot_be_exported(tmp_path, monkeypatch):
