@@ -1,9 +1,12 @@
-"""Which documents are train, validation and test: never one content in two of them."""
+"""Which documents are train, validation and test: never one content in two of them.
+
+Documents are arrays of `RECORD`s.
+"""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from newllm_core.data.documents import Documents, Selection
+from newllm_core.data.documents import of_split
 from newllm_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -12,21 +15,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Division:
-    """Documents of every split in the order of their source; `test` is None if none is wanted.
+    """Documents of every split in the order of their source; `test` has none if none is wanted.
 
     `duplicates_dropped` counts held-out documents left out because their content is in train, or
     for test in validation.
     """
 
-    train: Selection
-    validation: Selection
-    test: Selection | None
+    train: "np.ndarray"
+    validation: "np.ndarray"
+    test: "np.ndarray"
     duplicates_dropped: int
 
 
 def divide(
-    documents: Documents,
-    separate: Documents | None,
+    documents: "np.ndarray",
+    separate: "np.ndarray | None",
     val_fraction: float,
     test_fraction: float = 0.0,
 ) -> Division:
@@ -40,50 +43,51 @@ def divide(
     """
     import numpy as np
 
-    in_validation, in_test = documents.of_split("validation"), documents.of_split("test")
+    in_validation, in_test = of_split(documents, "validation"), of_split(documents, "test")
     rest = ~(in_validation | in_test)
-    size = int(documents.sizes[rest].sum())
+    size = int(documents["size"][rest].sum())
     chosen = separate is None and not in_validation.any()
     if chosen:
         in_validation = _choose(documents, rest, val_fraction * size, "validation")
         rest &= ~in_validation
     if separate is None:
-        validation = documents.select(in_validation)
+        validation = documents[in_validation]
     else:
-        marked = separate.of_split("validation")
-        validation = separate.select(marked if marked.any() else np.ones_like(marked))
+        marked = of_split(separate, "validation")
+        validation = separate[marked] if marked.any() else separate
     if test_fraction and not in_test.any():
-        free = rest & ~np.isin(documents.digests, validation.digests)
+        free = rest & ~np.isin(documents["digest"], validation["digest"])
         in_test = _choose(documents, free, test_fraction * size, "test")
         rest &= ~in_test
-    train = documents.select(rest)
+    train = documents[rest]
     if not len(train):
         raise InputError("every document is held out: nothing to train on")
     held_out = len(validation) + int(in_test.sum())
     if not chosen:  # a choice keeps duplicates together
         validation = _without(validation, "validation", train)
-    test = None
-    if in_test.any():
-        test = _without(documents.select(in_test), "test", train, validation)
-    left = len(validation) + len(test or ())
-    return Division(train, validation, test, held_out - left)
+    test = documents[in_test]
+    if len(test):
+        test = _without(test, "test", train, validation)
+    return Division(train, validation, test, held_out - len(validation) - len(test))
 
 
-def _without(selection: Selection, split: str, *others: Selection) -> Selection:
+def _without(documents: "np.ndarray", split: str, *others: "np.ndarray") -> "np.ndarray":
     """Return a split without the contents that others have too."""
     import numpy as np
 
-    known = np.concatenate([other.digests for other in others])
-    left = Selection(selection.documents, selection.indices[~np.isin(selection.digests, known)])
+    known = np.concatenate([other["digest"] for other in others])
+    left = documents[~np.isin(documents["digest"], known)]
     if not len(left):
         raise InputError(
-            f"all {len(selection)} {split} documents are in another split too: "
+            f"all {len(documents)} {split} documents are in another split too: "
             + ("give others with --val-input" if split == "validation" else "give other ones")
         )
     return left
 
 
-def _choose(documents: Documents, among: "np.ndarray", wanted: float, split: str) -> "np.ndarray":
+def _choose(
+    documents: "np.ndarray", among: "np.ndarray", wanted: float, split: str
+) -> "np.ndarray":
     """Hold out the first documents in the order of their digests, `wanted` bytes, bool [n].
 
     Membership depends on content and seed alone, so duplicates stay together and a reordered
@@ -92,8 +96,8 @@ def _choose(documents: Documents, among: "np.ndarray", wanted: float, split: str
     import numpy as np
 
     order = np.flatnonzero(among)
-    order = order[np.argsort(documents.digests[order], kind="stable")]
-    ordered = documents.digests[order]
+    order = order[np.argsort(documents["digest"][order], kind="stable")]
+    ordered = documents["digest"][order]
     firsts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))  # of each content
     del ordered
     if len(firsts) < 2:
@@ -102,7 +106,7 @@ def _choose(documents: Documents, among: "np.ndarray", wanted: float, split: str
             f"{len(order)} documents with {len(firsts)} distinct contents cannot be divided "
             f"into train and {split}: give more of them{advice}"
         )
-    held_out = np.cumsum(np.add.reduceat(documents.sizes[order], firsts))
+    held_out = np.cumsum(np.add.reduceat(documents["size"][order], firsts))
     enough = int(np.searchsorted(held_out, wanted)) + 1
     chosen = np.zeros(len(documents), dtype=bool)
     chosen[order[: firsts[min(enough, len(firsts) - 1)]]] = True  # never all

@@ -1,6 +1,6 @@
-"""What is known of documents without reading them, in columns: 34 bytes for each."""
+"""What is known of documents without reading them: an array of n `RECORD`s, 42 bytes each."""
 
-from dataclasses import dataclass
+import struct
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -9,60 +9,24 @@ if TYPE_CHECKING:
 DIGEST_BYTES = 16
 TEXT, MESSAGES, TOKENS = range(3)
 SPLITS = (None, "train", "validation", "test")
+RECORD = [
+    ("begin", "<i8"),  # where it lies in the spool, and the bytes that it takes there
+    ("length", "<i8"),
+    ("size", "<i8"),  # UTF-8 bytes of contents; of token ids, their number
+    ("digest", f"S{DIGEST_BYTES}"),  # keyed hash of contents, equal for exact duplicates
+    ("kind", "u1"),  # `TEXT`, `MESSAGES` or `TOKENS`
+    ("split", "u1"),  # what the source said, as a place in `SPLITS`
+]
+PACKED = struct.Struct(f"<qqq{DIGEST_BYTES}sBB")
 
 
-@dataclass(frozen=True)
-class Documents:
-    """The n documents of a source, in its order, as they lie in the spool one after another.
-
-    Attributes:
-        offsets: first byte of each in the spool, and the end of the last, int64 [n+1].
-        sizes: UTF-8 bytes of contents; of token ids, their number, int64 [n].
-        digests: keyed hash of contents, equal for exact duplicates, S16 [n].
-        kinds: `TEXT`, `MESSAGES` or `TOKENS`, uint8 [n].
-        splits: what the source said, as a place in `SPLITS`, uint8 [n].
-    """
-
-    offsets: "np.ndarray"
-    sizes: "np.ndarray"
-    digests: "np.ndarray"
-    kinds: "np.ndarray"
-    splits: "np.ndarray"
-
-    def __len__(self) -> int:
-        return len(self.sizes)
-
-    def of_split(self, name: str) -> "np.ndarray":
-        """Return which documents the source put into a split, bool [n]."""
-        return self.splits == SPLITS.index(name)
-
-    def select(self, chosen: "np.ndarray") -> "Selection":
-        """Return the documents at which `chosen`, bool [n], is true."""
-        return Selection(self, chosen.nonzero()[0])
+def of_split(documents: "np.ndarray", name: str) -> "np.ndarray":
+    """Return which `documents` the source put into a split, bool [n]."""
+    return documents["split"] == SPLITS.index(name)
 
 
-@dataclass(frozen=True)
-class Selection:
-    """Some of the documents of a source, ascending; `indices` are their places, int64 [m]."""
-
-    documents: Documents
-    indices: "np.ndarray"
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    @property
-    def size(self) -> int:
-        """Return UTF-8 bytes of contents, or token ids, of all."""
-        return int(self.documents.sizes[self.indices].sum())
-
-    @property
-    def unit(self) -> str:
-        """Say what `size` counts."""
-        ids = self.documents.kinds[self.indices] == TOKENS
-        return "bytes" if not ids.any() else "token ids" if ids.all() else "bytes and token ids"
-
-    @property
-    def digests(self) -> "np.ndarray":
-        """Return those of the documents, S16 [m]."""
-        return self.documents.digests[self.indices]
+def extent(documents: "np.ndarray") -> tuple[int, str]:
+    """Return UTF-8 bytes of contents, or token ids, of all, and which of these it is."""
+    ids = documents["kind"] == TOKENS
+    unit = "bytes" if not ids.any() else "token ids" if ids.all() else "bytes and token ids"
+    return int(documents["size"].sum()), unit

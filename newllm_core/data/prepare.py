@@ -4,11 +4,12 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from newllm_core.config import Config, DataConfig
 from newllm_core.data.dataset_info import INFO_FILE, TOKENIZER_FILE, DatasetInfo
 from newllm_core.data.division import divide
-from newllm_core.data.documents import Selection
+from newllm_core.data.documents import extent, of_split
 from newllm_core.data.make_tokenizer import load_base, train_bpe
 from newllm_core.data.measures import contents, count_bytes
 from newllm_core.data.pieces import cut_at_words
@@ -18,11 +19,14 @@ from newllm_core.data.reading import open_source, read_source
 from newllm_core.data.sources.opening import STDIN
 from newllm_core.data.split_encoder import SplitEncoder, smallest_dtype, write_file
 from newllm_core.data.spool import Spool
-from newllm_core.data.text_counts import warn_of_lost_text
+from newllm_core.data.text_counts import lost_text_in_words
 from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import ConfigError, InputError
 from newllm_core.files.escapes import escaped
 from newllm_core.runtime.progress import Progress, Silent
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # The trainer buffers 256 texts, so long ones are cut.
 TRAINING_PIECE_CHARACTERS = 1 << 16
@@ -63,21 +67,22 @@ def prepare(
         if val_source is not None:
             separate, more_broken, more_blank = read_source(val_source, spool, data, progress)
             broken, blank = broken + more_broken, blank + more_blank
-            unused = int(documents.of_split("validation").sum())
+            unused = int(of_split(documents, "validation").sum())
             if unused:
                 progress.message(
                     f"{unused:,} validation documents of {train_source} give way to those given"
                 )
         if len(documents) == 1:
-            held_out = {"validation": 0.0 if separate else data.val_fraction}
+            held_out = {"validation": 0.0 if val_source else data.val_fraction}
             held_out["test"] = data.test_fraction
             documents = spool.cut(documents, held_out)
             for split in held_out:
-                share = documents.sizes[documents.of_split(split)].sum() / documents.sizes.sum()
+                share = extent(documents[of_split(documents, split)])[0] / extent(documents)[0]
                 if share:
                     said = f"{train_source} is one document: its last {share:.1%} are {split}"
                     progress.message(said)
         division = divide(documents, separate, data.val_fraction, data.test_fraction)
+        del documents, separate  # the division has copies
         if base is None:
             tokenizer = _train_tokenizer(data, spool, division.train, progress)
         else:
@@ -88,7 +93,7 @@ def prepare(
         policy = ValidationPolicy(data.val_token_policy, tokenizer, seen)
         validation = encoder.write_validation(division, policy, str(val_source or train_source))
         test = None
-        if division.test is not None:
+        if len(division.test):
             test, _ = encoder.write_whole("test", division.test, str(train_source))
         tokenizer_file = write_file(folder / TOKENIZER_FILE, tokenizer.to_json().encode())
         info = DatasetInfo(
@@ -116,14 +121,15 @@ def prepare(
 
 
 def _train_tokenizer(
-    config: DataConfig, spool: Spool, train: Selection, progress: Progress
+    config: DataConfig, spool: Spool, train: "np.ndarray", progress: Progress
 ) -> TextTokenizer:
-    if train.unit == "token ids":
+    size, unit = extent(train)
+    if unit == "token ids":
         raise InputError(
             f"source {config.source} has no text to train a bpe on: give the tokenizer of its ids "
             "with --tokenizer tokenizer.json"
         )
-    size, most = train.size, config.tokenizer_bytes
+    most = config.tokenizer_bytes
     taken = f"{most:,} of {size:,}" if size > most else f"{size:,}"
     progress.message(f"training a tokenizer on {len(train):,} documents, {taken} bytes")
 
@@ -149,7 +155,12 @@ def _pieces(chunks: Iterable[str]) -> Iterator[str]:
 
 
 def _tell(info: DatasetInfo, max_dropped_share: float, progress: Progress) -> None:
-    warn_of_lost_text(info.splits, progress)
+    for name, split in info.splits.items():
+        if split.lost_share or split.unknown_share:
+            progress.warning(
+                f"{name}: {lost_text_in_words(split.unknown_share, split.lost_share)}; a tokenizer "
+                "of bytes (--tokenizer bpe) loses none"
+            )
     if info.duplicates_dropped:
         progress.message(
             f"dropped {info.duplicates_dropped:,} held-out documents that are in another split too"

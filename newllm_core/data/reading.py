@@ -4,11 +4,10 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from newllm_core.config import DataConfig
 from newllm_core.data.dataset_info import SourceInfo
-from newllm_core.data.documents import Documents
 from newllm_core.data.sources.base import Broken, DataSource, Document, Note
 from newllm_core.data.spool import Spool
 from newllm_core.errors import InputError, PluginError, reason
@@ -16,6 +15,9 @@ from newllm_core.files.escapes import escaped
 from newllm_core.plugins import registry
 from newllm_core.plugins.plugin import Plugin
 from newllm_core.runtime.progress import Progress
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def _documents(opened: OpenSource) -> Iterator[Document | Broken | Note]:
 
 def read_source(
     opened: OpenSource, spool: Spool, config: DataConfig, progress: Progress
-) -> tuple[Documents, int, int]:
+) -> "tuple[np.ndarray, int, int]":
     """Read a source into the spool; say its documents, and how many were broken or blank."""
     counts: Counter[str | None] = Counter()  # of each split
     notes: Counter[str] = Counter()

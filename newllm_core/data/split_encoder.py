@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from newllm_core.data.dataset_info import DTYPES, SPLIT_FILES, FileInfo, SplitInfo
 from newllm_core.data.division import Division
-from newllm_core.data.documents import Selection
+from newllm_core.data.documents import extent
 from newllm_core.data.measures import contents, count_bytes
 from newllm_core.data.pieces import in_batches
 from newllm_core.data.policy import ValidationPolicy
@@ -70,7 +70,7 @@ class SplitEncoder:
     duplicates: int = 0
 
     def write_whole(
-        self, split: str, selection: Selection, origin: str
+        self, split: str, records: "np.ndarray", origin: str
     ) -> "tuple[SplitInfo, np.ndarray]":
         """Write all of a split, of which no more than a part of a document is in memory.
 
@@ -78,7 +78,7 @@ class SplitEncoder:
         `origin` is the documents' source, for messages.
         """
         encoded = self._encoded(
-            selection, split, origin, lambda chunks: self.tokenizer.pieces(chunks, PART_CHARACTERS)
+            records, split, origin, lambda chunks: self.tokenizer.pieces(chunks, PART_CHARACTERS)
         )
         return self._write(split, encoded)
 
@@ -115,7 +115,7 @@ class SplitEncoder:
                 yield Document(tokens=()), ids[:0]
             elif kept is not None:
                 if in_train is None:
-                    in_train = np.sort(division.train.digests)
+                    in_train = np.sort(division.train["digest"])
                 wanted = np.array(self.spool.digest(kept), dtype=in_train.dtype)
                 place = in_train.searchsorted(wanted)
                 if (in_train[place : place + 1] == wanted).any():
@@ -159,11 +159,11 @@ class SplitEncoder:
         return SplitInfo(documents, num_tokens, bytes=None, words=None), seen
 
     def _encoded(
-        self, selection: Selection, split: str, origin: str, cut: Cut | None = None
+        self, records: "np.ndarray", split: str, origin: str, cut: Cut | None = None
     ) -> "Iterator[tuple[Document, np.ndarray]]":
-        size, unit = selection.size, selection.unit
-        self.progress.message(f"encoding {split}: {len(selection):,} documents, {size:,} {unit}")
-        documents = self.spool.documents(selection, cut)
+        size, unit = extent(records)
+        self.progress.message(f"encoding {split}: {len(records):,} documents, {size:,} {unit}")
+        documents = self.spool.documents(records, cut)
         batches = self._encoded_batches(in_batches(documents, _size, BATCH_BYTES))
         with self.progress.task(f"encoding {split}", size, unit) as task:
             try:

@@ -6,20 +6,16 @@ import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from newllm_core.data.documents import (
-    DIGEST_BYTES,
-    MESSAGES,
-    SPLITS,
-    TEXT,
-    TOKENS,
-    Documents,
-    Selection,
-)
+from newllm_core.data.documents import MESSAGES, RECORD, TEXT, TOKENS, of_split
 from newllm_core.data.pieces import with_last
 from newllm_core.data.sources.base import Document, Message
 from newllm_core.data.unfinished import Unfinished, check_document
 from newllm_core.errors import PluginError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 BATCH_BYTES = 1 << 20
 TOKEN_BYTES = 8
@@ -38,16 +34,9 @@ class Spool:
         self._file = path.open("w+b", buffering=BATCH_BYTES)
         self._key = seed.to_bytes(8, "little")
         self.roles: set[str] = set()
+        self._records = bytearray()
         self._end = 0
         self._open: Unfinished | None = None
-        self._begin(0)
-
-    def _begin(self, offset: int) -> None:
-        self._offsets = array("q", [offset])
-        self._sizes = array("q")
-        self._digests = bytearray()
-        self._kinds = bytearray()
-        self._splits = bytearray()
 
     def close(self) -> None:
         """Close the file."""
@@ -73,63 +62,51 @@ class Spool:
             return False
         if document.messages is not None:
             self.roles.update(message.role for message in document.messages)
+        self._records += part.record(self._end)
         self._end += part.length
-        self._record(part)
         return True
 
-    def _record(self, part: Unfinished) -> None:
-        self._offsets.append(self._offsets[-1] + part.length)
-        self._sizes.append(part.size)
-        self._digests += part.finish()
-        self._kinds.append(part.kind)
-        self._splits.append(SPLITS.index(part.split))
+    def finish(self) -> "np.ndarray":
+        """Return the documents since the last call, as an array of `RECORD`s.
 
-    def finish(self) -> Documents:
-        """Return the documents since the last call; `PluginError` if the last one continues."""
+        `PluginError` if the last one continues.
+        """
+        import numpy as np
+
         if self._open is not None:
             raise PluginError("its last document continues, but nothing follows")
         self._file.truncate(self._end)
         self._file.flush()
-        return self._recorded()
+        records, self._records = self._records, bytearray()
+        return np.frombuffer(records, RECORD)
 
-    def _recorded(self) -> Documents:
-        import numpy as np
-
-        documents = Documents(
-            offsets=np.frombuffer(self._offsets, dtype=np.int64),
-            sizes=np.frombuffer(self._sizes, dtype=np.int64),
-            digests=np.frombuffer(self._digests, dtype=f"S{DIGEST_BYTES}"),
-            kinds=np.frombuffer(self._kinds, dtype=np.uint8),
-            splits=np.frombuffer(self._splits, dtype=np.uint8),
-        )
-        self._begin(self._end)
-        return documents
-
-    def cut(self, documents: Documents, held_out: Mapping[str, float]) -> Documents:
+    def cut(self, documents: "np.ndarray", held_out: Mapping[str, float]) -> "np.ndarray":
         """Divide the only document, a text or token ids, by position.
 
         Returns one document for each split: its end becomes those that are `held_out`, in order,
         with their shares. A chat, or what comes divided, stays as it is.
         """
-        kind = int(documents.kinds[0])
+        import numpy as np
+
+        begin, length, *_, kind, _ = documents[0].item()
+        end = begin + length
         wanted = {split: share for split, share in held_out.items() if share}
-        if kind == MESSAGES or not wanted or documents.of_split("validation")[0]:
+        if kind == MESSAGES or not wanted or of_split(documents, "validation")[0]:
             return documents
-        begin, end = documents.offsets.tolist()
         shares = list(wanted.values())
         places = [end - int(sum(shares[first:]) * (end - begin)) for first in range(len(shares))]
         inner = [self._edge(begin, place, kind) for place in places]
         edges = sorted({begin, *inner, end})
         if len(edges) < len(wanted) + 2:
             return documents
-        self._begin(begin)
+        records = b""
         for first, last, split in zip(edges, edges[1:], ("train", *wanted), strict=False):
             part = Unfinished(kind, split, self._key)
             chunks = self._chunks(first, last)
             for document in _tokens(chunks) if kind == TOKENS else _texts(chunks, iter):
                 part.add(document)
-            self._record(part)
-        return self._recorded()
+            records += part.record(first)
+        return np.frombuffer(records, RECORD)
 
     def _edge(self, begin: int, wanted: int, kind: int) -> int:
         """Return where to cut: behind the line that ends before, or else a word or character."""
@@ -150,16 +127,15 @@ class Spool:
         part.add(document)
         return part.finish()
 
-    def documents(self, selection: Selection, cut: Cut | None = None) -> Iterator[Document]:
-        """Read documents in their order, without their splits.
+    def documents(self, records: "np.ndarray", cut: Cut | None = None) -> Iterator[Document]:
+        """Read the documents that `records` are of, in their order, without their splits.
 
         `cut` turns the chunks of a text of more than `BATCH_BYTES` into parts, which come as
         documents that continue. Token ids of that many bytes come in parts in any case.
         """
-        of = selection.documents
-        for index in selection.indices:
-            begin, end = of.offsets[index : index + 2].tolist()
-            yield from self._read(begin, end, int(of.kinds[index]), cut)
+        for record in records:
+            begin, length, *_, kind, _ = record.item()
+            yield from self._read(begin, begin + length, kind, cut)
 
     def _read(self, begin: int, end: int, kind: int, cut: Cut | None) -> Iterator[Document]:
         if kind == MESSAGES:

@@ -1,14 +1,13 @@
 """What there is of a text, and what its tokens do not give back."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from newllm_core.data.dataset_info import SplitInfo
 from newllm_core.data.measures import count_bytes, count_words
 from newllm_core.data.text_stream import MOST_BEFORE
 from newllm_core.data.tokenizer import TextTokenizer
-from newllm_core.runtime.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,16 +63,6 @@ class TextCounts:
             unknown_tokens=self._unknown_tokens,
             lost_bytes=sum(count_bytes(letter) * n for letter, n in missing if n > 0),
         )
-
-
-def warn_of_lost_text(splits: Mapping[str, SplitInfo], progress: Progress) -> None:
-    """Say of which splits tokens do not give the text back."""
-    for name, split in splits.items():
-        if split.lost_share or split.unknown_share:
-            progress.warning(
-                f"{name}: {lost_text_in_words(split.unknown_share, split.lost_share)}; a tokenizer "
-                "of bytes (--tokenizer bpe) loses none"
-            )
 
 
 def lost_text_in_words(unknown_share: float | None, lost_share: float | None) -> str:

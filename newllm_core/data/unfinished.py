@@ -5,7 +5,7 @@ import json
 from array import array
 from typing import Any
 
-from newllm_core.data.documents import DIGEST_BYTES, MESSAGES, SPLITS, TEXT, TOKENS
+from newllm_core.data.documents import DIGEST_BYTES, MESSAGES, PACKED, SPLITS, TEXT, TOKENS
 from newllm_core.data.measures import contents, count_bytes
 from newllm_core.data.sources.base import Document, Message
 from newllm_core.data.sources.decoding import utf8
@@ -59,6 +59,11 @@ class Unfinished:
         """Return the digest of all parts."""
         self._hash.update(AFTER[self.kind])
         return self._hash.digest()
+
+    def record(self, begin: int) -> bytes:
+        """Return the `RECORD` of all parts, which begin there in the spool."""
+        split = SPLITS.index(self.split)
+        return PACKED.pack(begin, self.length, self.size, self.finish(), self.kind, split)
 
 
 def check_document(document: Any) -> int:  # noqa: ANN401 - whatever a source yielded

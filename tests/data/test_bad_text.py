@@ -69,15 +69,6 @@ def test_characters_that_are_seldom_seen_are_text(tmp_path):
     assert texts_of(tmp_path / "out") == set(odd)
 
 
-def test_empty_files_among_good_ones_are_left_out(tmp_path):
-    folder = tmp_path / "folder"
-    for name, text in {"a": "one", "b": "", "c": " \n", "d": "two"}.items():
-        write(folder / f"{name}.txt", text)
-    info = run(tmp_path / "out", source="text-dir", input=folder, keep=True)
-    assert info.train.documents + info.validation.documents == 2
-    assert texts_of(tmp_path / "out") == {"one", "two"}
-
-
 def test_a_file_in_a_folder_that_is_no_text_is_named(tmp_path):
     write(tmp_path / "folder" / "a.txt", "one")
     path = write(tmp_path / "folder" / "b.txt", b"two\xe9")

@@ -105,12 +105,6 @@ def test_japanese_has_characters_and_no_words(tmp_path):
     assert (split.num_words, split.num_characters) == (None, info.train.characters)
 
 
-def test_ids_cannot_train_a_bpe(tmp_path):
-    ids = write(tmp_path / "ids.json", "[[1], [2]]")
-    with assert_one_line_error(InputError, "tokens", "--tokenizer"):
-        run(tmp_path / "out", source="tokens", input=ids)
-
-
 def test_ids_take_the_smallest_type_that_fits(tmp_path):
     from tokenizers import Tokenizer, models
 

@@ -93,8 +93,10 @@ def test_bytes_that_are_not_utf8_are_located(
 
 
 def test_a_folder_is_read_recursively_in_the_order_of_relative_paths(tmp_path):
-    for name in ("b.txt", "a/z.txt", "a/b/c.txt", "a.txt", "a/skip.md", "empty.txt"):
-        write(tmp_path / name, "" if name == "empty.txt" else name)
+    for name in ("b.txt", "a/z.txt", "a/b/c.txt", "a.txt", "a/skip.md"):
+        write(tmp_path / name, name)
+    for name, blank in (("empty.txt", ""), ("blank.txt", " \n")):
+        write(tmp_path / name, blank)
     (tmp_path / "folder.txt").mkdir()
     assert texts(tmp_path, TextDir) == ["a/b/c.txt", "a/z.txt", "a.txt", "b.txt"]
     assert texts(tmp_path, TextDir, pattern="*.md") == ["a/skip.md"]

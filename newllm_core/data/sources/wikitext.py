@@ -2,9 +2,10 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, islice, tee
+from itertools import chain, groupby, islice, tee
+from operator import itemgetter
 from pathlib import Path
 
 from newllm_core.config import option
@@ -12,7 +13,7 @@ from newllm_core.data.sources.base import Broken, DataSource, Document, Split
 from newllm_core.data.sources.decoding import CHUNK_BYTES, read_lines
 from newllm_core.data.sources.files import input_file, input_path
 from newllm_core.data.sources.opening import format_of, path_name
-from newllm_core.data.sources.row_files import Place, hub_parts, split_named
+from newllm_core.data.sources.row_files import Part, Place, hub_parts, split_named
 from newllm_core.data.sources.row_readers import read_rows
 from newllm_core.errors import InputError
 
@@ -44,30 +45,27 @@ class WikiText(DataSource):
 
     def documents(self) -> Iterator[Document]:
         """Yield the articles in their order, held-out ones first; `InputError` without any."""
-        for split, files in self._files().items():
-            lines = (line for file in files for line in _lines(file))
+        for split, parts in groupby(self._parts(), itemgetter(1)):
+            lines = (line for place, _ in parts for line in _lines(place))
             for part, ends in articles(lines):
                 yield Document(text=part, split=split, continues=not ends)
 
-    def _files(self) -> Mapping[Split | None, list[Place]]:
+    def _parts(self) -> list[Part]:
         if self.input is None:
-            found: dict[Split | None, list[Place]] = {}
-            for place, split in hub_parts(REPOSITORY, self.options.name)[0]:
-                found.setdefault(split, []).append(place)
-            return found
+            return hub_parts(REPOSITORY, self.options.name)[0]
         what = "a WikiText file, or a folder with train, valid and test files"
         path = input_path("wikitext", self.input, what)
         if os.path.isdir(path):
             return split_files(path)
-        return {None: [input_file("wikitext", self.input, what)]}
+        return [(input_file("wikitext", self.input, what), None)]
 
 
-def split_files(folder: Path) -> dict[Split | None, list[Place]]:
+def split_files(folder: Path) -> list[Part]:
     """Return the files of each split in a folder, told by a word of their name; train last.
 
     `InputError` if there is none to train on, or one split is in two formats.
     """
-    found: dict[Split | None, list[Place]] = {"validation": [], "test": [], "train": []}
+    found: dict[Split, list[Path]] = {"validation": [], "test": [], "train": []}
     for path in sorted(folder.iterdir()):
         split = split_named(path.name)
         if os.path.isfile(path) and format_of(path) in SUFFIXES and split is not None:
@@ -76,9 +74,9 @@ def split_files(folder: Path) -> dict[Split | None, list[Place]]:
         raise InputError(f"{folder} has no training file: it needs one such as train.txt")
     for split, files in found.items():
         if len({format_of(path) for path in files}) > 1:
-            names = ", ".join(Path(path).name for path in files)
+            names = ", ".join(path.name for path in files)
             raise InputError(f"{folder} has several files for {split} ({names}): keep one format")
-    return found
+    return [(path, split) for split, files in found.items() for path in files]
 
 
 def articles(lines: Iterable[str], longest: int = CHUNK_BYTES) -> Iterator[tuple[str, bool]]:
