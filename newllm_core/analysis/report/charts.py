@@ -6,10 +6,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from newllm_core.analysis.criteria import Figures
 from newllm_core.analysis.report.chart import Chart, Series, Values
 from newllm_core.analysis.report.figures import Place, look_up, names_in
 
-Figures = Mapping[str, Any]
 # Name of a curve to the figures it shows and its role.
 Columns = Mapping[str, tuple[Figures, str]]
 
