@@ -150,7 +150,9 @@ def _flags(section: str, without: tuple[str, ...]) -> dict[str, Any]:
         if spec.name in without:
             continue
         kind = without_none(hints[spec.name])
-        annotation = _flag_type(kind)
+        # Numbers and lists (1,1) are text here, parsed by the same code as --set and the
+        # environment, which words the errors. Texts may hold commas: their flag is repeated.
+        annotation = {bool: bool, tuple[str, ...]: list[str]}.get(kind, str)
         name = spec.name.replace("_", "-")
         negative = f"/--no-{name}" if annotation is bool else ""
         option = typer.Option(
@@ -170,14 +172,6 @@ def _flags(section: str, without: tuple[str, ...]) -> dict[str, Any]:
         )
         found[f"{section}{SEPARATOR}{shorthand}"] = Annotated[int | None, option]
     return found
-
-
-def _flag_type(kind: Any) -> type[Any]:  # noqa: ANN401
-    if kind == tuple[str, ...]:
-        return list[str]  # texts may hold commas: the flag is repeated instead
-    # Lists are typed as 1,1 and parsed with the same code as --set and the environment. Numbers
-    # too, so that one place words the error.
-    return bool if kind is bool else str
 
 
 def _metavar(kind: Any, choices: tuple[str, ...] | None) -> str | None:  # noqa: ANN401

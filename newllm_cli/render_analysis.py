@@ -1,7 +1,7 @@
 """The analysis as a page of text that fits 80 columns: verdicts, figures, vectors, history."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich import box
 from rich.console import Console
@@ -110,26 +110,29 @@ def sparkline(values: Sequence[float | None], width: int = SPARK_WIDTH) -> str:
     return "".join(" " if value is None else BARS[round((value - low) * steps)] for value in values)
 
 
-def plain_table(*headings: str, words: int = 0) -> Table:
+def plain_table(
+    headings: Iterable[str], rows: Iterable[Sequence[str | Text]], *, words: int = 0
+) -> Table:
     """Make a table without a frame, as every report uses it; the first columns hold `words`."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1))
     for index, heading in enumerate(headings):
         table.add_column(heading, justify="left" if index < words else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
 def _verdict_table(verdicts: Sequence[Figures]) -> Table:
     splits = list(dict.fromkeys(verdict["split"] for verdict in verdicts))
-    headings = ("section", *splits, "healthy if")
-    table = plain_table(*headings, words=len(headings))
+    rows = []
     for section, of_split in by_section(verdicts).items():
         cells = [
             _status(found["status"], f"{short(found['value']):>5}") if found else Text("–")
             for found in map(of_split.get, splits)
         ]
         limit = next(iter(of_split.values()))["healthy_if"]
-        table.add_row(section.replace("_", " "), *cells, limit)
-    return table
+        rows.append([section.replace("_", " "), *cells, limit])
+    return plain_table(["section", *splits, "healthy if"], rows, words=len(splits) + 2)
 
 
 def _status(status: str, words: str) -> Text:
@@ -157,10 +160,8 @@ def _missed(verdict: Figures) -> str:
 
 
 def _figure_table(columns: Mapping[str, Figures | None]) -> Table:
-    table = plain_table("figure", *columns, words=1)
-    for label, cells in figure_rows(columns.values()):
-        table.add_row(Text(label), *cells)
-    return table
+    rows = figure_rows(columns.values())
+    return plain_table(["figure", *columns], ([Text(of), *cells] for of, cells in rows), words=1)
 
 
 def _difference_table(differences: Figures) -> Table:
@@ -171,11 +172,9 @@ def _difference_table(differences: Figures) -> Table:
         "validation_minus_train": "validation\n- train",
     }
     shown = {key: name for key, name in names.items() if differences.get(key)}
-    table = plain_table("difference", *shown.values(), words=1)
-    for label, cells in difference_rows([differences[key] for key in shown]):
-        if any(cells):
-            table.add_row(label, *cells)
-    return table
+    found = difference_rows([differences[key] for key in shown])
+    rows = ([label, *cells] for label, cells in found if any(cells))
+    return plain_table(["difference", *shown.values()], rows, words=1)
 
 
 def _print_curves(columns: Mapping[str, Figures | None], console: Console) -> None:
@@ -195,7 +194,7 @@ def _print_curves(columns: Mapping[str, Figures | None], console: Console) -> No
 
 def _vector_table(figures: Figures, heading: str) -> Table:
     title = "top singular values"
-    table = plain_table(title)
+    table = plain_table([title], ())
     table.columns[0].min_width = len(title)  # long tokens take no room from it
     table.add_column(heading, no_wrap=True, overflow="ellipsis")
     for vector in figures.get("singular_vectors", []):
@@ -238,7 +237,5 @@ def _print_history(convergence: Figures, console: Console, *, whole: bool) -> No
 
 
 def _entry_table(entries: Sequence[Figures], columns: Mapping[str, tuple[str, ...]]) -> Table:
-    table = plain_table(*columns)
-    for entry in entries:
-        table.add_row(*(number(look_up(entry, path)) for path in columns.values()))
-    return table
+    rows = ([number(look_up(entry, path)) for path in columns.values()] for entry in entries)
+    return plain_table(columns, rows)

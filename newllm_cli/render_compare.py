@@ -66,12 +66,10 @@ def _letter(index: int) -> str:
 
 
 def _table(title: str, letters: Sequence[str], rows: Sequence[Row]) -> Table:
-    table = plain_table(title, *letters, words=1)
+    table = plain_table([title, *letters], ([label, *cells] for label, cells in rows), words=1)
     for column in table.columns:
         column.max_width = 22
     table.columns[0].max_width = 28
-    for label, cells in rows:
-        table.add_row(label, *cells)
     return table
 
 

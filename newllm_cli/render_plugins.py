@@ -12,7 +12,8 @@ from rich.text import Text
 from newllm_core.plugins.listing import BROKEN, CLASH, IGNORED, NOT_ALLOWED, OK, Entry
 from newllm_core.settings import text_of
 
-COLOURS = {OK: "green", BROKEN: "bold red", CLASH: "bold red", IGNORED: "yellow"}
+BAD = "bold red"
+COLOURS = {OK: "green", BROKEN: BAD, CLASH: BAD, IGNORED: "yellow", NOT_ALLOWED: "dim"}
 
 
 def render_plugins(entries: Sequence[Entry], console: Console) -> None:
@@ -24,11 +25,10 @@ def render_plugins(entries: Sequence[Entry], console: Console) -> None:
                 heading, overflow="fold", ratio=1 if heading == "description" else None
             )
         for entry in group:
-            dim = "dim" if entry.status == NOT_ALLOWED else ""
             table.add_row(
                 entry.name,
                 f"{entry.distribution} {entry.version}",
-                Text(entry.status, style=COLOURS.get(entry.status, dim)),
+                Text(entry.status, style=COLOURS.get(entry.status, "")),
                 Text(entry.description),
             )
         console.print(table)

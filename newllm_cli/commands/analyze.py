@@ -72,7 +72,6 @@ def analyze(
         raise ConfigError(f"{what} matrix: leave out --as, --embedding and --tokens")
     progress = StderrProgress(given)
     config = given.resolve()
-    seed = config.run.seed if given.sets("run", "seed") else None
     check_outputs(html, png, overwrite=overwrite)
     checkpoint = named_or_step_file(checkpoint)
     if embedding is not None and kind is None and is_foreign(checkpoint):
@@ -108,9 +107,8 @@ def analyze(
 
             report = analyze_checkpoint(
                 load(checkpoint, given=given, progress=progress),
-                config=config,
                 checkpoint_path=checkpoint,
-                seed=seed,
+                given=given,
                 progress=progress,
             )
     show(report, render, json=json)

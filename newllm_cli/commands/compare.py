@@ -40,25 +40,20 @@ def compare(
     from newllm_cli.reports import check_outputs, write_outputs
     from newllm_core.analysis.report.compare_page import compare_page, comparison_curves
 
-    config = given.resolve()
+    progress = StderrProgress(given)
     check_outputs(html, png, overwrite=overwrite)
 
     from newllm_core.analysis import compare as comparisons
     from newllm_core.plugins.guard import stdout_to_stderr
-    from newllm_core.runtime.device import prepare_device
 
-    progress = StderrProgress(given)
     with stdout_to_stderr():  # a plugin may print while it reads
         report = comparisons.compare(
             checkpoints,
-            config=config,
-            seed=config.run.seed if given.sets("run", "seed") else None,
-            device=prepare_device(config.run),
+            given=given,
             progress=progress,
             tokens=tokens,
             kind=kind,
             embedding=embedding,
-            given=given,
         )
     show(report, render_compare, json=json)
     write_outputs(

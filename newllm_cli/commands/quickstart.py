@@ -80,7 +80,7 @@ def quickstart(
     show("phase1", phase1_summary(made), render_phase1)
 
     stage(3, "analyze the contexts, next to the same model untrained")
-    report = analyze(made.checkpoint, config=config, checkpoint_path=made.path, progress=progress)
+    report = analyze(made.checkpoint, checkpoint_path=made.path, given=given, progress=progress)
     show("analysis", report, render_analysis)
 
     phase2, expand = front_door.phase2, front_door.expand

@@ -26,6 +26,7 @@ from newllm_core.files.strict_json import finite
 from newllm_core.plugins.missing import missing_plugins
 from newllm_core.runtime.device import keep_freed_memory
 from newllm_core.runtime.progress import Progress, Silent
+from newllm_core.settings import Settings
 
 SCHEMA = 1
 STEP = "step"
@@ -44,15 +45,14 @@ def analyze(
     checkpoint: Checkpoint,
     *,
     checkpoint_path: Path | str,
-    config: Config | None = None,
-    seed: int | None = None,
+    given: Settings | None = None,
     progress: Progress | None = None,
     with_control: bool = True,
 ) -> dict[str, Any]:
     """Return everything there is to say about a checkpoint, fit for JSON.
 
-    How much is looked at, thresholds and seed are the checkpoint's own by default. Untrained blocks
-    are looked at `with_control`.
+    How much is looked at and thresholds are what is `given`, or the checkpoint's own without it; so
+    is the seed, unless it is given. Untrained blocks are looked at `with_control`.
 
     Returns:
         `train`, `validation`, `random_control`, `differences` and `verdicts`, all measured now;
@@ -68,9 +68,8 @@ def analyze(
     model = checkpoint.model
     probes = equal_probes({split: checkpoint.probes[split] for split in SPLITS}, checkpoint.warmup)
     saved = checkpoint.config
-    seed = saved.run.seed if seed is None else seed
-    config = config or saved
-    config = replace(config, phase1=saved.phase1, run=replace(config.run, seed=seed))
+    config = given.resolve({"run": {"seed": saved.run.seed}}) if given else saved
+    config = replace(config, phase1=saved.phase1)
     text = token_text(checkpoint.tokenizer_json)
     examiner = Examiner(config, warmup=checkpoint.warmup, text=text)
     control = ModelRecurrence(model.untrained()) if with_control else None

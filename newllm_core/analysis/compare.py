@@ -5,8 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from newllm_core import settings
 from newllm_core.analysis.analyze import analyze
 from newllm_core.analysis.foreign.opening import examine_file, require_openable
@@ -16,6 +14,7 @@ from newllm_core.checkpoint.metadata import SPLITS
 from newllm_core.config import Config
 from newllm_core.errors import ConfigError, DivergedError
 from newllm_core.files.strict_json import finite
+from newllm_core.runtime.device import prepare_device
 from newllm_core.runtime.progress import Progress, Silent
 from newllm_core.settings import Settings
 
@@ -29,20 +28,17 @@ LATER_SECTIONS = ("phase2", "gate")
 def compare(
     paths: Sequence[Path],
     *,
-    config: Config | None = None,
-    seed: int | None = None,
-    device: torch.device | None = None,
+    given: Settings | None = None,
     progress: Progress | None = None,
     tokens: Sequence[Path] | None = None,
     kind: str | None = None,
     embedding: str | None = None,
-    given: Settings | None = None,
 ) -> dict[str, Any]:
     """Analyse every network, without its random control, and put the results together.
 
-    One model is in memory at a time. `config` and `seed` are each checkpoint's own, by default.
-    Those that are no checkpoints of newllm read `tokens`; `kind` and `embedding` say how they are
-    opened, see `examine_file`. What is `given` must not contradict a checkpoint, see `load`.
+    One model is in memory at a time. What is `given` counts as in `analyze`, and must not
+    contradict a checkpoint, see `load`. Those that are no checkpoints of newllm read `tokens`;
+    `kind` and `embedding` say how they are opened, see `examine_file`.
 
     Returns:
         `checkpoints`: for each the `train` and `validation` figures and `verdicts` of `analyze`
@@ -56,6 +52,8 @@ def compare(
         InputError: a checkpoint cannot be read.
     """
     progress = progress or Silent()
+    config = given.resolve() if given else Config()
+    device = prepare_device(config.run) if given else None
     names = short_names(paths)
     # All of them are looked for before the first is read, which takes long.
     foreign = [path for path in paths if not is_checkpoint(path)]
@@ -79,7 +77,7 @@ def compare(
             configs.append(None)
             plugins.append(None)
             opened = partial(examine_file, path, tokens or (), kind=kind, embedding=embedding)
-            report_of = partial(opened, seed=seed or 0, device=device)
+            report_of = partial(opened, config=config, seed=config.run.seed, device=device)
         else:
             checkpoint = load(path, given=given, device=device, progress=progress)
             configs.append(flat_settings(checkpoint.phase, checkpoint.config))
@@ -87,9 +85,9 @@ def compare(
             entry["phase"] = checkpoint.phase
             entry["parameters"] = sum(p.numel() for p in checkpoint.model.parameters())
             entry["language_model"] = _language_model(checkpoint)
-            report_of = partial(analyze, checkpoint, checkpoint_path=path, seed=seed)
+            report_of = partial(analyze, checkpoint, checkpoint_path=path, given=given)
         try:
-            report = report_of(config=config, progress=progress, with_control=False)
+            report = report_of(progress=progress, with_control=False)
             entry |= {key: report[key] for key in shown if key in report}
         except DivergedError as error:
             entry["error"] = str(error)

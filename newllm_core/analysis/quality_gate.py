@@ -20,26 +20,25 @@ WAIVED = (TRAINING, "cvfp")
 
 
 def gate_failures(
-    health: Mapping[str, Figures], training: Figures, config: Config, *, untrained: bool = False
+    health: Mapping[str, Figures], training: Figures, config: Config
 ) -> list[Verdict]:
     """Return what the gate refuses; health and training are those of `verdicts`.
 
-    `untrained` blocks, where they were asked for, count only where no weight of them moved.
+    Untrained blocks, where they were asked for, count only where no weight of them moved.
     """
-    waived = WAIVED if untrained and training["weight_change"] == 0 else ()
+    asked_for = config.phase2.untrained_blocks
+    waived = WAIVED if asked_for and training["weight_change"] == 0 else ()
     judged = verdicts(health, training, config)
     return [v for v in judged if v["status"] == DEGENERATE and v["section"] not in waived]
 
 
-def check_gate(
-    health: Mapping[str, Figures], training: Figures, config: Config, *, untrained: bool = False
-) -> None:
+def check_gate(health: Mapping[str, Figures], training: Figures, config: Config) -> None:
     """Let contexts pass that are not degenerate, see `gate_failures`.
 
     Raises:
         GateRefused: one line with what failed, by which thresholds, and what to try.
     """
-    if failed := gate_failures(health, training, config, untrained=untrained):
+    if failed := gate_failures(health, training, config):
         raise GateRefused(f"gate refused: {_said(failed, health, config)}")
 
 
@@ -48,7 +47,7 @@ def phase1_verdict(checkpoint: Checkpoint) -> dict[str, Any]:
     config = checkpoint.config
     health = {split: checkpoint.gate[split] for split in SPLITS}
     training = training_of(checkpoint)
-    failed = gate_failures(health, training, config, untrained=config.phase2.untrained_blocks)
+    failed = gate_failures(health, training, config)
     reason = _said(failed, health, config) if failed else None
     judged = verdicts(health, training, config)
     return {"succeeded": not failed, "reason": reason, "verdicts": judged}

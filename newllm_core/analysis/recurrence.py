@@ -14,7 +14,7 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from torch.autograd import grad
+from torch.autograd.functional import jvp
 
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.parallel.sharding import is_divided
@@ -74,7 +74,8 @@ class Recurrence(ABC):
         """Return the states after a token [N, C], and the Jacobian of that times `vector_NC`."""
         update = partial(self.read, tokens_N=tokens_N)
         if self.derivative == EXACT:
-            return exact_product(update, context_NC, vector_NC)
+            # Two reverse passes in C++ alone; torch's forward mode spends most time in Python.
+            return jvp(update, context_NC, vector_NC)
         return update(context_NC), difference_product(update, context_NC, vector_NC)
 
 
@@ -122,23 +123,6 @@ def worthwhile_threads(recurrence: Recurrence, num_rows: int) -> AbstractContext
 
 
 Update = Callable[[Tensor], Tensor]
-
-
-def exact_product(update: Update, context_NC: Tensor, vector_NC: Tensor) -> tuple[Tensor, Tensor]:
-    """Return `update(context_NC)` and its Jacobian times `vector_NC`, both [N, C].
-
-    Two reverse passes run in C++ alone; torch's forward mode spends most of its time in Python.
-    """
-    with torch.enable_grad():
-        context_NC = context_NC.detach().requires_grad_()
-        after_NC = update(context_NC)
-        weight_NC = torch.zeros_like(after_NC, requires_grad=True)
-        weighted = (after_NC * weight_NC).sum()
-        (back_NC,) = grad(weighted, context_NC, create_graph=True, allow_unused=True)
-        if back_NC is None:  # whatever came before has no part in what comes after
-            return after_NC.detach(), torch.zeros_like(vector_NC)
-        (pushed_NC,) = grad((back_NC * vector_NC).sum(), weight_NC)
-    return after_NC.detach(), pushed_NC
 
 
 def difference_product(

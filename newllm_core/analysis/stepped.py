@@ -16,14 +16,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.functional import jvp
 
 from newllm_core.analysis.contexts import random_signs, sketches
-from newllm_core.analysis.recurrence import (
-    DIFFERENCES,
-    Recurrence,
-    difference_product,
-    exact_product,
-)
+from newllm_core.analysis.recurrence import DIFFERENCES, Recurrence, difference_product
 from newllm_core.analysis.summary import gaussian_like
 from newllm_core.errors import ConfigError, PluginError
 
@@ -128,7 +124,7 @@ class Stepped(Recurrence):
         if not (self.is_projected and error < SMALL_ERROR):
             # numpy, …
             with suppress(RuntimeError, NotImplementedError, TypeError, PluginError):
-                _, exact = exact_product(update, context_1C, vector_1C)
+                _, exact = jvp(update, context_1C, vector_1C)
                 apart = float((exact - near).norm()) / size
         # Where the step is so curved that two differences disagree, they are no judge.
         if apart > max(LARGEST_DISAGREEMENT, 6 * error):

@@ -170,13 +170,7 @@ class OpenedCheckpoint:
         if contexts are not finite.
         """
         given = self._given(("analysis", "run"), keywords, (*FIXED, *OF_PROBES))
-        config = given.resolve()
-        return analyze(
-            self.checkpoint,
-            checkpoint_path=self.path,
-            config=config,
-            seed=config.run.seed if given.sets("run", "seed") else None,
-        )
+        return analyze(self.checkpoint, checkpoint_path=self.path, given=given)
 
     def _given(self, *keywords: Any) -> Settings:  # noqa: ANN401 - as `Settings.of_keywords`
         given = Settings.of_keywords(*keywords)

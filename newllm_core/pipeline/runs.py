@@ -179,7 +179,7 @@ def _pass_gate(checkpoint: Checkpoint, config: Config, progress: Progress) -> di
         health = measure_health(
             checkpoint.model, checkpoint.probes, checkpoint.warmup, config, progress=progress
         )
-    check_gate(health, training, config, untrained=config.phase2.untrained_blocks)
+    check_gate(health, training, config)
     untrained = training["untrained_blocks"] or training["weight_change"] == 0
     thresholds = asdict(config.gate)
     return {**health, "thresholds": thresholds, "untrained_blocks": untrained}

@@ -12,7 +12,6 @@ from typing import NoReturn
 
 from newllm_core.errors import InputError, PluginError, reason
 from newllm_core.files.from_strangers import regular_file
-from newllm_core.plugins.guard import stdout_to_stderr
 from newllm_core.plugins.locate import first_line
 from newllm_core.plugins.plugin import FROM_FILES, Plugin, import_file, kebab_case
 from newllm_core.plugins.registry import REGISTRIES
@@ -60,14 +59,8 @@ def use_file(path: Path) -> list[Plugin]:
 
 def _refuse(path: Path) -> NoReturn:
     """Say why nothing is found in a file: it may be broken, or its bases in another file."""
-    try:
-        with stdout_to_stderr():
-            import_file(path)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # a file may raise anything at import, SystemExit too
-        why = Plugin("file", path.stem, str(path), "file", "", file=path).raised(error)
-        raise PluginError(f"--plugin {path} cannot be imported: {why}") from error
+    with Plugin("file", path.stem, str(path), "file", "", file=path).importing(f"--plugin {path}"):
+        import_file(path)
     raise PluginError(
         f"--plugin {path} has no plugin: it needs a public class with one of these among its own "
         f"bases: {', '.join(BASES)}; or a function step that analyze examines"

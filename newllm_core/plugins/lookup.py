@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from newllm_core.errors import ConfigError, PluginError, UserError
-from newllm_core.plugins.guard import log, slow_notice, stdout_to_stderr
+from newllm_core.plugins.guard import log
 from newllm_core.plugins.installed import installed
 from newllm_core.plugins.options import options_problem
 from newllm_core.plugins.plugin import ALLOW_LIST, FROM_FILES, Plugin, kebab_case, normal
@@ -144,13 +144,8 @@ class Registry:
         what = self.describe(plugin)
         # First, so that torch is not taken for a part of the plugin.
         base = resolve_name(self.base) if self.base else None
-        try:
-            with slow_notice(what), stdout_to_stderr():
-                found = plugin.imported()
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # a plugin may raise anything at import, SystemExit too
-            raise PluginError(f"{what} cannot be imported: {plugin.raised(error)}") from error
+        with plugin.importing(what):
+            found = plugin.imported()
         if problem := self._problem(found, base):
             raise PluginError(f"{what} {problem}")
         return found

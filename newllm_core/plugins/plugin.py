@@ -4,6 +4,8 @@ import hashlib
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -11,7 +13,8 @@ from pkgutil import resolve_name
 from types import ModuleType
 from typing import Any
 
-from newllm_core.plugins.guard import one_line, place_in
+from newllm_core.errors import PluginError
+from newllm_core.plugins.guard import one_line, place_in, slow_notice, stdout_to_stderr
 
 OWN_DISTRIBUTION = "newllm"
 ALLOW_LIST = "NEWLLM_PLUGINS"
@@ -70,6 +73,17 @@ class Plugin:
             return True
         names = {normal(part) for part in listed.split(",")}
         return bool({normal(self.name), normal(self.distribution)} & names)
+
+    @contextmanager
+    def importing(self, what: str) -> Iterator[None]:
+        """Let the body import it; what that raises, SystemExit too, is one line about `what`."""
+        try:
+            with slow_notice(what), stdout_to_stderr():
+                yield
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            raise PluginError(f"{what} cannot be imported: {self.raised(error)}") from error
 
     def imported(self) -> Any:  # noqa: ANN401 - whatever is there
         """Import what `target` says."""

@@ -6,10 +6,11 @@ import torch
 
 from newllm_core.analysis.analyze import analyze
 from newllm_core.analysis.criteria import SECTIONS
-from newllm_core.config import Config, ModelConfig
+from newllm_core.config import ModelConfig
 from newllm_core.errors import DivergedError, InputError
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.runtime.progress import Silent
+from newllm_core.settings import Settings
 
 from . import planted
 
@@ -189,14 +190,12 @@ def test_options_decide_how_much_is_looked_at():
     assert len(train["top_singular_values"]) == 2
 
 
-def test_config_and_seed_can_be_given():
+def test_settings_can_be_given():
     checkpoint = planted.checkpoint_of(planted.healthy())
-    config = Config(analysis=dataclasses.replace(planted.ANALYSIS, num_pairs=77))
+    analysis = dataclasses.asdict(planted.ANALYSIS) | {"num_pairs": 77}
     first, second = (
-        analyze(checkpoint, checkpoint_path="x", with_control=False, config=config, seed=seed)[
-            "train"
-        ]
-        for seed in (1, 2)
+        analyze(checkpoint, checkpoint_path="x", with_control=False, given=given)["train"]
+        for given in (Settings(None, {"analysis": analysis, "run": {"seed": s}}) for s in (1, 2))
     )
     assert first["pairwise_l2"]["num_pairs"] == 77
     assert first["pairwise_l2"]["mean"] != second["pairwise_l2"]["mean"]

@@ -1,6 +1,7 @@
 """Networks in files that others made: torch.nn weights, reservoirs, files with a step."""
 
 import io
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from newllm_core.analysis.report.figures import number
 from newllm_core.analysis.token_memory import _correlation, label, memory_capacity
 from newllm_core.config import AnalysisConfig, Config
 from newllm_core.errors import ConfigError, InputError
+from newllm_core.settings import Settings
 
 from . import maps
 
@@ -146,7 +148,8 @@ def test_foreign_networks_stand_beside_each_other(tmp_path, tokens):
     paths = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
     for path in paths:
         write(path, "gru")
-    found = compare(paths, config=SMALL, tokens=[tokens], kind="gru")
+    given = Settings(None, {"analysis": asdict(SMALL.analysis)})
+    found = compare(paths, given=given, tokens=[tokens], kind="gru")
     first, second = found["checkpoints"]
     assert first["train"]["token_memory"] == second["train"]["token_memory"]
     assert first["validation"] is None

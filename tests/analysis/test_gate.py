@@ -17,7 +17,7 @@ from newllm_core.analysis.examiner import Examiner
 from newllm_core.analysis.health import health_of, measure_health, weight_change
 from newllm_core.analysis.quality_gate import check_gate, gate_failures
 from newllm_core.analysis.sections import mean_cosine
-from newllm_core.config import Config, GateConfig, ModelConfig, Phase1Config
+from newllm_core.config import Config, GateConfig, ModelConfig, Phase1Config, Phase2Config
 from newllm_core.errors import GateRefused
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.pipeline.opened import OpenedCheckpoint
@@ -51,9 +51,9 @@ def of(train=None, validation=None):
     return {"train": HEALTHY | (train or {}), "validation": HEALTHY | (validation or {})}
 
 
-def refusal(health, training=TRAINED, config=CONFIG, *, untrained=False):
+def refusal(health, training=TRAINED, config=CONFIG):
     with pytest.raises(GateRefused) as caught:
-        check_gate(health, training, config, untrained=untrained)
+        check_gate(health, training, config)
     assert caught.value.exit_code == 6
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -224,13 +224,14 @@ def test_untrained_blocks_must_be_asked_for_and_collapse_is_refused_all_the_same
     assert "untrained: no weight of the blocks moved" in message
     assert "--max-iterations 4" in message
     assert "--untrained-blocks" in message
-    check_gate(of(), UNTRAINED, CONFIG, untrained=True)
+    asked = dataclasses.replace(CONFIG, phase2=Phase2Config(untrained_blocks=True))
+    check_gate(of(), UNTRAINED, asked)
     # CVFP is what training brings about; nothing else is waived.
-    check_gate(of({"drift": 0.08}), UNTRAINED, CONFIG, untrained=True)
+    check_gate(of({"drift": 0.08}), UNTRAINED, asked)
     for bad in ({"step_cosine": 0.99}, {"effective_rank_ratio": 0.05}, {"norm_ratio": 1e9}):
-        assert ", " in refusal(of(bad), UNTRAINED, untrained=True)
+        assert ", " in refusal(of(bad), UNTRAINED, asked)
     # Trained blocks are held to all of it.
-    assert "CVFP does not hold" in refusal(of({"drift": 0.08}), untrained=True)
+    assert "CVFP does not hold" in refusal(of({"drift": 0.08}), config=asked)
 
 
 def test_thresholds_are_the_configured_ones():

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from newllm_core.plugins.plugin import FROM_FILES
 from tests.few import FEW_FLAGS
 from tests.forked import start
 from tests.open_gate import OPEN
+
+from .inside import CommandLine
 
 TINY = (
     "--threads=1",
@@ -44,11 +47,11 @@ def run(*arguments, cwd, **environment):
 
 
 @pytest.fixture
-def newllm(tmp_path):
-    def call(*arguments, **environment):
-        return run(*arguments, cwd=tmp_path, **environment)
-
-    return call
+def newllm(monkeypatch, capsys, tmp_path):
+    """The command line in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    yield CommandLine(monkeypatch, capsys)
+    FROM_FILES.clear()
 
 
 def write_corpus(path: Path, documents: int = 60) -> Path:

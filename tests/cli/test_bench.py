@@ -3,16 +3,9 @@ import pytest
 from newllm_core import benchmark as core
 
 from .conftest import run
-from .inside import CommandLine
 
 ROW = {"engine", "precision", "tokens_per_second", "ratio_to_naive", "share_of_peak"}
 FAST = ("bench", "--preset", "cvfp-16", "--rounds", 1, "--threads", 1)
-
-
-@pytest.fixture
-def newllm(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    return CommandLine(monkeypatch, capsys)
 
 
 def test_report_has_every_row_and_ratios_follow_from_rates(newllm):

@@ -11,7 +11,7 @@ from newllm_core.plugins.plugin import FROM_FILES
 from tests.few import FEW_FLAGS
 from tests.open_gate import OPEN_FLAGS
 
-from .inside import CommandLine, save_dataset
+from .inside import save_dataset
 
 LEAKY = """
 import torch
@@ -31,13 +31,6 @@ class Leaky(Cell):
 SMALL = ("--context-dim=8", "--embed-dim=8", "--max-iterations=2", "--threads=1")
 GATE = OPEN_FLAGS
 SHORT = ("--epochs=1", "--num-streams=2", "--bptt=8", "--threads=1")
-
-
-@pytest.fixture
-def newllm(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    yield CommandLine(monkeypatch, capsys)
-    FROM_FILES.clear()
 
 
 @pytest.fixture

@@ -20,8 +20,6 @@ from newllm_core.files.tensor_files import open_tensors
 from newllm_core.model.language_model import LanguageModel
 from tests.generation.cases import TOKENIZERS
 
-from .inside import CommandLine
-
 TEXT = "the cat sat on the mat.\n\nça va, é? 日本 𝄞 here.\r\n\tThe END <|user|> of it" * 6
 
 
@@ -42,11 +40,10 @@ def tokenizer(request):
 
 
 @pytest.fixture
-def newllm(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
+def newllm(newllm, tmp_path):
     save(tmp_path / "a.safetensors", TOKENIZERS["bpe"]())
     (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8", newline="")
-    return CommandLine(monkeypatch, capsys)
+    return newllm
 
 
 def read(path):

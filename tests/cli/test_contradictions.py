@@ -7,7 +7,7 @@ import pytest
 from newllm_core.errors import ConfigError
 from newllm_core.pipeline.opened import open_checkpoint
 
-from .inside import CommandLine, save_checkpoint
+from .inside import save_checkpoint
 
 SETTING = "--set=phase1.max_iterations=4"
 TWICE = "is said twice"
@@ -46,26 +46,23 @@ TWICE = "is said twice"
         ("plugins new spread --kind cell --kind regularizer", ["--kind", "more than once"]),
     ],
 )
-def test_is_one_line_and_code_2(monkeypatch, capsys, tmp_path, arguments, words):
-    monkeypatch.chdir(tmp_path)
-    done = CommandLine(monkeypatch, capsys)(*arguments.split())
+def test_is_one_line_and_code_2(newllm, tmp_path, arguments, words):
+    done = newllm(*arguments.split())
     assert (done.code, done.out) == (2, "")
     assert len(done.err.splitlines()) == 1
     assert all(word in done.err for word in words), done.err
     assert not list(tmp_path.iterdir())
 
 
-def test_files_and_the_environment_may_say_what_has_no_effect_here(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
+def test_files_and_the_environment_may_say_what_has_no_effect_here(newllm, monkeypatch, tmp_path):
     monkeypatch.setenv("NEWLLM_MODEL_DELAY_TOKENS", "4")
     (tmp_path / "a.toml").write_text("[model]\nslow_decays = [0.5]\n")
-    done = CommandLine(monkeypatch, capsys)("phase1", "--config=a.toml", "--data=none")
+    done = newllm("phase1", "--config=a.toml", "--data=none")
     assert (done.code, "no prepared data at none" in done.err) == (3, True)
 
 
-def test_repeatable_options_may_be_repeated(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    done = CommandLine(monkeypatch, capsys)(
+def test_repeatable_options_may_be_repeated(newllm):
+    done = newllm(
         *("generate", "a.safetensors", "--stop", "x", "--stop", "y"),
         *("--set", "run.seed=1", "--set", "generation.top_k=2", "--seed", "1"),
     )
@@ -85,11 +82,10 @@ OF_A_CHECKPOINT = (
 
 
 @pytest.fixture
-def with_checkpoint(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
+def with_checkpoint(newllm, tmp_path):
     save_checkpoint(tmp_path / OURS)
     (tmp_path / "book.txt").write_text("the cat sat")
-    return CommandLine(monkeypatch, capsys)
+    return newllm
 
 
 @pytest.mark.parametrize("command", OF_A_CHECKPOINT)

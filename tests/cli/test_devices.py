@@ -7,7 +7,6 @@ import torch
 from newllm_core.config import RunConfig
 from newllm_core.runtime import device as devices
 from tests.cli.conftest import TINY
-from tests.cli.inside import CommandLine
 from tests.open_gate import OPEN
 from tests.second_device import Held
 
@@ -50,7 +49,7 @@ def figures(report, where=""):
 
 
 @pytest.fixture
-def on_device(second, trained, monkeypatch, capsys):
+def on_device(second, trained, newllm, monkeypatch):
     """Runs a command on "cpu" or "second", beside prepared data."""
     known = RunConfig.__dataclass_fields__["device"]
     choices = {"choices": (*known.metadata["choices"], second.type)}
@@ -58,7 +57,6 @@ def on_device(second, trained, monkeypatch, capsys):
     there = [*devices.available_devices(), second.type]
     monkeypatch.setattr(devices, "available_devices", lambda: there)
     monkeypatch.chdir(trained[0])
-    newllm = CommandLine(monkeypatch, capsys)
 
     def run(name, *arguments):
         monkeypatch.setenv("NEWLLM_RUN_DEVICE", name)

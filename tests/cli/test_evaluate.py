@@ -7,16 +7,10 @@ from newllm_core.data.prepared import open_dataset
 from newllm_core.evaluation.splits import evaluate_splits
 from tests.data.cases import run as prepare
 
-from .inside import CommandLine, save_checkpoint, save_dataset
+from .inside import save_checkpoint, save_dataset
 
 FIGURES = {"loss", "loss_stderr", "perplexity", "accuracy", "bits_per_byte"}
 FIGURES |= {"bits_per_byte_stderr", "bits_per_character", "word_perplexity"}
-
-
-@pytest.fixture
-def newllm(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    return CommandLine(monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")

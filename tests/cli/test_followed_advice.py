@@ -16,7 +16,7 @@ from newllm_core.plugins.plugin import FROM_FILES
 from tests.few import FEW_FLAGS
 from tests.open_gate import OPEN
 
-from .inside import CommandLine, save_checkpoint, save_dataset
+from .inside import save_checkpoint, save_dataset
 
 PLUGIN = """
 from newllm_core.regularizers.base import Regularizer
@@ -179,11 +179,9 @@ CASES = [
 
 
 @pytest.mark.parametrize(("refused", "advice", "followed"), CASES, ids=[case[0] for case in CASES])
-def test_advice_is_followed(monkeypatch, capsys, files, tmp_path, refused, advice, followed):
+def test_advice_is_followed(newllm, files, tmp_path, refused, advice, followed):
     for path in files.iterdir():
         (tmp_path / path.name).symlink_to(path)
-    monkeypatch.chdir(tmp_path)
-    newllm = CommandLine(monkeypatch, capsys)
     lines = [(refused, False), *((line, True) for line in followed.split(" && "))]
     for line, helps in lines:
         if line.startswith("cp "):
@@ -205,9 +203,7 @@ def test_advice_is_followed(monkeypatch, capsys, files, tmp_path, refused, advic
 
 
 @pytest.mark.parametrize("name", ["a b", "it's", "-n", "a\nb", "very long " * 20])
-def test_what_is_next_may_be_pasted(monkeypatch, capsys, files, tmp_path, name):
-    monkeypatch.chdir(tmp_path)
-    newllm = CommandLine(monkeypatch, capsys)
+def test_what_is_next_may_be_pasted(newllm, files, name):
     text = ["--source=text-file", f"--input={files / 'train.txt'}", "--val-token-policy=keep"]
     told = newllm("prepare", *text, f"--out={name}").out
     for more in ([*FEW_FLAGS, "--max-iterations=0", f"--out={name}.safetensors"], ["--json"]):

@@ -7,9 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from newllm_core.plugins.plugin import FROM_FILES
-
-from .inside import CommandLine, save_checkpoint
+from .inside import save_checkpoint
 
 STEP = """
 import torch
@@ -21,8 +19,7 @@ def step(state, ids):
 
 
 @pytest.fixture
-def newllm(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
+def newllm(newllm, tmp_path):
     for name in ("leaky.py", "other.py"):
         (tmp_path / name).write_text(STEP)
     np.save(tmp_path / "ids.npy", np.random.default_rng(0).integers(0, 9, 500))
@@ -33,8 +30,7 @@ def newllm(monkeypatch, capsys, tmp_path):
     (tmp_path / "data" / "dataset.json").write_text("{}")
     (tmp_path / "folder").mkdir()
     save_checkpoint(tmp_path / "ours.safetensors")
-    yield CommandLine(monkeypatch, capsys)
-    FROM_FILES.clear()
+    return newllm
 
 
 def test_a_file_with_a_step_is_examined(newllm, tmp_path):

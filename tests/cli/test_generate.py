@@ -15,13 +15,7 @@ from newllm_core.generation.writer import Tail
 from tests.forked import start
 from tests.generation.cases import bpe, bytes_only, session_of, word_pieces
 
-from .inside import CommandLine, save_checkpoint, save_dataset
-
-
-@pytest.fixture
-def newllm(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    return CommandLine(monkeypatch, capsys)
+from .inside import save_checkpoint, save_dataset
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,12 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
 from newllm_core.config import SECTIONS
 from tests.cli.conftest import run, write_corpus
-from tests.cli.inside import CommandLine
 
 COMMANDS = ["", "quickstart", "prepare", "phase1", "analyze", "phase2", "expand"]
 COMMANDS += ["evaluate", "contexts", "generate"]
@@ -33,8 +33,7 @@ def test_help_loads_nothing_heavy():
     assert done.stdout.count("Usage:") == len(COMMANDS)
 
 
-def test_help_has_whole_sentences_and_one_name_for_each_type(monkeypatch, capsys):
-    newllm = CommandLine(monkeypatch, capsys)
+def test_help_has_whole_sentences_and_one_name_for_each_type(newllm):
     listed = newllm("--help").out.partition("Commands:")[2]
     assert "..." not in listed
     assert "train the heads, generate: in minutes." in " ".join(listed.split())
@@ -105,9 +104,9 @@ def test_every_setting_is_a_flag_with_its_default(newllm, section):
         (["prepare", "--tokenizer=foreign.json", "--out=new"], 3, ["foreign.json"]),
     ],
 )
-def test_a_mistake_is_one_helpful_line(mistaken, monkeypatch, capsys, arguments, code, words):
+def test_a_mistake_is_one_helpful_line(newllm, mistaken, monkeypatch, arguments, code, words):
     monkeypatch.chdir(mistaken)
-    result = CommandLine(monkeypatch, capsys)(*arguments)
+    result = newllm(*arguments)
     assert result.code == code, result.err
     assert result.out == ""
     assert "Traceback" not in result.err
@@ -121,54 +120,60 @@ def test_a_mistake_is_one_helpful_line(mistaken, monkeypatch, capsys, arguments,
     "command",
     ["analyze notes.txt", "analyze a.py --tokens notes.txt", "evaluate a --text notes.txt"],
 )
-def test_a_file_that_may_not_be_read_is_one_line(mistaken, monkeypatch, capsys, command):
+def test_a_file_that_may_not_be_read_is_one_line(newllm, mistaken, monkeypatch, command):
     monkeypatch.chdir(mistaken)
     (mistaken / "a.py").write_text("def step(state, ids): return state\nstart = None\n")
     monkeypatch.setattr("os.access", lambda path, mode: mode != os.R_OK)
-    done = CommandLine(monkeypatch, capsys)(*command.split())
+    done = newllm(*command.split())
     assert (done.code, len(done.err.splitlines())) == (3, 1)
     assert "permission denied" in done.err or "no such checkpoint" in done.err
 
 
-def test_environment_beats_file_and_flag_beats_environment(newllm, tmp_path):
+@pytest.fixture
+def process(tmp_path):
+    """The command line as a user runs it, in a process of its own."""
+    return partial(run, cwd=tmp_path)
+
+
+def test_environment_beats_file_and_flag_beats_environment(process, tmp_path):
     write_corpus(tmp_path / "corpus.txt", documents=6)
     (tmp_path / "run.toml").write_text('[data]\nsource = "text-file"\nvocab_size = 300\n')
     arguments = ["prepare", "--config=run.toml", "--input=corpus.txt", "--json"]
     arguments += ["--document-separator=\\n\\n"]
-    by_file = newllm(*arguments, "--out=a").json["vocab_size"]
-    by_environment = newllm(*arguments, "--out=b", NEWLLM_DATA_VOCAB_SIZE="310").json["vocab_size"]
-    by_flag = newllm(*arguments, "--out=c", "--vocab-size=320", NEWLLM_DATA_VOCAB_SIZE="310").json[
+    by_file = process(*arguments, "--out=a").json["vocab_size"]
+    by_environment = process(*arguments, "--out=b", NEWLLM_DATA_VOCAB_SIZE="310").json["vocab_size"]
+    by_flag = process(*arguments, "--out=c", "--vocab-size=320", NEWLLM_DATA_VOCAB_SIZE="310").json[
         "vocab_size"
     ]
     assert [by_file, by_environment, by_flag] == [300, 310, 320]
-    wrong = newllm(*arguments, "--out=d", NEWLLM_DATA_VOCABSIZE="310")
+    wrong = process(*arguments, "--out=d", NEWLLM_DATA_VOCABSIZE="310")
     assert wrong.code == 2
     assert "NEWLLM_DATA_VOCABSIZE" in wrong.err
 
 
-def test_nothing_is_overwritten_without_being_told(newllm, tmp_path):
+def test_nothing_is_overwritten_without_being_told(process, tmp_path):
     write_corpus(tmp_path / "corpus.txt", documents=6)
     prepare = ["prepare", "--source=text-file", "--input=corpus.txt", "--vocab-size=300"]
     prepare += ["--document-separator=\\n\\n"]
-    assert newllm(*prepare).code == 0
-    again = newllm(*prepare)
+    assert process(*prepare).code == 0
+    again = process(*prepare)
     assert again.code == 3
     assert "--overwrite" in again.err
-    assert newllm(*prepare, "--overwrite").code == 0
+    assert process(*prepare, "--overwrite").code == 0
     untrained = ["phase1", "--max-iterations=0", "--context-dim=16", "--embed-dim=16"]
-    assert newllm(*untrained).code == 0
+    assert process(*untrained).code == 0
     before = (tmp_path / "runs/phase1.safetensors").read_bytes()
-    refused = newllm(*untrained, "--seed=1")
+    refused = process(*untrained, "--seed=1")
     assert refused.code == 3
     assert "runs/phase1.safetensors" in refused.err
     assert (tmp_path / "runs/phase1.safetensors").read_bytes() == before
-    assert newllm(*untrained, "--seed=1", "--overwrite").code == 0
+    assert process(*untrained, "--seed=1", "--overwrite").code == 0
     assert (tmp_path / "runs/phase1.safetensors").read_bytes() != before
 
 
-def test_json_output_is_one_document_and_progress_is_elsewhere(newllm, tmp_path):
+def test_json_output_is_one_document_and_progress_is_elsewhere(process, tmp_path):
     write_corpus(tmp_path / "corpus.txt", documents=6)
-    result = newllm(
+    result = process(
         *("prepare", "--source=text-file", "--input=corpus.txt", "--vocab-size=300", "--json"),
         "--document-separator=\\n\\n",
     )

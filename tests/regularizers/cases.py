@@ -2,16 +2,11 @@
 
 import torch
 
-from newllm_core.plugins.plugin import OWN_DISTRIBUTION
 from newllm_core.plugins.registry import REGULARIZERS
 from newllm_core.settings import make_section
 
 N, D = 63, 17
-OWN = [
-    name
-    for name, claimants in REGULARIZERS.plugins().items()
-    if claimants[0].distribution == OWN_DISTRIBUTION
-]
+OWN = [name for name, (first, *_) in REGULARIZERS.plugins().items() if first.is_own]
 
 # Every regularizer with its defaults, then every option away from its default.
 VARIANTS = [

@@ -2,17 +2,12 @@
 
 import pytest
 
-from newllm_core.plugins.plugin import OWN_DISTRIBUTION
 from newllm_core.plugins.registry import CELLS
 from newllm_core.settings import make_section
 from newllm_core.testing import ConformanceError, check_cell
 from tests.testing.cells import WRONG, Constants, DeclaredOnce, Leaky, RateOptions, Reservoir
 
-OWN = [
-    name
-    for name, claimants in CELLS.plugins().items()
-    if claimants[0].distribution == OWN_DISTRIBUTION
-]
+OWN = [name for name, (first, *_) in CELLS.plugins().items() if first.is_own]
 VARIANTS = [
     *((name, {}) for name in OWN),
     ("residual", {"hidden_dim": 7}),

@@ -10,7 +10,6 @@ from newllm_core.data.sources import python_docs
 from newllm_core.data.sources.base import DataSource, Document
 from newllm_core.data.sources.files import input_file, read_lines
 from newllm_core.errors import InputError
-from newllm_core.plugins.plugin import OWN_DISTRIBUTION
 from newllm_core.plugins.registry import DATA_SOURCES
 from newllm_core.testing import ConformanceError, check_data_source
 
@@ -38,7 +37,7 @@ def folder(tmp_path):
 
 
 def test_every_built_in_is_here():
-    own = {n for n, c in DATA_SOURCES.plugins().items() if c[0].distribution == OWN_DISTRIBUTION}
+    own = {name for name, (first, *_) in DATA_SOURCES.plugins().items() if first.is_own}
     assert own == set(INPUTS)
 
 

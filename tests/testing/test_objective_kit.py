@@ -6,16 +6,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from newllm_core.objectives.base import NO_TOKEN, Objective
-from newllm_core.plugins.plugin import OWN_DISTRIBUTION
 from newllm_core.plugins.registry import OBJECTIVES
 from newllm_core.settings import make_section
 from newllm_core.testing import ConformanceError, check_objective
 
-OWN = [
-    name
-    for name, claimants in OBJECTIVES.plugins().items()
-    if claimants[0].distribution == OWN_DISTRIBUTION
-]
+OWN = [name for name, (first, *_) in OBJECTIVES.plugins().items() if first.is_own]
 VARIANTS = [
     *((name, {}) for name in OWN),
     ("reconstruction", {"decoder": "linear"}),

@@ -3,17 +3,12 @@
 import pytest
 import torch
 
-from newllm_core.plugins.plugin import OWN_DISTRIBUTION
 from newllm_core.plugins.registry import REGULARIZERS
 from newllm_core.regularizers.base import Regularizer
 from newllm_core.settings import make_section
 from newllm_core.testing import ConformanceError, check_regularizer
 
-OWN = [
-    name
-    for name, claimants in REGULARIZERS.plugins().items()
-    if claimants[0].distribution == OWN_DISTRIBUTION
-]
+OWN = [name for name, (first, *_) in REGULARIZERS.plugins().items() if first.is_own]
 VARIANTS = [
     *((name, {}) for name in OWN),
     ("ema-variance", {"form": "mean"}),

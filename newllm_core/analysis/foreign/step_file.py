@@ -16,7 +16,6 @@ from torch import Tensor
 
 from newllm_core.analysis.foreign.base import Network, named
 from newllm_core.errors import PluginError
-from newllm_core.plugins.guard import stdout_to_stderr
 from newllm_core.plugins.plugin import Plugin, import_file
 
 # All others but `start`, which is anything with tensors in it, are functions.
@@ -30,11 +29,8 @@ def open_step_file(path: Path) -> Network:
         PluginError: it cannot be imported, or is not what the head of this module says.
     """
     plugin = Plugin("recurrence", path.stem, f"{path}:step", "file", "", file=path)
-    try:
-        with stdout_to_stderr():
-            module = import_file(path)
-    except (Exception, SystemExit) as error:  # a file may raise anything at import
-        raise PluginError(f"{path} cannot be imported: {plugin.raised(error)}") from error
+    with plugin.importing(str(path)):
+        module = import_file(path)
     found = {s.name: getattr(module, s.name, None) for s in fields(Network)}
     given = {name: value for name, value in found.items() if value is not None}
     if not callable(given.get("step")) or "start" not in given:

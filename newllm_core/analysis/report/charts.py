@@ -6,10 +6,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from newllm_core.analysis.criteria import Figures
 from newllm_core.analysis.report.chart import Chart, Series, Values
 from newllm_core.analysis.report.figures import Place, look_up, names_in
 
-Figures = Mapping[str, Any]
 # Name of a curve to the figures it shows and its role.
 Columns = Mapping[str, tuple[Figures, str]]
 
@@ -140,16 +140,9 @@ def _curves(
 
 def spectrum_chart(columns: Columns) -> Chart:
     """Return singular values of every column beside those of Gaussian samples."""
-    series: list[Series] = []
-    largest = 1.0
-    for name, (figures, role) in columns.items():
-        curve = figures["spectrum"]
-        largest = max(largest, curve["singular_values"][0])
-        if not series:
-            series.append(
-                Series("Gaussian", curve["index"], curve["gaussian"], "reference", dashed=True)
-            )
-        series.append(Series(name, curve["index"], curve["singular_values"], role))
+    curves = [(name, of["spectrum"], role) for name, (of, role) in columns.items()]
+    largest = max(1.0, *(curve["singular_values"][0] for _, curve, _ in curves))
+    first = curves[0][1]
     return Chart(
         key="spectrum",
         title="Singular values of the contexts",
@@ -157,7 +150,10 @@ def spectrum_chart(columns: Columns) -> Chart:
         "the ceiling of the effective rank.",
         x_label="index",
         y_label="singular value",
-        series=series,
+        series=[
+            Series("Gaussian", first["index"], first["gaussian"], "reference", dashed=True),
+            *(Series(n, curve["index"], curve["singular_values"], r) for n, curve, r in curves),
+        ],
         log_y=True,
         # LayerNorm leaves a direction empty: one value near zero must not flatten all others.
         floor=largest * SMALLEST_SHARE,

@@ -14,6 +14,7 @@ from newllm_core.analysis.report.figures import (
     number,
 )
 from newllm_core.analysis.report.html import chart_grid, figure_table, page, section, status, table
+from newllm_core.settings import text_of
 
 
 def compare_page(comparison: Figures) -> str:
@@ -64,11 +65,7 @@ def comparison_curves(comparison: Figures) -> list[Chart]:
 
 def setting(value: object) -> str:
     """Return a setting as it is written in a config file; a dash for one that is absent."""
-    if value is None:
-        return "–"
-    if isinstance(value, list | tuple):
-        return ",".join(str(part) for part in value)
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return "–" if value is None else text_of(value)
 
 
 def _health(entries: Sequence[Figures]) -> str:

@@ -6,8 +6,8 @@ from typing import Any
 
 from newllm_core.analysis.criteria import HEALTHY, SECTIONS, STATUSES, Figures
 
-# Keys, and places in lists.
-Place = tuple[str | int, ...]
+# Keys, places in lists, and what makes one figure of a whole list.
+Place = tuple[str | int | Callable[[Any], Any], ...]
 # Name in the report; as tables call it; where the figure is. If it is sampled, its standard error
 # stands beside it.
 HEADLINES: dict[str, tuple[str, Place]] = {
@@ -40,10 +40,10 @@ FIGURES: list[tuple[str, Place]] = [
     ("  standard error", ("pairwise_cosine", "stderr")),
     ("  std", ("pairwise_cosine", "std")),
     ("  largest", ("pairwise_cosine", "max")),
-    ("dimension mean, std", ("dimension_mean",)),
-    ("dimension variance, min", ("dimension_variance", "min")),
-    ("  mean", ("dimension_variance", "mean")),
-    ("  max", ("dimension_variance", "max")),
+    ("dimension mean, std", ("dimension_mean", statistics.pstdev)),
+    ("dimension variance, min", ("dimension_variance", min)),
+    ("  mean", ("dimension_variance", statistics.fmean)),
+    ("  max", ("dimension_variance", max)),
     ("sparsity", ("sparsity",)),
     ("CVFP: drift of readings 3 to 4", ("repeat_drift", "third_to_fourth")),
     ("converged from a random start", ("converged_ratio",)),
@@ -91,7 +91,7 @@ def look_up(figures: Any, path: Place) -> Any:  # noqa: ANN401 - any figure
     """Return the figure at `path`, or None where there is none."""
     try:
         for key in path:
-            figures = figures[key]
+            figures = key(figures) if callable(key) else figures[key]
     except (KeyError, IndexError, TypeError):
         return None
     return figures
@@ -157,26 +157,13 @@ def shape_text(shape: Sequence[int]) -> str:
     return f"{shape[0]:,} rows of {shape[1]:,} dimensions"
 
 
-def figure_at(figures: Figures | None, path: Place) -> float | None:
-    """Return the number at `path`, of lists a summary; None where there is none."""
-    value = look_up(figures, path[:1])
-    if value is None:
-        return None
-    if path[0] == "dimension_mean":
-        return statistics.pstdev(value)
-    if path[0] == "dimension_variance":
-        chosen = {"min": min(value), "max": max(value), "mean": statistics.fmean(value)}
-        return chosen[str(path[1])]
-    return look_up(figures, path)
-
-
 def figure_rows(
     columns: Iterable[Figures | None], figures: Sequence[tuple[str, Place]] = FIGURES
 ) -> Iterator[tuple[str, list[str]]]:
     """Yield the label of every figure that any column has, and how it reads in each."""
     columns = list(columns)
     for label, path in figures:
-        values = [figure_at(figures, path) for figures in columns]
+        values = [look_up(figures, path) for figures in columns]
         if any(value is not None for value in values):
             yield label, [number(value) for value in values]
 
