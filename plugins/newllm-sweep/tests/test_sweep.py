@@ -201,7 +201,7 @@ def test_pruning_by_a_figure_that_never_comes_ends_the_sweep(tmp_path, stand_in_
 
 def test_a_folder_that_holds_no_sweep(plan_file, tmp_path):
     plan = read_plan(plan_file)
-    with pytest.raises(InputError, match=r"cannot write .*plan.toml: File exists"):
+    with pytest.raises(InputError, match=r"cannot write .*plan.toml: .* is no folder"):
         Trials(plan, plan_file)
     for content in ("garbage\n", '{"op_code": 0}\n', "[1]\n"):
         (tmp_path / "journal.log").write_text(content)
