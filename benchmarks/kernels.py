@@ -20,15 +20,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.fine_tuning import fine_tuning
 from newllm_core import settings
 from newllm_core.config import RunConfig
 from newllm_core.kernels.door import FORMS, choose
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.runtime.device import prepare_device
 from newllm_core.runtime.precision import products_in, uses_bfloat16
-from newllm_core.training.phase2.fine_tuning import FineTuning
 from newllm_core.training.phase2.head_loss import HeadLoss, plain_cross_entropy
-from newllm_core.training.phase2.steps import Steps
 
 CPU, RUN, VOCAB_SIZE = torch.device("cpu"), RunConfig(), 8192
 Passes = Iterator[dict[str, float]]
@@ -54,11 +53,7 @@ def step_pass(preset: str, loss: HeadLoss) -> Passes:
     """Seconds of one step of fine-tuning after another."""
     config = settings.resolve(settings.from_file(f"preset:{preset}"))
     model = LanguageModel(config.model, VOCAB_SIZE, cell=config.cell)
-    tokens, options = np.random.default_rng(0).integers(0, VOCAB_SIZE, 131_072), config.phase2
-    source = FineTuning(model, tokens, end_id=0, config=options, weights=[1.0], head_loss=loss)
-    steps = Steps(model, list(model.parameters()), options, 1_000_000)
-    generator = torch.Generator().manual_seed(0)
-    losses = itertools.chain.from_iterable(source.losses(generator) for _ in itertools.count())
+    steps, losses = fine_tuning(model, config.phase2, loss)
     while True:
         begun = time.perf_counter()
         with products_in(model, RUN, CPU):

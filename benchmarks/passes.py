@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from unittest.mock import patch
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -21,14 +20,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.fine_tuning import fine_tuning
 from newllm_core import settings
 from newllm_core.benchmark import VOCAB_SIZE, Runner
 from newllm_core.config import RunConfig
 from newllm_core.kernels import cross_entropy
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.runtime.precision import products_in
-from newllm_core.training.phase2.fine_tuning import FineTuning
-from newllm_core.training.phase2.steps import Steps
 
 CPU, RUN = torch.device("cpu"), RunConfig(precision="bfloat16")
 # Logits that exist at a time are a GPU's, not those of the processor that counts.
@@ -108,12 +106,8 @@ def phase2_step(preset: str, streams: int, length: int) -> Callable[[], object]:
     layers: dict[str, dict[str, Any]] = {"phase2": options, "model": {"head_bigrams": 0}}
     config = settings.resolve(settings.from_file(f"preset:{preset}"), layers)
     model = LanguageModel(config.model, VOCAB_SIZE, cell=config.cell)
-    tokens = np.random.default_rng(0).integers(0, VOCAB_SIZE, 4 * streams * length)
-    common: dict[str, Any] = {"weights": [1.0], "head_loss": cross_entropy.cross_entropy}
-    source = FineTuning(model, tokens, end_id=0, config=config.phase2, **common)
-    steps = Steps(model, list(model.parameters()), config.phase2, 1_000_000)
+    steps, losses = fine_tuning(model, config.phase2, cross_entropy.cross_entropy)
     steps.change.looks = False
-    losses = source.losses(torch.Generator())
 
     def step() -> None:
         at_once = patch.dict(cross_entropy.LOGITS_AT_ONCE, AT_ONCE)

@@ -15,6 +15,7 @@ import torch
 
 from benchmarks import frozen_heads
 from benchmarks.comparison.sizing import solve_width
+from benchmarks.fine_tuning import fine_tuning, random_tokens
 from benchmarks.gpu.timing import Place, Row, row
 from benchmarks.peers.base import Peer, count_parameters
 from benchmarks.peers.gru import Gru
@@ -26,7 +27,6 @@ from newllm_core.kernels.door import choose
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.runtime.device import to_device
 from newllm_core.runtime.precision import products_in
-from newllm_core.training.phase2.fine_tuning import FineTuning
 from newllm_core.training.phase2.head_loss import HeadLoss, plain_cross_entropy
 from newllm_core.training.phase2.source import Terms
 from newllm_core.training.phase2.steps import Steps
@@ -118,22 +118,17 @@ def phase2(place: Place) -> Iterator[Row]:
 def step_of(kind: str, config: Config, place: Place) -> Callable[[], None]:
     """Return what makes one step of fine-tuning after another."""
     device, options = place.device, config.phase2
-    length = options.num_streams * options.bptt * 16
-    tokens = np.random.default_rng(0).integers(0, vocabulary(place), length)
     ours = LanguageModel(config.model, vocabulary(place), cell=config.cell).to(device)
     like, kernels = ours.embedding.weight, config.run.kernels
     head_loss = choose("cross-entropy", plain_cross_entropy, like, setting=kernels)
     if kind == "newllm":
-        common: dict[str, Any] = {"config": options, "weights": [1.0], "head_loss": head_loss}
-        source = FineTuning(ours, tokens, end_id=0, **common)
-        generator = torch.Generator(device).manual_seed(0)
-        epochs = (source.losses(generator) for _ in itertools.count())
-        steps = Steps(ours, list(ours.parameters()), options, 1_000_000)
+        steps, losses = fine_tuning(ours, options, head_loss)
     else:
+        tokens = random_tokens(options, vocabulary(place))
         peer = peer_of(kind, count_parameters(ours), vocabulary(place)).to(device)
         epochs = (peer_losses(peer, tokens, options, head_loss) for _ in itertools.count())
+        losses = itertools.chain.from_iterable(epochs)
         steps = Steps(peer, list(peer.parameters()), options, 1_000_000)
-    losses = itertools.chain.from_iterable(epochs)
 
     def step() -> None:
         with products_in(ours, config.run, device):
