@@ -66,7 +66,9 @@ def in_one_line(error: Any) -> str:  # noqa: ANN401
         return message
     ctx = getattr(error, "ctx", None)  # not every error has one
     where = f"; see {ctx.command_path} -h" if ctx else ""
-    if getattr(error, "option_name", "") == "--preset":  # which it is in Python, and of bench
+    known = {name for option in ctx.command.params for name in option.opts} if ctx else set()
+    # Which it is in Python, and of bench.
+    if getattr(error, "option_name", "") == "--preset" and "--config" in known:
         message = "No such option: --preset: write --config preset:NAME, as in --config preset:tiny"
     return f"newllm: {message.rstrip('.')}{where}"
 

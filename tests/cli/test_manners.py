@@ -88,6 +88,7 @@ def test_every_setting_is_a_flag_with_its_default(newllm, section):
         (["phase1", "--data=nowhere"], 3, ["nowhere"]),
         (["phase1", "--sed=3"], 2, ["No such option: --sed", "--seed", "phase1 -h"]),
         (["phase1", "--preset", "tiny"], 2, ["--preset", "--config preset:tiny", "phase1 -h"]),
+        (["plugins", "--preset", "tiny"], 2, ["No such option: --preset; see newllm plugins -h"]),
         (["phase1", "--seed"], 2, ["'--seed' requires an argument"]),
         (["phse1"], 2, ["'phse1'", "Did you mean 'phase1'", "newllm -h"]),
         (["plugins", "chek"], 2, ["'chek'", "plugins -h"]),
