@@ -285,9 +285,8 @@ def test_a_term_is_measured_on_validation_text_every_epoch():
     trained = run(with_probes(checkpoint()), SMALL, epochs=2, **given)
     losses = [entry["validation_terms"]["reconstruction"] for entry in trained.results["epochs"]]
     assert losses[2] < losses[1] < losses[0]
-    assert losses[2] == pytest.approx(
-        trained.results["epochs"][2]["terms"]["reconstruction"], rel=0.5
-    )
+    trained_on = trained.results["epochs"][2]["terms"]["reconstruction"]
+    assert losses[2] == pytest.approx(trained_on, rel=0.5)
 
 
 def test_epochs_read_a_part_of_validation_and_the_end_all_of_it():
@@ -297,6 +296,5 @@ def test_epochs_read_a_part_of_validation_and_the_end_all_of_it():
     assert [entry["train"]["num_tokens"] for entry in trained.results["epochs"]] == counts
     assert trained.results["validation"]["num_tokens"] == 300
     whole = run(checkpoint(), SMALL, epochs=2)
-    assert trained.results["validation"]["loss"] == pytest.approx(
-        whole.results["epochs"][trained.results["best_epoch"]]["validation"]["loss"], rel=1e-5
-    )
+    best = whole.results["epochs"][trained.results["best_epoch"]]["validation"]["loss"]
+    assert trained.results["validation"]["loss"] == pytest.approx(best, rel=1e-5)
