@@ -19,6 +19,8 @@ sys.dont_write_bytecode = False
 # Bit-identical results, and small tensors gain nothing from more threads, of commands neither.
 torch.set_num_threads(1)
 os.environ.setdefault("NEWLLM_RUN_THREADS", "1")
+# Figures of commands are a processor's; the fixture `device` has the others.
+os.environ.setdefault("NEWLLM_RUN_DEVICE", "cpu")
 
 # A busy machine is no mistake.
 hypothesis.settings.register_profile("tests", deadline=None, max_examples=50)
@@ -34,15 +36,17 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: not ("/robustness/" in item.nodeid or "devices" in item.nodeid))
 
 
-# Before the first gradient, which makes a thread for every device there is.
-SECOND = second_device.register() if second_device.IS_POSSIBLE else None
+# Before the first gradient, which makes a thread for every device there is. Beside CUDA it would be
+# asked for memory that is pinned.
+IS_POSSIBLE = second_device.IS_POSSIBLE and not torch.cuda.is_available()
+SECOND = second_device.register() if IS_POSSIBLE else None
 
 
 @pytest.fixture
 def second(monkeypatch):
     """The device of `second_device`."""
     if SECOND is None:
-        pytest.skip("torch 2.10 and later can have a second device made of Python")
+        pytest.skip("a second device takes torch 2.10 or later, and no CUDA")
     monkeypatch.setattr(torch, "Generator", second_device.Generator)
     monkeypatch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)  # which is CUDA's
     forms = [form._replace(devices=(*form.devices, second_device.NAME)) for form in door.FORMS]

@@ -16,7 +16,8 @@ CPU = torch.device("cpu")
 IS_POSSIBLE = hasattr(backend_registration, "_setup_privateuseone_for_python_backend")
 # What makes tensors from none: all else in PyTorch is made of these.
 FACTORIES = (
-    *("empty.memory_format", "empty_strided", "arange.start_step", "linspace", "eye", "eye.m"),
+    *("empty.memory_format", "empty_strided", "arange", "arange.start", "arange.start_step"),
+    *("linspace", "eye", "eye.m"),
     *("randperm", "randperm.generator", "tril_indices", "triu_indices"),
 )
 BETWEEN_DEVICES = {"aten::_to_copy", "aten::copy_", "aten::to"}

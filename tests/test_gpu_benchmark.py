@@ -56,8 +56,10 @@ def test_every_form_of_the_recurrence_can_be_made(monkeypatch):
     config = preset("tiny", place)
     model = LanguageModel(config.model, 97, cell=config.cell)
     given = torch.randn(3, 2, config.model.embed_dim, requires_grad=True), model.start(2)
-    made = [name for name, _ in forms(model, None, given, on_gpu=True)]
-    assert made == ["plain", "graph", "compiled"]
+    made = {name: make() for name, make in forms(model, None, given, on_gpu=True).items()}
+    assert list(made) == ["plain", "graph", "compiled"]
+    # Of a module that becomes a graph, nothing else may be made.
+    assert len({id(form) for form in made.values()}) == 3
 
 
 def test_a_part_that_fails_says_so_and_the_others_follow(run, monkeypatch):
@@ -95,7 +97,7 @@ def test_without_a_cuda_device_it_is_refused(run):
     assert code == 2
     assert printed.out == ""
     assert printed.err.count("\n") == 1
-    assert "torch finds no CUDA device" in printed.err
+    assert "finds no such device here; --device cpu --quick tries the code" in printed.err
 
 
 def test_steps_of_compiled_cells_are_timed(monkeypatch):

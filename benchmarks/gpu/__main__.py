@@ -89,8 +89,10 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART")
     asked = parser.parse_args()
     if asked.device == "cuda" and not torch.cuda.is_available():
+        build = f"is built for CUDA {torch.version.cuda}" if torch.version.cuda else "has no CUDA"
         print(
-            "benchmarks.gpu: torch finds no CUDA device here; --device cpu --quick tries the code",
+            f"benchmarks.gpu: torch {torch.__version__} {build} and finds no such device here; "
+            "--device cpu --quick tries the code",
             file=sys.stderr,
         )
         return 2

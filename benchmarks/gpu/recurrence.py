@@ -24,16 +24,19 @@ Form = Callable[[Tensor, Tensor], Tensor]
 class Unrolled(nn.Module):
     """The blocks of a model over a window, with nothing around them."""
 
-    def __init__(self, model: LanguageModel, dtype: torch.dtype | None) -> None:
+    def __init__(
+        self, model: LanguageModel, dtype: torch.dtype | None, *, keeps_rounded: bool = False
+    ) -> None:
         super().__init__()
         self.blocks = model.blocks
         self.dtype = dtype
+        self.keeps_rounded = keeps_rounded
 
     def forward(self, x_TBE: Tensor, context_BC: Tensor) -> Tensor:
         """Read the window: contexts [T, B, C]."""
         steps = []
-        enabled = self.dtype is not None
-        with torch.autocast(x_TBE.device.type, self.dtype, enabled=enabled, cache_enabled=False):
+        enabled, keeps = self.dtype is not None, self.keeps_rounded
+        with torch.autocast(x_TBE.device.type, self.dtype, enabled=enabled, cache_enabled=keeps):
             for token in x_TBE.unbind(0):
                 context_BC = self.blocks(context=context_BC, token=token)[-1][-1]
                 steps.append(context_BC)
@@ -42,17 +45,22 @@ class Unrolled(nn.Module):
 
 def forms(
     model: LanguageModel, dtype: torch.dtype | None, given: tuple[Tensor, Tensor], *, on_gpu: bool
-) -> Iterator[tuple[str, Form]]:
-    """Make one form after another; a processor has the plain one only."""
-    yield "plain", Unrolled(model, dtype)
-    if on_gpu:
+) -> dict[str, Callable[[], Any]]:
+    """Return what makes each form; a processor has the plain one only."""
+
+    def graphed() -> Any:  # noqa: ANN401
         # Nobody reads the token that leaves the last cell, nor the weights that make it.
-        graphed: Any = torch.cuda.make_graphed_callables(
-            Unrolled(model, dtype), given, allow_unused_input=True
-        )
-        yield "graph", graphed
-        # The last, which needs a compiler and may fail for want of one.
-        yield "compiled", torch.compile(Unrolled(model, dtype), mode="reduce-overhead")
+        make: Any = torch.cuda.make_graphed_callables
+        return make(Unrolled(model, dtype), given, allow_unused_input=True)
+
+    def compiled() -> Any:  # noqa: ANN401
+        return torch.compile(Unrolled(model, dtype), mode="reduce-overhead")
+
+    # As training runs it, with weights that are rounded once; a graph may not keep them.
+    plain = partial(Unrolled, model, dtype, keeps_rounded=True)
+    # The compiled one last: it needs a compiler and may fail for want of one.
+    on_gpus = {"graph": graphed, "compiled": compiled} if on_gpu else {}
+    return {"plain": plain, **on_gpus}
 
 
 def recurrence(place: Place) -> Iterator[Row]:
@@ -67,9 +75,9 @@ def recurrence(place: Place) -> Iterator[Row]:
         x_TBE = torch.randn(length, streams, config.model.embed_dim, device=place.device)
         given = x_TBE.requires_grad_(), model.start(streams)
         plain_s = 0.0
-        for label, form in forms(model, dtype, given, on_gpu=on_gpu):
+        for label, make in forms(model, dtype, given, on_gpu=on_gpu).items():
             begun = time.perf_counter()
-            step = partial(forward_and_back, form, *given, model)
+            step = partial(forward_and_back, make(), *given, model)
             step()
             place.wait()
             first_s = time.perf_counter() - begun

@@ -1,5 +1,6 @@
 """Times, sizes and rows of the table."""
 
+import gc
 import statistics
 import time
 from collections.abc import Callable
@@ -55,7 +56,8 @@ class Place:
         return statistics.median(taken)
 
     def begin_memory(self) -> None:
-        """Forget the peak of memory."""
+        """Forget the peak of memory, and what was there before."""
+        gc.collect()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
 

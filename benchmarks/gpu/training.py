@@ -57,7 +57,6 @@ def phase1(place: Place, peak: float) -> Iterator[Row]:
         for batch in (512, 4096, 8192, 32_768) if not place.quick else (32,):
             sizes = {"batch_tokens": batch, "min_batch_tokens": batch, "window_tokens": 4 * batch}
             config = preset(name, place, phase1=sizes)
-            place.begin_memory()
             found = benchmark(
                 config,
                 engines=(NAIVE, "parallel"),
@@ -71,19 +70,21 @@ def phase1(place: Place, peak: float) -> Iterator[Row]:
                 model = LanguageModel(config.model, VOCAB_SIZE, cell=config.cell)
             weights = sum(p.numel() for p in model.blocks.parameters() if p.ndim == 2)
             is_headline = name == "cvfp-768"
-            yield row(
-                f"{name}, {batch:,} tokens a step",
-                rate,
-                "tokens/s",
-                2e6 if is_headline else None,
-                memory=place.memory(),
-            )
+            label, bar = f"{name}, {batch:,} tokens a step", 2e6 if is_headline else None
+            yield row(label, rate, "tokens/s", bar, memory=memory_of(config, place))
             share = 6 * weights * rate / (peak * 1e12)
             yield row("  of the peak", share, "share", 0.3 if is_headline else None)
             ratio = rate / rates[NAIVE, "float32"]
             yield row("  over the published loop", ratio, "x", 5000 if is_headline else None)
             if batch == COMPILED_AT:
                 yield from compiled(config, place, rate)
+
+
+def memory_of(config: Config, place: Place) -> float:
+    """Return the peak of memory of bfloat16 steps, with no other model beside theirs."""
+    place.begin_memory()
+    Runner(config, "parallel", "bfloat16", place.device).round()
+    return place.memory()
 
 
 def compiled(config: Config, place: Place, rate: float) -> Iterator[Row]:
@@ -118,11 +119,11 @@ def phase2(place: Place) -> Iterator[Row]:
 def step_of(kind: str, config: Config, place: Place) -> Callable[[], None]:
     """Return what makes one step of fine-tuning after another."""
     device, options = place.device, config.phase2
-    ours = LanguageModel(config.model, vocabulary(place), cell=config.cell).to(device)
-    like, kernels = ours.embedding.weight, config.run.kernels
+    ours = LanguageModel(config.model, vocabulary(place), cell=config.cell)
+    like, kernels = torch.empty(0, device=device), config.run.kernels
     head_loss = choose("cross-entropy", plain_cross_entropy, like, setting=kernels)
     if kind == "newllm":
-        steps, losses = fine_tuning(ours, options, head_loss)
+        steps, losses = fine_tuning(ours.to(device), options, head_loss)
     else:
         tokens = random_tokens(options, vocabulary(place))
         peer = peer_of(kind, count_parameters(ours), vocabulary(place)).to(device)
@@ -152,7 +153,10 @@ def peer_of(kind: str, parameters: int, vocab_size: int) -> Peer:
 def peer_losses(
     peer: Peer, tokens: np.ndarray, config: Phase2Config, head_loss: HeadLoss
 ) -> Iterator[Terms]:
-    """Yield the loss of one window after another, under autocast where there is a GPU."""
+    """Yield the loss of one window after another, under autocast where there is a GPU.
+
+    Autocast gives cuDNN's networks float16, whatever it was asked for; the head has bfloat16.
+    """
     device = peer.embedding.weight.device
     state = peer.start(config.num_streams)
     of_stream = tokens.reshape(config.num_streams, -1)

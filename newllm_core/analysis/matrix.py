@@ -89,7 +89,8 @@ def examine_states(
 def _matrix_figures(rows: Rows, config: AnalysisConfig, seed: int) -> dict[str, Any]:
     figures, vectors_DK = matrix_sections(rows, config, seed=seed)
     projected_NK = projections(rows, vectors_DK)
-    loadings = largest(torch.arange(rows.num_rows), projected_NK, ROWS_PER_VECTOR)
+    ids_N = torch.arange(rows.num_rows, device=projected_NK.device)
+    loadings = largest(ids_N, projected_NK, ROWS_PER_VECTOR)
     vectors = [
         {"singular_value": value, "rows": [{"id": row, "loading": x} for row, x in of_vector]}
         for value, of_vector in zip(figures["top_singular_values"], loadings, strict=True)

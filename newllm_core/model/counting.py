@@ -15,6 +15,7 @@ from newllm_core.files.npy_files import release_pages
 from newllm_core.model.bigrams import Bigrams
 from newllm_core.runtime.device import one_thread
 from newllm_core.runtime.progress import Progress
+from newllm_core.runtime.repeatable import seeded
 
 # Neighbours at distances 1 to 4 count 1, 1/2, 1/3, 1/4, as in GloVe (Pennington et al. 2014).
 WINDOW = 4
@@ -115,9 +116,8 @@ def factors(matrix: Tensor, dim: int, seed: int) -> Tensor:
     """
     rank = min(dim + OVERSAMPLING, *matrix.shape)
     # Sums of several threads are rounded differently; the library draws from the global stream.
-    with one_thread(), torch.random.fork_rng(devices=()), warnings.catch_warnings():
+    with one_thread(), seeded(seed), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-        torch.manual_seed(seed)
         left, strength, _ = torch.svd_lowrank(matrix.to_sparse_csr(), rank, niter=1)
     # Directions beyond the rank of the matrix are rounding errors.
     strength = torch.where(strength > 1e-5 * strength[:1], strength, 0)

@@ -71,6 +71,9 @@ def _divide(model: Any, device: torch.device, *, through_time: bool) -> None:  #
         fully_shard(unit, mesh=mesh)
         unit.within = MethodType(_call, unit)  # type: ignore[assignment]
         register_fsdp_forward_method(unit, "within")
+    for whole in (model.memory, model.bigrams):  # which are counted, not trained
+        if whole is not None:
+            whole.to(device)
 
 
 def _call(unit: nn.Module, function: Callable[..., Any], *inputs: Any) -> Any:  # noqa: ANN401

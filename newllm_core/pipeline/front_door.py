@@ -132,18 +132,22 @@ def phase2(
 
     from newllm_core.checkpoint.format import load
     from newllm_core.parallel.collectives import process_group
+    from newllm_core.parallel.sharding import is_sharded
     from newllm_core.pipeline.opened import OpenedCheckpoint
     from newllm_core.pipeline.runs import run_phase2
     from newllm_core.pipeline.trained import phase2_config
     from newllm_core.runtime.device import prepare_device
     from newllm_core.training.resume import Output
 
-    device = prepare_device(given.resolve().run)
-    loaded = load(source, device=device, progress=progress)
-    config = phase2_config(given, loaded)
+    run = given.resolve().run
+    device = prepare_device(run)
     with process_group(device):
+        # A model that is to be divided may be too large for a device.
+        loaded = load(source, device=None if is_sharded(run) else device, progress=progress)
+        config = phase2_config(given, loaded)
         output = Output(path, overwrite, resume, trackers, progress)
-        made = run_phase2(loaded, commands.dataset_of(loaded, data), config, output)
+        dataset = commands.dataset_of(loaded, data)
+        made = run_phase2(loaded, dataset, config, output, device=device)
     return OpenedCheckpoint(made, path)
 
 

@@ -133,7 +133,12 @@ def _warn_of_vacuous(result: Phase1Result, config: Config, progress: Progress) -
 
 @torch.inference_mode(False)
 def run_phase2(
-    checkpoint: Checkpoint, dataset: PreparedDataset, config: Config, output: Output
+    checkpoint: Checkpoint,
+    dataset: PreparedDataset,
+    config: Config,
+    output: Output,
+    *,
+    device: torch.device,
 ) -> Checkpoint:
     """Pass the gate, train the heads (and blocks), and save them as `output` says.
 
@@ -146,14 +151,13 @@ def run_phase2(
         identity = identity_of(config, PHASE2_SECTIONS, dataset.hash, checkpoint.model)
         if (done := finished(output, identity)) is not None:
             return done
-        device = checkpoint.model.device
         gate = _pass_gate(checkpoint, config, output.progress)
         known = checkpoint.provenance | {"identity": identity}
         checkpoint = replace(checkpoint, gate=gate, provenance=known)
         output.progress.message(describe(setting=config.run.kernels, device=device))
         with begin(output, identity, config.run) as saver:
             with products_in(checkpoint.model, config.run, device):
-                trained = train_phase2(checkpoint, dataset, config, saver=saver)
+                trained = train_phase2(checkpoint, dataset, config, device=device, saver=saver)
             trained.model.product_dtype = None  # a copy, made while the precision was set
             if not config.phase2.freeze_context:  # these are of the blocks before
                 kept = {name: told for name, told in gate.items() if name not in SPLITS}

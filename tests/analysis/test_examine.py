@@ -21,6 +21,7 @@ from newllm_core.model.language_model import LanguageModel
 from newllm_core.runtime.progress import Silent
 
 from . import maps
+from .alike import assert_same
 from .maps import SMALL, linear_step, zeros
 
 WIDTH, VOCAB = 24, 50
@@ -45,21 +46,6 @@ def gru_step(model):
         return gru(embedded[ids][None], state.transpose(0, 1).contiguous())[1].transpose(0, 1)
 
     return step
-
-
-def assert_same(found, expected, place=""):
-    if isinstance(expected, dict):
-        assert set(found) == set(expected), place
-        for key in expected:
-            assert_same(found[key], expected[key], f"{place}.{key}")
-    elif isinstance(expected, list):
-        assert len(found) == len(expected), place
-        for number, pair in enumerate(zip(found, expected, strict=True)):
-            assert_same(*pair, f"{place}.{number}")
-    elif isinstance(expected, float):
-        assert found == pytest.approx(expected, rel=1e-6, abs=1e-9), place
-    else:
-        assert found == expected, place
 
 
 def test_a_torch_gru_has_the_report_of_the_same_checkpoint():

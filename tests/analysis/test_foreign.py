@@ -130,6 +130,22 @@ def test_what_ids_stand_for_may_be_of_another_precision_than_weights(tmp_path):
     assert opened.step(opened.start, torch.tensor([3])).dtype == torch.float32
 
 
+def test_a_network_of_torch_is_computed_by_no_library_of_a_gpu(tmp_path, monkeypatch):
+    """cuDNN's has no second derivative, and rounds products."""
+    seen = []
+    hidden = torch.nn.GRU.check_hidden_size
+    monkeypatch.setattr(
+        torch.nn.GRU,
+        "check_hidden_size",
+        lambda *given: seen.append(torch.backends.cudnn.enabled) or hidden(*given),
+    )
+    write(tmp_path / "w.safetensors", "gru")
+    opened = open_network(tmp_path / "w.safetensors", "gru", embedding=None, seed=0, device=CPU)
+    opened.step(opened.start, torch.tensor([3]))
+    assert seen == [False]
+    assert torch.backends.cudnn.enabled
+
+
 def test_ids_that_the_network_does_not_have_are_refused(tmp_path, tokens):
     write(tmp_path / "w.safetensors", "gru")
     np.save(tmp_path / "far.npy", np.arange(10))

@@ -88,7 +88,7 @@ def train(case, home, out, *, resume=True, overwrite=False, progress=None, devic
     if "phase1" in CASES[case]:
         return run_phase1(config, dataset, output, device=device)
     base = checkpoints.load(home / "base.safetensors", device=device)
-    return run_phase2(base, dataset, config, output)
+    return run_phase2(base, dataset, config, output, device=device)
 
 
 def start(case, home, out, **layers):

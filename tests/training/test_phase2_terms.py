@@ -152,6 +152,7 @@ def test_what_phase1_trained_is_in_the_checkpoint_and_phase2_starts_from_it(tmp_
     config = resolve(
         to_dict(saved.config), {"phase2": {"objective": "reconstruction"}}, {"gate": OPEN_GATE}
     )
-    run_phase2(saved, data, config, Output(tmp_path / "two.safetensors"))
+    output = Output(tmp_path / "two.safetensors")
+    run_phase2(saved, data, config, output, device=torch.device("cpu"))
     after = load(tmp_path / "two.safetensors").objective
     assert all(torch.equal(after[name], saved.objective[name]) for name in saved.objective)

@@ -1,6 +1,7 @@
 """Steps of both phases ask the device for nothing: figures wait there until they are fetched."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from newllm_core.training.phase2.extra_terms import ExtraTerms, make_objective
 from newllm_core.training.phase2.fine_tuning import FineTuning
 from newllm_core.training.phase2.frozen import FrozenContexts
 from newllm_core.training.phase2.head_loss import plain_cross_entropy
+from newllm_core.training.phase2.run import train_phase2
 from newllm_core.training.phase2.steps import Steps, trained_parameters, training_only
 
 TOKENS = dataset(documents=5).train.tokens
@@ -160,6 +162,16 @@ def test_a_step_with_terms_beside_the_heads(device, tmp_path, objective):
     found, meter = phase2_steps(device, tmp_path, **terms)
     assert found == 3 * UNAVOIDABLE.get(objective, [])
     assert set(meter.last) == {"cross-entropy", objective, "covariance-ema", "gradient norm"}
+
+
+def test_no_step_waits_to_be_logged(saver):
+    section = {"phase2": {"epochs": 1}, "run": {"check_interval_steps": 4}}
+    data = dataset(documents=5)
+    train_phase2(checkpoint(), data, settings.resolve(SMALL, section), saver=saver)
+    events = [json.loads(line) for line in saver.log.path.read_text().splitlines()]
+    steps = [event["step"] for event in events if event["event"] == "step"]
+    assert len(steps) > 1
+    assert all(step % 4 == 0 for step in steps)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from newllm_core.analysis.foreign.base import Foreign, Network, read_tensors, ta
 from newllm_core.analysis.stepped import Step
 from newllm_core.config.values import shown
 from newllm_core.errors import InputError
+from newllm_core.runtime.repeatable import seeded
 
 WEIGHT = re.compile(r"(.*)weight_ih_l(\d+)$")
 NOT_READ = ("_reverse", "weight_hr")
@@ -58,8 +59,7 @@ class TorchRnn(Foreign):
         sizes = (first.shape[1], recurrent.shape[1], len(layers))
         others = {name: t for name, t in tensors.items() if not _is_of(name, prefix)}
         embedded_VE = table(others, embedding, sizes[0], path).to(first)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             made = self.module(*sizes, bias=any("bias" in name for name in own))
         control = made.to(first.device, first.dtype).requires_grad_(False)
         network = copy.deepcopy(control)
@@ -106,6 +106,8 @@ def _step(network: nn.RNNBase, embedded_VE: Tensor) -> Step:
         return state.transpose(0, 1).contiguous()
 
     def step(state: Any, ids: Tensor) -> Any:  # noqa: ANN401 - a tensor or a pair
-        return swapped(network(embedded_VE[ids][None], swapped(state))[1])
+        # cuDNN's networks have no second derivative, and round products to TF32.
+        with torch.backends.cudnn.flags(enabled=False):
+            return swapped(network(embedded_VE[ids][None], swapped(state))[1])
 
     return step

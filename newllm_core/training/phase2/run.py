@@ -4,6 +4,8 @@ import copy
 import dataclasses
 from contextlib import ExitStack
 
+import torch
+
 from newllm_core.checkpoint.format import Checkpoint
 from newllm_core.config import Config, Phase2Config
 from newllm_core.data.prepared import PreparedDataset
@@ -17,12 +19,18 @@ from newllm_core.training.saver import Saver
 
 
 def train_phase2(
-    checkpoint: Checkpoint, dataset: PreparedDataset, config: Config, *, saver: Saver | None = None
+    checkpoint: Checkpoint,
+    dataset: PreparedDataset,
+    config: Config,
+    *,
+    device: torch.device | None = None,
+    saver: Saver | None = None,
 ) -> Checkpoint:
     """Train the heads of a checkpoint, which stays as it is, and unless they are frozen its blocks.
 
-    Frozen contexts are kept meanwhile where `saver` will write the checkpoint, or in the system's
-    folder. The run goes on from what it resumes, if anything.
+    It computes on `device`, by default where the checkpoint's model is. Frozen contexts are kept
+    meanwhile where `saver` will write the checkpoint, or in the system's folder. The run goes on
+    from what it resumes, if anything.
 
     Returns:
         A checkpoint with the trained model; `results` holds the figures of its weights under
@@ -35,14 +43,16 @@ def train_phase2(
         Interrupted: the run was asked to stop; its state is saved.
     """
     saver, options = saver or Saver(), config.phase2
+    device = device or checkpoint.model.device
     _refuse_contradictions(checkpoint, dataset, options)
     model = copy.deepcopy(checkpoint.model)
     if model.bigrams is not None:
         beginning = dataset.train.tokens[: model.config.counted_tokens]
         end_id = int(dataset.info.end_id)
         count_bigrams(model.bigrams, beginning, end_id=end_id, progress=saver.progress)
-    extra = ExtraTerms(config, model, checkpoint.objective).to(model.embedding.weight)
-    shards = sharded(model, config.run, model.device, through_time=not options.freeze_context)
+    extra = ExtraTerms(config, model, checkpoint.objective)
+    extra = extra.to(device, model.embedding.weight.dtype)
+    shards = sharded(model, config.run, device, through_time=not options.freeze_context)
     with shards as trained, ExitStack() as stack:
         parameters = trained_parameters(trained, extra, options)
         stack.enter_context(training_only(trained, parameters))

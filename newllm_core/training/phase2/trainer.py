@@ -145,7 +145,7 @@ class Phase2Trainer:
     def _epoch(self) -> tuple[dict[str, Any], float | None]:
         """Read the rest of an epoch: mean losses of all of it, and tokens per second if any."""
         source, steps, meter = self.source, self.steps, self.meter
-        every = max(1, source.num_steps // STEPS_LOGGED)
+        every = max(self.check_every, source.num_steps // STEPS_LOGGED)
         begun, read_before = time.perf_counter(), meter.tokens
         label = f"epoch {self.epoch}/{self.config.epochs}"
         with self.progress.task(label, source.num_tokens - read_before, "tokens") as task:
