@@ -17,8 +17,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from newllm_core.config import Config, ModelConfig, Phase2Config, RunConfig
+from newllm_core.kernels.cross_entropy import ROWS_OF_HEAD
 from newllm_core.kernels.door import choose
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.runtime.device import prepare_device
@@ -89,6 +91,8 @@ def measure(
         dtype = model.product_dtype or torch.float32
         x_NC = torch.from_numpy(contexts[:rows, 0]).to(device, dtype)
         weight_VC = model.heads()[0].weight.detach().to(dtype)
+        # As many rows as products like, as the step has.
+        weight_VC = F.pad(weight_VC, (0, 0, 0, -len(weight_VC) % ROWS_OF_HEAD))
 
         def step() -> None:
             stepper.make(next(losses))

@@ -18,6 +18,10 @@ from torch.autograd.function import once_differentiable
 LOGITS_AT_ONCE = {"cpu": 2**25, "gpu": 2**28}
 # A column for the bias, and zeros that keep rows aligned.
 COLUMNS_ADDED = 8
+# Rows of the head are made a multiple of this, without which a GPU's products take several times as
+# long; those that are added have no probability.
+ROWS_OF_HEAD = 64
+NEVER = -1e30
 
 
 def cross_entropy(
@@ -46,11 +50,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
         dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor]:
         needs_contexts, *needs_head = ctx.needs_input_grad[:3]
-        dims = contexts_NC.shape[1]
+        dims, vocab_size = contexts_NC.shape[1], len(weight_VC)
         # The bias is one more column of the head, read by a context of one: its gradient comes out
         # of the product that the head needs anyway. A sum over all logits would take much longer.
         inputs_NK = _joined(contexts_NC, contexts_NC.new_ones(()), dtype)
-        head_VK = _joined(weight_VC, bias_V, dtype)
+        head_VK = _joined(weight_VC, bias_V, dtype, multiple=ROWS_OF_HEAD)
+        head_VK[vocab_size:, dims] = NEVER
         wide = torch.promote_types(dtype, torch.float32)
         nats_N = inputs_NK.new_empty(len(inputs_NK), dtype=wide)
         grad_contexts = torch.empty_like(contexts_NC) if needs_contexts else None
@@ -66,16 +71,19 @@ class _LinearCrossEntropy(torch.autograd.Function):
             # Metal promises nothing.
             place_NV = None if logits_NV.device.type == "mps" else logits_NV
             gradient_NV = torch.softmax(logits_NV, -1, out=place_NV)
-            chances_N = gradient_NV.gather(1, targets_N[:, None])[:, 0]
+            of_tokens_NV = gradient_NV[:, :vocab_size]  # no target is beyond them
+            chances_N = of_tokens_NV.gather(1, targets_N[:, None])[:, 0]
             nats_N[here] = -chances_N.to(wide).clamp(min=torch.finfo(dtype).tiny).log()
-            gradient_NV[torch.arange(len(part_NK), device=part_NK.device), targets_N] -= 1
+            of_tokens_NV[torch.arange(len(part_NK), device=part_NK.device), targets_N] -= 1
             if grad_contexts is not None:
                 grad_contexts[here] = (gradient_NV @ head_VK)[:, :dims]
             if any(needs_head):
                 product_VK = gradient_NV.T @ part_NK
                 grad_head = product_VK.to(wide) if grad_head is None else grad_head.add_(product_VK)
         ctx.num_rows = max(1, len(contexts_NC))
-        of_head = (None, None) if grad_head is None else (grad_head[:, :dims], grad_head[:, dims])
+        of_head: tuple[Tensor | None, ...] = (None, None)
+        if grad_head is not None:
+            of_head = grad_head[:vocab_size, :dims], grad_head[:vocab_size, dims]
         ctx.save_for_backward(grad_contexts, *of_head)
         ctx.mark_non_differentiable(nats_N)
         return nats_N.mean(), nats_N
@@ -88,11 +96,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return (*gradients, None, None)
 
 
-def _joined(matrix: Tensor, column: Tensor, dtype: torch.dtype) -> Tensor:
-    """Make `[matrix ; column ; 0]` in `dtype`, as wide as products like it."""
-    width = matrix.shape[1]
-    joined = matrix.new_empty(len(matrix), width + COLUMNS_ADDED, dtype=dtype)
-    joined[:, :width] = matrix
-    joined[:, width] = column
-    joined[:, width + 1 :] = 0
+def _joined(matrix: Tensor, column: Tensor, dtype: torch.dtype, *, multiple: int = 1) -> Tensor:
+    """Make `[matrix ; column ; 0]` in `dtype`, rows and columns as many as products like."""
+    rows, width = matrix.shape
+    joined = matrix.new_empty(-(-rows // multiple) * multiple, width + COLUMNS_ADDED, dtype=dtype)
+    joined[:rows, :width] = matrix
+    joined[:rows, width] = column
+    joined[:rows, width + 1 :] = 0
+    joined[rows:] = 0
     return joined

@@ -207,13 +207,23 @@ class LanguageModel(nn.Module):
         with self.narrow_products(len(context)), CELLS.blame(self.config.cell):
             return self.read(context=context, token=token)
 
-    def read(self, *, context: Tensor, token: Tensor) -> list[list[Tensor]]:
-        """Read one token as `step_layers` does, with products as whoever calls it has them."""
+    def read(
+        self,
+        *,
+        context: Tensor,
+        token: Tensor,
+        blocks: Callable[..., list[list[Tensor]]] | None = None,
+    ) -> list[list[Tensor]]:
+        """Read one token as `step_layers` does, with products as whoever calls it has them.
+
+        `blocks` is `self.blocks`, or its `forward` where hooks are not to be called.
+        """
+        blocks = blocks or self.blocks
         if self.memory is None:
-            return self.blocks(context=context, token=token)
+            return blocks(context=context, token=token)
         learned, kept = context.tensor_split([self.config.learned_dims], -1)
         kept = self.memory(kept, token)
-        contexts = self.blocks(context=learned, token=token)
+        contexts = blocks(context=learned, token=token)
         return [[torch.cat([c, kept], -1) for c in of_block] for of_block in contexts]
 
     def logits(self, contexts: Sequence[Tensor], last: Tensor | None = None) -> list[Tensor]:

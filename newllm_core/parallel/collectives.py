@@ -36,13 +36,17 @@ def process_group(device: torch.device) -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
+    backend = "nccl" if device.type == "cuda" else "gloo"
     with reaching_others():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group(backend)
         barrier()  # one that ends at once would keep others from getting here
     try:
         yield
-    finally:
-        dist.destroy_process_group()
+    except BaseException:
+        if backend == "gloo":  # NCCL's end would wait for processes that wait for this one
+            dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()
 
 
 def rows_per_rank(length: int) -> list[int]:

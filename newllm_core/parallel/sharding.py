@@ -68,7 +68,8 @@ def _divide(model: Any, device: torch.device, *, through_time: bool) -> None:  #
     units: list[nn.Module] = [model.blocks] if through_time else [*model.blocks]
     units += [model.embedding, *model.token_output]
     for unit in units:
-        fully_shard(unit, mesh=mesh)
+        # Gathered for a reading alone: weights that are changed in place are read anew.
+        fully_shard(unit, mesh=mesh, reshard_after_forward=True)
         unit.within = MethodType(_call, unit)  # type: ignore[assignment]
         register_fsdp_forward_method(unit, "within")
     for whole in (model.memory, model.bigrams):  # which are counted, not trained

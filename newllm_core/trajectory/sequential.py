@@ -3,6 +3,8 @@
 Shapes: B streams, T tokens, K blocks, C context_dim, E embed_dim.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -34,9 +36,11 @@ def unroll_embedded(
 
 def _unroll(model: LanguageModel, x_TBE: Tensor, context: Tensor, final_only: bool) -> list[Tensor]:
     steps = []
+    # Inside `within` blocks are whole: they need not be gathered again for every token.
+    read = partial(model.read, blocks=model.blocks.forward)
     with model.narrow_products(len(context)), CELLS.blame(model.config.cell):
         for token in x_TBE.unbind(0):
-            contexts = [of_block[-1] for of_block in model.read(context=context, token=token)]
+            contexts = [of_block[-1] for of_block in read(context=context, token=token)]
             context = contexts[-1]
             steps.append(contexts[-1:] if final_only else contexts)
     return [torch.stack(of_block, dim=1) for of_block in zip(*steps, strict=True)]

@@ -93,18 +93,19 @@ def test_values_and_every_gradient_are_those_of_the_plain_twin(
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("rows", [1, 7, 60])
 def test_no_more_logits_exist_than_are_allowed(form, rows, device, at_once):
-    head, *given = head_and_rows(61, 53, torch.float32)
+    vocab = cross_entropy.ROWS_OF_HEAD
+    head, *given = head_and_rows(61, vocab, torch.float32)
     contexts, targets = (values.to(device) for values in given)
     head.to(device)
     sizes = []
-    for logits in (2**25, rows * head.out_features):
+    for logits in (2**25, rows * vocab):
         at_once(logits)
         with Largest() as seen:
             value_and_gradients(form.function, head, contexts, targets)
         sizes.append(seen.size)
     # What the head's matrix takes with its bias is there whatever is allowed.
-    assert sizes[0] == 61 * 53
-    assert sizes[1] == max(rows * 53, (DIMS + cross_entropy.COLUMNS_ADDED) * 61)
+    assert sizes[0] == 61 * vocab
+    assert sizes[1] == max(rows * vocab, (DIMS + cross_entropy.COLUMNS_ADDED) * vocab)
 
 
 @pytest.mark.parametrize("form", FORMS)

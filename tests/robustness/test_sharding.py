@@ -4,9 +4,11 @@ import os
 import signal
 import time
 from itertools import count
+from unittest.mock import patch
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors import safe_open
 
 from newllm_core import settings
@@ -30,6 +32,7 @@ from tests.robustness.runs import (
 
 SHARDED = {"sharding": "full"}
 CPU = torch.device("cpu")
+GATHER = "all_gather_single" if hasattr(dist, "all_gather_single") else "all_gather_into_tensor"
 
 
 def slow(case):
@@ -119,6 +122,11 @@ def model_of(name, options=None, **shape):
     return LanguageModel(config.model, 11, cell=options, num_heads=2), config.run
 
 
+def read(model, tokens):
+    """What comes from embeddings and heads."""
+    return [model.embed(tokens), *model.logits([torch.ones(2, 7)] * 2)]
+
+
 def compare(name, home, out, layers):
     """In one of two processes: a sharded model beside a whole one."""
     torch.set_num_threads(1)
@@ -136,7 +144,10 @@ def compare(name, home, out, layers):
             assert torch.allclose(rollout(divided, tokens, start_BC), expected, atol=1e-6)
             for each in (model, divided):
                 if through_time:
-                    contexts = unroll(each, tokens, start_BC)
+                    with patch.object(dist, GATHER, wraps=getattr(dist, GATHER)) as gathers:
+                        contexts = unroll(each, tokens, start_BC)
+                    # Of the embedding, and once of the blocks for all tokens.
+                    assert gathers.call_count == (2 if each is divided else 0)
                 else:
                     contexts = each.step(context=start_BC, token=each.embed(tokens[:, 0]))
                 loss = sum(logits.square().mean() for logits in each.logits(contexts))
@@ -149,8 +160,13 @@ def compare(name, home, out, layers):
             expected_norm = distributed.gradient_norm(list(model.parameters()))
             assert torch.allclose(norm, expected_norm, rtol=1e-5)
             with torch.no_grad():
-                for parameter in divided.parameters():
-                    parameter.add_(1.0)
+                # What was gathered for the first is out of date for the second.
+                for added in (0.0, 1.0):
+                    for parameter in (*divided.parameters(), *model.parameters()):
+                        parameter.add_(added)
+                    torch.testing.assert_close(*(read(e, tokens) for e in (divided, model)))
+                for parameter in model.parameters():
+                    parameter.sub_(1.0)
         for old, new in zip(before, model.parameters(), strict=True):
             assert torch.allclose(new, old + 1)
 
