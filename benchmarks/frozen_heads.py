@@ -67,11 +67,11 @@ def measure(
     tokens = random.integers(vocabulary, size=64 * rows)
     with (
         tempfile.TemporaryDirectory() as folder,
-        ContextStore(Path(folder), len(tokens), (1, dims)) as store,
+        ContextStore(Path(folder), len(tokens), (1, dims), device) as store,
         training_only(model, parameters),
         products_in(model, run, device),
     ):
-        contexts = random.standard_normal((len(tokens), 1, dims), np.float32)
+        contexts = torch.from_numpy(random.standard_normal((len(tokens), 1, dims), np.float32))
         store.write(np.arange(len(tokens)), contexts)
         source = FrozenContexts(
             model,
@@ -89,7 +89,7 @@ def measure(
             source.losses(generator) for _ in itertools.repeat(None)
         )
         dtype = model.product_dtype or torch.float32
-        x_NC = torch.from_numpy(contexts[:rows, 0]).to(device, dtype)
+        x_NC = contexts[:rows, 0].to(device, dtype)
         weight_VC = model.heads()[0].weight.detach().to(dtype)
         # As many rows as products like, as the step has.
         weight_VC = F.pad(weight_VC, (0, 0, 0, -len(weight_VC) % ROWS_OF_HEAD))

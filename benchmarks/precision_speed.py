@@ -120,8 +120,9 @@ def phase2(model: LanguageModel, config: Config, folder: Path, *, freeze: bool) 
     losses: Iterator[Terms]
     generator = torch.Generator().manual_seed(0)
     if freeze:
-        store = ContextStore(folder, len(TOKENS), (model.num_heads, model.context_dim))
-        store.write(np.arange(len(TOKENS)), np.zeros((len(TOKENS), *store.shape), np.float32))
+        shape = (model.num_heads, model.context_dim)
+        store = ContextStore(folder, len(TOKENS), shape, model.device)
+        store.write(np.arange(len(TOKENS)), torch.zeros(len(TOKENS), *shape))
         frozen = FrozenContexts(
             model,
             TOKENS,

@@ -98,7 +98,7 @@ def prepared():
 @pytest.mark.parametrize("name", FIGURES["phase2"])
 def test_phase2_and_text(saver, name, place):
     case, heads = phase2_cases()[name]
-    config = settings.resolve(case)
+    config = settings.resolve(case, {"run": {"check_interval_steps": 1}})
     start = Checkpoint(
         model=make_model(config, place, num_heads=heads, seed=3),
         config=config,

@@ -2,6 +2,7 @@ import resource
 
 import numpy as np
 import pytest
+import torch
 
 from newllm_core.errors import InputError
 from newllm_core.training.phase2.context_store import ContextStore
@@ -9,8 +10,8 @@ from newllm_core.training.phase2.context_store import ContextStore
 
 def test_a_disk_that_fills_up_is_said(tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    rows = np.ones((500, 1, 16))
-    with ContextStore(tmp_path, len(rows), rows.shape[1:]) as store:
+    rows = torch.ones(500, 1, 16)
+    with ContextStore(tmp_path, len(rows), (1, 16), torch.device("cpu")) as store:
         store.write(np.arange(500), rows)
         assert (store.read(0, 500) == rows).all()
         resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))

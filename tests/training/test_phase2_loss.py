@@ -10,6 +10,7 @@ from newllm_core.errors import ConfigError
 from newllm_core.model.heads import head_weights, weighted_mean
 from newllm_core.runtime.progress import Silent
 from newllm_core.settings import resolve
+from newllm_core.training.phase2 import context_store
 from newllm_core.training.phase2.context_store import ContextStore
 from newllm_core.training.phase2.extra_terms import ExtraTerms
 from newllm_core.training.phase2.fine_tuning import FineTuning
@@ -174,14 +175,18 @@ def test_dropout_keeps_the_mean_and_follows_its_generator():
     assert drop(values, 0.0, GENERATOR, [1000]) is values
 
 
-def test_frozen_batches_hold_every_row_once_and_shuffled(tmp_path):
+@pytest.mark.parametrize("kept", [False, True], ids=["file", "kept"])
+def test_frozen_batches_hold_every_row_once_and_shuffled(tmp_path, device, kept, monkeypatch):
     count = 3 * SEGMENT_ROWS + 17
     tokens = np.random.default_rng(0).integers(12, size=count).astype(np.uint16)
     start = checkpoint(num_heads=2)
-    with ContextStore(tmp_path, count, (2, 16)) as store:
-        rows = np.arange(count, dtype=np.float32)[:, None, None].repeat(2, 1).repeat(16, 2)
+    if kept:
+        monkeypatch.setattr(context_store, "free_on_gpu", lambda _: 10 * count * 2 * 16 * 4)
+    start.model.to(device)
+    with ContextStore(tmp_path, count, (2, 16), device) as store:
+        rows = torch.arange(count, device=device)[:, None, None].expand(-1, 2, 16).float()
         for positions in np.array_split(np.random.default_rng(1).permutation(count), 5):
-            store.write(positions, rows[positions])
+            store.write(positions, rows[torch.from_numpy(positions).to(device)])
         source = FrozenContexts(
             start.model,
             tokens,
@@ -195,24 +200,25 @@ def test_frozen_batches_hold_every_row_once_and_shuffled(tmp_path):
         again = list(source.batches())
     assert [len(positions) for _, positions in batches] == [100] * 7 + [85]
     assert len(batches) == source.num_steps
-    places = torch.cat([rows[:, 0, 0] for rows, _ in batches]).long()
+    assert {rows.device.type for rows, _ in batches} == {device.type}
+    places = torch.cat([rows[:, 0, 0] for rows, _ in batches]).long().cpu()
     positions = np.concatenate([positions for _, positions in batches])
     assert torch.equal(places.sort().values, torch.arange(count))
     assert positions.tolist() == places.tolist()
     assert (places.diff() == 1).float().mean() < 0.1
-    assert not torch.equal(places, torch.cat([rows[:, 0, 0] for rows, _ in again]).long())
+    assert not torch.equal(places, torch.cat([rows[:, 0, 0] for rows, _ in again]).long().cpu())
 
 
 def test_frozen_contexts_are_those_of_one_carried_stream(tmp_path):
     start = checkpoint(num_heads=2, cell="gated")
     tokens = dataset().train.tokens[:1100]
-    with ContextStore(tmp_path, len(tokens), (2, 16)) as store:
+    with ContextStore(tmp_path, len(tokens), (2, 16), torch.device("cpu")) as store:
         options = {"end_id": END, "config": Phase2Config(), "weights": [1.0, 1.0]}
         FrozenContexts(start.model, tokens, store=store, seed=0, **options).fill(Silent())
         stored = store.read(0, len(tokens))
     with torch.no_grad():
         exact = text_formula(start.model, [END, *tokens[:-1].tolist()], torch.zeros(16))
-    torch.testing.assert_close(torch.from_numpy(stored[:, 1]), exact, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(stored[:, 1], exact, rtol=1e-4, atol=1e-5)
 
 
 def test_one_cycle_rises_linearly_and_falls_to_almost_nothing():

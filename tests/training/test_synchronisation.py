@@ -115,7 +115,7 @@ def phase2_steps(device, tmp_path, *, shape=None, count=3, kernels="auto", **pha
     parameters = trained_parameters(model, extra, config.phase2)
     steps, meter = Steps(model, parameters, config.phase2, 100), PassMeter()
     steps.change.looks = False
-    with ContextStore(tmp_path, len(TOKENS), (model.num_heads, 16)) as store:
+    with ContextStore(tmp_path, len(TOKENS), (model.num_heads, 16), device) as store:
         if config.phase2.freeze_context:
             source = FrozenContexts(model, TOKENS, store=store, seed=0, **options)
             source.fill(Silent())

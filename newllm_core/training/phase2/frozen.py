@@ -49,7 +49,7 @@ class FrozenContexts(Source):
         with progress.task("computing contexts", self.num_tokens, "tokens") as task:
             for chunk in contexts_of_text(self.model, self.tokens, end_id=self.end_id):
                 read_NKC = torch.stack(chunk.contexts[-self.model.num_heads :], dim=1)
-                self.store.write(chunk.positions_N, read_NKC.cpu().numpy())
+                self.store.write(chunk.positions_N, read_NKC)
                 task.advance(len(chunk.positions_N))
 
     def begin_epoch(self) -> None:
@@ -72,7 +72,7 @@ class FrozenContexts(Source):
             rows = collectives.rows_per_rank(len(positions_N))
             own = collectives.own(rows)
             own_N = positions_N[own]
-            contexts = to_device(rows_NKC[own].to(like.dtype), like.device).unbind(1)
+            contexts = rows_NKC[own].to(like.dtype).unbind(1)
             total, plain = self.cross_entropy(
                 contexts, *self.tokens_at(own_N), own_N, generator=generator, rows=rows
             )
@@ -81,27 +81,23 @@ class FrozenContexts(Source):
     def batches(self) -> Iterator[tuple[Tensor, np.ndarray]]:
         """Yield every row once, shuffled: contexts [N, K, C] and places of what follows [N]."""
         size = self.config.batch_tokens
-        left_NKC = np.empty((0, *self.store.shape), np.float32)
+        left_NKC = torch.empty(0, *self.store.shape, device=self.store.device)
         left_N = np.empty(0, np.int64)
         for segments in self._pools():
             begins = (int(s) * SEGMENT_ROWS for s in segments)
             pieces = [np.arange(b, min(b + SEGMENT_ROWS, self.num_tokens)) for b in begins]
-            positions_N = np.concatenate([left_N, *pieces])
-            rows_NKC = np.empty((len(positions_N), *self.store.shape), np.float32)
-            rows_NKC[: len(left_N)] = left_NKC
-            end = len(left_N)
-            for piece_N in pieces:
-                begin, end = end, end + len(piece_N)
-                rows_NKC[begin:end] = self.store.read(int(piece_N[0]), len(piece_N))
-            order = self.shuffling.permutation(len(positions_N))
-            full = len(order) // size * size
+            read = (self.store.read(int(piece_N[0]), len(piece_N)) for piece_N in pieces)
+            pool_NKC, pool_N = torch.cat([left_NKC, *read]), np.concatenate([left_N, *pieces])
+            order_N = self.shuffling.permutation(len(pool_N))
+            places_N = to_device(torch.from_numpy(order_N), self.store.device)
+            full = len(order_N) // size * size
             for begin in range(0, full, size):
-                chosen = order[begin : begin + size]
-                yield torch.from_numpy(rows_NKC[chosen]), positions_N[chosen]
+                here = slice(begin, begin + size)
+                yield pool_NKC.index_select(0, places_N[here]), pool_N[order_N[here]]
             # What does not fill a batch is shuffled into the next pool.
-            left_NKC, left_N = rows_NKC[order[full:]], positions_N[order[full:]]
+            left_NKC, left_N = pool_NKC[places_N[full:]], pool_N[order_N[full:]]
         if len(left_N):
-            yield torch.from_numpy(left_NKC), left_N
+            yield left_NKC, left_N
 
     def _pools(self) -> list[np.ndarray]:
         rows = max(4 * self.config.batch_tokens, POOL_BYTES // self.store.row_bytes)
