@@ -1,6 +1,6 @@
 """What one step costs wherever it is made: kernels, products and passes over memory.
 
-    python -m benchmarks.passes [--tflops 600] [--terabytes 3]
+    python -m benchmarks.passes [--tflops 600] [--float32-tflops 50] [--terabytes 3]
 
 Counted on this machine, as PyTorch dispatches a step to a GPU under bfloat16 autocast: an operation
 that is no matrix product reads what it is given and writes what it returns once. The rate follows
@@ -9,6 +9,7 @@ from those two alone if nothing overlaps and nobody waits for the processor to a
 
 import argparse
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest.mock import patch
@@ -18,7 +19,6 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.fine_tuning import fine_tuning
 from newllm_core import settings
@@ -40,10 +40,14 @@ PHASE2 = {"tiny": (64, 1024), "language-model": (64, 1024)}
 
 
 class Passes(TorchDispatchMode):
-    """Counts kernels, and the bytes of those that are no products."""
+    """Counts kernels, operations of products by what they multiply, and bytes of all others."""
 
     kernels = 0
     moved = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flop: Counter[torch.dtype] = Counter()
 
     def __torch_dispatch__(
         self,
@@ -66,8 +70,10 @@ class Passes(TorchDispatchMode):
             self.moved += 2 * sum(map(_size, found))
         elif name in WRITES:
             self.moved += 2 * _size(given[-1])
-        elif name not in PRODUCTS:
-            read = given[:-1] if "out" in (kwargs or {}) else given
+        read = given[:-1] if "out" in (kwargs or {}) else given
+        if name in PRODUCTS:
+            self.flop[read[-1].dtype] += 2 * found[0].numel() * read[-2].shape[-1]
+        elif name not in LOOKUPS | WRITES:
             changed = zip(function._schema.arguments, args, strict=False)
             written = found or _tensors([value for one, value in changed if one.is_write])
             self.moved += sum(map(_size, read)) + sum(map(_size, written))
@@ -120,9 +126,10 @@ def phase2_step(preset: str, streams: int, length: int) -> Callable[[], object]:
 def counted(step: Callable[[], object]) -> dict[str, float]:
     """Count the second step: the first makes the optimizer's state."""
     step()
-    with Passes() as passes, FlopCounterMode(display=False) as products:
+    with Passes() as passes:
         step()
-    return {"kernels": passes.kernels, "moved": passes.moved, "flop": products.get_total_flops()}
+    flop = {"flop": passes.flop.total(), "float32": passes.flop[torch.float32]}
+    return {"kernels": passes.kernels, "moved": passes.moved, **flop}
 
 
 def rows() -> Iterator[dict[str, Any]]:
@@ -142,12 +149,16 @@ def main() -> None:
     """Print one table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--tflops", type=float, default=600, help="of bfloat16 products")
+    parser.add_argument("--float32-tflops", type=float, default=50, help="of others")
     parser.add_argument("--terabytes", type=float, default=3, help="a second, of passes")
     asked = parser.parse_args()
-    table = Table("step", "tokens", "kernels", "GFLOP", "MB", "tokens/s")
+    table = Table("step", "tokens", "kernels", "GFLOP", "in float32", "MB", "tokens/s")
     for row in rows():
-        seconds = row["flop"] / asked.tflops / 1e12 + row["moved"] / asked.terabytes / 1e12
-        counts = (row["tokens"], row["kernels"], row["flop"] / 1e9, row["moved"] / 1e6)
+        narrow = row["flop"] - row["float32"]
+        seconds = narrow / asked.tflops + row["float32"] / asked.float32_tflops
+        seconds = (seconds + row["moved"] / asked.terabytes) / 1e12
+        products = (row["flop"] / 1e9, row["float32"] / 1e9)
+        counts = (row["tokens"], row["kernels"], *products, row["moved"] / 1e6)
         rate = row["tokens"] / seconds
         table.add_row(row["step"], *(f"{count:,.0f}" for count in counts), f"{rate / 1e6:.2f} M")
     Console(width=100).print(table)

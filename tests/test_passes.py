@@ -29,12 +29,24 @@ def test_an_operation_reads_what_it_is_given_and_writes_what_it_returns(action, 
     assert (found.kernels, found.moved) == (kernels, moved)
 
 
+def test_products_are_told_apart_by_what_they_multiply():
+    with Passes() as found, torch.autocast("cpu", torch.bfloat16):
+        torch.nn.functional.linear(X, torch.ones(3, 4), torch.ones(3))
+        with torch.autocast("cpu", enabled=False):
+            torch.mm(X.T, X, out=torch.empty(4, 4))
+            torch.bmm(X.view(2, 3, 4), X.view(2, 4, 3))
+    product = 2 * 6 * 4
+    assert found.flop == {torch.bfloat16: 3 * product, torch.float32: (4 + 3) * product}
+
+
 def test_a_step_of_phase_1_makes_the_products_of_its_weights():
     few, many = (counted(phase1_step("cvfp-16", tokens)) for tokens in (64, 128))
     assert few["kernels"] == many["kernels"] < 400
     # Forward, and back to weights and contexts (of the first cell to weights alone), and the
     # regularizer's: all grow with the tokens.
     assert many["flop"] == 2 * few["flop"] > 0
+    # The covariance and its gradient.
+    assert many["float32"] == 2 * 2 * 128 * 16 * 16
     assert few["moved"] < many["moved"] < 2 * few["moved"]
 
 

@@ -42,7 +42,8 @@ RIDGE = 1e-3
 CHANCE = 0.01
 # The best temperature, as the best ridge, is chosen on one half of the passages that are held out
 # and used on the other half, and the reverse.
-TEMPERATURES = torch.cat([torch.zeros(1), torch.logspace(-3, 1, 17)]).double()
+with torch.device("cpu"):  # whatever the device that is set when this is imported
+    TEMPERATURES = torch.cat([torch.zeros(1), torch.logspace(-3, 1, 17)]).double()
 # Of the largest variance of a direction.
 RIDGES = (1e-10, 1e-4)
 

@@ -31,7 +31,10 @@ HEAD_STD = 0.02
 def refuse_too_large(num_parameters: int) -> None:
     """Raise `ConfigError` for more parameters (of float32) than this machine can hold."""
     needed = 4 * num_parameters
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGESIZE")
+    except (ValueError, OSError):  # a system that does not say
+        return
     if needed > memory:
         raise ConfigError(
             f"the model has {num_parameters:,} parameters, which take {needed / 1e9:,.0f} GB of "

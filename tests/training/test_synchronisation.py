@@ -37,6 +37,13 @@ SMALL = {
 UNAVOIDABLE = {"tokens": ["_unique2"]}
 
 
+@pytest.fixture(autouse=True)
+def without_mps(request):
+    """Values come to MPS by copies that wait."""
+    if "device" in request.fixturenames and request.getfixturevalue("device").type == "mps":
+        pytest.skip("only CUDA has pinned memory")
+
+
 def phase1_steps(device, count=3, **section):
     """What waits in some training steps, and their figures."""
     config = settings.resolve(SMALL, section)

@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the libraries are imported
+# Figures are compared with a processor's.
+os.environ.setdefault("NEWLLM_RUN_DEVICE", "cpu")
 
 import cases
 import pytest
