@@ -146,7 +146,7 @@ def test_num_layers_and_layer_structure_override_each_other(layer, low, high):
         (6, "residual", 768, 1536 * 1536, "cvfp-768"),
         (1, "gated", 256, 512 * 512 + 512 * 256, "reconstruction"),
         (1, "mogrifier", 200, 2 * 200 * 600 + 200 * 200, "language-model"),
-        (1, "mogrifier", 320, 2 * 320 * 960 + 320 * 320, "language-model-hour"),
+        (1, "mogrifier", 512, 2 * 512 * 1536 + 512 * 512, "language-model-hour"),
     ],
 )
 def test_presets(blocks, cell, dims, matrices, name):
