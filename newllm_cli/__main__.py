@@ -44,7 +44,7 @@ def _run_command() -> None:
     from newllm_cli.streams import flush_output
 
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="newllm", standalone_mode=False)
     except ClickException as error:
         print(in_one_line(error), file=sys.stderr)
         sys.exit(error.exit_code)

@@ -4,7 +4,6 @@ Shapes: B streams, T tokens, N rows, C context_dim, E embed_dim, V vocabulary.
 """
 
 import copy
-import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -15,32 +14,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from newllm_core.config import ModelConfig
-from newllm_core.errors import ConfigError
 from newllm_core.model.bigrams import Bigrams
 from newllm_core.model.cells.base import Cell
 from newllm_core.model.cells.probe import probe
 from newllm_core.model.heads import TokenHead
 from newllm_core.model.memory import LinearMemory
+from newllm_core.model.room import refuse_too_large
 from newllm_core.plugins.guard import stdout_to_stderr
 from newllm_core.plugins.registry import CELLS
 from newllm_core.runtime.repeatable import seeded
 
 HEAD_STD = 0.02
-
-
-def refuse_too_large(num_parameters: int) -> None:
-    """Raise `ConfigError` for more parameters (of float32) than this machine can hold."""
-    needed = 4 * num_parameters
-    try:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGESIZE")
-    except (ValueError, OSError):  # a system that does not say
-        return
-    if needed > memory:
-        raise ConfigError(
-            f"the model has {num_parameters:,} parameters, which take {needed / 1e9:,.0f} GB of "
-            f"memory, and this machine has {memory / 1e9:,.0f}: set a smaller context_dim, "
-            "embed_dim, hidden units or layer_structure"
-        )
 
 
 class CVFPBlock(nn.Module):
@@ -59,15 +43,20 @@ class CVFPBlock(nn.Module):
         return contexts, token
 
 
-class Recurrence(nn.ModuleList):
-    """Blocks in sequence."""
+class Recurrence(nn.Sequential):
+    """Blocks in sequence.
+
+    No `ModuleList`, which `fully_shard` of torch below 2.12 refuses.
+    """
 
     def cells(self) -> Iterator[Cell]:
         """Yield every cell of every block, in the order in which a token passes them."""
         for block in self:
             yield from (cast(Cell, cell) for cell in cast(CVFPBlock, block).layers)
 
-    def forward(self, *, context: Tensor, token: Tensor) -> list[list[Tensor]]:
+    def forward(  # type: ignore[override]
+        self, *, context: Tensor, token: Tensor
+    ) -> list[list[Tensor]]:
         """Return the context after each cell of each block, from `context` [N, C] and [N, E]."""
         dtype = context.dtype
         contexts = []
@@ -142,8 +131,10 @@ class LanguageModel(nn.Module):
         learned = (config.learned_dims, config.embed_dim)
         with CELLS.blame(config.cell):
             self.blocks = Recurrence(
-                CVFPBlock([cell_type(*learned, options) for _ in range(count)])
-                for count in config.layer_structure
+                *(
+                    CVFPBlock([cell_type(*learned, options) for _ in range(count)])
+                    for count in config.layer_structure
+                )
             )
         self.cells()[-1].is_last = True
         kept = (config.memory_dims, config.embed_dim)

@@ -65,12 +65,14 @@ def _divide(model: Any, device: torch.device, *, through_time: bool) -> None:  #
     # Of outputs that are views, for those who change them in place: nobody does here.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(device.type, (collectives.size(),))
-    units: list[nn.Module] = [model.blocks] if through_time else [*model.blocks]
+    units: list[Any] = [model.blocks] if through_time else [*model.blocks]
     units += [model.embedding, *model.token_output]
     for unit in units:
         # Gathered for a reading alone: weights that are changed in place are read anew.
         fully_shard(unit, mesh=mesh, reshard_after_forward=True)
-        unit.within = MethodType(_call, unit)  # type: ignore[assignment]
+        if device.type == "cpu":
+            unit.set_force_sum_reduction_for_comms(True)  # torch 2.8: gloo's mean is a sum
+        unit.within = MethodType(_call, unit)
         register_fsdp_forward_method(unit, "within")
     for whole in (model.memory, model.bigrams):  # which are counted, not trained
         if whole is not None:

@@ -32,7 +32,7 @@ def prepare_device(config: RunConfig) -> torch.device:
             f"PyTorch makes {default} by default, and checkpoints are float32: call "
             "torch.set_default_dtype(torch.float32) before"
         )
-    if (place := torch.get_default_device()).type != "cpu":
+    if (place := torch.empty(0).device).type != "cpu":
         raise ConfigError(
             f"PyTorch makes tensors on {place} by default, and --device says where: call "
             "torch.set_default_device(None) before"
