@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.parallel.sharding import within
+from newllm_core.parallel.sharding import is_divided, within
 from newllm_core.plugins.registry import CELLS
 
 # A rollout reads so many tokens at a time, so that memory does not grow with T.
@@ -36,8 +36,9 @@ def unroll_embedded(
 
 def _unroll(model: LanguageModel, x_TBE: Tensor, context: Tensor, final_only: bool) -> list[Tensor]:
     steps = []
-    # Inside `within` blocks are whole: they need not be gathered again for every token.
-    read = partial(model.read, blocks=model.blocks.forward)
+    # Inside `within` divided blocks are whole: their hooks would gather them for every token.
+    blocks = model.blocks.forward if is_divided(model.blocks) else model.blocks
+    read = partial(model.read, blocks=blocks)
     with model.narrow_products(len(context)), CELLS.blame(model.config.cell):
         for token in x_TBE.unbind(0):
             contexts = [of_block[-1] for of_block in read(context=context, token=token)]
