@@ -66,14 +66,14 @@ class Passes(TorchDispatchMode):
         if is_view or name.startswith(("empty", "new_empty")):
             return made
         self.kernels += 1
+        read = given[:-1] if "out" in (kwargs or {}) else given
         if name in LOOKUPS:
             self.moved += 2 * sum(map(_size, found))
         elif name in WRITES:
             self.moved += 2 * _size(given[-1])
-        read = given[:-1] if "out" in (kwargs or {}) else given
-        if name in PRODUCTS:
+        elif name in PRODUCTS:
             self.flop[read[-1].dtype] += 2 * found[0].numel() * read[-2].shape[-1]
-        elif name not in LOOKUPS | WRITES:
+        else:
             changed = zip(function._schema.arguments, args, strict=False)
             written = found or _tensors([value for one, value in changed if one.is_write])
             self.moved += sum(map(_size, read)) + sum(map(_size, written))

@@ -36,10 +36,8 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: not ("/robustness/" in item.nodeid or "devices" in item.nodeid))
 
 
-# Before the first gradient, which makes a thread for every device there is. Beside CUDA it would be
-# asked for memory that is pinned.
-IS_POSSIBLE = second_device.IS_POSSIBLE and not torch.cuda.is_available()
-SECOND = second_device.register() if IS_POSSIBLE else None
+# Before the first gradient, which makes a thread for every device there is.
+SECOND = second_device.register() if second_device.IS_POSSIBLE else None
 
 
 @pytest.fixture

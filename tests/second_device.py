@@ -13,7 +13,10 @@ from torch.utils import backend_registration
 
 NAME = "second"
 CPU = torch.device("cpu")
-IS_POSSIBLE = hasattr(backend_registration, "_setup_privateuseone_for_python_backend")
+# Beside CUDA it would be asked for memory that is pinned.
+IS_POSSIBLE = not torch.cuda.is_available() and hasattr(
+    backend_registration, "_setup_privateuseone_for_python_backend"
+)
 # What makes tensors from none: all else in PyTorch is made of these.
 FACTORIES = (
     *("empty.memory_format", "empty_strided", "arange", "arange.start", "arange.start_step"),

@@ -3,8 +3,6 @@
 Shapes: B streams, T tokens, K blocks, C context_dim, E embed_dim.
 """
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
@@ -38,10 +36,10 @@ def _unroll(model: LanguageModel, x_TBE: Tensor, context: Tensor, final_only: bo
     steps = []
     # Inside `within` divided blocks are whole: their hooks would gather them for every token.
     blocks = model.blocks.forward if is_divided(model.blocks) else model.blocks
-    read = partial(model.read, blocks=blocks)
     with model.narrow_products(len(context)), CELLS.blame(model.config.cell):
         for token in x_TBE.unbind(0):
-            contexts = [of_block[-1] for of_block in read(context=context, token=token)]
+            read = model.read(context=context, token=token, blocks=blocks)
+            contexts = [of_block[-1] for of_block in read]
             context = contexts[-1]
             steps.append(contexts[-1:] if final_only else contexts)
     return [torch.stack(of_block, dim=1) for of_block in zip(*steps, strict=True)]

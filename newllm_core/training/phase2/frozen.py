@@ -95,7 +95,7 @@ class FrozenContexts(Source):
                 here = slice(begin, begin + size)
                 yield pool_NKC.index_select(0, places_N[here]), pool_N[order_N[here]]
             # What does not fill a batch is shuffled into the next pool.
-            left_NKC, left_N = pool_NKC[places_N[full:]], pool_N[order_N[full:]]
+            left_NKC, left_N = pool_NKC.index_select(0, places_N[full:]), pool_N[order_N[full:]]
         if len(left_N):
             yield left_NKC, left_N
 

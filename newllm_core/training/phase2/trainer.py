@@ -89,8 +89,8 @@ class Phase2Trainer:
         }
         if config.freeze_context:
             shape = (self.model.num_heads, self.model.context_dim)
-            room = (self.saver.scratch, len(self.tokens), shape, self.model.device)
-            store = stack.enter_context(ContextStore(*room))
+            scratch, device = self.saver.scratch, self.model.device
+            store = stack.enter_context(ContextStore(scratch, len(self.tokens), shape, device))
             frozen = FrozenContexts(self.model, self.tokens, store=store, seed=self.seed, **common)
             # Not part of the state: the same weights make the same contexts again.
             with self.saver.interruption.interrupt_immediately():
