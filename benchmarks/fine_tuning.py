@@ -30,5 +30,5 @@ def fine_tuning(
     source = FineTuning(model, tokens, end_id=0, config=options, weights=[1.0], head_loss=head_loss)
     generator = torch.Generator(model.device).manual_seed(0)
     epochs = (source.losses(generator) for _ in itertools.count())
-    steps = Steps(model, list(model.parameters()), options, 1_000_000)
+    steps = Steps(list(model.parameters()), options, 1_000_000)
     return steps, itertools.chain.from_iterable(epochs)

@@ -83,7 +83,7 @@ def measure(
             seed=0,
             head_loss=head_loss,
         )
-        stepper = Steps(model, parameters, config, 10_000)
+        stepper = Steps(parameters, config, 10_000)
         generator = torch.Generator(device)
         losses = itertools.chain.from_iterable(
             source.losses(generator) for _ in itertools.repeat(None)

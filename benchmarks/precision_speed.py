@@ -94,7 +94,6 @@ def phase1(
     trainer = Phase1Trainer(loss, tokens, config)
     window = trainer.windows.train
     window.previous_TC.normal_()
-    window.readings = 1
     generator = torch.Generator().manual_seed(0)
     reading = itertools.chain.from_iterable(
         batches(model, window, phase, generator) for _ in itertools.count()
@@ -140,7 +139,7 @@ def phase2(model: LanguageModel, config: Config, folder: Path, *, freeze: bool) 
         )
         losses = itertools.chain.from_iterable(tuning.losses(generator) for _ in itertools.count())
     parameters = trained_parameters(model, ExtraTerms(config, model, {}), phase)
-    stepper = Steps(model, parameters, phase, 1_000_000)
+    stepper = Steps(parameters, phase, 1_000_000)
     with training_only(model, parameters):
         for terms in losses:
             stepper.make(terms)

@@ -151,7 +151,6 @@ def phase1_steps(config: "Config", device: "torch.device") -> Iterator[Any]:
         yield trainer.state
         window = trainer.windows.train
         window.previous_TC.normal_(generator=torch.Generator().manual_seed(0))
-        window.readings = 1
         generator = torch.Generator().manual_seed(0)
         while True:
             for batch in batches(model, window, config.phase1, generator):
@@ -185,7 +184,7 @@ def phase2_steps(config: "Config", device: "torch.device") -> Iterator[Any]:
         like = model.embedding.weight
         head_loss = choose("cross-entropy", plain_cross_entropy, like, setting=kernels)
         parameters = trained_parameters(model, extra, options)
-        stepper = Steps(model, parameters, options, 10**6)
+        stepper = Steps(parameters, options, 10**6)
 
         def state() -> State:
             tensors = {str(number): full_tensor(p.detach()) for number, p in enumerate(parameters)}

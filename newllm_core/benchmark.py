@@ -122,7 +122,6 @@ class Runner:
         self.trainer = Phase1Trainer(self.loss, splits, replace(config, phase1=self.config))
         self.window = self.trainer.windows.train
         self.window.previous_TC.normal_()
-        self.window.readings = 1
         self.steps = self._published() if engine == NAIVE else self._engine()
 
     def round(self) -> float:

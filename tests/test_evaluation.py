@@ -11,6 +11,7 @@ from recurrence import token_formula
 
 from newllm_core.config import ModelConfig
 from newllm_core.errors import InputError
+from newllm_core.evaluation import splits
 from newllm_core.evaluation.splits import evaluate
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.trajectory import text as text_module
@@ -91,7 +92,7 @@ def naive_figures(model, text, head, blocks):
 
 def test_figures_equal_a_naive_loop(exact_device):
     model, text = model_of(num_heads=2).to(exact_device), text_of(83, documents=4)
-    found = evaluate(model, text, end_id=END, head_weights=[0.5, 1.2], num_streams=1)
+    found = evaluate(model, text, end_id=END, head_weights=[0.5, 1.2])
     with torch.no_grad():
         heads = [naive_figures(model, text, 0, 1), naive_figures(model, text, 1, 2)]
     for head, expected in zip(found["heads"], heads, strict=True):
@@ -106,26 +107,31 @@ def test_figures_equal_a_naive_loop(exact_device):
     assert (found["num_tokens"], found["num_bytes"]) == (83, text.num_bytes)
 
 
-def test_many_streams_are_close_to_one():
+def evaluate_in(streams, warmup, monkeypatch, *arguments, **options):
+    """`evaluate`, read in so many streams."""
+    reading = partial(contexts_of_text, num_streams=streams, warmup=warmup)
+    monkeypatch.setattr(splits, "contexts_of_text", reading)
+    return evaluate(*arguments, **options)
+
+
+def test_many_streams_are_close_to_one(monkeypatch):
     # A gated cell forgets a quarter of its state with every token.
     model, text = model_of(cell="gated"), text_of(1201)
     options = {"end_id": END, "head_weights": [1.0]}
-    one = evaluate(model, text, num_streams=1, **options)
-    many = evaluate(model, text, num_streams=7, warmup=64, **options)
-    rough = evaluate(model, text, num_streams=7, warmup=1, **options)
+    one = evaluate_in(1, 0, monkeypatch, model, text, **options)
+    many = evaluate_in(7, 64, monkeypatch, model, text, **options)
+    rough = evaluate_in(7, 1, monkeypatch, model, text, **options)
     assert many["num_tokens"] == one["num_tokens"] == 1201
     assert many["loss"] == pytest.approx(one["loss"], abs=1e-8)
     assert abs(rough["loss"] - one["loss"]) > abs(many["loss"] - one["loss"])
 
 
 def test_memory_bounds_do_not_change_figures(monkeypatch):
-    from newllm_core.evaluation import splits as evaluation
-
     model, text = model_of(), text_of(157)
-    options = {"end_id": END, "head_weights": [1.0], "num_streams": 3, "warmup": 11}
-    whole = evaluate(model, text, **options)
+    options = {"end_id": END, "head_weights": [1.0]}
+    whole = evaluate_in(3, 11, monkeypatch, model, text, **options)
     monkeypatch.setattr(text_module, "ROWS_AT_ONCE", 14)
-    monkeypatch.setattr(evaluation, "LOGITS_AT_ONCE", 50)
+    monkeypatch.setattr(splits, "LOGITS_AT_ONCE", 50)
     assert evaluate(model, text, **options)["loss"] == pytest.approx(whole["loss"], rel=1e-12)
 
 

@@ -11,7 +11,7 @@ from newllm_core.data.tokenizer import TextTokenizer
 from newllm_core.errors import InputError
 from newllm_core.evaluation import texts
 from newllm_core.evaluation.splits import evaluate
-from newllm_core.evaluation.texts import evaluate_text, joined
+from newllm_core.evaluation.texts import evaluate_text
 from newllm_core.model.language_model import LanguageModel
 from tests.data.cases import Recorder
 from tests.data.cases import run as prepare
@@ -140,6 +140,7 @@ def test_the_size_of_pieces_changes_nothing(model, tokenizer, path, piece, monke
 def test_segments_go_on_from_each_other(model, tokenizer, path, segment, monkeypatch):
     whole = evaluate_text(model, tokenizer, path, head_weights=[1, 1])
     monkeypatch.setattr(texts, "SEGMENT_TOKENS", segment)
+    monkeypatch.setattr(texts, "PIECE_CHARACTERS", 50)
     found = evaluate_text(model, tokenizer, path, head_weights=[1, 1])
     assert found["loss"] == pytest.approx(whole["loss"], rel=1e-7)
     assert {**found, "loss": 0, "heads": 0} == pytest.approx({**whole, "loss": 0, "heads": 0})
@@ -226,10 +227,3 @@ def test_files_without_text_are_refused(tmp_path, content, words):
         evaluate_text(model, tokenizer, path, head_weights=[1])
     with pytest.raises(InputError, match="no such file"):
         evaluate_text(model, tokenizer, tmp_path / "none", head_weights=[1])
-
-
-def test_parts_are_joined_to_equal_segments():
-    parts = [[1, 2], [], [3, 4, 5, 6, 7, 8, 9], [10]]
-    assert [ids.tolist() for ids in joined(parts, 4)] == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10]]
-    assert [ids.tolist() for ids in joined(parts, 5)] == [[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]]
-    assert list(joined([], 4)) == []

@@ -20,6 +20,7 @@ from newllm_core.errors import DivergedError
 from newllm_core.kernels.door import choose
 from newllm_core.runtime.progress import Progress, Silent
 from newllm_core.training.phase2.candidates import among_candidates
+from newllm_core.training.phase2.fine_tuning import beginning
 from newllm_core.training.phase2.head_loss import HeadLoss, plain_cross_entropy
 from newllm_core.training.phase2.source import Terms
 from newllm_core.training.phase2.steps import Steps
@@ -44,7 +45,7 @@ def train_peer(
         config: of Phase 2.
         validation: chooses the epoch; None: the last one is kept.
         way: of matrix products.
-        seed: of the dropout, and of where windows begin.
+        seed: of the dropout.
         progress: is told how far it is.
 
     Returns:
@@ -56,8 +57,8 @@ def train_peer(
     """
     torch.manual_seed(seed)
     progress = progress or Silent()
-    windows = _Windows(dataset, config, seed, moves=not peer.carries_state)
-    steps = Steps(peer, list(peer.parameters()), config, windows.num_steps * config.epochs)
+    windows = _Windows(dataset, config)
+    steps = Steps(list(peer.parameters()), config, windows.num_steps * config.epochs)
     generator = torch.Generator(peer.embedding.weight.device).manual_seed(seed)
     peer.train()
     best: dict[str, Any] = {"validation": math.inf, "best_epoch": 0}
@@ -111,26 +112,22 @@ def clock(device: torch.device) -> float:
 class _Windows:
     """Places in the training text: contiguous streams that are read a window at a time."""
 
-    def __init__(
-        self, dataset: PreparedDataset, config: Phase2Config, seed: int, *, moves: bool
-    ) -> None:
+    def __init__(self, dataset: PreparedDataset, config: Phase2Config) -> None:
         self.tokens = dataset.train.tokens[: config.max_tokens]
         self.end_id = int(dataset.info.end_id)
         self.length = config.bptt
-        self.moves = moves
-        self.random = np.random.default_rng(seed)
         self.num_streams = max(1, min(config.num_streams, len(self.tokens) // self.length))
-        self.num_tokens = len(self.tokens) // self.num_streams * self.num_streams
-        self.num_steps = -(-self.num_tokens // self.num_streams // self.length)
+        self.of_stream = len(self.tokens) // self.num_streams
+        self.num_tokens = self.of_stream * self.num_streams
+        self.num_steps = -(-self.of_stream // self.length)
 
     def positions(self, epoch: int) -> Iterator[np.ndarray]:
-        """Of one window after another [B, T]."""
-        # A peer that starts anew in every window sees other beginnings in every epoch.
-        skipped = int(self.random.integers(self.length)) if self.moves and epoch > 1 else 0
-        of_stream = (len(self.tokens) - skipped) // self.num_streams
-        starts_B1 = skipped + np.arange(self.num_streams)[:, None] * of_stream
-        for begin in range(0, of_stream, self.length):
-            yield starts_B1 + np.arange(begin, min(begin + self.length, of_stream))
+        """Of one window after another [B, T], which begin elsewhere in every epoch, as ours do."""
+        first = beginning(epoch - 1, self.of_stream)
+        starts_B1 = first + np.arange(self.num_streams)[:, None] * self.of_stream
+        for begin in range(0, self.of_stream, self.length):
+            steps = np.arange(begin, min(begin + self.length, self.of_stream))
+            yield (starts_B1 + steps) % len(self.tokens)
 
 
 def _losses(

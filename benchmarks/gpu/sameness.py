@@ -66,7 +66,7 @@ def phase2_losses(device: torch.device, config: Config, count: int) -> list[floa
     options = replace(config.phase2, dropout=0.0)
     tokens = text(options.num_streams * options.bptt * count)
     source = FineTuning(model, tokens, end_id=0, config=options, weights=[1.0])
-    steps, meter, losses = Steps(model, list(model.parameters()), options, count), PassMeter(), []
+    steps, meter, losses = Steps(list(model.parameters()), options, count), PassMeter(), []
     for terms in source.losses(torch.Generator(device)):
         steps.make(terms)
         meter.count(terms.plain, terms.num_tokens)

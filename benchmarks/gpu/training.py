@@ -129,7 +129,7 @@ def step_of(kind: str, config: Config, place: Place) -> Callable[[], None]:
         peer = peer_of(kind, count_parameters(ours), vocabulary(place)).to(device)
         epochs = (peer_losses(peer, tokens, options, head_loss) for _ in itertools.count())
         losses = itertools.chain.from_iterable(epochs)
-        steps = Steps(peer, list(peer.parameters()), options, 1_000_000)
+        steps = Steps(list(peer.parameters()), options, 1_000_000)
 
     def step() -> None:
         with products_in(ours, config.run, device):

@@ -31,9 +31,7 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
 
 
 def identity_cosine(trajectory_PSC: Tensor) -> dict[str, float]:
-    """Return `mean` and `std` of the cosine of c_{t-1} and c_t; 0 of one context a passage."""
-    if trajectory_PSC.shape[1] < 2:
-        return {"mean": 0.0, "std": 0.0}
+    """Return `mean` and `std` of the cosine of c_{t-1} and c_t."""
     cosines = torch.cat([cosine(passage_SC[:-1], passage_SC[1:]) for passage_SC in trajectory_PSC])
     return {"mean": float(cosines.mean()), "std": float(cosines.std(correction=0))}
 

@@ -29,7 +29,7 @@ from newllm_core.errors import ConfigError, InputError, PluginError, reason
 from newllm_core.files.atomic import refuse_existing, write_atomically
 from newllm_core.files.from_strangers import require_version
 from newllm_core.files.strict_json import finite, parse_json
-from newllm_core.files.tensor_files import open_tensors, save_tensors
+from newllm_core.files.tensor_files import bytes_of, open_tensors, save_tensors
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.plugins.registry import CELLS
 from newllm_core.runtime.device import prepare_device
@@ -105,7 +105,7 @@ class Checkpoint:
         found.update(self.tokenizer_json.encode())
         for name, tensor in sorted(_tensors(self.model).items()):
             found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-            found.update(tensor.detach().cpu().contiguous().numpy().data)
+            found.update(bytes_of(tensor))
         return found.hexdigest()
 
 
@@ -289,7 +289,7 @@ def _content_hash(metadata: Mapping[str, str], tensors: Iterable[tuple[str, Tens
     digest.update(json.dumps({k: metadata[k] for k in sorted(metadata) if k != HASH}).encode())
     for name, tensor in tensors:
         digest.update(name.encode("utf-8"))
-        digest.update(tensor.detach().cpu().numpy().tobytes())
+        digest.update(bytes_of(tensor))
     return digest.hexdigest()
 
 

@@ -16,8 +16,6 @@ from newllm_core.files.strict_json import parse_json
 from newllm_core.plugins.registry import CELLS, DATA_SOURCES, OBJECTIVES, REGULARIZERS
 from newllm_core.runtime.version import newllm_version
 
-OF_PLUGINS = ("name", "distribution", "version", "target")
-
 
 def provenance(config: Config, dataset: PreparedDataset) -> dict[str, Any]:
     """Return versions, the data set, the plugins that trained on it and those that read its text.
@@ -29,10 +27,7 @@ def provenance(config: Config, dataset: PreparedDataset) -> dict[str, Any]:
         (OBJECTIVES, config.phase1.objective),
         (REGULARIZERS, config.phase1.reg),
     )
-    plugins = []
-    for registry, name in trained:
-        plugin = registry.find(name)
-        plugins.append({"kind": registry.kind, **{k: getattr(plugin, k) for k in OF_PLUGINS}})
+    plugins: list[dict[str, Any]] = [registry.find(name).named() for registry, name in trained]
     for source in dataset.info.sources:
         plugins.append({"kind": DATA_SOURCES.kind, **dataclasses.asdict(source)})
     return {

@@ -21,12 +21,18 @@ from newllm_core.config import Config
 from newllm_core.errors import ConfigError, InputError, reason
 from newllm_core.files.from_strangers import require_version
 from newllm_core.files.names import beside
-from newllm_core.files.tensor_files import HASH, content_hash, open_tensors, save_with_hash
+from newllm_core.files.tensor_files import (
+    HASH,
+    bytes_of,
+    content_hash,
+    open_tensors,
+    save_with_hash,
+)
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.parallel.collectives import full_tensor, shard_like
 
 FORMAT = "newllm-run"
-FORMAT_VERSION = "4"
+FORMAT_VERSION = "5"
 Identity = Mapping[str, Any]
 MOST_SHOWN = 5
 
@@ -177,7 +183,7 @@ def identity_of(
     identity = {key: value for key, value in keys.items() if key not in FREE_TO_CHANGE}
     digest = hashlib.sha256()
     for tensor in (*model.parameters(), *model.blocks.buffers()):
-        digest.update(tensor.detach().cpu().numpy().tobytes())
+        digest.update(bytes_of(tensor))
     return {**identity, "dataset": dataset_hash, "initial weights": digest.hexdigest()}
 
 

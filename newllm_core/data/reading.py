@@ -1,6 +1,5 @@
 """From a source into the spool: its documents, and what is said of them."""
 
-import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -36,12 +35,9 @@ class OpenSource:
 def open_source(name: str, given: str | None, options: Mapping[str, Any]) -> OpenSource:
     """Make the source `name` with its input and options; nothing is read."""
     plugin = registry.DATA_SOURCES.find(name)
-    source_type: type[DataSource] = registry.DATA_SOURCES.load(name)
-    section = registry.DATA_SOURCES.options(name, options)
-    shown = escaped(dataclasses.asdict(section))
-    info = SourceInfo(name, escaped(given), shown, plugin.distribution, plugin.version)
-    with registry.DATA_SOURCES.blame(name):
-        return OpenSource(source_type(given, section), info, plugin)
+    (source,), chosen = registry.DATA_SOURCES.make(name, options, given)
+    info = SourceInfo(name, escaped(given), escaped(chosen), plugin.distribution, plugin.version)
+    return OpenSource(source, info, plugin)
 
 
 def _documents(opened: OpenSource) -> Iterator[Document | Broken | Note]:

@@ -21,7 +21,7 @@ from newllm_core.model.language_model import LanguageModel
 from newllm_core.runtime.device import where_exact
 from newllm_core.runtime.precision import at_least_float32
 from newllm_core.runtime.progress import Progress, Silent, Task
-from newllm_core.trajectory.text import NUM_STREAMS, WARMUP_TOKENS, ContextChunk, contexts_of_text
+from newllm_core.trajectory.text import ContextChunk, contexts_of_text
 
 UNITS = ("bytes", "characters", "words")
 # Logits of so many (row, token) pairs exist at a time, whatever the vocabulary; a GPU is better
@@ -95,8 +95,6 @@ def evaluate(
     head_weights: Sequence[float],
     max_tokens: int | None = None,
     bytes_of: Callable[[np.ndarray], int | None] = lambda tokens: None,
-    num_streams: int = NUM_STREAMS,
-    warmup: int = WARMUP_TOKENS,
     progress: Progress | None = None,
     label: str = "evaluating",
 ) -> dict[str, Any]:
@@ -104,8 +102,7 @@ def evaluate(
 
     The first token is predicted from `end_id`, which closes documents. Of whole documents up to
     `max_tokens` are used, so that bits per byte stay exact; of a first one that is longer its
-    beginning, with as many bytes as `bytes_of` finds in those tokens, if it knows. For
-    `num_streams` and their `warmup` see `contexts_of_text`; a single stream is exact and slow.
+    beginning, with as many bytes as `bytes_of` finds in those tokens, if it knows.
 
     Returns `Scores.figures`, where words and characters of a part of the text are not known.
     `InputError` if there are no tokens.
@@ -124,9 +121,7 @@ def evaluate(
     # Words and characters are counted for the whole text only.
     whole = num_tokens == len(text.tokens)
 
-    readings = contexts_of_text(
-        model, text.tokens[:num_tokens], end_id=end_id, num_streams=num_streams, warmup=warmup
-    )
+    readings = contexts_of_text(model, text.tokens[:num_tokens], end_id=end_id)
     with (progress or Silent()).task(label, num_tokens, "tokens") as task:
         scores = score(model, readings, task)
     counts = {

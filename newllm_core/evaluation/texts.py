@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from newllm_core.config import DataConfig
+from newllm_core.data.pieces import in_batches
 from newllm_core.data.sources.decoding import UTF8, read_chunks, text_bytes, unicode_text
 from newllm_core.data.sources.opening import path_name
 from newllm_core.data.text_counts import TextCounts
@@ -58,7 +59,7 @@ def evaluate_text(
         chunks = read_chunks(text, encoding)
     with progress.task("evaluating", size, "bytes") as task:
         read = _Text(tokenizer, task)
-        segments = joined(read.encoded(chunks, name), SEGMENT_TOKENS)
+        segments = map(np.concatenate, in_batches(read.encoded(chunks, name), len, SEGMENT_TOKENS))
         readings = contexts_of_segments(model, segments, end_id=tokenizer.end_id)
         scores = score(model, readings, read)
     info = read.counts.info(1, min_space_share)
@@ -93,19 +94,3 @@ class _Text(Task):
         reached = self.counts.bytes * self._tokens // max(self.counts.tokens, 1)
         self._task.advance(reached - self._bytes, note)
         self._bytes = reached
-
-
-def joined(parts: Iterable[Sequence[int] | np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """Yield the ids of all `parts`, `size` at a time and the rest at last."""
-    waiting: list[np.ndarray] = []
-    length = 0
-    for part in parts:
-        waiting.append(np.asarray(part, np.uint32))
-        length += len(part)
-        if length >= size:
-            ids = np.concatenate(waiting)
-            full = length - length % size
-            yield from ids[:full].reshape(-1, size)
-            waiting, length = [ids[full:]], length - full
-    if length:
-        yield np.concatenate(waiting)

@@ -89,13 +89,17 @@ def save_with_hash(tensors: "dict[str, Tensor]", path: Path, metadata: Mapping[s
 
 def content_hash(tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str]) -> str:
     """SHA-256 of all metadata but `HASH`, and of names, types, shapes and values of all tensors."""
-    import torch
-
     described = {name: value for name, value in metadata.items() if name != HASH}
     found = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        # As bytes: numpy does not have all types that a file may hold.
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        found.update(flat.view(torch.uint8).numpy().data)
+        found.update(bytes_of(tensor))
     return found.hexdigest()
+
+
+def bytes_of(tensor: "Tensor") -> memoryview:
+    """Return the values of a tensor as bytes, of types that numpy does not have as well."""
+    import torch
+
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().data

@@ -39,7 +39,6 @@ class Registry:
         section: of the configuration, which holds the options.
         check: `module:function` that holds a class to its contract, as far as that needs no input,
             or raises `ConformanceError`.
-        needed_for: what cannot be done without one that made a checkpoint.
         summary: what the class that `newllm plugins new` writes does.
         published: names of newllm's own distributions beside this one, and which has each.
     """
@@ -49,7 +48,6 @@ class Registry:
     base: str = ""
     section: str = ""
     check: str = ""
-    needed_for: str = ""
     summary: str = ""
     published: Mapping[str, str] = field(default_factory=dict, hash=False)
 
@@ -156,7 +154,7 @@ class Registry:
         return make_section(plugin_type.Options, self.section, given, name)
 
     def make(
-        self, name: str, given: Mapping[str, Any], *arguments: int, count: int = 1
+        self, name: str, given: Mapping[str, Any], *arguments: object, count: int = 1
     ) -> tuple[list[Any], dict[str, Any]]:
         """Make `count` plugins with `arguments` and `given` options; return them and all options.
 

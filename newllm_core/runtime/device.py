@@ -2,9 +2,8 @@
 
 import ctypes
 import os
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 from torch import Tensor
@@ -103,11 +102,7 @@ def keep_freed_memory() -> None:
     By default every large tensor is mapped anew, and the kernel clears each of its pages: that
     costs as much as another pass over the tensor, in every operation of every step.
     """
-    if sys.platform != "linux":
-        return
-    try:
+    with suppress(OSError, AttributeError):  # another C library: slower, not wrong
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(M_MMAP_THRESHOLD, 2**30)
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-    except (OSError, AttributeError):  # another C library: slower, not wrong
-        return

@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -75,10 +74,6 @@ class PassMeter:
             self.norms = {name: value.item() for name, value in self._looked.items()}
         self._looked = {}
         return bad
-
-    def state(self) -> dict[str, Any]:
-        """Return the fields, after a `read`."""
-        return asdict(self)
 
     def means(self) -> dict[str, float]:
         """Return the mean of each loss term over the tokens read."""

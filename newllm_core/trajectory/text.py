@@ -81,13 +81,11 @@ def contexts_of_text(
     # The first stream does not come from a warm-up.
     context_BC[:1] = model.start(1) if start_1C is None else start_1C
 
-    for begin in range(0, int((ends_B1 - starts_B1).max(initial=0)), chunk):
-        positions_BT = starts_B1 + np.arange(begin, begin + chunk)
-        # The lengths of streams differ by one: the last chunk has ends to cut off.
-        positions_BT = positions_BT[:, : int((positions_BT < ends_B1).sum(1).max())]
+    longest = length - int(bounds[-2])  # of the last stream; others have one token less at most
+    for begin in range(0, longest, chunk):
+        positions_BT = starts_B1 + np.arange(begin, min(begin + chunk, longest))
         exists_BT = positions_BT < ends_B1
-        readable_BT = np.minimum(positions_BT, length - 1)
-        inputs_BT = inputs_at(tokens, readable_BT, end_id)
+        inputs_BT = inputs_at(tokens, positions_BT, end_id)
         contexts = _unroll(model, torch.from_numpy(inputs_BT).to(device), context_BC)
         context_BC = contexts[-1][:, -1]
         positions_N = positions_BT[exists_BT]

@@ -56,7 +56,6 @@ def phase1_steps(device, count=3, **section):
     window, meter = trainer.windows.train, PassMeter()
     trainer.step.looks = False
     window.previous_TC.normal_()
-    window.readings = 1
     readings = [
         batches(model, part, config.phase1, drawn)
         for part, drawn in window.with_twin(torch.Generator().manual_seed(0))
@@ -120,7 +119,7 @@ def phase2_steps(device, tmp_path, *, shape=None, count=3, kernels="auto", **pha
         "head_loss": choose("cross-entropy", plain_cross_entropy, like, setting=kernels),
     }
     parameters = trained_parameters(model, extra, config.phase2)
-    steps, meter = Steps(model, parameters, config.phase2, 100), PassMeter()
+    steps, meter = Steps(parameters, config.phase2, 100), PassMeter()
     steps.change.looks = False
     with ContextStore(tmp_path, len(TOKENS), (model.num_heads, 16), device) as store:
         if config.phase2.freeze_context:

@@ -47,20 +47,12 @@ for (const svg of document.querySelectorAll("svg.chart")) {
     if (at < left - 8 || at > right + 8) return hide();
     const [low, high] = data.x;
     const wanted = low + ((at - left) / (right - left)) * (high - low);
-    const filled = data.series.filter((series) => series.x.length);
-    if (!filled.length) return hide();
+    const places = data.series.flatMap((series) => series.x);
+    const snapped = places[nearest(places, wanted)];
     const rows = [];
-    let snapped = null;
-    for (const series of filled) {
-      const i = nearest(series.x, wanted);
-      if (snapped === null || Math.abs(series.x[i] - wanted) < Math.abs(snapped - wanted)) {
-        snapped = series.x[i];
-      }
-    }
-    for (const series of filled) {
-      const i = nearest(series.x, snapped);
-      const y = series.y[i];
-      if (y !== null) rows.push(line(series.name, number(y), series.role));
+    for (const series of data.series) {
+      const y = series.y[nearest(series.x, snapped)];
+      if (y != null) rows.push(line(series.name, number(y), series.role)); // a gap, or no points
     }
     if (!rows.length) return hide();
     const x = left + ((snapped - low) / (high - low)) * (right - left);

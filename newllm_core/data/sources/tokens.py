@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 WHAT = "a .json, .npy, .safetensors, .bin or .ds file of token ids, or a folder of .ds files"
 SHAPES = "a list of integers of 32 bits, or a list of such lists"
 MOST_BITS = 32
-# Larger ones are better kept as .npy, which is read a part at a time.
-LARGEST_JSON = 40_000_000
 PART_TOKENS = 1 << 17
 # What a file of llm.c begins with: how wide its tokens are, and how long its header is.
 LLM_C = {20240520: ("<u2", 1024), 20240801: ("<u4", 1024)}
@@ -66,7 +64,7 @@ def _documents(path: Path) -> Iterator[Document]:
 
 def _from_json(path: Path) -> Iterator[Ids]:
     try:
-        content = json.loads(read_text(path, "file of token ids", limit=LARGEST_JSON))
+        content = json.loads(read_text(path, "file of token ids"))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {reason(error)}") from error
     if not isinstance(content, list):

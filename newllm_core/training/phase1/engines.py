@@ -123,8 +123,6 @@ def _streams(
     begins_B = streams * length + streams.clamp(max=longer)
     if warmup is not None:
         context_BC = _starts(model, window, begins_B, warmup)
-    elif window.readings == 0:
-        context_BC = window.first_C.expand(num_streams, -1)
     else:
         context_BC = incoming(window.previous_TC, window.begin_C, begins_B)
     steps = [

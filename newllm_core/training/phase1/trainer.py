@@ -5,7 +5,7 @@ and ends with measurements at fixed weights (see `measure`). Heads are not train
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -241,7 +241,7 @@ class Phase1Trainer:
             {
                 "window": self.windows.number,
                 "iteration": self.iteration,
-                "meter": self.meter.state(),
+                "meter": asdict(self.meter),
                 "history": self.result.history,
                 "largest_gradients": self.guard.largest,
             },

@@ -33,7 +33,7 @@ class Window:
         twin: the same tokens, read from another start, where an objective wants a second reading;
             it `is_twin`.
         readings: readings finished.
-        previous_TC: contexts of the reading before.
+        previous_TC: contexts of the reading before; `first_C` while there is none.
         current_TC: contexts of the reading under way.
     """
 
@@ -59,8 +59,7 @@ class Window:
     @property
     def begin_C(self) -> Tensor:
         """Return the state in which this reading begins."""
-        carried = self.start == "carry" and self.readings > 0
-        return self.previous_TC[-1] if carried else self.first_C
+        return self.previous_TC[-1] if self.start == "carry" else self.first_C
 
     def with_twin(self, generator: torch.Generator) -> list[tuple["Window", torch.Generator]]:
         """List this window and its twin, if any, each with a generator in the same state."""

@@ -1,11 +1,13 @@
 """Phase 2 through time: heads, blocks and embeddings learn together.
 
 The text is divided into contiguous streams that are read in lock-step, a window at a time. The
-state is carried from window to window; back-propagation ends where a window begins.
+state is carried from window to window; back-propagation ends where a window begins. Every epoch
+begins its streams elsewhere, so that a token is not always as near to the beginning of a window.
 
 Shapes: B streams, T tokens of a window, C context_dim, E embed_dim.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
@@ -24,6 +26,14 @@ from newllm_core.trajectory.sequential import unroll_embedded
 from newllm_core.trajectory.text import inputs_at
 
 
+def beginning(epoch: int, length: int) -> int:
+    """Return where in the text the first of streams of `length` begins in an epoch, from 0.
+
+    Multiples of the golden ratio, modulo one, are spread as evenly as can be, however many.
+    """
+    return round(epoch * (math.sqrt(5) - 1) / 2 * length) % length
+
+
 @dataclass(eq=False)
 class FineTuning(Source):
     """Losses of one window after another, of heads and of `extra` terms.
@@ -32,6 +42,7 @@ class FineTuning(Source):
         num_steps: windows of an epoch.
         num_tokens: tokens of an epoch: all but the few that do not fill every stream.
         context_BC: the state that is carried into the next window.
+        epoch: counts from 0.
     """
 
     _: KW_ONLY
@@ -44,29 +55,33 @@ class FineTuning(Source):
         self.stream_length = len(self.tokens) // self.num_streams
         self.num_steps = -(-self.stream_length // bptt)
         self.num_tokens = self.num_streams * self.stream_length
-        self.begin_epoch()
+        self.epoch = 0
+        self.context_BC = self.model.start(self.num_streams)
 
     def begin_epoch(self) -> None:
-        """Begin every stream anew."""
+        """Begin every stream anew, elsewhere."""
+        self.epoch += 1
         self.context_BC = self.model.start(self.num_streams)
 
     def state(self) -> State:
         """Return what the next window needs."""
-        return State({"context_BC": self.context_BC}, {})
+        return State({"context_BC": self.context_BC}, {"epoch": self.epoch})
 
     def load_state(self, state: State) -> None:
         """Take over what `state` gave."""
         # A copy lies where tensors do: elsewhere products of it would be rounded otherwise.
         self.context_BC = state.tensors["context_BC"].to(self.context_BC.device, copy=True)
+        self.epoch = state.values["epoch"]
 
     def losses(self, generator: torch.Generator, *, skip: int = 0) -> Iterator[Terms]:
         """Yield losses from window `skip` on; a step is made with each before the next is made."""
         streams = collectives.rows_per_rank(self.num_streams)
         own = collectives.own(streams)
-        starts_B1 = np.arange(self.num_streams)[own, None] * self.stream_length
+        first = beginning(self.epoch, self.stream_length)
+        starts_B1 = first + np.arange(self.num_streams)[own, None] * self.stream_length
         for begin in range(skip * self.config.bptt, self.stream_length, self.config.bptt):
             steps = np.arange(begin, min(begin + self.config.bptt, self.stream_length))
-            positions_BT = starts_B1 + steps
+            positions_BT = (starts_B1 + steps) % len(self.tokens)
             inputs_BT, targets_BT = self.tokens_at(positions_BT)
             context_BC = self.context_BC[own]
             rows = [len(steps) * count for count in streams]

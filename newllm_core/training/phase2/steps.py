@@ -63,7 +63,7 @@ def one_cycle(step: int, *, total: int, peak: float, warmup_fraction: float) -> 
 
 
 class Steps:
-    """Makes the `total` steps of a whole run; vectors and the model's embedding do not decay.
+    """Makes the `total` steps of a whole run; only matrices decay.
 
     Attributes:
         step: steps made.
@@ -72,18 +72,15 @@ class Steps:
         gradient_norm: of the last step, before clipping; on the device.
     """
 
-    def __init__(
-        self, model: nn.Module, parameters: list[nn.Parameter], config: Phase2Config, total: int
-    ) -> None:
+    def __init__(self, parameters: list[nn.Parameter], config: Phase2Config, total: int) -> None:
         self.config = config
         self.total = total
         self.step = 0
         self.learning_rate = 0.0
         self.gradient_norm = torch.zeros(())
         self._terms: list[str] = []
-        table = model.get_parameter("embedding.weight")
-        matrices = [p for p in parameters if p.ndim == 2 and p is not table]
-        others = [p for p in parameters if p.ndim != 2 or p is table]
+        matrices = [p for p in parameters if p.ndim == 2]
+        others = [p for p in parameters if p.ndim != 2]
         groups = [
             {"params": alike, "weight_decay": decay}
             for chosen, decay in ((matrices, config.weight_decay), (others, 0.0))

@@ -7,6 +7,7 @@ the best validation loss are the ones that are kept, be they the first, and eval
 
 import time
 from contextlib import ExitStack
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -103,9 +104,7 @@ class Phase2Trainer:
                     "the last head is tied to embeddings that are not trained: only its bias learns"
                 )
             self.source = FineTuning(self.model, self.tokens, extra=self.extra, **common)
-        self.steps = Steps(
-            self.model, self.parameters, config, self.source.num_steps * config.epochs
-        )
+        self.steps = Steps(self.parameters, config, self.source.num_steps * config.epochs)
         self.marks = [self._mark()]
 
     def train(self) -> dict[str, Any]:
@@ -159,8 +158,9 @@ class Phase2Trainer:
                         meter.count(terms.plain, terms.num_tokens, steps.gradient_norm)
                         self.marks.append(self._mark())
                     logged = steps.step % every == 0
-                    if terms is None or logged or meter.batches % self.check_every == 0:
-                        self._check()
+                    due = terms is None or logged or meter.batches % self.check_every == 0
+                    if due and (bad := self._fetch()):
+                        raise steps.diverged(bad)
                 if terms is None:
                     break
                 figures = {name: meter.last[name] for name in terms.plain if name in meter.last}
@@ -198,15 +198,6 @@ class Phase2Trainer:
         self.marks = [self.marks[self.meter.batches - checked]]
         return bad
 
-    def _check(self) -> None:
-        """Fetch figures.
-
-        Raises:
-            DivergedError: one is not finite; the weights are those from before its step.
-        """
-        if bad := self._fetch():
-            raise self.steps.diverged(bad)
-
     def state(self) -> State:
         """Return everything that the rest of the run depends on, as it was after the last step."""
         self._fetch()
@@ -221,7 +212,7 @@ class Phase2Trainer:
             {
                 "epoch": self.epoch,
                 "step": self.steps.step,
-                "meter": self.meter.state(),
+                "meter": asdict(self.meter),
                 "history": self.history,
                 "best": self.best,
                 "source": source_state.values,

@@ -101,7 +101,7 @@ class RequestReader:
         # A parameter that is null was not given.
         given = {key: value for key, value in given.items() if value is not None}
         self._refuse_unknown(given, COMMON | (CHAT if is_chat else COMPLETION))
-        self.require_model(_text(given, "model", self._name))
+        self.require_model(_of_type(given, "model", str, self._name))
         limits, defaults = self._limits, self._defaults
         most = "max_completion_tokens" if "max_completion_tokens" in given else "max_tokens"
         most_tokens = min(defaults.max_tokens, limits.tokens)
@@ -119,7 +119,7 @@ class RequestReader:
         choices = _integer(given, "n", 1, 1, limits.choices)
         if len(prompts) * choices > limits.choices:
             raise Refused(400, f"more than {limits.choices} texts: prompts times n", "n")
-        session = _text(given, "session", None)
+        session = _of_type(given, "session", str, None)
         if session is not None and not 0 < len(session) <= limits.session_id:
             raise Refused(400, f"session has 1 to {limits.session_id} characters", "session")
         if session is not None and len(prompts) * choices > 1:
@@ -233,14 +233,10 @@ def _is_ids(value: Any) -> bool:  # noqa: ANN401 - any JSON
 
 def _of_type(given: Mapping[str, Any], key: str, kind: type[Any], default: Any) -> Any:  # noqa: ANN401
     value = given.get(key, default)
-    if not isinstance(value, kind):
+    if key in given and not isinstance(value, kind):
         names = {bool: "true or false", dict: "an object", list: "a list", str: "a text"}
         raise Refused(400, f"{key} is {names[kind]}", key)
     return value
-
-
-def _text(given: Mapping[str, Any], key: str, default: str | None) -> str | None:
-    return _of_type(given, key, str, default) if key in given else default
 
 
 def _number(given: Mapping[str, Any], key: str, default: float, low: float, high: float) -> float:

@@ -3,7 +3,7 @@
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 
@@ -36,19 +36,16 @@ class JournalLock:
     """The lock of Optuna's journal: that of a killed process is nobody's."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._descriptor = -1
+        self._path, self._held = path, ExitStack()
 
     def acquire(self) -> bool:
         """Wait for it."""
-        descriptor = _open(self._path)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        self._descriptor = descriptor
+        self._held.enter_context(locked(self._path))
         return True
 
     def release(self) -> None:
         """Give it back."""
-        os.close(self._descriptor)
+        self._held.close()
 
 
 def _open(path: Path) -> int:

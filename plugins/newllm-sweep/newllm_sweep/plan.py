@@ -45,16 +45,12 @@ class Search(Section, name="search"):
 
 @dataclass(frozen=True)
 class Pruning(Section, name="pruning"):
-    """When a trial that does badly is ended early.
-
-    Attributes:
-        run: the command whose figures are watched.
-        figure: EVENT.PLACE in its .metrics.jsonl; smaller or larger is better as for the objective.
-        after: figures of a trial, and trials, before any is ended.
-    """
+    """When a trial that does badly is ended early."""
 
     run: str = option("phase2", "The command whose figures are watched.")
-    figure: str = option("epoch.validation.loss", "EVENT.PLACE in its .metrics.jsonl.")
+    figure: str = option(
+        "epoch.validation.loss", "EVENT.PLACE in its .metrics.jsonl; better as for the objective."
+    )
     after: int = option(3, "Figures of a trial, and trials, before any is ended.", low=0)
 
 

@@ -50,13 +50,10 @@ def write_best(plan: Plan, trials: Trials) -> list[Path]:
             lines.append(f"\n[{section}]")
             of = {k: v for k, v in trial.params.items() if k.partition(".")[0] == section}
             lines += [f"{key.partition('.')[2]} = {json.dumps(value)}" for key, value in of.items()]
-        write_atomically(path, partial(_write, text="\n".join(lines) + "\n"))
+        text = "\n".join(lines) + "\n"
+        write_atomically(path, partial(Path.write_text, data=text, encoding="utf-8"))
         written.append(path)
     return written
-
-
-def _write(path: Path, *, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def fill_table(report: dict[str, Any], plan: Plan, console: Console) -> None:

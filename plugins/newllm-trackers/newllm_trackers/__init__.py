@@ -4,6 +4,7 @@ from importlib import import_module
 from types import ModuleType
 
 from newllm_core.errors import ConfigError
+from newllm_core.runtime.trackers.base import Tracker
 
 PROJECT = "newllm"
 
@@ -21,3 +22,12 @@ def library(name: str) -> ModuleType:
             f"--track {name} needs {name}: pip install 'newllm-trackers[{name}]' "
             "(the same figures are always in NAME.metrics.jsonl)"
         ) from error
+
+
+class OfLibrary(Tracker):
+    """A tracker whose library has the name of its class, in small letters."""
+
+    @classmethod
+    def require(cls) -> None:
+        """Raise `ConfigError` if the library is not installed."""
+        library(cls.__name__.lower())

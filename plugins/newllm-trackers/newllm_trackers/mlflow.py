@@ -4,17 +4,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from newllm_core.runtime.trackers.base import Tracker
-from newllm_trackers import PROJECT, library
+from newllm_trackers import PROJECT, OfLibrary, library
 
 
-class Mlflow(Tracker):
+class Mlflow(OfLibrary):
     """Logs to MLflow (extra: mlflow), wherever MLFLOW_TRACKING_URI says."""
-
-    @classmethod
-    def require(cls) -> None:
-        """Raise `ConfigError` if mlflow is not installed."""
-        library("mlflow")
 
     def __init__(self, checkpoint: Path) -> None:
         super().__init__(checkpoint)

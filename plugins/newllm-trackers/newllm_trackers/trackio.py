@@ -4,17 +4,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from newllm_core.runtime.trackers.base import Tracker
-from newllm_trackers import PROJECT, library
+from newllm_trackers import PROJECT, OfLibrary, library
 
 
-class Trackio(Tracker):
+class Trackio(OfLibrary):
     """Logs to Trackio (extra: trackio): `trackio show` draws it."""
-
-    @classmethod
-    def require(cls) -> None:
-        """Raise `ConfigError` if trackio is not installed."""
-        library("trackio")
 
     def __init__(self, checkpoint: Path) -> None:
         super().__init__(checkpoint)

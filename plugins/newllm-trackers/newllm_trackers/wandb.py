@@ -4,17 +4,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from newllm_core.runtime.trackers.base import Tracker
-from newllm_trackers import PROJECT, library
+from newllm_trackers import PROJECT, OfLibrary, library
 
 
-class Wandb(Tracker):
+class Wandb(OfLibrary):
     """Logs to Weights & Biases (extra: wandb): log in first, or WANDB_MODE=offline."""
-
-    @classmethod
-    def require(cls) -> None:
-        """Raise `ConfigError` if wandb is not installed."""
-        library("wandb")
 
     def __init__(self, checkpoint: Path) -> None:
         super().__init__(checkpoint)
