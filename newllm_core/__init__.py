@@ -25,10 +25,9 @@ __all__ = [
     "use_plugin_file",
 ]
 
-# A waiting thread that spins takes the core from whoever works on it: from another process, and
-# from this one's own helper threads. One that sleeps at once wakes too late for the small
-# operations of a recurrence. Turns of waiting, some microseconds in all; read when torch is loaded,
-# so import newllm_core before it.
+# A waiting thread that spins takes the core from whoever works on it. One that sleeps at once wakes
+# too late for the small operations of a recurrence. Turns of waiting, some microseconds in all;
+# read when torch is loaded, so import newllm_core before it.
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 

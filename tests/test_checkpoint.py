@@ -71,6 +71,7 @@ def test_tied_weights_are_stored_once_and_shared_again(path, num_heads):
 
 def test_an_objective_may_keep_counters(path):
     counters = {"steps": torch.tensor(7), "mean": torch.tensor([0.5]), "seen": torch.tensor([True])}
+    counters["narrow"] = torch.tensor([0.5], dtype=torch.bfloat16)  # numpy has no such type
     save(replaced(make(), objective=counters), path, overwrite=False)
     read = load(path)
     assert not read.altered
@@ -78,6 +79,7 @@ def test_an_objective_may_keep_counters(path):
         "steps": 7,
         "mean": [0.5],
         "seen": [True],
+        "narrow": [0.5],
     }
 
 

@@ -82,16 +82,14 @@ def test_dropout_is_off_and_comes_back(dataset):
     assert peer.training
 
 
-@pytest.mark.parametrize("moves", [False, True])
-def test_windows_read_every_token_once(dataset, moves):
+@pytest.mark.parametrize(("epoch", "first"), [(1, 0), (2, 103), (3, 39)])  # of streams of 166
+def test_windows_read_every_token_once(dataset, epoch, first):
     config = Phase2Config(num_streams=6, bptt=16, max_tokens=1000)
-    windows = _Windows(dataset, config, seed=0, moves=moves)
-    read = [positions for positions in windows.positions(1)]
+    windows = _Windows(dataset, config)
+    read = [positions for positions in windows.positions(epoch)]
     places = np.concatenate([positions.ravel() for positions in read])
-    assert len(set(places.tolist())) == len(places) == windows.num_tokens
-    assert windows.num_tokens > 990
+    assert len(set(places.tolist())) == len(places) == windows.num_tokens == 996
+    assert places.max() < 1000
     assert len(read) == windows.num_steps
     assert read[0].shape == (6, 16)
-    # A transformer's windows move in later epochs; streams that carry a state stay.
-    later = next(iter(windows.positions(2)))
-    assert (later[0, 0] != 0) == moves
+    assert read[0][0, 0] == first
