@@ -195,10 +195,10 @@ def phase2_steps(config: "Config", device: "torch.device") -> Iterator[Any]:
             model, ids, end_id=0, config=options, weights=[1.0], head_loss=head_loss
         )
         while True:
-            source.begin_epoch()
             for terms in source.losses(torch.Generator(device).manual_seed(0)):
                 stepper.make(terms)
                 yield terms.num_tokens
+            source.begin_epoch()
 
 
 def token_ids(count: int) -> "np.ndarray":

@@ -123,7 +123,7 @@ class _Windows:
 
     def positions(self, epoch: int) -> Iterator[np.ndarray]:
         """Of one window after another [B, T], which begin elsewhere in every epoch, as ours do."""
-        first = beginning(epoch - 1, self.of_stream)
+        first = beginning(epoch - 1, self.of_stream, self.length)
         starts_B1 = first + np.arange(self.num_streams)[:, None] * self.of_stream
         for begin in range(0, self.of_stream, self.length):
             steps = np.arange(begin, min(begin + self.length, self.of_stream))

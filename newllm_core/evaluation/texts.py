@@ -21,7 +21,8 @@ from newllm_core.model.language_model import LanguageModel
 from newllm_core.runtime.progress import Progress, Silent, Task
 from newllm_core.trajectory.text import contexts_of_segments
 
-# Tokens are scored so many at a time: streams in lock-step must be long to be worth their warm-up.
+# So many tokens or somewhat more are scored at a time: streams in lock-step must be long to be
+# worth their warm-up.
 SEGMENT_TOKENS = 1 << 19
 
 

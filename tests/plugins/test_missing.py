@@ -52,9 +52,17 @@ def test_a_file_that_is_not_given_again(newllm, phase1, tmp_path):
     assert "give it with --plugin to train like this again (analysis does not need it)" in done.err
 
 
-def test_a_data_source_of_a_file_whose_name_is_not_known():
+@pytest.mark.parametrize(
+    ("kind", "purpose"),
+    [
+        ("data source", "prepare this data again (analysis does not need it)"),
+        ("cell", "use the model"),
+    ],
+)
+def test_what_a_plugin_of_a_file_is_needed_for(kind, purpose):
     from newllm_core.plugins.missing import missing_plugins
 
-    record = {"kind": "data source", "name": "gone", "distribution": "file", "version": "sha256:1"}
-    (line,) = missing_plugins({"plugins": [record]})
-    assert line.startswith("data source 'gone' of a file sha256:1 is not here: give it with")
+    record = {"kind": kind, "name": "gone", "distribution": "file", "version": "sha256:1"}
+    assert missing_plugins({"plugins": [record]}) == [
+        f"{kind} 'gone' of a file sha256:1 is not here: give it with --plugin to {purpose}"
+    ]

@@ -193,8 +193,10 @@ def test_phase1_reads_what_was_declared_and_nothing_across_a_windows_edge():
         torch.testing.assert_close(read["embedded"][0], model.embed(torch.tensor(DOCUMENTS[place])))
 
 
-@pytest.mark.parametrize("num_streams", [1, 2])
-def test_phase2_reads_tokens_beyond_a_window_but_not_beyond_a_document(num_streams):
+@pytest.mark.parametrize(
+    ("num_streams", "epoch", "first"), [(1, 0, 0), (2, 0, 0), (1, 1, 5), (2, 1, 2)]
+)
+def test_phase2_reads_tokens_beyond_a_window_but_not_beyond_a_document(num_streams, epoch, first):
     text = np.array([*DOCUMENTS[:6], 4, 2], np.uint16)
     start = checkpoint(context_dim=6, embed_dim=5, options={})
     config = resolve(
@@ -205,13 +207,19 @@ def test_phase2_reads_tokens_beyond_a_window_but_not_beyond_a_document(num_strea
     source = FineTuning(
         start.model, text, end_id=9, config=config.phase2, weights=[1.0], extra=extra
     )
+    for _ in range(epoch):
+        source.begin_epoch()
     list(source.losses(torch.Generator()))
     # What is read for each place is the token before it: 9 5 6 9 7 8 9 4.
     later = [N, 6, 9, N, 8, 9, N, 2]
     earlier = [N, N, N, 5, N, N, 7, N]
     length = 8 // num_streams
     windows = [
-        [stream * length + place for stream in range(num_streams) for place in range(begin, end)]
+        [
+            (first + stream * length + place) % 8
+            for stream in range(num_streams)
+            for place in range(begin, end)
+        ]
         for begin, end in zip(range(0, length, 3), [*range(3, length, 3), length], strict=True)
     ]
     for read, places in zip(extra.objective.seen, windows, strict=True):

@@ -13,7 +13,7 @@ from newllm_core.settings import resolve
 from newllm_core.training.phase2 import context_store
 from newllm_core.training.phase2.context_store import ContextStore
 from newllm_core.training.phase2.extra_terms import ExtraTerms
-from newllm_core.training.phase2.fine_tuning import FineTuning
+from newllm_core.training.phase2.fine_tuning import FineTuning, beginning
 from newllm_core.training.phase2.frozen import SEGMENT_ROWS, FrozenContexts
 from newllm_core.training.phase2.source import Terms, drop
 from newllm_core.training.phase2.steps import Steps, one_cycle
@@ -74,8 +74,9 @@ def naive_window(model, tokens, weights, starts, begin, end, *, first=0):
     return total, states
 
 
-# Streams of 19 begin .618 of them later in each epoch; the last one goes on at the beginning.
-@pytest.mark.parametrize(("epoch", "first"), [(0, 0), (1, 12), (2, 4)])
+# Streams of 19 begin .618 of their windows of 7 later in each epoch, and .618 of a window; the last
+# one goes on at the beginning of the text.
+@pytest.mark.parametrize(("epoch", "first"), [(0, 0), (1, 11), (2, 2)])
 def test_windows_equal_a_naive_computation_with_every_gradient(exact_device, epoch, first):
     model, tokens, weights, source = small_run(device=exact_device)
     for _ in range(epoch):
@@ -97,6 +98,11 @@ def test_windows_equal_a_naive_computation_with_every_gradient(exact_device, epo
             strict=True,
         ):
             torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
+
+
+def test_windows_begin_at_every_token_of_a_window():
+    # Their number is one of Fibonacci's: the golden ratio of it is all but whole.
+    assert {beginning(epoch, 16 * 377, 16) % 16 for epoch in range(21)} == set(range(16))
 
 
 def test_input_dropout_hides_entries_of_tokens_from_the_recurrence():

@@ -1,4 +1,4 @@
-"""Steps of Phase 2: clipped, at the rate of the schedule, every epoch from the start."""
+"""Steps of Phase 2: clipped, at the rate of the schedule; every epoch anew and elsewhere."""
 
 import pytest
 import torch
@@ -46,7 +46,7 @@ def test_every_weight_moves_at_the_rate_of_the_schedule():
 def test_every_epoch_begins_its_streams_anew_and_elsewhere(moves, monkeypatch):
     """Weights that do not move predict the same tokens equally well, if they read the same."""
     if not moves:
-        monkeypatch.setattr(fine_tuning, "beginning", lambda epoch, length: 0)
+        monkeypatch.setattr(fine_tuning, "beginning", lambda epoch, length, window: 0)
     config = Phase2Config(
         epochs=2, learning_rate=0.0, dropout=0.0, num_streams=8, bptt=16, weight_decay=0.0
     )

@@ -26,12 +26,14 @@ from newllm_core.trajectory.sequential import unroll_embedded
 from newllm_core.trajectory.text import inputs_at
 
 
-def beginning(epoch: int, length: int) -> int:
+def beginning(epoch: int, length: int, window: int) -> int:
     """Return where in the text the first of streams of `length` begins in an epoch, from 0.
 
-    Multiples of the golden ratio, modulo one, are spread as evenly as can be, however many.
+    Multiples of the golden ratio, modulo one, are spread as evenly as can be, however many: such a
+    share of the windows is left out, and of one more window.
     """
-    return round(epoch * (math.sqrt(5) - 1) / 2 * length) % length
+    share = epoch * (math.sqrt(5) - 1) / 2 % 1
+    return (round(share * length) // window * window + round(share * window)) % length
 
 
 @dataclass(eq=False)
@@ -77,7 +79,7 @@ class FineTuning(Source):
         """Yield losses from window `skip` on; a step is made with each before the next is made."""
         streams = collectives.rows_per_rank(self.num_streams)
         own = collectives.own(streams)
-        first = beginning(self.epoch, self.stream_length)
+        first = beginning(self.epoch, self.stream_length, self.config.bptt)
         starts_B1 = first + np.arange(self.num_streams)[own, None] * self.stream_length
         for begin in range(skip * self.config.bptt, self.stream_length, self.config.bptt):
             steps = np.arange(begin, min(begin + self.config.bptt, self.stream_length))
