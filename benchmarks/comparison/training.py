@@ -5,7 +5,7 @@ Shapes: B streams, T tokens of a window, E width.
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,10 @@ from newllm_core.errors import DivergedError
 from newllm_core.kernels.door import choose
 from newllm_core.runtime.progress import Progress, Silent
 from newllm_core.training.phase2.candidates import among_candidates
-from newllm_core.training.phase2.fine_tuning import beginning
 from newllm_core.training.phase2.head_loss import HeadLoss, plain_cross_entropy
 from newllm_core.training.phase2.source import Terms
 from newllm_core.training.phase2.steps import Steps
+from newllm_core.training.phase2.streams import Streams
 from newllm_core.trajectory.text import inputs_at
 
 
@@ -57,8 +57,9 @@ def train_peer(
     """
     torch.manual_seed(seed)
     progress = progress or Silent()
-    windows = _Windows(dataset, config)
-    steps = Steps(list(peer.parameters()), config, windows.num_steps * config.epochs)
+    tokens, end_id = dataset.train.tokens[: config.max_tokens], int(dataset.info.end_id)
+    streams = Streams(len(tokens), config)
+    steps = Steps(list(peer.parameters()), config, streams.num_steps * config.epochs)
     generator = torch.Generator(peer.embedding.weight.device).manual_seed(seed)
     peer.train()
     best: dict[str, Any] = {"validation": math.inf, "best_epoch": 0}
@@ -70,8 +71,9 @@ def train_peer(
         for epoch in range(1, config.epochs + 1):
             begun, before = clock(device), total
             label = f"epoch {epoch}/{config.epochs}"
-            with progress.task(label, windows.num_tokens, "tokens") as task:
-                for terms in _losses(peer, windows, way, epoch, steps, generator):
+            with progress.task(label, streams.num_tokens, "tokens") as task:
+                windows = _windows(tokens, end_id, streams.windows(epoch - 1))
+                for terms in _losses(peer, streams.count, windows, way, steps, generator):
                     steps.make(terms)
                     total += terms.num_tokens
                     task.advance(terms.num_tokens, f"{terms.plain['cross-entropy']:.3f}")
@@ -83,7 +85,7 @@ def train_peer(
             reached = bits_per_byte(
                 peer,
                 validation,
-                end_id=windows.end_id,
+                end_id=end_id,
                 way=way,
                 context=config.bptt,
                 progress=progress,
@@ -109,41 +111,27 @@ def clock(device: torch.device) -> float:
     return time.perf_counter()
 
 
-class _Windows:
-    """Places in the training text: contiguous streams that are read a window at a time."""
-
-    def __init__(self, dataset: PreparedDataset, config: Phase2Config) -> None:
-        self.tokens = dataset.train.tokens[: config.max_tokens]
-        self.end_id = int(dataset.info.end_id)
-        self.length = config.bptt
-        self.num_streams = max(1, min(config.num_streams, len(self.tokens) // self.length))
-        self.of_stream = len(self.tokens) // self.num_streams
-        self.num_tokens = self.of_stream * self.num_streams
-        self.num_steps = -(-self.of_stream // self.length)
-
-    def positions(self, epoch: int) -> Iterator[np.ndarray]:
-        """Of one window after another [B, T], which begin elsewhere in every epoch, as ours do."""
-        first = beginning(epoch - 1, self.of_stream, self.length)
-        starts_B1 = first + np.arange(self.num_streams)[:, None] * self.of_stream
-        for begin in range(0, self.of_stream, self.length):
-            steps = np.arange(begin, min(begin + self.length, self.of_stream))
-            yield (starts_B1 + steps) % len(self.tokens)
+def _windows(
+    tokens: np.ndarray, end_id: int, windows: Iterable[np.ndarray]
+) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    """What is read at the places of each window [B, T], and what follows there."""
+    for positions_BT in windows:
+        targets_BT = torch.from_numpy(np.asarray(tokens[positions_BT], np.int64))
+        yield inputs_at(tokens, positions_BT, end_id), targets_BT
 
 
 def _losses(
     peer: Peer,
-    windows: _Windows,
+    num_streams: int,
+    windows: Iterable[tuple[np.ndarray, torch.Tensor]],
     way: str,
-    epoch: int,
     steps: Steps,
     generator: torch.Generator,
 ) -> Iterator[Terms]:
     """One epoch; whoever iterates makes a step with each before asking for the next."""
-    state = peer.start(windows.num_streams)
-    for positions_BT in windows.positions(epoch):
-        inputs_BT = inputs_at(windows.tokens, positions_BT, windows.end_id)
+    state = peer.start(num_streams)
+    for inputs_BT, targets_BT in windows:
         y_BTE, state = read(peer, inputs_BT, state, way)
-        targets_BT = torch.from_numpy(np.asarray(windows.tokens[positions_BT], np.int64))
         targets_N = targets_BT.flatten().to(y_BTE.device)
         last_N = torch.from_numpy(inputs_BT).flatten().to(y_BTE.device)
         y_NE = y_BTE.flatten(0, 1)

@@ -39,6 +39,7 @@ class Registry:
         section: of the configuration, which holds the options.
         check: `module:function` that holds a class to its contract, as far as that needs no input,
             or raises `ConformanceError`.
+        needed_for: what cannot be done without one that made a checkpoint.
         summary: what the class that `newllm plugins new` writes does.
         published: names of newllm's own distributions beside this one, and which has each.
     """
@@ -48,6 +49,7 @@ class Registry:
     base: str = ""
     section: str = ""
     check: str = ""
+    needed_for: str = ""
     summary: str = ""
     published: Mapping[str, str] = field(default_factory=dict, hash=False)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from newllm_core.errors import UserError
 from newllm_core.plugins.plugin import OWN_DISTRIBUTION
-from newllm_core.plugins.registry import CELLS, DATA_SOURCES, REGISTRIES, REGULARIZERS
+from newllm_core.plugins.registry import REGISTRIES, REGULARIZERS
 
 
 def missing_plugins(provenance: Mapping[str, Any]) -> list[str]:
@@ -26,10 +26,8 @@ def missing_plugins(provenance: Mapping[str, Any]) -> list[str]:
         from_file = distribution == "file"
         what = record.get("target", "a file") if from_file else distribution
         remedy = "give it with --plugin" if from_file else "install it"
-        again = {CELLS: "use the model", DATA_SOURCES: "prepare this data again"}
         lines.append(
-            f"{registry.kind} {name!r} of {what} {record['version']} is not here: {remedy} to "
-            f"{again.get(registry, 'train like this again')}"
-            f"{'' if registry is CELLS else ' (analysis does not need it)'}"
+            f"{registry.kind} {name!r} of {what} {record['version']} is not here: {remedy} "
+            f"{registry.needed_for}"
         )
     return lines

@@ -12,6 +12,7 @@ CELLS = Registry(
     section="cell",
     command="phase1 --cell {name}",
     check="newllm_core.testing:check_cell",
+    needed_for="to use the model",
     summary="A leaky update: some of the context, some of what it and the token say.",
 )
 OBJECTIVES = Registry(
@@ -20,6 +21,7 @@ OBJECTIVES = Registry(
     section="objective",
     command="phase1 --objective {name}",
     check="newllm_core.testing:check_objective",
+    needed_for="to train like this again (analysis does not need it)",
     summary="The context must tell the token before the last.",
 )
 REGULARIZERS = Registry(
@@ -28,6 +30,7 @@ REGULARIZERS = Registry(
     section="regularizer",
     command="phase1 --reg {name}",
     check="newllm_core.testing:check_regularizer",
+    needed_for="to train like this again (analysis does not need it)",
     summary="Asks every dimension for the same standard deviation.",
     published={"sigreg": "newllm-sigreg", "vicreg": "newllm-sigreg"},
 )
@@ -37,6 +40,7 @@ DATA_SOURCES = Registry(
     section="source",
     command="prepare --source {name} --input PATH",
     check="newllm_core.testing.data_source:check_making",
+    needed_for="to prepare this data again (analysis does not need it)",
     summary="One document per line of a UTF-8 text file.",
     published={"table": "newllm-tables"},
 )

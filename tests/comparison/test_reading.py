@@ -2,15 +2,12 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
 
 from benchmarks.comparison import reading
 from benchmarks.comparison.neural import PEERS
 from benchmarks.comparison.reading import bits_per_byte
-from benchmarks.comparison.training import _Windows
-from newllm_core.config import Phase2Config
 
 from .conftest import END, VOCAB
 
@@ -80,16 +77,3 @@ def test_dropout_is_off_and_comes_back(dataset):
     first, second = (bits_per_byte(peer, dataset.validation, **OPTIONS) for _ in range(2))
     assert first == second
     assert peer.training
-
-
-@pytest.mark.parametrize(("epoch", "first"), [(1, 0), (2, 106), (3, 36)])  # of streams of 166
-def test_windows_read_every_token_once(dataset, epoch, first):
-    config = Phase2Config(num_streams=6, bptt=16, max_tokens=1000)
-    windows = _Windows(dataset, config)
-    read = [positions for positions in windows.positions(epoch)]
-    places = np.concatenate([positions.ravel() for positions in read])
-    assert len(set(places.tolist())) == len(places) == windows.num_tokens == 996
-    assert places.max() < 1000
-    assert len(read) == windows.num_steps
-    assert read[0].shape == (6, 16)
-    assert read[0][0, 0] == first

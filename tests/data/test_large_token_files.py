@@ -73,12 +73,12 @@ def test_phase1_reads_the_last_window(tokens):
 def test_phase2_reads_the_end_of_the_last_stream(tokens):
     options = settings.resolve({"phase2": {"num_streams": 3, "bptt": 16, "dropout": 0.0}}).phase2
     source = FineTuning(model(), tokens, end_id=0, config=options, weights=[1.0])
-    assert source.stream_length == TOKENS // 3
+    assert source.streams.length == TOKENS // 3
     seen = []
     source.model.embedding.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
     (terms,) = source.losses(torch.Generator(), skip=source.num_steps - 1)
-    steps = source.stream_length - 16 * (source.num_steps - 1)
-    end = 3 * source.stream_length
+    steps = source.streams.length - 16 * (source.num_steps - 1)
+    end = 3 * source.streams.length
     expected = tokens[end - steps - 1 : end - 1].tolist()
     assert min(expected) > 0
     assert seen[0][:, 2].tolist() == expected

@@ -13,7 +13,7 @@ from newllm_core.settings import resolve
 from newllm_core.training.phase2 import context_store
 from newllm_core.training.phase2.context_store import ContextStore
 from newllm_core.training.phase2.extra_terms import ExtraTerms
-from newllm_core.training.phase2.fine_tuning import FineTuning, beginning
+from newllm_core.training.phase2.fine_tuning import FineTuning
 from newllm_core.training.phase2.frozen import SEGMENT_ROWS, FrozenContexts
 from newllm_core.training.phase2.source import Terms, drop
 from newllm_core.training.phase2.steps import Steps, one_cycle
@@ -53,7 +53,7 @@ def small_run(*, num_heads=2, device="cpu", **options):
     tokens = dataset().train.tokens[:59]
     weights = head_weights(config.head_weights, num_heads)
     source = FineTuning(model, tokens, end_id=END, config=config, weights=weights)
-    assert (source.num_streams, source.num_steps, source.num_tokens) == (3, 3, 57)
+    assert (source.streams.count, source.num_steps, source.num_tokens) == (3, 3, 57)
     return model, tokens, weights, source
 
 
@@ -98,11 +98,6 @@ def test_windows_equal_a_naive_computation_with_every_gradient(exact_device, epo
             strict=True,
         ):
             torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
-
-
-def test_windows_begin_at_every_token_of_a_window():
-    # Their number is one of Fibonacci's: the golden ratio of it is all but whole.
-    assert {beginning(epoch, 16 * 377, 16) % 16 for epoch in range(21)} == set(range(16))
 
 
 def test_input_dropout_hides_entries_of_tokens_from_the_recurrence():

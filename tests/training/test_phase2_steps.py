@@ -5,7 +5,7 @@ import torch
 from markov_text import checkpoint, dataset
 
 from newllm_core.config import Config, Phase2Config
-from newllm_core.training.phase2 import fine_tuning
+from newllm_core.training.phase2 import streams
 from newllm_core.training.phase2.run import train_phase2
 from newllm_core.training.phase2.source import Terms
 from newllm_core.training.phase2.steps import Steps, one_cycle
@@ -46,7 +46,7 @@ def test_every_weight_moves_at_the_rate_of_the_schedule():
 def test_every_epoch_begins_its_streams_anew_and_elsewhere(moves, monkeypatch):
     """Weights that do not move predict the same tokens equally well, if they read the same."""
     if not moves:
-        monkeypatch.setattr(fine_tuning, "beginning", lambda epoch, length, window: 0)
+        monkeypatch.setattr(streams, "beginning", lambda epoch, length, window: 0)
     config = Phase2Config(
         epochs=2, learning_rate=0.0, dropout=0.0, num_streams=8, bptt=16, weight_decay=0.0
     )

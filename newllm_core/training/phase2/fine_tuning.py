@@ -1,13 +1,11 @@
 """Phase 2 through time: heads, blocks and embeddings learn together.
 
-The text is divided into contiguous streams that are read in lock-step, a window at a time. The
-state is carried from window to window; back-propagation ends where a window begins. Every epoch
-begins its streams elsewhere, so that a token is not always as near to the beginning of a window.
+The text is read in `Streams`. The state is carried from window to window; back-propagation ends
+where a window begins.
 
 Shapes: B streams, T tokens of a window, C context_dim, E embed_dim.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
@@ -22,18 +20,9 @@ from newllm_core.parallel import collectives
 from newllm_core.runtime.device import to_device
 from newllm_core.training.phase2.extra_terms import ExtraTerms
 from newllm_core.training.phase2.source import Source, Terms, drop
+from newllm_core.training.phase2.streams import Streams
 from newllm_core.trajectory.sequential import unroll_embedded
 from newllm_core.trajectory.text import inputs_at
-
-
-def beginning(epoch: int, length: int, window: int) -> int:
-    """Return where in the text the first of streams of `length` begins in an epoch, from 0.
-
-    Multiples of the golden ratio, modulo one, are spread as evenly as can be, however many: such a
-    share of the windows is left out, and of one more window.
-    """
-    share = epoch * (math.sqrt(5) - 1) / 2 % 1
-    return (round(share * length) // window * window + round(share * window)) % length
 
 
 @dataclass(eq=False)
@@ -41,8 +30,7 @@ class FineTuning(Source):
     """Losses of one window after another, of heads and of `extra` terms.
 
     Attributes:
-        num_steps: windows of an epoch.
-        num_tokens: tokens of an epoch: all but the few that do not fill every stream.
+        num_steps, num_tokens: of an epoch, see `Streams`.
         context_BC: the state that is carried into the next window.
         epoch: counts from 0.
     """
@@ -51,19 +39,15 @@ class FineTuning(Source):
     extra: ExtraTerms | None = None
 
     def __post_init__(self) -> None:
-        bptt = self.config.bptt
-        # A short text makes fewer streams rather than streams shorter than a window.
-        self.num_streams = max(1, min(self.config.num_streams, len(self.tokens) // bptt))
-        self.stream_length = len(self.tokens) // self.num_streams
-        self.num_steps = -(-self.stream_length // bptt)
-        self.num_tokens = self.num_streams * self.stream_length
+        self.streams = Streams(len(self.tokens), self.config)
+        self.num_steps, self.num_tokens = self.streams.num_steps, self.streams.num_tokens
         self.epoch = 0
-        self.context_BC = self.model.start(self.num_streams)
+        self.context_BC = self.model.start(self.streams.count)
 
     def begin_epoch(self) -> None:
         """Begin every stream anew, elsewhere."""
         self.epoch += 1
-        self.context_BC = self.model.start(self.num_streams)
+        self.context_BC = self.model.start(self.streams.count)
 
     def state(self) -> State:
         """Return what the next window needs."""
@@ -77,16 +61,13 @@ class FineTuning(Source):
 
     def losses(self, generator: torch.Generator, *, skip: int = 0) -> Iterator[Terms]:
         """Yield losses from window `skip` on; a step is made with each before the next is made."""
-        streams = collectives.rows_per_rank(self.num_streams)
+        streams = collectives.rows_per_rank(self.streams.count)
         own = collectives.own(streams)
-        first = beginning(self.epoch, self.stream_length, self.config.bptt)
-        starts_B1 = first + np.arange(self.num_streams)[own, None] * self.stream_length
-        for begin in range(skip * self.config.bptt, self.stream_length, self.config.bptt):
-            steps = np.arange(begin, min(begin + self.config.bptt, self.stream_length))
-            positions_BT = (starts_B1 + steps) % len(self.tokens)
+        for of_all_BT in self.streams.windows(self.epoch, skip=skip):
+            positions_BT, length = of_all_BT[own], of_all_BT.shape[1]
             inputs_BT, targets_BT = self.tokens_at(positions_BT)
             context_BC = self.context_BC[own]
-            rows = [len(steps) * count for count in streams]
+            rows = [length * count for count in streams]
             x_TBE = self._embed(inputs_BT, generator, rows)
             contexts = unroll_embedded(self.model, x_TBE, context_BC)
             total, plain = self.cross_entropy(
@@ -109,7 +90,7 @@ class FineTuning(Source):
                     total = total + self.extra.weights[name] * term
                     plain[name] = term.detach()
             self.context_BC = collectives.gather(contexts[-1][:, -1].detach().contiguous(), streams)
-            yield Terms(total, plain, self.num_streams * len(steps))
+            yield Terms(total, plain, of_all_BT.size)
 
     def _embed(self, ids_BT: Tensor, generator: torch.Generator, rows: Sequence[int]) -> Tensor:
         """Return embedded tokens [T, B, E], some of whose entries the recurrence is to miss."""
