@@ -5,8 +5,9 @@ meet no tensor of the processor in an operation (but numbers, element by element
 once they are copied, and draw from generators of their own, whose states no other device takes.
 """
 
-from functools import partial
-from typing import ClassVar
+from contextlib import nullcontext
+from functools import cache, partial
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch.utils import backend_registration
@@ -51,14 +52,16 @@ class Held(torch.Tensor):
     def __new__(cls, held):
         if held.dtype in cls.refused:
             raise TypeError(f"the second device has no {held.dtype}")
-        with torch.inference_mode(False):  # which tensors like this one do not know
+        # Tensors like this one do not know inference mode.
+        known = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+        with known:
             made = torch.Tensor._make_wrapper_subclass(
                 cls,
                 held.shape,
                 strides=held.stride(),
                 storage_offset=held.storage_offset(),
                 dtype=held.dtype,
-                device=torch.device(NAME, 0),
+                device=f"{NAME}:0",
             )
         made.held = held
         return made
@@ -73,35 +76,47 @@ class Held(torch.Tensor):
     @classmethod
     def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        schema = function._schema
-        given = dict(zip((a.name for a in schema.arguments), args, strict=False)) | kwargs
-        written = [given[a.name] for a in schema.arguments if _is_written(a)]
-        if schema.name not in BETWEEN_DEVICES:
-            refuse_mixture(function, args, kwargs, written)
+        known = known_of(function)
+        given = (*args, *kwargs.values())
+        written = [args[i] if i < len(args) else kwargs[name] for i, name in known.written]
+        if known.name not in BETWEEN_DEVICES:
+            refuse_mixture(known, args, given, written)
         result = function(*map(to_processor, args), **to_processor(kwargs))
-        if schema.is_mutable:  # what was given comes back, not another tensor that holds the same
-            if not schema.returns:
+        if known.written:  # what was given comes back, not another tensor that holds the same
+            if not known.num_returned:
                 return None
-            return written[0] if len(schema.returns) == 1 else tuple(written)
-        asked = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.device)]
-        return result if CPU in asked else to_second(result)
+            return written[0] if known.num_returned == 1 else tuple(written)
+        is_copied = any(isinstance(value, torch.device) and value == CPU for value in given)
+        return result if is_copied else to_second(result)
 
 
-def _is_written(argument):
-    return argument.alias_info is not None and argument.alias_info.is_write
+class Known(NamedTuple):
+    """What the schema of an operation says, asked once; `written` has (place, name) each."""
+
+    name: str
+    written: list
+    num_returned: int
+    takes_numbers: bool
 
 
-def refuse_mixture(function, args, kwargs, written):
+@cache
+def known_of(function):
+    """Read the schema of an operation."""
+    schema = function._schema
+    infos = enumerate((a.name, a.alias_info) for a in schema.arguments)
+    written = [(i, name) for i, (name, info) in infos if info is not None and info.is_write]
+    takes_numbers = torch.Tag.pointwise in function.tags or schema.name in INDEXING
+    return Known(schema.name, written, len(schema.returns), takes_numbers)
+
+
+def refuse_mixture(known, args, given, written):
     """Fail as CUDA does; numbers to compute with may be the processor's, and so may indices."""
-    name = function._schema.name
-    takes_numbers = torch.Tag.pointwise in function.tags or name in INDEXING
-    if name in INDEXING and isinstance(args[0], Held):
-        args = (args[0], *args[2:])
-    given = (*args, *kwargs.values())
+    if known.name in INDEXING and isinstance(args[0], Held):
+        given = (args[0], *given[2:])
     tensors = [*tensors_in(given)]
-    allowed = [t for t in tensors if isinstance(t, Held) or (takes_numbers and not t.dim())]
+    allowed = [t for t in tensors if isinstance(t, Held) or (known.takes_numbers and not t.dim())]
     if len(allowed) < len(tensors) or not all(isinstance(t, Held) for t in tensors_in(written)):
-        raise RuntimeError(f"{name}: expected all tensors to be on the same device")
+        raise RuntimeError(f"{known.name}: expected all tensors to be on the same device")
     require_own_generators(given)
 
 

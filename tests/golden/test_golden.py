@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -52,17 +53,28 @@ def differences(found, expected, where=""):
     return [different for place, *pair in pairs for different in differences(*pair, place)]
 
 
-@pytest.fixture(params=["cpu", second_device.NAME])
+# Cells and regularizers are tested there one by one, so one of each kind of run will do.
+NOT_ON_SECOND = re.compile("(fine-tuned-)?(residual|gated|mogrifier)|(streams|online)-(?!recon)")
+
+
+@pytest.fixture
 def place(request):
     """Devices that draw the same random numbers."""
     return torch.device("cpu") if request.param == "cpu" else request.getfixturevalue("second")
+
+
+def on_devices(names):
+    """Parametrize a test with cases, and with where they run."""
+    on_second = [name for name in names if not NOT_ON_SECOND.match(name)]
+    pairs = [(name, "cpu") for name in names] + [(name, second_device.NAME) for name in on_second]
+    return pytest.mark.parametrize(("name", "place"), pairs, indirect=["place"])
 
 
 def make_model(config, place, **options):
     return LanguageModel(config.model, V, cell=config.cell, **options).double().to(place)
 
 
-@pytest.mark.parametrize("name", FIGURES["phase1"])
+@on_devices(FIGURES["phase1"])
 def test_phase1(name, place):
     config = settings.resolve(phase1_cases()[name])
     model = make_model(config, place)
@@ -95,7 +107,7 @@ def prepared():
     )
 
 
-@pytest.mark.parametrize("name", FIGURES["phase2"])
+@on_devices(FIGURES["phase2"])
 def test_phase2_and_text(saver, name, place):
     case, heads = phase2_cases()[name]
     config = settings.resolve(case, {"run": {"check_interval_steps": 1}})

@@ -1,5 +1,7 @@
 """Every way to compute contexts against one token at a time; nothing sees the future."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -13,9 +15,14 @@ from newllm_core.trajectory.text import contexts_of_text, inputs_at
 B = 2
 
 
-@pytest.fixture(params=SHAPES.values(), ids=SHAPES)
-def model(request, exact_device):
-    return make_model(**request.param).to(exact_device)
+@pytest.fixture(params=SHAPES)
+def shape(request):
+    return request.param
+
+
+@pytest.fixture
+def model(shape, exact_device):
+    return make_model(**SHAPES[shape]).to(exact_device)
 
 
 @pytest.fixture
@@ -24,14 +31,17 @@ def text(exact_device):
 
 
 @pytest.fixture
-def exact(model, text):
-    with torch.no_grad():
-        return naive(model, *text)
+def exact(shape, exact_device):
+    return naive(shape)[1].detach().to(exact_device)
 
 
-def naive(model, tokens_BT, start_BC):
-    rows = zip(tokens_BT, start_BC, strict=True)
-    return torch.stack([text_formula(model, tokens, start) for tokens, start in rows])
+@cache
+def naive(shape):
+    """The model on the processor, a start of each text, and the contexts of one token at a time."""
+    model, start_BC = make_model(**SHAPES[shape]), draw(B, D, seed=7).requires_grad_()
+    rows = zip(draw_tokens(B, T), start_BC, strict=True)
+    exact_BTC = torch.stack([text_formula(model, tokens, start) for tokens, start in rows])
+    return (model, start_BC), exact_BTC
 
 
 @pytest.mark.parametrize(("warmup", "at_once"), [(0, 65_536), (5, 40), (T - 1, 1)])
@@ -53,22 +63,31 @@ def test_unroll_gives_the_context_after_every_block(model, text, exact):
         torch.testing.assert_close(of_block, one_step, rtol=0, atol=1e-10)
 
 
-def test_gradients_through_time_equal_the_formulas(model, text):
-    tokens, start = text[0], text[1].clone().requires_grad_()
-    weights = draw(B, T, D, seed=9).to(start.device)
-    last = model.cells()[-1]
+def gradients(model, start_BC, contexts_BTC):
+    """The gradient of everything that contexts depend on, by name."""
     # Nothing reads the token that leaves the last cell.
     of_token = ("norm_token", "network.to_token")
+    last = model.cells()[-1]
     unread = {id(p) for name, p in last.named_parameters() if name.startswith(of_token)}
     named = {name: p for name, p in model.blocks.named_parameters() if id(p) not in unread}
-    named |= {"start": start, "embedding": model.embedding.weight}
-    wanted = list(named.values())
-    found = torch.autograd.grad((unroll(model, tokens, start)[-1] * weights).sum(), wanted)
-    expected = torch.autograd.grad((naive(model, tokens, start) * weights).sum(), wanted)
-    for name, one, other in zip(named, found, expected, strict=True):
-        assert other.abs().max() > 0, name
+    named |= {"start": start_BC, "embedding": model.embedding.weight}
+    weights_BTC = draw(B, T, D, seed=9).to(start_BC.device)
+    total = (contexts_BTC * weights_BTC).sum()
+    found = torch.autograd.grad(total, list(named.values()), retain_graph=True)
+    return dict(zip(named, found, strict=True))
+
+
+def test_gradients_through_time_equal_the_formulas(shape, model, text):
+    start = text[1].requires_grad_()
+    found = gradients(model, start, unroll(model, text[0], start)[-1])
+    (plain, its_start), exact = naive(shape)
+    expected = gradients(plain, its_start, exact)
+    assert found.keys() == expected.keys()
+    for name, other in expected.items():
         scale = other.abs().max().item()
-        torch.testing.assert_close(one / scale, other / scale, rtol=0, atol=1e-9, msg=name)
+        assert scale > 0, name
+        ours = found[name].cpu() / scale
+        torch.testing.assert_close(ours, other / scale, rtol=0, atol=1e-9, msg=name)
 
 
 @pytest.mark.parametrize("cut", [0, 1, 30, T - 2])
