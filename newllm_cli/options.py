@@ -16,8 +16,8 @@ import typer
 from newllm_core import settings
 from newllm_core.config import SECTIONS
 from newllm_core.config.option import check_number
-from newllm_core.config.values import convert, without_none
-from newllm_core.settings import Settings, text_of
+from newllm_core.config.values import convert, text_of, without_none
+from newllm_core.settings import Settings
 
 SEPARATOR = "__"
 # Keys of `run` that mean something only where a model is trained.

@@ -73,9 +73,10 @@ class StderrProgress(Progress):
         with bars.Progress(
             *columns, console=self._console, transient=True, expand=True
         ) as progress:
-            self._silence.pause()
+            self._silence.paused = True  # a bar moves by itself
             bar = _Bar(progress, progress.add_task(label, total=total, note=""))
             yield self._announcing(bar, label, total, unit)
+        self._silence.paused = False
         self._silence.broken()
 
     def _announcing(self, task: Task, label: str, total: int | None, unit: str) -> Task:
@@ -133,20 +134,16 @@ class _Silence:
     """Says on a pipe or a terminal that work goes on, when nothing else was said for long."""
 
     def __init__(self) -> None:
-        self._last, self._what, self._paused = time.monotonic(), "starting", False
+        self._last, self._what, self.paused = time.monotonic(), "starting", False
         threading.Thread(target=_watch, args=(weakref.ref(self),), daemon=True).start()
 
     def broken(self, text: str = "") -> None:
-        self._last, self._paused = time.monotonic(), False
+        self._last = time.monotonic()
         self._what = text or self._what
-
-    def pause(self) -> None:
-        """Wait until the next word: a bar moves by itself."""
-        self._paused = True
 
     def look(self) -> None:
         """Speak up if it has lasted too long."""
-        if time.monotonic() - self._last >= LONGEST_SILENCE and not self._paused:
+        if time.monotonic() - self._last >= LONGEST_SILENCE and not self.paused:
             self._last = time.monotonic()
             print(f"still at work after: {self._what:.60}", file=sys.stderr, flush=True)
 

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from newllm_core.config.values import text_of
 from newllm_core.plugins.listing import BROKEN, CLASH, IGNORED, NOT_ALLOWED, OK, Entry
-from newllm_core.settings import text_of
 
 BAD = "bold red"
 COLOURS = {OK: "green", BROKEN: BAD, CLASH: BAD, IGNORED: "yellow", NOT_ALLOWED: "dim"}

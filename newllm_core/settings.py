@@ -17,7 +17,7 @@ from typing import Any
 from newllm_core.config import PLUGIN_SECTIONS, SECTIONS, Config
 from newllm_core.config.model import MOST_LAYERS
 from newllm_core.config.option import check_bounds
-from newllm_core.config.values import convert, plain, shown
+from newllm_core.config.values import convert, plain, shown, text_of, unknown
 from newllm_core.errors import ConfigError, reason
 from newllm_core.files.from_strangers import read_text
 
@@ -92,6 +92,15 @@ class Settings:
         """Say whether any layer gives `section.key`."""
         return any(key in layer.get(section, {}) for layer in self.layers)
 
+    def place_of(self, section: str, key: str) -> str:
+        """Return how an error about `section.key` begins: whence it is, "" for a flag."""
+        if key in self.flags.get(section, {}):
+            return ""
+        if key in from_environment().get(section, {}):
+            name = f"{ENVIRONMENT_PREFIX}{section}_{key}".upper()
+            return f"environment variable {name}: "
+        return f"{self.file}: " if self.file is not None and self.sets(section, key) else ""
+
 
 def resolve(*layers: Layer) -> Config:
     """Return the config that `layers` give, later ones winning key by key."""
@@ -141,7 +150,11 @@ def make_section(
             whose = f" of {name} {plugin!r}" if plugin else ""
             raise ConfigError(unknown(f"key {name}.{key}{whose}", key, known))
     converted = {key: convert(value, hints[key], f"{name}.{key}") for key, value in values.items()}
-    section = section_type(**converted)
+    try:
+        section = section_type(**converted)
+    except ValueError as error:  # options may check themselves
+        whose = f"{name} {plugin!r}" if plugin else name
+        raise ConfigError(f"{whose} refuses its options: {reason(error)}") from error
     check_bounds(section, name)
     return section
 
@@ -230,13 +243,6 @@ def _hint(section: str, key: str) -> str:
     return f" ({short[0]} is short for it)" if short else ""
 
 
-def text_of(value: Any) -> str:  # noqa: ANN401
-    """Write a value as one gives it with `--set`, so that flags, files and keywords compare."""
-    if isinstance(value, list | tuple):
-        return ",".join(map(str, value))
-    return str(value).lower() if isinstance(value, bool | None) else str(value)
-
-
 def to_dict(config: Config) -> dict[str, dict[str, Any]]:
     """Return plain nested dictionaries, fit for JSON; `resolve` reads them back."""
     return dataclasses.asdict(config)
@@ -272,13 +278,6 @@ def _check_values(section: str, values: Mapping[str, Any]) -> None:
     checked = _checked(section, values)
     if section in SECTIONS:
         make_section(SECTIONS[section], section, checked)
-
-
-def unknown(what: str, name: str, known: list[str]) -> str:
-    """Word that `name` is none of the `known`, with a near one if there is any."""
-    near = difflib.get_close_matches(str(name), known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"unknown {what}{hint} (known: {', '.join(known)})"
 
 
 def _from_toml(text: str, where: str) -> Layer:

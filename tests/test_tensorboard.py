@@ -76,3 +76,16 @@ def test_a_missing_extra_is_one_helpful_line(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ConfigError, match=r"pip install 'newllm\[tensorboard\]'"):
         TensorBoard.require()
+
+
+def test_a_tracker_that_cannot_begin_leaves_what_is_there(tmp_path):
+    class Offline(TensorBoard):
+        def __init__(self, checkpoint):
+            raise RuntimeError("no route to host")
+
+    checkpoint = tmp_path / "a.safetensors"
+    write(checkpoint, LINES)
+    before = metrics_path(checkpoint).read_bytes()
+    with pytest.raises(ConfigError, match="--track: Offline cannot begin: no route to host"):
+        write(checkpoint, LINES, trackers=[Offline])
+    assert metrics_path(checkpoint).read_bytes() == before

@@ -58,7 +58,7 @@ def generate(
     from newllm_cli.output import print_json
     from newllm_cli.progress import StderrProgress
     from newllm_cli.streams import text_chunks
-    from newllm_core.errors import ConfigError
+    from newllm_core.errors import ConfigError, Interrupted
 
     if prompt is not None and prompt_file is not None:
         raise ConfigError("--prompt and --prompt-file exclude each other: give one of them")
@@ -88,6 +88,8 @@ def generate(
     progress = StderrProgress(given)
     loaded = load(checkpoint, given=given, progress=progress)
     loaded.require_trained_head()
+    if chat or not json:
+        del progress  # what is shown or waited for is no silence
     tokenizer = TextTokenizer.from_json(loaded.tokenizer_json)
     ids = encode_prompt(tokenizer, prompt or "")
     result: dict[str, Any]
@@ -137,5 +139,7 @@ def generate(
         states.save_state(
             session, tail, save_state, identity=loaded.identity(), overwrite=overwrite
         )
+    if interrupted and save_state is not None:
+        raise Interrupted(f"interrupted; the state is in {save_state}")
     if interrupted:
         raise KeyboardInterrupt

@@ -37,16 +37,19 @@ def listed(
         newllm plugins show ema-variance
         newllm plugins new spread-out --kind regularizer
     """
+    from newllm_core.errors import ConfigError, PluginError
+
+    use_plugin_files(plugin)
     if context.invoked_subcommand is not None:
+        if check or json:
+            raise ConfigError("give --json behind the subcommand, and --check without one")
         return
     from newllm_cli.output import console, print_json
     from newllm_cli.render_plugins import render_plugins
-    from newllm_core.errors import PluginError
     from newllm_core.plugins.installed import damaged
     from newllm_core.plugins.listing import PROBLEMS, list_plugins
     from newllm_core.plugins.lookup import ALLOW_LIST, unknown_allowed
 
-    use_plugin_files(plugin)
     entries = list_plugins(check=check)
     if json:
         print_json({"schema": 1, "plugins": [asdict(entry) for entry in entries]})

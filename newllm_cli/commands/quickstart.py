@@ -44,12 +44,15 @@ def quickstart(
     from newllm_core.errors import InputError
     from newllm_core.files.names import quoted
     from newllm_core.pipeline import front_door
+    from newllm_core.pipeline.commands import check_new_model, refuse_idle
     from newllm_core.plugins.guard import stdout_to_stderr
     from newllm_core.settings import from_file
 
     began = time.monotonic()
     given.layers.insert(0, from_file("preset:quickstart"))
     config = given.resolve()
+    check_new_model(given, config)
+    refuse_idle(given, config, "phase2")
     folder = out or _free_folder()
     if os.path.exists(folder):
         raise InputError(f"{folder} exists: choose another --out")

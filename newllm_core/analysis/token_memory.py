@@ -193,7 +193,7 @@ def _losses(
 def _cut(values: Tensor) -> Tensor:
     """Return passages [P, T, ...] cut in time until there are enough to hold some out."""
     parts = -(-LEAST_PASSAGES // len(values))
-    if parts == 1 or values.shape[1] < 2 * parts:
+    if parts == 1 or values.shape[1] < parts:
         return values
     length = values.shape[1] // parts
     return values[:, : parts * length].reshape(len(values) * parts, length, *values.shape[2:])

@@ -1,23 +1,24 @@
 """Settings that a checkpoint decides: whoever asks for others is told so."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from newllm_core.config import Config
-from newllm_core.config.values import convert
+from newllm_core.config.values import convert, text_of, unknown
 from newllm_core.errors import ConfigError
-from newllm_core.settings import Settings, text_of, to_dict, unknown
+from newllm_core.settings import Settings, to_dict
 
 # What it is made of, for every command but those that train.
 SECTIONS = ("model", "phase1", "cell", "objective", "regularizer")
 
 
-def require_kept(given: Settings, checkpoint: Config) -> None:
+def require_kept(given: Settings, checkpoint: Config, sections: Iterable[str] = SECTIONS) -> None:
     """Raise `ConfigError` for a flag that asks of a checkpoint what its config says otherwise.
 
     Files and the environment hold settings of many commands: there they are left alone.
     """
     saved = to_dict(checkpoint)
-    for section in SECTIONS:
+    for section in sections:
         for key, value in given.flags.get(section, {}).items():
             name, own = f"{section}.{key}", saved[section]
             if key not in own:

@@ -27,16 +27,26 @@ def provenance(config: Config, dataset: PreparedDataset) -> dict[str, Any]:
         (OBJECTIVES, config.phase1.objective),
         (REGULARIZERS, config.phase1.reg),
     )
-    plugins: list[dict[str, Any]] = [registry.find(name).named() for registry, name in trained]
-    for source in dataset.info.sources:
-        plugins.append({"kind": DATA_SOURCES.kind, **dataclasses.asdict(source)})
-    return {
+    known = {
         "newllm": newllm_version(),
         "torch": torch.__version__,
         "python": platform.python_version(),
+        "plugins": [registry.find(name).named() for registry, name in trained],
+    }
+    return with_dataset(known, dataset)
+
+
+def with_dataset(known: Mapping[str, Any], dataset: PreparedDataset) -> dict[str, Any]:
+    """Return a provenance with this data set in the place of any other."""
+    sources = [
+        {"kind": DATA_SOURCES.kind, **dataclasses.asdict(source)} for source in dataset.info.sources
+    ]
+    others = [plugin for plugin in known["plugins"] if plugin["kind"] != DATA_SOURCES.kind]
+    return {
+        **known,
         "dataset_hash": dataset.hash,
         "dataset_path": str(Path(dataset.path).resolve()),
-        "plugins": plugins,
+        "plugins": others + sources,
     }
 
 

@@ -1,5 +1,6 @@
 """Values of settings: text and TOML become the types of their fields."""
 
+import difflib
 import os
 import types
 import typing
@@ -18,6 +19,20 @@ def shown(value: object) -> str:
         return str(value).lower()
     # What TOML reads as a date is not shown as Python would write it.
     return one_line(repr(value) if isinstance(value, str) else str(value), LONGEST_VALUE)
+
+
+def text_of(value: Any) -> str:  # noqa: ANN401
+    """Write a value as one gives it with `--set`, so that flags, files and keywords compare."""
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool | None) else str(value)
+
+
+def unknown(what: str, name: str, known: list[str]) -> str:
+    """Word that `name` is none of the `known`, with a near one if there is any."""
+    near = difflib.get_close_matches(str(name), known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"unknown {what}{hint} (known: {', '.join(known)})"
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401 - what Python's users give

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from newllm_core.config.values import shown
+from newllm_core.config.values import shown, text_of, unknown
 from newllm_core.errors import ConfigError, InputError
 from newllm_core.runtime.progress import Progress
-from newllm_core.settings import Settings, unknown
+from newllm_core.settings import Settings
 
 if TYPE_CHECKING:
     from newllm_core.checkpoint.format import Checkpoint
@@ -50,8 +50,11 @@ def prepare(
     folder = RUNS / "data" if out is None else path_of(out, "out")
 
     from newllm_core.data.prepare import prepare as prepare_data
+    from newllm_core.plugins.registry import DATA_SOURCES
 
-    return folder, prepare_data(given.resolve(), folder, overwrite=overwrite, progress=progress)
+    config = given.resolve()
+    DATA_SOURCES.options(config.data.source, config.source, given)
+    return folder, prepare_data(config, folder, overwrite=overwrite, progress=progress)
 
 
 def check_new_model(given: Settings, config: "Config") -> None:
@@ -71,9 +74,9 @@ def check_new_model(given: Settings, config: "Config") -> None:
         known = ["random", "counts", "FILE.safetensors[:TENSOR]"]
         raise ConfigError(unknown(f"embeddings {table!r}", table, known))
     model.require_dims()
-    CELLS.options(model.cell, config.cell)
-    OBJECTIVES.options(config.phase1.objective, config.objective)
-    REGULARIZERS.options(config.phase1.reg, config.regularizer)
+    CELLS.options(model.cell, config.cell, given)
+    OBJECTIVES.options(config.phase1.objective, config.objective, given)
+    REGULARIZERS.options(config.phase1.reg, config.regularizer, given)
 
 
 def is_first_process() -> bool:
@@ -93,10 +96,34 @@ def dataset_of(checkpoint: "Checkpoint", data: Place | None) -> "PreparedDataset
     """Open the dataset given, or the one that `checkpoint` was trained on."""
     from newllm_core.data.prepared import open_dataset
 
+    if data is not None:
+        return open_dataset(path_of(data, "data"))
     saved = checkpoint.provenance.get("dataset_path", "")
-    if data is None and not os.path.isdir(saved):
+    if not os.path.isdir(saved):
         raise InputError(f"the checkpoint's dataset {saved} is gone: pass --data DIR")
-    return open_dataset(path_of(saved if data is None else data, "data"))
+    dataset = open_dataset(saved)
+    if dataset.hash != checkpoint.provenance.get("dataset_hash"):
+        raise InputError(
+            f"{saved} is not what the checkpoint was trained on, it was prepared again since: pass "
+            "--data to use it all the same"
+        )
+    return dataset
+
+
+def require_prepared(
+    given: Settings, config: "Config", dataset: "PreparedDataset", progress: Progress
+) -> None:
+    """Refuse a flag that asks for other data than was prepared; of other places, warn."""
+    for key, had in dataset.info.data.items():
+        asked = getattr(config.data, key, had)
+        if given.sets("data", key) and text_of(asked) != text_of(had):
+            said = (
+                f"data.{key} is {shown(asked)}, but {dataset.path} was prepared with {shown(had)}: "
+                "prepare another folder, or leave it out"
+            )
+            if key in given.flags.get("data", {}):
+                raise ConfigError(said)
+            progress.warning(said)
 
 
 def refuse_idle(given: Settings, config: "Config", section: str) -> None:

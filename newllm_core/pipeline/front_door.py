@@ -101,7 +101,9 @@ def phase1(
     device = prepare_device(config.run)
     with process_group(device):
         output = Output(path, overwrite, resume, trackers, progress)
-        made = run_phase1(config, open_dataset(folder), output, device=device)
+        dataset = open_dataset(folder)
+        commands.require_prepared(given, config, dataset, progress)
+        made = run_phase1(config, dataset, output, device=device)
     return OpenedCheckpoint(made, path)
 
 

@@ -11,9 +11,10 @@ from newllm_core.analysis.quality_gate import check_gate
 from newllm_core.checkpoint import format as checkpoints
 from newllm_core.checkpoint.format import Checkpoint
 from newllm_core.checkpoint.metadata import SPLITS
-from newllm_core.checkpoint.provenance import provenance
+from newllm_core.checkpoint.provenance import provenance, with_dataset
 from newllm_core.checkpoint.run_state import identity_of
 from newllm_core.config import Config
+from newllm_core.config.data import DataConfig
 from newllm_core.data.prepared import PreparedDataset
 from newllm_core.data.probe import choose_probes
 from newllm_core.kernels.door import describe
@@ -27,10 +28,11 @@ from newllm_core.plugins.registry import REGULARIZERS
 from newllm_core.regularizers.make import make_regularizers
 from newllm_core.runtime.precision import products_in
 from newllm_core.runtime.progress import Progress
+from newllm_core.settings import make_section
 from newllm_core.training.phase1.loss import REGULARIZER, Phase1Loss, regularizer_weight
 from newllm_core.training.phase1.trainer import Phase1Result, Phase1Trainer
 from newllm_core.training.phase2.extra_terms import make_objective
-from newllm_core.training.phase2.run import train_phase2
+from newllm_core.training.phase2.run import require_possible, train_phase2
 from newllm_core.training.resume import Output, begin, finished, writing
 
 # What a run depends on, and must be the same to resume it.
@@ -71,6 +73,7 @@ def run_phase1(
         weight = regularizer_weight(regularizers, config.phase1)
         config = replace(
             config,
+            data=_prepared_with(dataset),
             cell=model.cell_options,
             objective=of_objective,
             regularizer=of_regularizer,
@@ -92,13 +95,16 @@ def run_phase1(
         tokens = {"train": dataset.train.tokens, "validation": dataset.validation.tokens}
         progress.message(describe(setting=config.run.kernels, device=device))
         with begin(output, identity, config.run) as saver:
-            probes, warmup = choose_probes(tokens, config.analysis)
+            trained_on = tokens["train"][: config.phase1.max_tokens]
+            probes, warmup = choose_probes(tokens | {"train": trained_on}, config.analysis)
             with sharded(model, config.run, device, through_time=False) as trained:
                 with products_in(trained, config.run, device):
                     loss = Phase1Loss(trained, objective, regularizers, config.phase1).to(device)
                     end_id = int(dataset.info.end_id)
-                    result = Phase1Trainer(loss, tokens, config, end_id=end_id, saver=saver).run()
-                gate = measure_health(trained, probes, warmup, config, progress=progress)
+                    trainer = Phase1Trainer(loss, tokens, config, end_id=end_id, saver=saver)
+                    result = trainer.run()
+                with saver.interruptible(trainer.state):
+                    gate = measure_health(trained, probes, warmup, config, progress=progress)
             _warn_of_vacuous(result, config, progress)
             checkpoint = Checkpoint(
                 model=model,
@@ -151,9 +157,14 @@ def run_phase2(
         identity = identity_of(config, PHASE2_SECTIONS, dataset.hash, checkpoint.model)
         if (done := finished(output, identity)) is not None:
             return done
+        require_possible(checkpoint, dataset, config)
         gate = _pass_gate(checkpoint, config, output.progress)
-        known = checkpoint.provenance | {"identity": identity}
-        checkpoint = replace(checkpoint, gate=gate, provenance=known)
+        checkpoint = replace(
+            checkpoint,
+            gate=gate,
+            config=replace(checkpoint.config, data=_prepared_with(dataset)),
+            provenance=with_dataset(checkpoint.provenance, dataset) | {"identity": identity},
+        )
         output.progress.message(describe(setting=config.run.kernels, device=device))
         with begin(output, identity, config.run) as saver:
             with products_in(checkpoint.model, config.run, device):
@@ -164,6 +175,13 @@ def run_phase2(
                 trained = replace(trained, gate=kept)
             _save(trained, output)
     return trained
+
+
+def _prepared_with(dataset: PreparedDataset) -> DataConfig:
+    """Return the settings that the data was made with, whatever is asked for now."""
+    known = dataset.info.data
+    names = DataConfig.__dataclass_fields__.keys() & known.keys()
+    return make_section(DataConfig, "data", {name: known[name] for name in names})
 
 
 def _save(checkpoint: Checkpoint, output: Output) -> None:

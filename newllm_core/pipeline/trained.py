@@ -10,6 +10,7 @@ import torch
 from newllm_core import settings
 from newllm_core.checkpoint import format as checkpoints
 from newllm_core.checkpoint.format import Checkpoint
+from newllm_core.checkpoint.kept import require_kept
 from newllm_core.config import Config
 from newllm_core.data.prepared import PreparedDataset
 from newllm_core.data.sources.decoding import UTF8
@@ -24,6 +25,7 @@ from newllm_core.plugins.registry import CELLS
 from newllm_core.runtime.precision import products_in
 from newllm_core.runtime.progress import Progress
 from newllm_core.settings import Settings
+from newllm_core.training.phase2.extra_terms import is_wanted
 from newllm_core.training.resume import Output
 
 # A checkpoint decides these; phase 2 and analysis read them from it.
@@ -123,10 +125,16 @@ def phase2_config(given: Settings, checkpoint: Checkpoint) -> Config:
     saved = settings.to_dict(checkpoint.config)
     config = given.resolve({name: saved[name] for name in CHECKPOINT_SECTIONS})
     _refuse_change("model", config.model, checkpoint.config.model)
-    options_type = CELLS.load(config.model.cell).Options
-    of_cell = (config.cell, checkpoint.model.cell_options)
-    _refuse_change("cell", *(settings.make_section(options_type, "cell", v) for v in of_cell))
-    return config
+    cell = config.model.cell
+    asked = CELLS.options(cell, config.cell, given)
+    _refuse_change("cell", asked, CELLS.options(cell, checkpoint.model.cell_options))
+    terms = {
+        "objective": (config.phase2.objective, config.phase2.objective_weight),
+        "regularizer": (config.phase2.reg, config.phase2.reg_weight),
+    }
+    idle = [section for section, term in terms.items() if not is_wanted(*term)]
+    require_kept(given, checkpoint.config, ["phase1", *idle])
+    return dataclasses.replace(config, phase1=checkpoint.config.phase1)
 
 
 def _refuse_change(section: str, asked: Any, saved: Any) -> None:  # noqa: ANN401 - dataclasses

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import Any
 
+from newllm_core.config.values import unknown
 from newllm_core.errors import ConfigError, PluginError
 from newllm_core.files.names import quoted
 from newllm_core.plugins.guard import ConformanceError, stdout_to_stderr
@@ -12,7 +13,6 @@ from newllm_core.plugins.lookup import TO_FIND_IT, Registry
 from newllm_core.plugins.options import describe_options
 from newllm_core.plugins.plugin import Plugin, kebab_case
 from newllm_core.plugins.registry import REGISTRIES
-from newllm_core.settings import unknown
 
 AVAILABLE, OK, BROKEN = "available", "ok", "broken"
 CLASH, IGNORED, NOT_ALLOWED = "clash", "ignored", "not allowed"

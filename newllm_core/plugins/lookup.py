@@ -12,18 +12,19 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from inspect import isfunction
 from pkgutil import resolve_name
 from types import ModuleType
 from typing import Any
 
+from newllm_core.config.values import unknown
 from newllm_core.errors import ConfigError, PluginError, UserError
 from newllm_core.plugins.guard import log
 from newllm_core.plugins.installed import installed
 from newllm_core.plugins.options import options_problem
 from newllm_core.plugins.plugin import ALLOW_LIST, FROM_FILES, Plugin, kebab_case, normal
-from newllm_core.settings import make_section, unknown
+from newllm_core.settings import Settings, make_section
 
 TO_FIND_IT = "give --plugin FILE.py or install the package that has it"
 
@@ -150,10 +151,21 @@ class Registry:
             raise PluginError(f"{what} {problem}")
         return found
 
-    def options(self, name: str, given: Mapping[str, Any]) -> Any:  # noqa: ANN401 - its own class
-        """Make the options of the plugin `name`; `ConfigError` and `PluginError` as `make`."""
-        plugin_type = self.import_plugin(self.find(name))
-        return make_section(plugin_type.Options, self.section, given, name)
+    def options(self, name: str, given: Mapping[str, Any], settings: Settings | None = None) -> Any:  # noqa: ANN401 - its own class
+        """Make the options of the plugin `name`; `ConfigError` and `PluginError` as `make`.
+
+        An error about one that the `settings` have from elsewhere than a flag begins with where.
+        """
+        options_type = self.import_plugin(self.find(name)).Options
+        make = partial(make_section, options_type, self.section, plugin=name)
+        for key, value in given.items():
+            place = settings.place_of(self.section, key) if settings is not None else ""
+            if place:
+                try:
+                    make({key: value})
+                except ConfigError as error:
+                    raise ConfigError(f"{place}{error}") from error
+        return make(given)
 
     def make(
         self, name: str, given: Mapping[str, Any], *arguments: object, count: int = 1

@@ -7,9 +7,9 @@ from pathlib import Path
 from string import Template
 from tempfile import TemporaryDirectory
 
+from newllm_core.config.values import unknown
 from newllm_core.errors import ConfigError, InputError, reason
 from newllm_core.plugins.registry import REGISTRIES
-from newllm_core.settings import unknown
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z][a-z0-9]*)*")
 PREFIX = "newllm-"

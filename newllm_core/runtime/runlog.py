@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from newllm_core.errors import InputError, UserError, reason
+from newllm_core.errors import ConfigError, InputError, UserError, reason
 from newllm_core.files.names import beside
 from newllm_core.plugins.guard import stdout_to_stderr
 from newllm_core.runtime.trackers.base import Tracker
@@ -35,7 +35,7 @@ class RunLog:
 
     Raises:
         InputError: the file cannot be written, or lines that belong to the run are not there.
-        UserError: a tracker cannot begin, for a reason that it words.
+        UserError: a tracker cannot begin.
     """
 
     def __init__(
@@ -55,13 +55,13 @@ class RunLog:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             kept = self._kept(resume_after)
+            # First: what is there is to stay if one cannot begin.
+            self._trackers = [_begun(tracker, checkpoint) for tracker in trackers]
             self._file = self.path.open("r+b" if kept else "wb")
             self._file.truncate(sum(map(len, kept)))
             self._file.seek(0, os.SEEK_END)
         except OSError as error:
             raise InputError(f"cannot write {self.path}: {reason(error)}") from error
-        with stdout_to_stderr():  # what a library says is no result
-            self._trackers = [tracker(checkpoint) for tracker in trackers]
         for line in kept if trackers else ():
             figures = json.loads(line)
             self._show(figures.pop("event"), figures)
@@ -131,6 +131,17 @@ class RunLog:
             why = str(error) if isinstance(error, UserError) else reason(error)
             name = type(tracker).__name__
             log.warning("warning: %s shows no more of this run, which goes on: %s", name, why)
+
+
+def _begun(tracker: type[Tracker], checkpoint: Path) -> Tracker:
+    try:
+        with stdout_to_stderr():  # what a library says is no result
+            return tracker(checkpoint)
+    except UserError:
+        raise
+    except Exception as error:  # no login, no server, no such experiment
+        name = tracker.__name__
+        raise ConfigError(f"--track: {name} cannot begin: {reason(error)}") from error
 
 
 def numbers(figures: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

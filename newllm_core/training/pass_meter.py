@@ -34,7 +34,7 @@ class PassMeter:
 
     def __post_init__(self) -> None:
         self.last: dict[str, float] = {}
-        self._looked: dict[str, Tensor] = {}
+        self._looked: list[tuple[int, dict[str, Tensor]]] = []  # at which batch
         self.unread: list[tuple[int, dict[str, Tensor]]] = []
 
     def count(self, losses: Mapping[str, Tensor], tokens: int, norm: Tensor | None = None) -> None:
@@ -46,12 +46,12 @@ class PassMeter:
     def look(self, norms: Mapping[str, Tensor]) -> None:
         """Keep the gradient norm of each term, of the batch that is counted next."""
         self.looks += 1
-        self._looked = dict(norms)
+        self._looked.append((self.batches, dict(norms)))
 
     def read(self) -> list[str]:
         """Fetch what is on the device, up to a batch with figures that are not finite; name these.
 
-        That batch and later ones are no longer counted, nor is what was looked at.
+        That batch and later ones are no longer counted, nor is what was looked at there.
         """
         unread, self.unread = self.unread, []
         flat = [value for _, figures in unread for value in figures.values()]
@@ -68,11 +68,12 @@ class PassMeter:
             for name in figures:
                 if name != NORM:
                     self.sums[name] = self.sums.get(name, 0.0) + found[name] * tokens
-        if self._looked and bad:
-            self.looks -= 1
-        elif self._looked:
-            self.norms = {name: value.item() for name, value in self._looked.items()}
-        self._looked = {}
+        for batch, norms in self._looked:
+            if batch < self.batches:
+                self.norms = {name: value.item() for name, value in norms.items()}
+            else:
+                self.looks -= 1
+        self._looked = []
         return bad
 
     def means(self) -> dict[str, float]:

@@ -67,14 +67,14 @@ def begin(output: Output, identity: Identity, config: RunConfig) -> Iterator[Run
             "the processes of this run do not see the same settings, data or state: give all of "
             "them the same files, and start it again"
         )
-    if first and not output.resume:
-        path.unlink(missing_ok=True)
     lines = state.values["lines"] if state is not None else 0
     written = output.checkpoint if first else None
     with (
         RunLog(written, trackers=output.trackers, resume_after=lines) as log,
         Interruption() as interruption,
     ):
+        if first and not output.resume:
+            path.unlink(missing_ok=True)
         saver = RunSaver(output.checkpoint, identity, config, log, interruption, progress, state)
         try:
             yield saver

@@ -10,6 +10,7 @@ from newllm_cli.render_analysis import render_matrix
 from newllm_core.analysis.matrix import analyze_matrix
 from newllm_core.analysis.rank import effective_rank
 from newllm_core.analysis.report.analysis_page import matrix_page
+from newllm_core.analysis.report.charts import spectrum_chart
 from newllm_core.analysis.sections import norm_summary
 from newllm_core.config import AnalysisConfig
 from newllm_core.errors import InputError
@@ -235,3 +236,11 @@ def test_pickles_and_strings_in_npy_are_refused(tmp_path):
 def test_a_name_for_an_array_without_names_is_refused(tmp_path):
     np.save(tmp_path / "m.npy", np.ones((3, 2)))
     assert "leave out --tensor" in refused(tmp_path / "m.npy", "m")
+
+
+def test_a_spectrum_of_small_numbers_is_drawn_at_its_own_height():
+    curve = {"index": [1, 2], "singular_values": [5e-4, 1e-5], "gaussian": [5e-4, 4e-4]}
+    drawn = spectrum_chart({"matrix": ({"spectrum": curve}, "main")})
+    assert 0 < drawn.floor < 1e-5
+    still = {"spectrum": curve | {"singular_values": [0.0, 0.0]}}
+    assert spectrum_chart({"matrix": (still, "main")}).floor > 0

@@ -151,3 +151,11 @@ def test_the_temperature_is_not_chosen_on_the_tokens_it_is_used_on():
     # Where it is right it was found wrong elsewhere, and says nothing; and the reverse.
     assert gain[::2].tolist() == pytest.approx([0.0] * 4, abs=1e-9)
     assert gain[1::2].max() < -3
+
+
+def test_a_single_short_passage_is_cut_until_some_of_it_is_held_out():
+    tokens = maps.random_tokens(1, 28, 3)
+    contexts = torch.nn.functional.one_hot(tokens, 3).double()
+    for length in (8, 28):
+        found = label(contexts[:, :length], tokens[:, :length], lags=1, frequent=64)
+        assert token_memory(found)["by_lag"][0] > 0.5

@@ -107,6 +107,20 @@ def test_a_checkpoint_decides_what_it_is_made_of(
     assert {file.name for file in tmp_path.rglob("*.*")} == {OURS, "book.txt"}
 
 
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("phase1.learning_rate=1", "phase1.learning_rate is 0.002 in this checkpoint"),
+        ("objective.typo=1", "unknown key objective.typo of this checkpoint"),
+        ("regularizer.momentum=.5", "of this checkpoint"),
+    ],
+)
+def test_phase2_refuses_what_would_have_no_effect(with_checkpoint, setting, words):
+    done = with_checkpoint("phase2", OURS, "--set", setting)
+    assert done.code == 2
+    assert words in done.err.splitlines()[-1]
+
+
 def test_what_is_so_already_may_be_said_and_files_are_for_many_commands(
     with_checkpoint, tmp_path, monkeypatch
 ):

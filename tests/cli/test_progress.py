@@ -107,3 +107,16 @@ def test_silence_is_broken_as_long_as_somebody_works(clock, capsys):
     # Nobody waits any more: it ends with what it belongs to.
     wait_until(lambda: silence() is None)
     assert "still at work" not in capsys.readouterr().err
+
+
+def test_a_bar_is_no_silence_whatever_else_is_said(clock, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    progress = limited(5)
+    with progress.task("reading", 10, "bytes"):
+        progress.message("half way")
+        clock.now += 100
+        progress._silence.look()
+    assert "still at work" not in capsys.readouterr().err
+    clock.now += 100
+    progress._silence.look()
+    assert "still at work after: half way" in capsys.readouterr().err

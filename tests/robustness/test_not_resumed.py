@@ -179,3 +179,25 @@ def test_a_text_under_the_name_of_a_state_stays(home, reference, tmp_path):
     text = text.rename(out.with_suffix(".state"))
     train("parallel", home, out)
     assert text.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("layers", "error"),
+    [
+        ({"phase2": {"reg_weight": 0.1, "freeze_context": True}}, r"phase2.reg shapes contexts"),
+        ({"phase2": {"reg": "covarience-ema"}}, "did you mean 'covariance-ema'"),
+    ],
+)
+def test_a_mistake_costs_nothing_of_what_was_to_be_overwritten(
+    home, tmp_path, stop_after, layers, error
+):
+    out = tmp_path / "run.safetensors"
+    train("fine-tuned", home, out)
+    stop_after(5)
+    with pytest.raises(Interrupted):
+        train("fine-tuned", home, out, resume=False, overwrite=True)
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    assert state_path(out) in before
+    with pytest.raises(ConfigError, match=error):
+        train("fine-tuned", home, out, resume=False, overwrite=True, **layers)
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before

@@ -71,6 +71,25 @@ def test_measurements_between_steps_can_be_interrupted(
     assert metrics(out) == reference(case).metrics
 
 
+def test_measuring_health_behind_the_last_window_can_be_interrupted(
+    home, reference, tmp_path, monkeypatch
+):
+    out = tmp_path / "run.safetensors"
+
+    def signalled(*arguments, **options):
+        signal.raise_signal(signal.SIGTERM)
+        raise AssertionError("it went on")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("newllm_core.pipeline.runs.measure_health", signalled)
+        for _ in range(2):  # also where it goes on from there
+            with pytest.raises(Interrupted):
+                train("parallel", home, out)
+    train("parallel", home, out)
+    assert content(out) == reference("parallel").content
+    assert metrics(out) == reference("parallel").metrics
+
+
 @pytest.mark.parametrize("case", ["parallel", "twins"])
 def test_a_reading_of_validation_text_can_be_interrupted(
     case, home, reference, tmp_path, monkeypatch

@@ -7,14 +7,15 @@ from recurrence import D, V, draw_tokens, make_model, token_formula
 
 from newllm_core.config import ModelConfig
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.training.phase1.measure import model_figures
+from newllm_core.training.phase1.measure import figures_of_splits, model_figures
 
 TEXT = draw_tokens(200)
 
 
 def measure(model, tokens=TEXT, seed=0, warmup=16, **phase1):
     config = make_config({"analysis": {"warmup_tokens": warmup}}, **phase1)
-    return model_figures(model, tokens, config, torch.Generator().manual_seed(seed))
+    drawn = torch.Generator().manual_seed(seed)
+    return model_figures(model, tokens, config, drawn, len(tokens))
 
 
 def contraction(keep=-8.0):
@@ -122,3 +123,13 @@ def test_the_model_stays_as_it_is():
     before = [p.detach().clone() for p in model.parameters()]
     assert 0 < measure(model)["converged_ratio"] < 1
     assert all(map(torch.equal, model.parameters(), before))
+
+
+def test_splits_are_measured_on_as_many_tokens():
+    model = make_model()
+    config = make_config({"analysis": {"warmup_tokens": 10}}, convergence_steps=30)
+    splits = {"train": TEXT, "validation": TEXT[:40]}  # one passage, from the beginning of both
+    found = figures_of_splits(model, splits, config, torch.Generator().manual_seed(0))
+    for name in ("effective_rank_ratio", "mean_cosine", "norm_ratio"):
+        assert found[name]["train"] == found[name]["validation"]
+    assert measure(model)["effective_rank_ratio"] != found["effective_rank_ratio"]["train"]

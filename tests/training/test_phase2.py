@@ -11,7 +11,7 @@ from newllm_core.checkpoint import format as checkpoints
 from newllm_core.config import AnalysisConfig, Config, Phase2Config, RunConfig
 from newllm_core.errors import ConfigError, DivergedError, InputError
 from newllm_core.training.phase2 import measure
-from newllm_core.training.phase2.run import train_phase2
+from newllm_core.training.phase2.run import require_possible, train_phase2
 from tests.few import FEW
 
 SMALL = dataset(documents=6)
@@ -23,7 +23,9 @@ def run(start, data=None, *, seed=0, saver=None, **options):
     config = Config(
         phase2=Phase2Config(**FAST | options), run=RunConfig(seed=seed), analysis=PROBES
     )
-    return train_phase2(start, data or dataset(), config, saver=saver)
+    data = data or dataset()
+    require_possible(start, data, config)
+    return train_phase2(start, data, config, saver=saver)
 
 
 def parameters(model):

@@ -141,7 +141,7 @@ def _curves(
 def spectrum_chart(columns: Columns) -> Chart:
     """Return singular values of every column beside those of Gaussian samples."""
     curves = [(name, of["spectrum"], role) for name, (of, role) in columns.items()]
-    largest = max(1.0, *(curve["singular_values"][0] for _, curve, _ in curves))
+    largest = max(curve["singular_values"][0] for _, curve, _ in curves) or 1.0
     first = curves[0][1]
     return Chart(
         key="spectrum",

@@ -14,7 +14,7 @@ from newllm_core.analysis.report.figures import (
     number,
 )
 from newllm_core.analysis.report.html import chart_grid, figure_table, page, section, status, table
-from newllm_core.settings import text_of
+from newllm_core.config.values import text_of
 
 
 def compare_page(comparison: Figures) -> str:

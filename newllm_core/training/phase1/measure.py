@@ -21,20 +21,25 @@ from newllm_core.trajectory.sequential import read_to_end, rollout
 def figures_of_splits(
     model: LanguageModel, tokens: Mapping[str, Tensor], config: Config, generator: torch.Generator
 ) -> dict[str, dict[str, float]]:
-    """Return each of `model_figures`, by split."""
-    found = {split: model_figures(model, ids, config, generator) for split, ids in tokens.items()}
+    """Return each of `model_figures`, by split: of as many tokens, or ranks would not compare."""
+    shortest = min(map(len, tokens.values()))
+    found = {
+        split: model_figures(model, ids, config, generator, shortest)
+        for split, ids in tokens.items()
+    }
     names = next(iter(found.values()))
     return {name: {split: figures[name] for split, figures in found.items()} for name in names}
 
 
 @torch.no_grad()
 def model_figures(
-    model: LanguageModel, tokens_T: Tensor, config: Config, generator: torch.Generator
+    model: LanguageModel, tokens_T: Tensor, config: Config, generator: torch.Generator, most: int
 ) -> dict[str, float]:
     """Read passages spread over a text, from zero with a warm-up, and once more from elsewhere.
 
     `phase1.convergence_tokens` in passages of `phase1.convergence_steps` are read, each after
-    `analysis.warmup_tokens`. The other start is a random state of the same scale.
+    `analysis.warmup_tokens`, as there would be in a text of `most` tokens. The other start is a
+    random state of the same scale.
 
     Returns:
         `effective_rank_ratio` (ER/D), `mean_cosine` of pairs, `norm_ratio` (mean norm over √C), and
@@ -42,9 +47,9 @@ def model_figures(
         squared difference of the two is below `phase1.convergence_threshold`. The tokens on which
         the start is forgotten count too, so even a good model stays below 1.
     """
-    length = min(config.phase1.convergence_steps, len(tokens_T))
-    warmup = min(config.analysis.warmup_tokens, len(tokens_T) - length)
-    passages = max(1, min(config.phase1.convergence_tokens, len(tokens_T)) // length)
+    length = min(config.phase1.convergence_steps, most)
+    warmup = min(config.analysis.warmup_tokens, most - length)
+    passages = max(1, min(config.phase1.convergence_tokens, most) // length)
     device = tokens_T.device
     # In float32 the last passage of a very long text would begin beyond where it can.
     begins_P = torch.linspace(0, len(tokens_T) - warmup - length, passages, dtype=torch.float64)

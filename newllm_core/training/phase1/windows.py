@@ -65,9 +65,7 @@ class Window:
         """List this window and its twin, if any, each with a generator in the same state."""
         if self.twin is None:
             return [(self, generator)]
-        same = torch.Generator()
-        same.set_state(generator.get_state())
-        return [(self, generator), (self.twin, same)]
+        return [(self, generator), (self.twin, generator.clone_state())]
 
     def read(
         self, reads: Sequence[str], positions_n: Tensor, second_nC: Tensor | None
@@ -161,8 +159,10 @@ class Windows:
         if self.num_tokens <= config.window_tokens:
             num_parts = 1
         self.bounds = np.arange(num_parts + 1) * self.num_tokens // num_parts
-        self.part_tokens = config.window_tokens // num_parts
-        self.count = -(-int(np.diff(self.bounds).max()) // self.part_tokens)
+        longest = int(np.diff(self.bounds).max())
+        self.count = -(-longest // (config.window_tokens // num_parts))
+        # All alike: a last window of a few tokens could only unlearn.
+        self.part_tokens = -(-longest // max(1, self.count))
         self.go_to(0, start_C)
 
     def go_to(self, number: int, first_C: Tensor) -> None:
@@ -189,10 +189,11 @@ class Windows:
         return {"first_C": self.train.first_C} | of_train | of_validation
 
     def restore(self, number: int, state: State, finished: int) -> None:
-        """Take over what `state` gave, in window `number`."""
-        self.go_to(number, state.tensors["first_C"])
+        """Take over what `state` gave, in window `number`, or past the last one."""
+        self.go_to(min(number, self.count - 1), state.tensors["first_C"])
         self.train.restore(state.part("window"), finished)
         self.validation.restore(state.part("validation"), finished)
+        self.number = number
 
     def window(self, ids: np.ndarray, first_C: Tensor, *, refreshes: bool = False) -> Window:
         """Make a window of token ids [T] that begins in the state `first_C`."""

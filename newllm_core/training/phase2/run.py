@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import torch
 
 from newllm_core.checkpoint.format import Checkpoint
-from newllm_core.config import Config, Phase2Config
+from newllm_core.config import Config
 from newllm_core.data.prepared import PreparedDataset
 from newllm_core.errors import ConfigError, InputError
 from newllm_core.model.counting import count_bigrams
@@ -30,21 +30,19 @@ def train_phase2(
 
     It computes on `device`, by default where the checkpoint's model is. Frozen contexts are kept
     meanwhile where `saver` will write the checkpoint, or in the system's folder. The run goes on
-    from what it resumes, if anything.
+    from what it resumes, if anything. What cannot be done is for `require_possible` to refuse.
 
     Returns:
         A checkpoint with the trained model; `results` holds the figures of its weights under
         "train" and "validation", those of every epoch under "epochs", and which was "best_epoch".
 
     Raises:
-        ConfigError: options that exclude each other.
-        InputError: another tokenizer, too little text, or no room for frozen contexts.
+        InputError: no room for frozen contexts.
         DivergedError: a loss or gradient is not finite.
         Interrupted: the run was asked to stop; its state is saved.
     """
     saver, options = saver or Saver(), config.phase2
     device = device or checkpoint.model.device
-    _refuse_contradictions(checkpoint, dataset, options)
     model = copy.deepcopy(checkpoint.model)
     if model.bigrams is not None:
         beginning = dataset.train.tokens[: model.config.counted_tokens]
@@ -64,15 +62,23 @@ def train_phase2(
         checkpoint,
         model=model,
         objective=extra.objective_state() or checkpoint.objective,
-        config=dataclasses.replace(checkpoint.config, phase2=options, analysis=config.analysis),
+        config=dataclasses.replace(
+            checkpoint.config, phase2=options, analysis=config.analysis, gate=config.gate
+        ),
         phase="phase2" if options.epochs else checkpoint.phase,  # no epoch trains no head
         results=results,
     )
 
 
-def _refuse_contradictions(
-    checkpoint: Checkpoint, dataset: PreparedDataset, options: Phase2Config
-) -> None:
+def require_possible(checkpoint: Checkpoint, dataset: PreparedDataset, config: Config) -> None:
+    """Refuse, before anything is written, what `train_phase2` cannot do.
+
+    Raises:
+        ConfigError: options that exclude each other, or do not fit the checkpoint.
+        InputError: another tokenizer, or too little text.
+        PluginError: a plugin that is wanted cannot be made.
+    """
+    options = config.phase2
     if options.freeze_context and checkpoint.model.config.tie_weights:
         raise ConfigError(
             "phase2.freeze_context cannot train a head that is tied to the embedding: the contexts "
@@ -94,3 +100,4 @@ def _refuse_contradictions(
     checkpoint.require_tokenizer(dataset.tokenizer_json)
     if len(dataset.train.tokens) < 2:
         raise InputError("there are fewer than two training tokens: prepare more text")
+    ExtraTerms(config, checkpoint.model, checkpoint.objective)

@@ -35,6 +35,7 @@ from newllm_core.trajectory.sequential import unroll
 
 # Tokens of each request that are read at a time, so that memory does not grow with a context.
 TOKENS_AT_ONCE = 512
+BATCH_SIZE = 16
 Encoded = tuple[tuple[str, str], list[int], list[int]]
 # How the token of a role stands in a conversation that is a text: no message can have it.
 ROLE = re.compile(HIDDEN + r"<\|(\w+)\|>")
@@ -60,7 +61,7 @@ class NewllmLM(TemplateLM):
         self,
         checkpoint: str,
         *,
-        batch_size: int | str = 16,
+        batch_size: int | str = BATCH_SIZE,
         device: str = "auto",
         max_gen_toks: int = 256,
         max_batch_size: int | None = None,
@@ -70,7 +71,10 @@ class NewllmLM(TemplateLM):
         self._opened.checkpoint.require_trained_head()
         self._device = self._opened.device
         self._run = evaluation_config(Settings(None), self._opened.checkpoint).run
-        self.batch_size = int(batch_size)
+        # "auto" asks for whatever fits: memory does not grow with texts.
+        self.batch_size = int(batch_size) if str(batch_size).isdigit() else BATCH_SIZE
+        # One source for all requests: the harness asks the same again for another draw.
+        self._random = torch.Generator().manual_seed(0)
         self.max_gen_toks = max_gen_toks
 
     @property
@@ -143,9 +147,11 @@ class NewllmLM(TemplateLM):
             context, given = request.args
             options = normalize_gen_kwargs(given, self.max_gen_toks)
             sampling = {key: options[key] for key in ("top_k", "top_p") if options.get(key)}
-            config = GenerationConfig(temperature=options.get("temperature", 0), **sampling)
+            temperature = options.get("temperature", 0)
+            config = GenerationConfig(temperature=temperature, **{"top_p": 1.0} | sampling)
             tokenizer = self._opened.tokenizer
             session = Session(self._opened.model, config, start_id=tokenizer.end_id)
+            session.random = self._random
             writer = Writer(session, tokenizer, [stop for stop in options["until"] if stop])
             writer.read(self.tok_encode(context))
             ends = {tokenizer.end_id}

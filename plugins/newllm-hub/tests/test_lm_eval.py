@@ -181,6 +181,17 @@ def test_answers_are_newllms_greedy_text(lm, opened):
     assert lm.generate_until(asked) == [whole, whole[: whole.index(stop)]]
 
 
+def test_the_same_request_again_is_another_draw(lm):
+    sampled = {"until": [], "max_gen_toks": 20, "temperature": 1.0}
+    asked = [request("generate_until", "the cat", sampled) for _ in range(3)]
+    assert len(set(lm.generate_until(asked))) == 3
+
+
+def test_a_batch_of_whatever_fits(path):
+    assert NewllmLM(str(path), device="cpu", batch_size="auto:4").batch_size == 16
+    assert NewllmLM(str(path), device="cpu", batch_size="8").batch_size == 8
+
+
 TURNS = [{"role": "user", "content": "the <|user|> cat"}, {"role": "assistant", "content": " sat"}]
 
 

@@ -139,7 +139,9 @@ class _EventStream(StreamingResponse):
     """Sends a reply as server-sent events; who reads too slowly is left."""
 
     def __init__(self, reply: Reply, service: Service) -> None:
-        super().__init__(_events(reply), media_type="text/event-stream")
+        # A proxy that collects what it hands on would hold back every piece.
+        told = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        super().__init__(_events(reply), media_type="text/event-stream", headers=told)
         self._reply = reply
         self._service = service
 

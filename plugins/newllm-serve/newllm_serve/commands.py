@@ -11,13 +11,17 @@ from newllm_cli.options import Settings, number_option, with_settings
 from newllm_serve.limits import Limits
 
 
-@with_settings("generation", "run")
+@with_settings("generation", "run", without=("seed", "precision"))
 def serve(
     given: Settings,
     checkpoint: TrainedArgument,
     host: Annotated[
         str, typer.Option(help="Address to listen at; 0.0.0.0 lets everybody in.")
     ] = "127.0.0.1",
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help="Name by which a proxy calls it (repeatable).", metavar="NAME"),
+    ] = None,
     port: Annotated[int, number_option("--port", "0 takes a free one.", low=0, high=65535)] = 8000,
     sessions: Annotated[
         Path | None,
@@ -65,6 +69,7 @@ def serve(
         given.resolve(),
         checkpoint,
         host=host,
+        names=allow_host or [],
         port=port,
         folder=sessions or checkpoint.with_suffix(".sessions"),
         limits=limits,

@@ -22,8 +22,8 @@ CHAT = {"messages", "max_completion_tokens", "metadata", "store"}
 COMPLETION = {"prompt"}
 # OpenAI's parameters that are not served, with the values that ask for nothing.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
+    "frequency_penalty": (0, 0.0),
+    "presence_penalty": (0, 0.0),
     "logit_bias": ({},),
     "logprobs": (False,),
     "top_logprobs": (0,),
@@ -149,7 +149,9 @@ class RequestReader:
         for key in given.keys() - known:
             if key not in NEUTRAL:
                 raise Refused(400, f"there is no parameter {key!r:.100}", key[:100])
-            if given[key] not in NEUTRAL[key]:
+            # Not `in`: False is 0, and "logprobs": 0 asks for something.
+            neutral = [value for value in NEUTRAL[key] if type(value) is type(given[key])]
+            if given[key] not in neutral:
                 raise Refused(400, f"{key} is not supported: leave it out", key)
 
     def _stop(self, given: Mapping[str, Any]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -31,6 +31,7 @@ def run_server(
     path: Path,
     *,
     host: str,
+    names: Sequence[str] = (),
     port: int,
     folder: Path,
     limits: Limits,
@@ -43,6 +44,7 @@ def run_server(
         config: where to compute, and how text is written unless a request says otherwise.
         path: of the checkpoint.
         host: address to listen at.
+        names: of the server besides, as a proxy calls it.
         port: 0 takes a free one.
         folder: of sessions.
         limits: how much is taken on.
@@ -60,7 +62,8 @@ def run_server(
         tokenizer = TextTokenizer.from_json(checkpoint.tokenizer_json)
         sessions = Sessions(folder, checkpoint, tokenizer, limits.sessions)
         service = Service(path.stem, checkpoint, tokenizer, config.generation, limits, sessions)
-        hosts = ["*"] if host in EVERYWHERE else [*LOCAL, host]
+        address = f"[{host}]" if ":" in host else host
+        hosts = ["*"] if host in EVERYWHERE else [*LOCAL, address, *names]
         server = uvicorn.Server(
             uvicorn.Config(
                 make_app(service, hosts),
@@ -70,7 +73,6 @@ def run_server(
                 timeout_graceful_shutdown=SECONDS_TO_END,
             )
         )
-        address = f"[{host}]" if ":" in host else host
         place = f"http://{address}:{listener.getsockname()[1]}"
         kept = f"{len(sessions):,} sessions in {folder}"
         ready(f"{path.stem} at {place}, {kept} (Ctrl-C ends it)")

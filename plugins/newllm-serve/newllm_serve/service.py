@@ -125,7 +125,7 @@ class Service:
         try:
             return await asyncio.to_thread(self._sessions.load, name)
         except InputError as error:
-            message = f"session {name!r:.200} cannot be read: {error}"
+            message = f"session {name!r:.200} cannot be read (DELETE begins it anew): {error}"
             raise Refused(400, message, "session") from error
 
     def _reply(self, asked: Asked, before: SavedState | None) -> Reply:

@@ -19,7 +19,7 @@ def opened(path):
 
 @pytest.fixture(scope="session")
 def server(path):
-    started = cases.serve(path, "--max-texts=20", "--threads=1")
+    started = cases.serve(path, "--max-texts=20", "--threads=1", "--allow-host=llm.example")
     yield started
     said = set(started.end().splitlines())
     assert said <= {"WARNING:  Invalid HTTP request received."}  # no other warning, no traceback

@@ -1,5 +1,9 @@
 """What the official client asks, against the same model asked directly."""
 
+import urllib.error
+import urllib.request
+from contextlib import nullcontext
+
 import cases
 import openai
 import pytest
@@ -128,6 +132,7 @@ def test_several_prompts_and_choices_are_side_by_side(client, opened):
         ({"stop": ["a"] * 5}, "stop"),
         ({"stop": ""}, "stop"),
         ({"logprobs": 3}, "logprobs"),
+        ({"logprobs": 0}, "logprobs"),
         ({"frequency_penalty": 1}, "frequency_penalty"),
         ({"prompt": [1, 10**6]}, "prompt"),
         ({"prompt": {"a": 1}}, "prompt"),
@@ -190,3 +195,11 @@ def test_heads_that_are_mixed_with_counts(tmp_path):
     assert text == opened.generate("the cat", **given)
     opened.model.heads()[-1].gate.bias.data.fill_(-100)
     assert text != opened.generate("the cat", **given)
+
+
+@pytest.mark.parametrize(("host", "status"), [("llm.example", 200), ("evil.example", 400)])
+def test_only_names_that_were_given_are_answered(server, host, status):
+    asked = urllib.request.Request(server.url + "/v1/models", headers={"Host": host})
+    with pytest.raises(urllib.error.HTTPError) if status != 200 else nullcontext() as caught:
+        answer = urllib.request.urlopen(asked)
+    assert (caught.value.code if caught else answer.status) == status

@@ -20,7 +20,7 @@ from newllm_sweep.locks import JournalLock, locked, try_lock
 from newllm_sweep.plan import Plan
 
 JOURNAL = "journal.log"
-IDENTITY, VIOLATIONS, FAILURE = "identity", "violations", "failure"
+IDENTITY, FAILURE = "identity", "failure"
 
 
 class SeededSampler(RandomSampler):
@@ -101,7 +101,7 @@ class Trials:
                 study_name="sweep",
                 load_if_exists=True,
                 directions=list(self._plan.objectives.values()),
-                sampler=self._sampler(),
+                sampler=self._sampler(0),
                 pruner=self._pruner(),
             )
             known = self._study.user_attrs.setdefault(IDENTITY, self._plan.identity)
@@ -141,6 +141,7 @@ class Trials:
             os.close(descriptor)
         if len(self.all()) >= self._plan.search.trials:
             return None
+        self._study.sampler = self._sampler(len(self.all()))
         trial = self._study.ask()
         descriptor = self._lock(trial)
         assert descriptor is not None, "a new trial is nobody's"
@@ -161,7 +162,8 @@ class Trials:
         pruned: bool = False,
     ) -> None:
         """Finish a trial: with figures, pruned, or failed and why."""
-        trial.set_user_attr(VIOLATIONS, list(violations))
+        for place, violation in enumerate(violations):
+            trial.set_constraint(str(place), violation)
         state = TrialState.PRUNED if pruned else TrialState.FAIL
         if failure:
             trial.set_user_attr(FAILURE, failure)
@@ -178,14 +180,15 @@ class Trials:
         front = [t for t in done if not any(_beats(o, of[t.number]) for o in of.values())]
         return front[:1] if len(signs) == 1 else front
 
-    def _sampler(self) -> BaseSampler:
+    def _sampler(self, number: int) -> BaseSampler:
+        """Make what chooses the values of trial `number`."""
         seed = self._plan.search.seed
         if self._plan.search.sampler == "random":
             return SeededSampler(seed)
         if self._plan.search.sampler == "grid":
             return GridSampler(self._plan.parameters)
-        # Processes must not try the same: they differ by what is known when they ask.
-        return TPESampler(seed=seed, constant_liar=True, constraints_func=_violations)
+        # The first trials are drawn at random: processes that begin alike would draw the same.
+        return TPESampler(seed=zlib.crc32(f"{seed} {number}".encode()), constant_liar=True)
 
     def _pruner(self) -> optuna.pruners.BasePruner:
         pruning = self._plan.pruning
@@ -198,11 +201,7 @@ class Trials:
 
 def is_allowed(trial: FrozenTrial) -> bool:
     """Say whether a trial keeps the constraints."""
-    return all(violation <= 0 for violation in _violations(trial))
-
-
-def _violations(trial: FrozenTrial) -> list[float]:
-    return list(trial.user_attrs.get(VIOLATIONS, ()))
+    return all(violation <= 0 for violation in trial.constraints.values())
 
 
 def _beats(one: list[float], other: list[float]) -> bool:

@@ -121,6 +121,19 @@ def test_a_grid_makes_every_combination_once(tmp_path, stand_in_runs):
         swept(large, tmp_path)
 
 
+def test_processes_that_learn_do_not_begin_alike(tmp_path):
+    (tmp_path / "plan.toml").write_text(PLAN.replace("[search]", '[search]\nsampler = "tpe"'))
+    plan = read_plan(tmp_path / "plan.toml")
+    processes = [Trials(plan, tmp_path / "out") for _ in range(2)]
+    drawn = []
+    for trials in processes * 3:
+        with trials.take() as (trial, _):
+            drawn.append(trial.suggest_float("phase1.dist_reg_weight", 0.1, 0.8))
+            trials.tell(trial, [1.0], violations=[0.5])
+    assert len(set(drawn)) == len(drawn) == 6
+    assert processes[0].best() == []
+
+
 def test_several_objectives_and_constraints_give_a_front(tmp_path, stand_in_runs):
     text = PLAN.replace("12", "8") + '"phase1.size.0" = "maximize"\n'
     text += '[constraints]\n"analyze.weight" = { above = 0.3 }\n'

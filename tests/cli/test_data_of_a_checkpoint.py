@@ -1,0 +1,81 @@
+"""What a checkpoint was trained on, and what is taken for it where nothing is said."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from newllm_core.checkpoint.format import load
+from newllm_core.data.prepared import open_dataset
+from tests.cli.conftest import write_corpus
+from tests.few import FEW_FLAGS
+from tests.open_gate import OPEN
+
+MODEL = ("--context-dim=8", "--embed-dim=8", "--max-iterations=2", "--max-tokens=200")
+SHORT = ("--epochs=1", "--max-tokens=200", *OPEN)
+SOURCE = ("--source=text-file", "--document-separator=\\n\\n", "--val-fraction=0.1")
+
+
+@pytest.fixture
+def begun(newllm):
+    """The command line beside data, and a checkpoint of Phase 1 on its beginning."""
+    write_corpus(Path("one.txt"), documents=60)
+    write_corpus(Path("other.txt"), documents=30)
+    made = newllm("prepare", *SOURCE, "--input=one.txt", "--vocab-size=300", "--out=data")
+    assert made.code == 0, made.err
+    done = newllm("phase1", "--data=data", *MODEL, *FEW_FLAGS, "--out=a.safetensors")
+    assert done.code == 0, done.err
+    return newllm
+
+
+def prepare_other(newllm, out):
+    again = ("--input=other.txt", "--tokenizer=data/tokenizer.json", f"--out={out}")
+    done = newllm("prepare", *SOURCE, *again, "--val-token-policy=keep")
+    assert done.code == 0, done.err
+
+
+def test_training_is_judged_on_text_that_was_trained_on(begun):
+    found = load(Path("a.safetensors"))
+    read = open_dataset("data").train.tokens[:200].astype(np.int64)
+    windows = np.lib.stride_tricks.sliding_window_view(read, found.probes["train"].shape[1])
+    for passage in found.probes["train"].numpy():
+        assert (windows == passage).all(axis=1).any()
+
+
+def test_settings_of_data_are_those_it_was_prepared_with(begun, monkeypatch):
+    assert load(Path("a.safetensors")).config.data.vocab_size == 300
+    again = ("phase1", "--data=data", *MODEL, *FEW_FLAGS, "--out=b.safetensors")
+    refused = begun(*again, "--set=data.vocab_size=301")
+    assert refused.code == 2
+    assert "data.vocab_size is 301, but data was prepared with 300" in refused.err
+    monkeypatch.setenv("NEWLLM_DATA_VOCAB_SIZE", "301")
+    warned = begun(*again)
+    assert warned.code == 0
+    assert "warning: data.vocab_size is 301, but data was prepared with 300" in warned.err
+    assert load(Path("b.safetensors")).config.data.vocab_size == 300
+
+
+def test_phase2_is_remembered_with_its_own_data(begun):
+    prepare_other(begun, "more")
+    done = begun("phase2", "a.safetensors", "--data=more", *SHORT, "--out=b.safetensors")
+    assert done.code == 0, done.err
+    known = load(Path("b.safetensors")).provenance
+    assert known["dataset_path"].endswith("more")
+    (source,) = (p for p in known["plugins"] if p["kind"] == "data source")
+    assert source["input"] == "other.txt"
+    own, asked, other = (
+        begun("evaluate", "b.safetensors", *where, "--json").json["validation"]["loss"]
+        for where in ((), ("--data=more",), ("--data=data",))
+    )
+    assert own == asked != other
+
+
+def test_data_that_was_prepared_again_is_not_taken_for_what_was_there(begun):
+    prepare_other(begun, "more")
+    shutil.move("data", "old")
+    shutil.move("more", "data")
+    refused = begun("phase2", "a.safetensors", *SHORT, "--out=b.safetensors")
+    assert refused.code == 3
+    assert "data is not what the checkpoint was trained on" in refused.err
+    assert begun("phase2", "a.safetensors", "--data=data", *SHORT, "--out=b.safetensors").code == 0
