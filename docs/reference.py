@@ -52,7 +52,9 @@ def relinked(text: str) -> str:
 
 def modules() -> Iterator[tuple[str, str]]:
     """Yield a page for every part of the core, all of it from docstrings."""
-    yield "modules/newllm_core.md", "# newllm_core\n\n::: newllm_core.pipeline.front_door\n"
+    parts = ("pipeline.front_door", "errors", "settings")
+    text = "\n\n".join(f"::: newllm_core.{part}" for part in parts)
+    yield "modules/newllm_core.md", f"# newllm_core\n\n{text}\n"
     for place in sorted(path.parent for path in CORE.glob("*/__init__.py")):
         name = f"newllm_core.{place.name}"
         yield f"modules/{place.name}.md", f"# {name}\n\n::: {name}\n"

@@ -20,8 +20,8 @@ from newllm_core.config import Config
 from newllm_core.errors import ConfigError
 from newllm_core.kernels.door import describe
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.plugins.registry import REGULARIZERS
 from newllm_core.regularizers.base import Regularizer
+from newllm_core.regularizers.make import make_regularizers
 from newllm_core.runtime.precision import products_in
 from newllm_core.runtime.progress import Progress, Silent
 from newllm_core.training.phase1.engines import batches
@@ -109,8 +109,12 @@ class Runner:
             config.model, VOCAB_SIZE, cell=config.cell, seed=config.run.seed
         ).to(device)
         self.num_weights = sum(p.numel() for p in self.model.blocks.parameters() if p.ndim == 2)
-        regularizers, _ = REGULARIZERS.make(
-            config.phase1.reg, config.regularizer, config.model.context_dim
+        regularizers, *_ = make_regularizers(
+            config.phase1.reg,
+            config.regularizer,
+            config.model.context_dim,
+            count=len(self.model.cells()) if config.phase1.apply_to == "every-layer" else 1,
+            seed=config.run.seed,
         )
         # The published objective: all rows must compute the same.
         phase1 = replace(config.phase1, start="zero", objective="cvfp")

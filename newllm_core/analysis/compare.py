@@ -140,14 +140,18 @@ def plugin_versions(provenance: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
+# Others may be a part of a folder's name, as in mamba-1.4b.
+KNOWN_ENDINGS = (".safetensors", ".py")
+
+
 def short_names(paths: Sequence[Path]) -> list[str]:
     """Return file names without their ending, with as many folders as tell them apart."""
-    depth = 1
-    while True:
-        names = ["/".join(path.with_suffix("").parts[-depth:]) for path in paths]
-        if len(set(names)) == len(set(paths)) or depth > max(len(p.parts) for p in paths):
+    bare = [p.with_suffix("") if p.suffix in KNOWN_ENDINGS else p for p in paths]
+    for depth in range(1, max(len(p.parts) for p in paths) + 1):
+        names = ["/".join(path.parts[-depth:]) for path in bare]
+        if len(set(names)) == len(set(paths)):
             return names
-        depth += 1
+    return list(map(str, paths))
 
 
 def _language_model(checkpoint: Checkpoint) -> dict[str, Any] | None:

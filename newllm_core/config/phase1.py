@@ -56,7 +56,9 @@ class Phase1Config(Section, name="phase1"):
         "staged", "staged by iteration, or constant.", choices=("staged", "constant")
     )
     learning_rate: float = option(0.002, "Warm-up stage (iterations 1-3), or constant.", low=0)
-    medium_learning_rate: float = option(0.0005, "Medium stage (iterations 4-8).", low=0)
+    medium_learning_rate: float = option(
+        0.0005, "Medium stage (iterations 4-8), and windows after the first.", low=0
+    )
     fine_learning_rate: float = option(0.0001, "Fine-tune stage (after iteration 8).", low=0)
     warmup_iterations: int = option(3, "Last iteration of the warm-up stage.", low=0)
     medium_iterations: int = option(8, "Last iteration of the medium stage.", low=0)

@@ -4,13 +4,20 @@ Shapes: N rows, C context_dim, E embed_dim, V vocabulary.
 """
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from newllm_core.errors import PluginError
 from newllm_core.objectives.base import EMBEDDING_MATRIX, NO_TOKEN, TOKENS_AT, Objective
-from newllm_core.runtime.repeatable import NOTHING_KEPT, leaving_alone, require_same_twice
+from newllm_core.plugins.guard import log
+from newllm_core.runtime.repeatable import (
+    NOTHING_KEPT,
+    leaving_alone,
+    require_finite,
+    require_same_twice,
+)
 
 ROWS = 8
 
@@ -19,6 +26,7 @@ def probe(make: Callable[[], Objective], seed: int, what: str) -> None:
     """Raise `PluginError` if the loss of what `make` makes depends on calls before or on chance."""
 
     def call(objective: Objective) -> Tensor:
+        require_finite(objective, what)
         given = given_to(objective)
         with leaving_alone(objective, f"{what}: loss"):
             first = objective.loss(**given)
@@ -28,8 +36,28 @@ def probe(make: Callable[[], Objective], seed: int, what: str) -> None:
             raise PluginError(f"{what}: a second call returns another loss: {NOTHING_KEPT}")
         return first
 
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        require_same_twice(make, call, seed, what)
+    with torch.random.fork_rng(devices=[]):
+        with torch.no_grad():
+            require_same_twice(make, call, seed, what)
+        with torch.enable_grad():
+            _warn_if_idle(make(), what)
+
+
+def _warn_if_idle(objective: Objective, what: str) -> None:
+    """Warn of a loss that trains the objective's own parameters alone."""
+    given = given_to(objective)
+    contexts_NC = given["final_NC"].requires_grad_()
+    loss = objective.loss(**given)
+    gradient_NC = None
+    if loss.requires_grad and loss.ndim == 0:
+        (gradient_NC,) = torch.autograd.grad(loss, contexts_NC, allow_unused=True)
+    if gradient_NC is None or not gradient_NC.any():
+        _warn_once(f"{what} has no gradient with respect to the contexts: it trains no recurrence")
+
+
+@cache
+def _warn_once(text: str) -> None:
+    log.warning("warning: %s", text)
 
 
 def given_to(objective: Objective, rows: int = ROWS, known: int = ROWS - 1) -> dict[str, Tensor]:

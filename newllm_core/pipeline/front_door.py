@@ -3,8 +3,9 @@
 Every setting that is a flag of the command is a keyword here: `phase1(reg="none", cell="gru")`.
 All others are given by their sections: `settings={"cell": {"rounds": 2}}`. `preset="tiny"` and
 `config="FILE.toml"` are what `--config` is. Precedence is that of the command line: defaults <
-preset or file < environment (`NEWLLM_PHASE1_MAX_ITERATIONS=30`) < `settings` < keywords. An unknown
-keyword or key is a `ConfigError` that names a near one; all errors are in `newllm_core.errors`.
+preset or file < environment (`NEWLLM_PHASE1_MAX_ITERATIONS=30`) < `settings` and keywords, of which
+two values for one key are an error. An unknown keyword or key is a `ConfigError` that names a near
+one; all errors are in `newllm_core.errors`.
 
 Everywhere `overwrite` replaces what exists, `resume` continues an unfinished run of these settings,
 if there is one, and `track` names trackers that get the figures too, such as "tensorboard". Nothing

@@ -143,7 +143,7 @@ class OpenedCheckpoint:
         Args:
             prompt: what the text begins with; it is not repeated.
             stop: strings before which the text ends, as they are: "\n" is a line feed.
-            **keywords: `max_tokens`, `temperature`, `top_k`, `top_p`, `seed`.
+            **keywords: what are flags of `generate`: `max_tokens`, `temperature`, `seed`, …
 
         Raises:
             ConfigError: the prompt or a stop string is no text.

@@ -59,6 +59,16 @@ def require_same_twice(
         raise PluginError(f"{what}: all have the same {', '.join(shared)}: make it in __init__")
 
 
+def require_finite(module: nn.Module, what: str) -> None:
+    """Raise `PluginError` if `module` would save what no checkpoint may hold."""
+    odd = [name for name, tensor in module.state_dict().items() if not tensor.isfinite().all()]
+    if odd:
+        raise PluginError(
+            f"{what}: {', '.join(odd)} holds values that are not finite, which no checkpoint may: "
+            "register_buffer(..., persistent=False), or make it in each call"
+        )
+
+
 def tensors_of(module: nn.Module | None) -> dict[str, tuple[Tensor, int]]:
     """Return parameters and buffers by name, each with how often it was written to."""
     named = [] if module is None else [*module.named_parameters(), *module.named_buffers()]

@@ -26,7 +26,8 @@ from newllm_core.testing.modules import (
 )
 from newllm_core.testing.report import Failed, checks_of, run_checks
 
-CONTEXT_DIM, EMBED_DIM, ROWS = 6, 5, 12
+# Unequal sizes that many widths divide.
+CONTEXT_DIM, EMBED_DIM, ROWS = 24, 16, 12
 # Of initial matrices: wide enough that no part of a formula is lost in rounding.
 STD = 0.3
 NAMES = ("context", "token")

@@ -7,6 +7,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from newllm_core.errors import PluginError
+from newllm_core.runtime.repeatable import require_finite
 from newllm_core.testing.report import Failed
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -99,6 +101,10 @@ def check_tensors(module: Module, call: Callable[[Module], object], what: str) -
             f"{', '.join(plain)} is no parameter or buffer, and stays behind when the model moves "
             "to another device; use register_buffer"
         )
+    try:
+        require_finite(module, "it")
+    except PluginError as error:
+        raise Failed(str(error)) from error
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     call(module)
     after = module.state_dict()

@@ -25,7 +25,7 @@ from newllm_core.testing.modules import (
 )
 from newllm_core.testing.report import Failed, checks_of, run_checks
 
-CONTEXT_DIM, EMBED_DIM, VOCAB_SIZE, ROWS = 6, 5, 11, 9
+CONTEXT_DIM, EMBED_DIM, VOCAB_SIZE, ROWS = 24, 16, 11, 9
 Given = dict[str, Tensor]
 
 

@@ -15,7 +15,7 @@ from newllm_core.runtime.repeatable import seeded
 from newllm_core.testing.modules import NOTHING, gradient_of, no_global_numbers, scalar
 from newllm_core.testing.report import Failed, checks_of, run_checks
 
-CONTEXT_DIM = 17
+CONTEXT_DIM = 24  # that many widths divide
 NUM_CONTEXTS = 63
 # Relative; bfloat16 has 8 bits, and intermediate results are expected in float32.
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 3e-2}
@@ -102,7 +102,8 @@ class _Case:
     def check_tokens(self) -> None:
         contexts_ND, tokens_N = self.batch()
         straight = self.loss(self.make(), contexts_ND, tokens_N)
-        other = self.loss(self.make(), contexts_ND, tokens_N + 1)
+        # Other ids, and other pairs of contexts that share one.
+        other = self.loss(self.make(), contexts_ND, (tokens_N + 1) // 2)
         self._declared("uses_tokens", "changing the token ids", straight, other)
 
     def _declared(self, attribute: str, what: str, first: Tensor, second: Tensor) -> None:

@@ -177,6 +177,8 @@ def test_plugins_that_differ(comparison):
         (["x/a.safetensors", "y/a.safetensors"], ["x/a", "y/a"]),
         (["a.safetensors", "a.safetensors"], ["a", "a"]),
         (["runs/v1.2.safetensors"], ["v1.2"]),
+        (["m/mamba-1.4b", "m/mamba-1.3b"], ["mamba-1.4b", "mamba-1.3b"]),
+        (["runs/gru.safetensors", "runs/gru"], ["runs/gru.safetensors", "runs/gru"]),
     ],
 )
 def test_names_are_as_short_as_they_can_be(paths, names):

@@ -50,6 +50,12 @@ def test_a_config_given_alone_is_measured_and_named(newllm, monkeypatch, tmp_pat
     assert (done.code, "leave one out" in done.err) == (2, True)
 
 
+def test_a_regularizer_of_every_layer_is_measured(newllm):
+    done = newllm(*FAST, "--batch", 64, "--set=phase1.apply_to=every-layer", "--json")
+    assert done.code == 0, done.err
+    assert all(row["tokens_per_second"] > 0 for row in done.json["rows"])
+
+
 def test_rows_are_selected(newllm):
     done = newllm(*FAST, "--engine", "streams", "--precision", "float32", "--json")
     assert [(r["engine"], r["precision"]) for r in done.json["rows"]] == [("streams", "float32")]

@@ -43,6 +43,36 @@ def test_what_an_objective_reads_in_vain_names_it(phase1, tmp_path, reads, said)
     assert done.code == 4
 
 
+def test_a_loss_that_trains_only_itself_is_warned_of_once(phase1, tmp_path, caplog):
+    path = tmp_path / "own.py"
+    path.write_text(
+        "import torch\n"
+        f"{OBJECTIVE}class Own(Objective):\n"
+        "    def __init__(self, *given):\n        super().__init__(*given)\n"
+        "        self.head = torch.nn.Linear(self.context_dim, 1)\n"
+        "    def loss(self, *, final_NC, **given):\n"
+        "        return self.head(final_NC.detach()).square().mean()\n"
+    )
+    done = phase1("--plugin", path, "--objective", "own")
+    assert done.code == 0
+    (line,) = caplog.messages
+    assert "has no gradient with respect to the contexts: it trains no recurrence" in line
+
+
+def test_what_no_checkpoint_may_hold_is_refused_before_training(phase1, tmp_path):
+    path = tmp_path / "masked.py"
+    path.write_text(
+        "import torch\n"
+        "from newllm_core.model.cells.gru import GruCell\n"
+        "class Masked(GruCell):\n"
+        "    def __init__(self, *given):\n        super().__init__(*given)\n"
+        "        self.register_buffer('mask', torch.full((2,), float('-inf')))\n"
+    )
+    done = phase1("--plugin", path, "--cell", "masked")
+    done.one_line("cell 'masked'", "mask holds values that are not finite")
+    assert done.code == 4
+
+
 def test_a_loss_that_breaks_during_training_names_the_plugin(site, phase1, tmp_path):
     source = (
         f"{LATE}"

@@ -263,7 +263,7 @@ class Keeping(Leaky):
 WRONG = [
     (OnMeta, "meta device: making one on torch's meta device, where parameters are counted"),
     (Alone, "shapes: forward returned a Tensor; return (context, token)"),
-    (Widened, "shapes: the context went in with shape [12, 6] and came out with [12, 11]"),
+    (Widened, "shapes: the context went in with shape [12, 24] and came out with [12, 40]"),
     (Exploding, "shapes: the new context is not finite for ordinary input"),
     (Float32, "shapes: the context comes out as torch.float32 where everything is float64"),
     (Single, "batch of one: the new context is not finite"),

@@ -199,7 +199,7 @@ WRONG = [
     (OnlyRead, "reads: reads 'token_at:-1': choose from previous, second_reading, embedding_mat"),
     (TooFar, "reads: reads 'tokens_at:-9999': "),
     (Number, "finite scalar: the loss is 1.0; return a tensor without dimensions"),
-    (Vector, "finite scalar: the loss has shape [6]; reduce it"),
+    (Vector, "finite scalar: the loss has shape [24]; reduce it"),
     (Divided, "finite scalar: the loss is inf for ordinary input"),
     (Normalised, "batch of one: the loss is nan for ordinary input"),
     (SteepAtOne, "batch of one: the gradient of final_NC is not finite"),
@@ -219,6 +219,17 @@ WRONG = [
     (OwnNumbers, "initialise: head.weight is the same for another seed"),
     (Unsaved, "state: a result is off by"),
 ]
+
+
+class Masked(Recall):
+    def __init__(self, *given):
+        super().__init__(*given)
+        self.register_buffer("mask", torch.full((2,), float("inf")))
+
+
+def test_a_buffer_that_no_checkpoint_may_hold_is_found():
+    with pytest.raises(ConformanceError, match="tensors: it: mask holds values that are not fin"):
+        check_objective(Masked)
 
 
 @pytest.mark.parametrize("right", [Recall, Similar, Projected])

@@ -164,10 +164,27 @@ class Unmakeable(Square):
         super().__init__(context_dim)
 
 
+class Apart(Square):
+    """What pairs of different tokens have in common, in four groups of dimensions."""
+
+    uses_tokens = True
+
+    def loss(self, contexts_ND, *, tokens_N):
+        other_NN = tokens_N[:, None] != tokens_N
+        groups_NGD = contexts_ND.double().unflatten(1, (4, -1))
+        alike_NN = torch.einsum("ngd,mgd->nm", groups_NGD, groups_NGD)
+        return (alike_NN * other_NN).square().mean()
+
+
+class DeclaredApart(Apart):
+    uses_tokens = False
+
+
 WRONG = [
+    (DeclaredApart, "tokens: changing the token ids changes the loss"),
     (NaN, "finite scalar: the loss is nan for 63 ordinary context(s)"),
     (Number, "finite scalar: the loss is 0.5; return a tensor without dimensions"),
-    (Vector, "finite scalar: the loss has shape [17]; reduce it"),
+    (Vector, "finite scalar: the loss has shape [24]; reduce it"),
     (Detached, "gradient: its norm is 0, so the loss trains nothing; use the contexts"),
     (DeclaredFlat, "but has_gradient = False is declared"),
     (Unbiased, "batch of one: the loss is nan for 1 ordinary context(s)"),
@@ -187,7 +204,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("right", [Square, Statistic, Projected])
+@pytest.mark.parametrize("right", [Square, Statistic, Projected, Apart])
 def test_what_is_right_passes(right):
     check_regularizer(right)
 

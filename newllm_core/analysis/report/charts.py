@@ -142,7 +142,7 @@ def spectrum_chart(columns: Columns) -> Chart:
     """Return singular values of every column beside those of Gaussian samples."""
     curves = [(name, of["spectrum"], role) for name, (of, role) in columns.items()]
     largest = max(curve["singular_values"][0] for _, curve, _ in curves) or 1.0
-    first = curves[0][1]
+    last, shown, _ = curves[-1]
     return Chart(
         key="spectrum",
         title="Singular values of the contexts",
@@ -151,7 +151,9 @@ def spectrum_chart(columns: Columns) -> Chart:
         x_label="index",
         y_label="singular value",
         series=[
-            Series("Gaussian", first["index"], first["gaussian"], "reference", dashed=True),
+            Series(
+                f"Gaussian as {last}", shown["index"], shown["gaussian"], "reference", dashed=True
+            ),
             *(Series(n, curve["index"], curve["singular_values"], r) for n, curve, r in curves),
         ],
         log_y=True,
@@ -248,7 +250,7 @@ def history_charts(history: Sequence[Figures]) -> list[Chart]:
             caption="Each term as it was reported, before weighting. Dashed: on validation text.",
             y_label="loss",
             series=[series for series in losses if series.known],
-            log_y=True,
+            log_y=not any(y < 0 for series in losses for y in series.known),
         ),
         chart(
             key="gradient",

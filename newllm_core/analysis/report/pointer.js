@@ -51,6 +51,7 @@ for (const svg of document.querySelectorAll("svg.chart")) {
     const snapped = places[nearest(places, wanted)];
     const rows = [];
     for (const series of data.series) {
+      if (snapped > series.x[series.x.length - 1]) continue; // it is shorter than others
       const y = series.y[nearest(series.x, snapped)];
       if (y != null) rows.push(line(series.name, number(y), series.role)); // a gap, or no points
     }

@@ -18,6 +18,7 @@ from newllm_core.plugins.registry import CELLS
 from newllm_core.runtime.repeatable import (
     NOTHING_KEPT,
     leaving_alone,
+    require_finite,
     require_same_twice,
     tensors_of,
 )
@@ -57,6 +58,7 @@ def probe(name: str, cells: Sequence[Cell], seed: int) -> None:
     with torch.random.fork_rng(devices=[]), torch.enable_grad(), CELLS.blame(name):
         for cell in cells:
             _require_kinds(cell, what)
+            require_finite(cell, what)
             with leaving_alone(cell, f"{what}: forward"):
                 found = cell(context=context, token=token)
             if not (isinstance(found, tuple | list) and len(found) == 2):
