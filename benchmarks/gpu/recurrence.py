@@ -1,12 +1,10 @@
 """The recurrence through time, forward and back: plain, as one CUDA graph, and compiled.
 
-A fast form is worth its lines from 1.15 times the plain one on.
-
 Shapes: B streams, T tokens of a window, C context_dim, E embed_dim.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.gpu.timing import Place, Row, row
-from benchmarks.gpu.training import preset, vocabulary
+from benchmarks.gpu.training import WORTH_ITS_LINES, preset, vocabulary
 from newllm_core.model.language_model import LanguageModel
 
-WORTH_ITS_LINES = 1.15
+CASES = (("tiny", 64), ("language-model", 64), ("language-model", 1024))
 Form = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -44,30 +42,44 @@ class Unrolled(nn.Module):
 
 
 def forms(
-    model: LanguageModel, dtype: torch.dtype | None, given: tuple[Tensor, Tensor], *, on_gpu: bool
+    model: LanguageModel, dtype: torch.dtype | None, given: tuple[Tensor, Tensor]
 ) -> dict[str, Callable[[], Any]]:
-    """Return what makes each form; a processor has the plain one only."""
+    """Return what makes each form."""
 
-    def graphed() -> Any:  # noqa: ANN401
+    def graphed(*, keeps_rounded: bool) -> Any:  # noqa: ANN401
         # Nobody reads the token that leaves the last cell, nor the weights that make it.
         make: Any = torch.cuda.make_graphed_callables
-        return make(Unrolled(model, dtype), given, allow_unused_input=True)
+        form = Unrolled(model, dtype, keeps_rounded=keeps_rounded)
+        return make(form, given, allow_unused_input=True)
 
     def compiled() -> Any:  # noqa: ANN401
-        return torch.compile(Unrolled(model, dtype), mode="reduce-overhead")
+        form = Unrolled(model, dtype)
+        return torch.compile(form, mode="reduce-overhead", dynamic=False)
 
-    # As training runs it, with weights that are rounded once; a graph may not keep them.
-    plain = partial(Unrolled, model, dtype, keeps_rounded=True)
-    # The compiled one last: it needs a compiler and may fail for want of one.
-    on_gpus = {"graph": graphed, "compiled": compiled} if on_gpu else {}
-    return {"plain": plain, **on_gpus}
+    return {
+        # As training runs it, with weights that are rounded once.
+        "plain": partial(Unrolled, model, dtype, keeps_rounded=True),
+        "graph": partial(graphed, keeps_rounded=False),
+        "graph, rounded once": partial(graphed, keeps_rounded=True),
+        "compiled": compiled,
+    }
 
 
 def recurrence(place: Place) -> Iterator[Row]:
-    """Measure every form at the windows of the presets."""
+    """Measure the plain form and graphs at the windows of the presets."""
     on_gpu = place.device.type == "cuda"
-    dtype = torch.bfloat16 if on_gpu else None
-    for name, streams in (("tiny", 64), ("language-model", 64), ("language-model", 1024)):
+    yield from beside_plain(place, ["graph", "graph, rounded once"] if on_gpu else [])
+
+
+def compiled_recurrence(place: Place) -> Iterator[Row]:
+    """Measure the compiled form beside the plain one."""
+    yield from beside_plain(place, ["compiled"])
+
+
+def beside_plain(place: Place, labels: Sequence[str]) -> Iterator[Row]:
+    """Measure the plain form, then others."""
+    dtype = torch.bfloat16 if place.device.type == "cuda" else None
+    for name, streams in CASES[: place.size(len(CASES), 2)]:
         config = preset(name, place)
         streams, length = place.size(streams, 2), place.size(16, 3)
         model = LanguageModel(config.model, vocabulary(place), cell=config.cell).to(place.device)
@@ -75,9 +87,10 @@ def recurrence(place: Place) -> Iterator[Row]:
         x_TBE = torch.randn(length, streams, config.model.embed_dim, device=place.device)
         given = x_TBE.requires_grad_(), model.start(streams)
         plain_s = 0.0
-        for label, make in forms(model, dtype, given, on_gpu=on_gpu).items():
+        made = forms(model, dtype, given)
+        for label in ("plain", *labels):
             begun = time.perf_counter()
-            step = partial(forward_and_back, make(), *given, model)
+            step = partial(forward_and_back, made[label](), *given, model)
             step()
             place.wait()
             first_s = time.perf_counter() - begun

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import frozen_heads
 from benchmarks.comparison.sizing import solve_width
@@ -34,6 +35,8 @@ from newllm_core.training.phase2.steps import Steps
 GPT2_VOCABULARY = 50_257
 # Streams and window of a step: those of the presets, as many as fill a card, and no recurrence.
 WINDOWS = {"64 x 16": (64, 16), "1,024 x 16": (1024, 16), "1,024 x 1": (1024, 1)}
+# A fast form is worth its lines from so many times the plain one on.
+WORTH_ITS_LINES = 1.15
 # The largest batch whose contexts are known to stay diverse (docs/EXPERIMENTS.md) has bars.
 HEADLINE_BATCH = 8192
 PRESETS = ("tiny", "language-model", "language-model-hour")
@@ -51,51 +54,65 @@ def vocabulary(place: Place) -> int:
     return place.size(VOCAB_SIZE, 97)
 
 
+def steps_of(name: str, batch: int, place: Place) -> Config:
+    """Return a preset with steps of so many tokens."""
+    sizes = {"batch_tokens": batch, "min_batch_tokens": batch, "window_tokens": 4 * batch}
+    return preset(name, place, phase1=sizes)
+
+
 def phase1(place: Place, peak: float) -> Iterator[Row]:
-    """Measure Phase 1 in bfloat16 at growing batches, and the published loop."""
+    """Measure Phase 1 in bfloat16 at growing batches, and the published loop, objective `cvfp`."""
     for name in ("tiny", "cvfp-768"):
-        for batch in (512, 4096, 8192, 32_768) if not place.quick else (32,):
-            sizes = {"batch_tokens": batch, "min_batch_tokens": batch, "window_tokens": 4 * batch}
-            config = preset(name, place, phase1=sizes)
-            found = benchmark(
-                config,
-                engines=(NAIVE, "parallel"),
-                precisions=("float32", "bfloat16"),
-                rounds=place.size(9, 1),
-                device=place.device,
-            )
-            rates = {(r["engine"], r["precision"]): r["tokens_per_second"] for r in found["rows"]}
-            rate = rates["parallel", "bfloat16"]
-            with torch.device("meta"):
-                model = LanguageModel(config.model, VOCAB_SIZE, cell=config.cell)
-            weights = sum(p.numel() for p in model.blocks.parameters() if p.ndim == 2)
+        naive = rate_of(steps_of(name, 512, place), NAIVE, "float32", place)
+        for batch in (512, 4096, HEADLINE_BATCH, 32_768) if not place.quick else (32,):
+            config = steps_of(name, batch, place)
+            rate = rate_of(config, "parallel", "bfloat16", place)
+            memory, flop = memory_and_flop(config, place)
             is_headline = name == "cvfp-768" and batch == HEADLINE_BATCH
             label, bar = f"{name}, {batch:,} tokens a step", 2e6 if is_headline else None
-            yield row(label, rate, "tokens/s", bar, memory=memory_of(config, place))
-            share = 6 * weights * rate / (peak * 1e12)
+            yield row(label, rate, "tokens/s", bar, memory=memory)
+            share = flop * rate / (peak * 1e12)
             yield row("  of the peak", share, "share", 0.3 if is_headline else None)
-            ratio = rate / rates[NAIVE, "float32"]
-            yield row("  over the published loop", ratio, "x", 5000 if is_headline else None)
-            if batch == HEADLINE_BATCH:  # compiling takes a part of a minute
-                yield from compiled(config, place, rate)
+            yield row("  over the published loop", rate / naive, "x", 5000 if is_headline else None)
 
 
-def memory_of(config: Config, place: Place) -> float:
-    """Return the peak of memory of bfloat16 steps, with no other model beside theirs."""
+def rate_of(config: Config, engine: str, precision: str, place: Place) -> float:
+    """Return tokens per second of Phase 1."""
+    found = benchmark(
+        config,
+        engines=(engine,),
+        precisions=(precision,),
+        rounds=place.size(9, 1),
+        device=place.device,
+    )
+    return float(found["rows"][0]["tokens_per_second"])
+
+
+def memory_and_flop(config: Config, place: Place) -> tuple[float, float]:
+    """Return the peak of memory of bfloat16 steps, in MiB, and what products a token takes."""
     place.begin_memory()
-    Runner(config, "parallel", "bfloat16", place.device).round()
-    return place.memory()
-
-
-def compiled(config: Config, place: Place, rate: float) -> Iterator[Row]:
-    """Measure the same steps with cells that `torch.compile` made one kernel of."""
     runner = Runner(config, "parallel", "bfloat16", place.device)
-    runner.model.blocks.compile()
-    begun = time.perf_counter()
     runner.round()
-    first_s = time.perf_counter() - begun
-    found = statistics.median(runner.round() for _ in range(9))
-    yield row("  compiled cells over it", found / rate, "x", 1.15, first_call_seconds=first_s)
+    memory = place.memory()
+    counter = FlopCounterMode(display=False)
+    with products_in(runner.model, runner.run_config, place.device), counter:
+        tokens = next(runner.steps)
+    return memory, counter.get_total_flops() / tokens
+
+
+def compiled_phase1(place: Place) -> Iterator[Row]:
+    """Measure steps with cells that `torch.compile` made one kernel of."""
+    for name in ("tiny", "cvfp-768"):
+        config = steps_of(name, place.size(HEADLINE_BATCH, 32), place)
+        rate = rate_of(config, "parallel", "bfloat16", place)
+        runner = Runner(config, "parallel", "bfloat16", place.device)
+        runner.model.blocks.compile(dynamic=False)
+        begun = time.perf_counter()
+        runner.round()
+        first_s = time.perf_counter() - begun
+        found = statistics.median(runner.round() for _ in range(place.size(9, 1)))
+        label = f"phase 1 of {name}, compiled cells"
+        yield row(label, found / rate, "x", WORTH_ITS_LINES, first_call_seconds=first_s)
 
 
 def phase2(place: Place) -> Iterator[Row]:
@@ -126,7 +143,9 @@ def step_of(kind: str, config: Config, place: Place) -> Callable[[], None]:
         steps, losses = fine_tuning(ours.to(device), options, head_loss)
     else:
         tokens = random_tokens(options, vocabulary(place))
-        peer = peer_of(kind, count_parameters(ours), vocabulary(place)).to(device)
+        # Tensor cores are fast at multiples of 8.
+        multiple = place.size(8, 1)
+        peer = peer_of(kind, count_parameters(ours), vocabulary(place), multiple).to(device)
         epochs = (peer_losses(peer, tokens, options, head_loss) for _ in itertools.count())
         losses = itertools.chain.from_iterable(epochs)
         steps = Steps(list(peer.parameters()), options, 1_000_000)
@@ -138,8 +157,8 @@ def step_of(kind: str, config: Config, place: Place) -> Callable[[], None]:
     return step
 
 
-def peer_of(kind: str, parameters: int, vocab_size: int) -> Peer:
-    """Make a peer of about as many parameters."""
+def peer_of(kind: str, parameters: int, vocab_size: int, multiple: int) -> Peer:
+    """Make a peer of about as many parameters, whose width is a `multiple`."""
     make: Callable[[int], Peer] = partial({"gru": Gru, "lstm": Lstm}[kind], vocab_size, shape="1")
 
     @cache
@@ -147,7 +166,7 @@ def peer_of(kind: str, parameters: int, vocab_size: int) -> Peer:
         with torch.device("meta"):
             return count_parameters(make(width))
 
-    return make(solve_width(count, parameters, what=kind, steps=(8, 4, 2, 1)))
+    return make(solve_width(count, parameters, what=kind, steps=(multiple,)))
 
 
 def peer_losses(

@@ -44,6 +44,7 @@ FREE_TO_CHANGE = (
     "run.sharding",
     "run.check_interval_steps",
     "run.save_interval_seconds",
+    "run.warn_tokens",
 )
 
 
@@ -182,7 +183,7 @@ def identity_of(
     keys = {f"{name}.{key}": value for name in sections for key, value in chosen[name].items()}
     identity = {key: value for key, value in keys.items() if key not in FREE_TO_CHANGE}
     digest = hashlib.sha256()
-    for tensor in (*model.parameters(), *model.blocks.buffers()):
+    for tensor in (*model.parameters(), *model.buffers()):
         digest.update(bytes_of(tensor))
     return {**identity, "dataset": dataset_hash, "initial weights": digest.hexdigest()}
 

@@ -37,7 +37,7 @@ from newllm_core.training.resume import Output, begin, finished, writing
 
 # What a run depends on, and must be the same to resume it.
 PHASE1_SECTIONS = ("run", "model", "phase1", "cell", "objective", "regularizer", "analysis")
-PHASE2_SECTIONS = ("run", "phase2", "objective", "regularizer", "gate", "analysis")
+PHASE2_SECTIONS = ("run", "model", "cell", "phase2", "objective", "regularizer", "gate", "analysis")
 
 
 @torch.inference_mode(False)  # which the caller may be in: gradients are needed

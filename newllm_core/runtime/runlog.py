@@ -88,6 +88,14 @@ class RunLog:
             os.fsync(self._file.fileno())
         return self._lines
 
+    @staticmethod
+    def lines_of(checkpoint: Path) -> int:
+        """Count the whole lines on disk, whoever wrote them."""
+        try:
+            return metrics_path(checkpoint).read_bytes().count(b"\n")
+        except FileNotFoundError:
+            return 0
+
     def _kept(self, count: int) -> list[bytes]:
         if count == 0:
             return []

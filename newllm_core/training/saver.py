@@ -61,6 +61,11 @@ class Saver:
         """Let a signal end at once the long work inside, which changes nothing of the state."""
         yield
 
+    @contextmanager
+    def immediately(self) -> Iterator[None]:
+        """Let a signal end at once what is inside, and lose it."""
+        yield
+
 
 @dataclass(eq=False)
 class RunSaver(Saver):
@@ -157,13 +162,22 @@ class RunSaver(Saver):
     @contextmanager
     def interruptible(self, state: Callable[[], State]) -> Iterator[None]:
         """Let a signal end at once the long work inside, which changes nothing of the state."""
-        # Sharded processes exchange messages here, which none may miss: they stop after it.
-        immediately = nullcontext() if self.sharded else self.interruption.interrupt_immediately()
         try:
-            with self.step(state), immediately:
+            with self.step(state), self.immediately():
                 yield
         except KeyboardInterrupt:
             self._stop(state)
+
+    @contextmanager
+    def immediately(self) -> Iterator[None]:
+        """Let a signal end at once what is inside, and lose it."""
+        # Sharded processes exchange messages here, which none may miss: they stop after it.
+        if self.sharded:
+            with collectives.reaching_others("gloo", "NCCL"):
+                yield
+        else:
+            with self.interruption.interrupt_immediately():
+                yield
 
     def save(self, state: State) -> None:
         """Write the state and what belongs to it; the first process does it for all."""
@@ -172,7 +186,10 @@ class RunSaver(Saver):
         self._saved_at = time.monotonic()
 
     def _write(self, state: State) -> None:
-        values = {"lines": self.log.flush_to_disk(), "replaces": self.replaces}
+        lines = self.log.flush_to_disk()
+        if collectives.rank() > 0:  # the first may have ended before it wrote them all
+            lines = min(lines, self.log.lines_of(self.checkpoint))
+        values = {"lines": lines, "replaces": self.replaces}
         run_state.save_state(State(state.tensors, state.values | values), self.path, self.identity)
         self.has_work = True
 

@@ -63,6 +63,8 @@ def rollout(
     contexts = start_BC.new_empty(num_streams, length - warmup, model.context_dim)
     context = start_BC
     span = max(1, TOKENS_AT_ONCE // max(1, num_streams))  # a process may have none
+    if is_divided(model.blocks):  # and must gather as often as others, whose streams may be more
+        span = max(1, length)
     for begin in range(0, length, span):
         read = unroll(model, tokens_BT[:, begin : begin + span], context, final_only=True)[0]
         context = read[:, -1]

@@ -20,6 +20,10 @@ from .inside import save_dataset
 COMMAND = (sys.executable, "-m", "newllm_cli")
 
 
+needs_full_disk = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+
+
+@needs_full_disk
 @pytest.mark.parametrize("arguments", [("plugins",), ("plugins", "--json")])
 def test_a_full_disk_behind_stdout_is_one_line(arguments):
     with open("/dev/full", "w") as full:
@@ -89,7 +93,9 @@ def test_a_signal_while_torch_is_imported_counts_afterwards(tmp_path, number):
     assert err.endswith("KeyboardInterrupt\n")
 
 
-@pytest.mark.parametrize("stderr", ["a closed terminal", "/dev/full"])
+@pytest.mark.parametrize(
+    "stderr", ["a closed terminal", pytest.param("/dev/full", marks=needs_full_disk)]
+)
 def test_a_run_whose_stderr_is_lost_still_saves_its_state(tmp_path, stderr):
     save_dataset(tmp_path)
     ours, theirs = pty.openpty()

@@ -1,5 +1,6 @@
 """What is in the way of a run is refused or swept, and what is finished stays."""
 
+import dataclasses
 import shutil
 
 import pytest
@@ -147,6 +148,12 @@ def test_heads_of_one_checkpoint_are_not_continued_on_another(home, tmp_path, st
     checkpoints.save(base, tmp_path / "base.safetensors", overwrite=False)
     with pytest.raises(InputError, match="initial weights was"):
         train("frozen", tmp_path, out)
+    base = checkpoints.load(home / "base.safetensors")
+    config = dataclasses.replace(base.model.config, slow_decays=(0.9,))
+    other = dataclasses.replace(base, config=dataclasses.replace(base.config, model=config))
+    checkpoints.save(other, tmp_path / "base.safetensors", overwrite=True)
+    with pytest.raises(ConfigError, match=r"model\.slow_decays was \[0\.8\], is \[0\.9\]"):
+        train("frozen", tmp_path, out, model={"slow_decays": (0.9,)})
 
 
 def test_figures_of_a_finished_run_stay_when_its_checkpoint_is_gone(home, tmp_path):

@@ -4,7 +4,14 @@ import pytest
 
 from newllm_core.config import Phase1Config
 from newllm_core.settings import from_file, preset_names, resolve
-from newllm_core.training.phase1.stages import early_stop, learning_rate, stops, told
+from newllm_core.training.phase1.stages import (
+    MOST_ENTRIES,
+    early_stop,
+    learning_rate,
+    stops,
+    thinned,
+    told,
+)
 
 
 def test_the_stages_as_published():
@@ -85,3 +92,18 @@ def test_what_is_of_the_model_is_told_apart_from_what_is_of_the_sweep():
         "ER/D 0.900 / 0.800, converged 95.0% / 0.0%, pair cosine 0.010 / 0.020 "
         "(train / validation); losses of the sweep: cvfp 0.5000"
     )
+
+
+def test_a_history_stays_small_however_many_windows_there_are():
+    history, longest = [], 0
+    entries = [{"window": 1, "iteration": i} for i in range(1, 31)]
+    entries += [{"window": w, "iteration": i} for w in range(2, 20_000) for i in (1, 2)]
+    for entry in entries:
+        history = thinned([*history, entry])
+        longest = max(longest, len(history))
+    assert longest == MOST_ENTRIES
+    assert history[:30] == entries[:30]
+    assert history[-1] == entries[-1]
+    places = [(entry["window"], entry["iteration"]) for entry in history]
+    assert places == sorted(set(places))
+    assert len(thinned([{"window": 1}] * (MOST_ENTRIES + 1))) == MOST_ENTRIES // 2 + 1

@@ -5,6 +5,9 @@ from typing import Any
 
 from newllm_core.config import Phase1Config
 
+# Some megabytes; the log of a run has all.
+MOST_ENTRIES = 4096
+
 
 def learning_rate(config: Phase1Config, iteration: int, *, first_window: bool = True) -> float:
     """Return the rate of `iteration` (1-based): warm-up, medium, fine-tune; or constant.
@@ -27,6 +30,19 @@ def stops(entry: Mapping[str, Any], config: Phase1Config) -> bool:
     """Say whether a window has converged enough after an iteration, whose figures are given."""
     converged = entry["converged_ratio"]["train"]
     return converged >= config.min_converged_ratio and entry["iteration"] >= config.min_iterations
+
+
+def thinned(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what a checkpoint keeps of a history, however long the text was.
+
+    Beyond `MOST_ENTRIES` every other one is left out, but the last one and, unless they are most,
+    those of the first window.
+    """
+    if len(history) <= MOST_ENTRIES:
+        return history
+    whole = sum(entry["window"] == 1 for entry in history)
+    whole = whole if whole <= MOST_ENTRIES // 2 else 1
+    return history[:whole] + history[whole:][::-2][::-1]
 
 
 def early_stop(config: Phase1Config) -> str:

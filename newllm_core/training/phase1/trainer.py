@@ -25,7 +25,7 @@ from newllm_core.training.pass_meter import NORM, PassMeter
 from newllm_core.training.phase1.engines import Batch, batches
 from newllm_core.training.phase1.loss import Phase1Loss, plugin_at_fault
 from newllm_core.training.phase1.measure import figures_of_splits
-from newllm_core.training.phase1.stages import early_stop, learning_rate, stops, told
+from newllm_core.training.phase1.stages import early_stop, learning_rate, stops, thinned, told
 from newllm_core.training.phase1.vacuity import VacuityGuard
 from newllm_core.training.phase1.windows import Window, Windows
 from newllm_core.training.saver import Saver
@@ -99,8 +99,8 @@ class Phase1Trainer:
         with self.progress.task("phase 1", work - read, "tokens") as task:
             while windows.number < windows.count:
                 for entry in self._train_window(task):
-                    self.result.history.append(entry)
                     self.log.write("iteration", **entry)
+                    self.result.history = thinned([*self.result.history, entry])
                 release_pages(windows.train_tokens)
                 windows.advance()
                 self.iteration = 1

@@ -94,8 +94,8 @@ class Phase2Trainer:
             store = stack.enter_context(ContextStore(scratch, len(self.tokens), shape, device))
             frozen = FrozenContexts(self.model, self.tokens, store=store, seed=self.seed, **common)
             # Not part of the state: the same weights make the same contexts again.
-            with self.saver.interruption.interrupt_immediately():
-                if config.epochs > 0:
+            if config.epochs > 0:
+                with self.saver.immediately():
                     frozen.fill(self.progress)
             self.source: FrozenContexts | FineTuning = frozen
         else:

@@ -78,6 +78,8 @@ def attempt(target, number):
 
 def limit_memory():
     """No more than `BYTES` on top of what is there after every target loaded its good file."""
+    if sys.platform != "linux":
+        return
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     size = pages * os.sysconf("SC_PAGE_SIZE") + BYTES
     resource.setrlimit(resource.RLIMIT_AS, (size, size))
