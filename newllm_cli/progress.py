@@ -75,8 +75,10 @@ class StderrProgress(Progress):
         ) as progress:
             self._silence.paused = True  # a bar moves by itself
             bar = _Bar(progress, progress.add_task(label, total=total, note=""))
-            yield self._announcing(bar, label, total, unit)
-        self._silence.paused = False
+            try:
+                yield self._announcing(bar, label, total, unit)
+            finally:
+                self._silence.paused = False
         self._silence.broken()
 
     def _announcing(self, task: Task, label: str, total: int | None, unit: str) -> Task:

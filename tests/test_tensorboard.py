@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from newllm_core.errors import ConfigError
+from newllm_core.errors import ConfigError, InputError
 from newllm_core.runtime.runlog import RunLog, metrics_path, numbers
 from newllm_core.runtime.trackers.tensorboard import TensorBoard
 
@@ -86,6 +86,6 @@ def test_a_tracker_that_cannot_begin_leaves_what_is_there(tmp_path):
     checkpoint = tmp_path / "a.safetensors"
     write(checkpoint, LINES)
     before = metrics_path(checkpoint).read_bytes()
-    with pytest.raises(ConfigError, match="--track: Offline cannot begin: no route to host"):
+    with pytest.raises(InputError, match="--track: Offline cannot begin: no route to host"):
         write(checkpoint, LINES, trackers=[Offline])
     assert metrics_path(checkpoint).read_bytes() == before

@@ -1,5 +1,6 @@
 """`newllm generate`: text from a model, or a conversation with it."""
 
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
@@ -88,7 +89,7 @@ def generate(
     progress = StderrProgress(given)
     loaded = load(checkpoint, given=given, progress=progress)
     loaded.require_trained_head()
-    if chat or not json:
+    if chat or (not json and sys.stdout.isatty()):
         del progress  # what is shown or waited for is no silence
     tokenizer = TextTokenizer.from_json(loaded.tokenizer_json)
     ids = encode_prompt(tokenizer, prompt or "")

@@ -41,7 +41,7 @@ def with_dataset(known: Mapping[str, Any], dataset: PreparedDataset) -> dict[str
     sources = [
         {"kind": DATA_SOURCES.kind, **dataclasses.asdict(source)} for source in dataset.info.sources
     ]
-    others = [plugin for plugin in known["plugins"] if plugin["kind"] != DATA_SOURCES.kind]
+    others = [plugin for plugin in known.get("plugins", []) if plugin["kind"] != DATA_SOURCES.kind]
     return {
         **known,
         "dataset_hash": dataset.hash,

@@ -32,7 +32,7 @@ from newllm_core.model.language_model import LanguageModel
 from newllm_core.parallel.collectives import full_tensor, shard_like
 
 FORMAT = "newllm-run"
-FORMAT_VERSION = "5"
+FORMAT_VERSION = "6"
 Identity = Mapping[str, Any]
 MOST_SHOWN = 5
 

@@ -82,6 +82,13 @@ def prepare(
                     said = f"{train_source} is one document: its last {share:.1%} are {split}"
                     progress.message(said)
         division = divide(documents, separate, data.val_fraction, data.test_fraction)
+        share = extent(division.validation)[0] / max(1, extent(documents)[0])
+        is_chosen = separate is None and not of_split(documents, "validation").any()
+        if is_chosen and share > 2 * data.val_fraction + 0.05:
+            progress.warning(
+                f"{share:.0%} of the text is validation, as documents stay whole: divide them with "
+                "--document-separator, or give --val-input"
+            )
         del documents, separate  # the division has copies
         if base is None:
             tokenizer = _train_tokenizer(data, spool, division.train, progress)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 BATCH_BYTES = 1 << 20
+LEAST_SEARCHED = 1 << 10
 TOKEN_BYTES = 8
 
 Cut = Callable[[Iterable[str]], Iterator[str]]
@@ -112,7 +113,8 @@ class Spool:
         """Return where to cut: behind the line that ends before, or else a word or character."""
         if kind == TOKENS:
             return wanted - (wanted - begin) % TOKEN_BYTES
-        first = max(begin, wanted - BATCH_BYTES)
+        # Not far back: much more would be held out than was asked for.
+        first = max(begin, wanted - min(BATCH_BYTES, (wanted - begin) // 16 + LEAST_SEARCHED))
         before = b"".join(self._chunks(first, wanted))
         found = before.rfind(b"\n") + 1 or before.rfind(b" ") + 1
         if not found:

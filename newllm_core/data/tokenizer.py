@@ -59,7 +59,8 @@ class TextTokenizer:
             self._tokenizer = load_tokenizer(spec, json.dumps(spec))
             self._text_of = TokenText(self._tokenizer, spec)
             self.is_cut_at_words = _is_plain_byte_level(spec)
-            self.is_lossless = self.is_cut_at_words and ids.keys() >= set(LETTERS)
+            is_whole = self.is_cut_at_words and self._text_of.is_byte_level
+            self.is_lossless = is_whole and ids.keys() >= set(LETTERS)
             self.unknown_id = ids.get(unknown_token(spec["model"]) or "")
         except Exception as error:  # a description may lack anything
             raise InputError(f"not a tokenizer that newllm wrote: {reason(error)}") from error

@@ -4,7 +4,7 @@ Shapes: C context_dim, E embed_dim, H hidden units, V vocabulary.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -105,6 +105,11 @@ class TokenHead(nn.Linear):
         if isinstance(self.projection, HiddenLayer):
             return self.projection(context, drop)
         return self.projection(context)
+
+    def gate_of(self, context: Tensor) -> Tensor:
+        """Return how much of the mixture is the bigrams' [..., 1], a logit, from contexts."""
+        assert self.gate is not None, "this head is mixed with nothing"
+        return cast(Tensor, self.gate(context))
 
     def forward(self, context: Tensor, last: Tensor | None = None) -> Tensor:
         """Return logits [..., V] from contexts [..., C], without any bigrams; see `project`."""

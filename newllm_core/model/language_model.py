@@ -20,7 +20,6 @@ from newllm_core.model.cells.probe import probe
 from newllm_core.model.heads import TokenHead
 from newllm_core.model.memory import LinearMemory
 from newllm_core.model.room import refuse_too_large
-from newllm_core.parallel.sharding import within
 from newllm_core.plugins.guard import stdout_to_stderr
 from newllm_core.plugins.registry import CELLS
 from newllm_core.runtime.repeatable import seeded
@@ -242,7 +241,7 @@ class LanguageModel(nn.Module):
         if self.bigrams is None or head.gate is None:
             return logits, False
         assert last is not None, "bigrams need the token that was read last"
-        return self.bigrams.mix(logits, within(head, head.gate, context), last), True
+        return self.bigrams.mix(logits, head.gate_of(context), last), True
 
     def expand_heads(self) -> None:
         """Give every block a head, each a copy of the trained last one, which stays as it is."""

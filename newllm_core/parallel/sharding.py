@@ -74,6 +74,8 @@ def _divide(model: Any, device: torch.device, *, through_time: bool) -> None:  #
             unit.set_force_sum_reduction_for_comms(True)  # torch 2.8: gloo's mean is a sum
         unit.within = MethodType(_call, unit)
         register_fsdp_forward_method(unit, "within")
+    for head in model.token_output:
+        register_fsdp_forward_method(head, "gate_of")
     for whole in (model.memory, model.bigrams):  # which are counted, not trained
         if whole is not None:
             whole.to(device)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from newllm_core.config.values import shown, text_of, unknown
 from newllm_core.errors import ConfigError, InputError
+from newllm_core.files.escapes import escaped
 from newllm_core.runtime.progress import Progress
 from newllm_core.settings import Settings
 
@@ -102,7 +103,7 @@ def dataset_of(checkpoint: "Checkpoint", data: Place | None) -> "PreparedDataset
     if not os.path.isdir(saved):
         raise InputError(f"the checkpoint's dataset {saved} is gone: pass --data DIR")
     dataset = open_dataset(saved)
-    if dataset.hash != checkpoint.provenance.get("dataset_hash"):
+    if dataset.hash != checkpoint.provenance.get("dataset_hash", dataset.hash):
         raise InputError(
             f"{saved} is not what the checkpoint was trained on, it was prepared again since: pass "
             "--data to use it all the same"
@@ -115,15 +116,12 @@ def require_prepared(
 ) -> None:
     """Refuse a flag that asks for other data than was prepared; of other places, warn."""
     for key, had in dataset.info.data.items():
-        asked = getattr(config.data, key, had)
+        asked = escaped(getattr(config.data, key, had))
         if given.sets("data", key) and text_of(asked) != text_of(had):
-            said = (
-                f"data.{key} is {shown(asked)}, but {dataset.path} was prepared with {shown(had)}: "
-                "prepare another folder, or leave it out"
-            )
+            said = f"data.{key} is {shown(asked)}, {dataset.path} was prepared with {shown(had)}"
             if key in given.flags.get("data", {}):
-                raise ConfigError(said)
-            progress.warning(said)
+                raise ConfigError(f"{said}: prepare another folder, or leave it out")
+            progress.warning(f"{said}, which counts")
 
 
 def refuse_idle(given: Settings, config: "Config", section: str) -> None:

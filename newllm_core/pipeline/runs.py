@@ -103,8 +103,11 @@ def run_phase1(
                     end_id = int(dataset.info.end_id)
                     trainer = Phase1Trainer(loss, tokens, config, end_id=end_id, saver=saver)
                     result = trainer.run()
-                with saver.interruptible(trainer.state):
-                    gate = measure_health(trained, probes, warmup, config, progress=progress)
+                try:
+                    with saver.immediately():
+                        gate = measure_health(trained, probes, warmup, config, progress=progress)
+                except KeyboardInterrupt:
+                    saver.stop(trainer.state)
             _warn_of_vacuous(result, config, progress)
             checkpoint = Checkpoint(
                 model=model,

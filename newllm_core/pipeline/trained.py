@@ -123,7 +123,9 @@ def evaluation_config(given: Settings, checkpoint: Checkpoint) -> Config:
 def phase2_config(given: Settings, checkpoint: Checkpoint) -> Config:
     """Resolve settings for `run_phase2`; `ConfigError` if they ask for another model."""
     saved = settings.to_dict(checkpoint.config)
-    config = given.resolve({name: saved[name] for name in CHECKPOINT_SECTIONS})
+    base = {name: saved[name] for name in CHECKPOINT_SECTIONS}
+    # Last, so that options are those of the plugins that phase 1 was trained with.
+    config = settings.resolve(base, *given.layers, {"phase1": saved["phase1"]})
     _refuse_change("model", config.model, checkpoint.config.model)
     cell = config.model.cell
     asked = CELLS.options(cell, config.cell, given)
@@ -134,7 +136,7 @@ def phase2_config(given: Settings, checkpoint: Checkpoint) -> Config:
     }
     idle = [section for section, term in terms.items() if not is_wanted(*term)]
     require_kept(given, checkpoint.config, ["phase1", *idle])
-    return dataclasses.replace(config, phase1=checkpoint.config.phase1)
+    return dataclasses.replace(config, cell=checkpoint.model.cell_options)
 
 
 def _refuse_change(section: str, asked: Any, saved: Any) -> None:  # noqa: ANN401 - dataclasses

@@ -158,14 +158,18 @@ class Registry:
         """
         options_type = self.import_plugin(self.find(name)).Options
         make = partial(make_section, options_type, self.section, plugin=name)
-        for key, value in given.items():
-            place = settings.place_of(self.section, key) if settings is not None else ""
-            if place:
+        try:
+            return make(given)
+        except ConfigError:
+            if settings is None:
+                raise
+            for key, value in given.items():
                 try:
                     make({key: value})
                 except ConfigError as error:
+                    place = settings.place_of(self.section, key)
                     raise ConfigError(f"{place}{error}") from error
-        return make(given)
+            raise
 
     def make(
         self, name: str, given: Mapping[str, Any], *arguments: object, count: int = 1

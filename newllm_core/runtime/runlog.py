@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from newllm_core.errors import ConfigError, InputError, UserError, reason
+from newllm_core.errors import InputError, UserError, reason
 from newllm_core.files.names import beside
 from newllm_core.plugins.guard import stdout_to_stderr
 from newllm_core.runtime.trackers.base import Tracker
@@ -56,7 +56,8 @@ class RunLog:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             kept = self._kept(resume_after)
             # First: what is there is to stay if one cannot begin.
-            self._trackers = [_begun(tracker, checkpoint) for tracker in trackers]
+            for tracker in trackers:
+                self._begin(tracker, checkpoint)
             self._file = self.path.open("r+b" if kept else "wb")
             self._file.truncate(sum(map(len, kept)))
             self._file.seek(0, os.SEEK_END)
@@ -121,6 +122,17 @@ class RunLog:
         for tracker in self._trackers:
             self._tell(tracker, tracker.close)
 
+    def _begin(self, tracker: type[Tracker], checkpoint: Path) -> None:
+        try:
+            with stdout_to_stderr():  # what a library says is no result
+                self._trackers.append(tracker(checkpoint))
+        except Exception as error:  # no login, no server, no such experiment
+            self.__exit__()
+            if isinstance(error, UserError):
+                raise
+            name = tracker.__name__
+            raise InputError(f"--track: {name} cannot begin: {reason(error)}") from error
+
     def _show(self, event: str, figures: Mapping[str, Any]) -> None:
         """Give a line to trackers, as numbers with names."""
         self._counts[event] += 1
@@ -139,17 +151,6 @@ class RunLog:
             why = str(error) if isinstance(error, UserError) else reason(error)
             name = type(tracker).__name__
             log.warning("warning: %s shows no more of this run, which goes on: %s", name, why)
-
-
-def _begun(tracker: type[Tracker], checkpoint: Path) -> Tracker:
-    try:
-        with stdout_to_stderr():  # what a library says is no result
-            return tracker(checkpoint)
-    except UserError:
-        raise
-    except Exception as error:  # no login, no server, no such experiment
-        name = tracker.__name__
-        raise ConfigError(f"--track: {name} cannot begin: {reason(error)}") from error
 
 
 def numbers(figures: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from newllm_core.checkpoint import run_state
 from newllm_core.checkpoint.run_state import Identity, State, state_path
@@ -116,7 +116,7 @@ class RunSaver(Saver):
             if due and not asked:
                 self.save(state())
         if asked:
-            self._stop(state)
+            self.stop(state)
 
     @contextmanager
     def step(self, state: Callable[[], State]) -> Iterator[None]:
@@ -166,7 +166,7 @@ class RunSaver(Saver):
             with self.step(state), self.immediately():
                 yield
         except KeyboardInterrupt:
-            self._stop(state)
+            self.stop(state)
 
     @contextmanager
     def immediately(self) -> Iterator[None]:
@@ -209,7 +209,8 @@ class RunSaver(Saver):
             time.sleep(LOCK_SECONDS)
         return False
 
-    def _stop(self, state: Callable[[], State]) -> None:
+    def stop(self, state: Callable[[], State]) -> NoReturn:
+        """Save, and raise `Interrupted`."""
         self.progress.message(f"asked to stop: saving {self.path}")
         self.save(state())
         raise Interrupted(f"interrupted; the state is in {self.path}")

@@ -63,7 +63,8 @@ def test_weights_of_torch_read_as_the_module_does(tmp_path, kind):
 @pytest.mark.parametrize(
     ("kind", "embedding", "more", "words"),
     [
-        ("gru", None, {}, "do not fit"),
+        ("gru", None, {}, "do not fit here; they are those of --as lstm"),
+        ("lstm", None, {"rnn.weight_hr_l0": torch.zeros(3, 6)}, "but weight_hr_l0, which is not"),
         ("lstm", "other", {}, "none of that name"),
         ("lstm", None, {"second": torch.zeros(4, 5)}, "which tensor"),
         ("lstm", None, {"embed.weight": torch.zeros(9, 4)}, r"no tensor \[V, 5\].*torch\.eye\(5\)"),

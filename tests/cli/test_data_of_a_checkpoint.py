@@ -48,11 +48,11 @@ def test_settings_of_data_are_those_it_was_prepared_with(begun, monkeypatch):
     again = ("phase1", "--data=data", *MODEL, *FEW_FLAGS, "--out=b.safetensors")
     refused = begun(*again, "--set=data.vocab_size=301")
     assert refused.code == 2
-    assert "data.vocab_size is 301, but data was prepared with 300" in refused.err
+    assert "data.vocab_size is 301, data was prepared with 300" in refused.err
     monkeypatch.setenv("NEWLLM_DATA_VOCAB_SIZE", "301")
     warned = begun(*again)
     assert warned.code == 0
-    assert "warning: data.vocab_size is 301, but data was prepared with 300" in warned.err
+    assert "warning: data.vocab_size is 301, data was prepared with 300" in warned.err
     assert load(Path("b.safetensors")).config.data.vocab_size == 300
 
 
@@ -79,3 +79,28 @@ def test_data_that_was_prepared_again_is_not_taken_for_what_was_there(begun):
     assert refused.code == 3
     assert "data is not what the checkpoint was trained on" in refused.err
     assert begun("phase2", "a.safetensors", "--data=data", *SHORT, "--out=b.safetensors").code == 0
+
+
+def test_phase2_has_the_objective_and_the_options_of_phase1(begun, monkeypatch):
+    base = ("phase1", "--data=data", *MODEL, *FEW_FLAGS, "--objective=reconstruction")
+    options = ("--set=objective.decoder=linear", "--set=objective.context_weight=.5")
+    assert begun(*base, *options, "--out=r.safetensors").code == 0
+    monkeypatch.setenv("NEWLLM_PHASE1_OBJECTIVE", "cvfp")
+    given = ("--data=data", *SHORT, "--set=phase2.objective_weight=.1", "--out=p.safetensors")
+    assert begun("phase2", "r.safetensors", *given).code == 0
+    config = load(Path("p.safetensors")).config
+    assert config.phase1.objective == "reconstruction"
+    assert config.objective["decoder"] == "linear"
+
+
+def test_a_run_that_was_given_what_it_has_anyway_goes_on(begun):
+    given = ("phase2", "a.safetensors", "--data=data", *SHORT, "--out=p.safetensors")
+    assert begun(*given, "--set=cell.layernorm_mix=1").code == 0
+    assert begun(*given, "--resume").code == 0
+
+
+def test_a_control_that_cannot_be_measured_leaves_nothing(begun):
+    explodes = ("--max-iterations=0", "--init-std=1e38", "--out=e.safetensors")
+    done = begun("phase1", "--data=data", "--context-dim=8", *FEW_FLAGS, *explodes)
+    assert done.code == 5, done.err
+    assert list(Path().glob("e.*")) == []

@@ -10,8 +10,9 @@ from newllm_core.regularizers.base import Regularizer
 @dataclass(frozen=True)
 class OddOptions:
     k: int = 3
+    most: int = 5
     def __post_init__(self):
-        if self.k % 2 == 0:
+        if self.k % 2 == 0 or self.k > self.most:
             raise ValueError("k must be odd")
 
 class Odd(Regularizer):
@@ -50,3 +51,13 @@ def test_quickstart_reports_mistakes_before_it_begins(newllm):
         done = newllm("quickstart", "--out=q", f"--set={mistake}")
         assert done.code == 2
         assert not Path("q").exists()
+
+
+def test_options_of_a_file_that_are_right_together_are_taken(newllm):
+    Path("odd.py").write_text(ODD)
+    Path("c.toml").write_text('[phase1]\nreg = "odd"\n[regularizer]\nk = 7\nmost = 9\n')
+    done = newllm("phase1", "--plugin=odd.py", "--config=c.toml", "--data=nowhere")
+    assert done.code == 3  # there is no such data; the settings are right
+    Path("c.toml").write_text('[phase1]\nreg = "odd"\n[regularizer]\nk = 4\nmost = 9\n')
+    done = newllm("phase1", "--plugin=odd.py", "--config=c.toml", "--data=nowhere")
+    assert done.err.startswith("newllm: c.toml: regularizer 'odd' refuses its options")

@@ -233,3 +233,28 @@ def test_default_options_work_with_nothing_else(tmp_path):
     assert info.vocab_size == 8192
     tokens = open_dataset(tmp_path / "out").train.tokens
     assert np.unique(tokens).max() < 8192
+
+
+def test_one_large_document_that_is_held_out_is_warned_of(tmp_path):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for name in "abc":
+        write(folder / f"{name}.txt", f"{name} small text\n" * 3)
+    write(folder / "large.txt", "a large text\n" * 2000)
+    said = []
+    for seed in range(6):
+        progress = Recorder()
+        out = tmp_path / f"out{seed}"
+        info = run(out, source="text-dir", input=folder, seed=seed, progress=progress, keep=True)
+        is_large = info.validation.bytes > info.train.bytes
+        said.append(is_large)
+        warned = [text for text in progress.warnings if "of the text is validation" in text]
+        assert len(warned) == is_large
+    assert any(said)
+
+
+def test_a_long_last_line_is_not_held_out_whole(tmp_path):
+    path = write(tmp_path / "a.txt", "# Title\n" + "some words " * 20_000)
+    info = run(tmp_path / "out", input=path, val_fraction=0.05, keep=True)
+    size = info.validation.bytes + info.train.bytes
+    assert 0.04 < info.validation.bytes / size < 0.13

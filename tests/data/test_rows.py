@@ -235,3 +235,5 @@ def test_damaged_csv(tmp_path):
     path.write_text("text,text\n1,2\n", encoding="utf-8")
     with assert_one_line_error(InputError, path, "two columns"):
         found(path)
+    path.write_text("text,n,,\n1,2,,\n", encoding="utf-8")
+    assert [document.text for document in found(path)] == ["1"]

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from newllm_core.data.sources.base import Document
 from newllm_core.data.sources.decoding import read_chunks, read_lines
 from newllm_core.data.sources.text_dir import TextDir
 from newllm_core.data.sources.text_file import (
@@ -113,3 +114,17 @@ def test_nothing_is_read_before_documents_are_asked_for(tmp_path):
     documents = TextFile(str(tmp_path / "missing.txt")).documents()
     with pytest.raises(InputError, match=r"missing\.txt"):
         next(iter(documents))
+
+
+def test_files_of_a_folder_are_the_splits_that_their_names_say(tmp_path):
+    for name in ("ptb.train.txt", "ptb.valid.txt", "ptb.eval.txt", "other.txt"):
+        write(tmp_path / name, name)
+    found = {d.text: d.split for d in read(TextDir, tmp_path) if isinstance(d, Document)}
+    assert found == {
+        "ptb.valid.txt": "validation",
+        "ptb.eval.txt": "test",
+        "ptb.train.txt": "train",
+        "other.txt": None,
+    }
+    (tmp_path / "ptb.train.txt").unlink()  # then the others may be about anything
+    assert {document.split for document in read(TextDir, tmp_path)} == {None}

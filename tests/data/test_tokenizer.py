@@ -226,3 +226,9 @@ def test_offsets_cover_the_text_in_order(bpe, text):
     covered = [index for start, end in offsets for index in range(start, end)]
     assert sorted(set(covered)) == list(range(len(text)))
     assert covered == sorted(covered)
+
+
+def test_letters_that_nothing_makes_bytes_again_are_not_lossless(byte_bpe):
+    spec = json.loads(byte_bpe.to_json())
+    assert TextTokenizer(json.dumps(spec)).is_lossless
+    assert not TextTokenizer(json.dumps(spec | {"decoder": None})).is_lossless

@@ -62,10 +62,13 @@ def require_openable(path: Path, tokens: Sequence[Path], kind: str | None) -> No
 def _kind_of(path: Path, kind: str | None) -> str | None:
     """Return a name of `newllm.recurrences`, None of a Python file."""
     if kind is not None:
-        return kind
+        RECURRENCES.find(kind)
     if path.suffix == ".py":
         regular_file(path, "plugin")
         return None
+    # A plugin may open folders; newllm's own kinds are files.
+    if kind is not None and not (os.path.isdir(path) and RECURRENCES.find(kind).is_own):
+        return kind
     if os.path.isdir(path):
         if not os.path.exists(path / "config.json"):
             raise InputError(f"{path} is a folder without a config.json: it holds no network")
@@ -156,7 +159,8 @@ def _ids(path: Path, network: Network) -> np.ndarray:
             f"{path} is text and the network has no tokenizer: give token ids, as a .npy file of "
             "integers or a folder of newllm prepare"
         )
-    ids = np.asarray(network.encode(read_text(path)))
+    text = read_text(path, "text that --tokens takes (its beginning will do)")
+    ids = np.asarray(network.encode(text))
     if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
         raise PluginError(f"encode returned {shown(ids.tolist())}, expected a list of token ids")
     return ids.astype(np.int64)

@@ -44,17 +44,18 @@ class TorchRnn(Foreign):
         own = {name.removeprefix(prefix): t for name, t in tensors.items() if _is_of(name, prefix)}
         kind = type(self).__name__.removeprefix("Torch").upper()
         first, recurrent = own.get("weight_ih_l0"), own.get("weight_hh_l0")
-        not_read = any(part in name for name in own for part in NOT_READ)
+        not_read = [name for name in own if any(part in name for part in NOT_READ)]
         if first is None or recurrent is None or not_read:
             raise InputError(
                 f"{path} has no weights of one torch.nn.{kind} that reads forward (weight_ih_l0, …)"
+                f"{f', but {not_read[0]}, which is not read' if not_read else ''}"
             )
         shapes = list(first.shape), list(recurrent.shape)
         fits = first.ndim == recurrent.ndim == 2 and first.numel() > 0
         if not fits or len(first) != self.gates * recurrent.shape[1]:
             raise InputError(
                 f"{path}: weight_ih_l0 has shape {shapes[0]} and weight_hh_l0 {shapes[1]}, which "
-                "do not fit"
+                f"do not fit{_as_another(first, recurrent) if fits else ''}"
             )
         sizes = (first.shape[1], recurrent.shape[1], len(layers))
         others = {name: t for name, t in tensors.items() if not _is_of(name, prefix)}
@@ -91,6 +92,14 @@ class TorchLstm(TorchRnn):
 
     module = nn.LSTM
     gates = 4
+
+
+def _as_another(first: Tensor, recurrent: Tensor) -> str:
+    """Say of which kind weights of these shapes are, if of any."""
+    gates, rest = divmod(len(first), max(1, recurrent.shape[1]))
+    names = {1: "rnn", 3: "gru", 4: "lstm"}
+    fits = not rest and len(recurrent) == len(first) and gates in names
+    return f" here; they are those of --as {names[gates]}" if fits else ""
 
 
 def _is_of(name: str, prefix: str) -> bool:

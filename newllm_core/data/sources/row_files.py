@@ -21,6 +21,11 @@ SPLIT_NAMES: dict[str, Split] = {
     "val": "validation",
     "dev": "validation",
     "test": "test",
+    # As `datasets` has them too.
+    "training": "train",
+    "eval": "test",
+    "evaluation": "test",
+    "testing": "test",
 }
 # What `datasets` writes beside rows.
 STATE, SAVED_SPLITS = "state.json", "dataset_dict.json"
@@ -57,6 +62,11 @@ def folder_parts(folder: Path, formats: Collection[str]) -> tuple[list[Part], li
     ]
     if not found:
         raise InputError(f"{folder} has no file of rows: give one with {', '.join(formats)}")
+    return divided_by_names(folder, found)
+
+
+def divided_by_names(folder: Path, found: Sequence[Path]) -> tuple[list[Part], list[str]]:
+    """Return files with the splits that their names say, and what to say of that."""
     named = [split_named(str(path.relative_to(folder))) for path in found]
     counts = Counter(split for split in named if split is not None)
     if len(counts) < 2 and None not in named:

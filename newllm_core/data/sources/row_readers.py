@@ -94,7 +94,8 @@ def _csv(path: Place, encoding: str, delimiters: str = DELIMITERS) -> Found:
                 return
             if not header:
                 header = [cell.strip() for cell in cells]
-                if len(set(header)) < len(header):
+                named = [cell for cell in header if cell]  # of others there may be any number
+                if len(set(named)) < len(named):
                     raise InputError(f"{name}: two columns have one name: {', '.join(header)}")
             elif len(cells) == len(header):
                 yield dict(zip(header, cells, strict=True))

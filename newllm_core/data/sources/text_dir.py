@@ -3,10 +3,12 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from newllm_core.config import option
-from newllm_core.data.sources.base import Document
+from newllm_core.data.sources.base import Document, Note
 from newllm_core.data.sources.files import files_below, input_path
+from newllm_core.data.sources.row_files import divided_by_names
 from newllm_core.data.sources.text_file import TextFile, TextFileOptions, text_documents
 from newllm_core.errors import ConfigError, InputError
 
@@ -21,12 +23,13 @@ class TextDirOptions(TextFileOptions):
 class TextDir(TextFile):
     """One document per file (or per part of it), in the order of the files' relative paths.
 
-    Files and folders whose names begin with a dot are left out.
+    Files and folders whose names begin with a dot are left out. With the words train, valid or test
+    in the names of files these are the splits.
     """
 
     Options = TextDirOptions
 
-    def documents(self) -> Iterator[Document]:
+    def documents(self) -> Iterator[Document | Note]:
         """Yield the documents of every file; `InputError` without any, or of another encoding."""
         what, pattern = "a folder of text files", self.options.pattern
         folder = input_path("text-dir", self.input, what)
@@ -40,5 +43,10 @@ class TextDir(TextFile):
             ) from error
         if not found:
             raise InputError(f"{folder} has no file named {pattern!r}: set source.pattern")
-        for path in found:
-            yield from text_documents(path, self.separator, self.encoding)
+        parts, notes = divided_by_names(folder, found)
+        # In a folder of any text, a file of another name may be about a test.
+        if "train" not in [split for _, split in parts]:
+            parts, notes = [(path, None) for path in found], []
+        yield from map(Note, notes)
+        for path, split in parts:
+            yield from text_documents(Path(path), self.separator, self.encoding, split)

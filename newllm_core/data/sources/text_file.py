@@ -9,7 +9,7 @@ from typing import Any
 
 from newllm_core.config import option
 from newllm_core.data.pieces import with_last
-from newllm_core.data.sources.base import DataSource, Document
+from newllm_core.data.sources.base import DataSource, Document, Note, Split
 from newllm_core.data.sources.decoding import CHUNK_BYTES, UTF8, known_encoding, read_chunks
 from newllm_core.data.sources.files import input_file
 from newllm_core.files.escapes import unescape
@@ -45,14 +45,16 @@ class TextFile(DataSource):
         self.separator = None if given is None else unescape(given, "source.document_separator")
         self.encoding = known_encoding(self.options.encoding)
 
-    def documents(self) -> Iterator[Document]:
+    def documents(self) -> Iterator[Document | Note]:
         """Yield the parts of the file; `InputError` for none, or one of another encoding."""
         path = input_file("text-file", self.input, "a text file")
         yield from text_documents(path, self.separator, self.encoding)
 
 
-def text_documents(path: Path, separator: str | None, encoding: str = UTF8) -> Iterator[Document]:
-    """Yield the documents of one file, in parts where they are long.
+def text_documents(
+    path: Path, separator: str | None, encoding: str = UTF8, split: Split | None = None
+) -> Iterator[Document]:
+    """Yield the documents of one file, of this `split`, in parts where they are long.
 
     Those of white space alone are left out.
     """
@@ -63,7 +65,7 @@ def text_documents(path: Path, separator: str | None, encoding: str = UTF8) -> I
     begun = False
     for part, ends in parts:
         if begun or not ends or part.strip():
-            yield Document(text=part, continues=not ends)
+            yield Document(text=part, split=split, continues=not ends)
         begun = not ends
 
 

@@ -52,6 +52,7 @@ def model_card(
         progress: is told how far the analysis is.
     """
     figures = checkpoint.results.get("validation") or {}
+    figures = (figures.get("heads") or [figures])[-1]  # the one that is exported
     measured = {key: figures[key] for key in METRICS if figures.get(key) is not None}
     sources = _sources(checkpoint)
     datasets = [on_hub for source in sources if (on_hub := _on_hub(source)) is not None]

@@ -108,7 +108,7 @@ class NewllmForCausalLM(PreTrainedModel, GenerationMixin):
 
     config_class = NewllmConfig
     _tied_weights_keys = {"head.weight": "embedding.weight"}  # noqa: RUF012
-    _keep_in_fp32_modules = ["bigrams"]  # noqa: RUF012
+    _keep_in_fp32_modules_strict = ["bigrams"]  # noqa: RUF012 - counts, beside bfloat16 too
     _no_split_modules = ["Block"]  # noqa: RUF012
     _is_stateful = True
 
@@ -172,7 +172,10 @@ class NewllmForCausalLM(PreTrainedModel, GenerationMixin):
         super().save_pretrained(save_directory, *args, **kwargs)
         if self.config.name_or_path:
             quiet = {"_raise_exceptions_for_missing_entries": False}
-            kept = cached_file(self.config.name_or_path, COMPANION, **quiet)
+            try:
+                kept = cached_file(self.config.name_or_path, COMPANION, **quiet)
+            except OSError:  # the folder it was read from is gone
+                kept = None
             target = Path(save_directory) / COMPANION
             if kept is not None and not (target.exists() and target.samefile(kept)):
                 shutil.copyfile(kept, target)
@@ -220,8 +223,12 @@ class NewllmForCausalLM(PreTrainedModel, GenerationMixin):
         # A cache changes in place, which no gradient of what was read from it would survive.
         shape = (len(x_BTE), self.config.context_dim)
         context_BC = self.embedding.weight.new_zeros(shape) if state is None else state.clone()
+        last_BT = input_ids
         if attention_mask is not None:
             attention_mask = attention_mask[:, -x_BTE.shape[1] :, None].bool()
+        if attention_mask is not None and input_ids is not None:
+            places_T = torch.arange(input_ids.shape[1], device=input_ids.device)
+            last_BT = input_ids.gather(1, (places_T * attention_mask[..., 0]).cummax(1).values)
         learned_dims = self.config.context_dim - self.config.memory_dims
         contexts = []
         for t, x_BE in enumerate(x_BTE.unbind(1)):
@@ -243,11 +250,11 @@ class NewllmForCausalLM(PreTrainedModel, GenerationMixin):
         keep = slice(-logits_to_keep, None) if last else logits_to_keep
         read = contexts_BTC[:, keep]
         if self.config.head_reads_token:
-            read = read + self.last_token(input_ids[:, keep])
+            read = read + self.last_token(last_BT[:, keep])
         logits = self.head(self.projection(read))
         if self.config.head_bigrams:
             gates = self.gate(contexts_BTC[:, keep])
-            logits = self.bigrams.mix(logits, gates, input_ids[:, keep]).log()
+            logits = self.bigrams.mix(logits, gates, last_BT[:, keep]).log()
         loss = None
         if labels is not None:
             loss = self.loss_function(logits, labels, self.config.vocab_size, **kwargs)

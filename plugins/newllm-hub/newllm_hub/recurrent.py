@@ -15,6 +15,7 @@ from torch import Tensor
 from newllm_core.analysis.foreign.base import Foreign, Network
 from newllm_core.analysis.stepped import Step
 from newllm_core.errors import ConfigError, InputError, reason
+from newllm_hub.folder import COMPANION
 
 # Names under which models return and take their cache; the first one that a model has is used.
 CACHES = ("cache", "state", "cache_params", "past_key_values")
@@ -43,9 +44,16 @@ class TransformersFolder(Foreign):
             ) from error
         logging.set_verbosity_error()
         logging.disable_progress_bar()
+        if (path / COMPANION).exists():
+            raise InputError(
+                f"{path} is an exported newllm model: newllm import {path} --out FILE makes the "
+                "checkpoint to analyse"
+            )
         try:
-            config = AutoConfig.from_pretrained(path, local_files_only=True)
-            model = AutoModel.from_pretrained(path, local_files_only=True)
+            # Code that a folder brings along is not run, nor asked for on the terminal.
+            given = {"local_files_only": True, "trust_remote_code": False}
+            config = AutoConfig.from_pretrained(path, **given)
+            model = AutoModel.from_pretrained(path, **given)
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise InputError(f"cannot load {path} with Transformers: {reason(error)}") from error
         with torch.random.fork_rng(devices=[]):
@@ -160,7 +168,8 @@ def _tokenizer(
     if not any((path / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
         return None, None
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+        given = {"local_files_only": True, "trust_remote_code": False}
+        tokenizer = AutoTokenizer.from_pretrained(path, **given)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise InputError(f"cannot load the tokenizer of {path}: {reason(error)}") from error
 

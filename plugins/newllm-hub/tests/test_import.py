@@ -11,7 +11,7 @@ from newllm_hub.folder import COMPANION, FILES, MODEL
 from newllm_hub.import_folder import import_checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from newllm_core.checkpoint.format import load
+from newllm_core.checkpoint.format import load, save
 from newllm_core.errors import ConfigError, InputError, PluginError
 from newllm_core.files.lock import exclusive
 from newllm_core.files.tensor_files import open_tensors
@@ -165,6 +165,28 @@ def test_what_cannot_be_exported(tmp_path, monkeypatch):
     message = refused(lambda: export_folder(path, tmp_path / "m"), "'gru'", kind=PluginError)
     assert "cannot be exported" in message
     assert not (tmp_path / "m").exists()
+
+
+def test_a_folder_that_is_gone_costs_no_weights(chat, tmp_path):
+    export_folder(chat, tmp_path / "model")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model", trust_remote_code=True)
+    (tmp_path / "model").rename(tmp_path / "elsewhere")
+    model.save_pretrained(tmp_path / "saved")
+    assert (tmp_path / "saved" / "model.safetensors").exists()
+
+
+def test_a_card_tells_of_the_head_that_is_exported(chat, tmp_path):
+    from huggingface_hub import ModelCard
+
+    checkpoint = load(chat)
+    of_all = checkpoint.results["validation"]
+    heads = [dict(of_all, perplexity=50.0), dict(of_all, perplexity=11.0)]
+    checkpoint.results["validation"] = {**of_all, "heads": heads}
+    save(checkpoint, tmp_path / "two.safetensors", overwrite=False)
+    export_folder(tmp_path / "two.safetensors", tmp_path / "model")
+    card = ModelCard.load(tmp_path / "model" / "README.md")
+    found = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert found["perplexity"] == 11.0
 
 
 def test_card(chat, tmp_path):

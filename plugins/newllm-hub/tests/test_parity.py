@@ -69,6 +69,9 @@ def test_padding_on_either_side_is_not_read(loaded):
     mask[1, 8:] = 0
     with torch.no_grad():
         logits = model(ids, attention_mask=mask).logits
+        alone = model(ids[1:, :8]).logits
+    # What follows a text is the same wherever the batch ends.
+    torch.testing.assert_close(logits[1:, 8:], alone[:, -1:].expand(-1, 3, -1), **CLOSE)
     torch.testing.assert_close(logits[:1, 4:], expected(checkpoint, ids[:1, 4:]), **CLOSE)
     torch.testing.assert_close(logits[1:, :8], expected(checkpoint, ids[1:, :8]), **CLOSE)
 

@@ -85,3 +85,16 @@ def test_a_transformer_is_refused(tmp_path, config):
     save(config(), tmp_path)
     with pytest.raises(InputError, match="a cache that grows with the text is no state"):
         open_folder(tmp_path)
+
+
+def test_code_of_a_folder_is_neither_run_nor_asked_for(tmp_path):
+    (tmp_path / "newllm.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match="is an exported newllm model: newllm import"):
+        open_folder(tmp_path)
+    (tmp_path / "newllm.safetensors").unlink()
+    (tmp_path / "config.json").write_text(
+        '{"model_type": "own", "auto_map": {"AutoConfig": "own.Own", "AutoModel": "own.Own"}}'
+    )
+    (tmp_path / "own.py").write_text("raise SystemExit('it was run')")
+    with pytest.raises(InputError, match=r"cannot load .* with Transformers"):
+        open_folder(tmp_path)
