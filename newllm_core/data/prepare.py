@@ -85,9 +85,11 @@ def prepare(
         share = extent(division.validation)[0] / max(1, extent(documents)[0])
         is_chosen = separate is None and not of_split(documents, "validation").any()
         if is_chosen and share > 2 * data.val_fraction + 0.05:
+            can_divide = hasattr(train_source.source.options, "document_separator")
+            divide_them = "divide them with --document-separator, or " if can_divide else ""
             progress.warning(
-                f"{share:.0%} of the text is validation, as documents stay whole: divide them with "
-                "--document-separator, or give --val-input"
+                f"{share:.0%} of the text is validation, as documents stay whole: {divide_them}"
+                "give --val-input"
             )
         del documents, separate  # the division has copies
         if base is None:

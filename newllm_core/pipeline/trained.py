@@ -124,8 +124,9 @@ def phase2_config(given: Settings, checkpoint: Checkpoint) -> Config:
     """Resolve settings for `run_phase2`; `ConfigError` if they ask for another model."""
     saved = settings.to_dict(checkpoint.config)
     base = {name: saved[name] for name in CHECKPOINT_SECTIONS}
-    # Last, so that options are those of the plugins that phase 1 was trained with.
-    config = settings.resolve(base, *given.layers, {"phase1": saved["phase1"]})
+    # Whatever else phase 1 could have been: options count for the plugins it was trained with.
+    layers = [{k: v for k, v in layer.items() if k != "phase1"} for layer in given.layers]
+    config = settings.resolve(base, *layers)
     _refuse_change("model", config.model, checkpoint.config.model)
     cell = config.model.cell
     asked = CELLS.options(cell, config.cell, given)

@@ -160,15 +160,14 @@ class Registry:
         make = partial(make_section, options_type, self.section, plugin=name)
         try:
             return make(given)
-        except ConfigError:
-            if settings is None:
-                raise
-            for key, value in given.items():
+        except ConfigError as whole:
+            for key, value in given.items() if settings is not None else ():
                 try:
                     make({key: value})
                 except ConfigError as error:
-                    place = settings.place_of(self.section, key)
-                    raise ConfigError(f"{place}{error}") from error
+                    if str(error) == str(whole):  # this one alone is wrong
+                        place = settings.place_of(self.section, key) if settings else ""
+                        raise ConfigError(f"{place}{error}") from error
             raise
 
     def make(

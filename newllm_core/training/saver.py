@@ -143,13 +143,13 @@ class RunSaver(Saver):
         except ProcessLost as error:
             raise self._lost(error, state) from error
 
-    def _lost(self, error: ProcessLost, state: Callable[[], State]) -> ProcessLost:
+    def _lost(self, error: ProcessLost, state: Callable[[], State] | None = None) -> ProcessLost:
         """Return what one of the processes that are left says, after it has written what it can."""
         self.has_work = True  # others may have done theirs
         kept = f"the state before is in {self.path}"
         with ExitStack() as stack:
             speaks = collectives.rank() == 0 or self._replaces_first(stack)
-            if speaks and not self.sharded:
+            if speaks and state is not None and not self.sharded:
                 self._write(state())
         if self.sharded and self.path.exists():
             kept = f"its share of the model is lost, the state saved last is in {self.path}"
@@ -173,8 +173,11 @@ class RunSaver(Saver):
         """Let a signal end at once what is inside, and lose it."""
         # Sharded processes exchange messages here, which none may miss: they stop after it.
         if self.sharded:
-            with collectives.reaching_others("gloo", "NCCL"):
-                yield
+            try:
+                with collectives.reaching_others("gloo", "NCCL"):
+                    yield
+            except ProcessLost as error:
+                raise self._lost(error) from error
         else:
             with self.interruption.interrupt_immediately():
                 yield

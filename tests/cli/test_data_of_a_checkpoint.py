@@ -90,7 +90,7 @@ def test_phase2_has_the_objective_and_the_options_of_phase1(begun, monkeypatch):
     assert begun("phase2", "r.safetensors", *given).code == 0
     config = load(Path("p.safetensors")).config
     assert config.phase1.objective == "reconstruction"
-    assert config.objective["decoder"] == "linear"
+    assert (config.objective["decoder"], config.objective["context_weight"]) == ("linear", 0.5)
 
 
 def test_a_run_that_was_given_what_it_has_anyway_goes_on(begun):

@@ -61,3 +61,6 @@ def test_options_of_a_file_that_are_right_together_are_taken(newllm):
     Path("c.toml").write_text('[phase1]\nreg = "odd"\n[regularizer]\nk = 4\nmost = 9\n')
     done = newllm("phase1", "--plugin=odd.py", "--config=c.toml", "--data=nowhere")
     assert done.err.startswith("newllm: c.toml: regularizer 'odd' refuses its options")
+    Path("c.toml").write_text('[phase1]\nreg = "odd"\n[regularizer]\nk = 7\nmost = 9\n')
+    done = newllm("phase1", "--plugin=odd.py", "--config=c.toml", "--set=regularizer.mosst=1")
+    assert done.err.startswith("newllm: unknown key regularizer.mosst")

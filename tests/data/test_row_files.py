@@ -5,6 +5,7 @@ import gzip
 import pytest
 
 from newllm_core.data.sources.base import Document
+from newllm_core.data.sources.row_files import split_named
 from newllm_core.data.sources.rows import Rows
 from newllm_core.data.sources.ultrachat import UltraChat
 from newllm_core.data.sources.wikitext import WikiText
@@ -85,3 +86,18 @@ def test_lists_of_files_that_are_none(tmp_path, text):
     (tmp_path / "state.json").write_text(text, encoding="utf-8")
     with assert_one_line_error(InputError, tmp_path / "state.json", "save_to_disk"):
         list(Rows(str(tmp_path)).documents())
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("train-00000.jsonl", "train"),
+        ("eval.jsonl", "test"),
+        ("training_data/test.jsonl", "test"),
+        ("eval/train.jsonl", "train"),
+        ("train/test.jsonl", None),
+        ("latest.jsonl", None),
+    ],
+)
+def test_a_word_of_a_name_says_the_split(name, split):
+    assert split_named(name) == split

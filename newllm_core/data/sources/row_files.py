@@ -21,7 +21,9 @@ SPLIT_NAMES: dict[str, Split] = {
     "val": "validation",
     "dev": "validation",
     "test": "test",
-    # As `datasets` has them too.
+}
+# Where none of these words is in a name, as `datasets` has it.
+OTHER_NAMES: dict[str, Split] = {
     "training": "train",
     "eval": "test",
     "evaluation": "test",
@@ -38,8 +40,11 @@ Part = tuple[Place, Split | None]
 def split_named(name: str) -> Split | None:
     """Return the split that a word of a file's name says; none if two words disagree."""
     words = re.split(r"[^a-z]+", name.lower())
-    splits = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
-    return splits.pop() if len(splits) == 1 else None
+    for names in (SPLIT_NAMES, OTHER_NAMES):
+        splits = {names[word] for word in words if word in names}
+        if splits:
+            return splits.pop() if len(splits) == 1 else None
+    return None
 
 
 def folder_parts(folder: Path, formats: Collection[str]) -> tuple[list[Part], list[str]]:

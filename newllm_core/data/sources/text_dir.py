@@ -1,6 +1,7 @@
 """The `text-dir` source: the text files of a folder and everything below it."""
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from newllm_core.data.sources.files import files_below, input_path
 from newllm_core.data.sources.row_files import divided_by_names
 from newllm_core.data.sources.text_file import TextFile, TextFileOptions, text_documents
 from newllm_core.errors import ConfigError, InputError
+
+TRAIN = re.compile("(?<![a-z])train(?![a-z])")
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,8 @@ class TextDir(TextFile):
         if not found:
             raise InputError(f"{folder} has no file named {pattern!r}: set source.pattern")
         parts, notes = divided_by_names(folder, found)
-        # In a folder of any text, a file of another name may be about a test.
-        if "train" not in [split for _, split in parts]:
+        # In a folder of any text, a file may be about a test, or about training.
+        if not any(TRAIN.search(path.relative_to(folder).as_posix().lower()) for path in found):
             parts, notes = [(path, None) for path in found], []
         yield from map(Note, notes)
         for path, split in parts:

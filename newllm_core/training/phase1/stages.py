@@ -35,14 +35,17 @@ def stops(entry: Mapping[str, Any], config: Phase1Config) -> bool:
 def thinned(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return what a checkpoint keeps of a history, however long the text was.
 
-    Beyond `MOST_ENTRIES` every other one is left out, but the last one and, unless they are most,
-    those of the first window.
+    Beyond `MOST_ENTRIES` every other window is left out, but the last one and the first, unless it
+    is most of them: then every other entry.
     """
     if len(history) <= MOST_ENTRIES:
         return history
     whole = sum(entry["window"] == 1 for entry in history)
-    whole = whole if whole <= MOST_ENTRIES // 2 else 1
-    return history[:whole] + history[whole:][::-2][::-1]
+    if whole > MOST_ENTRIES // 2:
+        return [history[0], *history[1:][::-2][::-1]]
+    windows = list(dict.fromkeys(entry["window"] for entry in history[whole:]))
+    kept = {1, *windows[::-2]}
+    return [entry for entry in history if entry["window"] in kept]
 
 
 def early_stop(config: Phase1Config) -> str:

@@ -108,7 +108,10 @@ class NewllmForCausalLM(PreTrainedModel, GenerationMixin):
 
     config_class = NewllmConfig
     _tied_weights_keys = {"head.weight": "embedding.weight"}  # noqa: RUF012
-    _keep_in_fp32_modules_strict = ["bigrams"]  # noqa: RUF012 - counts, beside bfloat16 too
+    # Counts, beside bfloat16 too; not the whole numbers of `pairs`.
+    _keep_in_fp32_modules_strict = [  # noqa: RUF012
+        *(f"bigrams.{name}" for name in ("counts", "totals", "rest", "single", "discounts")),
+    ]
     _no_split_modules = ["Block"]  # noqa: RUF012
     _is_stateful = True
 
@@ -227,8 +230,10 @@ class NewllmForCausalLM(PreTrainedModel, GenerationMixin):
         if attention_mask is not None:
             attention_mask = attention_mask[:, -x_BTE.shape[1] :, None].bool()
         if attention_mask is not None and input_ids is not None:
+            # Where a text has ended, the last token that was read of it (in this call).
             places_T = torch.arange(input_ids.shape[1], device=input_ids.device)
-            last_BT = input_ids.gather(1, (places_T * attention_mask[..., 0]).cummax(1).values)
+            places_BT = places_T * attention_mask.expand(len(x_BTE), -1, -1)[..., 0]
+            last_BT = input_ids.gather(1, places_BT.cummax(1).values)
         learned_dims = self.config.context_dim - self.config.memory_dims
         contexts = []
         for t, x_BE in enumerate(x_BTE.unbind(1)):

@@ -76,6 +76,20 @@ def test_padding_on_either_side_is_not_read(loaded):
     torch.testing.assert_close(logits[1:, :8], expected(checkpoint, ids[1:, :8]), **CLOSE)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_narrow_weights_leave_counts_as_they_are(exported, dtype):
+    checkpoint, _, folder = exported
+    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, dtype=dtype)
+    ids = tokens_of(checkpoint, 2, 5)
+    with torch.no_grad():
+        logits = model(ids).logits.float()
+    error = (logits.softmax(-1) - expected(checkpoint, ids).softmax(-1)).abs().max()
+    assert error < 0.05
+    if checkpoint.model.bigrams is not None:
+        assert model.bigrams.pairs.dtype == torch.int64
+        torch.testing.assert_close(model.bigrams.counts, checkpoint.model.bigrams.counts)
+
+
 def greedy(checkpoint, tokenizer, prompt, limit):
     options = GenerationConfig(temperature=0)
     session = Session(checkpoint.model, options, start_id=tokenizer.end_id)
