@@ -10,7 +10,7 @@ RATE = "learning_rate"
 # What every neural model is tuned over, beside its windows and its shape.
 RATES = (0.00125, 0.0025, 0.005, 0.01, 0.02, 0.04)
 DROPOUTS = (0.0, 0.1, 0.2, 0.3, 0.5)
-DECAYS = (0.01, 0.1, 0.3)
+DECAYS = (0.01, 0.1, 0.3, 1.0)
 # Where the search begins.
 FIRST_RATE = 0.01
 FIRST_DROPOUT = 0.2
@@ -48,8 +48,8 @@ def descend(score: Callable[[Setting], float], axes: Axes, start: Setting) -> Se
 
 
 def at_edge(setting: Setting) -> bool:
-    """Say whether a better learning rate may lie outside of what is tried."""
-    return setting.get(RATE) in (RATES[0], RATES[-1])
+    """Say whether a better learning rate or decay may lie outside of what is tried."""
+    return setting.get(RATE) in (RATES[0], RATES[-1]) or setting.get("weight_decay") == DECAYS[-1]
 
 
 def shown(setting: Setting) -> str:
