@@ -84,7 +84,7 @@ class Comparison:
 
             setting = descend(score, who.axes, who.start)
             if at_edge(setting):
-                self._say(f"{who.name}: the best learning rate or decay is at the edge of what is tried")
+                self._say(f"{who.name}: the best learning rate or decay is at its edge")
             found.append(
                 {
                     "name": who.name,
