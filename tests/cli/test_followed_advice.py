@@ -190,7 +190,7 @@ def test_advice_is_followed(newllm, files, tmp_path, refused, advice, followed):
             shutil.copy(copied, onto)
             continue
         few = FEW_FLAGS if line.startswith("phase") else ()
-        if line.startswith("analyze"):  # a checkpoint decides what is of Phase 1
+        if line.startswith(("analyze", "phase2")):  # a checkpoint decides what is of Phase 1
             few = [flag for flag in FEW_FLAGS if "analysis." in flag]
         gate = OPEN if line.startswith("phase2") else ()
         done = newllm(*line.split(), *few, *gate)
