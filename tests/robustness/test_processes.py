@@ -37,6 +37,8 @@ TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 def flags(case, **more):
     layers = COMMON | CASES[case]
     settings = {f"{s}.{k}": v for s, values in layers.items() for k, v in values.items()} | more
+    if case == "fine-tuned":  # flags without an effect are refused
+        del settings["phase2.batch_tokens"]
     return [f"--set={key}={json.dumps(value).strip(chr(34))}" for key, value in settings.items()]
 
 
