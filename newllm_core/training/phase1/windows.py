@@ -190,6 +190,8 @@ class Windows:
 
     def restore(self, number: int, state: State, finished: int) -> None:
         """Take over what `state` gave, in window `number`, or past the last one."""
+        if not 0 <= number <= self.count:
+            raise ValueError(f"there is no window {number} of {self.count}")
         self.go_to(min(number, self.count - 1), state.tensors["first_C"])
         self.train.restore(state.part("window"), finished)
         self.validation.restore(state.part("validation"), finished)
