@@ -25,7 +25,7 @@ from newllm_core.regularizers.make import make_regularizers
 from newllm_core.runtime.precision import products_in
 from newllm_core.runtime.progress import Progress, Silent
 from newllm_core.training.phase1.engines import batches
-from newllm_core.training.phase1.loss import Phase1Loss, regularizer_weight
+from newllm_core.training.phase1.loss import Phase1Loss, num_regularizers, regularizer_weight
 from newllm_core.training.phase1.trainer import Phase1Trainer
 from newllm_core.training.phase2.extra_terms import make_objective
 
@@ -113,7 +113,7 @@ class Runner:
             config.phase1.reg,
             config.regularizer,
             config.model.context_dim,
-            count=len(self.model.cells()) if config.phase1.apply_to == "every-layer" else 1,
+            count=num_regularizers(self.model, config.phase1),
             seed=config.run.seed,
         )
         # The published objective: all rows must compute the same.

@@ -29,7 +29,12 @@ from newllm_core.regularizers.make import make_regularizers
 from newllm_core.runtime.precision import products_in
 from newllm_core.runtime.progress import Progress
 from newllm_core.settings import make_section
-from newllm_core.training.phase1.loss import REGULARIZER, Phase1Loss, regularizer_weight
+from newllm_core.training.phase1.loss import (
+    REGULARIZER,
+    Phase1Loss,
+    num_regularizers,
+    regularizer_weight,
+)
 from newllm_core.training.phase1.trainer import Phase1Result, Phase1Trainer
 from newllm_core.training.phase2.extra_terms import make_objective
 from newllm_core.training.phase2.run import require_possible, train_phase2
@@ -60,12 +65,11 @@ def run_phase1(
             config.model, dataset.info.vocab_size, cell=config.cell, seed=config.run.seed
         )
         objective, of_objective = make_objective(config.phase1.objective, config, model)
-        count = len(model.cells()) if config.phase1.apply_to == "every-layer" else 1
         regularizers, of_regularizer, remark = make_regularizers(
             config.phase1.reg,
             config.regularizer,
             model.context_dim,
-            count=count,
+            count=num_regularizers(model, config.phase1),
             seed=model.seed,
         )
         if remark:

@@ -3,7 +3,7 @@
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -123,7 +123,7 @@ class RunSaver(Saver):
         """Keep, where the step that is made inside fails, the state from before it."""
         try:
             # PyTorch itself sends messages where the model is sharded.
-            with collectives.reaching_others("gloo", "NCCL") if self.sharded else nullcontext():
+            with self._reaching_others():
                 yield
             self.has_work = True
         except PluginError as error:
@@ -163,7 +163,7 @@ class RunSaver(Saver):
     def interruptible(self, state: Callable[[], State]) -> Iterator[None]:
         """Let a signal end at once the long work inside, which changes nothing of the state."""
         try:
-            with self.step(state), self.immediately():
+            with self.step(state), self._at_once():
                 yield
         except KeyboardInterrupt:
             self.stop(state)
@@ -171,16 +171,18 @@ class RunSaver(Saver):
     @contextmanager
     def immediately(self) -> Iterator[None]:
         """Let a signal end at once what is inside, and lose it."""
-        # Sharded processes exchange messages here, which none may miss: they stop after it.
-        if self.sharded:
-            try:
-                with collectives.reaching_others("gloo", "NCCL"):
-                    yield
-            except ProcessLost as error:
-                raise self._lost(error) from error
-        else:
-            with self.interruption.interrupt_immediately():
+        try:
+            with self._reaching_others(), self._at_once():
                 yield
+        except ProcessLost as error:
+            raise self._lost(error) from error
+
+    def _reaching_others(self) -> AbstractContextManager[None]:
+        return collectives.reaching_others("gloo", "NCCL") if self.sharded else nullcontext()
+
+    def _at_once(self) -> AbstractContextManager[None]:
+        # Sharded processes exchange messages, which none may miss: they stop after it.
+        return nullcontext() if self.sharded else self.interruption.interrupt_immediately()
 
     def save(self, state: State) -> None:
         """Write the state and what belongs to it; the first process does it for all."""

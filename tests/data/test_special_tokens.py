@@ -1,7 +1,7 @@
 """No text becomes a special token, and nothing else changes for it."""
 
 import json
-import pickle
+from concurrent.futures import ProcessPoolExecutor
 from copy import deepcopy
 
 import pytest
@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from newllm_core.data.control_tokens import HIDDEN
 from newllm_core.data.sources.base import Document, Message
 from newllm_core.data.tokenizer import TextTokenizer
+from tests.forked import SERVER
 
 from .layouts import ADOPTED, LAYOUTS, SPECIAL
 
@@ -49,13 +50,25 @@ def test_ordinary_text_has_the_ids_that_the_tokenizer_had(name, text):
     assert ADOPTED[name].encode(text) == known
 
 
+@pytest.fixture(scope="module")
+def another_process():
+    with ProcessPoolExecutor(1, mp_context=SERVER) as pool:
+        yield pool
+
+
+def ids_of(tokenizer):
+    return [tokenizer.encode(literal) for literal in LITERALS]
+
+
 @pytest.mark.parametrize("name", ADOPTED)
-@pytest.mark.parametrize("copied", [pickle.dumps, deepcopy])
-def test_a_copy_is_as_safe(name, copied):
-    copy = copied(ADOPTED[name])
-    copy = pickle.loads(copy) if isinstance(copy, bytes) else copy
-    for literal in LITERALS:
-        assert copy.encode(literal) == ADOPTED[name].encode(literal)
+@pytest.mark.parametrize("copied", ["to another process", "deepcopy"])
+def test_a_copy_is_as_safe(name, copied, another_process):
+    tokenizer = ADOPTED[name]
+    if copied == "deepcopy":
+        found = ids_of(deepcopy(tokenizer))
+    else:
+        found = another_process.submit(ids_of, tokenizer).result()
+    assert found == ids_of(tokenizer)
 
 
 @pytest.mark.parametrize("name", LOSSLESS)

@@ -61,13 +61,12 @@ def require_openable(path: Path, tokens: Sequence[Path], kind: str | None) -> No
 
 def _kind_of(path: Path, kind: str | None) -> str | None:
     """Return a name of `newllm.recurrences`, None of a Python file."""
-    if kind is not None:
-        RECURRENCES.find(kind)
+    is_own = kind is not None and RECURRENCES.find(kind).is_own
     if path.suffix == ".py":
         regular_file(path, "plugin")
         return None
     # A plugin may open folders; newllm's own kinds are files.
-    if kind is not None and not (os.path.isdir(path) and RECURRENCES.find(kind).is_own):
+    if kind is not None and not (os.path.isdir(path) and is_own):
         return kind
     if os.path.isdir(path):
         if not os.path.exists(path / "config.json"):

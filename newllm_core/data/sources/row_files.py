@@ -37,9 +37,14 @@ Place = Path | str  # text is a URL
 Part = tuple[Place, Split | None]
 
 
+def words_of(name: str) -> list[str]:
+    """Return the words of a file's name, in small letters."""
+    return re.split(r"[^a-z]+", name.lower())
+
+
 def split_named(name: str) -> Split | None:
     """Return the split that a word of a file's name says; none if two words disagree."""
-    words = re.split(r"[^a-z]+", name.lower())
+    words = words_of(name)
     for names in (SPLIT_NAMES, OTHER_NAMES):
         splits = {names[word] for word in words if word in names}
         if splits:

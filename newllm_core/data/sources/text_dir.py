@@ -1,7 +1,6 @@
 """The `text-dir` source: the text files of a folder and everything below it."""
 
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +8,9 @@ from pathlib import Path
 from newllm_core.config import option
 from newllm_core.data.sources.base import Document, Note
 from newllm_core.data.sources.files import files_below, input_path
-from newllm_core.data.sources.row_files import divided_by_names
+from newllm_core.data.sources.row_files import divided_by_names, words_of
 from newllm_core.data.sources.text_file import TextFile, TextFileOptions, text_documents
 from newllm_core.errors import ConfigError, InputError
-
-TRAIN = re.compile("(?<![a-z])train(?![a-z])")
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ class TextDir(TextFile):
             raise InputError(f"{folder} has no file named {pattern!r}: set source.pattern")
         parts, notes = divided_by_names(folder, found)
         # In a folder of any text, a file may be about a test, or about training.
-        if not any(TRAIN.search(path.relative_to(folder).as_posix().lower()) for path in found):
+        if not any("train" in words_of(str(path.relative_to(folder))) for path in found):
             parts, notes = [(path, None) for path in found], []
         yield from map(Note, notes)
         for path, split in parts:

@@ -49,6 +49,11 @@ class Terms:
         return torch.stack(list(self.weighted.values())).sum()
 
 
+def num_regularizers(model: LanguageModel, config: Phase1Config) -> int:
+    """Return how many regularizers there are: one, or one of each layer."""
+    return len(model.cells()) if config.apply_to == "every-layer" else 1
+
+
 def regularizer_weight(regularizers: Sequence[Regularizer], config: Phase1Config) -> float:
     """Return the w that was asked for, or the regularizer's own default."""
     weight = config.dist_reg_weight
