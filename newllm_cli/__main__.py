@@ -4,7 +4,17 @@ import os
 import sys
 
 from newllm_cli.signals import interrupt_on_signals
-from newllm_core.errors import INTERRUPTED, InputError, Interrupted, UserError
+from newllm_core.errors import (
+    INTERRUPTED,
+    ConfigError,
+    InputError,
+    Interrupted,
+    UserError,
+    one_line,
+)
+
+# What torch's allocators say: an exception of its own on CUDA, plain `RuntimeError` elsewhere.
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
 
 
 def main() -> None:
@@ -63,6 +73,16 @@ def _run_command() -> None:
             if isinstance(error, Interrupted) and (how := how_to_continue()):
                 print(how, file=sys.stderr)
         sys.exit(error.exit_code)
+    except (MemoryError, RuntimeError) as error:
+        lacks = isinstance(error, MemoryError) or any(said in str(error) for said in OUT_OF_MEMORY)
+        if not lacks or os.environ.get("NEWLLM_DEBUG") == "1":
+            raise
+        print(
+            f"newllm: out of memory ({one_line(str(error), 160)}): less is needed with a smaller "
+            "phase1.batch_tokens, phase2.num_streams, phase2.bptt, or model",
+            file=sys.stderr,
+        )
+        sys.exit(ConfigError.exit_code)
     if code == INTERRUPTED:  # what typer makes of Ctrl-C
         raise KeyboardInterrupt
     if not code:

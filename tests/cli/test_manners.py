@@ -5,7 +5,9 @@ import subprocess
 import sys
 from functools import partial
 
+import numpy as np
 import pytest
+import torch
 
 from newllm_core.config import SECTIONS
 from tests.cli.conftest import run, write_corpus
@@ -128,6 +130,42 @@ def test_a_file_that_may_not_be_read_is_one_line(newllm, mistaken, monkeypatch, 
     done = newllm(*command.split())
     assert (done.code, len(done.err.splitlines())) == (3, 1)
     assert "permission denied" in done.err or "no such checkpoint" in done.err
+
+
+def _too_much_for_torch():
+    torch.empty(1 << 46)
+
+
+def _too_much_for_numpy():
+    np.empty(1 << 46)
+
+
+def _too_much_for_a_gpu():
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has")
+
+
+def _too_much_for_mps():
+    raise RuntimeError("MPS backend out of memory (MPS allocated: 8.9 GB, other: 1 MB)")
+
+
+@pytest.mark.parametrize(
+    "allocate", [_too_much_for_torch, _too_much_for_numpy, _too_much_for_a_gpu, _too_much_for_mps]
+)
+def test_memory_that_runs_out_is_one_line_with_what_to_make_smaller(newllm, monkeypatch, allocate):
+    monkeypatch.setattr("newllm_cli.app.app", lambda **_: allocate())
+    done = newllm("phase2", "a.safetensors")
+    assert (done.code, done.out, len(done.err.splitlines())) == (2, "", 1)
+    assert "out of memory (" in done.err
+    assert "phase2.num_streams" in done.err
+    monkeypatch.setenv("NEWLLM_DEBUG", "1")
+    with pytest.raises((MemoryError, RuntimeError)):
+        newllm("phase2", "a.safetensors")
+
+
+def test_another_error_of_torch_is_a_bug_with_a_traceback(newllm, monkeypatch):
+    monkeypatch.setattr("newllm_cli.app.app", lambda **_: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError, match="size"):
+        newllm("phase2", "a.safetensors")
 
 
 @pytest.fixture
