@@ -140,7 +140,7 @@ def test_provenance_names_versions_dataset_and_plugins(monkeypatch):
     mine = Plugin("regularizer", "mine", "mine.reg:Mine", "newllm-mine", "1.2")
     find = Registry.find
     monkeypatch.setattr(Registry, "find", lambda of, n: mine if n == "mine" else find(of, n))
-    source = SourceInfo("table", "a.csv", {"text_column": "text"}, "newllm-tables", "0.1")
+    source = SourceInfo("letters", "a.csv", {"text_column": "text"}, "newllm-letters", "0.1")
     dataset = SimpleNamespace(hash="abc", path="/data", info=SimpleNamespace(sources=[source]))
     found = provenance(settings.resolve({"phase1": {"reg": "mine"}}), dataset)
     assert found["torch"] == torch.__version__

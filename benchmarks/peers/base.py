@@ -48,7 +48,13 @@ class Peer(nn.Module):
     width_steps: Sequence[int] = (16, 8, 4, 2)
 
     def __init__(
-        self, vocab_size: int, width: int, body_width: int, dropout: float, input_dropout: float
+        self,
+        vocab_size: int,
+        width: int,
+        body_width: int,
+        *,
+        dropout: float = 0.0,
+        input_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.width = width

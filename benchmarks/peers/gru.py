@@ -11,17 +11,9 @@ class Gru(Peer):
     # Units for each embedded dimension.
     shapes = ("2", "1")
 
-    def __init__(
-        self,
-        vocab_size: int,
-        width: int,
-        *,
-        shape: str,
-        dropout: float = 0.0,
-        input_dropout: float = 0.0,
-    ) -> None:
+    def __init__(self, vocab_size: int, width: int, *, shape: str, **dropouts: float) -> None:
         units = int(shape) * width
-        super().__init__(vocab_size, width, units, dropout, input_dropout)
+        super().__init__(vocab_size, width, units, **dropouts)
         self.rnn = nn.GRU(width, units, batch_first=True)
 
     def start(self, num_streams: int) -> State:

@@ -53,17 +53,9 @@ class MinGru(Peer):
     # Layers.
     shapes = ("2", "3")
 
-    def __init__(
-        self,
-        vocab_size: int,
-        width: int,
-        *,
-        shape: str,
-        dropout: float = 0.0,
-        input_dropout: float = 0.0,
-    ) -> None:
-        super().__init__(vocab_size, width, width, dropout, input_dropout)
-        self.layers = nn.ModuleList(_Layer(width, dropout) for _ in range(int(shape)))
+    def __init__(self, vocab_size: int, width: int, *, shape: str, **dropouts: float) -> None:
+        super().__init__(vocab_size, width, width, **dropouts)
+        self.layers = nn.ModuleList(_Layer(width, self.dropout.p) for _ in range(int(shape)))
         self.norm = nn.LayerNorm(width)
 
     def start(self, num_streams: int) -> State:

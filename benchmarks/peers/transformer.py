@@ -26,18 +26,10 @@ class Transformer(Peer):
     shapes = ("4", "2")
     width_steps = (16, 2 * NUM_HEADS)  # rotations need pairs
 
-    def __init__(
-        self,
-        vocab_size: int,
-        width: int,
-        *,
-        shape: str,
-        dropout: float = 0.0,
-        input_dropout: float = 0.0,
-    ) -> None:
-        super().__init__(vocab_size, width, width, dropout, input_dropout)
+    def __init__(self, vocab_size: int, width: int, *, shape: str, **dropouts: float) -> None:
+        super().__init__(vocab_size, width, width, **dropouts)
         layers = int(shape)
-        self.layers = nn.ModuleList(_Layer(width, layers, dropout) for _ in range(layers))
+        self.layers = nn.ModuleList(_Layer(width, layers, self.dropout.p) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
     def start(self, num_streams: int) -> State:

@@ -42,7 +42,6 @@ DATA_SOURCES = Registry(
     check="newllm_core.testing.data_source:check_making",
     needed_for="to prepare this data again (analysis does not need it)",
     summary="One document per line of a UTF-8 text file.",
-    published={"table": "newllm-tables"},
 )
 TRACKERS = Registry(
     kind="tracker",

@@ -139,7 +139,6 @@ def test_two_claimants_clash_and_newllms_own_stays(site, newllm):
         ("serve a.safetensors", ["command 'serve' is of newllm-serve"]),
         ("phase1 --track wandb", ["tracker 'wandb' is of newllm-trackers"]),
         ("phase1 --reg sigreg", ["regularizer 'sigreg' is of newllm-sigreg"]),
-        ("prepare --source table --input a --out b", ["data source 'table' is of newllm-tables"]),
     ],
 )
 def test_who_asks_for_what_newllm_has_elsewhere_is_told_where(

@@ -63,8 +63,12 @@ def pull_folder(
     _require_name(name)
     refuse_to_replace(to, overwrite=overwrite)
     with _one_line(f"cannot pull {name}"):
-        snapshot_download(name, revision=revision, local_dir=to, allow_patterns=list(folder.FILES))
-    if not (to / folder.COMPANION).is_file():
+        is_ours = folder.COMPANION in HfApi().list_repo_files(name, revision=revision)
+        if is_ours:
+            snapshot_download(
+                name, revision=revision, local_dir=to, allow_patterns=list(folder.FILES)
+            )
+    if not is_ours:
         raise InputError(f"{name} has no {folder.COMPANION}: it was not written by newllm export")
 
 

@@ -36,10 +36,14 @@ class FakeHub:
         assert commit_message
         shutil.copytree(folder_path, self.folder / repo_id, dirs_exist_ok=True)
 
-    def download(self, name, *, revision, local_dir, allow_patterns):
+    def list_repo_files(self, name, *, revision):
         assert revision is None
         if not (self.folder / name).is_dir():
             raise OSError(f"404 Client Error: no {name}")
+        return [file.name for file in (self.folder / name).iterdir()]
+
+    def download(self, name, *, revision, local_dir, allow_patterns):
+        assert revision is None
         Path(local_dir).mkdir(exist_ok=True)
         for file in (self.folder / name).iterdir():
             if file.name in allow_patterns:
@@ -83,6 +87,7 @@ def test_refusals_are_one_line(chat, fake, tmp_path):
     (fake.folder / "me" / "other" / "config.json").write_text("{}")
     with pytest.raises(InputError, match=f"me/other has no {COMPANION}"):
         hub.pull_folder("me/other", tmp_path / "other")
+    assert not (tmp_path / "other").exists()  # a corrected name can be pulled there
     with pytest.raises(InputError, match="no exported model"):
         hub.pull_folder("me/other", tmp_path)
 

@@ -37,7 +37,10 @@ def sweep_report(plan: Plan, trials: Trials) -> dict[str, Any]:
 
 
 def write_best(plan: Plan, trials: Trials) -> list[Path]:
-    """Write the settings of the best trials as files that --config reads; return their paths."""
+    """Write the settings of the best trials as files that --config reads; return their paths.
+
+    Those of trials that have been beaten since are removed.
+    """
     written = []
     several = len(plan.objectives) > 1
     for trial in trials.best():
@@ -53,6 +56,8 @@ def write_best(plan: Plan, trials: Trials) -> list[Path]:
         text = "\n".join(lines) + "\n"
         write_atomically(path, partial(Path.write_text, data=text, encoding="utf-8"))
         written.append(path)
+    for beaten in set(trials.folder.glob("best*.toml")) - set(written):
+        beaten.unlink()
     return written
 
 

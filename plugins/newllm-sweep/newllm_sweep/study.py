@@ -174,11 +174,8 @@ class Trials:
 
         With one objective that is the best one, the first of equals.
         """
-        done = [t for t in self.all() if t.state == TrialState.COMPLETE and is_allowed(t)]
-        signs = [1 if way == "minimize" else -1 for way in self._plan.objectives.values()]
-        of = {t.number: [s * v for s, v in zip(signs, t.values, strict=True)] for t in done}
-        front = [t for t in done if not any(_beats(o, of[t.number]) for o in of.values())]
-        return front[:1] if len(signs) == 1 else front
+        front = self._study.best_trials
+        return front[:1] if len(self._plan.objectives) == 1 else front
 
     def _sampler(self, number: int) -> BaseSampler:
         """Make what chooses the values of trial `number`."""
@@ -202,7 +199,3 @@ class Trials:
 def is_allowed(trial: FrozenTrial) -> bool:
     """Say whether a trial keeps the constraints."""
     return all(violation <= 0 for violation in trial.constraints.values())
-
-
-def _beats(one: list[float], other: list[float]) -> bool:
-    return one != other and all(a <= b for a, b in zip(one, other, strict=True))

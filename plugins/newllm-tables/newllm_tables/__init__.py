@@ -1,1 +1,0 @@
-"""CSV, Parquet, JSON and Arrow files as a data source of newllm."""
