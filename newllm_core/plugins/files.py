@@ -2,69 +2,61 @@
 
 Every public class of the file that extends `Cell`, `Objective`, `Regularizer` or `DataSource` (or
 one of newllm's own) is a plugin under the kebab-case form of its name: `SpreadOut` is
-`spread-out`. The file is read to find them, and imported only when one is used.
+`spread-out`. The file is imported to find them.
 """
 
-import ast
 import hashlib
 from pathlib import Path
-from typing import NoReturn
+from types import ModuleType
 
 from newllm_core.errors import InputError, PluginError, reason
 from newllm_core.files.from_strangers import regular_file
-from newllm_core.plugins.locate import first_line
+from newllm_core.plugins.locate import imported_source
 from newllm_core.plugins.plugin import FROM_FILES, Plugin, import_file, kebab_case
 from newllm_core.plugins.registry import REGISTRIES
 
-# Base classes, and where they and newllm's own are, each with its kind.
-BASES = {each.base.partition(":")[2]: each.kind for each in REGISTRIES if each.base}
-PACKAGES = {each.base.partition(".base:")[0]: each.kind for each in REGISTRIES if each.base}
-
 
 def use_file(path: Path) -> list[Plugin]:
-    """Make the plugins of `path` known to the registries.
+    """Import `path` as it is now, and make its plugins known to the registries.
 
     Raises:
         InputError: there is no such file, or it cannot be read.
-        PluginError: it is not Python, cannot be imported, or no plugin is in it.
+        PluginError: it cannot be imported, or no plugin is in it.
     """
     path = regular_file(path, "plugin").absolute()
     try:
-        source = path.read_bytes()
+        version = "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     except OSError as error:
         raise InputError(f"cannot read --plugin {path}: {reason(error)}") from error
-    try:
-        tree = ast.parse(source, path.name)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise PluginError(f"--plugin {path} is not Python: {error}") from error
-    version = "sha256:" + hashlib.sha256(source).hexdigest()[:12]
-    found = [
-        Plugin(
-            kind,
-            kebab_case(node.name),
-            f"{path}:{node.name}",
-            distribution="file",
-            version=version,
-            about=first_line(node),
-            file=path,
-            line=node.lineno,
+    # Plugins of an earlier content are gone, also if this one is broken.
+    FROM_FILES.pop(path, None)
+    whole = Plugin("file", path.stem, str(path), "file", version, file=path)
+    with whole.importing(f"--plugin {path}"):
+        module = import_file(path, again=True)
+    found = []
+    for name, part in vars(module).items():
+        if kind := _kind(name, part, module):
+            source = imported_source(part)
+            found.append(
+                Plugin(
+                    kind,
+                    kebab_case(name),
+                    f"{path}:{name}",
+                    distribution="file",
+                    version=version,
+                    about=source.summary,
+                    file=path,
+                    line=source.line,
+                )
+            )
+    if not found and not callable(getattr(module, "step", None)):
+        bases = ", ".join(each.base.partition(":")[2] for each in REGISTRIES if each.base)
+        raise PluginError(
+            f"--plugin {path} has no plugin: it needs a public class that extends one of {bases}; "
+            "or a function step that analyze examines"
         )
-        for node, kind in _plugin_classes(tree)
-    ]
-    if not found and not _has_step(tree):
-        _refuse(path)
     FROM_FILES[path] = found
     return found
-
-
-def _refuse(path: Path) -> NoReturn:
-    """Say why nothing is found in a file: it may be broken, or its bases in another file."""
-    with Plugin("file", path.stem, str(path), "file", "", file=path).importing(f"--plugin {path}"):
-        import_file(path)
-    raise PluginError(
-        f"--plugin {path} has no plugin: it needs a public class with one of these among its own "
-        f"bases: {', '.join(BASES)}; or a function step that analyze examines"
-    )
 
 
 def step_files() -> list[Path]:
@@ -72,35 +64,12 @@ def step_files() -> list[Path]:
     return [path for path, plugins in FROM_FILES.items() if not plugins]
 
 
-def _plugin_classes(tree: ast.Module) -> list[tuple[ast.ClassDef, str]]:
-    kinds = dict(BASES)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom):
-            for package, kind in PACKAGES.items():
-                if (node.module or "").startswith(package):
-                    kinds |= {alias.asname or alias.name: kind for alias in node.names}
-    found = []
-    for node in tree.body:
-        # Options may extend those of a plugin, and they are dataclasses; plugins are not.
-        if isinstance(node, ast.ClassDef) and not _is_dataclass(node):
-            base = next((kinds[b] for b in map(_last_name, node.bases) if b in kinds), None)
-            if base is not None:
-                kinds[node.name] = base
-                if not node.name.startswith("_"):
-                    found.append((node, base))
-    return found
-
-
-def _has_step(tree: ast.Module) -> bool:
-    return any(isinstance(node, ast.FunctionDef) and node.name == "step" for node in tree.body)
-
-
-def _is_dataclass(node: ast.ClassDef) -> bool:
-    return any(
-        _last_name(part.func if isinstance(part, ast.Call) else part) == "dataclass"
-        for part in node.decorator_list
-    )
-
-
-def _last_name(part: ast.expr) -> str:
-    return part.attr if isinstance(part, ast.Attribute) else getattr(part, "id", "")
+def _kind(name: str, part: object, module: ModuleType) -> str | None:
+    """Return the kind of a plugin; None for what is imported, private or has another name too."""
+    if not isinstance(part, type) or part.__module__ != module.__name__:
+        return None
+    if name.startswith("_") or name != part.__name__:
+        return None
+    # By name: the bases of other kinds need not be imported.
+    bases = {f"{base.__module__}:{base.__name__}" for base in part.__mro__}
+    return next((each.kind for each in REGISTRIES if each.base in bases), None)

@@ -106,9 +106,11 @@ def kebab_case(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name).lower()
 
 
-def import_file(path: Path) -> ModuleType:
-    """Import a file as a module of its own, once per process."""
+def import_file(path: Path, *, again: bool = False) -> ModuleType:
+    """Import a file as a module of its own, once per process unless it is to be read `again`."""
     name = _module_name(path)
+    if again:
+        sys.modules.pop(name, None)
     if name in sys.modules:
         return sys.modules[name]
     spec = spec_from_file_location(name, path)
@@ -118,7 +120,8 @@ def import_file(path: Path) -> ModuleType:
     # Dataclasses look their module up while they are made.
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        # The loader would take bytecode of another content of the same second and length.
+        exec(compile(path.read_bytes(), path, "exec", dont_inherit=True), vars(module))
     except BaseException:
         del sys.modules[name]
         raise

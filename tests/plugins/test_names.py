@@ -1,5 +1,7 @@
 """Who gets a name: built-ins, files, distributions, and the allow-list."""
 
+import re
+
 import pytest
 
 from newllm_core.errors import ConfigError, InputError, PluginError
@@ -58,8 +60,8 @@ def test_kebab_case(name, expected):
     assert kebab_case(name) == expected
 
 
-def test_the_plugins_of_a_file_are_found_without_importing_it(file):
-    file.write_text(FILE + "raise RuntimeError('imported')\n")
+def test_the_plugins_of_a_file_are_found(file):
+    file.write_text(FILE + "Alias = Child\n")
     found = {given.name: given.kind for given in use_file(file)}
     assert found == {
         "spread-out": "regularizer",
@@ -70,8 +72,22 @@ def test_the_plugins_of_a_file_are_found_without_importing_it(file):
     (entry,) = entries("spread-out")
     assert (entry.description, entry.line) == ("Asks for a deviation.", 16)
     assert (entry.file, entry.distribution, entry.version[:7]) == (str(file), "file", "sha256:")
-    with pytest.raises(PluginError, match=r"'child' of file sha256:\w+ \(.*spread.py:Child\) can"):
-        REGULARIZERS.load("child")
+
+
+def test_a_file_that_was_edited_is_what_its_version_says(file):
+    versions = set()
+    for weight in ("0.3", "0.4"):  # of one length and second, as bytecode tells contents apart
+        file.write_text(f"{FILE}class Child(SpreadOut): default_weight = {weight}\n")
+        versions |= {given.version for given in use_file(file)}
+        assert REGULARIZERS.load("child").default_weight == float(weight)
+    file.write_text(f"{FILE}class Added(SpreadOut): ...\n")
+    use_file(file)
+    assert REGULARIZERS.load("added").default_weight == 0.2
+    assert len(versions) == 2
+    file.write_text("broken(")
+    with pytest.raises(PluginError, match="SyntaxError"):
+        use_file(file)
+    assert not entries("added")
 
 
 def test_a_file_trains_and_its_options_are_set_and_saved(file, phase1, tmp_path):
@@ -126,21 +142,26 @@ def test_a_data_source_in_a_file_is_read(file, newllm, tmp_path):
     assert (done.json["source"]["name"], done.json["source"]["distribution"]) == ("lines", "file")
 
 
-def test_a_file_that_is_missing_or_holds_none(tmp_path):
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("def f(:", r"cannot be imported: SyntaxError: .*\(bad.py, line 1\)"),
+        ("x = 1\0", "cannot be imported: .*null bytes"),
+        ("class A: pass", r"has no plugin: .* extends one of Cell, Objective, Regularizer, Data"),
+        ("x = 1\nfrom absent import Mine", r"cannot be imported: .*'absent' \(bad.py:2;"),
+        ("raise SystemExit(3)", r"cannot be imported: SystemExit: 3 \(bad.py:1;"),
+    ],
+)
+def test_a_file_that_holds_none(content, words, newllm, tmp_path):
+    (tmp_path / "bad.py").write_text(content)
+    done = newllm("plugins", "--plugin", tmp_path / "bad.py")
+    assert (done.code, done.out) == (4, "")
+    assert re.search(f"--plugin .*bad.py {words}", done.one_line("newllm: --plugin"))
+
+
+def test_a_file_that_is_missing(tmp_path):
     with pytest.raises(InputError, match=r"no such plugin: .*missing.py"):
         use_file(tmp_path / "missing.py")
-    (tmp_path / "bad.py").write_text("def f(:")
-    with pytest.raises(PluginError, match="is not Python"):
-        use_file(tmp_path / "bad.py")
-    with pytest.raises(PluginError, match=r"bad.py, line 1"):
-        use_file(tmp_path / "bad.py")
-    (tmp_path / "none.py").write_text("class A: pass")
-    with pytest.raises(PluginError, match=r"has no plugin: .* bases: Cell, Objective, Regularizer"):
-        use_file(tmp_path / "none.py")
-    # Where its base is from cannot be told without importing it, which fails.
-    (tmp_path / "half.py").write_text("x = 1\nfrom absent import Mine\nclass A(Mine): pass\n")
-    with pytest.raises(PluginError, match=r"half.py cannot be imported: .*'absent' \(half.py:2;"):
-        use_file(tmp_path / "half.py")
 
 
 def test_a_file_wins_over_a_distribution_and_says_so(site, file, caplog):
