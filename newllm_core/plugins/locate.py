@@ -5,11 +5,7 @@ import inspect
 import sys
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
-from importlib.util import resolve_name
 from pathlib import Path
-
-# Longest chain of `from .x import Name` that is followed to the class itself.
-MAX_HOPS = 5
 
 
 @dataclass(frozen=True)
@@ -31,26 +27,17 @@ def find_class(module: str, name: str) -> ClassSource | None:
     Raises:
         ModuleMissing: there is no such module.
     """
-    for _ in range(MAX_HOPS):
-        path = module_path(module)
-        if path is None:
-            return None
-        try:
-            tree = ast.parse(path.read_bytes())
-        except (OSError, SyntaxError, ValueError, RecursionError):
-            return None
-        for node in tree.body:
-            if isinstance(node, ast.ClassDef) and node.name == name:
-                return ClassSource(path, node.lineno, first_line(node))
-        found = _import_of(tree, name)
-        if found is None:
-            return None
-        statement, name = found
-        package = module if path.stem == "__init__" else module.rpartition(".")[0]
-        try:
-            module = resolve_name("." * statement.level + (statement.module or ""), package)
-        except ImportError as error:
-            raise ModuleMissing(str(error)) from error
+    path = module_path(module)
+    if path is None:
+        return None
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        return None
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            summary = (ast.get_docstring(node) or "").partition("\n")[0].strip()
+            return ClassSource(path, node.lineno, summary)
     return None
 
 
@@ -62,11 +49,6 @@ def imported_source(found: type) -> ClassSource:
     except (OSError, TypeError):
         line = 0
     return ClassSource(path, line, (found.__doc__ or "").strip().partition("\n")[0])
-
-
-def first_line(node: ast.ClassDef) -> str:
-    """Return the first line of a class's docstring."""
-    return (ast.get_docstring(node) or "").partition("\n")[0].strip()
 
 
 def module_path(module: str) -> Path | None:
@@ -98,13 +80,3 @@ def _spec(name: str, search: list[str] | None) -> ModuleSpec:
         if spec is not None:
             return spec
     raise ModuleMissing(f"no module named {name!r}")
-
-
-def _import_of(tree: ast.Module, name: str) -> tuple[ast.ImportFrom, str] | None:
-    """Return the statement that imports `name`, and what it is called where it is from."""
-    for node in tree.body:
-        if isinstance(node, ast.ImportFrom):
-            for alias in node.names:
-                if (alias.asname or alias.name) == name:
-                    return node, alias.name
-    return None
