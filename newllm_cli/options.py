@@ -15,8 +15,7 @@ import typer
 
 from newllm_core import settings
 from newllm_core.config import SECTIONS
-from newllm_core.config.option import check_number
-from newllm_core.config.values import convert, text_of, without_none
+from newllm_core.config.values import text_of, without_none
 from newllm_core.settings import Settings
 
 SEPARATOR = "__"
@@ -80,23 +79,6 @@ COMMON = {
     ],
     "plugin_files": PluginOption,
 }
-
-
-def number_option(
-    flag: str,
-    help: str,
-    kind: type[float] = int,
-    low: float | None = None,
-    high: float | None = None,
-) -> Any:  # noqa: ANN401 - as typer.Option
-    """Return the option of a number that is no setting; a wrong one is worded as a setting is."""
-
-    def parsed(text: str) -> float:
-        number: float = convert(text, kind, flag)
-        check_number(number, flag, low, high)
-        return number
-
-    return typer.Option(flag, help=help, parser=parsed, metavar=_metavar(kind, None))
 
 
 def with_settings(

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from newllm_cli.options import JsonOption, Settings, number_option, with_settings
+from newllm_cli.options import JsonOption, Settings, with_settings
 from newllm_core.settings import PRESET_PREFIX, Layer, from_file
 
 ENGINES = ("naive", "online", "streams", "parallel")
@@ -31,12 +31,15 @@ def bench(
         typer.Option(help="Only these rows; repeatable.", metavar="|".join(PRECISIONS)),
     ] = None,
     batch: Annotated[
-        int | None, number_option("--batch", "Tokens per step (parallel).", low=1)
+        int | None,
+        typer.Option(help="Tokens per step (parallel).", metavar="INTEGER", min=1),
     ] = None,
     reg: Annotated[
         str | None, typer.Option(help="Regularizer of every row.", show_default=REG)
     ] = None,
-    rounds: Annotated[int, number_option("--rounds", "Rounds; medians are taken.", low=1)] = 9,
+    rounds: Annotated[
+        int, typer.Option(help="Rounds; medians are taken.", metavar="INTEGER", min=1)
+    ] = 9,
     cell: Annotated[
         str | None, typer.Option(help="Cell of every row.", show_default="the preset's")
     ] = None,

@@ -10,7 +10,6 @@ from newllm_cli.options import (
     JsonOption,
     OverwriteOption,
     PluginOption,
-    number_option,
     use_plugin_files,
 )
 
@@ -143,12 +142,15 @@ def lm_eval(
     include_path: Annotated[
         Path | None, typer.Option(help="Folder with tasks of your own.", metavar="FOLDER")
     ] = None,
-    limit: Annotated[int | None, number_option("--limit", "Documents of each task.", low=1)] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Documents of each task.", metavar="INTEGER", min=1)
+    ] = None,
     num_fewshot: Annotated[
-        int | None, number_option("--num-fewshot", "Examples before each question.", low=0)
+        int | None, typer.Option(help="Examples before each question.", metavar="INTEGER", min=0)
     ] = None,
     batch_size: Annotated[
-        int | None, number_option("--batch-size", "Requests that are read side by side.", low=1)
+        int | None,
+        typer.Option(help="Requests that are read side by side.", metavar="INTEGER", min=1),
     ] = None,
     apply_chat_template: Annotated[
         bool, typer.Option("--apply-chat-template", help="Put questions as messages of a chat.")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from newllm_cli.commands.evaluate import TrainedArgument
-from newllm_cli.options import Settings, number_option, with_settings
+from newllm_cli.options import Settings, with_settings
 from newllm_serve.limits import Limits
 
 
@@ -22,7 +22,9 @@ def serve(
         list[str] | None,
         typer.Option(help="Name by which a proxy calls it (repeatable).", metavar="NAME"),
     ] = None,
-    port: Annotated[int, number_option("--port", "0 takes a free one.", low=0, high=65535)] = 8000,
+    port: Annotated[
+        int, typer.Option(help="0 takes a free one.", metavar="INTEGER", min=0, max=65535)
+    ] = 8000,
     sessions: Annotated[
         Path | None,
         typer.Option(
@@ -30,19 +32,19 @@ def serve(
         ),
     ] = None,
     max_sessions: Annotated[
-        int, number_option("--max-sessions", "Conversations kept.")
+        int, typer.Option(help="Conversations kept.", metavar="INTEGER", min=1)
     ] = Limits.sessions,
     max_texts: Annotated[
-        int, number_option("--max-texts", "Texts at the same time.")
+        int, typer.Option(help="Texts at the same time.", metavar="INTEGER", min=1)
     ] = Limits.texts,
     max_bytes: Annotated[
-        int, number_option("--max-bytes", "Bytes of one request.")
+        int, typer.Option(help="Bytes of one request.", metavar="INTEGER", min=1)
     ] = Limits.body_bytes,
     most_tokens: Annotated[
-        int, number_option("--most-tokens", "Tokens that one request may ask for.")
+        int, typer.Option(help="Tokens that one request may ask for.", metavar="INTEGER", min=1)
     ] = Limits.tokens,
     max_seconds: Annotated[
-        float, number_option("--max-seconds", "Seconds until a reply ends.", float)
+        float, typer.Option(help="Seconds until a reply ends.", metavar="NUMBER", min=0.001)
     ] = Limits.seconds,
 ) -> None:
     """Serve a model: OpenAI's interface at /v1, and a page to talk at /.

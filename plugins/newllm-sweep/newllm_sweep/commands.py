@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from newllm_cli.options import HtmlOption, JsonOption, OverwriteOption, number_option
+from newllm_cli.options import HtmlOption, JsonOption, OverwriteOption
 
 
 def sweep(
@@ -14,7 +14,9 @@ def sweep(
         Path | None,
         typer.Option(help="Folder of all trials; those in it count.", show_default="runs/FILE"),
     ] = None,
-    workers: Annotated[int, number_option("--workers", "Processes that run trials.", low=1)] = 1,
+    workers: Annotated[
+        int, typer.Option(help="Processes that run trials.", metavar="INTEGER", min=1)
+    ] = 1,
     executor: Annotated[
         str, typer.Option(help="Where they run: local, or slurm (extra: slurm).")
     ] = "local",
