@@ -134,6 +134,7 @@ class _Case:
     def check_state(self) -> None:
         first, second = self.make(), self.make()
         contexts_ND, tokens_N = self.batch()
+        contexts_ND = contexts_ND.float()  # as in training: an assigned buffer keeps its dtype
         for factor in (1.0, 1.5):
             self.loss(first, factor * contexts_ND, tokens_N)
         second.load_state_dict(first.state_dict())

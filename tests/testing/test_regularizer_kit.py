@@ -106,6 +106,16 @@ class Statistic(Square):
         self.mean_D.copy_(mean_D)
 
 
+class Assigned(Statistic):
+    """A statistic that is a new tensor every time, of the contexts' dtype."""
+
+    def loss(self, contexts_ND, *, tokens_N):
+        mean_D = 0.9 * self.mean_D + 0.1 * contexts_ND.square().mean(0)
+        if self.training:
+            self.mean_D = mean_D.detach()
+        return mean_D.square().mean()
+
+
 class Projected(Square):
     """Fixed directions, drawn where it is made."""
 
@@ -204,7 +214,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("right", [Square, Statistic, Projected, Apart])
+@pytest.mark.parametrize("right", [Square, Statistic, Assigned, Projected, Apart])
 def test_what_is_right_passes(right):
     check_regularizer(right)
 
