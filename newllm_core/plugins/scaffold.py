@@ -3,6 +3,8 @@
 import os
 import re
 from importlib.resources import files
+from importlib.util import find_spec
+from keyword import iskeyword
 from pathlib import Path
 from string import Template
 from tempfile import TemporaryDirectory
@@ -22,7 +24,8 @@ def new_plugin(name: str, kind: str, folder: Path | None = None) -> Path:
     The folder must be new; it is `newllm-NAME` by default.
 
     Raises:
-        ConfigError: `name` is not in lower case with hyphens, or taken; there is no such kind.
+        ConfigError: `name` is not in lower case with hyphens, or taken, in Python too; there is no
+            such kind.
         InputError: the folder exists or cannot be written.
     """
     name = name.removeprefix(PREFIX)
@@ -37,11 +40,15 @@ def new_plugin(name: str, kind: str, folder: Path | None = None) -> Path:
         origin = registry.plugins()[name][0].origin
         raise ConfigError(f"{registry.kind} {name!r} is taken by {origin}: choose another name")
     module = f"newllm_{name.replace('-', '_')}"
+    class_name = "".join(part.capitalize() for part in name.split("-"))
+    if iskeyword(class_name) or find_spec(module):
+        what = f"class {class_name}" if iskeyword(class_name) else f"module {module}"
+        raise ConfigError(f"{name!r} would be {what}, which Python has: choose another name")
     values = {
         "name": name,
         "distribution": PREFIX + name,
         "module": module,
-        "class_name": "".join(part.capitalize() for part in name.split("-")),
+        "class_name": class_name,
         "group": registry.group,
         "summary": registry.summary,
     }

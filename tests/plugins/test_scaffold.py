@@ -50,6 +50,17 @@ def test_names_that_cannot_be(name, newllm, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [("core", "module newllm_core"), ("cli", "module newllm_cli"), ("none", "class None")],
+)
+def test_names_that_python_has(name, what, newllm, tmp_path):
+    done = newllm("plugins", "new", name, "--kind", "cell", "--out", tmp_path / "x")
+    assert done.code == 2
+    done.one_line(f"{name!r} would be {what}, which Python has: choose another name")
+    assert not (tmp_path / "x").exists()
+
+
 def test_a_folder_appears_whole_or_not_at_all(newllm, tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200, before[1]))
