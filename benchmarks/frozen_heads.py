@@ -1,6 +1,6 @@
 """Phase 2 on frozen contexts beside the matrix products that its head cannot do without.
 
-    python -m benchmarks.frozen_heads [--dims 256] [--vocabulary 8192] [--rounds 7]
+    python -m benchmarks.frozen_heads [--dims 256] [--vocabulary 8192] [--precision auto]
 
 A step multiplies contexts and head twice: logits, and the gradient of the head. The rate of those
 two products, measured in the same run by turns, is what the whole step (reading contexts, dropout,
@@ -39,10 +39,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--dims", type=int, default=256)
     parser.add_argument("--vocabulary", type=int, default=8192)
+    parser.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16"))
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
     dims, vocabulary = arguments.dims, arguments.vocabulary
-    run = RunConfig()
+    run = RunConfig(precision=arguments.precision)
     device = prepare_device(run)
     found = measure(dims, vocabulary, rounds=arguments.rounds, device=device, run=run)
     print(f"{dims} dimensions, {vocabulary:,} tokens")
