@@ -1,5 +1,6 @@
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ from newllm_core.analysis.compare import (
     plugin_versions,
     short_names,
 )
-from newllm_core.analysis.report.compare_page import compare_page
+from newllm_core.analysis.report import png
+from newllm_core.analysis.report.chart import draw, legend
+from newllm_core.analysis.report.compare_page import compare_page, comparison_curves
 from newllm_core.checkpoint.format import save
 from newllm_core.config import Config, ModelConfig, Phase1Config, Phase2Config, RunConfig
 from newllm_core.errors import ConfigError, InputError
@@ -85,6 +88,20 @@ def test_it_fits_json_and_80_columns(comparison):
     assert max(len(line) for line in printed(comparison)) <= 80
     assert [entry["name"] for entry in comparison["checkpoints"]] == ["good", "flat", "heads"]
     assert comparison["checkpoints"][0]["language_model"] is None
+
+
+def test_curves_differ_without_colours(comparison):
+    first = comparison["checkpoints"][0]
+    entries = [first | {"name": f"run {n}"} for n in range(8)]
+    (chart,) = [c for c in comparison_curves({"checkpoints": entries}) if c.key == "spectrum"]
+    keys = dict(re.findall(r'"curve (\w+)"(?: stroke-dasharray="([\d ]+)")?/', legend(chart)))
+    assert (len(keys), len({*keys.values()})) == (9, 9)
+    assert (keys["a"], keys["reference"]) == ("", "5 3")
+    assert all(f'stroke-dasharray="{dash}"' in draw(chart) for dash in keys.values() if dash)
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    png._draw(chart, figure.subplots())
+    figure.savefig(file := io.StringIO(), format="svg")
+    assert len({*re.findall(r"stroke-dasharray: [^;]+", file.getvalue())}) == 8
 
 
 def test_more_than_fit_get_tables_of_their_own(comparison):

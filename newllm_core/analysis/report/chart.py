@@ -11,21 +11,25 @@ WIDTH, HEIGHT = 420, 280
 LEFT, RIGHT, TOP, BOTTOM = 54, 12, 24, 42
 Values = Sequence[float | None]
 LEAST_POWERS = 2.0
+# Lengths of strokes and gaps: of what is beside the curves, or another kind of them, and of curves
+# in the order of their roles, a to h, which thus differ without colours too.
+DASHED = (5, 3)
+DASHES = ((), (12, 4), (2, 5), (12, 4, 2, 4), (5, 9), (2, 10), (12, 4, 2, 4, 2, 4), (12, 4, 5, 4))
 
 
 @dataclass(frozen=True)
 class Series:
     """One curve; None leaves a gap in it.
 
-    The `role` decides its colour: train, validation, control, reference, or a to h. With `markers`
-    every point is shown.
+    The `role` decides its colour: train, validation, control, reference, or a to h. A curve without
+    a `dash` is solid. With `markers` every point is shown.
     """
 
     name: str
     x: Sequence[float]
     y: Values
     role: str
-    dashed: bool = False
+    dash: tuple[int, ...] = ()
     markers: bool = False
 
     @property
@@ -166,12 +170,17 @@ def legend(chart: Chart) -> str:
     """Return what each curve is, as HTML above the chart; the one on top is named first."""
     items = []
     for series in reversed(chart.series):
-        dash = ' stroke-dasharray="5 3"' if series.dashed else ""
         items.append(
             f'<li><svg class="key" viewBox="0 0 22 8" aria-hidden="true"><line x1="0" x2="22" '
-            f'y1="4" y2="4" class="curve {series.role}"{dash}/></svg>{escape(series.name)}</li>'
+            f'y1="4" y2="4" class="curve {series.role}"{_dash(series)}/></svg>'
+            f"{escape(series.name)}</li>"
         )
     return f'<ul class="legend">{"".join(items)}</ul>'
+
+
+def _dash(series: Series) -> str:
+    lengths = " ".join(map(str, series.dash))
+    return f' stroke-dasharray="{lengths}"' if lengths else ""
 
 
 def _grid(chart: Chart, axes: _Axes) -> str:
@@ -210,8 +219,7 @@ def _curve(chart: Chart, series: Series, axes: _Axes) -> str:
             points.append((x, y))
             commands.append(f"{command}{x:.1f} {y:.1f}")
         command = "M" if drawn is None else "L"
-    dash = ' stroke-dasharray="5 3"' if series.dashed else ""
-    parts = [f'<path class="curve {series.role}" d="{"".join(commands)}"{dash}/>']
+    parts = [f'<path class="curve {series.role}" d="{"".join(commands)}"{_dash(series)}/>']
     # A curve of one point would be invisible as a line.
     if series.markers or len(points) == 1:
         parts += [

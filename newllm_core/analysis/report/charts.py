@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from newllm_core.analysis.criteria import Figures
-from newllm_core.analysis.report.chart import Chart, Series, Values
+from newllm_core.analysis.report.chart import DASHED, Chart, Series, Values
 from newllm_core.analysis.report.figures import Place, look_up, names_in
 
 # Name of a curve to the figures it shows and its role.
@@ -146,13 +146,13 @@ def spectrum_chart(columns: Columns) -> Chart:
     return Chart(
         key="spectrum",
         title="Singular values of the contexts",
-        caption="The flatter, the more dimensions are in use. Dashed: as many Gaussian samples, "
-        "the ceiling of the effective rank.",
+        caption="The flatter, the more dimensions are in use. Grey and dashed: as many Gaussian "
+        "samples, the ceiling of the effective rank.",
         x_label="index",
         y_label="singular value",
         series=[
             Series(
-                f"Gaussian as {last}", shown["index"], shown["gaussian"], "reference", dashed=True
+                f"Gaussian as {last}", shown["index"], shown["gaussian"], "reference", dash=DASHED
             ),
             *(Series(n, curve["index"], curve["singular_values"], r) for n, curve, r in curves),
         ],
@@ -206,8 +206,8 @@ def _sweeps(columns: Columns) -> Chart:
         ("sweeps", "error_by_sweep"),
         key="sweeps",
         title="Error after sweeps over all tokens at once",
-        caption="Typical token, relative to its exact context. Dashed: what the Lyapunov exponent "
-        "predicts.",
+        caption="Typical token, relative to its exact context. Grey and dashed: what the Lyapunov "
+        "exponent predicts.",
         x_label="sweeps",
         y_label="relative error",
         log_y=True,
@@ -220,7 +220,7 @@ def _sweeps(columns: Columns) -> Chart:
         return chart
     steps = range(min(len(chart.series[-1].y), int(math.log(SMALLEST_ERROR) / exponent) + 1))
     predicted = [math.exp(exponent * step) for step in steps]
-    added = Series(f"exp(λk) of {name}", list(steps), predicted, "reference", dashed=True)
+    added = Series(f"exp(λk) of {name}", list(steps), predicted, "reference", dash=DASHED)
     return replace(chart, series=[*chart.series, added])
 
 
@@ -228,18 +228,21 @@ def history_charts(history: Sequence[Figures]) -> list[Chart]:
     """Return what Phase 1 wrote down after every iteration: losses, gradients, convergence."""
     x = list(range(1, len(history) + 1))
 
-    def curve(label: str, group: str, name: str, role: str, **look: bool) -> Series:
+    def curve(label: str, group: str, name: str, role: str, **look: Any) -> Series:  # noqa: ANN401
         return Series(label, x, [look_up(entry, (group, name)) for entry in history], role, **look)
 
     losses, gradients = [], []
     for name, role in zip(names_in(history, "sweep_terms"), ROLES, strict=False):
-        losses.append(curve(f"{name}, validation", "validation_terms", name, role, dashed=True))
+        losses.append(curve(f"{name}, validation", "validation_terms", name, role, dash=DASHED))
         losses.append(curve(f"{name}, train", "sweep_terms", name, role))
         are_few = len(x) < MOST_MARKERS
         gradients.append(curve(name, "gradient_norms", name, role, markers=are_few))
     shares = [
-        curve(f"{label}, {split}", group, split, split, dashed=group == "effective_rank_ratio")
-        for group, label in (("effective_rank_ratio", "ER/D"), ("converged_ratio", "converged"))
+        curve(f"{label}, {split}", group, split, split, dash=dash)
+        for group, label, dash in (
+            ("effective_rank_ratio", "ER/D", DASHED),
+            ("converged_ratio", "converged", ()),
+        )
         for split in ("train", "validation")
     ]
     chart = partial(Chart, x_label="iteration")

@@ -1,10 +1,11 @@
 """Several checkpoints as one page: health, figures, settings that differ, and curves."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 
 from newllm_core.analysis.criteria import STATUSES, Figures
-from newllm_core.analysis.report.chart import Chart
+from newllm_core.analysis.report.chart import DASHES, Chart
 from newllm_core.analysis.report.charts import ROLES, split_charts
 from newllm_core.analysis.report.figures import (
     LANGUAGE_MODEL,
@@ -60,7 +61,14 @@ def comparison_curves(comparison: Figures) -> list[Chart]:
     whole = [(name, figures) for name, figures in read if figures is not None]
     drawn = list(zip(whole, ROLES, strict=False))
     columns = {name: (figures, role) for (name, figures), role in reversed(drawn)}
-    return [chart for chart in split_charts(columns) if not chart.empty] if columns else []
+    dashes = dict(zip(ROLES, DASHES, strict=True))
+    return [
+        replace(
+            chart, series=[replace(of, dash=dashes.get(of.role, of.dash)) for of in chart.series]
+        )
+        for chart in (split_charts(columns) if columns else [])
+        if not chart.empty
+    ]
 
 
 def setting(value: object) -> str:

@@ -14,6 +14,7 @@ from newllm_core.files.atomic import write_atomically
 
 INCHES = (6.0, 4.0)
 DOTS_PER_INCH = 160
+LINE_WIDTH = 1.8  # by which matplotlib multiplies dashes
 
 
 @cache
@@ -54,10 +55,10 @@ def _draw(chart: Chart, axes: Any) -> None:  # noqa: ANN401 - matplotlib is opti
             series.x,
             [math.nan if y is None else 10**y if chart.log_y else y for y in drawn],
             color=_colours()[series.role],
-            linestyle="--" if series.dashed else "-",
+            linestyle=(0, [part / LINE_WIDTH for part in series.dash]) if series.dash else "-",
             marker="o" if series.markers else None,
             markersize=3.5,
-            linewidth=1.8,
+            linewidth=LINE_WIDTH,
             label=series.name,
         )
     low, high = chart.y_range()
@@ -74,4 +75,4 @@ def _draw(chart: Chart, axes: Any) -> None:  # noqa: ANN401 - matplotlib is opti
     axes.set_ylabel(chart.y_label)
     axes.grid(axis="y", color="#e3e6eb", linewidth=0.8)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=9, reverse=True)
+    axes.legend(frameon=False, fontsize=9, handlelength=3, reverse=True)
