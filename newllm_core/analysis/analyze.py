@@ -19,6 +19,7 @@ from newllm_core.analysis.stepped import Step, Stepped
 from newllm_core.checkpoint.format import Checkpoint
 from newllm_core.checkpoint.metadata import SPLITS
 from newllm_core.config import AnalysisConfig, Config
+from newllm_core.data.control_tokens import HIDDEN
 from newllm_core.data.probe import choose_probes
 from newllm_core.data.tokenizer_library import load_tokenizer, panics_contained
 from newllm_core.errors import ConfigError, InputError, reason
@@ -224,6 +225,6 @@ def token_text(tokenizer_json: str) -> Callable[[int], str]:
         with panics_contained():
             text = tokenizer.decode([token], skip_special_tokens=False)
         # A token may hold part of a character; a replacement sign would say nothing about it.
-        return text if text and "\ufffd" not in text else raw
+        return (text if text and "\ufffd" not in text else raw).removeprefix(HIDDEN)
 
     return text_of

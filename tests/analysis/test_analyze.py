@@ -4,13 +4,14 @@ import json
 import pytest
 import torch
 
-from newllm_core.analysis.analyze import analyze
+from newllm_core.analysis.analyze import analyze, token_text
 from newllm_core.analysis.criteria import SECTIONS
 from newllm_core.config import ModelConfig
 from newllm_core.errors import DivergedError, InputError
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.runtime.progress import Silent
 from newllm_core.settings import Settings
+from tests.generation.cases import TOKENIZERS
 
 from . import planted
 
@@ -250,6 +251,14 @@ def test_progress_counts_every_token_that_is_read():
     of_spectrum = 2 * 2 * 4 * 2 * steps * 8 * 2
     assert progress.read == progress.total == for_health + of_spectrum
     assert f"{progress.total:,} tokens" in progress.messages[0]
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_control_tokens_are_shown_by_their_names(kind):
+    tokenizer = TOKENIZERS[kind]()
+    shows = token_text(tokenizer.to_json())
+    shown = {shows(id) for id in range(tokenizer.vocab_size) if tokenizer.is_control(id)}
+    assert shown == {"<|endoftext|>", "<|user|>", "<|assistant|>"}
 
 
 def test_tokens_without_a_tokenizer_keep_their_number():
