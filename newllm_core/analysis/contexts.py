@@ -84,8 +84,8 @@ def equal_probes(probes: Mapping[str, Tensor], warmup: int) -> dict[str, Tensor]
     length = min(tokens.shape[1] for tokens in probes.values())
     if length - warmup < 2:
         raise InputError(
-            f"the checkpoint's probes hold {passages} passages of {length} tokens with a warm-up "
-            f"of {warmup}: too few to analyse; train on a longer text"
+            f"the text gives {passages} passages of {length} tokens with a warm-up of {warmup}: "
+            "too few to analyse, a longer text is needed"
         )
     return {split: tokens[:passages, :length] for split, tokens in probes.items()}
 
