@@ -217,7 +217,7 @@ class Layout:
 
 
 def _real(tensor: Tensor) -> Tensor:
-    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
 
 
 def _as(part: Tensor, like: Tensor) -> Tensor:

@@ -102,6 +102,12 @@ def test_a_nest_of_tensors_is_one_vector_with_names():
     torch.testing.assert_close(again.layers[0]["k"][1:2], start.layers[0]["k"])
 
 
+def test_a_step_may_conjugate_its_state():
+    recurrence = Stepped(lambda state, ids: (0.5 * state).conj(), torch.ones(1, 2) + 3j)
+    after = recurrence.read(recurrence.start(2), torch.zeros(2).long())
+    assert after.tolist() == [[0.5, -1.5, 0.5, -1.5]] * 2
+
+
 @pytest.mark.parametrize(
     ("start", "words"),
     [
