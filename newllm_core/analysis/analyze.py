@@ -202,11 +202,13 @@ def _passages(
         )
     if any(ids.ndim == 2 for ids in splits.values()):
         warmup = config.warmup_tokens if warmup is None else warmup
-        rows = {s: torch.from_numpy(np.atleast_2d(x).astype(np.int64)) for s, x in splits.items()}
-        return equal_probes(rows, warmup), warmup
-    if warmup is not None:
-        config = replace(config, warmup_tokens=warmup)
-    probes, warmup = choose_probes(splits, config)
+        probes = {s: torch.from_numpy(np.atleast_2d(x).astype(np.int64)) for s, x in splits.items()}
+    else:
+        if warmup is not None:
+            config = replace(config, warmup_tokens=warmup)
+        probes, warmup = choose_probes(splits, config)
+    if (lowest := min(int(ids.min()) for ids in probes.values())) < 0:
+        raise InputError(f"tokens: ids are never negative, found {lowest}")
     return equal_probes(probes, warmup), warmup
 
 

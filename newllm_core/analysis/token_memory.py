@@ -69,11 +69,11 @@ def label(contexts_PTD: Tensor, tokens_PS: Tensor, *, lags: int, frequent: int) 
     lags = max(1, min(lags, before + length // 2))
     # The first contexts of a text without a warm-up have nothing so far back: they are left out.
     skipped = max(0, lags - 1 - before)
-    types, counts = torch.unique(tokens_PS, return_counts=True)
-    chosen = types[counts.argsort(descending=True, stable=True)[:frequent]]
-    class_of_type = torch.full((int(types.max()) + 1,), len(chosen), device=tokens_PS.device)
-    class_of_type[chosen] = torch.arange(len(chosen), device=tokens_PS.device)
-    classes_PS = class_of_type[tokens_PS]
+    types, place_PS, counts = torch.unique(tokens_PS, return_inverse=True, return_counts=True)
+    order = counts.argsort(descending=True, stable=True)
+    chosen = types[order[:frequent]]
+    # The rank of each type among all is its class, but that the rare ones share one.
+    classes_PS = order.argsort()[place_PS].clamp(max=len(chosen))
     first, last = before + skipped, tokens_PS.shape[1]
     return Labelled(
         _cut(contexts_PTD[:, skipped:]),

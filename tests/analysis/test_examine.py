@@ -147,6 +147,13 @@ def test_what_is_no_text_of_token_ids_is_refused(tokens):
         examine(lambda c, x: c, tokens, start=torch.zeros(1, 2))
 
 
+@pytest.mark.parametrize("shape", [(700,), (7, 100)])
+def test_negative_ids_are_refused(shape):
+    tokens = torch.ones(shape, dtype=torch.long).index_fill(-1, torch.tensor(30), -3)
+    with pytest.raises(InputError, match=r"^tokens: ids are never negative, found -3$"):
+        examine(lambda c, x: c, tokens, start=torch.zeros(1, 2))
+
+
 def test_step_reads_only_ids_that_occur():
     seen = set()
     tokens = torch.tensor([2, 3, 5, 7, 11])[maps.random_tokens(1, 400, 5)[0]]

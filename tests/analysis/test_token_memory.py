@@ -126,6 +126,17 @@ def test_lags_point_at_the_tokens_that_were_read():
         assert len(pairs) == len({token for token, _ in pairs})
 
 
+@pytest.mark.parametrize("ids", [(-1, 1, 2**40), (7, 0, 2**62)])
+def test_classes_do_not_depend_on_the_size_of_ids(ids):
+    tokens = maps.random_tokens(8, 40, 3)
+    contexts = torch.zeros(8, 40, 2)
+    for frequent in (1, 2, 64):
+        found = label(contexts, torch.tensor(ids)[tokens], lags=3, frequent=frequent)
+        expected = label(contexts, tokens, lags=3, frequent=frequent)
+        assert torch.equal(found.classes, expected.classes)
+        assert found.num_classes == expected.num_classes == min(3, frequent + 1)
+
+
 def test_rare_tokens_share_a_class_and_short_texts_have_fewer_lags():
     tokens = maps.random_tokens(8, 40, 500)
     labelled = label(torch.zeros(8, 40, 2), tokens, lags=32, frequent=64)
