@@ -2,7 +2,8 @@
 
 import torch
 
-from newllm_core.config import ModelConfig
+from newllm_core.config import GenerationConfig, ModelConfig
+from newllm_core.generation.session import Session
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.training.phase1.engines import incoming
 
@@ -157,3 +158,15 @@ def text_formula(model, tokens, c):
         c = token_formula(model, int(token), c)[-1]
         contexts.append(c)
     return torch.stack(contexts)
+
+
+def session_at(model, context, last=None):
+    """A text that goes on from `context`, in which `last` was read last."""
+    session = Session(model, GenerationConfig())
+    session.go_on_from(context, None, last)
+    return session
+
+
+def single_logits(model, context, last=None):
+    """What a text that goes on from `context` is continued with."""
+    return torch.from_numpy(session_at(model, context, last)._logits())

@@ -32,9 +32,9 @@ class Talk:
         self.session = Session(model, options, seed=3, start_id=tokenizer.end_id)
         self.chat = Chat(self.session, tokenizer, options)
         self.read = [tokenizer.end_id]
-        step = self.session._stream.step
-        self.session._stream.step = lambda context, token: (
-            self.read.append(token) or step(context, token)
+        after = self.session._after
+        self.session._after = lambda context, token: (
+            self.read.append(token) or after(context, token)
         )
 
     def __call__(self, message):

@@ -1,7 +1,9 @@
 from itertools import islice
 
 import pytest
+import recurrence
 import torch
+from recurrence import SHAPES, draw, draw_tokens, session_at, text_formula
 
 from newllm_core.errors import InputError
 from newllm_core.trajectory.sequential import unroll
@@ -55,6 +57,37 @@ def test_what_was_chosen_is_read_before_what_is_given(model):
     read = torch.tensor([[1, *chosen, 5]], device=session.context_C.device)
     contexts = unroll(model, read, model.start(1))
     torch.testing.assert_close(session.context_C, contexts[-1][0, -1], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("heads", [1, 2])
+def test_contexts_and_logits_equal_the_formulas(shape, heads):
+    model = recurrence.make_model(num_heads=heads, **shape)
+    read, context = draw_tokens(20), draw(recurrence.D, seed=7)
+    with torch.no_grad():
+        expected = text_formula(model, read, context)
+        logits = model.token_output[-1](expected)
+    session = session_at(model, context)
+    for number, token in enumerate(read.tolist()):
+        session.read([token])
+        torch.testing.assert_close(session.context_C, expected[number], rtol=0, atol=1e-10)
+        found = torch.from_numpy(session._logits())
+        torch.testing.assert_close(found, logits[number], rtol=0, atol=1e-10)
+
+
+def test_a_context_stays_as_it_is_when_another_follows(model):
+    session = session_of(model)
+    assert not session.context_C.any()
+    session.read([3])
+    first = session.context_C
+    kept = first.clone()
+    session.read([4])
+    second = session.context_C
+    assert torch.equal(first, kept)
+    for token, is_same in ((4, True), (5, False)):
+        session.go_on_from(kept, None, 3)
+        session.read([token])
+        assert torch.equal(session.context_C, second) is is_same
 
 
 def test_an_end_ends_the_text_until_something_is_read(model):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from recurrence import D, draw, draw_tokens, make_model
+from recurrence import D, draw, draw_tokens, make_model, single_logits
 from torch.nn import functional as F
 
 from benchmarks.peers.ngram import KneserNey
@@ -14,7 +14,6 @@ from newllm_core.model.bigrams import Bigrams
 from newllm_core.model.counting import count_bigrams
 from newllm_core.runtime.progress import Silent
 from newllm_core.training.phase2.source import Source
-from newllm_core.trajectory.single import SingleStream
 from newllm_core.trajectory.text import ContextChunk
 
 VOCAB, END = 40, 3
@@ -137,7 +136,7 @@ def test_a_mixture_is_a_probability(mixed):
     expected = expected + g * mixed.bigrams.probabilities(last)
     torch.testing.assert_close(found.exp(), expected)
     assert g.std().item() > 0.01
-    single = torch.from_numpy(SingleStream(mixed).logits(contexts[2], int(last[2])))
+    single = single_logits(mixed, contexts[2], int(last[2]))
     torch.testing.assert_close(single, found[2].detach())
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from recurrence import D, V, draw, draw_tokens, make_model
+from recurrence import D, V, draw, draw_tokens, make_model, session_at
 
 from newllm_core.config import ModelConfig
 from newllm_core.errors import ConfigError
@@ -12,7 +12,6 @@ from newllm_core.model.language_model import LanguageModel
 from newllm_core.model.memory import memory_groups
 from newllm_core.runtime.progress import Silent
 from newllm_core.trajectory.sequential import unroll
-from newllm_core.trajectory.single import SingleStream
 
 # Four slow dimensions; three tokens, two numbers of each.
 S, F, K = 4, 2, 3
@@ -65,8 +64,9 @@ def test_averages_fade_tokens_move_on_and_the_update_does_not_know_of_them(cell)
     plain.embedding.load_state_dict(model.embedding.state_dict())
     for of_block, wanted in zip(found, unroll(plain, tokens, start[:, :D]), strict=True):
         torch.testing.assert_close(of_block[..., :D], wanted, rtol=0, atol=1e-12)
-    one = SingleStream(model).step(start[0], int(tokens[0, 0]))
-    torch.testing.assert_close(one, found[-1][0, 0].detach(), rtol=0, atol=1e-12)
+    session = session_at(model, start[0])
+    session.read([int(tokens[0, 0])])
+    torch.testing.assert_close(session.context_C, found[-1][0, 0].detach(), rtol=0, atol=1e-12)
 
 
 def test_products_of_bfloat16_do_not_round_what_is_kept():

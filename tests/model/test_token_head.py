@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from recurrence import D, E, V, draw, draw_tokens, make_model
+from recurrence import D, E, V, draw, draw_tokens, make_model, single_logits
 
 from newllm_core.config import ModelConfig, Phase2Config
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.training.phase2.source import Source, drop
-from newllm_core.trajectory.single import SingleStream
 
 
 def test_logits_of_a_tied_head_go_through_the_projection():
@@ -19,7 +18,7 @@ def test_logits_of_a_tied_head_go_through_the_projection():
     assert by_hand.shape == (5, E)
     by_hand = by_hand @ model.embedding.weight.T + head.bias
     torch.testing.assert_close(model.logits([context])[0], by_hand, rtol=0, atol=1e-12)
-    single = torch.from_numpy(SingleStream(model).logits(context[2]))
+    single = single_logits(model, context[2])
     torch.testing.assert_close(single, by_hand[2].detach(), rtol=0, atol=1e-12)
 
 
@@ -43,7 +42,7 @@ def test_a_hidden_layer_adds_what_no_line_has(tied):
     width = width + hidden @ layer.output.weight.T + layer.output.bias
     by_hand = width @ head.weight.T + head.bias
     torch.testing.assert_close(model.logits([context])[0], by_hand, rtol=0, atol=1e-12)
-    single = torch.from_numpy(SingleStream(model).logits(context[2]))
+    single = single_logits(model, context[2])
     torch.testing.assert_close(single, by_hand[2].detach(), rtol=0, atol=1e-12)
     # Drawn from the seed like the rest, and none of it is left at zero.
     assert all(p.abs().max() > 0 for p in layer.parameters() if p.ndim == 2)
@@ -65,10 +64,9 @@ def test_a_head_adds_what_it_has_for_the_last_token(shape):
     for found, wanted in zip(model.logits(contexts, last), plain.logits(moved), strict=True):
         torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
     # Before any token was read, there is none to read.
-    single = SingleStream(model)
-    first = torch.from_numpy(single.logits(contexts[1][0, 0]))
+    first = single_logits(model, contexts[1][0, 0])
     torch.testing.assert_close(first, plain.logits(contexts)[1][0, 0].detach(), rtol=0, atol=1e-12)
-    second = torch.from_numpy(single.logits(contexts[1][0, 0], int(last[0, 0])))
+    second = single_logits(model, contexts[1][0, 0], int(last[0, 0]))
     torch.testing.assert_close(second, plain.logits(moved)[1][0, 0].detach(), rtol=0, atol=1e-12)
     # A new head has nothing for any token yet.
     fresh = LanguageModel(ModelConfig(head_reads_token=True), V)
