@@ -21,7 +21,6 @@ from newllm_core.analysis.lyapunov import extent, lyapunov_spectra
 from newllm_core.analysis.rank import effective_rank, token_loadings
 from newllm_core.analysis.recurrence import Recurrence, worthwhile_threads
 from newllm_core.analysis.report.figures import differences
-from newllm_core.analysis.rows import Rows
 from newllm_core.analysis.sections import matrix_sections
 from newllm_core.analysis.summary import identity_cosine
 from newllm_core.analysis.token_dependency import contributions, token_dependency
@@ -148,12 +147,12 @@ class Examiner:
         }
 
     def _split(self, recurrence: Recurrence, read: ProbeContexts) -> dict[str, Any]:
-        rows = Rows.of(read.contexts)
-        figures, vectors_DK = matrix_sections(rows, **self._given)
+        contexts_ND = read.contexts
+        figures, vectors_DK = matrix_sections(contexts_ND, **self._given)
         if read.is_projected:
             figures |= sketched_sections(read, figures)
         found = {
-            "num_tokens": rows.num_rows,
+            "num_tokens": len(contexts_ND),
             "context_dim": recurrence.context_dim,
             **figures,
             "identity_cosine": identity_cosine(read.trajectory),
@@ -164,7 +163,9 @@ class Examiner:
         if self.text is None:
             return found
         count = self.config.analysis.tokens_per_singular_vector
-        loadings = token_loadings(rows, vectors_DK, read.tokens.reshape(-1), num_tokens=count)
+        loadings = token_loadings(
+            contexts_ND, vectors_DK, read.tokens.reshape(-1), num_tokens=count
+        )
         found["singular_vectors"] = vectors = []
         for value, loaded in zip(figures["top_singular_values"], loadings, strict=True):
             tokens = [{"id": id, "text": self.text(id), "loading": x} for id, x in loaded]

@@ -4,18 +4,16 @@ The result has no identity or token figures: a file says nothing about the order
 tensor of one dimension, such as the weights of a LayerNorm, there are neither ranks nor pairs.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from newllm_core.analysis.rank import largest, projections
-from newllm_core.analysis.rows import CHUNK_ELEMENTS, Rows
+from newllm_core.analysis.rows import chunks
 from newllm_core.analysis.sections import distribution, matrix_sections
 from newllm_core.analysis.summary import summary
 from newllm_core.config import AnalysisConfig
@@ -42,32 +40,28 @@ def analyze_matrix(
     config: AnalysisConfig | None = None,
     seed: int = 0,
     progress: Progress | None = None,
-    chunk_elements: int = CHUNK_ELEMENTS,
 ) -> dict[str, Any]:
     """Return figures of a matrix [N, D] or vector [N] in a `.safetensors` or `.npy` file.
 
-    Memory holds `chunk_elements` entries and a square matrix of the smaller side, not the file.
-    Without a `tensor_name` the file has one matrix only.
+    Memory holds a few rows and a square matrix of the smaller side, not the file, unless its
+    numbers are in another byte order. Without a `tensor_name` the file has one matrix only.
 
     Raises:
         InputError: the file or tensor is missing, unreadable, no matrix of at least two rows, or
             holds values that are not finite.
     """
     config, progress = config or AnalysisConfig(), progress or Silent()
-    with _open(path, tensor_name) as (rows, name, is_vector):
-        count, width = rows.shape
-        label = f"{name or path.name} [{count:,}{'' if is_vector else f' x {width:,}'}]"
+    tensor, name = _read(path, tensor_name)
+    is_vector = tensor.ndim == 1
+    label = f"{name or path.name} [{' x '.join(f'{side:,}' for side in tensor.shape)}]"
+    progress.message(f"analysing {label}" + ("" if is_vector else f": {tensor.numel():,} values"))
+    with progress.task(f"reading {label}", None, "rows"):
         place = f"{label} of {path}" if name else str(path)
+        _check_values(tensor[:, None] if is_vector else tensor, place)
         if is_vector:
-            progress.message(f"analysing {label}")
-            _check_values(rows, place)
-            figures = _vector_figures(torch.cat(list(rows.chunks()))[:, 0])
+            figures = _vector_figures(tensor.double())
         else:
-            progress.message(f"analysing {label}: {count * width:,} values")
-            with progress.task(f"reading {label}", None, "rows") as task:
-                rows = replace(rows, chunk_elements=chunk_elements, on_read=task.advance)
-                _check_values(rows, place)
-                figures = _matrix_figures(rows, config, seed)
+            figures = _matrix_figures(tensor, config, seed)
     return {"schema": SCHEMA, "file": str(path), "tensor": name, **figures}
 
 
@@ -78,24 +72,23 @@ def examine_states(
 
     Raises:
         ValueError: it is no matrix.
-        InputError: it has one row, or values that are not finite.
+        InputError: it has one row, or values that are complex or not finite.
     """
-    rows = Rows.of(states)
-    _matrix_shape(list(rows.shape), "states")
-    _check_values(rows, "states")
-    return {"schema": SCHEMA, **_matrix_figures(rows, config or AnalysisConfig(), seed)}
+    _check_values(states, "states")
+    _check_shape(states.shape, "states")
+    return {"schema": SCHEMA, **_matrix_figures(states, config or AnalysisConfig(), seed)}
 
 
-def _matrix_figures(rows: Rows, config: AnalysisConfig, seed: int) -> dict[str, Any]:
-    figures, vectors_DK = matrix_sections(rows, config, seed=seed)
-    projected_NK = projections(rows, vectors_DK)
-    ids_N = torch.arange(rows.num_rows, device=projected_NK.device)
+def _matrix_figures(matrix_ND: Tensor, config: AnalysisConfig, seed: int) -> dict[str, Any]:
+    figures, vectors_DK = matrix_sections(matrix_ND, config, seed=seed)
+    projected_NK = projections(matrix_ND, vectors_DK)
+    ids_N = torch.arange(len(matrix_ND), device=projected_NK.device)
     loadings = largest(ids_N, projected_NK, ROWS_PER_VECTOR)
     vectors = [
         {"singular_value": value, "rows": [{"id": row, "loading": x} for row, x in of_vector]}
         for value, of_vector in zip(figures["top_singular_values"], loadings, strict=True)
     ]
-    return {"shape": list(rows.shape), **figures, "singular_vectors": vectors}
+    return {"shape": list(matrix_ND.shape), **figures, "singular_vectors": vectors}
 
 
 def _vector_figures(values_N: Tensor) -> dict[str, Any]:
@@ -117,33 +110,31 @@ def _vector_figures(values_N: Tensor) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def _open(path: Path, tensor_name: str | None) -> Iterator[tuple[Rows, str | None, bool]]:
-    """Open a matrix; yield it, its name and whether it is a vector as a column."""
+def _read(path: Path, tensor_name: str | None) -> tuple[Tensor, str | None]:
+    """Return a matrix or vector that is mapped from a file, and its name."""
     if path.suffix == ".npy":
         if tensor_name is not None:
             raise InputError(f"{path} holds one array without a name: leave out --tensor")
         array = open_array(path)
-        rows, columns = _matrix_shape(list(array.shape), str(path))
-        source = _NpySource(array.reshape(rows, columns))
-        yield Rows(source, rows, columns, dtype=source.dtype), None, array.ndim == 1
-        return
+        _check_shape(array.shape, str(path))
+        # Of types that torch has, this is the mapped array itself.
+        array = array.astype(
+            "f8" if array.itemsize > 8 else array.dtype.newbyteorder("="), copy=False
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it cannot be written
+            return torch.from_numpy(array), None
     with open_tensors(path) as file:
         shapes = {n: file.get_slice(n).get_shape() for n in list(file.keys())}
         name = _choose(path, shapes, tensor_name)
         label = f"tensor {name!r} of {path}"
-        rows, columns = _matrix_shape(shapes[name], label)
-        is_vector = len(shapes[name]) == 1
+        _check_shape(shapes[name], label)
         try:
-            source = file.get_tensor(name)[:, None] if is_vector else file.get_slice(name)
-            dtype = source[0:1, 0:1].dtype
+            return file.get_tensor(name), name
         except (TypeError, AttributeError, ValueError) as error:  # types that torch lacks
             raise InputError(
                 f"{label} has the type {file.get_slice(name).get_dtype()}: {reason(error)}"
             ) from error
-        if dtype.is_complex:
-            raise InputError(f"{label} has the type {dtype}, expected real numbers")
-        yield Rows(source, rows, columns, dtype=dtype), name, is_vector
 
 
 def _choose(path: Path, shapes: dict[str, list[int]], asked: str | None) -> str:
@@ -157,38 +148,27 @@ def _choose(path: Path, shapes: dict[str, list[int]], asked: str | None) -> str:
     raise InputError(f"{problem} (matrices in it: {listed or 'none'})")
 
 
-class _NpySource:
-    """A memory-mapped array whose parts come as tensors of `dtype`."""
-
-    def __init__(self, array: np.ndarray) -> None:
-        self.array = array
-        is_short = array.dtype.kind == "f" and array.itemsize <= 4
-        self.dtype = torch.float32 if is_short else torch.float64
-
-    def __getitem__(self, index: tuple[slice, slice]) -> Tensor:
-        exact = "f4" if self.dtype == torch.float32 else "f8"
-        return torch.from_numpy(np.array(self.array[index], dtype=exact))
-
-
-def _matrix_shape(shape: list[int], label: str) -> tuple[int, int]:
+def _check_shape(shape: Sequence[int], label: str) -> None:
     if len(shape) == 1 and 0 < shape[0] <= LONGEST_VECTOR:
-        return shape[0], 1
+        return
+    has_shape = f"{label} has shape {list(shape)}"
     if len(shape) != 2 or shape[0] < 2 or shape[1] < 1:
         raise InputError(
-            f"{label} has shape {shape}: a matrix of at least two rows is needed, or a vector of "
-            f"up to {LONGEST_VECTOR:,} values"
+            f"{has_shape}: a matrix of at least two rows is needed, or a vector of up to "
+            f"{LONGEST_VECTOR:,} values"
         )
     if min(shape) > WIDEST_SIDE:
         raise InputError(
-            f"{label} has shape {shape}: its smaller side is more than {WIDEST_SIDE:,}, look at "
-            "some of its rows instead"
+            f"{has_shape}: its smaller side is more than {WIDEST_SIDE:,}, look at some of its rows "
+            "instead"
         )
-    return shape[0], shape[1]
 
 
-def _check_values(rows: Rows, label: str) -> None:
+def _check_values(matrix_ND: Tensor, label: str) -> None:
+    if matrix_ND.is_complex():
+        raise InputError(f"{label} has the type {matrix_ND.dtype}, expected real numbers")
     begin, largest = 0, 0.0
-    for chunk in rows.chunks():
+    for chunk in chunks(matrix_ND):
         bad = ~torch.isfinite(chunk).all(dim=1)
         if bool(bad.any()):
             row = begin + int(bad.nonzero()[0])

@@ -8,12 +8,13 @@ Shapes: N contexts, D context_dim, S = min(N, D), K singular vectors, U token ty
 """
 
 import math
+from collections.abc import Sequence
 from functools import cache
 
 import torch
 from torch import Tensor
 
-from newllm_core.analysis.rows import Rows
+from newllm_core.analysis.rows import chunks
 
 QUADRATURE_POINTS = 20_000
 # Enough to draw a spectrum of any width.
@@ -22,35 +23,36 @@ CURVE_POINTS = 256
 LEAST_OCCURRENCES = 3
 
 
-def spectrum(matrix: Tensor | Rows, *, num_vectors: int = 0) -> tuple[Tensor, Tensor]:
-    """Return singular values [S] of `matrix` [N, D], descending, and right singular vectors [D, K].
+def spectrum(matrix_ND: Tensor, *, num_vectors: int = 0) -> tuple[Tensor, Tensor]:
+    """Return singular values [S] of a matrix, descending, and right singular vectors [D, K].
 
     Those are the first K = `num_vectors`; both are float64.
     """
-    rows = Rows.of(matrix)
     # Scaled to a largest entry of 1, so that squares neither overflow nor vanish.
-    scale = rows.largest() or 1.0
-    tall = rows.num_rows >= rows.num_columns
-    sides = rows.chunks() if tall else (chunk.T for chunk in rows.column_chunks())
+    scale = max(float(chunk.abs().max()) for chunk in chunks(matrix_ND)) or 1.0
+    num_rows, num_columns = matrix_ND.shape
+    tall = num_rows >= num_columns
+    sides = chunks(matrix_ND) if tall else (chunk.T for chunk in chunks(matrix_ND, dim=1))
     gram = torch.as_tensor(sum((short := side / scale).T @ short for side in sides))
     if not num_vectors:
         values = torch.linalg.eigvalsh(gram)
-        vectors = gram.new_zeros(rows.num_columns, 0)
+        vectors = gram.new_zeros(num_columns, 0)
     else:
         values, basis = torch.linalg.eigh(gram)
         vectors = basis.flip(1)[:, :num_vectors]
         if not tall:
-            vectors = torch.cat([(chunk.T / scale) @ vectors for chunk in rows.column_chunks()])
+            sides = chunks(matrix_ND, dim=1)
+            vectors = torch.cat([(chunk.T / scale) @ vectors for chunk in sides])
             vectors = vectors / vectors.norm(dim=0).clamp(min=1e-300)
     return values.clamp(min=0).sqrt().flip(0) * scale, vectors
 
 
-def effective_rank(matrix: Tensor | Rows) -> float:
-    """Return effective rank of `matrix` [N, D], uncentred: between 1 and min(N, D); 0 for zeros.
+def effective_rank(matrix_ND: Tensor) -> float:
+    """Return effective rank of a matrix, uncentred: between 1 and min(N, D); 0 for zeros.
 
     The exponential of the entropy of `p = σ/Σσ` (Roy & Vetterli, EUSIPCO 2007).
     """
-    return spectrum_rank(spectrum(matrix)[0])
+    return spectrum_rank(spectrum(matrix_ND)[0])
 
 
 def spectrum_rank(singular_values_S: Tensor) -> float:
@@ -62,7 +64,7 @@ def spectrum_rank(singular_values_S: Tensor) -> float:
     return math.exp(-float(torch.special.xlogy(p, p).sum()))
 
 
-def actual_rank(singular_values_S: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> int:
+def actual_rank(singular_values_S: Tensor, shape: Sequence[int], dtype: torch.dtype) -> int:
     """Count singular values above numpy's `matrix_rank` tolerance `σ_1 max(N, D) eps` for `dtype`.
 
     It is never below what the Gram matrix resolves. Half precision is judged as float32: numpy's
@@ -113,11 +115,11 @@ def gaussian_singular_values(num_rows: int, num_columns: int) -> Tensor:
     return (found * larger).sqrt().flip(0)
 
 
-def singular_spectrum(values_S: Tensor, rows: Rows) -> dict[str, list[float]]:
+def singular_spectrum(values_S: Tensor, shape: Sequence[int]) -> dict[str, list[float]]:
     """Return the spectrum as a curve, beside that of Gaussian samples of the same energy."""
     count = len(values_S)
     places = torch.linspace(0, count - 1, min(count, CURVE_POINTS)).round().long()
-    gaussian_S = gaussian_singular_values(*rows.shape)
+    gaussian_S = gaussian_singular_values(*shape)
     energy = values_S.double().square().sum() / gaussian_S.square().sum()
     return {
         "index": (places + 1).tolist(),
@@ -126,34 +128,34 @@ def singular_spectrum(values_S: Tensor, rows: Rows) -> dict[str, list[float]]:
     }
 
 
-def information_content(values: Tensor, rows: Rows, *, num_top: int) -> dict[str, object]:
-    """Return every figure of this section from the singular values of `rows`."""
-    rank = spectrum_rank(values)
-    ratio = rank / rows.num_columns
+def information_content(values_S: Tensor, matrix_ND: Tensor, *, num_top: int) -> dict[str, object]:
+    """Return every figure of this section from the singular values of a matrix."""
+    rank, shape = spectrum_rank(values_S), matrix_ND.shape
+    ratio = rank / shape[1]
     return {
         "effective_rank": rank,
         "effective_rank_ratio": ratio,
-        "effective_rank_ceiling_ratio": ratio / effective_rank_ceiling(*rows.shape),
-        "actual_rank": actual_rank(values, rows.shape, rows.dtype),
-        "top_singular_values": values[:num_top].tolist(),
-        "spectrum": singular_spectrum(values, rows),
+        "effective_rank_ceiling_ratio": ratio / effective_rank_ceiling(*shape),
+        "actual_rank": actual_rank(values_S, shape, matrix_ND.dtype),
+        "top_singular_values": values_S[:num_top].tolist(),
+        "spectrum": singular_spectrum(values_S, shape),
     }
 
 
-def projections(matrix: Tensor | Rows, vectors_DK: Tensor) -> Tensor:
-    """Return |projection| of every row of `matrix` [N, D] on every vector [N, K]."""
-    return torch.cat([(chunk @ vectors_DK).abs() for chunk in Rows.of(matrix).chunks()])
+def projections(matrix_ND: Tensor, vectors_DK: Tensor) -> Tensor:
+    """Return |projection| of every row of a matrix on every vector [N, K]."""
+    return torch.cat([(chunk @ vectors_DK).abs() for chunk in chunks(matrix_ND)])
 
 
 def token_loadings(
-    matrix: Tensor | Rows, vectors_DK: Tensor, tokens_N: Tensor, *, num_tokens: int
+    matrix_ND: Tensor, vectors_DK: Tensor, tokens_N: Tensor, *, num_tokens: int
 ) -> list[list[tuple[int, float]]]:
     """Return ids and loadings of the `num_tokens` that load most on each right singular vector.
 
-    A loading is the mean |projection| of the contexts, the rows of `matrix` [N, D], that have just
-    read a token. Tokens seen fewer than three times are left out, if others are there.
+    A loading is the mean |projection| of the contexts, rows of the matrix, that have just read a
+    token. Tokens seen fewer than three times are left out, if others are there.
     """
-    projected_NK = projections(matrix, vectors_DK)
+    projected_NK = projections(matrix_ND, vectors_DK)
     tokens_N = tokens_N.to(projected_NK.device)
     types_U, index_N, counts_U = tokens_N.unique(return_inverse=True, return_counts=True)
     sums_UK = projected_NK.new_zeros(len(types_U), projected_NK.shape[1])

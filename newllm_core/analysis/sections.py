@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from newllm_core.analysis.rank import information_content, spectrum
-from newllm_core.analysis.rows import Rows
+from newllm_core.analysis.rows import chunks
 from newllm_core.analysis.summary import cosine, summary
 from newllm_core.config import AnalysisConfig
 
@@ -23,52 +23,50 @@ HISTOGRAM_BINS = 100
 
 
 def matrix_sections(
-    rows: Rows, config: AnalysisConfig, *, seed: int
+    matrix_ND: Tensor, config: AnalysisConfig, *, seed: int
 ) -> tuple[dict[str, Any], Tensor]:
-    """Return figures of `rows` [N, D], at least two, and their right singular vectors [D, K]."""
+    """Return figures of two rows or more, and their right singular vectors [D, K]."""
     num_top = config.num_singular_vectors
-    values, vectors_DK = spectrum(rows, num_vectors=num_top)
-    l2, cosine, histogram = pairwise(rows, num_pairs=config.num_pairs, seed=seed)
+    values, vectors_DK = spectrum(matrix_ND, num_vectors=num_top)
+    l2, cosine, histogram = pairwise(matrix_ND, num_pairs=config.num_pairs, seed=seed)
     figures = {
-        **information_content(values, rows, num_top=num_top),
-        "norm": norm_summary(rows),
+        **information_content(values, matrix_ND, num_top=num_top),
+        "norm": norm_summary(matrix_ND),
         "pairwise_l2": l2,
         "pairwise_cosine": cosine,
         "cosine_histogram": histogram,
-        **distribution(rows),
+        **distribution(matrix_ND),
     }
     return figures, vectors_DK
 
 
-def norm_summary(matrix: Tensor | Rows) -> dict[str, float]:
-    """Return mean, median, std, min and max of the Euclidean norms of the rows of [N, D]."""
-    return summary(torch.cat([chunk.norm(dim=1) for chunk in Rows.of(matrix).chunks()]))
+def norm_summary(matrix_ND: Tensor) -> dict[str, float]:
+    """Return mean, median, std, min and max of the Euclidean norms of the rows."""
+    return summary(torch.cat([chunk.norm(dim=1) for chunk in chunks(matrix_ND)]))
 
 
-def moments(matrix: Tensor | Rows) -> tuple[Tensor, Tensor]:
-    """Return mean and population variance of every column of `matrix` [N, D], float64 [D] each.
+def moments(matrix_ND: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and population variance of every column, float64 [D] each.
 
     The mean is known before squares are summed: a large one costs no digits.
     """
-    rows = Rows.of(matrix)
-    mean_D = torch.as_tensor(sum(chunk.sum(0) for chunk in rows.chunks())) / rows.num_rows
-    squares_D = sum((chunk - mean_D).square().sum(0) for chunk in rows.chunks())
-    return mean_D, torch.as_tensor(squares_D) / rows.num_rows
+    mean_D = torch.as_tensor(sum(chunk.sum(0) for chunk in chunks(matrix_ND))) / len(matrix_ND)
+    squares_D = sum((chunk - mean_D).square().sum(0) for chunk in chunks(matrix_ND))
+    return mean_D, torch.as_tensor(squares_D) / len(matrix_ND)
 
 
-def distribution(matrix: Tensor | Rows) -> dict[str, Any]:
-    """Return `dimension_mean` and `dimension_variance` of `matrix` [N, D], and its `sparsity`.
+def distribution(matrix_ND: Tensor) -> dict[str, Any]:
+    """Return `dimension_mean` and `dimension_variance` of a matrix, and its `sparsity`.
 
     That is the share of entries below 1 % of their root mean square: 0.008 for Gaussian ones.
     """
-    rows = Rows.of(matrix)
-    mean_D, variance_D = moments(rows)
+    mean_D, variance_D = moments(matrix_ND)
     limit = NEARLY_ZERO * float((variance_D + mean_D.square()).mean().sqrt())
-    small = sum(int((chunk.abs() < limit).sum()) for chunk in rows.chunks())
+    small = sum(int((chunk.abs() < limit).sum()) for chunk in chunks(matrix_ND))
     return {
         "dimension_mean": mean_D.tolist(),
         "dimension_variance": variance_D.tolist(),
-        "sparsity": small / (rows.num_rows * rows.num_columns) if limit else 1.0,
+        "sparsity": small / matrix_ND.numel() if limit else 1.0,
     }
 
 
@@ -94,22 +92,22 @@ def sample_pairs(num_rows: int, num_pairs: int, seed: int) -> tuple[Tensor, Tens
 
 
 def pairwise(
-    matrix: Tensor | Rows, *, num_pairs: int, seed: int
+    matrix_ND: Tensor, *, num_pairs: int, seed: int
 ) -> tuple[dict[str, float], dict[str, float], list[float]]:
-    """Summarise L2 distances and cosines of pairs of rows of `matrix` [N, D].
+    """Summarise L2 distances and cosines of pairs of rows.
 
     The `stderr` of the mean is 0 where every pair was used. Third comes the histogram of the
     cosines: shares of pairs in `HISTOGRAM_BINS` equal bins from -1 to 1.
     """
-    rows = Rows.of(matrix)
-    num_pairs = min(num_pairs, max(2, HELD_ELEMENTS // (2 * rows.num_columns)))
-    left, right = sample_pairs(rows.num_rows, num_pairs, seed)
-    exact = len(left) == rows.num_rows * (rows.num_rows - 1) // 2
+    num_rows, num_columns = matrix_ND.shape
+    num_pairs = min(num_pairs, max(2, HELD_ELEMENTS // (2 * num_columns)))
+    left, right = sample_pairs(num_rows, num_pairs, seed)
+    exact = len(left) == num_rows * (num_rows - 1) // 2
     wanted, positions = torch.unique(torch.cat([left, right]), return_inverse=True)
-    taken = rows.take(wanted)
+    taken = matrix_ND.detach()[wanted.to(matrix_ND.device)]
     left_K, right_K = positions.to(taken.device).split(len(left))
     distances, cosines = [], []
-    step = max(1, PAIR_ELEMENTS // rows.num_columns)
+    step = max(1, PAIR_ELEMENTS // num_columns)
     for i, j in zip(left_K.split(step), right_K.split(step), strict=True):
         a, b = taken[i].double(), taken[j].double()
         distances.append((a - b).norm(dim=1))

@@ -287,3 +287,5 @@ def test_states_alone_have_the_figures_of_a_matrix_file(tmp_path):
     assert "singular_vectors" in found
     with pytest.raises(InputError, match="first in row 2"):
         examine_states(states.index_fill(0, torch.tensor(2), math.nan))
+    with pytest.raises(InputError, match=r"states has the type torch.complex128, expected real"):
+        examine_states(torch.complex(states, states))

@@ -71,7 +71,7 @@ def test_rows_that_load_on_the_top_vector_are_named(tmp_path):
 
 @pytest.mark.parametrize("shape", [(300, 20), (20, 300)])
 @pytest.mark.parametrize("kind", ["safetensors", "npy"])
-def test_small_chunks_give_the_same_figures(tmp_path, shape, kind):
+def test_small_chunks_give_the_same_figures(tmp_path, shape, kind, monkeypatch):
     matrix = gaussian(*shape)
     path = tmp_path / f"m.{kind}"
     if kind == "npy":
@@ -80,7 +80,8 @@ def test_small_chunks_give_the_same_figures(tmp_path, shape, kind):
         save_file({"m": matrix}, path)
     config = AnalysisConfig(num_pairs=150)
     whole = analyze_matrix(path, config=config)
-    pieces = analyze_matrix(path, config=config, chunk_elements=70)
+    monkeypatch.setattr("newllm_core.analysis.rows.CHUNK_ELEMENTS", 70)
+    pieces = analyze_matrix(path, config=config)
     np.testing.assert_allclose(numbers(pieces), numbers(whole), rtol=1e-7, atol=1e-9)
 
 
@@ -111,7 +112,8 @@ def test_a_matrix_of_zeros_has_finite_figures(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "npy"])
-def test_a_vector_has_a_distribution_and_a_norm_and_no_ranks(tmp_path, kind):
+def test_a_vector_has_a_distribution_and_a_norm_and_no_ranks(tmp_path, kind, monkeypatch):
+    monkeypatch.setattr("newllm_core.analysis.rows.CHUNK_ELEMENTS", 700)
     values = gaussian(5000) * 2 + 1
     values[:50] = 0
     path = tmp_path / f"m.{kind}"
@@ -120,7 +122,7 @@ def test_a_vector_has_a_distribution_and_a_norm_and_no_ranks(tmp_path, kind):
     else:
         save_file({"wte": gaussian(9, 4), "ln_f.weight": values}, path)
     name = None if kind == "npy" else "ln_f.weight"
-    report = analyze_matrix(path, name, chunk_elements=700)
+    report = analyze_matrix(path, name)
     assert (report["tensor"], report["shape"], report["num_values"]) == (name, [5000], 5000)
     exact = values.double()
     assert report["euclidean_norm"] == pytest.approx(float(exact.norm()))

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from newllm_core.analysis.rank import token_loadings
-from newllm_core.analysis.rows import Rows
 from newllm_core.analysis.sections import (
     distribution,
     live_dimensions,
@@ -91,9 +90,10 @@ def test_pairs_are_of_two_different_rows_and_seeded():
 
 
 @pytest.mark.parametrize("offset", [0, 1e6])
-def test_moments_are_numpys_whatever_the_chunks(offset):
+def test_moments_are_numpys_whatever_the_chunks(offset, monkeypatch):
+    monkeypatch.setattr("newllm_core.analysis.rows.CHUNK_ELEMENTS", 40)
     matrix = gaussian(101, 7).double() * torch.arange(1, 8) + offset
-    mean, variance = moments(Rows(matrix, 101, 7, matrix.dtype, chunk_elements=40))
+    mean, variance = moments(matrix)
     np.testing.assert_allclose(mean, matrix.numpy().mean(0), rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(variance, matrix.numpy().var(0), rtol=1e-9)
 
