@@ -130,11 +130,14 @@ def _read(path: Path, tensor_name: str | None) -> tuple[Tensor, str | None]:
         label = f"tensor {name!r} of {path}"
         _check_shape(shapes[name], label)
         try:
-            return file.get_tensor(name), name
-        except (TypeError, AttributeError, ValueError) as error:  # types that torch lacks
+            tensor = file.get_tensor(name)
+            tensor[:1].cdouble()
+        except (TypeError, AttributeError, ValueError, NotImplementedError) as error:
+            # A type that torch lacks, or cannot make another of.
             raise InputError(
                 f"{label} has the type {file.get_slice(name).get_dtype()}: {reason(error)}"
             ) from error
+        return tensor, name
 
 
 def _choose(path: Path, shapes: dict[str, list[int]], asked: str | None) -> str:

@@ -216,6 +216,14 @@ def test_foreign_files(tmp_path):
     assert "not a readable .npy" in refused(tmp_path / "m.npy")
 
 
+def test_numbers_of_half_a_byte_are_refused(tmp_path):
+    header = b'{"m": {"dtype": "F4", "shape": [8, 4], "data_offsets": [0, 16]}}'
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(16))
+    assert "tensor 'm' of" in (message := refused(path))
+    assert "has the type F4" in message
+
+
 def test_a_whole_file_is_not_called_damaged(tmp_path):
     save_file({"m": torch.zeros(3, 2)}, tmp_path / "m.safetensors")
     with (
