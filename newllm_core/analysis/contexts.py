@@ -8,8 +8,7 @@ Shapes: N rows, P passages, T tokens that count, S = T or T + 1 contexts in a ro
 K numbers kept of a context (C, but of very long ones).
 """
 
-import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,12 +18,9 @@ from torch.nn import functional as F
 
 from newllm_core.analysis.rank import effective_rank, effective_rank_ceiling
 from newllm_core.analysis.recurrence import Recurrence
-from newllm_core.analysis.rows import nobody
 from newllm_core.analysis.sections import distribution
 from newllm_core.errors import DivergedError, InputError
 
-# Progress is told after so many tokens of every passage.
-TOKENS_AT_ONCE = 64
 # Prime.
 PLACES = 4093
 SHOWN_DIMENSIONS = 4096
@@ -91,30 +87,17 @@ def equal_probes(probes: Mapping[str, Tensor], warmup: int) -> dict[str, Tensor]
 
 
 def read_splits(
-    recurrence: Recurrence,
-    probes: Mapping[str, Tensor],
-    warmup: int,
-    *,
-    on_read: Callable[[int], None] = nobody,
+    recurrence: Recurrence, probes: Mapping[str, Tensor], warmup: int
 ) -> dict[str, ProbeContexts]:
-    """Read the passages [P, warmup + T] of all splits side by side, which is faster."""
+    """Read the passages [P, warmup + T] of all splits side by side, which is faster; T is >= 2."""
     passages = torch.cat(list(probes.values())).to(recurrence.start(1).device)
     first = max(0, warmup - 1)
-    context = recurrence.starts(passages)
     # The context before the first token that counts is kept whole: everything goes on from it.
-    limits = [*range(0, first, TOKENS_AT_ONCE), first]
-    limits += [*range(first + 1, passages.shape[1], TOKENS_AT_ONCE), passages.shape[1]]
-    found, before = [], context
-    for begin, end in itertools.pairwise(limits):
-        tokens = passages[:, begin:end]
-        kept, context = recurrence.rollout(tokens, context)
-        if begin == first:
-            before = context
-        if begin >= first:
-            found.append(kept)
-        on_read(tokens.numel())
+    begin, rest = passages[:, : first + 1], passages[:, first + 1 :]
+    one, before = recurrence.rollout(begin, recurrence.starts(passages), warmup=first)
+    others, last = recurrence.rollout(rest, before)
+    trajectory, ends = torch.cat([one, others], dim=1), torch.stack([before, last])
     counts = [len(tokens) for tokens in probes.values()]
-    trajectory, ends = torch.cat(found, dim=1), torch.stack([before, context])
     parts = zip(
         probes, passages.split(counts), trajectory.split(counts), ends.split(counts, 1), strict=True
     )

@@ -8,7 +8,7 @@ Shapes: P passages of all splits, T tokens, S = T + 1 contexts in a row, L token
 C context_dim, K numbers kept of a context.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -27,7 +27,6 @@ from newllm_core.analysis.echo_state import (
 )
 from newllm_core.analysis.lyapunov import log_growths, lyapunov_exponent
 from newllm_core.analysis.recurrence import Recurrence
-from newllm_core.analysis.rows import nobody
 from newllm_core.analysis.summary import gaussian_like, mean_and_error
 from newllm_core.config import AnalysisConfig
 
@@ -42,7 +41,6 @@ def dynamics(
     *,
     converged_below: float,
     seed: int,
-    on_read: Callable[[int], None] = nobody,
 ) -> dict[str, dict[str, Any]]:
     """Perturb, restart and repeat the passages of every split, which have equal shapes.
 
@@ -57,19 +55,19 @@ def dynamics(
     own_PC = torch.cat(firsts)
     # Drawn split by split, so that a split has the same figures whatever is beside it.
     vector_PC = torch.cat([gaussian_like(of_split, seed) for of_split in firsts])
-    growth_PT1 = log_growths(recurrence, tokens_PT, own_PC, vector_PC[:, None], on_read=on_read)
+    growth_PT1 = log_growths(recurrence, tokens_PT, own_PC, vector_PC[:, None])
     growth_PT = growth_PT1[..., 0]
     random = [random_start(of_split, seed) for of_split in firsts]
     starts = torch.cat([*random, recurrence.start(len(own_PC))])
     twice = tokens_PT.repeat(2, 1), trajectory_PSK.repeat(2, 1, 1)
-    from_random_PS, from_start_PS = distances(recurrence, *twice, starts, on_read=on_read).chunk(2)
+    from_random_PS, from_start_PS = distances(recurrence, *twice, starts).chunk(2)
     count = len(texts[0])
     if count > 1 and not bool(torch.isfinite(from_random_PS).all()):
         # Not every state is one from which a network can go on: take those of other passages.
         others_PC = torch.cat([of_split.roll(1, 0) for of_split in firsts])
         from_random_PS = distances(recurrence, tokens_PT, trajectory_PSK, others_PC)
     repeated_PL = tokens_PT[:, : config.repeated_tokens]
-    drift_PR = drift(recurrence, repeated_PL, readings=config.readings, on_read=on_read)
+    drift_PR = drift(recurrence, repeated_PL, readings=config.readings)
 
     found = {}
     for index, split in enumerate(read):
@@ -85,7 +83,6 @@ def dynamics(
             count=found_sweeps["predicted"]["1%"],
             converged_below=converged_below,
         )
-        on_read(SWEPT_TOKENS * tokens_PT[part].numel())
         found[split] = {
             "lyapunov_exponent": exponent,
             # Tokens until a perturbation has shrunk to 1/e, where perturbations shrink.
@@ -126,16 +123,9 @@ def tokens_to_read(probes: Mapping[str, Tensor], warmup: int, config: AnalysisCo
 
 
 @torch.no_grad()
-def drift(
-    recurrence: Recurrence,
-    tokens_PL: Tensor,
-    *,
-    readings: int,
-    on_read: Callable[[int], None] = nobody,
-) -> Tensor:
+def drift(recurrence: Recurrence, tokens_PL: Tensor, *, readings: int) -> Tensor:
     """Return relative root mean square distance [P, readings - 1] of each reading from the next."""
     before_PLK, context_PC = recurrence.rollout(tokens_PL, recurrence.start(len(tokens_PL)))
-    on_read(tokens_PL.numel())
     drifts = []
     for _ in range(readings - 1):
         after_PLK, context_PC = recurrence.rollout(tokens_PL, context_PC)
@@ -143,7 +133,6 @@ def drift(
         size_P = after_PLK.double().square().sum(dim=(1, 2)).clamp(min=1e-300)
         drifts.append((moved_P / size_P).sqrt())
         before_PLK = after_PLK
-        on_read(tokens_PL.numel())
     return torch.stack(drifts, dim=1)
 
 

@@ -12,14 +12,13 @@ Shapes: P passages, T tokens, S = T + 1 contexts in a row, C context_dim, K kept
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from newllm_core.analysis.recurrence import Recurrence
-from newllm_core.analysis.rows import nobody
 from newllm_core.analysis.summary import gaussian_like
 
 # Keys of the figures of sweeps, and the relative error that each stands for.
@@ -32,29 +31,16 @@ SWEPT_TOKENS = 8
 
 @torch.no_grad()
 def distances(
-    recurrence: Recurrence,
-    tokens_PT: Tensor,
-    trajectory_PSK: Tensor,
-    start_PC: Tensor,
-    *,
-    on_read: Callable[[int], None] = nobody,
+    recurrence: Recurrence, tokens_PT: Tensor, trajectory_PSK: Tensor, start_PC: Tensor
 ) -> Tensor:
     """Return distance [P, S] of a known trajectory from the one that begins at `start_PC`, float64.
 
     Both read `tokens_PT`; the known one includes its start.
     """
-
-    def apart(step: int, context_PC: Tensor) -> Tensor:
-        known_PK = trajectory_PSK[:, step].double()
-        return (known_PK - recurrence.kept(context_PC).double()).norm(dim=1)
-
-    context_PC = start_PC
-    found = [apart(0, context_PC)]
-    for step, token_P in enumerate(tokens_PT.unbind(1), 1):
-        context_PC = recurrence.read(context_PC, token_P)
-        found.append(apart(step, context_PC))
-        on_read(len(context_PC))
-    return torch.stack(found, dim=1)
+    after_PTK, _ = recurrence.rollout(tokens_PT, start_PC)
+    found_PSK = torch.cat([recurrence.kept(start_PC)[:, None], after_PTK], dim=1)
+    pairs = zip(trajectory_PSK, found_PSK, strict=True)  # one at a time: in float64 all are large
+    return torch.stack([(known.double() - found.double()).norm(dim=1) for known, found in pairs])
 
 
 def random_start(like_PC: Tensor, seed: int) -> Tensor:
@@ -109,9 +95,11 @@ def converged_share(
     gives None.
     """
     length = tokens_PT.shape[1]
-    if count is None or math.ceil(count) > length:
+    last = 0 if count is None or count > length else math.ceil(count)
+    # Whoever waits expects a sweep for every token: of the others they hear at once.
+    recurrence.task.advance(SWEPT_TOKENS * len(tokens_PT) * (length - last))
+    if not last:
         return None
-    last = math.ceil(count)
     ends_E = torch.linspace(last, length, SWEPT_TOKENS).round().long().to(tokens_PT.device)
     places_En = ends_E[:, None] + torch.arange(-last, 0, device=tokens_PT.device)
     rows_RT = tokens_PT[:, places_En].flatten(0, 1)

@@ -27,7 +27,7 @@ from newllm_core.analysis.token_dependency import contributions, token_dependenc
 from newllm_core.analysis.token_memory import Labelled, label, memory_capacity, token_memory
 from newllm_core.checkpoint.metadata import SPLITS
 from newllm_core.config import Config
-from newllm_core.runtime.progress import Progress, Task
+from newllm_core.runtime.progress import Progress
 
 Splits = dict[str, dict[str, Any]]
 
@@ -68,35 +68,34 @@ class Examiner:
             worthwhile_threads(recurrence, rows),
             progress.task("reading probes", total, "tokens") as task,
         ):
-            read = read_splits(recurrence, probes, self.warmup, on_read=task.advance)
-            found = self.figures(recurrence, require_finite(read, recurrence), task)
+            recurrence.task = task
+            read = read_splits(recurrence, probes, self.warmup)
+            found = self.figures(recurrence, require_finite(read, recurrence))
             if control is not None:
-                read = read_splits(control, probes, self.warmup, on_read=task.advance)
+                control.task = task
+                read = read_splits(control, probes, self.warmup)
                 for split in exploded(read):
                     progress.warning(f"the random control explodes on {split}: it has no figures")
                     del read[split]
-                untrained = self.figures(control, read, task)
+                untrained = self.figures(control, read)
         return {
             **{split: found.get(split) for split in SPLITS},
             "random_control": {split: untrained.get(split) for split in SPLITS},
             "differences": differences(found, untrained),
         }
 
-    def figures(
-        self, recurrence: Recurrence, read: Mapping[str, ProbeContexts], task: Task
-    ) -> Splits:
+    def figures(self, recurrence: Recurrence, read: Mapping[str, ProbeContexts]) -> Splits:
         """Return figures of every split that was read: with a `text` all, else those of health."""
         if not read:
             return {}
-        given = {"on_read": task.advance, **self._given}
         below = self.config.phase1.convergence_threshold
-        found = dynamics(recurrence, read, converged_below=below, **given)
+        found = dynamics(recurrence, read, converged_below=below, **self._given)
         for split, of_split in read.items():
             memory = self._memory(recurrence, of_split)
             found[split] = self._split(recurrence, of_split) | found[split] | memory
         if self.text is None:
             return found
-        spectra = lyapunov_spectra(recurrence, read, **given)
+        spectra = lyapunov_spectra(recurrence, read, **self._given)
         for split, of_split in read.items():
             along = found[split]["along_text"]
             along["texts"] = [self.text(token) for token in along["tokens"]]

@@ -64,8 +64,9 @@ def measure_health(
         worthwhile_threads(recurrence, sum(map(len, passages.values()))),
         (progress or Silent()).task("measuring health", total, "tokens") as task,
     ):
-        read = read_splits(recurrence, passages, warmup, on_read=task.advance)
-        figures = examiner.figures(recurrence, require_finite(read, recurrence), task)
+        recurrence.task = task
+        read = read_splits(recurrence, passages, warmup)
+        figures = examiner.figures(recurrence, require_finite(read, recurrence))
     return {split: health_of(of_split) for split, of_split in figures.items()}
 
 

@@ -8,7 +8,7 @@ Shapes: P passages, T tokens, C context_dim, X exponents.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,6 @@ from torch import Tensor
 
 from newllm_core.analysis.contexts import ProbeContexts
 from newllm_core.analysis.recurrence import Recurrence
-from newllm_core.analysis.rows import nobody
 from newllm_core.analysis.summary import gaussian_like, mean_and_error
 from newllm_core.config import AnalysisConfig
 
@@ -37,18 +36,12 @@ WITHOUT_INPUT = 4
 
 @torch.no_grad()
 def log_growths(
-    recurrence: Recurrence,
-    tokens_PT: Tensor,
-    start_PC: Tensor,
-    drawn_PXC: Tensor,
-    *,
-    on_read: Callable[[int], None] = nobody,
+    recurrence: Recurrence, tokens_PT: Tensor, start_PC: Tensor, drawn_PXC: Tensor
 ) -> Tensor:
     """Return logarithms of the growth of tangent vectors by every token [P, T, X], float64.
 
     Contexts begin at `start_PC`, vectors, of any length, at `drawn_PXC`; several of a passage are
-    kept orthogonal. `on_read` is told how many tokens have been read, a tangent counting as another
-    row.
+    kept orthogonal.
     """
     count = drawn_PXC.shape[1]
     vectors_PXC, _ = _orthonormal(drawn_PXC, drawn_PXC)
@@ -62,7 +55,6 @@ def log_growths(
         context_PC = after_RC[::count]
         vectors_PXC, norms_PX = _orthonormal(pushed_RC.view_as(drawn_PXC), vectors_PXC)
         grown.append(norms_PX.double().clamp(min=SMALLEST_GROWTH).log())
-        on_read(2 * len(after_RC))
     return torch.stack(grown, dim=1)
 
 
@@ -97,7 +89,6 @@ def lyapunov_spectra(
     config: AnalysisConfig,
     *,
     seed: int,
-    on_read: Callable[[int], None],
 ) -> dict[str, dict[str, Any]]:
     """Measure the largest exponents on evenly spaced passages of splits of equal shapes.
 
@@ -120,7 +111,6 @@ def lyapunov_spectra(
         tokens_PT.repeat(1, 2 if is_driven else 1 + WITHOUT_INPUT),
         torch.cat(firsts),
         torch.cat(drawn),
-        on_read=on_read,
     )[:, tokens_PT.shape[1] :]
     found = {}
     for split, of_split_PTX in zip(read, growth_PTX.split(passages), strict=True):

@@ -19,6 +19,7 @@ from torch.autograd.functional import jvp
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.parallel.sharding import is_divided
 from newllm_core.runtime.device import WITHOUT_FLOAT64, one_thread
+from newllm_core.runtime.progress import Task
 from newllm_core.trajectory.sequential import rollout
 
 EXACT, DIFFERENCES = "exact", "differences"
@@ -28,13 +29,17 @@ SMALLEST_PRODUCT = 2**25
 
 
 class Recurrence(ABC):
-    """A recurrent network as the analysis sees it."""
+    """A recurrent network as the analysis sees it.
+
+    Its `task` is told about every token of a text that is read, not about samples of single ones.
+    """
 
     context_dim: int  # C, numbers in a state
     largest_weight: int  # numbers in its largest matrix, see `worthwhile_threads`
     derivative: str = EXACT  # how Jacobian-vector products are made
     derivative_error: float = 0.0  # of such a product, relative
     remedy: str = ""  # what may help where contexts are not finite
+    task: Task = Task()  # whoever waits for it sets another
     is_projected: bool = False  # whether `kept` holds a projection of a context, not all of it
 
     @abstractmethod
@@ -66,12 +71,17 @@ class Recurrence(ABC):
             context_BC = self.read(context_BC, token_B)
             if number >= warmup:
                 found.append(self.kept(context_BC))
+            self.task.advance(len(token_B))
         return torch.stack(found, dim=1), context_BC
 
     def push_forward(
         self, context_NC: Tensor, tokens_N: Tensor, vector_NC: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return the states after a token [N, C], and the Jacobian of that times `vector_NC`."""
+        """Return the states after a token [N, C], and the Jacobian of that times `vector_NC`.
+
+        A tangent costs as much as another row.
+        """
+        self.task.advance(2 * len(context_NC))
         update = partial(self.read, tokens_N=tokens_N)
         if self.derivative == EXACT:
             # Two reverse passes in C++ alone; torch's forward mode spends most time in Python.
@@ -112,7 +122,7 @@ class ModelRecurrence(Recurrence):
         self, tokens_BT: Tensor, start_BC: Tensor, *, warmup: int = 0
     ) -> tuple[Tensor, Tensor]:
         """Read tokens as evaluation does."""
-        contexts_BTC = rollout(self.model, tokens_BT, start_BC, warmup=warmup)
+        contexts_BTC = rollout(self.model, tokens_BT, start_BC, warmup=warmup, task=self.task)
         return contexts_BTC, contexts_BTC[:, -1]
 
 

@@ -8,10 +8,6 @@ from torch import Tensor
 CHUNK_ELEMENTS = 4 * 2**20
 
 
-def nobody(count: int) -> None:
-    """Hear about progress and do nothing."""
-
-
 def chunks(matrix_ND: Tensor, dim: int = 0) -> Iterator[Tensor]:
     """Yield a matrix [N, D] from top to bottom, or from left to right (`dim` 1), as float64.
 

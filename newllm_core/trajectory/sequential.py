@@ -9,6 +9,7 @@ from torch import Tensor
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.parallel.sharding import is_divided, within
 from newllm_core.plugins.registry import CELLS
+from newllm_core.runtime.progress import Task
 
 # A rollout reads so many tokens at a time, so that memory does not grow with T.
 TOKENS_AT_ONCE = 16_384
@@ -53,11 +54,16 @@ def read_to_end(model: LanguageModel, tokens_BT: Tensor, start_BC: Tensor) -> Te
 
 @torch.no_grad()
 def rollout(
-    model: LanguageModel, tokens_BT: Tensor, start_BC: Tensor, *, warmup: int = 0
+    model: LanguageModel,
+    tokens_BT: Tensor,
+    start_BC: Tensor,
+    *,
+    warmup: int = 0,
+    task: Task | None = None,
 ) -> Tensor:
     """Read tokens without gradients: the final contexts [B, T - warmup, C].
 
-    The contexts of the first `warmup` tokens are not returned.
+    The contexts of the first `warmup` tokens are not returned. A `task` is told about all tokens.
     """
     num_streams, length = tokens_BT.shape
     contexts = start_BC.new_empty(num_streams, length - warmup, model.context_dim)
@@ -71,4 +77,6 @@ def rollout(
         kept = read[:, max(0, warmup - begin) :]
         first = max(0, begin - warmup)
         contexts[:, first : first + kept.shape[1]] = kept
+        if task is not None:
+            task.advance(len(read) * read.shape[1])
     return contexts

@@ -109,8 +109,8 @@ def test_a_spectrum_is_counted_once_vectors_have_found_their_directions():
     shrink = torch.tensor([0.9, 0.8], dtype=torch.float64)
     turning = maps.Map(2, lambda c, x: shrink * c + x)
     read = read_splits(turning, {"train": maps.random_tokens(1, 260, 3)}, 2)
-    given = {"config": AnalysisConfig(), "seed": 0, "on_read": lambda count: None}
-    exponents = lyapunov_spectra(turning, read, **given)["train"]["exponents"]
+    found = lyapunov_spectra(turning, read, AnalysisConfig(), seed=0)
+    exponents = found["train"]["exponents"]
     wanted = shrink.log().tolist()
     assert [exponent["mean"] for exponent in exponents] == pytest.approx(wanted, abs=1e-10)
 

@@ -72,8 +72,7 @@ def test_health_is_that_of_contexts_of_which_none_is_typical():
     rows = rows / rows.norm(dim=1, keepdim=True) * (1 + torch.arange(planted.VOCAB) % 9)[:, None]
     model = maps.Map(6, lambda c, x: rows[x[:, 0].long()])
     read = read_splits(model, {"train": tokens}, 8)
-    with Silent().task("", 1, "tokens") as task:
-        found = health_of(Examiner(Config(), warmup=8).figures(model, read, task)["train"])
+    found = health_of(Examiner(Config(), warmup=8).figures(model, read)["train"])
     contexts = rows[tokens[:, 8:]].flatten(0, 1)
     assert found["norm_ratio"] == pytest.approx(float(contexts.norm(dim=1).mean()) / 6**0.5)
     assert found["live_dimensions"] == pytest.approx(4 / 6)

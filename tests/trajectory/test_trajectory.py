@@ -7,6 +7,7 @@ import pytest
 import torch
 from recurrence import SHAPES, D, T, draw, draw_tokens, make_model, sweep, text_formula
 
+from newllm_core.runtime.progress import Task
 from newllm_core.training.phase1.engines import incoming
 from newllm_core.trajectory import sequential
 from newllm_core.trajectory.sequential import rollout, unroll
@@ -190,3 +191,11 @@ def test_later_streams_of_a_text_start_from_their_warmup(exact_device):
         torch.testing.assert_close(
             found[begin : begin + 50], stream[begin - first :], rtol=0, atol=1e-10
         )
+
+
+def test_whoever_waits_for_a_rollout_hears_of_its_tokens_while_it_reads(monkeypatch):
+    monkeypatch.setattr(sequential, "TOKENS_AT_ONCE", 20)
+    model, task, told = make_model(), Task(), []
+    task.advance = told.append
+    rollout(model, draw_tokens(B, 25), model.start(B), warmup=24, task=task)
+    assert told == [20, 20, 10]
