@@ -216,7 +216,7 @@ def test_progress_is_in_bytes_and_ends_with_the_file(model, tokenizer, path):
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [(b"", "empty"), (b"\xef\xbb\xbf", "empty"), (b"a\xff", "offset 1")]
+    ("content", "words"), [(b"", "empty"), (b"\xef\xbb\xbf", "empty"), (b"a\n\xff", "line 2")]
 )
 def test_files_without_text_are_refused(tmp_path, content, words):
     tokenizer = TOKENIZERS["bytes"]()

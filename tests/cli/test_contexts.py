@@ -165,7 +165,7 @@ def test_a_link_may_lead_to_another_disk(newllm, tmp_path, linked):
     [
         (["--text=none.txt", "--out=c.npy"], 3, ["none.txt", "no such file"]),
         (["--text=empty.txt", "--out=c.npy"], 3, ["empty.txt is empty"]),
-        (["--text=latin1.txt", "--out=c.safetensors"], 3, ["latin1.txt is not UTF-8", "offset 1"]),
+        (["--text=latin1.txt", "--out=c.safetensors"], 3, ["latin1.txt is not UTF-8", "line 2"]),
         (["--text=-", "--out=c.safetensors"], 3, ["stdin is empty"]),
         (["--text=text.txt", "--out=c.txt"], 2, ["c.txt", ".safetensors or .npy"]),
         (["--text=text.txt", "--out=text.txt/c.npy"], 3, ["cannot write", "text.txt/c.npy"]),
@@ -174,7 +174,7 @@ def test_a_link_may_lead_to_another_disk(newllm, tmp_path, linked):
 )
 def test_a_mistake_is_one_helpful_line(newllm, tmp_path, arguments, code, words):
     (tmp_path / "empty.txt").write_text("")
-    (tmp_path / "latin1.txt").write_bytes("Käse".encode("latin-1"))
+    (tmp_path / "latin1.txt").write_bytes("der\nKäse".encode("latin-1"))
     before = sorted(tmp_path.iterdir())
     done = newllm("contexts", "a.safetensors", *arguments)
     assert (done.code, done.out) == (code, "")

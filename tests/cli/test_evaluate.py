@@ -28,7 +28,7 @@ def mistaken(tmp_path_factory):
     save_checkpoint(folder / "other.safetensors")
     save_dataset(folder)
     (folder / "empty.txt").write_text("")
-    (folder / "latin1.txt").write_bytes("Käse".encode("latin-1"))
+    (folder / "latin1.txt").write_bytes("der\nKäse".encode("latin-1"))
     return folder
 
 
@@ -128,7 +128,7 @@ def test_the_table_has_bits_per_character_where_nothing_separates_words(newllm, 
         (["other.safetensors"], 3, ["None is gone", "--data DIR"]),
         (["other.safetensors", "--text=none.txt"], 3, ["none.txt", "no such file"]),
         (["other.safetensors", "--text=empty.txt"], 3, ["empty.txt is empty"]),
-        (["other.safetensors", "--text=latin1.txt"], 3, ["latin1.txt is not UTF-8", "offset 1"]),
+        (["other.safetensors", "--text=latin1.txt"], 3, ["latin1.txt is not UTF-8", "line 2"]),
         (["other.safetensors", "--text=data", "--data=data"], 2, ["--data and --text"]),
         (["other.safetensors", "--text=empty.txt", "--split=test"], 2, ["--split and --text"]),
         (["other.safetensors", "--text=empty.txt", "--set=run.sede=1"], 2, ["run.sede"]),

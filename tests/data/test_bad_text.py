@@ -57,8 +57,8 @@ def test_a_long_line_without_any_space(tmp_path, monkeypatch):
 
 
 def test_bytes_that_are_no_text(tmp_path):
-    with assert_one_line_error(InputError, "not UTF-8", "offset 3", "convert it"):
-        prepare_text(tmp_path, b"abc\xff|d")
+    with assert_one_line_error(InputError, "not UTF-8", "byte 0xff in line 2", "convert it"):
+        prepare_text(tmp_path, b"a\nc\xff|d")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt"]
 
 
@@ -71,8 +71,8 @@ def test_characters_that_are_seldom_seen_are_text(tmp_path):
 
 def test_a_file_in_a_folder_that_is_no_text_is_named(tmp_path):
     write(tmp_path / "folder" / "a.txt", "one")
-    path = write(tmp_path / "folder" / "b.txt", b"two\xe9")
-    with assert_one_line_error(InputError, path, "offset 3"):
+    path = write(tmp_path / "folder" / "b.txt", b"two\n\r\n\xe9")
+    with assert_one_line_error(InputError, path, "byte 0xe9 in line 3"):
         run(tmp_path / "out", source="text-dir", input=tmp_path / "folder")
 
 

@@ -72,25 +72,28 @@ def test_reading_in_small_chunks(tmp_path_factory, text, size):
 def test_a_byte_order_mark_is_no_text(tmp_path):
     path = write(tmp_path / "a.txt", b"\xef\xbb\xbfx\xef\xbb\xbf")
     assert texts(path) == ["x\ufeff"]
+    write(path, "\ufeffx\ufeff".encode("utf-16-le"))
+    assert texts(path, encoding="utf-16-le") == texts(path, encoding="utf-16") == ["x\ufeff"]
 
 
 @pytest.mark.parametrize(
-    ("data", "offset", "byte"),
+    ("data", "found"),
     [
-        (b"ab\xffcd", 2, "0xff"),
-        ("é".encode() * 5 + b"\xe2\x28", 10, "0xe2"),
-        (b"a" * 9 + "𝄞".encode()[:3], 9, "0xf0"),  # cut off at the end of the file
-        ("text".encode("utf-16"), 0, "0xff"),
+        (b"ab\xffcd\n\xfe", "byte 0xff in line 1;"),
+        ("é\n".encode() * 5 + b"\r\xe2\x28", "byte 0xe2 in line 6;"),
+        (b"\na" * 9 + "𝄞".encode()[:3], "byte 0xf0 in line 10;"),  # cut off where the file ends
+        (b"a\n\xed\xa0\x80", "byte 0xed in line 2;"),  # half of a pair of UTF-16
+        ("text".encode("utf-16"), "it begins as UTF-16 does;"),
     ],
 )
 @pytest.mark.parametrize("chunk_bytes", [1, 2, 3, 1 << 20])
-def test_bytes_that_are_not_utf8_are_located(
-    tmp_path, monkeypatch, data, offset, byte, chunk_bytes
-):
+def test_bytes_that_are_not_utf8_are_located(tmp_path, monkeypatch, data, found, chunk_bytes):
     monkeypatch.setattr("newllm_core.data.sources.decoding.CHUNK_BYTES", chunk_bytes)
     path = write(tmp_path / "a.txt", data)
-    with assert_one_line_error(InputError, path, f"offset {offset};", byte):
+    with assert_one_line_error(InputError, path, found):
         list(text_documents(path, None))
+    with assert_one_line_error(InputError, path, found):
+        list(read_lines(path))
 
 
 def test_a_folder_is_read_recursively_in_the_order_of_relative_paths(tmp_path):

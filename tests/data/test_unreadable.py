@@ -33,7 +33,7 @@ def test_missing_files(tmp_path, source):
         (UltraChat, "a.json", b"[", []),
         (WikiText, "", None, ["no training file", "train.txt"]),
         (WikiText, "a.txt", b"", ["empty"]),
-        (WikiText, "a.txt", b"ok \xff", ["offset 3"]),
+        (WikiText, "a.txt", b"ok\n\n \xff", ["byte 0xff in line 3; convert it to UTF-8"]),
         (WikiText, "a.parquet", b"PAR1 no", ["as parquet"]),
     ],
 )
@@ -43,6 +43,13 @@ def test_other_inputs(tmp_path, source, name, data, words):
         path.write_bytes(data)
     with assert_one_line_error(InputError, path, *words):
         read(source, path)
+
+
+@pytest.mark.parametrize("data", [b"caf\xe9", "café".encode("utf-16")])
+def test_a_source_without_the_option_is_not_told_of_encodings(tmp_path, data):
+    (tmp_path / "a.txt").write_bytes(data)
+    with pytest.raises(InputError, match=r"convert it to UTF-8$"):
+        read(WikiText, tmp_path / "a.txt")
 
 
 @pytest.mark.parametrize(("source", "what"), [(TextFile, "text-file"), (Tokens, ".safetensors")])

@@ -3,7 +3,7 @@
 import codecs
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,40 +44,45 @@ def text_bytes(path: Path, encoding: str | None = None) -> int | None:
     return path.stat().st_size if same and os.path.isfile(path) else None
 
 
-def read_chunks(path: Path, encoding: str | None = None) -> Iterator[str]:
+def read_chunks(path: Path, encoding: str = UTF8) -> Iterator[str]:
     """Yield the text of a file or stdin piece by piece, line ends as they are, without a BOM.
 
-    It may be compressed. Where no encoding is given, it is UTF-8. `InputError`, with the byte
-    offset, for another encoding.
+    It may be compressed. `InputError`, with the line, where it is not in that encoding.
     """
-    name = path_name(path)
-    decoder = codecs.getincrementaldecoder(encoding or UTF8)("strict")
-    consumed = 0
-    at_start = True
-    with opened(path) as file:
-        while True:
-            data = file.read(CHUNK_BYTES)
-            if not consumed:
-                refuse_other_kinds(data, name)
-            # The decoder keeps the bytes of an unfinished character for the next chunk, and
-            # counts the position of an error from the first of them.
-            origin = consumed - len(decoder.getstate()[0])
-            try:
-                text = decoder.decode(data, final=not data)
-            except UnicodeError as error:
-                raise InputError(
-                    f"{name} is not {(encoding or UTF8).upper()}: {_place(error, origin)}; "
-                    "convert it to UTF-8"
-                    + (f", or say what it is: {_suggestion(data)}" if encoding else "")
-                ) from error
-            consumed += len(data)
-            if at_start and text:
-                text = text.removeprefix(BYTE_ORDER_MARK)
-                at_start = False
-            if text:
-                yield text
-            if not data:
-                return
+    with opened_text(path, encoding, "\n") as file:
+        yield from _decoded(iter(lambda: file.read(CHUNK_BYTES), ""), path, encoding)
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a text file with their ends; only a line feed ends a line."""
+    with opened_text(path, None, "\n") as file:
+        yield from _decoded(file, path, None)
+
+
+def _decoded(parts: Iterable[str], path: Path, encoding: str | None) -> Iterator[str]:
+    """Yield the parts of a text; `InputError` at the first byte that is none in `encoding`."""
+    line = 1
+    for part in parts:
+        try:
+            part.encode()  # as `opened_text` has them, bytes that are no text cannot be encoded
+        except UnicodeEncodeError as error:
+            line += part.count("\n", 0, error.start)
+            byte = ord(part[error.start]) & 0xFF
+            raise _other_encoding(path, encoding, f"byte 0x{byte:02x} in line {line}") from error
+        line += part.count("\n")
+        yield part
+
+
+def _other_encoding(
+    path: Path | str,
+    encoding: str | None,
+    found: str,
+    other: str = "cp1252 (Western Windows), or another",
+) -> InputError:
+    """Return the error for what was `found` where text is not in `encoding`, but in `other`."""
+    told = f", or say what it is: --encoding {other}" if encoding else ""
+    name = (encoding or UTF8).upper()
+    return InputError(f"{path_name(path)} is not {name}: {found}; convert it to UTF-8{told}")
 
 
 def refuse_other_kinds(start: bytes, name: str) -> None:
@@ -87,35 +92,28 @@ def refuse_other_kinds(start: bytes, name: str) -> None:
         raise InputError(f"{name} is {found}")
 
 
-def _place(error: UnicodeError, origin: int) -> str:
-    if not isinstance(error, UnicodeDecodeError):
-        return reason(error)  # UTF-16 without its mark, for one: the whole text is of another kind
-    return f"byte 0x{error.object[error.start]:02x} at offset {origin + error.start}"
-
-
-def _suggestion(data: bytes) -> str:
-    marked = data.startswith(UTF16_MARKS)
-    return "--encoding utf-16" if marked else "--encoding cp1252 (Western Windows), or another"
-
-
 @contextmanager
-def opened_text(path: Path | str, encoding: str, newline: str) -> Iterator[io.TextIOWrapper]:
-    """Open text as `opened` does; bytes that are none in `encoding` become lone surrogates."""
+def opened_text(path: Path | str, encoding: str | None, newline: str) -> Iterator[io.TextIOWrapper]:
+    """Open text as `opened` does; bytes that are none in `encoding` become lone surrogates.
+
+    An `encoding` of None is UTF-8 too, for who has no option for another one.
+    """
     with opened(path) as file:
-        is_utf8 = codecs.lookup(encoding).name == UTF8
+        name = codecs.lookup(encoding or UTF8).name
         bytes_of = io.BufferedReader(file)  # type: ignore[type-var]
-        name = "utf-8-sig" if is_utf8 else encoding
         text = io.TextIOWrapper(bytes_of, name, errors="surrogateescape", newline=newline)
         try:
             start = bytes_of.peek(8)
             refuse_other_kinds(start, path_name(path))
-            if is_utf8 and start.startswith(UTF16_MARKS):
-                raise InputError(
-                    f"{path_name(path)} is not UTF-8: say what it is, {_suggestion(start)}"
-                )
+            if name == UTF8 and start.startswith(UTF16_MARKS):
+                raise _other_encoding(path, encoding, "it begins as UTF-16 does", "utf-16")
+            mark = BYTE_ORDER_MARK.encode(name, "ignore")
+            # A codec that writes a mark for no text at all takes it away when it reads.
+            if start.startswith(mark) and not "".encode(name):
+                bytes_of.read(len(mark))
             yield text
         except UnicodeError as error:
-            raise InputError(f"{path_name(path)} is not {encoding}: {reason(error)}") from error
+            raise _other_encoding(path, encoding, reason(error)) from error
         finally:
             text.detach()  # stdin stays open
             bytes_of.detach()
@@ -134,17 +132,3 @@ def unicode_text(text: str, name: str) -> str:
     """Return `text`, if it is one and has a UTF-8 form: see `utf8`."""
     utf8(convert(text, str, name), name)
     return text
-
-
-def read_lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a text file with their ends; only a line feed ends a line."""
-    held: list[str] = []  # of a line that goes on; joined once, however long it is
-    for chunk in read_chunks(path):
-        first, *lines = chunk.split("\n")
-        held.append(first)
-        for line in lines:
-            yield "".join(held) + "\n"
-            held = [line]
-    rest = "".join(held)
-    if rest:
-        yield rest
