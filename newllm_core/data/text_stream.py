@@ -2,6 +2,7 @@
 
 import codecs
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from newllm_core.data.tokenizer import TextTokenizer
@@ -85,28 +86,37 @@ class _WindowStream:
         if self._tokenizer.spelling(token) is None:
             return ""
         self._ids.append(token)
-        if self._is_unfinished():
+        whole = len(self._ids) - self._unfinished()
+        if whole <= self._shown:
             return ""
         decode = self._tokenizer.decode
-        text = decode(self._ids)[len(decode(self._ids[: self._shown])) :]
-        if decode(self._ids[self._shown :]):
-            self._ids = self._ids[self._shown :]
-        elif len(self._ids) > MOST_BEFORE:  # what has no text by itself may still take a space away
-            self._ids.pop()
-        self._shown = len(self._ids)
+        text = decode(self._ids[:whole])[len(decode(self._ids[: self._shown])) :]
+        if decode(self._ids[self._shown : whole]):
+            del self._ids[: self._shown]
+            whole -= self._shown
+        elif whole > MOST_BEFORE:  # what has no text by itself may still take a space away
+            whole -= 1
+            del self._ids[whole]
+        self._shown = whole
         return text
 
     def state(self) -> list[int]:
         return [self._shown, *self._ids]
 
-    def _is_unfinished(self) -> bool:
-        """Say whether the last bytes begin a character that others must end."""
-        data = b""
+    def _unfinished(self) -> int:
+        """Return how many of the last ids begin a character that others must end.
+
+        All of them, if one of these holds the end of another character too.
+        """
+        data, sizes = b"", []
         for token in reversed(self._ids):
             part = self._tokenizer.bytes_of(token)
             if part is None or len(data) >= LONGEST_CHARACTER:
                 break
             data = part + data
+            sizes.append(len(part))
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         decoder.decode(data)
-        return decoder.getstate()[0] != b""
+        ends = [0, *accumulate(sizes)]
+        begun = len(decoder.getstate()[0])
+        return ends.index(begun) if begun in ends else len(self._ids)

@@ -36,7 +36,9 @@ def test_streaming_is_decoding_the_whole_for_any_ids(name, data):
     stream, text = text_stream(tokenizer), ""
     for count, token in enumerate(ids, 1):
         text += stream.push(token)
-        assert tokenizer.decode(ids[:count]).startswith(text)
+        decoded = tokenizer.decode(ids[:count])
+        assert decoded.startswith(text)
+        assert len(decoded) - len(text) <= 2  # the bytes of one unfinished character
     assert whole(text) == whole(tokenizer.decode(ids))
     if tokenizer.is_byte_level:
         encoded = b"".join(map(tokenizer.bytes_of, ids))
@@ -131,6 +133,19 @@ def test_bytes_that_are_no_text_do_not_pile_up(name):
     pieces = [stream.push(lone) for _ in range(100)]
     assert len("".join(pieces)) > 80
     assert len(stream.state()) < 16
+
+
+@pytest.mark.parametrize("name", ["bpe", "bytes", "byte-fallback"])
+def test_only_the_last_byte_that_begins_a_character_waits_for_others(name):
+    tokenizer = MADE[name]
+    *_, begin, end = tokenizer.encode("ñ")
+    stream = text_stream(tokenizer)
+    stream.follow(tokenizer.encode("the cat sat on the mat and"))
+    pieces = [stream.push(begin) for _ in range(100)]
+    assert pieces == ["", *["\ufffd"] * 99]
+    state = stream.state()
+    assert len(state) < 16
+    assert text_stream(tokenizer, state).push(end) == "ñ"
 
 
 @pytest.mark.parametrize(
