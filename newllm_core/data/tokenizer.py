@@ -20,6 +20,7 @@ from newllm_core.data.sources.base import Document
 from newllm_core.data.token_text import LETTERS, TokenText
 from newllm_core.data.tokenizer_library import load_tokenizer, panics_contained
 from newllm_core.errors import InputError, reason
+from newllm_core.files.tensor_files import LARGEST_METADATA
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,6 +51,12 @@ class TextTokenizer:
     """
 
     def __init__(self, text: str) -> None:
+        size = len(text.encode("utf-8", "replace"))
+        if size > LARGEST_METADATA:  # said before anything is encoded or trained
+            raise InputError(
+                f"a tokenizer of {size:,} bytes, of which a checkpoint has room for "
+                f"{LARGEST_METADATA:,}: use a smaller vocabulary"
+            )
         try:
             spec = json.loads(text)
             end, control, self.base_vocab_size = read_control_tokens(spec)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # The format allows 100 MB, which takes some 2 GB to parse. Real ones have a few MB: the names of
 # tensors, and in a checkpoint its tokenizer.
 LARGEST_HEADER = 1 << 25
+LARGEST_METADATA = LARGEST_HEADER // 2  # quotes and line ends take two bytes each there
 KIND = "safetensors file"
 HASH = "sha256"
 # What people take for one, by its first bytes, which no length of a header begins with.
@@ -69,10 +70,10 @@ def save_tensors(tensors: "dict[str, Tensor]", path: Path, metadata: dict[str, s
     from safetensors.torch import save_file
 
     size = sum(len(value.encode("utf-8")) for value in metadata.values())
-    if size > LARGEST_HEADER // 2:  # quotes and line ends take two bytes each there
+    if size > LARGEST_METADATA:
         raise InputError(
             f"cannot write {path}: tokenizer and history have {size:,} bytes, at most "
-            f"{LARGEST_HEADER // 2:,} fit: use a smaller vocabulary"
+            f"{LARGEST_METADATA:,} fit: use a smaller vocabulary"
         )
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
