@@ -53,6 +53,19 @@ def test_spaces_after_every_separator_are_no_part_of_cells(tmp_path):
         assert [text for text in found if isinstance(text, str)] == expected
 
 
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (['1\t"Hello', "2\tb", '3\tbye"', "4\tz"], ['"Hello', "b", 'bye"', "z"]),
+        (['1\t"Hello" she said', '2\t"lone', "3\tb", ""], ['"Hello" she said', '"lone', "b"]),
+        (['1\t"a', 'b"', '2\t"c\td"', '3\t"e ""f"""'], ["a\nb", "c\td", 'e "f"']),
+    ],
+)
+def test_quotes_in_tab_separated_text_take_no_rows(tmp_path, lines, expected):
+    (tmp_path / "a.tsv").write_text("\n".join(["id\ttext", *lines, ""]))
+    assert texts(tmp_path / "a.tsv", text="text") == expected
+
+
 def test_lines_are_counted_from_the_one_for_excel(tmp_path):
     (tmp_path / "a.csv").write_text("sep=;\nid;text\n1;a\n2\n3;b\n")
     first, broken, last = texts(tmp_path / "a.csv")

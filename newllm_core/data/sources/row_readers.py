@@ -7,7 +7,7 @@ import csv
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -64,7 +64,8 @@ def _csv(path: Place, encoding: str, delimiters: str = DELIMITERS) -> Found:
 
     The delimiter is the one of those given that the first line has most of outside quotes; a line
     such as `sep=;` before it says which. Where a space follows each of them there, it is no part of
-    any cell.
+    any cell. Many tab-separated files have quotes that enclose nothing: no row goes over several
+    lines there if each of these has a cell for every column.
     """
     csv.field_size_limit(LONGEST_CELL)  # a book has more than the 131,072 characters it was
     name = path_name(path)
@@ -77,21 +78,29 @@ def _csv(path: Place, encoding: str, delimiters: str = DELIMITERS) -> Found:
         bare = QUOTED.sub("", first)
         delimiter = max(delimiters, key=bare.count)
         spaced = 0 < bare.count(delimiter) == bare.count(f"{delimiter} ")
-        lines = csv.reader(
-            chain([first], file), delimiter=delimiter, skipinitialspace=spaced, strict=True
-        )
+        read: list[str] = []  # what the row at hand is made of
+        noted = _noted(chain([first], file), read)
+        lines = csv.reader(noted, delimiter=delimiter, skipinitialspace=spaced, strict=True)
         header: list[str] = []
         begins = start
         while True:
+            read.clear()
+            failed = None
             try:
                 cells = next(lines, None)
             except csv.Error as error:
-                if not header or "unexpected end" in str(error):
-                    raise InputError(f"{name}: line {begins}: {reason(error)}") from error
-                yield Broken(f"{name}: line {begins}: {reason(error)}")
-                cells = []
+                cells, failed = [], error
             if cells is None:
                 return
+            if delimiter == "\t" and len(header) > 1 and (failed or len(read) > 1):
+                rows = [line.rstrip("\r\n").split("\t") for line in read if line.strip()]
+                if all(len(row) == len(header) for row in rows):
+                    yield from (dict(zip(header, row, strict=True)) for row in rows)
+                    cells, failed = [], None
+            if failed:
+                if not header or "unexpected end" in str(failed):
+                    raise InputError(f"{name}: line {begins}: {reason(failed)}") from failed
+                yield Broken(f"{name}: line {begins}: {reason(failed)}")
             if not header:
                 header = [cell.strip() for cell in cells]
                 named = [cell for cell in header if cell]  # of others there may be any number
@@ -103,6 +112,12 @@ def _csv(path: Place, encoding: str, delimiters: str = DELIMITERS) -> Found:
                 found = f"has {len(cells)} cells, the header {len(header)}"
                 yield Broken(f"{name}: line {begins} {found}")
             begins = start + lines.line_num
+
+
+def _noted(lines: Iterable[str], read: list[str]) -> Iterator[str]:
+    for line in lines:
+        read.append(line)
+        yield line
 
 
 def _parquet(path: Place, encoding: str) -> Found:
