@@ -213,7 +213,7 @@ def _print_history(convergence: Figures, console: Console, *, whole: bool) -> No
         names = ", ".join(convergence["vacuous_terms"])
         console.print(Text(f"loss terms without a gradient: {names}", style=COLOURS[DEGENERATE]))
     if not history:
-        console.print("Phase 1 has no history: it trained nothing.")
+        console.print("There is no history of Phase 1.")
         return
     title = f"As Phase 1 wrote it down when it trained, {len(history)} iterations"
     console.print(Text(title, style="bold"))

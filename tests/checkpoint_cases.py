@@ -6,7 +6,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from newllm_core.checkpoint.format import Checkpoint, load
-from newllm_core.checkpoint.metadata import GATE_FIGURES
 from newllm_core.errors import InputError
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.settings import resolve
@@ -67,7 +66,7 @@ def make(num_heads=1, objective="cvfp", options=None, of_objective=None, **shape
         objective=trained.state_dict(),
         history=[{"iteration": 1, "sweep_terms": {"cvfp": 0.1234567890123}}, {"iteration": 2}],
         vacuous_terms=["regularizer"],
-        gate={"train": dict.fromkeys(GATE_FIGURES, 0.5) | {"num_tokens": 8, "context_dim": 13}},
+        gate={"train": {"drift": 0.5, "mean_cosine": None, "num_tokens": 8, "context_dim": 13}},
         results={"train": {"loss": 1e-17}, "validation": {"loss": None}},
         provenance={"torch": "x", "dataset_path": "data", "plugins": []},
     )

@@ -83,17 +83,23 @@ def test_an_objective_may_keep_counters(path):
     }
 
 
-def test_what_was_altered_is_said(path):
+def test_of_what_was_altered_nothing_measured_is_told(path):
     written = replaced(make(), tokenizer_json="")
+    written.provenance["identity"] = {"run.seed": 3}
     save(written, path, overwrite=False)
     assert not load(path).altered
     tensors, metadata = contents(path)
+    measured = ("history", "vacuous_terms", "gate", "results")
 
     def altered():
         save_file(tensors, path, metadata)
         progress = Recorder()
         checkpoint = load(path, progress=progress)
         assert [str(path) in line for line in progress.warnings] == [True] * checkpoint.altered
+        told = [getattr(checkpoint, name) for name in measured]
+        assert told == [[], [], {}, {}] or not checkpoint.altered
+        assert ("identity" in checkpoint.provenance) is not checkpoint.altered
+        assert checkpoint.provenance["dataset_path"] == "data"
         return checkpoint.altered
 
     assert not altered()

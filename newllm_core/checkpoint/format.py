@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,14 @@ from torch import Tensor
 
 from newllm_core import settings
 from newllm_core.checkpoint.kept import require_kept
-from newllm_core.checkpoint.metadata import SPLITS, STRUCTURED, model_shape
+from newllm_core.checkpoint.metadata import (
+    HASH,
+    SPLITS,
+    STRUCTURED,
+    content_hash,
+    model_shape,
+    structured,
+)
 from newllm_core.checkpoint.provenance import another_cell
 from newllm_core.config import Config
 from newllm_core.data.tokenizer import TextTokenizer
@@ -40,7 +47,6 @@ FORMAT = "newllm"
 FORMAT_VERSION = 2
 OBJECTIVE = "objective."
 PROBE = "probe."
-HASH = "content_hash"
 SMALL = 1 << 20
 PHASES = ("phase1", "phase2", "expand")
 
@@ -63,7 +69,8 @@ class Checkpoint:
             whether blocks were `untrained_blocks`.
         results: what Phase 2 reached, per split; empty before.
         provenance: versions, seed, dataset and plugin distributions.
-        altered: whether the file it was read from is not as newllm wrote it.
+        altered: whether the file it was read from is not as newllm wrote it. Then what was measured
+            is of another file and left out: history, vacuous terms, gate, results.
     """
 
     model: LanguageModel
@@ -127,7 +134,7 @@ def save(checkpoint: Checkpoint, path: Path, *, overwrite: bool) -> None:
         "phase": checkpoint.phase,
         "model": json.dumps(shape),
     }
-    metadata[HASH] = _content_hash(metadata, sorted(tensors.items()))
+    metadata[HASH] = content_hash(metadata, sorted(tensors.items()))
     write_atomically(path, lambda temporary: save_tensors(tensors, temporary, metadata))
 
 
@@ -181,15 +188,19 @@ def load(
         with _refusing_damage(path, metadata):
             checkpoint = _rebuild(config, metadata, file)
             tensors = ((name, file.get_tensor(name)) for name in sorted(file.keys()))
-            found = _content_hash(metadata, tensors)
+            found = content_hash(metadata, tensors)
             checkpoint.altered = metadata.get(HASH) != found
+            if checkpoint.altered:
+                checkpoint.history, checkpoint.vacuous_terms = [], []
+                checkpoint.gate, checkpoint.results = {}, {}
+                checkpoint.provenance.pop("identity", None)  # no run made this one
             if checkpoint.altered and checkpoint.tokenizer_json:
                 size = TextTokenizer.from_json(checkpoint.tokenizer_json).vocab_size
                 expected = checkpoint.model.vocab_size
                 if size != expected:
                     raise ValueError(f"its tokenizer has {size} tokens, its model {expected}")
     if checkpoint.altered and progress is not None:
-        progress.warning(f"{path} is not as newllm wrote it: its content hash is another")
+        progress.warning(f"{path} is not as newllm wrote it: what was measured of it is left out")
     if progress is not None and (another := another_cell(metadata)):
         progress.warning(f"{path}: {another}")
     checkpoint.model.to(device or torch.device("cpu"))
@@ -247,7 +258,7 @@ def _rebuild(config: Config, metadata: dict[str, str], file: Any) -> Checkpoint:
         probes=probes,
         warmup=shape["warmup"],
         objective={n.removeprefix(OBJECTIVE): _finite(t, n) for n, t in of_objective.items()},
-        **{name: check(parse_json(metadata[name])) for name, check in STRUCTURED.items()},
+        **structured(metadata),
     )
 
 
@@ -281,16 +292,6 @@ def _finite(stored: Any, name: str) -> Tensor:  # noqa: ANN401
     if not torch.isfinite(tensor).all():
         raise ValueError(f"tensor {name} holds values that are not finite")
     return tensor
-
-
-def _content_hash(metadata: Mapping[str, str], tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """Return SHA-256 of all metadata but the hash itself, and of all tensors."""
-    digest = hashlib.sha256()
-    digest.update(json.dumps({k: metadata[k] for k in sorted(metadata) if k != HASH}).encode())
-    for name, tensor in tensors:
-        digest.update(name.encode("utf-8"))
-        digest.update(bytes_of(tensor))
-    return digest.hexdigest()
 
 
 def _tensors(model: LanguageModel) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from newllm_core.checkpoint.metadata import STRUCTURED
+from newllm_core.checkpoint.metadata import known_provenance
 from newllm_core.config import Config
 from newllm_core.data.prepared import PreparedDataset
 from newllm_core.errors import ConfigError, InputError, PluginError
@@ -56,7 +56,7 @@ def another_cell(metadata: Mapping[str, str]) -> str | None:
     The checkpoint's `metadata` are as they are in its file, which may be damaged.
     """
     try:
-        saved = STRUCTURED["provenance"](parse_json(metadata["provenance"]))
+        saved = known_provenance(parse_json(metadata["provenance"]))
         (cell,) = (of for of in saved["plugins"] if of["kind"] == CELLS.kind)
         plugin = CELLS.find(cell["name"])
     except (ValueError, LookupError, ConfigError, InputError, PluginError):

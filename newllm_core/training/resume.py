@@ -141,7 +141,7 @@ def finished(output: Output, identity: Identity) -> Checkpoint | None:
         return None
     if path.exists() and run_state.load_state(path, identity).values["replaces"]:
         return None
-    done = checkpoints.load(checkpoint)
+    done = checkpoints.load(checkpoint, progress=output.progress)
     run_state.require_same(checkpoint, done.provenance.get("identity", {}), identity)
     collectives.barrier()
     path.unlink(missing_ok=True)  # its run ended between writing one and removing the other

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from newllm_cli.commands.phase1 import phase1_summary
 from newllm_cli.render import render_phase1
@@ -17,6 +19,7 @@ from newllm_core.analysis.examiner import Examiner
 from newllm_core.analysis.health import health_of, measure_health, weight_change
 from newllm_core.analysis.quality_gate import check_gate, gate_failures
 from newllm_core.analysis.sections import mean_cosine
+from newllm_core.checkpoint.format import load, save
 from newllm_core.config import Config, GateConfig, ModelConfig, Phase1Config, Phase2Config
 from newllm_core.errors import GateRefused
 from newllm_core.model.language_model import LanguageModel
@@ -106,6 +109,22 @@ def test_figures_that_an_older_version_did_not_measure_are_measured_now():
     options = dataclasses.replace(checkpoint.config.phase2, untrained_blocks=True)
     config = dataclasses.replace(checkpoint.config, phase2=options)
     assert _pass_gate(checkpoint, config, Silent())["train"] == health["train"]
+
+
+def test_blocks_that_were_altered_in_the_file_are_measured_and_refused(tmp_path):
+    path = tmp_path / "model.safetensors"
+    healthy = planted.checkpoint_of(planted.healthy())
+    healthy = dataclasses.replace(healthy, gate=measured(healthy.model), tokenizer_json="")
+    save(healthy, path, overwrite=False)
+    _pass_gate(load(path), healthy.config, Silent())
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    for name, tensor in tensors.items():
+        tensor *= not (name.startswith("blocks.") and tensor.dim() == 2)
+    save_file(tensors, path, metadata)
+    with pytest.raises(GateRefused, match="tokens are ignored"):
+        _pass_gate(load(path), healthy.config, Silent())
 
 
 def test_a_run_that_an_older_version_finished_is_shown_without_what_it_did_not_measure(capsys):

@@ -119,7 +119,7 @@ def test_a_long_history_is_shown_in_a_few_lines():
 
 def test_untrained_and_sparse_histories():
     lines = printed(render_analysis, report_of(planted.healthy(), history=[]))
-    assert "Phase 1 has no history: it trained nothing." in lines
+    assert "There is no history of Phase 1." in lines
     lines = printed(render_analysis, report_of(planted.healthy(), history=[{}, {"iteration": 2}]))
     assert "As Phase 1 wrote it down when it trained, 2 iterations" in lines
 

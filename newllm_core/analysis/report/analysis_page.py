@@ -194,7 +194,7 @@ def _history(convergence: Figures) -> str:
     bad = status(DEGENERATE)
     warning = f"<p>{bad} terms without a gradient: {vacuous}</p>" if vacuous else ""
     if not history:
-        return warning + "<p>There is none: Phase 1 trained nothing.</p>"
+        return warning + "<p>There is none.</p>"
     names = names_in(history, "sweep_terms")
     columns: dict[str, tuple[str, ...]] = {"window": ("window",), "iteration": ("iteration",)}
     columns |= {f"loss {name}": ("sweep_terms", name) for name in names}

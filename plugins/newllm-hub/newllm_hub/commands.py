@@ -69,7 +69,7 @@ def import_folder(
     """Make a checkpoint of a folder that export wrote, or that Transformers saved of it.
 
     With the weights as they were exported it is the checkpoint that was exported. After training in
-    Transformers it has the new weights and no results.
+    Transformers it has the new weights and no figures.
 
     Examples:
         newllm import model --out runs/again.safetensors

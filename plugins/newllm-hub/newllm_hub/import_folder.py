@@ -21,7 +21,7 @@ def import_checkpoint(source: Path, out: Path, *, overwrite: bool = False) -> Ch
     """Write the checkpoint `out` of an exported folder; return it.
 
     A folder whose weights are as they were exported gives the checkpoint as it was. Otherwise it
-    has no results, for nobody evaluated these weights, and says in its provenance that they were
+    has no figures, for nobody measured these weights, and says in its provenance that they were
     trained outside of newllm.
 
     Args:
@@ -49,10 +49,8 @@ def import_checkpoint(source: Path, out: Path, *, overwrite: bool = False) -> Ch
     except OSError as error:
         raise InputError(f"cannot write {out}: {reason(error)}") from error
     if checkpoint.altered:
-        # That the run which made the checkpoint was finished is no longer true of its weights.
-        made = {key: v for key, v in checkpoint.provenance.items() if key != "identity"}
-        made |= {"trained_outside": True}
-        checkpoint = dataclasses.replace(checkpoint, results={}, provenance=made, altered=False)
+        made = checkpoint.provenance | {"trained_outside": True}
+        checkpoint = dataclasses.replace(checkpoint, provenance=made, altered=False)
     with exclusive(out):
         save(checkpoint, out, overwrite=overwrite)
     return checkpoint

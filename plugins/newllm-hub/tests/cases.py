@@ -4,7 +4,6 @@ import numpy as np
 import torch
 
 from newllm_core.checkpoint.format import Checkpoint, save
-from newllm_core.checkpoint.metadata import GATE_FIGURES
 from newllm_core.data.make_tokenizer import train_bpe
 from newllm_core.model.counting import count_bigrams
 from newllm_core.model.language_model import LanguageModel
@@ -75,7 +74,7 @@ def make(num_heads=1, options=None, roles=(), phase="phase2", **shape):
         objective=objective.state_dict(),
         history=[{"iteration": 1, "sweep_terms": {"cvfp": 0.1234567890123}}, {"iteration": 2}],
         vacuous_terms=["regularizer"],
-        gate={"train": dict.fromkeys(GATE_FIGURES, 0.5) | {"num_tokens": 8, "context_dim": 12}},
+        gate={"train": {"drift": 0.5, "mean_cosine": None, "num_tokens": 8, "context_dim": 12}},
         results={"train": figures, "validation": figures},
         provenance={"torch": "x", "dataset_path": "data", "plugins": [record]},
     )

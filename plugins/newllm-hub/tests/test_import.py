@@ -81,9 +81,11 @@ def test_what_a_training_step_learns_comes_back(shape, dtype, tmp_path):
         else:
             assert torch.equal(now, then)  # heads that Transformers does not know
     assert changed > 4
-    assert made.results == loaded.results == {}
+    for of_one in (made, loaded):
+        assert (of_one.history, of_one.vacuous_terms) == ([], [])
+        assert (of_one.gate, of_one.results) == ({}, {})
     assert loaded.provenance == before.provenance | {"trained_outside": True}
-    for name in ("config", "tokenizer_json", "history", "gate", "warmup", "phase"):
+    for name in ("config", "tokenizer_json", "warmup", "phase"):
         assert getattr(loaded, name) == getattr(before, name), name
     for split, tokens in before.probes.items():
         assert torch.equal(loaded.probes[split], tokens)

@@ -12,7 +12,6 @@ import torch
 from openai import OpenAI
 
 from newllm_core.checkpoint.format import Checkpoint, save
-from newllm_core.checkpoint.metadata import GATE_FIGURES
 from newllm_core.data.make_tokenizer import train_bpe
 from newllm_core.model.counting import count_bigrams
 from newllm_core.model.language_model import LanguageModel
@@ -48,7 +47,7 @@ def make(roles=ROLES, vocab_size=300, **shape):
         phase="phase2",
         probes={"train": ids, "validation": ids},
         warmup=5,
-        gate={"train": dict.fromkeys(GATE_FIGURES, 0.5) | {"num_tokens": 8, "context_dim": 12}},
+        gate={"train": {"drift": 0.5, "mean_cosine": None, "num_tokens": 8, "context_dim": 12}},
     )
 
 

@@ -4,7 +4,6 @@ import torch
 
 from newllm_core import settings
 from newllm_core.checkpoint import format as checkpoints
-from newllm_core.checkpoint.metadata import GATE_FIGURES
 from newllm_core.config import Config, DataConfig
 from newllm_core.data.make_tokenizer import train_bpe
 from newllm_core.data.prepare import prepare
@@ -41,7 +40,7 @@ class Home:
         generator = torch.Generator().manual_seed(0)
         entry = {"window": 0, "iteration": 1, "sweep_terms": {"cvfp": 0.5}, "weight_change": 0.25}
         ratios = {"train": 0.5, "validation": None}
-        figures = dict.fromkeys(GATE_FIGURES, 0.5) | {"num_tokens": 64, "context_dim": 8}
+        figures = {"drift": 0.5, "mean_cosine": None, "num_tokens": 64, "context_dim": 8}
         objective = {"output.weight": torch.randn(3, 8, generator=generator), "bias": torch.ones(2)}
         return checkpoints.Checkpoint(
             objective=objective,
