@@ -31,7 +31,8 @@ class RunLog:
 
     It lies beside `checkpoint`; with None (in all processes but the first) none is kept. Trackers
     get the same figures. Of a log that is there the first `resume_after` lines belong to the run;
-    those after them are dropped, because the run will make them again.
+    those after them are of a run before, or will be made again: they are dropped once there is a
+    line to write, or the run ends well without one.
 
     Raises:
         InputError: the file cannot be written, or lines that belong to the run are not there.
@@ -58,11 +59,10 @@ class RunLog:
             # First: what is there is to stay if one cannot begin.
             for tracker in trackers:
                 self._begin(tracker, checkpoint)
-            self._file = self.path.open("r+b" if kept else "wb")
-            self._file.truncate(sum(map(len, kept)))
-            self._file.seek(0, os.SEEK_END)
+            self._file = self.path.open("ab")
         except OSError as error:
             raise InputError(f"cannot write {self.path}: {reason(error)}") from error
+        self._kept_bytes: int | None = sum(map(len, kept))  # None: the rest was dropped
         for line in kept if trackers else ():
             figures = json.loads(line)
             self._show(figures.pop("event"), figures)
@@ -77,6 +77,7 @@ class RunLog:
         if self._file is None:
             return
         try:
+            self._drop_rest(self._file)
             self._file.write(json.dumps({"event": event} | figures).encode() + b"\n")
             self._file.flush()
         except OSError as error:
@@ -96,6 +97,11 @@ class RunLog:
             return metrics_path(checkpoint).read_bytes().count(b"\n")
         except FileNotFoundError:
             return 0
+
+    def _drop_rest(self, file: BinaryIO) -> None:
+        if self._kept_bytes is not None:
+            file.truncate(self._kept_bytes)
+            self._kept_bytes = None
 
     def _kept(self, count: int) -> list[bytes]:
         if count == 0:
@@ -118,6 +124,8 @@ class RunLog:
     def __exit__(self, *error: object) -> None:
         if self._file is not None:
             with contextlib.suppress(OSError):  # reported already, when it could not be written
+                if not any(error):
+                    self._drop_rest(self._file)
                 self._file.close()
         for tracker in self._trackers:
             self._tell(tracker, tracker.close)

@@ -44,9 +44,9 @@ class Output:
 def begin(output: Output, identity: Identity, config: RunConfig) -> Iterator[RunSaver]:
     """Open the files of the run that will write `output`, whose lock the caller holds.
 
-    The state of an unfinished run is read (`resume`) or removed, and so it is once the block was
-    left without an error: then the run is finished. One that fails before its first step leaves
-    nothing.
+    The state of an unfinished run is read (`resume`), or replaced by the first of this one. It is
+    removed once the block was left without an error: then the run is finished. One that fails
+    before its first step leaves nothing, and the figures and the checkpoint of a run before.
 
     Raises:
         ConfigError: the state is of a run with other settings.
@@ -73,15 +73,14 @@ def begin(output: Output, identity: Identity, config: RunConfig) -> Iterator[Run
         RunLog(written, trackers=output.trackers, resume_after=lines) as log,
         Interruption() as interruption,
     ):
-        if first and not output.resume:
-            path.unlink(missing_ok=True)
         saver = RunSaver(output.checkpoint, identity, config, log, interruption, progress, state)
         try:
             yield saver
         except BaseException:
-            if first and not saver.has_work:
+            if first and saver.only_begun:
                 path.unlink(missing_ok=True)
-                log.path.unlink(missing_ok=True)
+            if first and not path.exists() and log.path.stat().st_size == 0:
+                log.path.unlink()
             raise
         if first:
             path.unlink(missing_ok=True)

@@ -84,8 +84,8 @@ class RunSaver(Saver):
         self.replaces = self.checkpoint.exists()
         # Then making a state takes all processes.
         self.sharded = is_sharded(self.config)
-        # Whether anything was done that could be continued.
-        self.has_work = self.resumed is not None
+        # Whether the state that is saved is the one before the first step: nothing to continue.
+        self.only_begun = False
         self._saved_at = time.monotonic()
 
     @property
@@ -97,7 +97,7 @@ class RunSaver(Saver):
         """Let a trainer take over what is resumed, or save its first state, before any figures."""
         if self.resumed is None:
             self.save(trainer.state())
-            self.has_work = False
+            self.only_begun = True
             return
         with run_state.restoring(self.resumed):
             trainer.load_state(self.resumed)
@@ -125,10 +125,10 @@ class RunSaver(Saver):
             # PyTorch itself sends messages where the model is sharded.
             with self._reaching_others():
                 yield
-            self.has_work = True
+            self.only_begun = False
         except PluginError as error:
             # Other processes need not have failed: sharded, they would wait for each other.
-            if self.has_work and not self.sharded:
+            if not (self.only_begun or self.sharded):
                 self.save(state())
                 raise PluginError(
                     f"{error}; the state before is in {self.path}: mend it and pass --resume"
@@ -145,7 +145,7 @@ class RunSaver(Saver):
 
     def _lost(self, error: ProcessLost, state: Callable[[], State] | None = None) -> ProcessLost:
         """Return what one of the processes that are left says, after it has written what it can."""
-        self.has_work = True  # others may have done theirs
+        self.only_begun = False  # others may have done their first step
         kept = f"the state before is in {self.path}"
         with ExitStack() as stack:
             speaks = collectives.rank() == 0 or self._replaces_first(stack)
@@ -196,7 +196,7 @@ class RunSaver(Saver):
             lines = min(lines, self.log.lines_of(self.checkpoint))
         values = {"lines": lines, "replaces": self.replaces}
         run_state.save_state(State(state.tensors, state.values | values), self.path, self.identity)
-        self.has_work = True
+        self.only_begun = False
 
     def _replaces_first(self, stack: ExitStack) -> bool:
         """Say whether the second process must write, since nobody holds the lock: now it does.

@@ -7,10 +7,12 @@ import pytest
 
 from newllm_core.checkpoint import format as checkpoints
 from newllm_core.checkpoint.run_state import state_path
-from newllm_core.errors import ConfigError, InputError, Interrupted
+from newllm_core.errors import ConfigError, InputError, Interrupted, PluginError
 from newllm_core.generation.state import save_state as save_text
 from newllm_core.generation.writer import Tail
 from newllm_core.runtime.runlog import metrics_path
+from newllm_core.training.phase1.trainer import Phase1Trainer
+from newllm_core.training.phase2.trainer import Phase2Trainer
 from tests.generation.cases import session_of
 from tests.robustness.runs import content, metrics, names, train
 
@@ -208,3 +210,54 @@ def test_a_mistake_costs_nothing_of_what_was_to_be_overwritten(
     with pytest.raises(ConfigError, match=error):
         train("fine-tuned", home, out, resume=False, overwrite=True, **layers)
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def contents(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+@pytest.mark.parametrize("unfinished", [False, True])
+def test_what_ends_before_it_began_costs_nothing_of_what_was_to_be_overwritten(
+    home, tmp_path, stop_after, monkeypatch, unfinished
+):
+    out = tmp_path / "run.safetensors"
+    train("frozen", home, out)
+    if unfinished:
+        stop_after(25)
+        with pytest.raises(Interrupted):
+            train("frozen", home, out, resume=False, overwrite=True)
+    before = contents(tmp_path)
+    assert (state_path(out).name in before) is unfinished
+    monkeypatch.setattr(Phase2Trainer, "open_source", failing(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        train("frozen", home, out, resume=False, overwrite=True)
+    assert contents(tmp_path) == before
+    new = tmp_path / "new" / "run.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        train("frozen", home, new)
+    assert contents(new.parent) == {}
+
+
+def failing(error):
+    def fail(*arguments, **options):
+        raise error("it fails")
+
+    return fail
+
+
+def test_a_first_step_that_fails_leaves_the_run_before_and_its_figures(home, tmp_path, monkeypatch):
+    out = tmp_path / "run.safetensors"
+    train("parallel", home, out)
+    before = contents(tmp_path)
+    monkeypatch.setattr(Phase1Trainer, "make_step", failing(PluginError))
+    with pytest.raises(PluginError, match=r"^it fails$"):
+        train("parallel", home, out, resume=False, overwrite=True)
+    assert contents(tmp_path) == before
+
+
+def test_a_run_without_figures_keeps_none_of_the_run_before(home, tmp_path):
+    out = tmp_path / "run.safetensors"
+    train("parallel", home, out)
+    assert metrics(out)
+    train("parallel", home, out, resume=False, overwrite=True, phase1={"max_iterations": 0})
+    assert metrics(out) == []
