@@ -18,21 +18,20 @@ LONGEST_ASKED = timedelta(seconds=20)
 def speaks(error: UserError) -> bool:
     """Say whether this process reports `error`: of those that say the same, the first that asks.
 
-    Of a lost process whoever is left says the same in words of its own: see `ProcessLost`.
+    Of a lost process, which may be the first, whoever is left says the same in words of its own.
     """
-    if isinstance(error, ProcessLost):
-        return is_first_process() or error.speaks
+    lost = isinstance(error, ProcessLost)
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        return is_first_process()
+        return lost or is_first_process()
     from torch.distributed import TCPStore
 
     place, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     try:
         said = TCPStore(place, port, is_master=False, timeout=LONGEST_ASKED)
         restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        return said.add(f"newllm/{restarts}/{error}", 1) == 1
+        return said.add(f"newllm/{restarts}/{'lost' if lost else error}", 1) == 1
     except RuntimeError:  # torchrun is gone
-        return is_first_process()
+        return lost or is_first_process()
 
 
 def run_progress(given: Settings) -> Progress:

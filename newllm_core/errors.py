@@ -91,10 +91,4 @@ class Interrupted(UserError):
 
 
 class ProcessLost(Interrupted):
-    """Another process of the run ended or cannot be reached any more.
-
-    Attributes:
-        speaks: whether this process reports it although it is not the first.
-    """
-
-    speaks = False
+    """Another process of the run ended or cannot be reached any more."""

@@ -90,14 +90,6 @@ class RunLog:
             os.fsync(self._file.fileno())
         return self._lines
 
-    @staticmethod
-    def lines_of(checkpoint: Path) -> int:
-        """Count the whole lines on disk, whoever wrote them."""
-        try:
-            return metrics_path(checkpoint).read_bytes().count(b"\n")
-        except FileNotFoundError:
-            return 0
-
     def _drop_rest(self, file: BinaryIO) -> None:
         if self._kept_bytes is not None:
             file.truncate(self._kept_bytes)

@@ -3,7 +3,7 @@
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -11,16 +11,12 @@ from typing import Any, NoReturn
 from newllm_core.checkpoint import run_state
 from newllm_core.checkpoint.run_state import Identity, State, state_path
 from newllm_core.config import RunConfig
-from newllm_core.errors import DivergedError, InputError, Interrupted, PluginError, ProcessLost
-from newllm_core.files.lock import exclusive
+from newllm_core.errors import DivergedError, Interrupted, PluginError, ProcessLost
 from newllm_core.parallel import collectives
 from newllm_core.parallel.sharding import is_sharded
 from newllm_core.runtime.interruption import Interruption
 from newllm_core.runtime.progress import Progress, Silent
 from newllm_core.runtime.runlog import RunLog
-
-# A lock whose holder was killed a moment ago is asked for so often, so many seconds apart.
-LOCK_TRIES, LOCK_SECONDS = 5, 0.05
 
 
 class Saver:
@@ -144,20 +140,16 @@ class RunSaver(Saver):
             raise self._lost(error, state) from error
 
     def _lost(self, error: ProcessLost, state: Callable[[], State] | None = None) -> ProcessLost:
-        """Return what one of the processes that are left says, after it has written what it can."""
+        """Return what one of the processes that are left says; the first writes what it can."""
         self.only_begun = False  # others may have done their first step
-        kept = f"the state before is in {self.path}"
-        with ExitStack() as stack:
-            speaks = collectives.rank() == 0 or self._replaces_first(stack)
-            if speaks and state is not None and not self.sharded:
-                self._write(state())
-        if self.sharded and self.path.exists():
-            kept = f"its share of the model is lost, the state saved last is in {self.path}"
-        elif self.sharded:
-            kept = "its share of the model is lost, and no state was saved so far"
-        explained = ProcessLost(f"{error}; {kept}")
-        explained.speaks = speaks
-        return explained
+        kept = "no state was saved so far"
+        if collectives.rank() == 0 and state is not None and not self.sharded:
+            self._write(state())
+            kept = f"the state before is in {self.path}"
+        elif self.path.exists():
+            kept = f"the state saved last is in {self.path}"
+        share = "its share of the model is lost, " if self.sharded else ""
+        return ProcessLost(f"{error}; {share}{kept}")
 
     @contextmanager
     def interruptible(self, state: Callable[[], State]) -> Iterator[None]:
@@ -191,28 +183,9 @@ class RunSaver(Saver):
         self._saved_at = time.monotonic()
 
     def _write(self, state: State) -> None:
-        lines = self.log.flush_to_disk()
-        if collectives.rank() > 0:  # the first may have ended before it wrote them all
-            lines = min(lines, self.log.lines_of(self.checkpoint))
-        values = {"lines": lines, "replaces": self.replaces}
+        values = {"lines": self.log.flush_to_disk(), "replaces": self.replaces}
         run_state.save_state(State(state.tensors, state.values | values), self.path, self.identity)
         self.only_begun = False
-
-    def _replaces_first(self, stack: ExitStack) -> bool:
-        """Say whether the second process must write, since nobody holds the lock: now it does.
-
-        A run that is resumed meanwhile may not find that it is written to.
-        """
-        if collectives.rank() != 1:
-            return False
-        # The kernel closes the files of a process that was killed one after the other: its
-        # connections may be gone before its lock is.
-        for _ in range(LOCK_TRIES):
-            with suppress(InputError):
-                stack.enter_context(exclusive(self.checkpoint))
-                return True
-            time.sleep(LOCK_SECONDS)
-        return False
 
     def stop(self, state: Callable[[], State]) -> NoReturn:
         """Save, and raise `Interrupted`."""

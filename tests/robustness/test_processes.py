@@ -12,10 +12,7 @@ import torch
 from safetensors import safe_open
 
 from newllm_core.checkpoint.run_state import state_path
-from newllm_core.errors import InputError
-from newllm_core.files.lock import exclusive
 from newllm_core.training import resume
-from newllm_core.training.saver import RunSaver
 from tests.forked import start
 from tests.robustness.runs import (
     CASES,
@@ -78,33 +75,41 @@ def test_the_command_line_in_two_processes(case, home, reference, tmp_path):
     assert names(tmp_path) == ["run.metrics.jsonl", "run.safetensors"]
 
 
-def test_a_dead_process_ends_the_run_and_one_process_goes_on(home, tmp_path):
+@pytest.mark.parametrize("dead", [1, 0])
+def test_a_dead_process_ends_the_run_and_one_process_goes_on(dead, home, tmp_path):
     out = tmp_path / "run.safetensors"
     arguments = command("streams", home, out, **{"phase1.max_iterations": 60})
     said = [tmp_path / f"{rank}.txt" for rank in range(2)]
-    first, second = (
+    processes = [
         start(*arguments, cwd=home, stderr=path, environment=address | {"OMP_NUM_THREADS": "1"})
         for path, address in zip(said, addresses(), strict=True)
-    )
+    ]
+    left = processes[1 - dead]
     figures = out.with_name("run.metrics.jsonl")
     while not (figures.exists() and figures.stat().st_size):
-        if first.exitcode is not None:
-            second.join(10)  # what it says is the cause
-            pytest.fail("\n".join([f"exit {second.exitcode}", *(p.read_text() for p in said)]))
+        if processes[0].exitcode is not None:
+            processes[1].join(10)  # what it says is the cause
+            codes = [f"exit {process.exitcode}" for process in processes]
+            pytest.fail("\n".join([*codes, *(path.read_text() for path in said)]))
         time.sleep(0.05)
-    second.kill()
-    first.join(100)
-    err = said[0].read_text()
-    assert first.exitcode == 130, err
+    processes[dead].kill()
+    left.join(100)
+    err = said[1 - dead].read_text()
+    assert left.exitcode == 130, err
     for path in said:
         path.unlink()
     lines = [line for line in err.splitlines() if line.startswith("newllm: ")]
     assert len(lines) == 1
-    assert "process 0 of 2 cannot reach another one" in lines[0]
+    assert f"process {1 - dead} of 2 cannot reach another one" in lines[0]
+    state = state_path(out)
+    kept = "the state before is in" if dead else "the state saved last is in"
+    assert lines[0].endswith(f"; {kept} {state}")
     assert "--nproc-per-node=2 -m newllm_cli phase1" in err
-    assert names(tmp_path) == ["run.metrics.jsonl", "run.resume"]
-    with safe_open(state_path(out), framework="pt") as state:
-        assert all(torch.isfinite(state.get_tensor(name).float()).all() for name in state.keys())  # noqa: SIM118
+    lock = [] if dead else [".run.safetensors.lock"]
+    assert names(tmp_path) == [*lock, "run.metrics.jsonl", "run.resume"]
+    with safe_open(state, framework="pt") as saved:
+        assert all(torch.isfinite(saved.get_tensor(name).float()).all() for name in saved.keys())  # noqa: SIM118
+        assert (json.loads(saved.metadata()["values"])["lines"] > 0) is bool(dead)
     train("streams", home, out, phase1={"max_iterations": 60})
     places = [(line["window"], line["iteration"]) for line in metrics(out)]
     assert places == [(1, i) for i in range(1, 61)] + [
@@ -175,24 +180,3 @@ def test_processes_that_do_not_see_the_same_are_refused(home, tmp_path):
     out = tmp_path / "run.safetensors"
     assert ended(start_together("online", home, out, target=other_settings_each)) == [3, 3]
     assert names(tmp_path) == []
-
-
-def resumed_while_it_ends(case, home, out, layers):
-    """The second of two processes is told to go on alone, and somebody resumes the run."""
-    write = RunSaver._write
-
-    def watched(saver, state):
-        with pytest.raises(InputError, match="another newllm is writing"), exclusive(out):
-            pass
-        write(saver, state)
-
-    RunSaver._write = watched
-    if torch.distributed.get_rank() == 0:
-        RunSaver.maybe_save = lambda *_: os._exit(9)
-    child(case, home, out, layers)
-
-
-def test_the_second_holds_the_lock_of_the_first_while_it_writes(home, tmp_path):
-    out = tmp_path / "run.safetensors"
-    assert ended(start_together("online", home, out, target=resumed_while_it_ends)) == [9, 130]
-    assert names(tmp_path) == ["run.metrics.jsonl", "run.resume"]
