@@ -2,8 +2,8 @@
 
 PyTorch's FSDP2 (`torch.distributed.fsdp.fully_shard`) does the work. A unit is gathered when it is
 used and divided again afterwards; its gradients are summed where they are kept. Units are the
-embedding, every head, and every block; the whole recurrence is one unit where
-back-propagation goes through time, because a token passes all blocks before the next can be read.
+embedding, every head, and the whole recurrence, because a token passes all blocks before the next
+can be read.
 """
 
 import copy
@@ -31,13 +31,11 @@ def is_sharded(config: RunConfig) -> bool:
 
 
 @contextmanager
-def sharded(
-    model: Model, config: RunConfig, device: torch.device, *, through_time: bool
-) -> Iterator[Model]:
+def sharded(model: Model, config: RunConfig, device: torch.device) -> Iterator[Model]:
     """Yield the `LanguageModel` to train on `device`, or a sharded copy if that is configured.
 
     In the end `model`, which stays where it is and is whole in every process, gets the trained
-    weights of the copy. `through_time`: gradients will flow from token to token.
+    weights of the copy.
 
     Raises:
         ConfigError: a tied head, whose matrix would have to be in two units.
@@ -51,22 +49,21 @@ def sharded(
             "model.tie_weights = false, or with run.sharding = none"
         )
     divided = copy.deepcopy(model)
-    _divide(divided, device, through_time=through_time)
+    _divide(divided, device)
     yield divided
     with torch.no_grad():
         for parameter, trained in zip(model.parameters(), divided.parameters(), strict=True):
             parameter.copy_(full_tensor(trained.detach()))
 
 
-def _divide(model: Any, device: torch.device, *, through_time: bool) -> None:  # noqa: ANN401
+def _divide(model: Any, device: torch.device) -> None:  # noqa: ANN401
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     # Of outputs that are views, for those who change them in place: nobody does here.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(device.type, (collectives.size(),))
-    units: list[Any] = [model.blocks] if through_time else [*model.blocks]
-    units += [model.embedding, *model.token_output]
+    units: list[Any] = [model.blocks, model.embedding, *model.token_output]
     for unit in units:
         # Gathered for a reading alone: weights that are changed in place are read anew.
         fully_shard(unit, mesh=mesh, reshard_after_forward=True)
@@ -88,27 +85,15 @@ def _call(unit: nn.Module, function: Callable[..., Any], *inputs: Any) -> Any:  
 def within(module: nn.Module, function: Callable[..., Result], *inputs: Any) -> Result:  # noqa: ANN401
     """Return `function(*inputs)` while `module` has all of its parameters.
 
-    For functions that read parameters rather than call the module. Gradients flow if the module is
-    one unit; if it holds several, none may be wanted.
+    For functions that read parameters rather than call the module, which is a unit or whole.
     """
-    if (inside := _within_of(module)) is not None:
-        return inside(function, *inputs)
-    units: list[Any] = [unit for unit in module.modules() if _within_of(unit) is not None]
-    assert not (units and torch.is_grad_enabled()), "gradients of several units"
-    for unit in units:
-        unit.set_reshard_after_forward(False)
-        unit.unshard()
-    try:
-        return function(*inputs)
-    finally:
-        for unit in units:
-            unit.reshard()
-            unit.set_reshard_after_forward(True)
+    inside = _within_of(module)
+    return function(*inputs) if inside is None else inside(function, *inputs)
 
 
 def is_divided(module: nn.Module) -> bool:
     """Say whether no process holds all parameters of `module` for long."""
-    return any(_within_of(unit) is not None for unit in module.modules())
+    return _within_of(module) is not None
 
 
 def _within_of(module: nn.Module) -> Callable[..., Any] | None:

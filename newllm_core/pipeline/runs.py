@@ -101,7 +101,7 @@ def run_phase1(
         with begin(output, identity, config.run) as saver:
             trained_on = tokens["train"][: config.phase1.max_tokens]
             probes, warmup = choose_probes(tokens | {"train": trained_on}, config.analysis)
-            with sharded(model, config.run, device, through_time=False) as trained:
+            with sharded(model, config.run, device) as trained:
                 with products_in(trained, config.run, device):
                     loss = Phase1Loss(trained, objective, regularizers, config.phase1).to(device)
                     end_id = int(dataset.info.end_id)

@@ -148,7 +148,7 @@ def compare(name, home, out, layers):
         if model.bigrams is not None:
             count_bigrams(model.bigrams, tokens.flatten().numpy(), end_id=0, progress=Silent())
         before = [p.detach().clone() for p in model.parameters()]
-        with sharded(model, run, CPU, through_time=through_time) as divided:
+        with sharded(model, run, CPU) as divided:
             assert all(map(is_dtensor, divided.parameters()))
             held = sum(p.to_local().numel() for p in divided.parameters())
             total = sum(p.numel() for p in model.parameters())
@@ -193,7 +193,7 @@ def test_a_share_each_and_the_same_gradients(name, home, tmp_path):
 
 def test_one_process_holds_everything():
     model, run = model_of("residual")
-    with sharded(model, run, CPU, through_time=True) as trained:
+    with sharded(model, run, CPU) as trained:
         assert trained is model
 
 
@@ -203,6 +203,6 @@ def test_a_tied_head_is_refused(monkeypatch):
     model = LanguageModel(config.model, 11)
     with (
         pytest.raises(ConfigError, match="tied"),
-        sharded(model, config.run, CPU, through_time=True),
+        sharded(model, config.run, CPU),
     ):
         pass

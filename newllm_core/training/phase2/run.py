@@ -50,8 +50,7 @@ def train_phase2(
         count_bigrams(model.bigrams, beginning, end_id=end_id, progress=saver.progress)
     extra = ExtraTerms(config, model, checkpoint.objective)
     extra = extra.to(device, model.embedding.weight.dtype)
-    shards = sharded(model, config.run, device, through_time=not options.freeze_context)
-    with shards as trained, ExitStack() as stack:
+    with sharded(model, config.run, device) as trained, ExitStack() as stack:
         parameters = trained_parameters(trained, extra, options)
         stack.enter_context(training_only(trained, parameters))
         run = Phase2Trainer(trained, extra, checkpoint, dataset, config, parameters, saver)
