@@ -35,7 +35,7 @@ from newllm_core.training.phase1.loss import (
     num_regularizers,
     regularizer_weight,
 )
-from newllm_core.training.phase1.trainer import Phase1Result, Phase1Trainer
+from newllm_core.training.phase1.trainer import Phase1Trainer
 from newllm_core.training.phase2.extra_terms import make_objective
 from newllm_core.training.phase2.run import require_possible, train_phase2
 from newllm_core.training.resume import Output, begin, finished, writing
@@ -106,13 +106,13 @@ def run_phase1(
                     loss = Phase1Loss(trained, objective, regularizers, config.phase1).to(device)
                     end_id = int(dataset.info.end_id)
                     trainer = Phase1Trainer(loss, tokens, config, end_id=end_id, saver=saver)
-                    result = trainer.run()
+                    trainer.run()
                 try:
                     with saver.immediately():
                         gate = measure_health(trained, probes, warmup, config, progress=progress)
                 except KeyboardInterrupt:
                     saver.stop(trainer.state)
-            _warn_of_vacuous(result, config, progress)
+            _warn_of_vacuous(trainer, config, progress)
             checkpoint = Checkpoint(
                 model=model,
                 objective={n: t.detach().cpu() for n, t in objective.state_dict().items()},
@@ -121,8 +121,8 @@ def run_phase1(
                 phase="phase1",
                 probes=probes,
                 warmup=warmup,
-                history=result.history,
-                vacuous_terms=result.vacuous_terms,
+                history=trainer.history,
+                vacuous_terms=trainer.guard.vacuous_terms(),
                 gate=gate,
                 provenance=provenance(config, dataset) | {"identity": identity},
             )
@@ -130,14 +130,14 @@ def run_phase1(
     return checkpoint
 
 
-def _warn_of_vacuous(result: Phase1Result, config: Config, progress: Progress) -> None:
+def _warn_of_vacuous(trainer: Phase1Trainer, config: Config, progress: Progress) -> None:
     plugin = REGULARIZERS.find(config.phase1.reg)
-    for term in result.vacuous_terms:
+    for term in trainer.guard.vacuous_terms():
         whose = (
             "" if plugin.is_own or term != REGULARIZER else f" ({REGULARIZERS.describe(plugin)})"
         )
         progress.warning(f"vacuous term: {term} never had a gradient; it trained nothing{whose}")
-    if config.phase1.max_iterations and result.weight_change == 0:
+    if trainer.history and trainer.history[-1]["weight_change"] == 0:
         why = "no weight moved from its initial value"
         if config.phase1.max_iterations == 1:
             why += "; the first reading only makes contexts, so --max-iterations 2 is the least"

@@ -89,8 +89,9 @@ def test_phase1(name, place):
     tokens = {split: ids for split, (ids, _) in SPLITS.items()}
     regularizers = [regularizer.to(place) for regularizer in regularizers]
     loss = Phase1Loss(model, objective.double().to(place), regularizers, config.phase1)
-    result = Phase1Trainer(loss, tokens, config, end_id=END).run()
-    assert differences(result.history, FIGURES["phase1"][name]) == []
+    trainer = Phase1Trainer(loss, tokens, config, end_id=END)
+    trainer.run()
+    assert differences(trainer.history, FIGURES["phase1"][name]) == []
 
 
 def prepared():

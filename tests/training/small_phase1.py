@@ -52,7 +52,7 @@ def make_regularizers(config, count=1):
 
 
 def train(section=None, *, text=TEXT, regularizers=None, objective=None, saver=None, **given):
-    """A trained model and what happened."""
+    """A trained model and what trained it."""
     config = make_config(section, **given)
     model = make_model(config)
     if regularizers is None:
@@ -61,7 +61,9 @@ def train(section=None, *, text=TEXT, regularizers=None, objective=None, saver=N
     if objective is None:
         objective, _ = make_objective(config.phase1.objective, config, model)
     loss = Phase1Loss(model, objective, regularizers, config.phase1)
-    return model, Phase1Trainer(loss, text, config, saver=saver).run()
+    trainer = Phase1Trainer(loss, text, config, saver=saver)
+    trainer.run()
+    return model, trainer
 
 
 def short(length):

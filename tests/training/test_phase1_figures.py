@@ -24,21 +24,21 @@ def measured(monkeypatch):
 
 
 def test_the_published_algorithm_trains_nothing_and_says_so(measured):
-    model, result = train(DETACHED, **PUBLISHED, text=short(90), max_iterations=5)
+    model, trainer = train(DETACHED, **PUBLISHED, text=short(90), max_iterations=5)
     config = make_config(DETACHED, **PUBLISHED)
     untrained = make_model(config)
 
-    assert result.weight_change == 0.0
+    assert trainer.history[-1]["weight_change"] == 0.0
     assert same(model, untrained)
-    assert result.vacuous_terms == ["cvfp", "regularizer"]
-    for entry in result.history[1:]:
+    assert trainer.guard.vacuous_terms() == ["cvfp", "regularizer"]
+    for entry in trainer.history[1:]:
         # It reads exactly what it read before.
         assert entry["sweep_terms"]["cvfp"] == 0.0
         assert entry["sweep_terms"]["regularizer"] > 0.5
         assert entry["gradient_norms"] == {"cvfp": 0.0, "regularizer": 0.0}
 
     # Convergence is what an untrained network has, not the 100 % of a repeated computation.
-    reported = [entry["converged_ratio"][split] for entry in result.history for split in TEXT]
+    reported = [entry["converged_ratio"][split] for entry in trainer.history for split in TEXT]
     for (tokens, state, most), ratio in zip(measured, reported, strict=True):
         generator = torch.Generator()
         generator.set_state(state)
@@ -48,12 +48,12 @@ def test_the_published_algorithm_trains_nothing_and_says_so(measured):
 
 
 def test_a_detached_regularizer_is_vacuous_where_the_objective_trains():
-    model, result = train(DETACHED, reg="ema-variance")
-    assert result.vacuous_terms == ["regularizer"]
-    assert result.weight_change > 0.01
+    model, trainer = train(DETACHED, reg="ema-variance")
+    assert trainer.guard.vacuous_terms() == ["regularizer"]
+    assert trainer.history[-1]["weight_change"] > 0.01
     cvfp_only, _ = train(reg="none", dist_reg_weight=0)
-    live, live_result = train(reg="ema-variance")
-    assert live_result.vacuous_terms == []
+    live, live_trainer = train(reg="ema-variance")
+    assert live_trainer.guard.vacuous_terms() == []
 
     def distance(one, other):
         pairs = zip(one.parameters(), other.parameters(), strict=True)
@@ -64,11 +64,11 @@ def test_a_detached_regularizer_is_vacuous_where_the_objective_trains():
 
 
 def test_no_regularizer_with_a_weight_is_vacuous_and_without_is_no_term():
-    _, result = train(reg="none", dist_reg_weight=0.2)
-    assert result.vacuous_terms == ["regularizer"]
-    _, result = train(reg="none")
-    assert result.vacuous_terms == []
-    assert list(result.history[-1]["sweep_terms"]) == ["cvfp"]
+    _, trainer = train(reg="none", dist_reg_weight=0.2)
+    assert trainer.guard.vacuous_terms() == ["regularizer"]
+    _, trainer = train(reg="none")
+    assert trainer.guard.vacuous_terms() == []
+    assert list(trainer.history[-1]["sweep_terms"]) == ["cvfp"]
 
 
 def test_figures_of_an_iteration_are_those_of_exact_contexts(monkeypatch):
@@ -79,13 +79,13 @@ def test_figures_of_an_iteration_are_those_of_exact_contexts(monkeypatch):
         "phase1": {"objective": "reconstruction"},
     }
     given = {"convergence_tokens": 500, "convergence_steps": 250}
-    model, result = train(section, max_iterations=3, **given)
+    model, trainer = train(section, max_iterations=3, **given)
     ids = torch.from_numpy(TEXT["train"].astype(np.int64))[None]
     exact = rollout(model, ids, model.start(1))[0, 64:]
     values = torch.linalg.svdvals(exact)
     shares = values / values.sum()
     rank = float((-(shares * shares.log()).sum()).exp()) / D
-    last = result.history[-1]
+    last = trainer.history[-1]
     assert last["effective_rank_ratio"]["train"] == pytest.approx(rank, abs=0.05)
     assert last["norm_ratio"]["train"] == pytest.approx(
         float(exact.norm(dim=1).mean()) / D**0.5, rel=0.05
@@ -95,12 +95,12 @@ def test_figures_of_an_iteration_are_those_of_exact_contexts(monkeypatch):
 def test_validation_figures_are_those_of_validation_text():
     """Constant validation text has contexts of next to one direction; training text has many."""
     text = {"train": TEXT["train"], "validation": torch.full((200,), 7).numpy()}
-    _, result = train(text=text, max_iterations=3)
-    ranks = result.history[-1]["effective_rank_ratio"]
+    _, trainer = train(text=text, max_iterations=3)
+    ranks = trainer.history[-1]["effective_rank_ratio"]
     assert ranks["validation"] < 0.5 * ranks["train"]
     other = {"train": TEXT["train"], "validation": TEXT["train"][300:500]}
     _, second = train(text=other, max_iterations=3)
-    for one, two in zip(result.history[1:], second.history[1:], strict=True):
+    for one, two in zip(trainer.history[1:], second.history[1:], strict=True):
         assert one["sweep_terms"] == two["sweep_terms"]
         assert one["validation_terms"] != two["validation_terms"]
 
@@ -108,8 +108,8 @@ def test_validation_figures_are_those_of_validation_text():
 def test_validation_losses_are_those_of_exact_contexts():
     """With the weights fixed, a rollout from zero and the loss of its neighbours says the same."""
     given = {"reg": "none", "max_iterations": 3, "learning_rate": 0.0, "start": "zero"}
-    _, result = train(lr_schedule="constant", **given)
+    _, trainer = train(lr_schedule="constant", **given)
     # At fixed weights a second exact reading repeats the first; a sweep's contexts still move.
-    for entry in result.history[1:]:
+    for entry in trainer.history[1:]:
         assert entry["validation_terms"]["cvfp"] < 1e-9
-    assert result.history[1]["sweep_terms"]["cvfp"] > 0.1
+    assert trainer.history[1]["sweep_terms"]["cvfp"] > 0.1

@@ -31,7 +31,7 @@ def windows(monkeypatch):
 
 @pytest.mark.parametrize("engine", ["parallel", "streams"])
 def test_a_long_text_is_walked_window_by_window(windows, engine):
-    _, result = train(engine=engine, window_tokens=170, max_iterations=2, max_tokens=500)
+    _, trainer = train(engine=engine, window_tokens=170, max_iterations=2, max_tokens=500)
     train_windows, validation_windows = windows[0::2], windows[1::2]
     assert [len(window) for window in train_windows] == [167, 167, 166]
     read = torch.cat([window.tokens_T for window in train_windows])
@@ -42,9 +42,9 @@ def test_a_long_text_is_walked_window_by_window(windows, engine):
         assert torch.equal(following.first_C, one.previous_TC[-1])
         assert following.first_C.norm() > 1
     assert [len(window) for window in validation_windows] == [64] * 3
-    places = [(entry["window"], entry["iteration"]) for entry in result.history]
+    places = [(entry["window"], entry["iteration"]) for entry in trainer.history]
     assert places == [(w, i) for w in (1, 2, 3) for i in (1, 2)]
-    changes = [entry["weight_change"] for entry in result.history]
+    changes = [entry["weight_change"] for entry in trainer.history]
     assert 0 == changes[0] < changes[1] == changes[2] != changes[3]
 
 
@@ -62,5 +62,5 @@ def test_measuring_validation_text_needs_no_folder_for_temporary_files(monkeypat
         raise FileNotFoundError
 
     monkeypatch.setattr("tempfile.gettempdir", nowhere)
-    _, result = train(max_tokens=100, max_iterations=2)
-    assert result.history[-1]["validation_terms"]["cvfp"] > 0
+    _, trainer = train(max_tokens=100, max_iterations=2)
+    assert trainer.history[-1]["validation_terms"]["cvfp"] > 0

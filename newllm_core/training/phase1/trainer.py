@@ -5,7 +5,7 @@ and ends with measurements at fixed weights (see `measure`). Heads are not train
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -32,20 +32,12 @@ from newllm_core.training.saver import Saver
 from newllm_core.training.step import OptimizerStep
 
 
-@dataclass
-class Phase1Result:
-    """A mapping per iteration, loss terms that never had a gradient, and how far weights went."""
-
-    history: list[dict[str, Any]] = field(default_factory=list)
-    vacuous_terms: list[str] = field(default_factory=list)
-    weight_change: float = 0.0
-
-
 class Phase1Trainer:
     """The loop: windows, iterations, batches. Trains blocks and objective of `loss` in place.
 
     `tokens` [T] are of "train" and "validation", `end_id` closes their documents, if any does. The
-    run goes on from what `saver` resumes, if anything.
+    run goes on from what `saver` resumes, if anything. `history` is of the checkpoint, and `guard`
+    knows the terms that never had a gradient.
     """
 
     def __init__(
@@ -67,7 +59,7 @@ class Phase1Trainer:
         self.guard = VacuityGuard(self.parameters)
         groups = [{"params": alike} for alike in by_sharding(self.parameters)]
         self.step = OptimizerStep(torch.optim.Adam(groups, fused=True), self.config.gradient_clip)
-        self.result = Phase1Result()
+        self.history: list[dict[str, Any]] = []
         start_C = self.model.start(1)[0]
         self.check_every = steps_between_checks(config.run, start_C.device)
         self.iteration = 1
@@ -78,7 +70,7 @@ class Phase1Trainer:
         self.statistics: dict[str, Tensor] = {}
         self.statistics = self._statistics()
 
-    def run(self) -> Phase1Result:
+    def run(self) -> None:
         """Train on every window in turn.
 
         Raises:
@@ -89,7 +81,7 @@ class Phase1Trainer:
         config, windows = self.config, self.windows
         work = windows.work(windows.num_tokens)
         if work == 0:
-            return self.result
+            return
         self.progress.message(
             f"phase 1: {windows.num_tokens:,} tokens in {windows.count} window(s), up to "
             f"{config.max_iterations} iterations of the first; {early_stop(config)}"
@@ -100,13 +92,10 @@ class Phase1Trainer:
             while windows.number < windows.count:
                 for entry in self._train_window(task):
                     self.log.write("iteration", **entry)
-                    self.result.history = thinned([*self.result.history, entry])
+                    self.history = thinned([*self.history, entry])
                 release_pages(windows.train_tokens)
                 windows.advance()
                 self.iteration = 1
-        self.result.vacuous_terms = self.guard.vacuous_terms()
-        self.result.weight_change = self.guard.weight_change(self.model.blocks.parameters())
-        return self.result
 
     def _train_window(self, task: Task) -> Iterator[dict[str, Any]]:
         config, windows = self.config, self.windows
@@ -242,7 +231,7 @@ class Phase1Trainer:
                 "window": self.windows.number,
                 "iteration": self.iteration,
                 "meter": asdict(self.meter),
-                "history": self.result.history,
+                "history": self.history,
                 "largest_gradients": self.guard.largest,
             },
         )
@@ -252,7 +241,7 @@ class Phase1Trainer:
         values = state.values
         self.iteration = values["iteration"]
         self.meter = PassMeter(**values["meter"])
-        self.result.history = values["history"]
+        self.history = values["history"]
         self.guard.largest = values["largest_gradients"]
         run_state.load_parameters(self.parameters, state.part("parameter"))
         run_state.load_optimizer(self.step.optimizer, state.part("optimizer"))
