@@ -82,7 +82,7 @@ def phase1_summary(made: "OpenedCheckpoint") -> dict[str, Any]:
     return {
         "schema": 1,
         "checkpoint": str(made.path),
-        "iterations": len(checkpoint.history),
+        "iterations": sum(1 + entry.get("left_out", 0) for entry in checkpoint.history),
         "last_iteration": checkpoint.history[-1] if checkpoint.history else None,
         "vacuous_terms": checkpoint.vacuous_terms,
         "gate": checkpoint.gate,

@@ -141,6 +141,14 @@ def test_a_run_that_an_older_version_finished_is_shown_without_what_it_did_not_m
     assert capsys.readouterr().out.count(" - ") == 2
 
 
+def test_iterations_that_the_history_left_out_are_counted():
+    history = [{"window": 1, "left_out": 5_000}, {"window": 2_500}]
+    checkpoint = planted.checkpoint_of(planted.healthy())
+    checkpoint = dataclasses.replace(checkpoint, gate=of(), history=history)
+    summary = phase1_summary(OpenedCheckpoint(checkpoint, Path("run.safetensors")))
+    assert summary["iterations"] == 5_002
+
+
 @pytest.mark.parametrize(
     "make",
     [

@@ -102,10 +102,12 @@ def test_a_history_stays_small_however_many_windows_there_are():
         history = thinned([*history, entry])
         longest = max(longest, len(history))
     assert longest == MOST_ENTRIES
-    assert history[:30] == entries[:30]
+    assert history[0] == entries[0] | {"left_out": len(entries) - len(history)}
+    assert history[1:30] == entries[1:30]
     assert history[-1] == entries[-1]
     places = [(entry["window"], entry["iteration"]) for entry in history]
     assert places == sorted(set(places))
     of_windows = [[i for w, i in places if w == window] for window in {w for w, _ in places[30:-1]}]
     assert of_windows.count([1, 2]) >= len(of_windows) - 1 > 1000  # the last may be under way
-    assert len(thinned([{"window": 1}] * (MOST_ENTRIES + 1))) == MOST_ENTRIES // 2 + 1
+    first, *rest = thinned([{"window": 1}] * (MOST_ENTRIES + 1))
+    assert (len(rest), first["left_out"]) == (MOST_ENTRIES // 2, MOST_ENTRIES // 2)

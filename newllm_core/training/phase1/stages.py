@@ -36,16 +36,19 @@ def thinned(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return what a checkpoint keeps of a history, however long the text was.
 
     Beyond `MOST_ENTRIES` every other window is left out, but the last one and the first, unless it
-    is most of them: then every other entry.
+    is most of them: then every other entry. The first entry counts those that are `left_out`.
     """
     if len(history) <= MOST_ENTRIES:
         return history
     whole = sum(entry["window"] == 1 for entry in history)
     if whole > MOST_ENTRIES // 2:
-        return [history[0], *history[1:][::-2][::-1]]
-    windows = list(dict.fromkeys(entry["window"] for entry in history[whole:]))
-    kept = {1, *windows[::-2]}
-    return [entry for entry in history if entry["window"] in kept]
+        rest = history[1:][::-2][::-1]
+    else:
+        windows = list(dict.fromkeys(entry["window"] for entry in history[whole:]))
+        kept = {1, *windows[::-2]}
+        rest = [entry for entry in history[1:] if entry["window"] in kept]
+    left_out = history[0].get("left_out", 0) + len(history) - 1 - len(rest)
+    return [history[0] | {"left_out": left_out}, *rest]
 
 
 def early_stop(config: Phase1Config) -> str:
