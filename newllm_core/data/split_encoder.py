@@ -175,11 +175,13 @@ class SplitEncoder:
 
     def _encoded_batches(self, batches: Iterable[list[Document]]) -> "Iterator[Encoded]":
         """Yield batches and their ids, in order, a few of them encoded ahead in threads."""
+        # Others may panic, and print to stderr, which is then turned away: nobody else may work.
+        ahead = THREADS if self.tokenizer.is_cut_at_words else 0
         waiting: deque[tuple[list[Document], Future[list[np.ndarray]]]] = deque()
         with ThreadPoolExecutor(THREADS) as pool:
             for batch in batches:
                 waiting.append((batch, pool.submit(self.tokenizer.encode_documents, batch)))
-                if len(waiting) > THREADS:
+                if len(waiting) > ahead:
                     batch, future = waiting.popleft()
                     yield batch, future.result()
             for batch, future in waiting:

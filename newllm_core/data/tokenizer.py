@@ -46,7 +46,7 @@ class TextTokenizer:
         unknown_id: of the token for whatever the vocabulary lacks; None if there is none.
         is_byte_level: every token stands for bytes, whatever is around it.
         is_cut_at_words: it is a byte-level BPE with GPT-2's rule for words: `cut_at_words` makes no
-            difference to ids.
+            difference to ids, and it can be trusted with any text.
         is_lossless: it is one, and knows every byte: its tokens give any text back.
     """
 
@@ -133,7 +133,7 @@ class TextTokenizer:
         """Yield piece by piece the ids of a text, and for each the characters `[start, end)`."""
         start = 0
         for piece in self._pieces(text):
-            with panics_contained():
+            with panics_contained(self.is_cut_at_words):
                 encoding = self._tokenizer.encode(piece, add_special_tokens=False)
             offsets = [(start + first, start + last) for first, last in encoding.offsets]
             yield _array(encoding.ids), offsets
@@ -141,7 +141,7 @@ class TextTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of `ids`; control tokens and unknown ones have none."""
-        with panics_contained():
+        with panics_contained(self.is_cut_at_words):
             return self._text_of.decode(ids)
 
     def spelling(self, token: int) -> str | None:
@@ -164,7 +164,7 @@ class TextTokenizer:
             (index, piece) for index, text in enumerate(texts) for piece in self._pieces(text)
         )
         for batch in in_batches(pieces, lambda pair: len(pair[1]), BATCH_CHARACTERS):
-            with panics_contained():
+            with panics_contained(self.is_cut_at_words):
                 encodings = self._tokenizer.encode_batch_fast(
                     [piece for _, piece in batch], add_special_tokens=False
                 )

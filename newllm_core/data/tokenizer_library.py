@@ -1,11 +1,13 @@
 """The `tokenizers` library, kept from harm by a `tokenizer.json` that somebody else made.
 
 Such a file is a program: its rules may take any amount of memory or time, and the library, which is
-written in Rust, panics at some of them.
+written in Rust, panics at some of them with pages of text on stderr.
 """
 
+import os
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from newllm_core.errors import InputError, reason
@@ -16,18 +18,41 @@ if TYPE_CHECKING:
 # Rules that put text in the place of text may multiply its length at most by this, all together.
 MOST_GROWTH = 64
 LARGEST_ID = 1 << 24
+# Of two that exchange it at a time, one would leave stderr closed for good.
+_ONE_THREAD = threading.RLock()
 PANIC = "PanicException"  # no subclass of Exception, and in no module that can be imported
 
 
 @contextmanager
-def panics_contained() -> Iterator[None]:
-    """Raise `InputError` where the library fails or panics; a panic prints its place too."""
-    try:
-        yield
-    except BaseException as error:
-        if type(error) is not Exception and type(error).__name__ != PANIC:
-            raise
-        raise InputError(f"the tokenizer failed: {reason(error)}") from error
+def panics_contained(trusted: bool = False) -> Iterator[None]:
+    """Raise `InputError` where the library fails or panics, without what it prints then.
+
+    One thread at a time, and what others print to stderr meanwhile is lost; of a `trusted`
+    tokenizer no panic is expected, and stderr is left alone.
+    """
+    with nullcontext() if trusted else _silent_stderr():
+        try:
+            yield
+        except BaseException as error:
+            if type(error) is not Exception and type(error).__name__ != PANIC:
+                raise
+            raise InputError(f"the tokenizer failed: {reason(error)}") from error
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    with _ONE_THREAD:
+        kept = None
+        with suppress(OSError):  # it may be closed
+            kept = os.dup(2)
+            with open(os.devnull, "wb") as nothing:
+                os.dup2(nothing.fileno(), 2)
+        try:
+            yield
+        finally:
+            if kept is not None:
+                os.dup2(kept, 2)
+                os.close(kept)
 
 
 def load_tokenizer(spec: dict[str, Any], text: str) -> "Tokenizer":

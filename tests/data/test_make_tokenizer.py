@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 from tokenizers import decoders, pre_tokenizers
@@ -11,6 +13,7 @@ from tokenizers import decoders, pre_tokenizers
 from newllm_core.config import DataConfig
 from newllm_core.data.make_tokenizer import load_base, train_bpe
 from newllm_core.data.tokenizer import TextTokenizer
+from newllm_core.data.tokenizer_library import panics_contained
 from newllm_core.errors import ConfigError, InputError
 
 from .cases import assert_one_line_error, word_level, write
@@ -114,3 +117,25 @@ def test_gpt2_without_files_and_offline_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *arguments: None)
     with assert_one_line_error(InputError, "gpt2", "--tokenizer-path", "HF_HUB_OFFLINE"):
         load_base(DataConfig(tokenizer="gpt2"))
+
+
+def test_threads_that_silence_the_library_together_leave_stderr_as_it_was():
+    before, began = os.fstat(2), threading.Event()
+
+    def first():
+        with panics_contained():
+            began.set()
+            time.sleep(0.1)
+
+    def second():
+        began.wait()
+        with panics_contained():
+            time.sleep(0.2)
+
+    threads = [threading.Thread(target=work) for work in (first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    after = os.fstat(2)
+    assert (after.st_dev, after.st_ino) == (before.st_dev, before.st_ino)
