@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from newllm_core.errors import InputError, reason
@@ -27,10 +28,10 @@ PANIC = "PanicException"  # no subclass of Exception, and in no module that can 
 def panics_contained(trusted: bool = False) -> Iterator[None]:
     """Raise `InputError` where the library fails or panics, without what it prints then.
 
-    One thread at a time, and what others print to stderr meanwhile is lost; of a `trusted`
+    One thread at a time, and what others print to stderr meanwhile waits for it; of a `trusted`
     tokenizer no panic is expected, and stderr is left alone.
     """
-    with nullcontext() if trusted else _silent_stderr():
+    with nullcontext() if trusted else _stderr_held_back():
         try:
             yield
         except BaseException as error:
@@ -40,19 +41,25 @@ def panics_contained(trusted: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def _silent_stderr() -> Iterator[None]:
-    with _ONE_THREAD:
+def _stderr_held_back() -> Iterator[None]:
+    with _ONE_THREAD, TemporaryFile(buffering=0) as held:
         kept = None
         with suppress(OSError):  # it may be closed
             kept = os.dup(2)
-            with open(os.devnull, "wb") as nothing:
-                os.dup2(nothing.fileno(), 2)
+            os.dup2(held.fileno(), 2)
         try:
             yield
+            held.seek(0)
+            printed = held.read()
+        except BaseException:
+            printed = b""
+            raise
         finally:
             if kept is not None:
                 os.dup2(kept, 2)
                 os.close(kept)
+                with suppress(OSError):
+                    os.write(2, printed)
 
 
 def load_tokenizer(spec: dict[str, Any], text: str) -> "Tokenizer":
