@@ -29,7 +29,9 @@ def speaks(error: UserError) -> bool:
     try:
         said = TCPStore(place, port, is_master=False, timeout=LONGEST_ASKED)
         restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        return said.add(f"newllm/{restarts}/{'lost' if lost else error}", 1) == 1
+        is_first_to_ask = said.add(f"newllm/{restarts}/{'lost' if lost else error}", 1) == 1
+        # The first process alone knows that it has saved the state.
+        return is_first_to_ask or (lost and is_first_process())
     except RuntimeError:  # torchrun is gone
         return lost or is_first_process()
 

@@ -15,6 +15,7 @@ from newllm_core.analysis.report.figures import (
     figure_rows,
     look_up,
     names_in,
+    num_iterations,
     number,
     printable,
     shape_text,
@@ -215,7 +216,7 @@ def _print_history(convergence: Figures, console: Console, *, whole: bool) -> No
     if not history:
         console.print("There is no history of Phase 1.")
         return
-    title = f"As Phase 1 wrote it down when it trained, {len(history)} iterations"
+    title = f"As Phase 1 wrote it down when it trained, {num_iterations(history):,} iterations"
     console.print(Text(title, style="bold"))
     for group, label in (("sweep_terms", "loss"), ("gradient_norms", "gradient")):
         for name in names_in(history, group):

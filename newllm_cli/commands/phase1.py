@@ -77,12 +77,13 @@ def phase1(
 def phase1_summary(made: "OpenedCheckpoint") -> dict[str, Any]:
     """Return what `phase1` ends with."""
     from newllm_core.analysis.quality_gate import phase1_verdict
+    from newllm_core.analysis.report.figures import num_iterations
 
     checkpoint = made.checkpoint
     return {
         "schema": 1,
         "checkpoint": str(made.path),
-        "iterations": sum(1 + entry.get("left_out", 0) for entry in checkpoint.history),
+        "iterations": num_iterations(checkpoint.history),
         "last_iteration": checkpoint.history[-1] if checkpoint.history else None,
         "vacuous_terms": checkpoint.vacuous_terms,
         "gate": checkpoint.gate,

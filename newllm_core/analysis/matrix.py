@@ -131,7 +131,7 @@ def _read(path: Path, tensor_name: str | None) -> tuple[Tensor, str | None]:
         _check_shape(shapes[name], label)
         try:
             tensor = file.get_tensor(name)
-            tensor[:1].cdouble()
+            tensor[(slice(1),) * tensor.ndim].cdouble()
         except (TypeError, AttributeError, ValueError, NotImplementedError) as error:
             # A type that torch lacks, or cannot make another of.
             raise InputError(

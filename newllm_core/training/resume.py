@@ -46,7 +46,7 @@ def begin(output: Output, identity: Identity, config: RunConfig) -> Iterator[Run
 
     The state of an unfinished run is read (`resume`), or replaced by the first of this one. It is
     removed once the block was left without an error: then the run is finished. One that fails
-    before its first step leaves nothing, and the figures and the checkpoint of a run before.
+    before its first step leaves nothing but the checkpoint of a run before, with its figures.
 
     Raises:
         ConfigError: the state is of a run with other settings.
@@ -79,8 +79,9 @@ def begin(output: Output, identity: Identity, config: RunConfig) -> Iterator[Run
         except BaseException:
             if first and saver.only_begun:
                 path.unlink(missing_ok=True)
-            if first and not path.exists() and log.path.stat().st_size == 0:
-                log.path.unlink()
+            figures = output.checkpoint.exists() and log.path.exists() and log.path.stat().st_size
+            if first and not path.exists() and not figures:
+                log.path.unlink(missing_ok=True)
             raise
         if first:
             path.unlink(missing_ok=True)
@@ -133,14 +134,19 @@ def finished(output: Output, identity: Identity) -> Checkpoint | None:
 
     Raises:
         ConfigError: it was written by a run with other settings.
-        InputError: it was written by a run on other data, or cannot be read.
+        InputError: it was written by a run on other data, was altered since, or cannot be read.
     """
     checkpoint, path = output.checkpoint, state_path(output.checkpoint)
     if not (output.resume and checkpoint.exists()):
         return None
     if path.exists() and run_state.load_state(path, identity).values["replaces"]:
         return None
-    done = checkpoints.load(checkpoint, progress=output.progress)
+    done = checkpoints.load(checkpoint)
+    if done.altered:
+        raise InputError(
+            f"{checkpoint} is not as newllm wrote it, so that its run may be another: pass "
+            "--overwrite without --resume to begin again, or choose another --out"
+        )
     run_state.require_same(checkpoint, done.provenance.get("identity", {}), identity)
     collectives.barrier()
     path.unlink(missing_ok=True)  # its run ended between writing one and removing the other

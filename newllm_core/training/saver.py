@@ -142,12 +142,10 @@ class RunSaver(Saver):
     def _lost(self, error: ProcessLost, state: Callable[[], State] | None = None) -> ProcessLost:
         """Return what one of the processes that are left says; the first writes what it can."""
         self.only_begun = False  # others may have done their first step
-        kept = "no state was saved so far"
+        kept = f"the state saved last, if one was, is in {self.path}"
         if collectives.rank() == 0 and state is not None and not self.sharded:
             self._write(state())
             kept = f"the state before is in {self.path}"
-        elif self.path.exists():
-            kept = f"the state saved last is in {self.path}"
         share = "its share of the model is lost, " if self.sharded else ""
         return ProcessLost(f"{error}; {share}{kept}")
 

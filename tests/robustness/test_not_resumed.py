@@ -4,6 +4,8 @@ import dataclasses
 import shutil
 
 import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from newllm_core.checkpoint import format as checkpoints
 from newllm_core.checkpoint.run_state import state_path
@@ -253,6 +255,45 @@ def test_a_first_step_that_fails_leaves_the_run_before_and_its_figures(home, tmp
     with pytest.raises(PluginError, match=r"^it fails$"):
         train("parallel", home, out, resume=False, overwrite=True)
     assert contents(tmp_path) == before
+
+
+def test_a_first_step_that_fails_leaves_nothing_of_an_unfinished_run_that_it_replaces(
+    home, tmp_path, stop_after, monkeypatch
+):
+    out = tmp_path / "run.safetensors"
+    stop_after(25)
+    with pytest.raises(Interrupted):
+        train("parallel", home, out)
+    assert metrics(out)
+    with monkeypatch.context() as broken:
+        broken.setattr(Phase1Trainer, "make_step", failing(PluginError))
+        with pytest.raises(PluginError, match=r"^it fails$"):
+            train("parallel", home, out, resume=False, overwrite=True)
+    assert contents(tmp_path) == {}
+
+
+def test_a_folder_that_vanishes_does_not_hide_what_went_wrong(home, tmp_path, monkeypatch):
+    out = tmp_path / "new" / "run.safetensors"
+
+    def vanish(*arguments, **options):
+        shutil.rmtree(out.parent)
+        raise PluginError("it fails")
+
+    monkeypatch.setattr(Phase1Trainer, "make_step", vanish)
+    with pytest.raises(PluginError, match=r"^it fails$"):
+        train("parallel", home, out)
+
+
+def test_a_finished_run_whose_checkpoint_was_altered_is_not_called_another_one(home, tmp_path):
+    out = tmp_path / "run.safetensors"
+    train("parallel", home, out)
+    tensors = load_file(out)
+    tensors["embedding.weight"][0, 0] += 1
+    with safe_open(out, "pt") as file:
+        save_file(tensors, out, file.metadata())
+    with pytest.raises(InputError, match="is not as newllm wrote it") as caught:
+        train("parallel", home, out)
+    assert "--overwrite without --resume" in str(caught.value)
 
 
 def test_a_run_without_figures_keeps_none_of_the_run_before(home, tmp_path):

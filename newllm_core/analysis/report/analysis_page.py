@@ -16,6 +16,7 @@ from newllm_core.analysis.report.figures import (
     difference_rows,
     look_up,
     names_in,
+    num_iterations,
     number,
     printable,
     shape_text,
@@ -204,7 +205,7 @@ def _history(convergence: Figures) -> str:
     columns["weight change"] = ("weight_change",)
     rows = [[number(look_up(entry, path)) for path in columns.values()] for entry in history]
     shown = table(list(columns), rows)
-    return f"{warning}<details><summary>{len(history)} iterations</summary>{shown}</details>"
+    return f"{warning}<details><summary>{num_iterations(history):,} iterations</summary>{shown}</details>"
 
 
 def matrix_page(report: Figures) -> str:

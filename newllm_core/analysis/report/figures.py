@@ -97,6 +97,11 @@ def look_up(figures: Any, path: Place) -> Any:  # noqa: ANN401 - any figure
     return figures
 
 
+def num_iterations(history: Sequence[Figures]) -> int:
+    """Count the iterations of a history, with those that were too many to be kept."""
+    return sum(1 + entry.get("left_out", 0) for entry in history)
+
+
 def differences(
     splits: Mapping[str, Figures], control: Mapping[str, Figures]
 ) -> dict[str, dict[str, Any]]:

@@ -43,7 +43,8 @@ def write_best(plan: Plan, trials: Trials) -> list[Path]:
     """
     written = []
     several = len(plan.objectives) > 1
-    for trial in trials.best():
+    known, best = trials.all(), trials.best()  # what another process finishes in between is kept
+    for trial in best:
         path = trials.folder / (f"best-{trial.number:04d}.toml" if several else "best.toml")
         figures = zip(plan.objectives, trial.values, strict=True)
         told = ", ".join(f"{name} = {value:.6g}" for name, value in figures)
@@ -56,8 +57,8 @@ def write_best(plan: Plan, trials: Trials) -> list[Path]:
         text = "\n".join(lines) + "\n"
         write_atomically(path, partial(Path.write_text, data=text, encoding="utf-8"))
         written.append(path)
-    for beaten in set(trials.folder.glob("best*.toml")) - set(written):
-        beaten.unlink()
+    for beaten in {trial.number for trial in known} - {trial.number for trial in best}:
+        (trials.folder / f"best-{beaten:04d}.toml").unlink(missing_ok=True)
     return written
 
 
