@@ -205,7 +205,8 @@ def _history(convergence: Figures) -> str:
     columns["weight change"] = ("weight_change",)
     rows = [[number(look_up(entry, path)) for path in columns.values()] for entry in history]
     shown = table(list(columns), rows)
-    return f"{warning}<details><summary>{num_iterations(history):,} iterations</summary>{shown}</details>"
+    title = f"{num_iterations(history):,} iterations"
+    return f"{warning}<details><summary>{title}</summary>{shown}</details>"
 
 
 def matrix_page(report: Figures) -> str:
