@@ -49,9 +49,9 @@ def preset(name: str, place: Place, **layers: dict[str, Any]) -> Config:
     return settings.resolve(settings.from_file(f"preset:{name}"), layers)
 
 
-def vocabulary(place: Place) -> int:
+def vocabulary(place: Place, size: int = VOCAB_SIZE) -> int:
     """Return how many types there are, as many as in prepared WikiText-2."""
-    return place.size(VOCAB_SIZE, 97)
+    return place.size(size, 97)
 
 
 def steps_of(name: str, batch: int, place: Place) -> Config:
@@ -136,16 +136,17 @@ def phase2(place: Place) -> Iterator[Row]:
 def step_of(kind: str, config: Config, place: Place) -> Callable[[], None]:
     """Return what makes one step of fine-tuning after another."""
     device, options = place.device, config.phase2
-    ours = LanguageModel(config.model, vocabulary(place), cell=config.cell)
+    vocab_size = vocabulary(place, config.data.vocab_size)
+    ours = LanguageModel(config.model, vocab_size, cell=config.cell)
     like, kernels = torch.empty(0, device=device), config.run.kernels
     head_loss = choose("cross-entropy", plain_cross_entropy, like, setting=kernels)
     if kind == "newllm":
         steps, losses = fine_tuning(ours.to(device), options, head_loss)
     else:
-        tokens = random_tokens(options, vocabulary(place))
+        tokens = random_tokens(options, vocab_size)
         # Tensor cores are fast at multiples of 8.
         multiple = place.size(8, 1)
-        peer = peer_of(kind, count_parameters(ours), vocabulary(place), multiple).to(device)
+        peer = peer_of(kind, count_parameters(ours), vocab_size, multiple).to(device)
         epochs = (peer_losses(peer, tokens, options, head_loss) for _ in itertools.count())
         losses = itertools.chain.from_iterable(epochs)
         steps = Steps(list(peer.parameters()), options, 1_000_000)
