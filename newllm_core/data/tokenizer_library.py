@@ -47,19 +47,17 @@ def _stderr_held_back() -> Iterator[None]:
         with suppress(OSError):  # it may be closed
             kept = os.dup(2)
             os.dup2(held.fileno(), 2)
+        failed = True
         try:
             yield
-            held.seek(0)
-            printed = held.read()
-        except BaseException:
-            printed = b""
-            raise
+            failed = False
         finally:
             if kept is not None:
                 os.dup2(kept, 2)
                 os.close(kept)
+                held.seek(0)  # now that nobody writes there any more
                 with suppress(OSError):
-                    os.write(2, printed)
+                    os.write(2, b"" if failed else held.read())
 
 
 def load_tokenizer(spec: dict[str, Any], text: str) -> "Tokenizer":
