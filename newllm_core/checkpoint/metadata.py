@@ -6,12 +6,13 @@ Functions that read them return what they found, or raise `ValueError` with the 
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from newllm_core.files.strict_json import parse_json
 from newllm_core.files.tensor_files import bytes_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 HASH = "content_hash"
 SPLITS = ("train", "validation")
@@ -59,7 +60,7 @@ def model_shape(metadata: dict[str, str]) -> dict[str, Any]:
     return shape
 
 
-def content_hash(metadata: Mapping[str, str], tensors: Iterable[tuple[str, Tensor]]) -> str:
+def content_hash(metadata: Mapping[str, str], tensors: "Iterable[tuple[str, Tensor]]") -> str:
     """Return SHA-256 of all metadata but the hash itself, and of all tensors."""
     digest = hashlib.sha256()
     digest.update(json.dumps({k: metadata[k] for k in sorted(metadata) if k != HASH}).encode())
