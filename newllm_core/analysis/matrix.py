@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from newllm_core.analysis.chunks import chunks
 from newllm_core.analysis.rank import largest, projections
-from newllm_core.analysis.rows import chunks
 from newllm_core.analysis.sections import distribution, matrix_sections
 from newllm_core.analysis.summary import summary
 from newllm_core.config import AnalysisConfig

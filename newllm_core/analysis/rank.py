@@ -14,7 +14,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from newllm_core.analysis.rows import chunks
+from newllm_core.analysis.chunks import chunks
 
 QUADRATURE_POINTS = 20_000
 # Enough to draw a spectrum of any width.

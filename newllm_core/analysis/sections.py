@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from newllm_core.analysis.chunks import chunks
 from newllm_core.analysis.rank import information_content, spectrum
-from newllm_core.analysis.rows import chunks
 from newllm_core.analysis.summary import cosine, summary
 from newllm_core.config import AnalysisConfig
 

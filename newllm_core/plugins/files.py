@@ -25,18 +25,19 @@ def use_file(path: Path) -> list[Plugin]:
     """
     path = regular_file(path, "plugin").absolute()
     try:
-        version = "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        source = path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot read --plugin {path}: {reason(error)}") from error
+    version = "sha256:" + hashlib.sha256(source).hexdigest()[:12]
     # Plugins of an earlier content are gone, also if this one is broken.
     FROM_FILES.pop(path, None)
     whole = Plugin("file", path.stem, str(path), "file", version, file=path)
     with whole.importing(f"--plugin {path}"):
-        module = import_file(path, again=True)
+        module = import_file(path, source)
     found = []
     for name, part in vars(module).items():
         if kind := _kind(name, part, module):
-            source = imported_source(part)
+            written = imported_source(part)
             found.append(
                 Plugin(
                     kind,
@@ -44,9 +45,9 @@ def use_file(path: Path) -> list[Plugin]:
                     f"{path}:{name}",
                     distribution="file",
                     version=version,
-                    about=source.summary,
+                    about=written.summary,
                     file=path,
-                    line=source.line,
+                    line=written.line,
                 )
             )
     if not found and not callable(getattr(module, "step", None)):

@@ -106,13 +106,12 @@ def kebab_case(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name).lower()
 
 
-def import_file(path: Path, *, again: bool = False) -> ModuleType:
-    """Import a file as a module of its own, once per process unless it is to be read `again`."""
+def import_file(path: Path, source: bytes | None = None) -> ModuleType:
+    """Import a file as a module of its own, once per process; anew if its `source` is given."""
     name = _module_name(path)
-    if again:
-        sys.modules.pop(name, None)
-    if name in sys.modules:
+    if source is None and name in sys.modules:
         return sys.modules[name]
+    source = path.read_bytes() if source is None else source
     spec = spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} does not end in .py")
@@ -121,7 +120,7 @@ def import_file(path: Path, *, again: bool = False) -> ModuleType:
     sys.modules[name] = module
     try:
         # The loader would take bytecode of another content of the same second and length.
-        exec(compile(path.read_bytes(), path, "exec", dont_inherit=True), vars(module))
+        exec(compile(source, path, "exec", dont_inherit=True), vars(module))
     except BaseException:
         del sys.modules[name]
         raise

@@ -80,7 +80,7 @@ def test_small_chunks_give_the_same_figures(tmp_path, shape, kind, monkeypatch):
         save_file({"m": matrix}, path)
     config = AnalysisConfig(num_pairs=150)
     whole = analyze_matrix(path, config=config)
-    monkeypatch.setattr("newllm_core.analysis.rows.CHUNK_ELEMENTS", 70)
+    monkeypatch.setattr("newllm_core.analysis.chunks.CHUNK_ELEMENTS", 70)
     pieces = analyze_matrix(path, config=config)
     np.testing.assert_allclose(numbers(pieces), numbers(whole), rtol=1e-7, atol=1e-9)
 
@@ -113,7 +113,7 @@ def test_a_matrix_of_zeros_has_finite_figures(tmp_path):
 
 @pytest.mark.parametrize("kind", ["safetensors", "npy"])
 def test_a_vector_has_a_distribution_and_a_norm_and_no_ranks(tmp_path, kind, monkeypatch):
-    monkeypatch.setattr("newllm_core.analysis.rows.CHUNK_ELEMENTS", 700)
+    monkeypatch.setattr("newllm_core.analysis.chunks.CHUNK_ELEMENTS", 700)
     values = gaussian(5000) * 2 + 1
     values[:50] = 0
     path = tmp_path / f"m.{kind}"

@@ -92,7 +92,7 @@ def test_agrees_with_rankme_and_svd_at_any_shape_and_scale(rows, columns, seed, 
 def test_chunks_change_nothing(shape, monkeypatch):
     matrix = torch.randn(*shape, generator=torch.Generator().manual_seed(1))
     values, vectors = spectrum(matrix, num_vectors=4)
-    monkeypatch.setattr("newllm_core.analysis.rows.CHUNK_ELEMENTS", 170)
+    monkeypatch.setattr("newllm_core.analysis.chunks.CHUNK_ELEMENTS", 170)
     of_pieces, vectors_of_pieces = spectrum(matrix, num_vectors=4)
     torch.testing.assert_close(of_pieces, values, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(vectors_of_pieces.abs(), vectors.abs(), rtol=1e-8, atol=1e-8)

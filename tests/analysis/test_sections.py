@@ -91,7 +91,7 @@ def test_pairs_are_of_two_different_rows_and_seeded():
 
 @pytest.mark.parametrize("offset", [0, 1e6])
 def test_moments_are_numpys_whatever_the_chunks(offset, monkeypatch):
-    monkeypatch.setattr("newllm_core.analysis.rows.CHUNK_ELEMENTS", 40)
+    monkeypatch.setattr("newllm_core.analysis.chunks.CHUNK_ELEMENTS", 40)
     matrix = gaussian(101, 7).double() * torch.arange(1, 8) + offset
     mean, variance = moments(matrix)
     np.testing.assert_allclose(mean, matrix.numpy().mean(0), rtol=1e-12, atol=1e-12)

@@ -265,10 +265,9 @@ def test_a_first_step_that_fails_leaves_nothing_of_an_unfinished_run_that_it_rep
     with pytest.raises(Interrupted):
         train("parallel", home, out)
     assert metrics(out)
-    with monkeypatch.context() as broken:
-        broken.setattr(Phase1Trainer, "make_step", failing(PluginError))
-        with pytest.raises(PluginError, match=r"^it fails$"):
-            train("parallel", home, out, resume=False, overwrite=True)
+    monkeypatch.setattr(Phase1Trainer, "make_step", failing(PluginError))
+    with pytest.raises(PluginError, match=r"^it fails$"):
+        train("parallel", home, out, resume=False, overwrite=True)
     assert contents(tmp_path) == {}
 
 
