@@ -81,13 +81,13 @@ class Held(torch.Tensor):
         written = [args[i] if i < len(args) else kwargs[name] for i, name in known.written]
         if known.name not in BETWEEN_DEVICES:
             refuse_mixture(known, args, given, written)
-        result = function(*map(to_processor, args), **to_processor(kwargs))
+        there = {name: to_processor(value) for name, value in kwargs.items()}
+        result = function(*map(to_processor, args), **there)
         if known.written:  # what was given comes back, not another tensor that holds the same
             if not known.num_returned:
                 return None
             return written[0] if known.num_returned == 1 else tuple(written)
-        is_copied = any(isinstance(value, torch.device) and value == CPU for value in given)
-        return result if is_copied else to_second(result)
+        return result if CPU in [v for v in given if type(v) is torch.device] else to_second(result)
 
 
 class Known(NamedTuple):
@@ -97,6 +97,7 @@ class Known(NamedTuple):
     written: list
     num_returned: int
     takes_numbers: bool
+    draws: bool
 
 
 @cache
@@ -106,18 +107,21 @@ def known_of(function):
     infos = enumerate((a.name, a.alias_info) for a in schema.arguments)
     written = [(i, name) for i, (name, info) in infos if info is not None and info.is_write]
     takes_numbers = torch.Tag.pointwise in function.tags or schema.name in INDEXING
-    return Known(schema.name, written, len(schema.returns), takes_numbers)
+    draws = any("Generator" in str(argument.type) for argument in schema.arguments)
+    return Known(schema.name, written, len(schema.returns), takes_numbers, draws)
 
 
 def refuse_mixture(known, args, given, written):
     """Fail as CUDA does; numbers to compute with may be the processor's, and so may indices."""
     if known.name in INDEXING and isinstance(args[0], Held):
         given = (args[0], *given[2:])
-    tensors = [*tensors_in(given)]
-    allowed = [t for t in tensors if isinstance(t, Held) or (known.takes_numbers and not t.dim())]
-    if len(allowed) < len(tensors) or not all(isinstance(t, Held) for t in tensors_in(written)):
+    others = [*others_in(given)]
+    if others and not (known.takes_numbers and not any(other.dim() for other in others)):
         raise RuntimeError(f"{known.name}: expected all tensors to be on the same device")
-    require_own_generators(given)
+    if [*others_in(written)]:
+        raise RuntimeError(f"{known.name}: expected what is written to be on the second device")
+    if known.draws:
+        require_own_generators(given)
 
 
 def require_own_generators(values):
@@ -127,24 +131,24 @@ def require_own_generators(values):
         raise RuntimeError(f"expected a generator of device type {NAME!r}")
 
 
-def tensors_in(values):
-    """Find tensors, in lists too."""
+def others_in(values):
+    """Find tensors of the processor, in lists too."""
     for value in values:
-        if isinstance(value, torch.Tensor):
+        kind = type(value)  # asked for every operation there is: `isinstance` takes three times
+        if kind is list or kind is tuple:
+            yield from others_in(value)
+        elif kind is not Held and issubclass(kind, torch.Tensor):
             yield value
-        elif isinstance(value, list | tuple):
-            yield from tensors_in(value)
 
 
 def to_processor(value):
     """Return what a tensor of the second device holds."""
-    if isinstance(value, Held):
+    kind = type(value)
+    if kind is Held:
         return value.held
-    if isinstance(value, torch.device):
+    if kind is torch.device:
         return CPU
-    if isinstance(value, dict):
-        return {name: to_processor(inner) for name, inner in value.items()}
-    return type(value)(map(to_processor, value)) if isinstance(value, list | tuple) else value
+    return kind(map(to_processor, value)) if kind is list or kind is tuple else value
 
 
 def to_second(value):

@@ -16,7 +16,12 @@ MODEL = (
     *("--set=model.delay_tokens=2", "--set=model.head_hidden=8", "--set=model.head_bigrams=200"),
     "--set=model.head_reads_token=true",
 )
-TRAIN = (*OPEN, "--epochs=1", "--max-tokens=1000", "--dropout=0", "--candidates=16")
+TRAIN = (
+    *(*OPEN, "--epochs=1", "--max-tokens=1000", "--set=phase2.eval_tokens=200"),
+    *("--dropout=0", "--candidates=16"),
+)
+# Every operation of the other device passes Python.
+LITTLE = tuple(f"--set=analysis.{name}=8" for name in ("dynamics_steps", "memory_lags"))
 
 
 def commands(folder):
@@ -26,7 +31,7 @@ def commands(folder):
     )
     return {
         "phase1": ("phase1", "--data=data", *TINY, *MODEL, "--max-iterations=2", f"--out={first}"),
-        "analyze": ("analyze", first),
+        "analyze": ("analyze", first, *LITTLE),
         "phase2": ("phase2", first, *TRAIN, "--num-streams=16", f"--out={tuned}"),
         "expand": ("expand", tuned, f"--out={expanded}"),
         "heads": ("phase2", expanded, *TRAIN, "--freeze-context", f"--out={heads}"),
