@@ -1,5 +1,6 @@
 """`newllm plugins new`: a complete distribution to start from."""
 
+import builtins
 import os
 import re
 from importlib.resources import files
@@ -41,9 +42,13 @@ def new_plugin(name: str, kind: str, folder: Path | None = None) -> Path:
         raise ConfigError(f"{registry.kind} {name!r} is taken by {origin}: choose another name")
     module = f"newllm_{name.replace('-', '_')}"
     class_name = "".join(part.capitalize() for part in name.split("-"))
-    if iskeyword(class_name) or find_spec(module):
-        what = f"class {class_name}" if iskeyword(class_name) else f"module {module}"
-        raise ConfigError(f"{name!r} would be {what}, which Python has: choose another name")
+    templates = files("newllm_core.plugins") / "templates"
+    code = (templates / kind / "module.py.txt").read_text(encoding="utf-8")
+    imports = " ".join(line for line in code.splitlines() if line.startswith(("from", "import")))
+    shadows = iskeyword(class_name) or class_name in [*dir(builtins), *re.findall(r"\w+", imports)]
+    if shadows or find_spec(module):
+        what = f"class {class_name}" if shadows else f"module {module}"
+        raise ConfigError(f"{name!r} would be {what}, which exists: choose another name")
     values = {
         "name": name,
         "distribution": PREFIX + name,
@@ -64,7 +69,6 @@ def new_plugin(name: str, kind: str, folder: Path | None = None) -> Path:
     folder = folder or Path(PREFIX + name)
     if os.path.lexists(folder):
         raise InputError(f"{folder} exists: choose another --out, or remove it")
-    templates = files("newllm_core.plugins") / "templates"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:

@@ -52,12 +52,15 @@ def test_names_that_cannot_be(name, newllm, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "what"),
-    [("core", "module newllm_core"), ("cli", "module newllm_cli"), ("none", "class None")],
+    [
+        *(("core", "module newllm_core"), ("cli", "module newllm_cli"), ("none", "class None")),
+        *(("document", "class Document"), ("exception", "class Exception")),
+    ],
 )
-def test_names_that_python_has(name, what, newllm, tmp_path):
-    done = newllm("plugins", "new", name, "--kind", "cell", "--out", tmp_path / "x")
+def test_names_that_exist(name, what, newllm, tmp_path):
+    done = newllm("plugins", "new", name, "--kind", "data-source", "--out", tmp_path / "x")
     assert done.code == 2
-    done.one_line(f"{name!r} would be {what}, which Python has: choose another name")
+    done.one_line(f"{name!r} would be {what}, which exists: choose another name")
     assert not (tmp_path / "x").exists()
 
 
