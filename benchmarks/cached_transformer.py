@@ -1,7 +1,6 @@
 """A transformer that generates as well as plain PyTorch lets it: keys and values are kept.
 
-Decoder-only (Vaswani et al. 2017) with LayerNorm before each part, rotary positions (Su et al.
-2021), SwiGLU (Shazeer 2020) and tied embeddings. The cache is allocated once.
+Its layers are those of `benchmarks.peers.transformer`. The cache is allocated once.
 
 Shapes: W width, H attention heads, D dimensions of a head, V vocabulary.
 """
@@ -10,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.peers.transformer import NUM_HEADS, Layer, rotate, rotations
+
 NUM_LAYERS = 4
-NUM_HEADS = 4
-ROTARY_BASE = 10_000.0
 
 
 class CachedTransformer(nn.Module):
@@ -31,21 +30,20 @@ class CachedTransformer(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(vocab_size, width)
         nn.init.normal_(self.embedding.weight, std=width**-0.5)
-        self.layers = nn.ModuleList(_Layer(width, max_tokens) for _ in range(NUM_LAYERS))
+        layers = [_Cached(width, max_tokens) for _ in range(NUM_LAYERS)]
+        self.layers = nn.ModuleList(layers)
+        self._steps = [layer.step for layer in layers]
         self.norm = nn.LayerNorm(width)
-        dims = width // NUM_HEADS
-        frequencies = ROTARY_BASE ** (-torch.arange(0, dims, 2) / dims)
-        angles = torch.arange(max_tokens)[:, None] * frequencies
-        self.cos, self.sin = angles.cos(), angles.sin()
+        self.rotations = rotations(max_tokens, width // NUM_HEADS, torch.device("cpu"))
         self.place = 0
 
     @torch.inference_mode()
     def step(self, token: int) -> Tensor:
         """Read a token; what the head reads [W]."""
         x_1W = self.embedding.weight[token][None]
-        cos, sin = self.cos[self.place], self.sin[self.place]
-        for layer in self.layers:
-            x_1W = layer(x_1W, self.place, cos, sin)
+        rotation = self.rotations[:, self.place]
+        for step in self._steps:
+            x_1W = step(x_1W, self.place, rotation)
         self.place += 1
         return self.norm(x_1W)[0]
 
@@ -59,32 +57,19 @@ class CachedTransformer(nn.Module):
         return 2 * NUM_LAYERS * self.place * self.embedding.embedding_dim
 
 
-class _Layer(nn.Module):
+class _Cached(Layer):
     cache: Tensor
 
     def __init__(self, width: int, max_tokens: int) -> None:
-        super().__init__()
-        self.norm_attention, self.norm_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.out = nn.Linear(width, width, bias=False)
-        hidden = 8 * width // 3 // 8 * 8  # three matrices with the numbers of the usual two
-        self.up = nn.Linear(width, 2 * hidden, bias=False)
-        self.down = nn.Linear(hidden, width, bias=False)
+        super().__init__(width, NUM_LAYERS, dropout=0.0)
         shape = (2, NUM_HEADS, max_tokens, width // NUM_HEADS)
         self.register_buffer("cache", torch.zeros(shape), persistent=False)
 
-    def forward(self, x_1W: Tensor, position: int, cos: Tensor, sin: Tensor) -> Tensor:
+    def step(self, x_1W: Tensor, position: int, rotation: Tensor) -> Tensor:
         qkv = self.qkv(self.norm_attention(x_1W)).view(3, NUM_HEADS, -1)
-        query, key = _rotate(qkv[:2], cos, sin)
+        query, key = rotate(qkv[:2], rotation)
         self.cache[0, :, position] = key
         self.cache[1, :, position] = qkv[2]
         keys, values = self.cache[:, :, : position + 1].unsqueeze(1)
         mixed = F.scaled_dot_product_attention(query[None, :, None], keys, values)
-        x_1W = x_1W + self.out(mixed.reshape(1, -1))
-        gate, value = self.up(self.norm_mlp(x_1W)).chunk(2, dim=-1)
-        return x_1W + self.down(F.silu(gate) * value)
-
-
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+        return self.mlp(x_1W + self.out(mixed.reshape(1, -1)))

@@ -29,7 +29,7 @@ class Transformer(Peer):
     def __init__(self, vocab_size: int, width: int, *, shape: str, **dropouts: float) -> None:
         super().__init__(vocab_size, width, width, **dropouts)
         layers = int(shape)
-        self.layers = nn.ModuleList(_Layer(width, layers, self.dropout.p) for _ in range(layers))
+        self.layers = nn.ModuleList(Layer(width, layers, self.dropout.p) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
     def start(self, num_streams: int) -> State:
@@ -44,7 +44,9 @@ class Transformer(Peer):
         return self.norm(x_BTE), []
 
 
-class _Layer(nn.Module):
+class Layer(nn.Module):
+    """Attention and SwiGLU, each behind a LayerNorm and added to what came in."""
+
     def __init__(self, width: int, layers: int, dropout: float) -> None:
         super().__init__()
         self.norm_attention, self.norm_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
@@ -58,6 +60,7 @@ class _Layer(nn.Module):
             nn.init.normal_(matrix.weight, std=0.02 / (2 * layers) ** 0.5)
 
     def forward(self, x_BTE: Tensor, rotation: Tensor) -> Tensor:
+        """Read windows."""
         streams, length, width = x_BTE.shape
         qkv = self.qkv(self.norm_attention(x_BTE)).view(streams, length, 3 * NUM_HEADS, -1)
         qk, v = qkv.transpose(1, 2).split([2 * NUM_HEADS, NUM_HEADS], dim=1)
@@ -66,7 +69,10 @@ class _Layer(nn.Module):
         with sdpa_kernel([] if x_BTE.is_cuda else [SDPBackend.MATH]):
             mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         mixed_BTE = mixed.transpose(1, 2).reshape(streams, length, width)
-        x_BTE = x_BTE + self.dropout(self.out(mixed_BTE))
+        return self.mlp(x_BTE + self.dropout(self.out(mixed_BTE)))
+
+    def mlp(self, x_BTE: Tensor) -> Tensor:
+        """Read each token alone."""
         gate, value = self.up(self.norm_mlp(x_BTE)).chunk(2, dim=-1)
         return x_BTE + self.dropout(self.down(F.silu(gate) * value))
 
