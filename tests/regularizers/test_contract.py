@@ -8,8 +8,9 @@ import torch
 from newllm_core.errors import ConfigError
 from newllm_core.plugins.registry import REGULARIZERS
 from newllm_core.settings import make_section
+from newllm_core.testing import check_regularizer
 
-from .cases import OWN, D, N, batch, build
+from .cases import OWN, TRAINING_VARIANTS, D, N, batch, build, label
 
 
 @pytest.mark.parametrize(
@@ -40,19 +41,6 @@ def test_tokens_are_keyword_only(variant):
         build(variant)(contexts, tokens)
 
 
-@pytest.mark.parametrize("calls", [0, 1])
-def test_evaluation_freezes_statistics(variant, calls):
-    regularizer = build(variant)
-    for _ in range(calls):
-        regularizer(batch()[0], tokens_N=batch()[1])
-    before = {key: value.clone() for key, value in regularizer.state_dict().items()}
-    regularizer.eval()
-    contexts, tokens = batch(seed=1)
-    first = regularizer(contexts, tokens_N=tokens)
-    assert_same(regularizer.state_dict(), before)
-    assert torch.equal(regularizer(contexts, tokens_N=tokens), first)
-
-
 def test_training_moves_statistics(variant):
     regularizer = build(variant)
     before = {key: value.clone() for key, value in regularizer.state_dict().items()}
@@ -65,42 +53,11 @@ def test_training_moves_statistics(variant):
         assert not value.requires_grad
 
 
-def test_state_dict_carries_all_that_the_next_loss_needs(variant):
-    first, second = build(variant), build(variant)
-    for seed in range(3):
-        contexts, tokens = batch(seed=seed)
-        first(contexts, tokens_N=tokens)
-    second.load_state_dict(first.state_dict())
-    for seed in range(3, 5):
-        contexts, tokens = batch(seed=seed)
-        expected = first(contexts, tokens_N=tokens)
-        assert torch.equal(second(contexts, tokens_N=tokens), expected)
-
-
-def test_nothing_is_learned_and_nothing_random_is_drawn(variant):
-    torch.manual_seed(0)
-    state = torch.get_rng_state()
-    regularizer = build(variant)
-    regularizer(batch()[0], tokens_N=batch()[1])
-    assert torch.equal(torch.get_rng_state(), state)
-    assert list(regularizer.parameters()) == []
-
-
-def test_contexts_are_left_as_they_are(variant):
-    contexts, tokens = batch()
-    before = contexts.clone(), tokens.clone()
-    build(variant)(contexts, tokens_N=tokens)
-    assert torch.equal(contexts, before[0])
-    assert torch.equal(tokens, before[1])
-
-
-def test_several_calls_before_one_backward(training_variant):
-    """As when every layer is regularized: updating a buffer must not spoil an earlier graph."""
-    regularizer = build(training_variant)
-    batches = [batch(seed=seed) for seed in range(3)]
-    contexts = [c.requires_grad_() for c, _ in batches]
-    sum(regularizer(c, tokens_N=t) for c, (_, t) in zip(contexts, batches, strict=True)).backward()
-    assert all(c.grad.norm() > 1e-6 for c in contexts)
+@pytest.mark.parametrize("variant", [*TRAINING_VARIANTS, ("none", {})], ids=label)
+def test_they_conform(variant):
+    name, options = variant
+    found = REGULARIZERS.load(name)
+    check_regularizer(found, make_section(found.Options, "regularizer", options))
 
 
 @pytest.mark.parametrize("name", OWN)

@@ -44,6 +44,11 @@ def without_mps(request):
         pytest.skip("only CUDA has pinned memory")
 
 
+def looks_are_free(device):
+    """Say whether a step knows norm and losses without waiting."""
+    return torch.device(device).type == "cpu"
+
+
 def phase1_steps(device, count=3, **section):
     """What waits in some training steps, and their figures."""
     config = settings.resolve(SMALL, section)
@@ -54,6 +59,7 @@ def phase1_steps(device, count=3, **section):
     tokens = {"train": TOKENS, "validation": TOKENS}
     trainer = Phase1Trainer(loss, tokens, config, end_id=END)
     window, meter = trainer.windows.train, PassMeter()
+    assert trainer.step.looks == looks_are_free(device)
     trainer.step.looks = False
     window.previous_TC.normal_()
     readings = [
@@ -120,6 +126,7 @@ def phase2_steps(device, tmp_path, *, shape=None, count=3, kernels="auto", **pha
     }
     parameters = trained_parameters(model, extra, config.phase2)
     steps, meter = Steps(parameters, config.phase2, 100), PassMeter()
+    assert steps.change.looks == looks_are_free(device)
     steps.change.looks = False
     with ContextStore(tmp_path, len(TOKENS), (model.num_heads, 16), device) as store:
         if config.phase2.freeze_context:

@@ -91,7 +91,7 @@ def test_gradients_through_time_equal_the_formulas(shape, model, text):
         torch.testing.assert_close(ours, other / scale, rtol=0, atol=1e-9, msg=name)
 
 
-@pytest.mark.parametrize("cut", [0, 1, 30, T - 2])
+@pytest.mark.parametrize("cut", [0, 30])
 def test_later_tokens_change_neither_contexts_nor_logits(model, text, cut):
     tokens, start = text
     changed = tokens.clone()
