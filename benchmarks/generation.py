@@ -16,7 +16,6 @@ import statistics
 import subprocess
 import sys
 import time
-from bisect import bisect_left
 from collections.abc import Callable
 from itertools import repeat
 from typing import Protocol
@@ -27,6 +26,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from benchmarks.cached_transformer import NUM_HEADS, NUM_LAYERS, CachedTransformer
+from benchmarks.comparison.sizing import solve_width
+from benchmarks.peers.base import count_parameters
 from newllm_core.config import GenerationConfig, ModelConfig, RunConfig
 from newllm_core.generation.sampling import choose
 from newllm_core.generation.session import Session
@@ -58,7 +59,7 @@ class Newllm:
 
     def __init__(self, config: ModelConfig, position: int) -> None:
         model = LanguageModel(config, VOCAB)
-        self.num_parameters = count(model)
+        self.num_parameters = count_parameters(model)
         self.state_bytes = FLOAT_BYTES * model.context_dim
         self._session = Session(model, OPTIONS)
         self._session.read(repeat(TOKEN, position))
@@ -79,7 +80,7 @@ class Peer:
     """A model with `step`, `logits` and a state."""
 
     def __init__(self, model: "CachedTransformer | Gru", position: int) -> None:
-        self.num_parameters = count(model)
+        self.num_parameters = count_parameters(model)
         self._model = model
         self._random = torch.Generator().manual_seed(0)
         for token in repeat(TOKEN, position):
@@ -125,17 +126,12 @@ class Gru(nn.Module):
         return self.place.numel()
 
 
-def count(model: nn.Module) -> int:
-    """Parameters, tied ones once."""
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
 def fitting(make: Callable[[int], nn.Module], step: int) -> int:
     """The width that gives a model about as many parameters as the `tiny` preset."""
-    wanted = count(LanguageModel(ModelConfig(), VOCAB))
-    widths = range(step, 1024, step)
-    place = bisect_left(widths, wanted, key=lambda width: count(make(width)))
-    return min(widths[place - 1 : place + 1], key=lambda width: abs(count(make(width)) - wanted))
+    wanted = count_parameters(LanguageModel(ModelConfig(), VOCAB))
+    return solve_width(
+        lambda width: count_parameters(make(width)), wanted, what="a model", steps=(step,)
+    )
 
 
 def tied(width: int) -> ModelConfig:

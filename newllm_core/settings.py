@@ -33,7 +33,7 @@ MOST_DOTS = 2000
 class Settings:
     """The `layers` that the user gave, lowest first: a file or preset; environment and flags.
 
-    What is `given` all comes from one place.
+    Each of the layers `given` comes from one source.
     """
 
     def __init__(self, file: str | None, *given: Layer) -> None:

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from newllm_core.errors import InputError
-from newllm_core.files.atomic import refuse_existing, sweep, write_atomically
+from newllm_core.files.atomic import refuse_existing, remove_leftovers, write_atomically
 
 
 def names(folder):
@@ -143,5 +143,5 @@ def test_a_link_to_a_folder_is_a_folder_in_the_way(tmp_path):
 def test_what_a_killed_writer_left_is_swept_where_a_link_points_to(tmp_path):
     (tmp_path / "there" / ".file.x.tmp").mkdir(parents=True)
     (tmp_path / "link").symlink_to("there/file")
-    sweep(tmp_path / "link")
+    remove_leftovers(tmp_path / "link")
     assert names(tmp_path / "there") == []

@@ -46,7 +46,7 @@ def bits_per_byte(
         end_id: what comes before the first token.
         way: of matrix products.
         context: longest window of a peer that carries no state.
-        num_streams: of one that does, as in `newllm_core.evaluation.splits`.
+        num_streams: of one that does, as in `newllm_core.trajectory.text`.
         warmup: tokens that streams after the first read beforehand.
         progress: is told how far it is.
     """
@@ -87,7 +87,7 @@ Readings = Iterator[tuple[Tensor, np.ndarray]]
 def _streams(
     peer: Peer, tokens: np.ndarray, end_id: int, way: str, num_streams: int, warmup: int
 ) -> Readings:
-    """Contiguous streams in lock-step, the state carried; the layout of `read_text`."""
+    """Contiguous streams in lock-step, the state carried; the layout of `contexts_of_text`."""
     length = len(tokens)
     count = max(1, min(num_streams, length // max(1, 2 * warmup)))
     bounds = np.arange(count + 1, dtype=np.int64) * length // count

@@ -12,9 +12,9 @@ PRECISIONS = ("float32", "bfloat16")
 PRESET, REG = "cvfp-768", "ema-variance"
 # What rows differ in, and what all have alike so that they compute the same.
 FIXED = {"phase1": ("engine", "objective", "start"), "run": ("precision",)}
-# Rows say their precision, and one process measures.
 
 
+# Every row says its own precision.
 @with_settings("run", without=("seed", "precision"))
 def bench(
     given: Settings,

@@ -73,7 +73,7 @@ def generate(
 
     from newllm_core.checkpoint.format import load
     from newllm_core.data.tokenizer import TextTokenizer
-    from newllm_core.files.atomic import sweep
+    from newllm_core.files.atomic import remove_leftovers
     from newllm_core.files.lock import exclusive
     from newllm_core.generation import state as states
     from newllm_core.generation.session import Session
@@ -82,7 +82,7 @@ def generate(
 
     if save_state is not None:
         context.with_resource(exclusive(save_state, option="--save-state"))
-        sweep(save_state)
+        remove_leftovers(save_state)
         states.refuse_to_replace(save_state, overwrite=overwrite)
     if prompt_file is not None:
         prompt = "".join(text_chunks(prompt_file, encoding))

@@ -139,7 +139,7 @@ def save(checkpoint: Checkpoint, path: Path, *, overwrite: bool) -> None:
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Say whether a file is a checkpoint, and not somebody else's network; `InputError` if none."""
+    """Say whether a file is a checkpoint, not another network; `InputError` if it is missing."""
     if path.suffix == ".py" or os.path.isdir(path):
         return False
     with open_tensors(path, "checkpoint") as file:

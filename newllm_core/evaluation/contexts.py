@@ -21,7 +21,7 @@ from torch import Tensor
 from newllm_core.checkpoint.format import Checkpoint
 from newllm_core.data.tokenizer import PIECE_CHARACTERS, TextTokenizer
 from newllm_core.errors import ConfigError, InputError
-from newllm_core.files.atomic import refuse_existing, sweep, write_atomically
+from newllm_core.files.atomic import refuse_existing, remove_leftovers, write_atomically
 from newllm_core.files.lock import exclusive
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.runtime.progress import Task
@@ -136,7 +136,7 @@ def write_contexts(
 
     with exclusive(out):
         for path in paths:
-            sweep(path)
+            remove_leftovers(path)
         write_atomically(out, write)
     return {"files": [str(path) for path in paths], "num_tokens": length, "context_dim": dim}
 

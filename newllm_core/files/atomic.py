@@ -34,7 +34,7 @@ def require_writable(path: Path) -> None:
         raise InputError(f"cannot write {path}: {reason(error)}") from error
 
 
-def sweep(path: Path) -> None:
+def remove_leftovers(path: Path) -> None:
     """Remove what killed writers of `path` left beside it; only for who holds its lock."""
     real = Path(os.path.realpath(path))
     for left in real.parent.glob(f".{glob.escape(real.name)}.*.tmp"):

@@ -125,7 +125,7 @@ def head_weights(configured: Sequence[float], num_heads: int) -> list[float]:
     Raises:
         ConfigError: every weight of this many heads is zero.
     """
-    # From the last one down: of one place the first is taken.
+    # linspace of a single number returns where it begins: the last weight.
     places = np.linspace(len(configured) - 1, 0, num_heads)[::-1]
     weights: list[float] = np.interp(places, range(len(configured)), configured).tolist()
     if not sum(weights) > 0:

@@ -12,7 +12,7 @@ from newllm_core.checkpoint.format import Checkpoint
 from newllm_core.checkpoint.run_state import Identity, state_path
 from newllm_core.config import RunConfig
 from newllm_core.errors import InputError
-from newllm_core.files.atomic import refuse_existing, sweep
+from newllm_core.files.atomic import refuse_existing, remove_leftovers
 from newllm_core.files.lock import exclusive
 from newllm_core.parallel import collectives
 from newllm_core.runtime.interruption import Interruption
@@ -108,7 +108,7 @@ def _prepare_place(output: Output) -> None:
     run_state.refuse_foreign(path)
     if collectives.rank() == 0:
         for file in (checkpoint, path):
-            sweep(file)
+            remove_leftovers(file)
     # The others try below whether they could write: what they make for it is not to be swept.
     collectives.barrier()
     unfinished = path.exists()

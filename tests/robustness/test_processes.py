@@ -157,17 +157,17 @@ def test_the_cause_is_said_once_whoever_sees_it(home, tmp_path, mistake, code, w
     assert [words in line for line in said[0] + said[1]] == [True], said
 
 
-def sweep_late(case, home, out, layers):
+def remove_late(case, home, out, layers):
     """A run whose first process tidies up while the second tries whether it could write."""
-    sweep, touch = resume.sweep, Path.touch
-    resume.sweep = lambda path: (time.sleep(0.2), sweep(path))
+    remove, touch = resume.remove_leftovers, Path.touch
+    resume.remove_leftovers = lambda path: (time.sleep(0.2), remove(path))
     Path.touch = lambda path, **options: (time.sleep(0.5), touch(path, **options))
     train(case, Path(home), Path(out), resume=False, **layers)
 
 
-def test_no_process_sweeps_what_another_tries_to_write(home, tmp_path):
+def test_no_process_removes_what_another_tries_to_write(home, tmp_path):
     out = tmp_path / "run.safetensors"
-    processes = start_together("online", home, out, target=sweep_late)
+    processes = start_together("online", home, out, target=remove_late)
     assert ended(processes) == [0, 0]
 
 
