@@ -72,7 +72,7 @@ def dynamics(
     found = {}
     for index, split in enumerate(read):
         part = slice(index * count, (index + 1) * count)
-        exponent = lyapunov_exponent(growth_PT[part])
+        exponent = lyapunov_exponent(growth_PT[part], delay=recurrence.delay)
         same_PT = from_random_PS[part, 1:].square() / recurrence.context_dim < converged_below
         off, exact = from_start_PS[part], trajectory_PSK[part]
         found_sweeps = sweeps(typical_errors(off, exact), text_errors(off, exact), exponent["mean"])
@@ -107,7 +107,7 @@ def exponent_of(
     _, tokens_PT, start_PC = read.evenly(*extent)
     vector_P1C = gaussian_like(start_PC, seed)[:, None]
     growth_PT1 = log_growths(recurrence, tokens_PT, start_PC, vector_P1C)
-    return lyapunov_exponent(growth_PT1[..., 0])["mean"]
+    return lyapunov_exponent(growth_PT1[..., 0], delay=recurrence.delay)["mean"]
 
 
 def tokens_to_read(probes: Mapping[str, Tensor], warmup: int, config: AnalysisConfig) -> int:

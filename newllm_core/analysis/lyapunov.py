@@ -67,13 +67,15 @@ def _orthonormal(pushed_PXC: Tensor, before_PXC: Tensor) -> tuple[Tensor, Tensor
     return directions_PCX.mT, r_PXX.diagonal(dim1=1, dim2=2).abs()
 
 
-def lyapunov_exponent(log_growth_PT: Tensor) -> dict[str, float]:
+def lyapunov_exponent(log_growth_PT: Tensor, *, delay: int = 0) -> dict[str, float]:
     """Return `mean` log growth per token in nats, and its standard error (`stderr`).
 
-    The first tokens of every passage are left out: the vector has to find its direction. Where the
+    The first tokens of every passage are left out: the vector has to find its direction, and to
+    lose what was in a line of `delay` tokens, if there is one. Where the
     halves of the rest disagree it is still turning: half of that is a part of the error.
     """
-    discard = min(MOST_DISCARDED, log_growth_PT.shape[1] // DISCARDED_SHARE)
+    tokens = log_growth_PT.shape[1]
+    discard = max(min(MOST_DISCARDED, tokens // DISCARDED_SHARE), min(delay, tokens * 3 // 4))
     counted_PT = log_growth_PT[:, discard:]
     found, half = mean_and_error(counted_PT), counted_PT.shape[1] // 2
     if half:

@@ -40,6 +40,7 @@ class Recurrence(ABC):
     derivative_error: float = 0.0  # of such a product, relative
     remedy: str = ""  # what may help where contexts are not finite
     task: Task = Task()  # whoever waits for it sets another
+    delay: int = 0  # tokens after which a part of a state is lost all at once
     is_projected: bool = False  # whether `kept` holds a projection of a context, not all of it
 
     @abstractmethod
@@ -102,6 +103,7 @@ class ModelRecurrence(Recurrence):
             model = copy.deepcopy(model).cpu()
         self.model = model
         self.context_dim = model.context_dim
+        self.delay = model.config.delay_span
         self.largest_weight = max(p.numel() for p in model.blocks.parameters())
         twice = all(cell.twice_differentiable for cell in model.cells())
         self.derivative = EXACT if twice and not is_divided(model.blocks) else DIFFERENCES

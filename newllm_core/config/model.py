@@ -1,5 +1,6 @@
 """Shape and initialisation of the recurrence."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -96,6 +97,18 @@ class ModelConfig(Section, name="model"):
     def memory_dims(self) -> int:
         """Count the dimensions of the context that are not learned, the last ones."""
         return self.slow_dims + self.delay_dims
+
+    @property
+    def memory_span(self) -> int:
+        """Return after how many tokens at most a hundredth is left of what slow_dims held."""
+        fading = [decay for decay in self.slow_decays if decay > 0] if self.slow_dims else []
+        spans = [math.ceil(math.log(0.01) / math.log(decay)) for decay in fading]
+        return max([self.delay_span, *spans])
+
+    @property
+    def delay_span(self) -> int:
+        """Return after how many tokens delay_dims have lost a token altogether."""
+        return self.delay_tokens if self.delay_dims else 0
 
     @property
     def delay_numbers(self) -> int:

@@ -25,7 +25,8 @@ class Regularizer(nn.Module):
         default_weight: `phase1.dist_reg_weight` where the user sets none; fits the loss's scale.
         has_gradient: whether the loss trains anything.
         uses_tokens: whether token ids play a part.
-        uses_order: whether the order of the contexts does.
+        uses_order: whether the order of the contexts does: rows are neighbours in the text then,
+            with streams one stream after another.
         context_dim: D.
     """
 

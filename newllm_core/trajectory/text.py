@@ -56,18 +56,20 @@ def contexts_of_text(
     *,
     end_id: int,
     num_streams: int = NUM_STREAMS,
-    warmup: int = WARMUP_TOKENS,
+    warmup: int | None = None,
     start_1C: Tensor | None = None,
 ) -> Generator[ContextChunk, None, Tensor]:
     """Yield every token of `tokens` [T] exactly once, a chunk at a time, without gradients.
 
-    There are at most `num_streams`, fewer where they would be mostly warm-up, of `warmup` tokens.
+    There are at most `num_streams`, fewer where they would be mostly warm-up, of `warmup` tokens
+    (256, or more where the memory of the model is longer).
     Before the first token `end_id`, the one between documents, is read, from `start_1C` or zero.
 
     Returns:
         The context [1, C] in which the last token was predicted: it goes on from there.
     """
     length = len(tokens)
+    warmup = max(WARMUP_TOKENS, model.config.memory_span) if warmup is None else warmup
     count = max(1, min(num_streams, length // max(1, 2 * warmup)))
     bounds = np.arange(count + 1, dtype=np.int64) * length // count
     starts_B1, ends_B1 = bounds[:-1, None], bounds[1:, None]

@@ -65,6 +65,18 @@ def test_an_exact_contraction_has_its_rate_and_no_error():
     assert found["stderr"] == pytest.approx(0, abs=1e-12)
 
 
+def test_what_a_delay_line_loses_is_no_shrinking():
+    """One slow number, and a line of 24 places behind which a disturbance is lost."""
+    shift = torch.zeros(25, 25, dtype=torch.float64)
+    shift[0, 0] = 0.99
+    shift[torch.arange(2, 25), torch.arange(1, 24)] = 1.0
+    tokens, vector = maps.random_tokens(6, 64, 3), maps.draw(6, 25)
+    growth = log_growth(maps.linear(shift), tokens, torch.zeros_like(vector), vector)
+    found = lyapunov_exponent(growth, delay=24)
+    assert found["mean"] == pytest.approx(math.log(0.99))
+    assert lyapunov_exponent(growth)["mean"] < 2 * math.log(0.99)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_the_standard_error_covers_a_rate_that_depends_on_the_token(seed):
     rates = torch.tensor([0.5, 0.8, 0.9, 1.1], dtype=torch.float64)

@@ -3,7 +3,8 @@
 `figures.json` was recorded in float64 from a version of newllm whose updates, losses and optimizer
 steps were written and tested independently of the present ones. A change that moves a figure by
 more than rounding is a mistake, unless a formula was changed on purpose. Those of fine-tuning were
-recorded again since later epochs begin elsewhere and embeddings decay; but for that they agreed.
+recorded again since later epochs begin elsewhere and embeddings decay; but for that they agreed. So
+was `parallel-past-contexts` since its batches are of neighbours.
 """
 
 import numpy as np

@@ -197,6 +197,34 @@ def test_parallel_order_is_shuffled_and_given_by_the_generator():
     assert orders[0] != sorted(orders[0])
 
 
+def test_parallel_batches_of_neighbours_are_shuffled_whole():
+    config = make_config(batch_tokens=10).phase1
+    window = make_window(1000)
+    found = [
+        batch.positions_N.tolist()
+        for batch in batches(
+            MODEL, window, config, torch.Generator().manual_seed(0), neighbours=True
+        )
+    ]
+    begins = [positions[0] for positions in found]
+    assert found == [[*range(begin, begin + 10)] for begin in begins]
+    assert sorted(begins) == [*range(0, 1000, 10)] != begins
+
+
+def test_an_exact_reading_warms_up_for_as_long_as_slow_dimensions_remember():
+    model = make_model(slow_dims=4, slow_decays=(0.99,))
+    config = make_config(exact_stream_tokens=1).phase1
+    window = make_window(2000)
+    exact = rollout(model, window.tokens_T[None], window.first_C[None])[0, :, -4:]
+    for batch in batches(model, window, config, torch.Generator(), exact=True):
+        found = model.step(
+            context=batch.incoming_NC, token=model.embed(window.tokens_T[batch.positions_N])
+        )[-1]
+        window.store(batch.positions_N, found)
+        off = (found[:, -4:] - exact[batch.positions_N]).abs().max()
+        assert off < 0.011 * exact.abs().max()
+
+
 def test_a_step_between_chunks_is_seen_by_the_next_chunk():
     """Contexts inside a chunk are those of the weights its own step starts from."""
     config = make_config(engine="streams", num_streams=1, chunk_steps=20)

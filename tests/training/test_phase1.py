@@ -16,6 +16,7 @@ from small_phase1 import (
     train,
 )
 
+from newllm_core.regularizers.base import Regularizer
 from newllm_core.training.phase2.extra_terms import make_objective
 
 
@@ -41,6 +42,24 @@ def test_training_moves_blocks_only_and_contexts_settle(engine):
         assert min(entry["gradient_norms"].values()) > 1e-6
         assert set(entry["gradient_norms"]) == {"cvfp", "regularizer"}
         assert 1 / D < entry["effective_rank_ratio"]["train"] < 1
+
+
+@pytest.mark.parametrize("uses_order", [True, False])
+def test_a_regularizer_that_uses_order_sees_neighbours(uses_order):
+    seen = []
+
+    class Watching(Regularizer):
+        def loss(self, contexts_ND, *, tokens_N):
+            if self.training:
+                seen.append(tokens_N.tolist())
+            return contexts_ND.square().mean()
+
+    Watching.uses_order = uses_order
+    train(batch_tokens=50, regularizers=[Watching(D)], max_iterations=2)
+    text = TEXT["train"].tolist()
+    parts = [text[begin : begin + 50] for begin in range(0, 600, 50)]
+    assert len(seen) == len(parts)
+    assert all(part in parts for part in seen) is uses_order
 
 
 @pytest.mark.parametrize("engine", ENGINES)

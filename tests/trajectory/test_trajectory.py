@@ -193,6 +193,27 @@ def test_later_streams_of_a_text_start_from_their_warmup(exact_device):
         )
 
 
+@pytest.mark.parametrize(
+    ("memory", "span"),
+    [
+        ({"slow_dims": 4, "slow_decays": (0.5, 0.995)}, 919),
+        ({"delay_dims": 600, "delay_tokens": 300, "context_dim": 608}, 300),
+        ({"slow_dims": 4, "slow_decays": (0.0, 0.9)}, 44),
+    ],
+)
+def test_streams_warm_up_for_as_long_as_the_memory_lasts(memory, span):
+    model = make_model(**memory)
+    assert model.config.memory_span == span
+    ids, found = draw_tokens(5000).numpy(), []
+    for options in ({"num_streams": 1}, {}):
+        chunks = list(contexts_of_text(model, ids, end_id=2, **options))
+        order = np.concatenate([chunk.positions_N for chunk in chunks]).argsort()
+        found.append(torch.cat([chunk.contexts[-1] for chunk in chunks])[order])
+    exact, streams = (contexts_TC[:, model.config.learned_dims :] for contexts_TC in found)
+    assert not torch.equal(*found)
+    assert (streams - exact).abs().max() <= 0.011 * exact.abs().max()
+
+
 def test_whoever_waits_for_a_rollout_hears_of_its_tokens_while_it_reads(monkeypatch):
     monkeypatch.setattr(sequential, "TOKENS_AT_ONCE", 20)
     model, task, told = make_model(), Task(), []

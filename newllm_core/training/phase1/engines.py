@@ -58,27 +58,35 @@ def batches(
     generator: torch.Generator,
     *,
     exact: bool = False,
+    neighbours: bool = False,
     skip: int = 0,
 ) -> Iterator[Batch]:
     """Return the batches of one reading of `window`, in the order of the configured engine.
 
-    With `exact` any engine reads in lock-step at fixed weights, without stale contexts. The first
-    `skip` batches are left out: their contexts are in the window already.
+    With `exact` any engine reads in lock-step at fixed weights, without stale contexts. With
+    `neighbours` rows of a batch follow each other in the text. The first `skip` batches are left
+    out: their contexts are in the window already.
     """
     if exact:
+        warmup = max(EXACT_WARMUP, model.config.memory_span)
         # None is shorter than what is read before it, which would begin before the window.
-        shortest = max(config.exact_stream_tokens, EXACT_WARMUP)
+        shortest = max(config.exact_stream_tokens, warmup)
         num_streams = max(1, min(EXACT_ROWS, len(window) // shortest))
         shape = (num_streams, max(1, EXACT_ROWS // num_streams))
-        return _streams(model, window, *shape, skip=skip, warmup=EXACT_WARMUP)
+        return _streams(model, window, *shape, skip=skip, warmup=warmup)
     if config.engine == "parallel":
-        return _parallel(window, config, generator, skip=skip)
+        return _parallel(window, config, generator, neighbours=neighbours, skip=skip)
     shape = (config.num_streams, config.chunk_steps) if config.engine == "streams" else (1, 1)
     return _streams(model, window, *shape, skip=skip)
 
 
 def _parallel(
-    window: Window, config: Phase1Config, generator: torch.Generator, *, skip: int
+    window: Window,
+    config: Phase1Config,
+    generator: torch.Generator,
+    *,
+    neighbours: bool,
+    skip: int,
 ) -> Iterator[Batch]:
     """Yield shuffled positions, incoming contexts from the reading before (Jacobi sweeps).
 
@@ -86,14 +94,20 @@ def _parallel(
     others are off by what the recurrence still remembers after k tokens (Gonzalez et al., NeurIPS
     2025). A window that `refreshes` its contexts has those of this reading where it has been
     already. Shuffling makes a batch representative, which statistics of regularizers need:
-    neighbours in a text resemble each other.
+    neighbours in a text resemble each other. Where a regularizer compares `neighbours`, whole
+    batches of them are shuffled.
     """
     batch_tokens = min(
         config.batch_tokens, max(config.min_batch_tokens, len(window) // config.steps_per_window)
     )
     num_batches = max(1, round(len(window) / batch_tokens))
-    order = to_device(torch.randperm(len(window), generator=generator), window.tokens_T.device)
-    for positions_N in order.tensor_split(num_batches)[skip:]:
+    if neighbours:
+        whole = torch.arange(len(window), device=window.tokens_T.device).tensor_split(num_batches)
+        parts = [whole[n] for n in torch.randperm(num_batches, generator=generator).tolist()]
+    else:
+        order = torch.randperm(len(window), generator=generator)
+        parts = list(to_device(order, window.tokens_T.device).tensor_split(num_batches))
+    for positions_N in parts[skip:]:
         rows = collectives.rows_per_rank(len(positions_N))
         own_n = positions_N[collectives.own(rows)]
         yield Batch(positions_N, incoming(window.previous_TC, window.begin_C, own_n), rows)

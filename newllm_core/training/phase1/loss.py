@@ -101,6 +101,11 @@ class Phase1Loss(nn.Module):
         """Return what the objective wants to be given, if it counts."""
         return list(self.objective.reads) if self.config.objective in self.weights else []
 
+    @property
+    def uses_order(self) -> bool:
+        """Say whether the regularizer, if it counts, compares neighbours in the text."""
+        return REGULARIZER in self.weights and any(r.uses_order for r in self.regularizers)
+
     def of_batch(self, window: Window, batch: Batch, twin: Batch | None = None) -> Terms:
         """Read a batch of a window once, each token from its own incoming context.
 

@@ -160,7 +160,15 @@ class Phase1Trainer:
         is_train = window is self.windows.train
         saver = self.saver if is_train else Saver()
         readings = [
-            batches(self.model, part, self.config, drawn, exact=exact, skip=meter.batches)
+            batches(
+                self.model,
+                part,
+                self.config,
+                drawn,
+                exact=exact,
+                neighbours=self.loss.uses_order,
+                skip=meter.batches,
+            )
             for part, drawn in window.with_twin(generator)
         ]
         with torch.set_grad_enabled(rate is not None):
