@@ -62,7 +62,7 @@ def test_another_run_is_refused(path, changed, kind, message):
 
 def identity(config=None, *, seed=0, dataset="abc"):
     model = LanguageModel(ModelConfig(context_dim=4, embed_dim=4), 5, seed=seed)
-    return identity_of(config or Config(), ("phase2", "run"), dataset, model)
+    return identity_of(config or Config(), ("phase2", "run"), dataset, model, ())
 
 
 def differing(one, other):

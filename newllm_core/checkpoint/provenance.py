@@ -2,7 +2,7 @@
 
 import dataclasses
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from newllm_core.config import Config
 from newllm_core.data.prepared import PreparedDataset
 from newllm_core.errors import ConfigError, InputError, PluginError
 from newllm_core.files.strict_json import parse_json
+from newllm_core.plugins.plugin import Plugin
 from newllm_core.plugins.registry import CELLS, DATA_SOURCES, OBJECTIVES, REGULARIZERS
 from newllm_core.runtime.version import newllm_version
 
@@ -22,18 +23,42 @@ def provenance(config: Config, dataset: PreparedDataset) -> dict[str, Any]:
 
     Only of the latter options are told: `prepare` had them, and the config has all others.
     """
-    trained = (
-        (CELLS, config.model.cell),
-        (OBJECTIVES, config.phase1.objective),
-        (REGULARIZERS, config.phase1.reg),
-    )
     known = {
         "newllm": newllm_version(),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "plugins": [registry.find(name).named() for registry, name in trained],
+        "plugins": [plugin.named() for plugin in plugins_of_phase1(config)],
     }
     return with_dataset(known, dataset)
+
+
+def plugins_of_phase1(config: Config) -> list[Plugin]:
+    """Return the cell, the objective and the regularizer."""
+    return [
+        CELLS.find(config.model.cell),
+        OBJECTIVES.find(config.phase1.objective),
+        REGULARIZERS.find(config.phase1.reg),
+    ]
+
+
+def with_phase2(
+    known: Mapping[str, Any], dataset: PreparedDataset, plugins: Iterable[tuple[Plugin, Any]]
+) -> dict[str, Any]:
+    """Return a provenance with what Phase 2 trains with: its `plugins` and their options.
+
+    They take the place of a cell that stood there, and of what an earlier Phase 2 had.
+    """
+    added = [
+        plugin.named() | ({} if options is None else {"phase": "phase2", "options": options})
+        for plugin, options in plugins
+    ]
+    kinds = {record["kind"] for record in added} & {CELLS.kind}
+    before = [
+        record
+        for record in known.get("plugins", [])
+        if record["kind"] not in kinds and record.get("phase") != "phase2"
+    ]
+    return with_dataset({**known, "plugins": before + added}, dataset)
 
 
 def with_dataset(known: Mapping[str, Any], dataset: PreparedDataset) -> dict[str, Any]:

@@ -8,7 +8,7 @@ both JSON. Nothing in it belongs to one process of several.
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,11 +30,13 @@ from newllm_core.files.tensor_files import (
 )
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.parallel.collectives import full_tensor, shard_like
+from newllm_core.plugins.plugin import Plugin
 
 FORMAT = "newllm-run"
 FORMAT_VERSION = "6"
 Identity = Mapping[str, Any]
 MOST_SHOWN = 5
+VERSIONS = "versions of plugins"
 
 # Where and how fast a run is computed, and how often it is saved.
 FREE_TO_CHANGE = (
@@ -49,11 +51,12 @@ FREE_TO_CHANGE = (
 
 
 class State(NamedTuple):
-    """Tensors by name, what JSON can hold, and the file they are from."""
+    """Tensors by name, what JSON can hold, and the file they are from, with its identity."""
 
     tensors: dict[str, Tensor]
     values: dict[str, Any]
     path: Path | None = None
+    identity: Identity | None = None
 
     def part(self, name: str) -> dict[str, Tensor]:
         """Return the tensors named `name.…`, without that prefix."""
@@ -135,8 +138,9 @@ def load_state(path: Path, identity: Identity) -> State:
         if metadata.get(HASH) != content_hash(tensors, metadata):
             raise InputError(f"{path} is damaged, its hash is wrong: begin again with --overwrite")
         try:
-            require_same(path, json.loads(metadata["identity"]), identity)
-            return State(tensors, json.loads(metadata["values"]), path)
+            saved = json.loads(metadata["identity"])
+            require_same(path, saved, identity)
+            return State(tensors, json.loads(metadata["values"]), path, saved)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(
                 f"{path} is not a readable state ({reason(error)}): begin again with --overwrite"
@@ -173,11 +177,15 @@ def restoring(state: State) -> Iterator[None]:
 
 
 def identity_of(
-    config: Config, sections: tuple[str, ...], dataset_hash: str, model: LanguageModel
+    config: Config,
+    sections: tuple[str, ...],
+    dataset_hash: str,
+    model: LanguageModel,
+    plugins: Iterable[Plugin],
 ) -> Identity:
     """Return what must be the same to continue a run that depends on these `sections` of `config`.
 
-    `model` is as the run begins.
+    `model` is as the run begins. The versions of `plugins` may be others: who mended one goes on.
     """
     chosen = settings.to_dict(config)
     keys = {f"{name}.{key}": value for name in sections for key, value in chosen[name].items()}
@@ -185,13 +193,31 @@ def identity_of(
     digest = hashlib.sha256()
     for tensor in (*model.parameters(), *model.buffers()):
         digest.update(bytes_of(tensor))
-    return {**identity, "dataset": dataset_hash, "initial weights": digest.hexdigest()}
+    versions = {f"{each.kind} {each.name}": each.version for each in plugins if not each.is_own}
+    return {
+        **identity,
+        "dataset": dataset_hash,
+        "initial weights": digest.hexdigest(),
+        VERSIONS: versions,
+    }
+
+
+def changed_plugins(state: State, identity: Identity) -> list[str]:
+    """Return a line for every plugin whose version is another than when the state was saved."""
+    saved = (state.identity or {}).get(VERSIONS, {})
+    return [
+        f"{plugin} is {version} now, and was {saved[plugin]} when the run stopped: it goes on with "
+        "the new code"
+        for plugin, version in identity[VERSIONS].items()
+        if saved.get(plugin, version) != version
+    ]
 
 
 def require_same(path: Path, saved: Identity, asked: Identity) -> None:
     """Raise `ConfigError` where settings differ, `InputError` where only data do; name some."""
     asked = json.loads(json.dumps(asked))  # tuples are lists in JSON
-    different = [key for key in sorted({**saved, **asked}) if saved.get(key) != asked.get(key)]
+    keys = sorted({**saved, **asked}.keys() - {VERSIONS})
+    different = [key for key in keys if saved.get(key) != asked.get(key)]
     if not different:
         return
     first = different[:MOST_SHOWN]

@@ -11,7 +11,7 @@ from newllm_core.analysis.quality_gate import check_gate
 from newllm_core.checkpoint import format as checkpoints
 from newllm_core.checkpoint.format import Checkpoint
 from newllm_core.checkpoint.metadata import SPLITS
-from newllm_core.checkpoint.provenance import provenance, with_dataset
+from newllm_core.checkpoint.provenance import plugins_of_phase1, provenance, with_phase2
 from newllm_core.checkpoint.run_state import identity_of
 from newllm_core.config import Config
 from newllm_core.config.data import DataConfig
@@ -24,7 +24,8 @@ from newllm_core.model.embeddings import load_embeddings
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.parallel import collectives
 from newllm_core.parallel.sharding import sharded
-from newllm_core.plugins.registry import REGULARIZERS
+from newllm_core.plugins.plugin import Plugin
+from newllm_core.plugins.registry import CELLS, OBJECTIVES, REGULARIZERS
 from newllm_core.regularizers.make import make_regularizers
 from newllm_core.runtime.precision import products_in
 from newllm_core.runtime.progress import Progress
@@ -36,7 +37,11 @@ from newllm_core.training.phase1.loss import (
     regularizer_weight,
 )
 from newllm_core.training.phase1.trainer import Phase1Trainer
-from newllm_core.training.phase2.extra_terms import make_objective
+from newllm_core.training.phase2.extra_terms import (
+    is_wanted,
+    make_objective,
+    options_of_term,
+)
 from newllm_core.training.phase2.run import require_possible, train_phase2
 from newllm_core.training.resume import Output, begin, finished, writing
 
@@ -87,7 +92,9 @@ def run_phase1(
             added = dataset.info.vocab_size - dataset.info.base_vocab_size
             spec = config.model.embeddings_file
             progress.message(load_embeddings(model, spec, added_tokens=added))
-        identity = identity_of(config, PHASE1_SECTIONS, dataset.hash, model)
+        identity = identity_of(
+            config, PHASE1_SECTIONS, dataset.hash, model, plugins_of_phase1(config)
+        )
         if (done := finished(output, identity)) is not None:
             return done
         # Counts follow from settings and data, which the identity has already.
@@ -161,7 +168,10 @@ def run_phase2(
         ConfigError, DivergedError, Interrupted: as `run_phase1`.
     """
     with writing(output):
-        identity = identity_of(config, PHASE2_SECTIONS, dataset.hash, checkpoint.model)
+        plugins = _plugins_of_phase2(config)
+        identity = identity_of(
+            config, PHASE2_SECTIONS, dataset.hash, checkpoint.model, [each for each, _ in plugins]
+        )
         if (done := finished(output, identity)) is not None:
             return done
         require_possible(checkpoint, dataset, config)
@@ -170,7 +180,10 @@ def run_phase2(
             checkpoint,
             gate=gate,
             config=replace(checkpoint.config, data=_prepared_with(dataset)),
-            provenance=with_dataset(checkpoint.provenance, dataset) | {"identity": identity},
+            provenance=with_phase2(
+                checkpoint.provenance, dataset, plugins[config.phase2.freeze_context :]
+            )
+            | {"identity": identity},
         )
         output.progress.message(describe(setting=config.run.kernels, device=device))
         with begin(output, identity, config.run) as saver:
@@ -182,6 +195,21 @@ def run_phase2(
                 trained = replace(trained, gate=kept)
             _save(trained, output)
     return trained
+
+
+def _plugins_of_phase2(config: Config) -> list[tuple[Plugin, dict[str, Any] | None]]:
+    """Return the cell, and what is trained beside the heads with its options."""
+    chosen, before = config.phase2, config.phase1
+    found: list[tuple[Plugin, dict[str, Any] | None]] = [(CELLS.find(config.model.cell), None)]
+    for registry, name, weight, of_phase1, given in (
+        (OBJECTIVES, chosen.objective, chosen.objective_weight, before.objective, config.objective),
+        (REGULARIZERS, chosen.reg, chosen.reg_weight, before.reg, config.regularizer),
+    ):
+        if is_wanted(name, weight):
+            asked = name or of_phase1
+            options = options_of_term(registry, asked, of_phase1, given)
+            found.append((registry.find(asked), asdict(registry.options(asked, options))))
+    return found
 
 
 def _prepared_with(dataset: PreparedDataset) -> DataConfig:

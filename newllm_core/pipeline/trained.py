@@ -24,7 +24,7 @@ from newllm_core.model.heads import head_weights
 from newllm_core.plugins.registry import CELLS
 from newllm_core.runtime.precision import products_in
 from newllm_core.runtime.progress import Progress
-from newllm_core.settings import Settings
+from newllm_core.settings import Layer, Settings
 from newllm_core.training.phase2.extra_terms import is_wanted
 from newllm_core.training.resume import Output
 
@@ -124,9 +124,8 @@ def phase2_config(given: Settings, checkpoint: Checkpoint) -> Config:
     """Resolve settings for `run_phase2`; `ConfigError` if they ask for another model."""
     saved = settings.to_dict(checkpoint.config)
     base = {name: saved[name] for name in CHECKPOINT_SECTIONS}
-    # Whatever else phase 1 could have been: options count for the plugins it was trained with.
-    layers = [{k: v for k, v in layer.items() if k != "phase1"} for layer in given.layers]
-    config = settings.resolve(base, *layers)
+    config = settings.resolve(base, *map(_of_phase2, given.layers))
+    config = dataclasses.replace(config, phase1=checkpoint.config.phase1)
     _refuse_change("model", config.model, checkpoint.config.model)
     cell = config.model.cell
     asked = CELLS.options(cell, config.cell, given)
@@ -138,6 +137,12 @@ def phase2_config(given: Settings, checkpoint: Checkpoint) -> Config:
     idle = [section for section, term in terms.items() if not is_wanted(*term)]
     require_kept(given, checkpoint.config, ["phase1", *idle])
     return dataclasses.replace(config, cell=checkpoint.model.cell_options)
+
+
+def _of_phase2(layer: Layer) -> Layer:
+    """Let options of `layer` count for plugins that Phase 2 trains, not for those of Phase 1."""
+    chosen = {key: layer.get("phase2", {}).get(key) for key in ("objective", "reg")}
+    return {**layer, "phase1": {key: name for key, name in chosen.items() if name}}
 
 
 def _refuse_change(section: str, asked: Any, saved: Any) -> None:  # noqa: ANN401 - dataclasses

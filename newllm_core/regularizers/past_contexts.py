@@ -26,7 +26,7 @@ class PastContexts(Regularizer):
 
         loss = mean_n mean_{j=1..k} cos(c_n, c_{n-j})²
 
-    Rows are taken in reading order, of streams one after another. The first rows of a batch see the last rows of the call before
+    Rows are taken in reading order. The first rows of a batch see the last rows of the call before
     (a buffer [k, D] of directions, and in training only); before the first call there are fixed
     random directions, so that a batch of one always has something to differ from. The past carries
     no gradient: a context moves away from it, not it away from the context.

@@ -58,6 +58,8 @@ def begin(output: Output, identity: Identity, config: RunConfig) -> Iterator[Run
     if output.resume and path.exists():
         state = run_state.load_state(path, identity)
         progress.message(f"resuming from {path}")
+        for line in run_state.changed_plugins(state, identity):
+            progress.warning(line)
     elif output.resume:
         progress.message(f"nothing to resume (there is no {path}): starting afresh")
     # Files may be replaced between the readings of two processes, or be others on other machines.

@@ -93,6 +93,23 @@ def test_phase2_has_the_objective_and_the_options_of_phase1(begun, monkeypatch):
     assert (config.objective["decoder"], config.objective["context_weight"]) == ("linear", 0.5)
 
 
+def test_another_regularizer_of_phase2_has_options_of_its_own(begun):
+    options = ("--reg=covariance-ema", "--set=regularizer.momentum=0.97", "--out=c.safetensors")
+    made = begun("phase1", "--data=data", *MODEL, *FEW_FLAGS, *options)
+    assert made.code == 0, made.err
+    given = ("phase2", "c.safetensors", "--data=data", *SHORT, "--reg=ema-variance")
+    records = {}
+    for name, momentum in (("own", []), ("asked", ["--set=regularizer.momentum=0.5"])):
+        assert begun(*given, "--reg-weight=.1", *momentum, f"--out={name}.safetensors").code == 0
+        saved = load(Path(f"{name}.safetensors"))
+        assert saved.config.regularizer["momentum"] == 0.97  # Phase 1's stay
+        plugins = saved.provenance["plugins"]
+        (records[name],) = (record for record in plugins if record.get("phase") == "phase2")
+    assert records["own"]["name"] == records["asked"]["name"] == "ema-variance"
+    assert records["own"]["options"]["momentum"] == 0.99
+    assert records["asked"]["options"]["momentum"] == 0.5
+
+
 def test_a_run_that_was_given_what_it_has_anyway_goes_on(begun):
     given = ("phase2", "a.safetensors", "--data=data", *SHORT, "--out=p.safetensors")
     assert begun(*given, "--set=cell.layernorm_mix=1").code == 0

@@ -86,6 +86,22 @@ def test_a_loss_that_breaks_during_training_names_the_plugin(site, phase1, tmp_p
     assert (tmp_path / "phase1.resume").exists()
 
 
+def test_who_mends_a_plugin_goes_on_and_is_told(phase1, tmp_path):
+    file = tmp_path / "late.py"
+    file.write_text(
+        f"{LATE}"
+        "        if is_late:\n            raise KeyError('late')\n"
+        "        return contexts_ND.square().mean()\n"
+    )
+    given = ("--plugin", file, "--reg", "late")
+    assert phase1(*given).code == 4
+    file.write_text(f"{LATE}        return contexts_ND.square().mean()\n")
+    done = phase1(*given, "--resume")
+    assert done.code == 0, done.err
+    (line,) = (line for line in done.err.splitlines() if "regularizer late" in line)
+    assert "when the run stopped: it goes on with the new code" in line
+
+
 def test_a_loss_that_becomes_no_tensor_names_the_plugin(phase1, tmp_path):
     (tmp_path / "late.py").write_text(
         f"{LATE}        return contexts_ND.square().mean() if not is_late else 0.5\n"

@@ -54,7 +54,7 @@ class ExtraTerms(nn.Module):
         self.objective_name = name = chosen.objective or before.objective
         self._is_phase1s = name == before.objective
         if is_wanted(chosen.objective, chosen.objective_weight):
-            options = _options(OBJECTIVES, name, before.objective, config.objective)
+            options = options_of_term(OBJECTIVES, name, before.objective, config.objective)
             self.objective, _ = make_objective(name, replace(config, objective=options), model)
             for read in self.objective.reads:
                 if read in OF_READINGS:
@@ -74,7 +74,7 @@ class ExtraTerms(nn.Module):
             self.weights[name] = 1.0 if weight is None else weight
         self.regularizer_name = name = chosen.reg or before.reg
         if is_wanted(chosen.reg, chosen.reg_weight):
-            options = _options(REGULARIZERS, name, before.reg, config.regularizer)
+            options = options_of_term(REGULARIZERS, name, before.reg, config.regularizer)
             (self.regularizer,), _, _ = make_regularizers(
                 name, options, model.context_dim, seed=model.seed
             )
@@ -138,14 +138,14 @@ def is_wanted(name: str | None, weight: float | None) -> bool:
     return bool(name) if weight is None else weight > 0
 
 
-def _options(
+def options_of_term(
     registry: Registry, name: str, of_phase1: str, given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Choose the options of a plugin that need not be the one that Phase 1 was given.
+    """Choose the options `given` to a term whose plugin need not be that of Phase 1.
 
     What only Phase 1's plugin knows is left out.
     """
-    if name == of_phase1:
+    if name == of_phase1 or not given:
         return dict(given)
     known, others = (
         {spec.name for spec in fields(registry.load(plugin).Options)}
