@@ -60,7 +60,7 @@ def render_plugin(details: Mapping[str, Any], console: Console) -> None:
 def _values(option: Mapping[str, Any]) -> str:
     """Show what an option can be."""
     if option["choices"]:
-        return "|".join(option["choices"])
+        return "|".join(map(str, option["choices"]))
     bounds = (("low", "at least"), ("high", "at most"))
     parts = [f"{words} {option[key]:g}" for key, words in bounds if option[key] is not None]
     return ", ".join([option["type"], *parts])

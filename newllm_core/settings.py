@@ -18,7 +18,7 @@ from newllm_core.config import PLUGIN_SECTIONS, SECTIONS, Config
 from newllm_core.config.model import MOST_LAYERS
 from newllm_core.config.option import check_bounds
 from newllm_core.config.values import convert, plain, shown, text_of, unknown
-from newllm_core.errors import ConfigError, reason
+from newllm_core.errors import ConfigError, UserError, reason
 from newllm_core.files.from_strangers import read_text
 
 Layer = Mapping[str, Mapping[str, Any]]
@@ -152,9 +152,14 @@ def make_section(
     converted = {key: convert(value, hints[key], f"{name}.{key}") for key, value in values.items()}
     try:
         section = section_type(**converted)
-    except ValueError as error:  # options may check themselves
+    except UserError:
+        raise
+    except Exception as error:  # options may check themselves
+        if not (plugin or isinstance(error, ValueError)):
+            raise
         whose = f"{name} {plugin!r}" if plugin else name
-        raise ConfigError(f"{whose} refuses its options: {reason(error)}") from error
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise ConfigError(f"{whose} refuses its options: {kind}{reason(error)}") from error
     check_bounds(section, name)
     return section
 

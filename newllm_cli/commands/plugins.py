@@ -1,12 +1,13 @@
 """`newllm plugins`: what can be plugged in, whether it works, and a new one to start from."""
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from newllm_cli.group import OWN
 from newllm_cli.help import HelpfulCommand, HelpfulGroup
 from newllm_cli.options import JsonOption, PluginOption, use_plugin_files
 
@@ -47,10 +48,16 @@ def listed(
     from newllm_cli.output import console, print_json
     from newllm_cli.render_plugins import render_plugins
     from newllm_core.plugins.installed import damaged
-    from newllm_core.plugins.listing import PROBLEMS, list_plugins
+    from newllm_core.plugins.listing import IGNORED, PROBLEMS, list_plugins
     from newllm_core.plugins.lookup import ALLOW_LIST, unknown_allowed
+    from newllm_core.plugins.registry import COMMANDS
 
     entries = list_plugins(check=check)
+    for place, entry in enumerate(entries):
+        if entry.kind == COMMANDS.kind and entry.name in OWN:
+            what = f"command {entry.name!r} of {entry.distribution}"
+            problem = f"{what} is ignored: newllm has that name"
+            entries[place] = replace(entry, status=IGNORED, problem=problem)
     if json:
         print_json({"schema": 1, "plugins": [asdict(entry) for entry in entries]})
     else:

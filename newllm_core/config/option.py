@@ -13,7 +13,7 @@ def option(
     *,
     low: float | None = None,
     high: float | None = None,
-    choices: tuple[str, ...] = (),
+    choices: tuple[Any, ...] = (),
 ) -> Any:  # noqa: ANN401
     """Return a dataclass field with its documentation and bounds (inclusive).
 
@@ -22,7 +22,7 @@ def option(
         help: one sentence for `--help` and the documentation.
         low: smallest value allowed.
         high: largest value allowed.
-        choices: the values allowed, where they are a closed set.
+        choices: the values allowed (of a tuple, the parts), where they are a closed set.
     """
     metadata = {"help": help, "low": low, "high": high, "choices": choices}
     return field(default=default, metadata=metadata)
@@ -39,11 +39,12 @@ def check_bounds(section: Any, name: str) -> None:  # noqa: ANN401 - any datacla
         value = getattr(section, spec.name)
         low, high = spec.metadata.get("low"), spec.metadata.get("high")
         choices = spec.metadata.get("choices")
-        if choices and value not in choices:
+        parts = value if isinstance(value, tuple) else () if value is None else (value,)
+        if choices and any(part not in choices for part in parts):
             raise ConfigError(
-                f"{name}.{spec.name} is {value!r}: choose one of {', '.join(choices)}"
+                f"{name}.{spec.name} is {value!r}: choose one of {', '.join(map(str, choices))}"
             )
-        for number in value if isinstance(value, tuple) else (value,):
+        for number in parts:
             if isinstance(number, int | float) and not isinstance(number, bool):
                 check_number(number, f"{name}.{spec.name}", low, high)
 

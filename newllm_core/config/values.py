@@ -1,6 +1,7 @@
 """Values of settings: text and TOML become the types of their fields."""
 
 import difflib
+import json
 import os
 import types
 import typing
@@ -24,7 +25,9 @@ def shown(value: object) -> str:
 def text_of(value: Any) -> str:  # noqa: ANN401
     """Write a value as one gives it with `--set`, so that flags, files and keywords compare."""
     if isinstance(value, list | tuple):
-        return ",".join(map(str, value))
+        parts = list(map(str, value))
+        is_plain = not any("," in part or part.startswith("[") for part in parts)
+        return ",".join(parts) if is_plain else json.dumps(parts)
     return str(value).lower() if isinstance(value, bool | None) else str(value)
 
 

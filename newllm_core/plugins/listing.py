@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import Any
 
-from newllm_core.config.values import unknown
+from newllm_core.config.values import text_of, unknown
 from newllm_core.errors import ConfigError, PluginError
 from newllm_core.files.names import quoted
 from newllm_core.plugins.guard import ConformanceError, stdout_to_stderr
@@ -76,11 +76,10 @@ def _description(registry: Registry, plugin: Plugin) -> dict[str, Any]:
     example = [registry.usage(plugin.name)]
     if plugin.file:
         example.append(f"--plugin {quoted(plugin.file)}")
-    example += [
-        f"--set {section}.{option['name']}={option['default']}"
-        for option in options[:1]
-        if option["default"] is not None
-    ]
+    for option in options[:1]:
+        if option["default"] is not None:
+            setting = f"{section}.{option['name']}={text_of(option['default'])}"
+            example.append(f"--set {quoted(setting)}")
     return {
         **plugin.named(),
         "description": source.summary or plugin.about,

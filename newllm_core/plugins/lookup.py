@@ -22,7 +22,7 @@ from newllm_core.config.values import unknown
 from newllm_core.errors import ConfigError, PluginError, UserError
 from newllm_core.plugins.guard import log
 from newllm_core.plugins.installed import installed
-from newllm_core.plugins.options import options_problem
+from newllm_core.plugins.options import options_problem, saving_problem
 from newllm_core.plugins.plugin import ALLOW_LIST, FROM_FILES, Plugin, kebab_case, normal
 from newllm_core.settings import Settings, make_section
 
@@ -159,7 +159,7 @@ class Registry:
         options_type = self.import_plugin(self.find(name)).Options
         make = partial(make_section, options_type, self.section, plugin=name)
         try:
-            return make(given)
+            made = make(given)
         except ConfigError as whole:
             for key, value in given.items() if settings is not None else ():
                 try:
@@ -169,6 +169,9 @@ class Registry:
                         place = settings.place_of(self.section, key) if settings else ""
                         raise ConfigError(f"{place}{error}") from error
             raise
+        if problem := saving_problem(made):
+            raise PluginError(f"{self.describe(self.find(name))} {problem}")
+        return made
 
     def make(
         self, name: str, given: Mapping[str, Any], *arguments: object, count: int = 1

@@ -1,6 +1,7 @@
 """The options of a plugin: a dataclass whose fields a user can set as text."""
 
 import dataclasses
+import json
 import types
 import typing
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from newllm_core.config.option import check_bounds
 from newllm_core.errors import UserError
 from newllm_core.plugins.guard import one_line
+from newllm_core.settings import make_section
 
 SIMPLE_TYPES = (bool, int, float, str)
 ALLOWED = "bool, int, float, str, a tuple[...] of one of them, or one of these | None"
@@ -29,12 +31,31 @@ def options_problem(options: Any) -> str | None:  # noqa: ANN401 - whatever a pl
             )
         if spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
             return f"has the option {spec.name!r} without a default"
+        if not spec.init:
+            return f"has the option {spec.name!r} that nobody can give: leave out init=False"
     try:
-        check_bounds(options(), "option")
+        made = options()
+        check_bounds(made, "option")
     except UserError as error:
         return f"has a default out of its bounds: {error}"
     except Exception as error:  # a dataclass may check itself
         return f"has Options that cannot be made of their defaults: {one_line(error)}"
+    return saving_problem(made)
+
+
+def saving_problem(options: Any) -> str | None:  # noqa: ANN401 - an instance of its own class
+    """Return how `options` are not the same after they were saved and read again, or None."""
+    try:
+        saved = json.loads(json.dumps(dataclasses.asdict(options)))
+        again = make_section(type(options), "option", saved)
+    except Exception as error:  # whatever they hold, and whatever checks them
+        return f"has options that cannot be read once they are saved: {one_line(error)}"
+    for name, value in dataclasses.asdict(options).items():
+        if (other := getattr(again, name)) != value:
+            return (
+                f"has options that change when they are saved: {name} is {value!r}, and then "
+                f"{other!r}; keep it as it is given, and compute with it elsewhere"
+            )
     return None
 
 

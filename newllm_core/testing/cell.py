@@ -133,7 +133,9 @@ class _Case:
                 try:
                     # As two cells of a block do: what the first returns may be narrow.
                     state = list(self.run(cell, *self.run(cell, *state)))
-                    torch.cat([each.flatten().float() for each in state]).sum().backward()
+                    total = torch.cat([each.flatten().float() for each in state]).sum()
+                    if total.requires_grad:  # the parameters of a reservoir need no gradient
+                        total.backward()
                 except RuntimeError as error:
                     raise Failed(
                         f"under torch.autocast it raised {one_line(error)}; products come out as "

@@ -18,7 +18,7 @@ NOTHING = 1e-9
 
 def values(*shape: int, seed: int) -> Tensor:
     """Draw ordinary numbers, N(0, 1) in float64, always the same."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def scalar(loss: Tensor, what: str) -> Tensor:

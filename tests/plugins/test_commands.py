@@ -48,6 +48,14 @@ def test_a_command_of_another_distribution_is_like_newllms_own(site, newllm):
     assert "no options" not in done.out  # only those of newllm's settings could be listed
 
 
+def test_a_name_of_newllms_own_cannot_be_taken(site, newllm):
+    site.install("newllm-x", {"generate": "counting:count"}, kind="command", counting=SOURCE)
+    done = newllm("plugins", "--json")
+    (entry,) = (each for each in done.json["plugins"] if each["kind"] == "command")
+    assert (entry["name"], entry["status"]) == ("generate", "ignored")
+    done.one_line("command 'generate' of newllm-x is ignored: newllm has that name")
+
+
 def test_help_and_listing_import_none(site, newllm):
     broken = {"count": "counting:count", "nowhere": "absent:f"}
     source = "raise RuntimeError('on import')"

@@ -50,6 +50,23 @@ BROKEN = {
         OPTIONS.format("a: int = 1\n    def __post_init__(self):\n        raise ValueError('odd')"),
         "has Options that cannot be made of their defaults: ValueError: odd",
     ),
+    "default of another type": (
+        OPTIONS.format("sizes: tuple[int, ...] = option((1.5,), 'Sizes.')"),
+        "has options that cannot be read once they are saved: ConfigError: option.sizes is 1.5",
+    ),
+    "options that count themselves": (
+        OPTIONS.format(
+            "share: float = 3.0\n    def __post_init__(self):\n"
+            "        object.__setattr__(self, 'share', self.share / 100)"
+        ),
+        "has options that change when they are saved: share is 0.03, and then 0.0003",
+    ),
+    "option that nobody gives": (
+        OPTIONS.format("a: int = field(init=False, default=3)").replace(
+            "import dataclass", "import dataclass, field"
+        ),
+        "has the option 'a' that nobody can give: leave out init=False",
+    ),
     "options of an odd type": (
         "from dataclasses import dataclass\nfrom typing import Literal\n"
         f"{BASE}@dataclass\nclass O:\n    form: Literal['a', 'b'] = 'a'\n"
@@ -98,6 +115,42 @@ BROKEN = {
         "gradient",
     ),
 }
+
+
+CHECKED = OPTIONS.format(
+    "sizes: tuple[int, ...] = option((4, 8), 'Sizes.', choices=(4, 8, 16))\n"
+    "    form: str | None = option(None, 'Form.', choices=('a', 'b'))\n"
+    "    def __post_init__(self):\n        assert self.form != 'b', 'b is late'"
+)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("sizes=4,5", "(4, 5): choose one of 4, 8, 16"),
+        ("form=c", "'c': choose one of a, b"),
+        ("form=b", "regularizer 'broken' refuses its options: AssertionError: b is late"),
+        ("sizes=16,4", None),
+        ("form=a", None),
+    ],
+)
+def test_options_may_have_choices_and_check_themselves(setting, said, phase1, tmp_path):
+    (tmp_path / "broken.py").write_text(CHECKED)
+    done = phase1(
+        "--plugin", tmp_path / "broken.py", "--reg=broken", f"--set=regularizer.{setting}"
+    )
+    if said is None:
+        assert done.code == 0, done.err
+    else:
+        assert done.code == 2
+        done.one_line(said)
+
+
+def test_what_show_says_can_be_pasted(newllm, tmp_path):
+    (tmp_path / "broken.py").write_text(CHECKED)
+    out = newllm("plugins", "show", "broken", "--plugin", tmp_path / "broken.py").out
+    assert "--set regularizer.sizes=4,8\n" in out
+    assert "4|8|16" in out
 
 
 @pytest.fixture(params=BROKEN, ids=lambda name: name.replace(" ", "-"))

@@ -196,6 +196,25 @@ class Reservoir(Leaky):
         return super().say(self.scale * (context @ self.fixed), token)
 
 
+class Frozen(Leaky):
+    """A reservoir: no parameter needs a gradient."""
+
+    def __init__(self, context_dim, embed_dim, options=None):
+        super().__init__(context_dim, embed_dim, options)
+        self.requires_grad_(False)
+
+
+class Scalar(Leaky):
+    """One parameter without dimensions."""
+
+    def __init__(self, context_dim, embed_dim, options=None):
+        super().__init__(context_dim, embed_dim, options)
+        self.gain = nn.Parameter(torch.zeros(()))
+
+    def say(self, context, token):
+        return (1 + self.gain) * super().say(context, token)
+
+
 class DetachedContext(Leaky):
     def forward(self, *, context, token):
         return super().forward(context=context.detach(), token=token)

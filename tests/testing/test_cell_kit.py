@@ -5,7 +5,16 @@ import pytest
 from newllm_core.plugins.registry import CELLS
 from newllm_core.settings import make_section
 from newllm_core.testing import ConformanceError, check_cell
-from tests.testing.cells import WRONG, Constants, DeclaredOnce, Leaky, RateOptions, Reservoir
+from tests.testing.cells import (
+    WRONG,
+    Constants,
+    DeclaredOnce,
+    Frozen,
+    Leaky,
+    RateOptions,
+    Reservoir,
+    Scalar,
+)
 
 OWN = [name for name, (first, *_) in CELLS.plugins().items() if first.is_own]
 VARIANTS = [
@@ -31,7 +40,7 @@ def test_built_ins_conform(name, options):
     check_cell(found, make_section(found.Options, "cell", options))
 
 
-@pytest.mark.parametrize("right", [Leaky, Constants, DeclaredOnce, Reservoir])
+@pytest.mark.parametrize("right", [Leaky, Constants, DeclaredOnce, Reservoir, Frozen, Scalar])
 def test_what_is_right_passes(right):
     check_cell(right)
 
