@@ -34,6 +34,21 @@ def is_foreign(path: Path, *given: str | Sequence[Path] | None) -> bool:
     return any(given) or path.suffix == ".py" or os.path.isdir(path)
 
 
+def refuse_contradiction(path: Path, kind: str | None, embedding: str | None) -> None:
+    """Raise `ConfigError` for options about weights where a file or folder says itself what it is.
+
+    A plugin may open folders; newllm's own kinds are files.
+    """
+    from newllm_core.errors import ConfigError
+    from newllm_core.plugins.registry import RECURRENCES
+
+    is_step = path.suffix == ".py"
+    if kind is not None and (is_step or (os.path.isdir(path) and RECURRENCES.find(kind).is_own)):
+        raise ConfigError(f"{path} says itself what it is: leave out --as {kind}")
+    if embedding is not None and (is_step or kind is None) and is_foreign(path):
+        raise ConfigError(f"{path} says itself what ids stand for: leave out --embedding")
+
+
 def named_or_step_file(path: Path | None) -> Path:
     """Return the file that was named, or the one `--plugin` file that has a step.
 

@@ -13,9 +13,10 @@ from newllm_cli.foreign import (
     TokensOption,
     is_foreign,
     named_or_step_file,
+    refuse_contradiction,
 )
 from newllm_cli.options import HtmlOption, JsonOption, OverwriteOption, PngOption, with_settings
-from newllm_core.pipeline.commands import OF_PROBES
+from newllm_core.checkpoint.kept import OF_PROBES
 from newllm_core.settings import Settings
 
 
@@ -74,8 +75,7 @@ def analyze(
     config = given.resolve()
     check_outputs(html, png, overwrite=overwrite)
     checkpoint = named_or_step_file(checkpoint)
-    if embedding is not None and kind is None and is_foreign(checkpoint):
-        raise ConfigError(f"{checkpoint} says itself what ids stand for: leave out --embedding")
+    refuse_contradiction(checkpoint, kind, embedding)
     foreign = is_foreign(checkpoint, kind, embedding, tokens)
     render: Callable[..., object] = partial(render_analysis, whole_history=history == "all")
     page, charts = analysis_page, analysis_charts

@@ -8,7 +8,7 @@ import typer
 
 from newllm_cli.foreign import EmbeddingOption, ForeignOption, TokensOption
 from newllm_cli.options import HtmlOption, JsonOption, OverwriteOption, PngOption, with_settings
-from newllm_core.pipeline.commands import OF_PROBES
+from newllm_core.checkpoint.kept import OF_PROBES
 from newllm_core.settings import Settings
 
 

@@ -1,8 +1,10 @@
 """The whole analysis: of a checkpoint, or of any recurrent network from its step alone."""
 
 import json
+import operator
 from collections.abc import Callable
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from newllm_core.analysis.stepped import Step, Stepped
 from newllm_core.checkpoint.format import Checkpoint
 from newllm_core.checkpoint.metadata import SPLITS
 from newllm_core.config import AnalysisConfig, Config
+from newllm_core.config.values import shown
 from newllm_core.data.control_tokens import HIDDEN
 from newllm_core.data.probe import choose_probes
 from newllm_core.data.tokenizer_library import load_tokenizer, panics_contained
@@ -93,6 +96,7 @@ def analyze(
     return finite(report)
 
 
+@torch.inference_mode(False)
 def examine(
     step: Step,
     tokens: Tokens,
@@ -138,7 +142,7 @@ def examine(
         DivergedError: a state is not finite.
         InputError: the text is too short, or holds anything but token ids.
     """
-    where = "" if name == STEP else f"{name}: "
+    where, seed = "" if name == STEP else f"{name}: ", operator.index(seed)
     recurrence = Stepped(step, start, seed=seed, name=f"{where}step")
     if recurrence.is_projected:  # pages of long states would be cleared anew in every step
         keep_freed_memory()
@@ -150,20 +154,30 @@ def examine(
     )
     probes, warmup = _passages(tokens, warmup, config.analysis)
     if values is not None:
-        values = torch.as_tensor(values)
-        values = values[:, None] if values.ndim == 1 else values
-        highest = max(int(ids.max()) for ids in probes.values())
-        if values.ndim != 2 or len(values) <= highest:
-            raise ConfigError(
-                f"values has shape {list(values.shape)}, expected a row for every id up to "
-                f"{highest:,}"
-            )
+        values = _values(values, max(int(ids.max()) for ids in probes.values()))
     shows = text or token_text("")
     examiner = Examiner(config, warmup=warmup, text=lambda id: str(shows(id)), values=values)
     beside = Stepped(control, start, seed=seed, name=f"{where}control") if control else None
     found = examiner.report(recurrence, beside, probes, progress or Silent())
     report = {"schema": SCHEMA, "checkpoint": name, "state": recurrence.described()}
     return finite(report | found | {"verdicts": _judged(found, None, config)})
+
+
+def _values(given: Tensor | np.ndarray, highest: int) -> Tensor:
+    try:
+        values = torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"values: expected numbers [V] or [V, F], found {shown(given)}"
+        ) from error
+    values = values[:, None] if values.ndim == 1 else values
+    if values.ndim != 2 or len(values) <= highest or not values.numel():
+        raise ConfigError(
+            f"values has shape {list(values.shape)}, expected a row for every id up to {highest:,}"
+        )
+    if values.is_complex() or not values.isfinite().all():
+        raise ConfigError("values: expected real numbers that are finite")
+    return values
 
 
 def _judged(
@@ -192,6 +206,8 @@ def _affordable(config: AnalysisConfig, dimensions: int) -> AnalysisConfig:
 def _passages(
     tokens: Tokens, warmup: int | None, config: AnalysisConfig
 ) -> tuple[dict[str, Tensor], int]:
+    if warmup is not None and not (isinstance(warmup, Integral) and warmup >= 0):
+        raise ConfigError(f"warmup is {shown(warmup)}: give a number of tokens from 0")
     pair = tokens if isinstance(tokens, tuple | list) else (tokens,)
     arrays = [np.asarray(x.detach().cpu() if isinstance(x, Tensor) else x) for x in pair]
     splits = dict(zip(SPLITS, arrays, strict=False))

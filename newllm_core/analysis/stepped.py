@@ -182,7 +182,7 @@ class Layout:
         for name, tensor in found:
             if not (tensor.is_floating_point() or tensor.is_complex()):
                 raise ConfigError(f"start: {name} is {tensor.dtype}, a state is of real numbers")
-            if not tensor.ndim or len(tensor) != 1:
+            if not tensor.ndim or len(tensor) != 1 or not tensor.numel():
                 shape = list(tensor.shape)
                 raise ConfigError(f"start: {name} has shape {shape}, expected a batch of one")
         self._start = start

@@ -10,6 +10,8 @@ from newllm_core.settings import Settings, to_dict
 
 # What it is made of, for every command but those that train.
 SECTIONS = ("model", "phase1", "cell", "objective", "regularizer")
+# It holds its probes: these settings count when Phase 1 chooses them.
+OF_PROBES = ("probe_tokens", "probe_passages", "warmup_tokens")
 
 
 def require_kept(given: Settings, checkpoint: Config, sections: Iterable[str] = SECTIONS) -> None:
@@ -18,8 +20,11 @@ def require_kept(given: Settings, checkpoint: Config, sections: Iterable[str] = 
     Files and the environment hold settings of many commands: there they are left alone.
     """
     saved = to_dict(checkpoint)
-    for section in sections:
-        for key, value in given.flags.get(section, {}).items():
+    asked_for = {section: given.flags.get(section, {}) for section in sections}
+    analysis = given.flags.get("analysis", {})
+    asked_for["analysis"] = {key: analysis[key] for key in OF_PROBES if key in analysis}
+    for section, values in asked_for.items():
+        for key, value in values.items():
             name, own = f"{section}.{key}", saved[section]
             if key not in own:
                 raise ConfigError(unknown(f"key {name} of this checkpoint", key, list(own)))

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 Place = str | os.PathLike[str]
 RUNS = Path("runs")
-# A checkpoint holds its probes: these settings count when Phase 1 chooses them.
-OF_PROBES = ("probe_tokens", "probe_passages", "warmup_tokens")
 # Settings that have an effect only where another one is on (True) or off (False).
 DETAILS = {
     "model": {"slow_decays": ("slow_dims", True), "delay_tokens": ("delay_dims", True)},

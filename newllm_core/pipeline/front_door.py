@@ -53,7 +53,7 @@ def prepare(
         document_separator=document_separator,
         encoding=encoding,
         overwrite=overwrite,
-        progress=_watching(progress),
+        progress=_watching(progress, overwrite=overwrite),
     )
     return open_dataset(folder)
 
@@ -75,7 +75,7 @@ def phase1(
     `model` and `run`.
     """
     given = Settings.of_keywords(("phase1", "model", "run"), keywords)
-    progress = _watching(progress)
+    progress = _watching(progress, overwrite=overwrite, resume=resume)
     config = given.resolve()
     # Mistakes are reported before data is prepared.
     commands.check_new_model(given, config)
@@ -126,7 +126,7 @@ def phase2(
     are keys of `phase2`, `gate` and `run`.
     """
     given = Settings.of_keywords(("phase2", "gate", "run"), keywords)
-    progress = _watching(progress)
+    progress = _watching(progress, overwrite=overwrite, resume=resume)
     source, path = path_of(checkpoint, "checkpoint"), _path(out, "out", "phase2.safetensors")
     commands.refuse_idle(given, given.resolve(), "phase2")
     refuse_source(source, path)
@@ -169,7 +169,7 @@ def expand(
     runs/expanded.safetensors by default. Keywords are keys of `run`.
     """
     given = Settings.of_keywords(("run",), keywords)
-    progress = _watching(progress)
+    progress = _watching(progress, overwrite=overwrite)
     source, path = path_of(checkpoint, "checkpoint"), _path(out, "out", "expanded.safetensors")
     refuse_source(source, path)
     require_checkpoint_place(path, overwrite=overwrite)
@@ -190,7 +190,10 @@ def _path(given: Place | None, what: str, name: str) -> Path:
     return RUNS / name if given is None else path_of(given, what)
 
 
-def _watching(progress: Progress | None) -> Progress:
+def _watching(progress: Progress | None, **switches: object) -> Progress:
+    for name, value in switches.items():
+        if not isinstance(value, bool):
+            raise ConfigError(f"{name} is {shown(value)}: expected True or False")
     if not isinstance(progress, Progress | None):
         raise ConfigError(
             f"progress is {shown(progress)}: expected a newllm_core.runtime.progress.Progress"

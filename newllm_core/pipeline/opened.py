@@ -11,9 +11,9 @@ from torch import Tensor
 
 from newllm_core.analysis.analyze import analyze
 from newllm_core.checkpoint.format import Checkpoint, load
-from newllm_core.checkpoint.kept import require_kept
+from newllm_core.checkpoint.kept import OF_PROBES, require_kept
 from newllm_core.config import Config
-from newllm_core.config.values import convert, shown
+from newllm_core.config.values import convert, plain, shown
 from newllm_core.data.prepared import PreparedDataset
 from newllm_core.data.sources.decoding import UTF8, known_encoding, unicode_text
 from newllm_core.data.tokenizer import TextTokenizer
@@ -22,7 +22,7 @@ from newllm_core.evaluation.contexts import contexts_in_order
 from newllm_core.generation.session import Session
 from newllm_core.generation.writer import Writer, encode_prompt
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.pipeline.commands import OF_PROBES, path_of
+from newllm_core.pipeline.commands import path_of
 from newllm_core.pipeline.trained import evaluation_config, run_evaluate
 from newllm_core.runtime.progress import Silent
 from newllm_core.settings import Settings
@@ -150,7 +150,7 @@ class OpenedCheckpoint:
             InputError: no head was trained, or the prompt is not Unicode text.
             DivergedError: logits are not finite.
         """
-        strings = [stop] if isinstance(stop, str) else stop
+        strings = [stop] if isinstance(stop, str) else plain(stop)
         if strings:
             texts = convert(strings, tuple[str, ...], "stop")
             keywords["stop"] = [text.replace("\\", "\\\\") for text in texts]

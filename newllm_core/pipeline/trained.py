@@ -10,7 +10,7 @@ import torch
 from newllm_core import settings
 from newllm_core.checkpoint import format as checkpoints
 from newllm_core.checkpoint.format import Checkpoint
-from newllm_core.checkpoint.kept import require_kept
+from newllm_core.checkpoint.kept import OF_PROBES, require_kept
 from newllm_core.config import Config
 from newllm_core.data.prepared import PreparedDataset
 from newllm_core.data.sources.decoding import UTF8
@@ -125,7 +125,12 @@ def phase2_config(given: Settings, checkpoint: Checkpoint) -> Config:
     saved = settings.to_dict(checkpoint.config)
     base = {name: saved[name] for name in CHECKPOINT_SECTIONS}
     config = settings.resolve(base, *map(_of_phase2, given.layers))
-    config = dataclasses.replace(config, phase1=checkpoint.config.phase1)
+    probes = {key: saved["analysis"][key] for key in OF_PROBES}
+    config = dataclasses.replace(
+        config,
+        phase1=checkpoint.config.phase1,
+        analysis=dataclasses.replace(config.analysis, **probes),
+    )
     _refuse_change("model", config.model, checkpoint.config.model)
     cell = config.model.cell
     asked = CELLS.options(cell, config.cell, given)

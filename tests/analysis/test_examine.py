@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -114,6 +115,7 @@ def test_a_step_may_conjugate_its_state():
         ({}, "holds no tensor: .* such as start = torch.zeros"),
         (torch.zeros(2, 3), "batch of one"),
         ({"place": torch.zeros(1, dtype=torch.long)}, "place is torch.int64"),
+        (torch.zeros(1, 0), r"shape \[1, 0\], expected a batch of one"),
     ],
 )
 def test_a_start_that_is_no_state_is_refused(start, words):
@@ -145,6 +147,34 @@ def test_states_that_explode_and_texts_that_are_too_short_are_refused():
 def test_what_is_no_text_of_token_ids_is_refused(tokens):
     with pytest.raises(InputError, match="tokens: give whole numbers"):
         examine(lambda c, x: c, tokens, start=torch.zeros(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"warmup": -5}, "warmup is -5: give a number of tokens"),
+        ({"warmup": 1.5}, "warmup is 1.5: give a number of tokens"),
+        ({"values": "x"}, "values: expected numbers"),
+        ({"values": torch.full((5,), math.nan)}, "real numbers that are finite"),
+        ({"values": torch.ones(5) * 1j}, "real numbers that are finite"),
+        ({"values": torch.ones(5, 0)}, r"values has shape \[5, 0\]"),
+        ({"values": torch.ones(3)}, r"values has shape \[3, 1\], expected a row for every id"),
+    ],
+)
+@pytest.mark.parametrize("shape", [(700,), (7, 100)])
+def test_what_does_not_fit_is_refused(shape, given, words):
+    tokens = maps.random_tokens(1, 700, 5).view(shape)
+    with pytest.raises(ConfigError, match=words):
+        examine(linear_step(0.5 * torch.eye(3).double()), tokens, start=zeros(3), **given)
+
+
+def test_inference_mode_and_numbers_of_numpy_change_nothing():
+    tokens, step = maps.random_tokens(1, 700, 5)[0], linear_step(0.5 * torch.eye(3).double())
+    plain = examine(step, tokens, start=zeros(3), config=SMALL, seed=3)
+    with torch.inference_mode():
+        found = examine(step, tokens, start=zeros(3), config=SMALL, seed=np.int64(3))
+    assert plain["train"]["jacobian"]["method"] == "exact"
+    assert found == plain
 
 
 @pytest.mark.parametrize("shape", [(700,), (7, 100)])

@@ -96,6 +96,14 @@ def random(*shape):
             {"weight_ih_l0": random(6, 5), "weight_hh_l0": random(6, 6), "bias_hh_l0": random(6)},
             "bias_ih_l0",
         ),
+        (
+            "rnn",
+            {
+                **{"weight_ih_l0": random(6, 5), "weight_hh_l0": random(6, 6)},
+                "weight_hh_l1": random(6, 6),
+            },
+            "weight_hh_l1",
+        ),
         ("reservoir", {"W": random(4, 4) * 1j, "Win": random(4, 5)}, "complex64, expected real"),
         ("reservoir", {"W": torch.tensor(1.0), "Win": random(4, 5)}, "expected \\[N, N\\]"),
         ("reservoir", {"W": random(0, 0), "Win": random(0, 5)}, "expected \\[N, N\\]"),

@@ -93,6 +93,20 @@ def test_phase2_has_the_objective_and_the_options_of_phase1(begun, monkeypatch):
     assert (config.objective["decoder"], config.objective["context_weight"]) == ("linear", 0.5)
 
 
+def test_phase2_keeps_the_passages_that_phase1_chose(begun):
+    given = ("phase2", "a.safetensors", "--data=data", *SHORT, "--out=p.safetensors")
+    refused = begun(*given, "--set=analysis.probe_tokens=100")
+    assert refused.code == 2
+    refused.one_line("analysis.probe_tokens is 256 in this checkpoint and cannot become 100")
+    assert begun(*given, "--set=analysis.probe_passages=4").code == 0
+    first, second = (load(Path(f"{name}.safetensors")).config.analysis for name in "ap")
+    assert (first.probe_tokens, first.warmup_tokens) == (256, 16)
+    assert (second.probe_tokens, second.warmup_tokens) == (256, 16)
+    refused = begun("analyze", "p.safetensors", "--set=analysis.warmup_tokens=3")
+    assert refused.code == 2
+    refused.one_line("analysis.warmup_tokens is 16 in this checkpoint and cannot become 3")
+
+
 def test_another_regularizer_of_phase2_has_options_of_its_own(begun):
     options = ("--reg=covariance-ema", "--set=regularizer.momentum=0.97", "--out=c.safetensors")
     made = begun("phase1", "--data=data", *MODEL, *FEW_FLAGS, *options)

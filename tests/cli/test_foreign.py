@@ -142,3 +142,17 @@ def test_long_tokens_leave_the_header_whole(newllm, tmp_path):
     (tmp_path / "long.py").write_text(STEP + "def text(id):\n    return 60 * str(id)\n")
     result = newllm("analyze", "long.py", "--tokens", "ids.npy", "--dynamics-steps", "5")
     assert "top singular values   tokens" in result.out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--as=lstm",), "step.py says itself what it is: leave out --as lstm"),
+        (("--embedding=e",), "step.py says itself what ids stand for: leave out --embedding"),
+    ],
+)
+def test_a_step_says_itself_what_it_is(newllm, tmp_path, options, words):
+    (tmp_path / "step.py").write_text("def step(state, ids):\n    return state\n")
+    done = newllm("analyze", tmp_path / "step.py", "--tokens=ids.npy", *options)
+    assert done.code == 2
+    done.one_line(words)

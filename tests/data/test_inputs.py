@@ -60,6 +60,8 @@ def test_stdin_is_read_like_a_file(newllm, tmp_path):
     assert piped.json["hash"] == from_file["hash"]
     done = newllm("prepare", *common, "--source=rows", "--input=-", "--out=c", stdin=rows.encode())
     assert done.json["splits"]["train"]["documents"] == 28
+    packed = newllm("prepare", *separated, "--input=-", "--out=d", stdin=gzip.compress(b"text"))
+    packed.one_line("stdin is compressed: pipe its text, as zcat FILE | newllm … does")
     with assert_one_line_error(ConfigError, "stdin"):
         run(tmp_path / "d", input="-", val_input="-")
     (tmp_path / "-").write_text("a file of that name|another", encoding="utf-8")

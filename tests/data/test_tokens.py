@@ -123,9 +123,14 @@ def test_bin_files_of_nanogpt_and_llm_c(tmp_path, header, dtype):
     tokens = np.array([50256, 1, 65535], dtype)
     path.write_bytes(words.tobytes() + tokens.tobytes())
     assert found(path) == [(50256, 1, 65535)]
-    path.write_bytes(path.read_bytes() + b"x")
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"x")
     with assert_one_line_error(InputError, path, "bytes"):
         found(path)
+    if header:
+        path.write_bytes(whole[: -tokens.itemsize])
+        with assert_one_line_error(InputError, path, "holds 3 tokens, and has 2: copy it again"):
+            found(path)
 
 
 @pytest.mark.parametrize("dtype", ["<u2", "<u4"])

@@ -65,7 +65,7 @@ class TorchRnn(Foreign):
         control = made.to(first.device, first.dtype).requires_grad_(False)
         network = copy.deepcopy(control)
         try:
-            network.load_state_dict({n: own[n] for n in network.state_dict() if n in own})
+            network.load_state_dict(own)
         except RuntimeError as error:
             raise InputError(
                 f"{path} has no weights of a torch.nn.{kind} of {sizes[2]} layers: {error}"

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from newllm_core.config.values import convert
-from newllm_core.data.sources.opening import format_of, opened, path_name
+from newllm_core.data.sources.opening import STDIN, format_of, opened, path_name
 from newllm_core.errors import ConfigError, InputError, reason
 
 CHUNK_BYTES = 1 << 20
@@ -88,6 +88,8 @@ def _other_encoding(
 def refuse_other_kinds(start: bytes, name: str) -> None:
     """Raise `InputError` where a file called `name` begins as none of text does."""
     found = next((kind for first, kind in OTHER_KINDS.items() if start.startswith(first)), None)
+    if found is not None and name == path_name(STDIN):
+        found = found.partition(":")[0] + ": pipe its text, as zcat FILE | newllm … does"
     if found is not None:
         raise InputError(f"{name} is {found}")
 

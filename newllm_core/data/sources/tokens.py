@@ -95,9 +95,14 @@ def _from_bin(path: Path) -> Iterator[Ids]:
     import numpy as np
 
     with path.open("rb") as file:
-        magic = int.from_bytes(file.read(4), "little")
+        magic, _, count = (int.from_bytes(file.read(4), "little") for _ in range(3))
     kind, skipped = LLM_C.get(magic, ("<u2", 0))
-    yield from _rows(_mapped(path, np.dtype(kind), skipped), str(path))
+    tokens = _mapped(path, np.dtype(kind), skipped)
+    if skipped and len(tokens) != count:
+        raise InputError(
+            f"{path} says that it holds {count:,} tokens, and has {len(tokens):,}: copy it again"
+        )
+    yield from _rows(tokens, str(path))
 
 
 def _from_ds(path: Path) -> Iterator[Ids]:
