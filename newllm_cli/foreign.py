@@ -42,8 +42,9 @@ def refuse_contradiction(path: Path, kind: str | None, embedding: str | None) ->
     from newllm_core.errors import ConfigError
     from newllm_core.plugins.registry import RECURRENCES
 
-    is_step = path.suffix == ".py"
-    if kind is not None and (is_step or (os.path.isdir(path) and RECURRENCES.find(kind).is_own)):
+    is_step, is_folder = path.suffix == ".py", os.path.isdir(path)
+    is_own = kind is not None and RECURRENCES.find(kind).is_own
+    if kind is not None and (is_step or (is_folder and is_own)):
         raise ConfigError(f"{path} says itself what it is: leave out --as {kind}")
     if embedding is not None and (is_step or kind is None) and is_foreign(path):
         raise ConfigError(f"{path} says itself what ids stand for: leave out --embedding")
