@@ -56,7 +56,7 @@ def listed(
     for place, entry in enumerate(entries):
         if entry.kind == COMMANDS.kind and entry.name in OWN:
             what = f"command {entry.name!r} of {entry.distribution}"
-            problem = f"{what} is ignored: newllm has that name"
+            problem = f"{what} is ignored: that name is newllm's own"
             entries[place] = replace(entry, status=IGNORED, problem=problem)
     if json:
         print_json({"schema": 1, "plugins": [asdict(entry) for entry in entries]})

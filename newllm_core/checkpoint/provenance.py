@@ -1,6 +1,7 @@
 """Where a checkpoint comes from: versions, data, plugins."""
 
 import dataclasses
+import json
 import platform
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -46,17 +47,18 @@ def with_phase2(
 ) -> dict[str, Any]:
     """Return a provenance with what Phase 2 trains with: its `plugins` and their options.
 
-    They take the place of a cell that stood there, and of what an earlier Phase 2 had.
+    A cell takes the place of the one that stood there; what an earlier Phase 2 had stays.
     """
-    added = [
+    told = [
         plugin.named() | ({} if options is None else {"phase": "phase2", "options": options})
         for plugin, options in plugins
     ]
+    added = json.loads(json.dumps(told))  # as those of before were read: tuples are lists
     kinds = {record["kind"] for record in added} & {CELLS.kind}
     before = [
         record
         for record in known.get("plugins", [])
-        if record["kind"] not in kinds and record.get("phase") != "phase2"
+        if record["kind"] not in kinds and record not in added
     ]
     return with_dataset({**known, "plugins": before + added}, dataset)
 

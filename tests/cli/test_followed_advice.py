@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from newllm_core.checkpoint.kept import OF_PROBES
 from newllm_core.plugins.plugin import FROM_FILES
 from tests.few import FEW_FLAGS
 from tests.open_gate import OPEN
@@ -26,6 +27,12 @@ class SpreadOut(Regularizer):
         return -contexts_ND.var()
 """
 NEW = "--out=new.safetensors"
+# A checkpoint decides what is of Phase 1, and which passages it keeps.
+OF_ANALYSIS = [
+    flag
+    for flag in FEW_FLAGS
+    if "analysis." in flag and not any(f".{key}=" in flag for key in OF_PROBES)
+]
 START = "phase1 --data=data --context-dim=8 --max-tokens=100"
 PHASE1 = f"{START} --max-iterations=0"
 ABSENT = PHASE1.replace("--data=data", "--data=absent")
@@ -190,8 +197,8 @@ def test_advice_is_followed(newllm, files, tmp_path, refused, advice, followed):
             shutil.copy(copied, onto)
             continue
         few = FEW_FLAGS if line.startswith("phase") else ()
-        if line.startswith(("analyze", "phase2")):  # a checkpoint decides what is of Phase 1
-            few = [flag for flag in FEW_FLAGS if "analysis." in flag]
+        if line.startswith(("analyze", "phase2")):
+            few = OF_ANALYSIS
         gate = OPEN if line.startswith("phase2") else ()
         done = newllm(*line.split(), *few, *gate)
         FROM_FILES.clear()

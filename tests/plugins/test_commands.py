@@ -53,7 +53,7 @@ def test_a_name_of_newllms_own_cannot_be_taken(site, newllm):
     done = newllm("plugins", "--json")
     (entry,) = (each for each in done.json["plugins"] if each["kind"] == "command")
     assert (entry["name"], entry["status"]) == ("generate", "ignored")
-    done.one_line("command 'generate' of newllm-x is ignored: newllm has that name")
+    done.one_line("command 'generate' of newllm-x is ignored: that name is newllm's own")
 
 
 def test_help_and_listing_import_none(site, newllm):

@@ -111,7 +111,7 @@ class Remembers:
     def maybe_save(self, state):
         self.left -= 1
         if self.left == 0:
-            tensors, values, path = state()
+            tensors, values, path, _ = state()
             copied = {name: tensor.clone() for name, tensor in tensors.items()}
             self.kept = State(copied, copy.deepcopy(values), path)
 
