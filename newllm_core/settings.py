@@ -158,7 +158,8 @@ def make_section(
         if not (plugin or isinstance(error, ValueError)):
             raise
         whose = f"{name} {plugin!r}" if plugin else name
-        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        plain = isinstance(error, ValueError) or not str(error)
+        kind = "" if plain else f"{type(error).__name__}: "
         raise ConfigError(f"{whose} refuses its options: {kind}{reason(error)}") from error
     check_bounds(section, name)
     return section

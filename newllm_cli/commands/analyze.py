@@ -16,7 +16,7 @@ from newllm_cli.foreign import (
     refuse_contradiction,
 )
 from newllm_cli.options import HtmlOption, JsonOption, OverwriteOption, PngOption, with_settings
-from newllm_core.checkpoint.kept import OF_PROBES
+from newllm_core.checkpoint.kept import OF_PROBES, require_probes
 from newllm_core.settings import Settings
 
 
@@ -105,8 +105,10 @@ def analyze(
             from newllm_core.analysis.analyze import analyze as analyze_checkpoint
             from newllm_core.checkpoint.format import load
 
+            loaded = load(checkpoint, given=given, progress=progress)
+            require_probes(given, loaded.config)
             report = analyze_checkpoint(
-                load(checkpoint, given=given, progress=progress),
+                loaded,
                 checkpoint_path=checkpoint,
                 given=given,
                 progress=progress,

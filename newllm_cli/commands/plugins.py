@@ -48,13 +48,14 @@ def listed(
     from newllm_cli.output import console, print_json
     from newllm_cli.render_plugins import render_plugins
     from newllm_core.plugins.installed import damaged
-    from newllm_core.plugins.listing import IGNORED, PROBLEMS, list_plugins
+    from newllm_core.plugins.listing import IGNORED, NOT_ALLOWED, PROBLEMS, list_plugins
     from newllm_core.plugins.lookup import ALLOW_LIST, unknown_allowed
     from newllm_core.plugins.registry import COMMANDS
 
     entries = list_plugins(check=check)
     for place, entry in enumerate(entries):
-        if entry.kind == COMMANDS.kind and entry.name in OWN:
+        is_allowed = entry.status != NOT_ALLOWED
+        if entry.kind == COMMANDS.kind and entry.name in OWN and is_allowed:
             what = f"command {entry.name!r} of {entry.distribution}"
             problem = f"{what} is ignored: that name is newllm's own"
             entries[place] = replace(entry, status=IGNORED, problem=problem)

@@ -115,7 +115,8 @@ def examine(
 
     Of a long text evenly spaced passages are read, as many as a checkpoint keeps. Each begins with
     `start`, or, where all tokens are one, with what becomes of it after a while. States of more
-    than 4,096 numbers are kept as sketches.
+    than 4,096 numbers are kept as sketches. Derivatives are needed, so that inference mode is left:
+    a buffer that `step` writes to must be made outside of it.
 
     Args:
         step: `step(state, token_ids) -> state`, on states of batch B and ids [B]; called only with

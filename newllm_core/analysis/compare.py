@@ -10,6 +10,7 @@ from newllm_core.analysis.analyze import analyze
 from newllm_core.analysis.foreign.opening import examine_file, require_openable
 from newllm_core.analysis.report.figures import LANGUAGE_MODEL
 from newllm_core.checkpoint.format import Checkpoint, is_checkpoint, load
+from newllm_core.checkpoint.kept import require_probes
 from newllm_core.checkpoint.metadata import SPLITS
 from newllm_core.config import Config
 from newllm_core.errors import ConfigError, DivergedError
@@ -80,6 +81,8 @@ def compare(
             report_of = partial(opened, config=config, seed=config.run.seed, device=device)
         else:
             checkpoint = load(path, given=given, device=device, progress=progress)
+            if given is not None and not foreign:  # whose passages are chosen now
+                require_probes(given, checkpoint.config)
             configs.append(flat_settings(checkpoint.phase, checkpoint.config))
             plugins.append(plugin_versions(checkpoint.provenance))
             entry["phase"] = checkpoint.phase

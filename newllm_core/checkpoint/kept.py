@@ -6,7 +6,7 @@ from typing import Any
 from newllm_core.config import Config
 from newllm_core.config.values import convert, text_of, unknown
 from newllm_core.errors import ConfigError
-from newllm_core.settings import Settings, to_dict
+from newllm_core.settings import Layer, Settings, to_dict
 
 # What it is made of, for every command but those that train.
 SECTIONS = ("model", "phase1", "cell", "objective", "regularizer")
@@ -19,10 +19,17 @@ def require_kept(given: Settings, checkpoint: Config, sections: Iterable[str] = 
 
     Files and the environment hold settings of many commands: there they are left alone.
     """
+    _require({section: given.flags.get(section, {}) for section in sections}, checkpoint)
+
+
+def require_probes(given: Settings, checkpoint: Config) -> None:
+    """Raise `ConfigError` for a flag that asks for other probes than a checkpoint holds."""
+    asked = given.flags.get("analysis", {})
+    _require({"analysis": {key: asked[key] for key in OF_PROBES if key in asked}}, checkpoint)
+
+
+def _require(asked_for: Layer, checkpoint: Config) -> None:
     saved = to_dict(checkpoint)
-    asked_for = {section: given.flags.get(section, {}) for section in sections}
-    analysis = given.flags.get("analysis", {})
-    asked_for["analysis"] = {key: analysis[key] for key in OF_PROBES if key in analysis}
     for section, values in asked_for.items():
         for key, value in values.items():
             name, own = f"{section}.{key}", saved[section]

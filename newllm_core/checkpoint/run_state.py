@@ -33,7 +33,7 @@ from newllm_core.parallel.collectives import full_tensor, shard_like
 from newllm_core.plugins.plugin import Plugin
 
 FORMAT = "newllm-run"
-FORMAT_VERSION = "6"
+FORMAT_VERSION = "7"
 Identity = Mapping[str, Any]
 MOST_SHOWN = 5
 VERSIONS = "versions of plugins"

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from newllm_core.config.values import shown
+from newllm_core.config.values import plain, shown
 from newllm_core.errors import ConfigError
 from newllm_core.files.names import refuse_source, require_checkpoint_place
 from newllm_core.pipeline import commands
@@ -192,7 +192,7 @@ def _path(given: Place | None, what: str, name: str) -> Path:
 
 def _watching(progress: Progress | None, **switches: object) -> Progress:
     for name, value in switches.items():
-        if not isinstance(value, bool):
+        if not isinstance(plain(value), bool):
             raise ConfigError(f"{name} is {shown(value)}: expected True or False")
     if not isinstance(progress, Progress | None):
         raise ConfigError(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from newllm_core.analysis.analyze import analyze
 from newllm_core.checkpoint.format import Checkpoint, load
-from newllm_core.checkpoint.kept import OF_PROBES, require_kept
+from newllm_core.checkpoint.kept import OF_PROBES, require_kept, require_probes
 from newllm_core.config import Config
 from newllm_core.config.values import convert, plain, shown
 from newllm_core.data.prepared import PreparedDataset
@@ -170,6 +170,7 @@ class OpenedCheckpoint:
         if contexts are not finite.
         """
         given = self._given(("analysis", "run"), keywords, (*FIXED, *OF_PROBES))
+        require_probes(given, self.config)
         return analyze(self.checkpoint, checkpoint_path=self.path, given=given)
 
     def _given(self, *keywords: Any) -> Settings:  # noqa: ANN401 - as `Settings.of_keywords`

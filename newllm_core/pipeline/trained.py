@@ -10,7 +10,7 @@ import torch
 from newllm_core import settings
 from newllm_core.checkpoint import format as checkpoints
 from newllm_core.checkpoint.format import Checkpoint
-from newllm_core.checkpoint.kept import OF_PROBES, require_kept
+from newllm_core.checkpoint.kept import OF_PROBES, require_kept, require_probes
 from newllm_core.config import Config
 from newllm_core.data.prepared import PreparedDataset
 from newllm_core.data.sources.decoding import UTF8
@@ -124,7 +124,7 @@ def phase2_config(given: Settings, checkpoint: Checkpoint) -> Config:
     """Resolve settings for `run_phase2`; `ConfigError` if they ask for another model."""
     saved = settings.to_dict(checkpoint.config)
     base = {name: saved[name] for name in CHECKPOINT_SECTIONS}
-    config = settings.resolve(base, *map(_of_phase2, given.layers))
+    config = settings.resolve(base, *(_of_phase2(layer, checkpoint) for layer in given.layers))
     probes = {key: saved["analysis"][key] for key in OF_PROBES}
     config = dataclasses.replace(
         config,
@@ -141,13 +141,17 @@ def phase2_config(given: Settings, checkpoint: Checkpoint) -> Config:
     }
     idle = [section for section, term in terms.items() if not is_wanted(*term)]
     require_kept(given, checkpoint.config, ["phase1", *idle])
+    require_probes(given, checkpoint.config)
     return dataclasses.replace(config, cell=checkpoint.model.cell_options)
 
 
-def _of_phase2(layer: Layer) -> Layer:
+def _of_phase2(layer: Layer, checkpoint: Checkpoint) -> Layer:
     """Let options of `layer` count for plugins that Phase 2 trains, not for those of Phase 1."""
-    chosen = {key: layer.get("phase2", {}).get(key) for key in ("objective", "reg")}
-    return {**layer, "phase1": {key: name for key, name in chosen.items() if name}}
+    of_phase1, asked = checkpoint.config.phase1, layer.get("phase2", {})
+    named = {
+        key: asked[key] or getattr(of_phase1, key) for key in ("objective", "reg") if key in asked
+    }
+    return {**layer, "phase1": named}
 
 
 def _refuse_change(section: str, asked: Any, saved: Any) -> None:  # noqa: ANN401 - dataclasses

@@ -30,4 +30,4 @@ def missing_plugins(provenance: Mapping[str, Any]) -> list[str]:
             f"{registry.kind} {name!r} of {what} {record['version']} is not here: {remedy} "
             f"{registry.needed_for}"
         )
-    return lines
+    return list(dict.fromkeys(lines))  # two phases may have had the same

@@ -107,6 +107,33 @@ def test_phase2_keeps_the_passages_that_phase1_chose(begun):
     refused.one_line("analysis.warmup_tokens is 16 in this checkpoint and cannot become 3")
 
 
+def test_beside_other_networks_checkpoints_keep_their_passages(begun):
+    Path("step.py").write_text(
+        "import torch\nstart = torch.zeros(1, 4)\n\n\n"
+        "def step(state, ids):\n    return state / 2 + ids[:, None]\n"
+    )
+    np.save("ids.npy", np.arange(2000) % 7)
+    asked = ("--set=analysis.probe_tokens=128", *(f for f in FEW_FLAGS if "analysis.d" in f))
+    done = begun("compare", "a.safetensors", "step.py", "--tokens=ids.npy", *asked, "--json")
+    assert done.code == 0, done.err
+    tokens = [entry["train"]["num_tokens"] for entry in done.json["checkpoints"]]
+    whole = begun("analyze", "a.safetensors", "--json").json["train"]["num_tokens"]
+    assert tokens[0] == whole > 128 >= tokens[1]
+    refused = begun("compare", "a.safetensors", "a.safetensors", *asked)
+    refused.one_line("analysis.probe_tokens is 256 in this checkpoint and cannot become 128")
+
+
+def test_a_name_that_is_taken_back_leaves_phase1s_options(begun):
+    options = ("--reg=covariance-ema", "--set=regularizer.momentum=0.97", "--out=c.safetensors")
+    assert begun("phase1", "--data=data", *MODEL, *FEW_FLAGS, *options).code == 0
+    Path("file.toml").write_text('[phase2]\nreg = "ema-variance"\n')
+    given = ("phase2", "c.safetensors", "--data=data", *SHORT, "--config=file.toml")
+    assert begun(*given, "--reg=", "--reg-weight=.1", "--out=d.safetensors").code == 0
+    plugins = load(Path("d.safetensors")).provenance["plugins"]
+    (record,) = (record for record in plugins if record.get("phase") == "phase2")
+    assert (record["name"], record["options"]["momentum"]) == ("covariance-ema", 0.97)
+
+
 def test_another_regularizer_of_phase2_has_options_of_its_own(begun):
     options = ("--reg=covariance-ema", "--set=regularizer.momentum=0.97", "--out=c.safetensors")
     made = begun("phase1", "--data=data", *MODEL, *FEW_FLAGS, *options)
