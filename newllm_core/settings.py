@@ -154,9 +154,7 @@ def make_section(
         section = section_type(**converted)
     except UserError:
         raise
-    except Exception as error:  # options may check themselves
-        if not (plugin or isinstance(error, ValueError)):
-            raise
+    except (Exception if plugin else ValueError) as error:  # options may check themselves
         whose = f"{name} {plugin!r}" if plugin else name
         plain = isinstance(error, ValueError) or not str(error)
         kind = "" if plain else f"{type(error).__name__}: "
