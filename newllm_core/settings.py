@@ -150,11 +150,12 @@ def make_section(
             whose = f" of {name} {plugin!r}" if plugin else ""
             raise ConfigError(unknown(f"key {name}.{key}{whose}", key, known))
     converted = {key: convert(value, hints[key], f"{name}.{key}") for key, value in values.items()}
+    mistake = Exception if plugin else ValueError  # options may check themselves
     try:
         section = section_type(**converted)
     except UserError:
         raise
-    except (Exception if plugin else ValueError) as error:  # options may check themselves
+    except mistake as error:
         whose = f"{name} {plugin!r}" if plugin else name
         plain = isinstance(error, ValueError) or not str(error)
         kind = "" if plain else f"{type(error).__name__}: "
