@@ -157,8 +157,8 @@ def make_section(
         raise
     except mistake as error:
         whose = f"{name} {plugin!r}" if plugin else name
-        plain = isinstance(error, ValueError) or not str(error)
-        kind = "" if plain else f"{type(error).__name__}: "
+        is_clear = isinstance(error, ValueError) or not str(error)
+        kind = "" if is_clear else f"{type(error).__name__}: "
         raise ConfigError(f"{whose} refuses its options: {kind}{reason(error)}") from error
     check_bounds(section, name)
     return section

@@ -143,7 +143,8 @@ def examine(
         DivergedError: a state is not finite.
         InputError: the text is too short, or holds anything but token ids.
     """
-    where, seed = "" if name == STEP else f"{name}: ", operator.index(seed)
+    where = "" if name == STEP else f"{name}: "
+    seed = operator.index(seed)
     recurrence = Stepped(step, start, seed=seed, name=f"{where}step")
     if recurrence.is_projected:  # pages of long states would be cleared anew in every step
         keep_freed_memory()

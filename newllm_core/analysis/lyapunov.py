@@ -71,8 +71,8 @@ def lyapunov_exponent(log_growth_PT: Tensor, *, delay: int = 0) -> dict[str, flo
     """Return `mean` log growth per token in nats, and its standard error (`stderr`).
 
     The first tokens of every passage are left out: the vector has to find its direction, and to
-    lose what was in a line of `delay` tokens, if there is one. Where the
-    halves of the rest disagree it is still turning: half of that is a part of the error.
+    lose what was in a line of `delay` tokens, if there is one. Where the halves of the rest
+    disagree it is still turning: half of that is a part of the error.
     """
     tokens = log_growth_PT.shape[1]
     discard = max(min(MOST_DISCARDED, tokens // DISCARDED_SHARE), min(delay, tokens * 3 // 4))

@@ -43,24 +43,23 @@ def plugins_of_phase1(config: Config) -> list[Plugin]:
 
 
 def with_phase2(
-    known: Mapping[str, Any], dataset: PreparedDataset, plugins: Iterable[tuple[Plugin, Any]]
+    known: Mapping[str, Any],
+    dataset: PreparedDataset,
+    *,
+    cell: Plugin | None,
+    terms: Iterable[tuple[Plugin, Mapping[str, Any]]],
 ) -> dict[str, Any]:
-    """Return a provenance with what Phase 2 trains with: its `plugins` and their options.
+    """Return a provenance with what Phase 2 trains: a cell, and `terms` with their options.
 
-    A cell takes the place of the one that stood there; what an earlier Phase 2 had stays.
+    The cell takes the place of the one that stood there; what an earlier Phase 2 had stays.
     """
-    told = [
-        plugin.named() | ({} if options is None else {"phase": "phase2", "options": options})
-        for plugin, options in plugins
-    ]
+    told = [{**plugin.named(), "phase": "phase2", "options": given} for plugin, given in terms]
     added = json.loads(json.dumps(told))  # as those of before were read: tuples are lists
-    kinds = {record["kind"] for record in added} & {CELLS.kind}
-    before = [
-        record
-        for record in known.get("plugins", [])
-        if record["kind"] not in kinds and record not in added
-    ]
-    return with_dataset({**known, "plugins": before + added}, dataset)
+    plugins = [record for record in known.get("plugins", []) if record not in added] + added
+    if cell is not None:
+        others = [record for record in plugins if record["kind"] != CELLS.kind]
+        plugins = [cell.named(), *others]
+    return with_dataset({**known, "plugins": plugins}, dataset)
 
 
 def with_dataset(known: Mapping[str, Any], dataset: PreparedDataset) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import json
 import os
 import types
 import typing
+from pathlib import Path
 from typing import Any
 
 from newllm_core.errors import ConfigError, one_line
@@ -45,6 +46,14 @@ def plain(value: Any) -> Any:  # noqa: ANN401 - what Python's users give
     if isinstance(value, list | tuple):
         return [plain(part) for part in value]
     return value.tolist() if hasattr(value, "tolist") else value
+
+
+def path_of(given: str | os.PathLike[str], what: str) -> Path:
+    """Return a path that somebody gave; `ConfigError` if it is none."""
+    try:
+        return Path(given)
+    except TypeError as error:
+        raise ConfigError(f"{what} is {shown(given)}: expected a path") from error
 
 
 def without_none(hint: Any) -> Any:  # noqa: ANN401 - any annotation

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from newllm_core.config.values import shown, text_of, unknown
+from newllm_core.config.values import path_of, shown, text_of, unknown
 from newllm_core.errors import ConfigError, InputError
 from newllm_core.files.escapes import escaped
 from newllm_core.runtime.progress import Progress
@@ -81,14 +81,6 @@ def check_new_model(given: Settings, config: "Config") -> None:
 def is_first_process() -> bool:
     """Say whether this process, maybe one of several, is the one that prepares and prints."""
     return int(os.environ.get("RANK", "0")) == 0
-
-
-def path_of(given: Place, what: str) -> Path:
-    """Return a path that somebody gave; `ConfigError` if it is none."""
-    try:
-        return Path(given)
-    except TypeError as error:
-        raise ConfigError(f"{what} is {shown(given)}: expected a path") from error
 
 
 def dataset_of(checkpoint: "Checkpoint", data: Place | None) -> "PreparedDataset":

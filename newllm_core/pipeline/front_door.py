@@ -17,11 +17,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from newllm_core.config.values import plain, shown
+from newllm_core.config.values import path_of, plain, shown
 from newllm_core.errors import ConfigError
 from newllm_core.files.names import refuse_source, require_checkpoint_place
 from newllm_core.pipeline import commands
-from newllm_core.pipeline.commands import RUNS, Place, path_of
+from newllm_core.pipeline.commands import RUNS, Place
 from newllm_core.runtime.progress import Progress, Silent
 from newllm_core.settings import Settings
 
@@ -53,7 +53,7 @@ def prepare(
         document_separator=document_separator,
         encoding=encoding,
         overwrite=overwrite,
-        progress=_watching(progress, overwrite=overwrite),
+        progress=_checked(progress, overwrite=overwrite),
     )
     return open_dataset(folder)
 
@@ -75,7 +75,7 @@ def phase1(
     `model` and `run`.
     """
     given = Settings.of_keywords(("phase1", "model", "run"), keywords)
-    progress = _watching(progress, overwrite=overwrite, resume=resume)
+    progress = _checked(progress, overwrite=overwrite, resume=resume)
     config = given.resolve()
     # Mistakes are reported before data is prepared.
     commands.check_new_model(given, config)
@@ -126,7 +126,7 @@ def phase2(
     are keys of `phase2`, `gate` and `run`.
     """
     given = Settings.of_keywords(("phase2", "gate", "run"), keywords)
-    progress = _watching(progress, overwrite=overwrite, resume=resume)
+    progress = _checked(progress, overwrite=overwrite, resume=resume)
     source, path = path_of(checkpoint, "checkpoint"), _path(out, "out", "phase2.safetensors")
     commands.refuse_idle(given, given.resolve(), "phase2")
     refuse_source(source, path)
@@ -169,7 +169,7 @@ def expand(
     runs/expanded.safetensors by default. Keywords are keys of `run`.
     """
     given = Settings.of_keywords(("run",), keywords)
-    progress = _watching(progress, overwrite=overwrite)
+    progress = _checked(progress, overwrite=overwrite)
     source, path = path_of(checkpoint, "checkpoint"), _path(out, "out", "expanded.safetensors")
     refuse_source(source, path)
     require_checkpoint_place(path, overwrite=overwrite)
@@ -190,7 +190,7 @@ def _path(given: Place | None, what: str, name: str) -> Path:
     return RUNS / name if given is None else path_of(given, what)
 
 
-def _watching(progress: Progress | None, **switches: object) -> Progress:
+def _checked(progress: Progress | None, **switches: object) -> Progress:
     for name, value in switches.items():
         if not isinstance(plain(value), bool):
             raise ConfigError(f"{name} is {shown(value)}: expected True or False")

@@ -13,7 +13,7 @@ from newllm_core.analysis.analyze import analyze
 from newllm_core.checkpoint.format import Checkpoint, load
 from newllm_core.checkpoint.kept import OF_PROBES, require_kept, require_probes
 from newllm_core.config import Config
-from newllm_core.config.values import convert, plain, shown
+from newllm_core.config.values import convert, path_of, plain, shown
 from newllm_core.data.prepared import PreparedDataset
 from newllm_core.data.sources.decoding import UTF8, known_encoding, unicode_text
 from newllm_core.data.tokenizer import TextTokenizer
@@ -22,7 +22,6 @@ from newllm_core.evaluation.contexts import contexts_in_order
 from newllm_core.generation.session import Session
 from newllm_core.generation.writer import Writer, encode_prompt
 from newllm_core.model.language_model import LanguageModel
-from newllm_core.pipeline.commands import path_of
 from newllm_core.pipeline.trained import evaluation_config, run_evaluate
 from newllm_core.runtime.progress import Silent
 from newllm_core.settings import Settings

@@ -24,8 +24,7 @@ from newllm_core.model.embeddings import load_embeddings
 from newllm_core.model.language_model import LanguageModel
 from newllm_core.parallel import collectives
 from newllm_core.parallel.sharding import sharded
-from newllm_core.plugins.plugin import Plugin
-from newllm_core.plugins.registry import CELLS, OBJECTIVES, REGULARIZERS
+from newllm_core.plugins.registry import CELLS, REGULARIZERS
 from newllm_core.regularizers.make import make_regularizers
 from newllm_core.runtime.precision import products_in
 from newllm_core.runtime.progress import Progress
@@ -37,12 +36,9 @@ from newllm_core.training.phase1.loss import (
     regularizer_weight,
 )
 from newllm_core.training.phase1.trainer import Phase1Trainer
-from newllm_core.training.phase2.extra_terms import (
-    is_wanted,
-    make_objective,
-    options_of_term,
-)
+from newllm_core.training.phase2.extra_terms import make_objective
 from newllm_core.training.phase2.run import require_possible, train_phase2
+from newllm_core.training.phase2.terms import terms_of
 from newllm_core.training.resume import Output, begin, finished, writing
 
 # What a run depends on, and must be the same to resume it.
@@ -168,10 +164,17 @@ def run_phase2(
         ConfigError, DivergedError, Interrupted: as `run_phase1`.
     """
     with writing(output):
-        plugins = _plugins_of_phase2(config)
-        identity = identity_of(
-            config, PHASE2_SECTIONS, dataset.hash, checkpoint.model, [each for each, _ in plugins]
-        )
+        cell = CELLS.find(config.model.cell)
+        terms = [
+            (
+                term.registry.find(term.name),
+                asdict(term.registry.options(term.name, term.options())),
+            )
+            for term in terms_of(config)
+            if term.is_wanted
+        ]
+        plugins = [cell, *(plugin for plugin, _ in terms)]
+        identity = identity_of(config, PHASE2_SECTIONS, dataset.hash, checkpoint.model, plugins)
         if (done := finished(output, identity)) is not None:
             return done
         require_possible(checkpoint, dataset, config)
@@ -181,7 +184,10 @@ def run_phase2(
             gate=gate,
             config=replace(checkpoint.config, data=_prepared_with(dataset)),
             provenance=with_phase2(
-                checkpoint.provenance, dataset, plugins[config.phase2.freeze_context :]
+                checkpoint.provenance,
+                dataset,
+                cell=None if config.phase2.freeze_context else cell,
+                terms=terms,
             )
             | {"identity": identity},
         )
@@ -195,21 +201,6 @@ def run_phase2(
                 trained = replace(trained, gate=kept)
             _save(trained, output)
     return trained
-
-
-def _plugins_of_phase2(config: Config) -> list[tuple[Plugin, dict[str, Any] | None]]:
-    """Return the cell, and what is trained beside the heads with its options."""
-    chosen, before = config.phase2, config.phase1
-    found: list[tuple[Plugin, dict[str, Any] | None]] = [(CELLS.find(config.model.cell), None)]
-    for registry, name, weight, of_phase1, given in (
-        (OBJECTIVES, chosen.objective, chosen.objective_weight, before.objective, config.objective),
-        (REGULARIZERS, chosen.reg, chosen.reg_weight, before.reg, config.regularizer),
-    ):
-        if is_wanted(name, weight):
-            asked = name or of_phase1
-            options = options_of_term(registry, asked, of_phase1, given)
-            found.append((registry.find(asked), asdict(registry.options(asked, options))))
-    return found
 
 
 def _prepared_with(dataset: PreparedDataset) -> DataConfig:

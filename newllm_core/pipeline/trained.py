@@ -25,7 +25,7 @@ from newllm_core.plugins.registry import CELLS
 from newllm_core.runtime.precision import products_in
 from newllm_core.runtime.progress import Progress
 from newllm_core.settings import Layer, Settings
-from newllm_core.training.phase2.extra_terms import is_wanted
+from newllm_core.training.phase2.terms import terms_of
 from newllm_core.training.resume import Output
 
 # A checkpoint decides these; phase 2 and analysis read them from it.
@@ -135,11 +135,7 @@ def phase2_config(given: Settings, checkpoint: Checkpoint) -> Config:
     cell = config.model.cell
     asked = CELLS.options(cell, config.cell, given)
     _refuse_change("cell", asked, CELLS.options(cell, checkpoint.model.cell_options))
-    terms = {
-        "objective": (config.phase2.objective, config.phase2.objective_weight),
-        "regularizer": (config.phase2.reg, config.phase2.reg_weight),
-    }
-    idle = [section for section, term in terms.items() if not is_wanted(*term)]
+    idle = [term.registry.section for term in terms_of(config) if not term.is_wanted]
     require_kept(given, checkpoint.config, ["phase1", *idle])
     require_probes(given, checkpoint.config)
     return dataclasses.replace(config, cell=checkpoint.model.cell_options)

@@ -6,12 +6,11 @@ one of newllm's own) is a plugin under the kebab-case form of its name: `SpreadO
 """
 
 import hashlib
-import os
 from pathlib import Path
 from types import ModuleType
 
-from newllm_core.config.values import shown
-from newllm_core.errors import ConfigError, InputError, PluginError, reason
+from newllm_core.config.values import path_of
+from newllm_core.errors import InputError, PluginError, reason
 from newllm_core.files.from_strangers import regular_file
 from newllm_core.plugins.locate import imported_source
 from newllm_core.plugins.plugin import FROM_FILES, Plugin, import_file, kebab_case
@@ -26,9 +25,7 @@ def use_file(path: Path) -> list[Plugin]:
         InputError: there is no such file, or it cannot be read.
         PluginError: it cannot be imported, or no plugin is in it.
     """
-    if not isinstance(path, str | os.PathLike):
-        raise ConfigError(f"the plugin is {shown(path)}: expected a path")
-    path = regular_file(Path(path), "plugin").absolute()
+    path = regular_file(path_of(path, "the plugin"), "plugin").absolute()
     try:
         source = path.read_bytes()
     except OSError as error:

@@ -88,9 +88,9 @@ def _other_encoding(
 def refuse_other_kinds(start: bytes, name: str) -> None:
     """Raise `InputError` where a file called `name` begins as none of text does."""
     found = next((kind for first, kind in OTHER_KINDS.items() if start.startswith(first)), None)
-    if found is not None and name == path_name(STDIN):
-        found = found.partition(":")[0] + ": pipe its text, as zcat FILE | newllm … does"
     if found is not None:
+        if name == path_name(STDIN):  # which has no other name to be given, and no ending
+            found = found.partition(":")[0] + ": pipe its text, as zcat FILE | newllm … does"
         raise InputError(f"{name} is {found}")
 
 

@@ -4,7 +4,7 @@ Shapes: N rows (B streams of T tokens), C context_dim, E embed_dim.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -23,10 +23,11 @@ from newllm_core.objectives.base import (
 from newllm_core.objectives.probe import probe
 from newllm_core.parallel import collectives
 from newllm_core.parallel.collectives import full_tensor
-from newllm_core.plugins.registry import OBJECTIVES, REGULARIZERS, Registry
+from newllm_core.plugins.registry import OBJECTIVES, REGULARIZERS
 from newllm_core.regularizers.base import Regularizer
 from newllm_core.regularizers.make import make_regularizers
 from newllm_core.runtime.repeatable import seeded
+from newllm_core.training.phase2.terms import terms_of
 from newllm_core.training.plugin_terms import plugin_loss
 
 
@@ -47,15 +48,15 @@ class ExtraTerms(nn.Module):
 
     def __init__(self, config: Config, model: LanguageModel, trained: Mapping[str, Tensor]) -> None:
         super().__init__()
-        chosen, before = config.phase2, config.phase1
+        objective, regularizer = terms_of(config)
         self.objective: Objective | None = None
         self.regularizer: Regularizer | None = None
         self.weights: dict[str, float] = {}
-        self.objective_name = name = chosen.objective or before.objective
-        self._is_phase1s = name == before.objective
-        if is_wanted(chosen.objective, chosen.objective_weight):
-            options = options_of_term(OBJECTIVES, name, before.objective, config.objective)
-            self.objective, _ = make_objective(name, replace(config, objective=options), model)
+        self.objective_name = name = objective.name
+        self._is_phase1s = name == objective.of_phase1
+        if objective.is_wanted:
+            config = replace(config, objective=objective.options())
+            self.objective, _ = make_objective(name, config, model)
             for read in self.objective.reads:
                 if read in OF_READINGS:
                     raise ConfigError(
@@ -70,15 +71,13 @@ class ExtraTerms(nn.Module):
                         "options that it had there"
                     )
                 self.objective.load_state_dict(dict(trained))
-            weight = chosen.objective_weight
-            self.weights[name] = 1.0 if weight is None else weight
-        self.regularizer_name = name = chosen.reg or before.reg
-        if is_wanted(chosen.reg, chosen.reg_weight):
-            options = options_of_term(REGULARIZERS, name, before.reg, config.regularizer)
+            self.weights[name] = 1.0 if objective.weight is None else objective.weight
+        self.regularizer_name = name = regularizer.name
+        if regularizer.is_wanted:
             (self.regularizer,), _, _ = make_regularizers(
-                name, options, model.context_dim, seed=model.seed
+                name, regularizer.options(), model.context_dim, seed=model.seed
             )
-            weight = chosen.reg_weight
+            weight = regularizer.weight
             self.weights[name] = self.regularizer.default_weight if weight is None else weight
 
     def objective_state(self) -> dict[str, Tensor]:
@@ -131,27 +130,6 @@ class ExtraTerms(nn.Module):
                     tokens_N=collectives.gather(inputs_BT.flatten(), rows),
                 )
         return found
-
-
-def is_wanted(name: str | None, weight: float | None) -> bool:
-    """Say whether a term is trained, given the plugin that was named and the weight, if any."""
-    return bool(name) if weight is None else weight > 0
-
-
-def options_of_term(
-    registry: Registry, name: str, of_phase1: str, given: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Choose the options `given` to a term whose plugin need not be that of Phase 1.
-
-    What only Phase 1's plugin knows is left out.
-    """
-    if name == of_phase1 or not given:
-        return dict(given)
-    known, others = (
-        {spec.name for spec in fields(registry.load(plugin).Options)}
-        for plugin in (name, of_phase1)
-    )
-    return {key: value for key, value in given.items() if key in known or key not in others}
 
 
 def make_objective(

@@ -12,8 +12,9 @@ from newllm_core.data.prepared import PreparedDataset
 from newllm_core.errors import ConfigError, InputError
 from newllm_core.model.counting import count_bigrams
 from newllm_core.parallel.sharding import sharded
-from newllm_core.training.phase2.extra_terms import ExtraTerms, is_wanted
+from newllm_core.training.phase2.extra_terms import ExtraTerms
 from newllm_core.training.phase2.steps import trained_parameters, training_only
+from newllm_core.training.phase2.terms import terms_of
 from newllm_core.training.phase2.trainer import Phase2Trainer
 from newllm_core.training.saver import Saver
 
@@ -89,9 +90,8 @@ def require_possible(checkpoint: Checkpoint, dataset: PreparedDataset, config: C
             "phase2.head_dropout is of the hidden layer of a head, and this model's heads have "
             "none: leave it out, or train another with newllm phase1 --head-hidden"
         )
-    for name in ("objective", "reg"):
-        wanted = is_wanted(getattr(options, name), getattr(options, f"{name}_weight"))
-        if options.freeze_context and wanted:
+    for name, term in zip(("objective", "reg"), terms_of(config), strict=True):
+        if options.freeze_context and term.is_wanted:
             raise ConfigError(
                 f"phase2.{name} shapes contexts, and phase2.freeze_context keeps them as they are: "
                 "leave out one of them"
